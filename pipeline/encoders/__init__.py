@@ -1,0 +1,1 @@
+"""Registry: a module here is found by its name; see pipeline/registry.py."""

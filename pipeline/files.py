@@ -1,0 +1,73 @@
+"""Outputs appear whole or not at all: written beside their place under a temporary name, then renamed."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; rename it to `path` when the block ends well, delete it otherwise."""
+    part = _partial(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+        os.replace(part, path)
+    except BaseException:
+        remove(part)
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path, keep_partial: bool = False) -> Iterator[Path]:
+    """Like `whole_file` for a folder. With `keep_partial` an interrupted run leaves its part for the next to resume."""
+    part = _partial(path)
+    if not keep_partial:
+        remove(part)
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+    except BaseException:
+        if not keep_partial:
+            remove(part)
+        raise
+    remove(path)
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Sorted keys and a final newline, so that equal values are equal files."""
+    with whole_file(path) as part:
+        part.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def digest(path: Path, algorithm: str = "md5") -> str:
+    """Hex digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits that stand for a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

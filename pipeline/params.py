@@ -1,0 +1,224 @@
+"""params.yaml as typed, checked values. Nothing that changes a result has a default here: every value stands in the file."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Section):
+    source: str
+    "a file of pipeline/sources/"
+    args: dict[str, Any]
+    "arguments of that source"
+
+
+class Corpus(Section):
+    dataset: Slug
+    split: str
+    "a split scheme of the source (see its docstring), e.g. official or karpathy"
+    lower: bool
+    punctuation: Literal["keep", "drop"]
+    "drop: only letters, digits and spaces stay"
+    one_letter_words: Literal["keep", "drop"]
+    min_words: Count
+    "shorter captions are set aside in rejected.parquet"
+    max_words: Count
+    max_rejected: Share
+    "the pipeline stops when more than this share of the rows is set aside"
+    min_images_per_split: Count
+    "a split with fewer images fails validation"
+    max_shared_captions: Share
+    "share of a split's captions that may also stand, word for word, in another split"
+
+
+class FeatureSet(Section):
+    dataset: Slug
+    encoder: str
+    "a file of pipeline/encoders/"
+    args: dict[str, Any]
+
+
+class Training(Section):
+    epochs: Count
+    batch_images: Count
+    "images in a step; each brings all its captions"
+    optimizer: Literal["adam", "adamw", "sgd"]
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    momentum: Share
+    "sgd only"
+    schedule: Literal["constant", "linear", "cosine", "plateau"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    plateau_factor: Share
+    plateau_patience: Annotated[int, Field(ge=0)]
+    "epochs without gain before lr is multiplied by plateau_factor"
+    clip: Literal["none", "norm", "value"]
+    clip_at: Annotated[float, Field(gt=0)]
+    label_smoothing: Share
+    precision: Literal["float32", "bfloat16"]
+    select: Literal["cider", "bleu_4", "loss"]
+    "validation figure that chooses the checkpoint; cider and bleu_4 are of greedy captions, never teacher-forced"
+    patience: Count
+    "stop after this many epochs without gain"
+    min_count: Count
+    "a word seen at least this often has an entry in the vocabulary"
+    vocabulary_splits: list[Literal["train", "val", "test"]]
+    "the splits whose words are counted; [train] unless a paper did otherwise"
+
+
+class Decoding(Section):
+    beam: Count
+    "1 is greedy"
+    max_tokens: Count
+    length_penalty: Annotated[float, Field(ge=0)]
+    "hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by log-probability alone"
+    alternatives: Count
+    "captions kept per image, at most `beam`"
+
+
+class Scoring(Section):
+    metrics: list[str]
+    "files of pipeline/metrics/"
+
+
+class PaperRow(Section):
+    table: str
+    system: str
+
+
+class Variant(Section):
+    corpus: Slug
+    features: Slug
+    decoder: str
+    "a file of pipeline/decoders/"
+    args: dict[str, Any]
+    "arguments of that decoder"
+    train: dict[str, Any]
+    "overrides of the top-level `train`"
+    decode: dict[str, Any]
+    "overrides of the top-level `decode`"
+    paper: PaperRow | None = None
+    "the row of pipeline/papers.yaml that this variant stands beside"
+    notes: str = ""
+    "deviations from the source, printed under the table"
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0)]
+    datasets: dict[Slug, Dataset]
+    corpora: dict[Slug, Corpus]
+    features: dict[Slug, FeatureSet]
+    train: Training
+    decode: Decoding
+    scoring: Scoring
+    variants: dict[Slug, Variant]
+
+    def training(self, variant: str) -> Training:
+        """The top-level `train` with the variant's overrides."""
+        return Training(**{**self.train.model_dump(), **self.variants[variant].train})
+
+    def decoding(self, variant: str) -> Decoding:
+        return Decoding(**{**self.decode.model_dump(), **self.variants[variant].decode})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as a string; DVC (YAML 1.2) and people read it as a number."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: copy one from experiments/, e.g. cp experiments/quickstart.yaml params.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+
+
+def _describe(problem: dict[str, Any], prefix: str = "") -> str:
+    where = prefix + ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    if problem["type"] == "missing":
+        return f"{where}: missing"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    return f"{where}: {problem['msg'].removeprefix('Input ')}, not {problem['input']!r}"
+
+
+def _problems(model: type[Section], data: Any, prefix: str = "") -> list[str]:
+    try:
+        model.model_validate(data, strict=True)
+    except ValidationError as error:
+        return [_describe(problem, prefix) for problem in error.errors()]  # type: ignore[arg-type]
+    return []
+
+
+def _override_problems(data: dict[str, Any]) -> list[str]:
+    out = []
+    for name, row in data["variants"].items():
+        for key, model in (("train", Training), ("decode", Decoding)):
+            out += _problems(model, {**data[key], **row[key]}, f"variants.{name}.{key}.")
+    return out
+
+
+def _reference_problems(params: Params) -> list[str]:
+    """References between sections that lead nowhere, or join two datasets."""
+    out = []
+
+    def known(where: str, name: str, section: str) -> bool:
+        there = getattr(params, section)
+        if name not in there:
+            out.append(f"{where}: '{name}' is not in {section} (there are {', '.join(there) or 'none'})")
+        return name in there
+
+    for section in ("corpora", "features"):
+        for name, row in getattr(params, section).items():
+            known(f"{section}.{name}.dataset", row.dataset, "datasets")
+    for name, variant in params.variants.items():
+        both = [known(f"variants.{name}.{s}", getattr(variant, k), s) for s, k in (("corpora", "corpus"), ("features", "features"))]
+        if all(both) and params.corpora[variant.corpus].dataset != params.features[variant.features].dataset:
+            out.append(f"variants.{name}: corpus '{variant.corpus}' and features '{variant.features}' are of different datasets")
+    return out
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the whole file.
+
+    Raises:
+        UserError: one line that names every problem, its key, and what is allowed there.
+    """
+    data = _read(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected the keys {', '.join(Params.model_fields)}")
+    problems = _problems(Params, data)
+    if not problems:
+        problems = _override_problems(data) + _reference_problems(Params.model_validate(data))
+    if problems:
+        raise UserError(f"{path}: " + "; ".join(problems))
+    return Params.model_validate(data)
+
+
+def pick(params: Params, section: str, name: str) -> Any:
+    """One named row of a section.
+
+    Raises:
+        UserError: there is no such row; the message lists those there are.
+    """
+    rows = getattr(params, section)
+    if name not in rows:
+        raise UserError(f"'{name}' is not in {section} of params.yaml: there are {', '.join(rows) or 'none'}")
+    return rows[name]
