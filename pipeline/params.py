@@ -145,7 +145,9 @@ def _read(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
-        raise UserError(f"{path} is not there: copy one from experiments/, e.g. cp experiments/quickstart.yaml params.yaml") from None
+        raise UserError(
+            f"{path} is not there: copy one from experiments/, e.g. cp experiments/quickstart.yaml params.yaml"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
 
@@ -189,9 +191,13 @@ def _reference_problems(params: Params) -> list[str]:
         for name, row in getattr(params, section).items():
             known(f"{section}.{name}.dataset", row.dataset, "datasets")
     for name, variant in params.variants.items():
-        both = [known(f"variants.{name}.{s}", getattr(variant, k), s) for s, k in (("corpora", "corpus"), ("features", "features"))]
+        both = [
+            known(f"variants.{name}.{s}", getattr(variant, k), s) for s, k in (("corpora", "corpus"), ("features", "features"))
+        ]
         if all(both) and params.corpora[variant.corpus].dataset != params.features[variant.features].dataset:
-            out.append(f"variants.{name}: corpus '{variant.corpus}' and features '{variant.features}' are of different datasets")
+            out.append(
+                f"variants.{name}: corpus '{variant.corpus}' and features '{variant.features}' are of different datasets"
+            )
     return out
 
 

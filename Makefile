@@ -1,0 +1,50 @@
+# Every target builds what it needs: a fresh machine has only Python >= 3.11, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help env repro test lint bench ui results clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make repro    build .venv, run the whole graph, print the result table"
+	@echo "make test     build .venv, run the tests"
+	@echo "make lint     ruff and mypy"
+	@echo "make ui       MLflow's pages over the runs of this workspace"
+	@echo "make bench    start-up times of the stages -> benchmarks/results/"
+
+env: .venv/.ready
+
+# uv installs the locked packages in seconds, pip in minutes; its own version and hashes are pinned in requirements/uv.txt.
+.venv/.ready: requirements/lock.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: $(PYTHON) is older than 3.11: run make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip sync -q --require-hashes --python $(BIN)/python requirements/lock.txt || \
+	  $(BIN)/python -m pip install -q --require-hashes -r requirements/lock.txt
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip -q
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+
+repro: env
+	@test -d .git || $(BIN)/dvc config --local core.no_scm true
+	$(BIN)/dvc repro
+	@$(BIN)/captionlab sync --quiet
+	@$(BIN)/captionlab results
+
+test: env
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: env
+	$(BIN)/python -m benchmarks.startup
+
+ui: env
+	$(BIN)/captionlab ui
+
+results: env
+	@$(BIN)/captionlab results

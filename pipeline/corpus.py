@@ -1,0 +1,176 @@
+"""Captions as published -> the rows that are trained and scored on, and the rows set aside, each with its reason."""
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.errors import UserError, one_line
+from pipeline.images import ImageError, read_image
+from pipeline.params import Corpus
+
+RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]
+COLUMNS = ["image_id", "file", "caption_id", "raw", "text", "split"]
+REJECTED_COLUMNS = ["image_id", "file", "caption_id", "raw", "split", "reason"]
+SPLITS = ["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What one look at an image file told."""
+
+    problem: str | None
+    "the reason for which its rows are set aside; None: it could be decoded"
+    digest: str | None
+    "of its pixels: equal pictures are equal whatever their file format"
+
+
+def look_at_images(files: Iterable[str], folder: Path) -> dict[str, Picture]:
+    """Decode every image once, in CAPTIONLAB_WORKERS threads (default: one per CPU).
+
+    Args:
+        files: paths relative to `folder`.
+    """
+    from tqdm import tqdm
+
+    names = list(dict.fromkeys(files))
+    workers = int(os.environ.get("CAPTIONLAB_WORKERS") or os.cpu_count() or 1)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        looks = pool.map(lambda name: _look(folder / name), names)
+        return dict(zip(names, tqdm(looks, "checking images", len(names), unit=" images", disable=None), strict=True))
+
+
+def _look(path: Path) -> Picture:
+    if not path.is_file():
+        return Picture("image missing", None)
+    try:
+        image = read_image(path)
+    except ImageError as error:
+        return Picture(f"image broken: {one_line(error)}", None)
+    return Picture(None, hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
+
+
+def clean_text(text: str, options: Corpus) -> str:
+    """One caption as configured; all white space and control characters become single spaces.
+
+    U+2028 or a carriage return inside a caption would shift every later line of the PTB tokenizer.
+    """
+    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    if options.lower:
+        text = text.lower()
+    if options.punctuation == "drop":
+        text = "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] in "LMN")
+    words = text.split()
+    if options.one_letter_words == "drop":
+        words = [word for word in words if len(word) > 1]
+    return " ".join(words)
+
+
+def clean(raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split and clean the rows of a dataset (`RAW_COLUMNS` and its `split_<scheme>`s).
+
+    Args:
+        pictures: of every file that a row names (`look_at_images`).
+
+    Returns:
+        the rows kept (`COLUMNS`) and those set aside (`REJECTED_COLUMNS`), both in the order of `raw`.
+
+    Raises:
+        UserError: a column or the split scheme is missing; more than options.max_rejected of the rows are set aside.
+    """
+    _need(raw, RAW_COLUMNS, "the dataset's captions.parquet")
+    rows = raw[RAW_COLUMNS].assign(split=raw[_scheme(raw, options.split)], text="")
+    undecodable = rows["undecodable"].astype(bool) | rows["raw"].str.contains("\ufffd", regex=False).fillna(False).astype(bool)
+    readable = ~undecodable & rows["raw"].notna()
+    rows.loc[readable, "text"] = [clean_text(text, options) for text in rows.loc[readable, "raw"]]
+    words = rows["text"].map(lambda text: len(text.split()))
+    problems = rows["file"].map(lambda file: "image missing" if pd.isna(file) else pictures[file].problem)
+    reason = problems.astype(object).where(problems.notna(), None)
+    for faulty, name in (
+        (rows["split"].isna(), "no split"),
+        (undecodable, "undecodable"),
+        (words == 0, "empty"),
+        (words < options.min_words, "too short"),
+        (words > options.max_words, "too long"),
+    ):
+        reason = reason.mask(reason.isna() & faulty, name)
+    good = rows[reason.isna()]
+    reason[good.index[good.duplicated(["image_id", "text"])]] = "duplicate"
+    rejected = rows[reason.notna()].assign(reason=reason.dropna())[REJECTED_COLUMNS].reset_index(drop=True)
+    _check_share(rejected, len(rows), options.max_rejected)
+    return rows[reason.isna()][COLUMNS].reset_index(drop=True), rejected
+
+
+def _scheme(raw: pd.DataFrame, name: str) -> str:
+    if f"split_{name}" not in raw:
+        there = [column.removeprefix("split_") for column in map(str, raw) if column.startswith("split_")]
+        raise UserError(f"split: '{name}' is no split scheme of this dataset: there are {', '.join(there) or 'none'}")
+    return f"split_{name}"
+
+
+def _need(table: pd.DataFrame, columns: list[str], where: str) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise UserError(f"{where} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}")
+
+
+def _check_share(rejected: pd.DataFrame, rows: int, most: float) -> None:
+    if len(rejected) <= most * rows:
+        return
+    reasons = ", ".join(f"{name} ({count})" for name, count in rejected["reason"].value_counts().head(3).items())
+    first = "; ".join(f"{row.caption_id}: {row.reason}" for row in rejected.head(3).itertuples())
+    raise UserError(
+        f"{len(rejected)} of {rows} rows ({len(rejected) / rows:.1%}) would be set aside, max_rejected allows {most:.1%}: "
+        f"{reasons}; first rows {first}; mend the captions or raise max_rejected"
+    )
+
+
+def read_raw(folder: Path) -> pd.DataFrame:
+    """The index of a dataset, data/raw/D.
+
+    Raises:
+        UserError: it is not there, is no Parquet, or lacks a column.
+    """
+    return _read(folder / "captions.parquet", RAW_COLUMNS)
+
+
+def read_captions(path: Path) -> pd.DataFrame:
+    """The captions.parquet of a corpus, with `COLUMNS`.
+
+    Raises:
+        UserError: it is not there, is no Parquet, or lacks a column.
+    """
+    return _read(path, COLUMNS)
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: run dvc repro") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable Parquet file: {error}") from None
+    _need(table, columns, str(path))
+    return table
+
+
+def references(captions: pd.DataFrame, split: str) -> dict[str, list[str]]:
+    """image_id -> the texts of its captions, of one split, both in the order of the rows."""
+    rows = captions[captions["split"] == split]
+    return {str(image): list(group["text"]) for image, group in rows.groupby("image_id", sort=False)}
+
+
+def published_references(captions: pd.DataFrame, rejected: pd.DataFrame, splits: list[str]) -> dict[str, list[str]]:
+    """image_id -> all its captions as published, for the images kept in these splits, ordered by image and caption.
+
+    A caption too long to train on is still a reference: papers score against all five.
+    """
+    usable = rejected["raw"].notna() & ~rejected["reason"].isin(["undecodable", "empty"])
+    rows = pd.concat([captions, rejected[usable & rejected["image_id"].isin(captions["image_id"])]])
+    rows = rows[rows["split"].isin(splits)].sort_values(["image_id", "caption_id"])
+    return {str(image): list(group["raw"]) for image, group in rows.groupby("image_id")}

@@ -1,0 +1,109 @@
+"""The contract of every decoder: start / step / forward / loss.
+
+B images or rows, R caption rows, T steps, V words, P grid positions, D grid width, H hidden width.
+A decoder gives `start`, `advance` and `project`; it may override `unroll` with something faster, never different.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.encoders.base import Features
+
+State = dict[str, Tensor]
+"batch first, so that a beam reorders it with index_select(0, ...)"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a decoder must fit: widths of its input and output, never written into a decoder."""
+
+    grid: int
+    pooled: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean cross-entropy per token (nats), and regularisers by name, never added into it."""
+
+    cross_entropy: Tensor
+    terms: dict[str, Tensor]
+    tokens: int
+
+    @property
+    def total(self) -> Tensor:
+        return self.cross_entropy + sum(self.terms.values())
+
+
+class Decoder(nn.Module):
+    tokenizer: ClassVar[str] = "word"
+    summed: ClassVar[tuple[str, ...]] = ()
+    "names in State that the regulariser needs at the last step of each row"
+
+    def start(self, f: Features) -> State:
+        """State of each image before the first word (B, ...); all that depends on the image alone is computed here."""
+        raise NotImplementedError
+
+    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        """One step: tokens (B,) -> hidden (B, H) and the next state."""
+        raise NotImplementedError
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Hidden (..., H) -> logits (..., V)."""
+        raise NotImplementedError
+
+    def regularisers(self, last: State) -> dict[str, Tensor]:
+        """Named terms of the loss from the `summed` states of all rows."""
+        return {}
+
+    def step(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        """Tokens (B,) -> logits (B, V) and the next state."""
+        hidden, s = self.advance(tokens, s)
+        return self.project(hidden), s
+
+    def forward(self, f: Features, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Teacher forcing: tokens (R, T) -> logits (R, T, V). `rows` (R,) names each row's image; without it, R = B."""
+        lengths = torch.full((len(tokens),), tokens.shape[1])
+        return self.project(self.unroll(f, tokens, lengths, rows)[0])
+
+    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
+        """Hidden (R, T, H), zero past a row's length, and the `summed` states at each row's last step.
+
+        Rows are sorted by length so that each step runs only those that still have a word.
+        """
+        order = torch.argsort(lengths, descending=True, stable=True)
+        alive = (lengths[order][:, None] > torch.arange(tokens.shape[1], device=lengths.device)).sum(0).tolist()
+        order = order.to(tokens.device)
+        state = pick_rows(self.start(f), order if rows is None else rows[order])
+        tokens = tokens[order]
+        hiddens: list[Tensor] = []
+        ended: list[State] = []
+        for t, n in enumerate(alive):
+            if n < len(next(iter(state.values()))):
+                ended.append({k: state[k][n:] for k in self.summed})
+                state = {k: v[:n] for k, v in state.items()}
+            if n == 0:
+                break
+            hidden, state = self.advance(tokens[:n, t], state)
+            hiddens.append(F.pad(hidden, (0, 0, 0, len(tokens) - n)))
+        ended.append({k: state[k] for k in self.summed})
+        hiddens += [torch.zeros_like(hiddens[0])] * (tokens.shape[1] - len(hiddens))
+        back = torch.argsort(order)
+        last = {k: torch.cat([e[k] for e in reversed(ended)])[back] for k in self.summed}
+        return torch.stack(hiddens, 1)[back], last
+
+    def loss(self, f: Features, tokens: Tensor, mask: Tensor, rows: Tensor | None = None, smoothing: float = 0.0) -> Loss:
+        """Tokens and mask (R, T + 1), <start> first. The vocabulary product runs once, over the unpadded positions."""
+        valid = mask[:, 1:]
+        hidden, last = self.unroll(f, tokens[:, :-1], valid.sum(1).cpu(), rows)
+        logits = self.project(hidden[valid])
+        cross_entropy = F.cross_entropy(logits.float(), tokens[:, 1:][valid], label_smoothing=smoothing)
+        return Loss(cross_entropy, self.regularisers(last), len(logits))
+
+
+def pick_rows(state: State, rows: Tensor) -> State:
+    return {name: value.index_select(0, rows) for name, value in state.items()}

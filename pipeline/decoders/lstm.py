@@ -1,0 +1,47 @@
+"""The image is the first word that an LSTM reads (Vinyals et al., 2015, "Show and Tell", equations 10-12)."""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.decoders import base
+from pipeline.decoders.base import Sizes, State
+from pipeline.encoders.base import Features
+
+
+class Decoder(base.Decoder):
+    def __init__(self, sizes: Sizes, *, embedding: int = 256, hidden: int = 256, layers: int = 1, dropout: float = 0.3):
+        super().__init__()
+        self.image = nn.Linear(sizes.pooled, embedding)
+        self.embedding = nn.Embedding(sizes.vocabulary, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.output = nn.Linear(hidden, sizes.vocabulary)
+        self.dropout = nn.Dropout(dropout)
+
+    def start(self, f: Features) -> State:
+        zero = f.pooled.new_zeros(self.lstm.num_layers, len(f), self.lstm.hidden_size)
+        _, state = self._run(self.dropout(self.image(f.pooled))[:, None], (zero, zero))
+        return state
+
+    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        hidden, s = self._run(self._embed(tokens[:, None]), _layers_first(s))
+        return hidden[:, 0], s
+
+    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
+        s = self.start(f)
+        return self._run(self._embed(tokens), _layers_first(s if rows is None else base.pick_rows(s, rows)))[0], {}
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.output(self.dropout(hidden))
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        return self.dropout(self.embedding(tokens))
+
+    def _run(self, inputs: Tensor, hc: tuple[Tensor, Tensor]) -> tuple[Tensor, State]:
+        """Inputs (B, T, E), h and c (L, B, H) -> hidden (B, T, H) and the batch-first state."""
+        hidden, (h, c) = self.lstm(inputs, hc)
+        return hidden, {"h": h.transpose(0, 1), "c": c.transpose(0, 1)}
+
+
+def _layers_first(s: State) -> tuple[Tensor, Tensor]:
+    h, c = (torch.transpose(s[k], 0, 1).contiguous() for k in ("h", "c"))
+    return h, c

@@ -1,0 +1,44 @@
+"""Merge model: the LSTM reads the words alone and meets the image only before the output (Tanti et al., 2018, "Where to
+put the image in an image caption generator", merge-add).
+
+h_t = LSTM(embed(w_t)),  p(w_t+1) = softmax(W relu(U (relu(V image) + h_t)))
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.decoders import base
+from pipeline.decoders.base import Sizes, State
+from pipeline.encoders.base import Features
+
+
+class Decoder(base.Decoder):
+    def __init__(self, sizes: Sizes, *, embedding: int = 256, hidden: int = 256, dropout: float = 0.3):
+        super().__init__()
+        self.image = nn.Linear(sizes.pooled, hidden)
+        self.embedding = nn.Embedding(sizes.vocabulary, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
+        self.merge = nn.Linear(hidden, hidden)
+        self.output = nn.Linear(hidden, sizes.vocabulary)
+        self.dropout = nn.Dropout(dropout)
+
+    def start(self, f: Features) -> State:
+        image = F.relu(self.image(self.dropout(f.pooled)))  # (B, H)
+        return {"image": image, "h": torch.zeros_like(image), "c": torch.zeros_like(image)}
+
+    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        hidden, (h, c) = self._run(tokens[:, None], s)
+        return hidden[:, 0], {**s, "h": h, "c": c}
+
+    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
+        s = self.start(f)
+        return self._run(tokens, s if rows is None else base.pick_rows(s, rows))[0], {}
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.output(F.relu(self.merge(hidden)))
+
+    def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Tokens (B, T) -> image + words (B, T, H) and the LSTM's last h, c (B, H)."""
+        words, (h, c) = self.lstm(self.dropout(self.embedding(tokens)), (s["h"][None], s["c"][None]))
+        return words + s["image"][:, None], (h[0], c[0])

@@ -1,0 +1,59 @@
+"""Soft attention over the grid (Xu et al., 2015, "Show, Attend and Tell"): gated context, doubly stochastic regulariser.
+
+e_ti = v . tanh(K a_i + Q h_t-1),  alpha_t = softmax(e_t),  z_t = sigmoid(B h_t-1) * sum_i alpha_ti a_i   (equations 4-5, 13; section 4.2.1)
+h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
+"""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.decoders import base
+from pipeline.decoders.base import Sizes, State
+from pipeline.encoders.base import Features
+
+
+class Decoder(base.Decoder):
+    """`stochastic` weighs the regulariser mean((1 - sum_t alpha_ti)^2), equation 14's second term."""
+
+    summed = ("attended",)
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        embedding: int = 512,
+        hidden: int = 512,
+        attention: int = 512,
+        dropout: float = 0.5,
+        stochastic: float = 1.0,
+    ):
+        super().__init__()
+        self.stochastic = stochastic
+        self.embedding = nn.Embedding(sizes.vocabulary, embedding)
+        self.keys = nn.Linear(sizes.grid, attention)
+        self.query = nn.Linear(hidden, attention)
+        self.energy = nn.Linear(attention, 1, bias=False)
+        self.gate = nn.Linear(hidden, sizes.grid)
+        self.initial = nn.Linear(sizes.grid, 2 * hidden)
+        self.cell = nn.LSTMCell(embedding + sizes.grid, hidden)
+        self.output = nn.Linear(hidden, sizes.vocabulary)
+        self.dropout = nn.Dropout(dropout)
+
+    def start(self, f: Features) -> State:
+        h, c = torch.tanh(self.initial(f.grid.mean(1))).chunk(2, -1)
+        nothing = f.grid.new_zeros(f.grid.shape[:2])  # (B, P)
+        return {"grid": f.grid, "keys": self.keys(f.grid), "h": h, "c": c, "alpha": nothing, "attended": nothing}
+
+    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        energy = self.energy(torch.tanh(s["keys"] + self.query(s["h"])[:, None])).squeeze(-1)
+        alpha = energy.softmax(-1)  # (B, P)
+        context = torch.bmm(alpha[:, None].to(s["grid"].dtype), s["grid"]).squeeze(1)
+        context = torch.sigmoid(self.gate(s["h"])) * context  # (B, D)
+        h, c = self.cell(torch.cat([self.embedding(tokens), context], -1), (s["h"], s["c"]))
+        return h, {**s, "h": h, "c": c, "alpha": alpha, "attended": s["attended"] + alpha}
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.output(self.dropout(hidden))
+
+    def regularisers(self, last: State) -> dict[str, Tensor]:
+        return {"stochastic": self.stochastic * (1 - last["attended"]).square().mean()}

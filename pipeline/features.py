@@ -1,0 +1,165 @@
+"""Images -> data/features/<name>/: float16 memory maps written as they come, resumable after any interruption."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.encoders.base import Encoder, Features
+from pipeline.errors import UserError
+from pipeline.files import fingerprint, read_json, whole_folder, write_json
+from pipeline.images import ImageError, read_image
+from pipeline.progress import bar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def extract(
+    encoder: Encoder,
+    images: pd.DataFrame,
+    root: Path,
+    folder: Path,
+    about: dict[str, Any],
+    device: str,
+    threads: int,
+    batch: int = 32,
+) -> None:
+    """Run every image through the encoder once.
+
+    Args:
+        images: columns image_id and file (relative to `root`), one row an image.
+        about: what names this feature set (encoder and arguments), kept in manifest.json.
+        batch: images per forward pass; the result does not depend on it.
+
+    Raises:
+        UserError: no image could be read.
+    """
+    key = fingerprint([about, images.image_id.tolist(), images.file.tolist()])
+    encoder = encoder.to(device)
+    with whole_folder(folder, keep_partial=True) as part:
+        done, rejected = _resume(part, key)
+        grid, pooled = _arrays(part, len(images), encoder, fresh=done == 0)
+        for start, pixels, good, bad in _batches(encoder, images, root, done, batch, threads):
+            if pixels is not None:
+                features = encoder(pixels.to(device))
+                grid[good] = features.grid.half().cpu().numpy()
+                pooled[good] = features.pooled.half().cpu().numpy()
+            rejected += bad
+            if start // batch % 16 == 15:
+                _remember(part, key, start + batch, rejected, grid, pooled)
+        _remember(part, key, len(images), rejected, grid, pooled)
+        _finish(part, images, rejected, about, grid, pooled)
+
+
+def _resume(part: Path, key: str) -> tuple[int, list[dict[str, Any]]]:
+    """Images already done by an interrupted run of the very same feature set."""
+    progress = part / "progress.json"
+    if progress.is_file():
+        state = read_json(progress)
+        if state["key"] == key:
+            return state["done"], state["rejected"]
+    return 0, []
+
+
+def _remember(part: Path, key: str, done: int, rejected: list[dict[str, Any]], *arrays: np.memmap) -> None:
+    for array in arrays:
+        array.flush()
+    write_json(part / "progress.json", {"key": key, "done": done, "rejected": rejected})
+
+
+def _arrays(part: Path, count: int, encoder: Encoder, fresh: bool) -> tuple[np.memmap, np.memmap]:
+    shapes = {"grid": (count, encoder.positions, encoder.grid_dim), "pooled": (count, encoder.pooled_dim)}
+    mode: Any = "w+" if fresh else "r+"
+    grid, pooled = (
+        np.lib.format.open_memmap(
+            part / f"{name}.npy", mode, dtype=np.float16 if fresh else None, shape=shape if fresh else None
+        )
+        for name, shape in shapes.items()
+    )
+    return grid, pooled
+
+
+def _batches(
+    encoder: Encoder, images: pd.DataFrame, root: Path, done: int, batch: int, threads: int
+) -> Iterator[tuple[int, "Tensor | None", list[int], list[dict[str, Any]]]]:
+    """(start, pixels (n, 3, S, S), their rows, rejected images); decoding runs ahead in threads."""
+    import torch
+
+    def read(row: int) -> "Tensor | str":
+        try:
+            return encoder.transform(read_image(root / images.file.iat[row]))
+        except ImageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(threads) as pool, bar(desc="extract", unit="images", total=len(images), initial=done) as progress:
+        decoded = _ahead(pool, read, range(done, len(images)), 4 * batch)
+        for start in range(done, len(images), batch):
+            results = list(islice(decoded, batch))
+            rows = range(start, start + len(results))
+            good = [row for row, r in zip(rows, results, strict=True) if not isinstance(r, str)]
+            pixels = [r for r in results if not isinstance(r, str)]
+            bad = [
+                {"image_id": images.image_id.iat[row], "reason": r}
+                for row, r in zip(rows, results, strict=True)
+                if isinstance(r, str)
+            ]
+            yield start, torch.stack(pixels) if pixels else None, good, bad
+            progress.update(len(results))
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Any, items: range, depth: int) -> Iterator[Any]:
+    """Like pool.map, but at most `depth` results wait in memory."""
+    waiting: list[Future[Any]] = []
+    queue = iter(items)
+    waiting.extend(pool.submit(work, item) for item in islice(queue, depth))
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting.extend(pool.submit(work, item) for item in islice(queue, 1))
+
+
+def _finish(
+    part: Path, images: pd.DataFrame, rejected: list[dict[str, Any]], about: dict[str, Any], grid: np.memmap, pooled: np.memmap
+) -> None:
+    bad = {row["image_id"] for row in rejected}
+    ids = pd.DataFrame({"image_id": images.image_id.to_numpy(), "row": np.arange(len(images))})
+    ids = ids[~ids.image_id.isin(bad)]
+    if ids.empty:
+        first = rejected[0]["reason"] if rejected else "there is none"
+        raise UserError(f"no image could be read for these features (first: {first}): check the data set's images")
+    ids.to_parquet(part / "ids.parquet", index=False)
+    pd.DataFrame(rejected, columns=["image_id", "reason"]).to_parquet(part / "rejected.parquet", index=False)
+    shapes = {"grid": list(grid.shape), "pooled": list(pooled.shape)}
+    write_json(part / "manifest.json", {**about, "shapes": shapes, "rejected": len(rejected)})
+    (part / "progress.json").unlink()
+
+
+class FeatureStore:
+    """data/features/<name>/ opened by memory map; nothing is read before it is asked for."""
+
+    def __init__(self, folder: Path):
+        self.manifest = read_json(folder / "manifest.json")
+        ids = pd.read_parquet(folder / "ids.parquet")
+        self.rows = dict(zip(ids.image_id, ids.row, strict=True))
+        self.grid = np.load(folder / "grid.npy", mmap_mode="r")  # (N, P, D)
+        self.pooled = np.load(folder / "pooled.npy", mmap_mode="r")  # (N, D')
+
+    def get(self, image_ids: Sequence[str], device: str = "cpu") -> Features:
+        """Features of these images, float32."""
+        import torch
+
+        rows = [self.rows[i] for i in image_ids]
+        grid, pooled = torch.from_numpy(self.grid[rows]), torch.from_numpy(self.pooled[rows])
+        return Features(grid.to(device).float(), pooled.to(device).float())
+
+    def check(self, image_ids: Sequence[str], where: str) -> None:
+        """Raises a UserError when an image has no features."""
+        missing = [i for i in image_ids if i not in self.rows]
+        if missing:
+            raise UserError(
+                f"{where}: {len(missing)} images have no features (first: {missing[0]}): see rejected.parquet there"
+            )

@@ -1,0 +1,49 @@
+"""Teacher-forced figures: how probable the references are, and how often a right word is among the first five."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.batches import Batch, CaptionBatches
+from pipeline.decoders.base import Decoder
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Sums over one image's references; end tokens count, <start> and padding do not."""
+
+    image_id: str
+    reference_nll: float
+    reference_tokens: int
+    top5_hits: int
+
+
+def likelihoods(decoder: Decoder, batches: CaptionBatches) -> Iterator[Likelihood]:
+    """Every image of a split, without dropout, label smoothing or regularisers."""
+    decoder.eval()
+    for batch in batches.in_order():
+        yield from _of_batch(decoder, batch)
+
+
+@torch.inference_mode()
+def _of_batch(decoder: Decoder, batch: Batch) -> list[Likelihood]:
+    valid = batch.mask[:, 1:]
+    hidden, _ = decoder.unroll(batch.features, batch.tokens[:, :-1], valid.sum(1).cpu(), batch.rows)
+    log_probs = decoder.project(hidden[valid]).float().log_softmax(-1)  # (N, V)
+    targets = batch.tokens[:, 1:][valid]
+    nll = -log_probs.gather(1, targets[:, None])[:, 0]
+    hits = (log_probs.topk(min(5, log_probs.shape[1])).indices == targets[:, None]).any(1)
+    image = batch.rows[:, None].expand_as(valid)[valid]
+    nlls, tokens, hit_counts = (
+        torch.zeros(len(batch.image_ids), device=nll.device, dtype=torch.float64).index_add_(0, image, values.double())
+        for values in (nll, torch.ones_like(nll), hits)
+    )
+    columns = zip(batch.image_ids, nlls.tolist(), tokens.tolist(), hit_counts.tolist(), strict=True)
+    return [Likelihood(i, n, int(t), int(h)) for i, n, t, h in columns]
+
+
+def mean_loss(decoder: Decoder, batches: CaptionBatches) -> float:
+    """Cross-entropy per token (nats) over a split."""
+    rows = list(likelihoods(decoder, batches))
+    return sum(r.reference_nll for r in rows) / sum(r.reference_tokens for r in rows)

@@ -1,0 +1,45 @@
+"""models/<variant>/: a decoder as safetensors, JSON and tokenizer.json. No pickles, no training code needed to load."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.decoders.base import Decoder, Sizes
+from pipeline.errors import UserError
+from pipeline.files import read_json, whole_folder, write_json
+from pipeline.registry import check_args, load
+from pipeline.tokenizers import Tokenizer
+
+
+def build_decoder(name: str, sizes: Sizes, args: dict[str, Any], where: str = "args") -> Decoder:
+    """Bind `args` from params.yaml to the decoder file of that name."""
+    cls = load("decoders", name).Decoder
+    check_args(cls.__init__, args, where)
+    return cls(sizes, **args)
+
+
+def save_model(folder: Path, decoder: Decoder, tokenizer: Tokenizer, config: dict[str, Any]) -> None:
+    """Write the folder whole. `config` must hold `decoder`, `args` and `sizes`; the rest is for readers and the captioner."""
+    from safetensors.torch import save_file
+
+    with whole_folder(folder) as part:
+        weights = {k: v.detach().cpu().contiguous() for k, v in decoder.state_dict().items()}
+        save_file(weights, part / "model.safetensors")
+        tokenizer.save(part / "tokenizer.json")
+        write_json(part / "config.json", config)
+
+
+def load_model(folder: Path, device: str = "cpu") -> tuple[Decoder, Tokenizer, dict[str, Any]]:
+    """Decoder in evaluation mode, its tokenizer and config.json.
+
+    Raises:
+        UserError: the folder is no model of this project, or lacks a file.
+    """
+    from safetensors.torch import load_file
+
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not a model folder: {name} is missing (dvc repro makes models/<variant>)")
+    config = read_json(folder / "config.json")
+    decoder = build_decoder(config["decoder"], Sizes(**config["sizes"]), config["args"])
+    decoder.load_state_dict(load_file(folder / "model.safetensors"))
+    return decoder.to(device).eval().requires_grad_(False), Tokenizer.load(folder / "tokenizer.json"), config

@@ -1,0 +1,189 @@
+"""All that MLflow is to hold of a variant, read from its finished files before any server is asked for anything."""
+
+import csv
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipeline.errors import UserError
+from pipeline.files import fingerprint, read_json, write_json
+from pipeline.params import Params, pick
+from pipeline.tracking import flat_params, tags
+from pipeline.tracking_versions import check_outputs, entries_fingerprint, lock_entries, version_tags
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image
+
+LOCK = Path("dvc.lock")
+SAMPLES = 20
+"test images in the table of captions, at most"
+PICTURES = 6
+"of those are drawn, at most"
+WIDTH = 320
+"of a drawn picture, in pixels"
+
+
+class Places(Protocol):
+    """The folders of layout.py that are read here."""
+
+    RAW: Path
+    CORPORA: Path
+    MODELS: Path
+    CHECKPOINTS: Path
+    CAPTIONS: Path
+    SCORES: Path
+    REPORTS: Path
+    HISTORY: Path
+    SCORE_FILES: Path
+    RUNS: Path
+
+
+@dataclass(frozen=True)
+class Payload:
+    variant: str
+    fingerprint: str
+    "stands for the commands, code, params and data that made the variant"
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    "final scores: test.cider, val.bleu_4, ..."
+    history: list[dict[str, float]]
+    "rows of the history file, each with its step"
+    samples: list[dict[str, Any]]
+    "rows of the table: image_id, file, caption, log_prob, references, and the per-image scores"
+    images: Path
+    "folder that `file` is relative to"
+    files: list[Path]
+    model: Path
+    decode: dict[str, Any]
+    run_file: Path
+    "what the live curves left: {tracking_uri, run_id, params}"
+    lock: Path
+    "held by the process that publishes"
+
+    @property
+    def receipt(self) -> dict[str, str]:
+        """What DVC keeps as the output of `track`: no run ids, no times, nothing of the machine."""
+        content = [self.params, self.metrics, self.history, self.samples, self.decode]
+        return {"fingerprint": self.fingerprint, "payload": fingerprint(content)}
+
+
+def gather(variant: str, params: Params, places: Places) -> Payload:
+    """Read everything of one variant.
+
+    Raises:
+        UserError: it is not complete, or its files are not those of dvc.lock.
+    """
+    v = pick(params, "variants", variant)
+    entries = lock_entries(LOCK, variant)
+    check_outputs(entries, variant)
+    scores = read_json(places.SCORE_FILES / f"{variant}.json")
+    captions, per_image = places.CAPTIONS / f"{variant}.parquet", places.SCORES / f"{variant}.parquet"
+    key = entries_fingerprint(entries)
+    missing = {f"unavailable.{name}": reason for name, reason in scores.get("unavailable", {}).items()}
+    return Payload(
+        variant=variant,
+        fingerprint=key,
+        params=flat_params(variant, params),
+        tags={**tags(variant, params), **version_tags(entries, [LOCK, places.REPORTS]), **missing, "fingerprint": key},
+        metrics=_final_metrics(scores),
+        history=_history(places.HISTORY / f"{variant}.csv"),
+        samples=_samples(captions, per_image, places.CORPORA / v.corpus / "captions.parquet"),
+        images=places.RAW / params.corpora[v.corpus].dataset,
+        files=[places.HISTORY / f"{variant}.csv", places.SCORE_FILES / f"{variant}.json", captions, per_image],
+        model=places.MODELS / variant,
+        decode=params.decoding(variant).model_dump(),
+        run_file=places.CHECKPOINTS / variant / "mlflow.json",
+        lock=places.RUNS / ".lock",
+    )
+
+
+def _final_metrics(scores: dict[str, Any]) -> dict[str, float]:
+    splits = {split: values for split, values in scores.items() if split != "unavailable"}
+    return {f"{split}.{name}": float(value) for split, values in splits.items() for name, value in values.items()}
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, Any]]:
+    """Test images at even distances, in the order of their ids, with what was said of them."""
+    import pandas as pd
+
+    try:
+        said = pd.read_parquet(captions, columns=["image_id", "split", "text", "log_prob"])
+        scores = pd.read_parquet(per_image).drop(columns="split")
+        known = pd.read_parquet(corpus, columns=["image_id", "file", "text"])
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout") from None
+    test = said[said.split == "test"].sort_values("image_id")
+    test = test.iloc[:: max(1, math.ceil(len(test) / SAMPLES))].drop(columns="split").rename(columns={"text": "caption"})
+    table = test.merge(_references(known, test.image_id), on="image_id").merge(scores, on="image_id", how="left")
+    return [{str(k): None if v != v else v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _references(known: "pd.DataFrame", image_ids: "pd.Series[str]") -> "pd.DataFrame":
+    rows = known[known.image_id.isin(image_ids)]
+    return rows.groupby("image_id").agg(file=("file", "first"), references=("text", " | ".join)).reset_index()
+
+
+def write_artifacts(payload: Payload, folder: Path) -> None:
+    """Lay out the run's files: history, scores, captions, per-image scores, the table and the drawn pictures."""
+    for path in payload.files:
+        target = folder / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    columns = list(payload.samples[0]) if payload.samples else []
+    write_json(folder / "samples.json", {"columns": columns, "data": [list(row.values()) for row in payload.samples]})
+    (folder / "pictures").mkdir()
+    for row in payload.samples[:: max(1, math.ceil(len(payload.samples) / PICTURES))]:
+        draw(payload.images / row["file"], row["caption"], row["references"].split(" | ")[0]).save(
+            folder / "pictures" / f"{row['image_id'].replace(os.sep, '_')}.png"
+        )
+
+
+def draw(image: Path, caption: str, reference: str) -> "Image":
+    """The picture, `WIDTH` pixels wide, and under it the caption in black and one reference in grey."""
+    import textwrap
+
+    from PIL import Image, ImageDraw
+
+    from pipeline.images import read_image
+
+    picture = read_image(image)
+    picture = picture.resize((WIDTH, max(1, round(picture.height * WIDTH / picture.width))))
+    lines = [(line, colour) for text, colour in ((caption, "black"), (reference, "gray")) for line in textwrap.wrap(text, 50)]
+    sheet = Image.new("RGB", (WIDTH, picture.height + 18 * len(lines) + 8), "white")
+    sheet.paste(picture)
+    pen = ImageDraw.Draw(sheet)
+    for number, (line, colour) in enumerate(lines):
+        pen.text((6, picture.height + 4 + 18 * number), line, fill=colour, font_size=12)
+    return sheet
+
+
+def write_model(payload: Payload, folder: Path) -> None:
+    """The model folder and how its captions are decoded: all that `Captioner.load` needs."""
+    shutil.copytree(payload.model, folder)
+    write_json(folder / "decode.json", payload.decode)
+
+
+def example_image(payload: Payload) -> str:
+    """A small test image as base64, the form in which the served model takes images."""
+    import base64
+    from io import BytesIO
+
+    from PIL import Image
+
+    from pipeline.images import read_image
+
+    picture = read_image(payload.images / payload.samples[0]["file"]) if payload.samples else Image.new("RGB", (64, 64))
+    picture.thumbnail((64, 64))
+    buffer = BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

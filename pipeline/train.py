@@ -1,0 +1,228 @@
+"""Cross-entropy training: one visible loop that can be killed at any moment and continues bit for bit on CPU."""
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from pipeline.batches import Batch, CaptionBatches
+from pipeline.decode import greedy
+from pipeline.decoders.base import Decoder
+from pipeline.errors import UserError
+from pipeline.files import whole_file
+from pipeline.likelihood import mean_loss
+from pipeline.metrics import bleu, cider
+from pipeline.params import Training
+from pipeline.progress import bar
+from pipeline.schedule import learning_rate
+from pipeline.tokenizers import Tokenizer
+
+
+class Live(Protocol):
+    """Where curves go while training runs; a dead receiver must cost nothing."""
+
+    def log(self, step: int, values: dict[str, float]) -> None: ...
+
+
+@dataclass
+class Progress:
+    """Everything besides weights and optimiser that the rest of the run depends on."""
+
+    epoch: int = 0
+    batch: int = 0
+    "batches of this epoch already done"
+    sums: dict[str, float] = field(default_factory=dict)
+    "of this epoch: train_loss and regularisers, each weighted by tokens, and tokens"
+    plateau_scale: float = 1.0
+    stale: int = 0
+    "epochs since the best one"
+    best_score: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The validation split as batches, and the cleaned references that greedy captions are compared with."""
+
+    batches: CaptionBatches
+    references: dict[str, list[str]]
+    max_tokens: int
+
+
+class Trainer:
+    """Trains `decoder` in place; `run` returns the history and leaves the best epoch's weights in it.
+
+    Args:
+        checkpoint: file that an interrupted run resumes from.
+        key: fingerprint of all that determines the result; a checkpoint with another key is not resumed.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        train: CaptionBatches,
+        validation: Validation,
+        options: Training,
+        seed: int,
+        checkpoint: Path,
+        key: str,
+        live: Live | None = None,
+    ):
+        self.decoder, self.tokenizer, self.train_batches, self.validation = decoder, tokenizer, train, validation
+        self.options, self.seed, self.checkpoint, self.key, self.live = options, seed, checkpoint, key, live
+        self.device = train.device
+        self.optimizer = _optimizer(decoder, options)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+        self.saved = time.monotonic()
+        self.every = 60 * float(os.environ.get("CAPTIONLAB_CHECKPOINT_MINUTES", "10"))
+
+    def run(self) -> pd.DataFrame:
+        """Train until `epochs` or until `patience` epochs brought no gain; one row of history an epoch."""
+        torch.manual_seed(self.seed)
+        self._resume()
+        while self.progress.epoch < self.options.epochs and self.progress.stale < self.options.patience:
+            self._train_epoch()
+            self._validate()
+            self._save()
+        self.decoder.load_state_dict(self.best)
+        return pd.DataFrame(self.progress.history)
+
+    def _train_epoch(self) -> None:
+        p = self.progress
+        self.decoder.train()
+        for batch in self._epoch_batches():
+            self._set_lr()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self._loss(batch)
+            if not math.isfinite(loss.total.item()):
+                raise UserError(f"the training loss is not finite in epoch {p.epoch + 1}: lower train.lr or train.clip_at")
+            loss.total.backward()
+            _clip(self.decoder, self.options)
+            self.optimizer.step()
+            self._account(loss)
+            p.batch += 1
+            if time.monotonic() - self.saved > self.every:
+                self._save()
+
+    def _epoch_batches(self) -> Iterator[Batch]:
+        p = self.progress
+        batches = self.train_batches.epoch(self.seed, p.epoch, p.batch)
+        return iter(bar(batches, desc=f"epoch {p.epoch + 1}", unit="batches", total=len(self.train_batches), initial=p.batch))
+
+    def _loss(self, batch: Batch) -> Any:
+        with autocast(self.device, self.options.precision):
+            return self.decoder.loss(batch.features, batch.tokens, batch.mask, batch.rows, self.options.label_smoothing)
+
+    def _account(self, loss: Any) -> None:
+        sums = self.progress.sums
+        values = {"train_loss": loss.cross_entropy.item(), **{f"train_{k}": v.item() for k, v in loss.terms.items()}}
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value * loss.tokens
+        sums["tokens"] = sums.get("tokens", 0.0) + loss.tokens
+        if self.live and self._step % 20 == 0:
+            self.live.log(self._step, {f"step_{name}": value for name, value in values.items()})
+
+    @property
+    def _step(self) -> int:
+        return self.progress.epoch * len(self.train_batches) + self.progress.batch
+
+    def _set_lr(self) -> None:
+        total = self.options.epochs * len(self.train_batches)
+        lr = learning_rate(self.options, self._step, total, self.progress.plateau_scale)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def _validate(self) -> None:
+        """Close the epoch: validation figures, the best weights, patience and plateau."""
+        p, o = self.progress, self.options
+        scores = {"val_loss": mean_loss(self.decoder, self.validation.batches), **self._greedy_scores()}
+        score = -scores["val_loss"] if o.select == "loss" else scores[f"val_{o.select}"]
+        better = p.best_score is None or score > p.best_score
+        if better:
+            p.best_score, p.stale = score, 0
+            self.best = {k: v.detach().clone() for k, v in self.decoder.state_dict().items()}
+        else:
+            p.stale += 1
+            if o.schedule == "plateau" and p.stale % (o.plateau_patience + 1) == 0:
+                p.plateau_scale *= o.plateau_factor
+        means = {k: v / p.sums["tokens"] for k, v in p.sums.items() if k != "tokens"}
+        row = {"epoch": p.epoch + 1, "step": self._step, "lr": self.optimizer.param_groups[0]["lr"], **means, **scores}
+        p.history.append({**row, "best": float(better)})
+        print(" ".join(f"{k} {v:g}" if k in ("epoch", "step") else f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+        if self.live:
+            self.live.log(self._step, {k: v for k, v in row.items() if k != "step"})
+        p.epoch, p.batch, p.sums = p.epoch + 1, 0, {}
+
+    def _greedy_scores(self) -> dict[str, float]:
+        """CIDEr and BLEU-4 of greedy captions on the cleaned text of both sides: for choosing only, no PTB tokenizer."""
+        self.decoder.eval()
+        v = self.validation
+        candidates = {}
+        for batch in v.batches.in_order():
+            found = greedy(self.decoder, batch.features, self.tokenizer.special, v.max_tokens)
+            texts = [self.tokenizer.decode(h.tokens) for h in found]
+            candidates |= dict(zip(batch.image_ids, texts, strict=True))
+        references = {i: v.references[i] for i in candidates}
+        return {
+            "val_cider": cider.score(candidates, references).corpus["cider"],
+            "val_bleu_4": bleu.score(candidates, references).corpus["bleu_4"],
+        }
+
+    def _save(self) -> None:
+        with whole_file(self.checkpoint) as part:
+            state = {
+                "key": self.key,
+                "decoder": self.decoder.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "best": self.best,
+                "progress": asdict(self.progress),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.startswith("cuda") else [],
+            }
+            torch.save(state, part)
+        self.saved = time.monotonic()
+
+    def _resume(self) -> None:
+        if not self.checkpoint.is_file():
+            return
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if state["key"] != self.key:
+            print(f"{self.checkpoint} is of other settings, code or data: starting anew", flush=True)
+            return
+        self.decoder.load_state_dict(state["decoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best = {k: v.to(self.device) for k, v in state["best"].items()}
+        self.progress = Progress(**state["progress"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        print(f"resuming at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}", flush=True)
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+    """bfloat16 needs no loss scaling; weights and optimiser stay float32."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _optimizer(decoder: nn.Module, o: Training) -> torch.optim.Optimizer:
+    weights = [p for p in decoder.parameters() if p.requires_grad]
+    if o.optimizer == "sgd":
+        return torch.optim.SGD(weights, o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.optimizer](weights, o.lr, weight_decay=o.weight_decay)
+
+
+def _clip(decoder: nn.Module, o: Training) -> None:
+    if o.clip == "norm":
+        nn.utils.clip_grad_norm_(decoder.parameters(), o.clip_at)
+    elif o.clip == "value":
+        nn.utils.clip_grad_value_(decoder.parameters(), o.clip_at)

@@ -1,0 +1,247 @@
+"""What must hold for a corpus before anything is trained on it: a Great Expectations suite as code.
+
+Its results are kept without their random ids, times and batch names, in the order of the suite. Great Expectations' own
+data docs load their style sheets from a CDN and print ids and times, so the page is rendered here from the same results.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.corpus import COLUMNS, SPLITS, Picture, clean_text
+from pipeline.errors import UserError
+from pipeline.params import Corpus
+
+SHOWN = 5
+"rows that a message and the docs name"
+CLEAN = r"^(?!\s)[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]*(?<!\s)$"
+
+
+def validate(captions: pd.DataFrame, rejected: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> dict[str, Any]:
+    """Check a cleaned corpus.
+
+    Args:
+        captions, rejected: what `corpus.clean` gave.
+        pictures: what `corpus.look_at_images` saw in each file.
+
+    Returns:
+        success, rows, images per split, rejected rows by reason, and per expectation: name, description, type,
+        kwargs, success, rows that were checked, unexpected rows, the first of them (caption ids), and what was observed
+        or missing if it is a fact of the whole table.
+
+    Raises:
+        UserError: an expectation failed; the message names it, the number of rows, and the first of them.
+    """
+    missing = [column for column in COLUMNS if column not in captions]
+    if missing:
+        raise UserError(f"the corpus lacks the column {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
+    results = _run(with_helpers(captions, pictures, options), _suite(captions, options))
+    failed = [result for result in results if not result["success"]]
+    if failed:
+        raise UserError(f"validation failed: {'; '.join(_describe(result) for result in failed)}")
+    return {
+        "success": True,
+        "rows": len(captions),
+        "images": {split: int(n) for split, n in captions.groupby("split")["image_id"].nunique().items()},
+        "rejected": dict(sorted(Counter(rejected["reason"]).items())),
+        "expectations": results,
+    }
+
+
+def with_helpers(captions: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> pd.DataFrame:
+    """The captions with one column for each fact that an expectation on rows needs."""
+    seen = [pictures.get(file, Picture("image missing", None)) for file in captions["file"]]
+    table = captions.assign(
+        words=captions["text"].map(lambda text: len(text.split()), na_action="ignore"),
+        cleaned=captions["raw"].map(lambda raw: clean_text(raw, options), na_action="ignore"),
+        problem=pd.Series([picture.problem for picture in seen], captions.index, dtype=object),
+        pixels=pd.Series([picture.digest for picture in seen], captions.index, dtype=object),
+    )
+    return table.assign(
+        images_in_split=table["split"].map(table.groupby("split")["image_id"].nunique()),
+        captions_of_image=table.groupby("image_id")["image_id"].transform("size"),
+        splits_of_image=table.groupby("image_id")["split"].transform("nunique"),
+        splits_of_picture=table.groupby("pixels")["split"].transform("nunique"),
+        splits_of_text=table.groupby("text")["split"].transform("nunique"),
+    )
+
+
+def _suite(captions: pd.DataFrame, options: Corpus) -> list[Any]:
+    return [*_on_columns(), *_on_splits(options), *_on_captions(captions, options), *_on_pictures()]
+
+
+def _on_columns() -> Iterator[Any]:
+    expect = _great_expectations().expectations
+    names = {"column_set": COLUMNS, "exact_match": False}
+    yield _named("rows", "there are captions", expect.ExpectTableRowCountToBeBetween, min_value=1)
+    yield _named("columns", "every column is there", expect.ExpectTableColumnsToMatchSet, **names)
+    for column in COLUMNS:
+        yield _named(f"{column} present", f"every row has its {column}", expect.ExpectColumnValuesToNotBeNull, column=column)
+        text = {"column": column, "type_": "str"}
+        yield _named(f"{column} is text", f"{column} holds strings", expect.ExpectColumnValuesToBeOfType, **text)
+    yield _named("caption ids unique", "no caption_id stands twice", expect.ExpectColumnValuesToBeUnique, column="caption_id")
+
+
+def _on_splits(options: Corpus) -> Iterator[Any]:
+    expect = _great_expectations().expectations
+    between, member = expect.ExpectColumnValuesToBeBetween, expect.ExpectColumnValuesToBeInSet
+    all_of = expect.ExpectColumnDistinctValuesToContainSet
+    least, most = options.min_images_per_split, options.max_shared_captions
+    yield _named("split values", "split is train, val or test", member, column="split", value_set=SPLITS)
+    yield _named("every split there", "no split is empty", all_of, column="split", value_set=SPLITS)
+    large = {"column": "images_in_split", "min_value": least}
+    yield _named("splits large enough", f"a split has at least {least} images", between, **large)
+    one = {"column": "splits_of_image", "max_value": 1}
+    yield _named("splits disjoint", "all captions of an image are in one split", between, **one)
+    for split in SPLITS:
+        says = f"at most {100 * most:g}% of the captions of {split} stand in another split as well"
+        of_split = expect.row_conditions.Column("split") == split
+        alone = {"column": "splits_of_text", "value_set": [1], "mostly": 1 - most, "row_condition": of_split}
+        yield _named(f"captions shared by {split}", says, member, **alone)
+
+
+def _on_captions(captions: pd.DataFrame, options: Corpus) -> Iterator[Any]:
+    expect = _great_expectations().expectations
+    between, pair = expect.ExpectColumnValuesToBeBetween, expect.ExpectColumnPairValuesToBeEqual
+    least, most = options.min_words, options.max_words
+    usual = int(captions.groupby("image_id").size().mode().iloc[0]) if len(captions) else 1
+    count = {"column": "captions_of_image", "min_value": (usual + 1) // 2, "max_value": 2 * usual, "mostly": 0.99}
+    yield _named("captions per image", f"99% of the rows: images with about {usual} captions, as most have", between, **count)
+    length = {"column": "words", "min_value": least, "max_value": most}
+    yield _named("length in words", f"a caption has {least} to {most} words", between, **length)
+    line = {"column": "text", "regex": CLEAN}
+    yield _named("characters", "one clean line of text", expect.ExpectColumnValuesToMatchRegex, **line)
+    same = {"column_A": "text", "column_B": "cleaned"}
+    yield _named("text follows from raw", "text is what cleaning makes of raw", pair, **same)
+
+
+def _on_pictures() -> Iterator[Any]:
+    expect = _great_expectations().expectations
+    between = expect.ExpectColumnValuesToBeBetween
+    yield _named("images decodable", "every image file is there and whole", expect.ExpectColumnValuesToBeNull, column="problem")
+    one = {"column": "splits_of_picture", "max_value": 1}
+    yield _named("no image in two splits", "equal pictures are in one split", between, **one)
+
+
+def _named(name: str, says: str, kind: Any, **kwargs: Any) -> Any:
+    return kind(**kwargs, description=says, meta={"name": name})
+
+
+def _great_expectations() -> Any:
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations
+
+    return great_expectations
+
+
+def _run(table: pd.DataFrame, suite: list[Any]) -> list[dict[str, Any]]:
+    gx = _great_expectations()
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("captions").add_dataframe_asset("captions")
+    definition = gx.ValidationDefinition(
+        name="corpus",
+        data=asset.add_batch_definition_whole_dataframe("all"),
+        suite=context.suites.add(gx.ExpectationSuite(name="corpus", expectations=suite)),
+    )
+    form = {"result_format": "SUMMARY", "unexpected_index_column_names": ["caption_id"], "partial_unexpected_count": SHOWN}
+    outcome = definition.run(batch_parameters={"dataframe": table}, result_format=form).to_json_dict()
+    by_name = {row["expectation_config"]["meta"]["name"]: row for row in outcome["results"]}
+    return [_result(by_name[expectation.meta["name"]]) for expectation in suite]
+
+
+def _result(row: dict[str, Any]) -> dict[str, Any]:
+    """What of one result is the same on every run."""
+    config, result = row["expectation_config"], row["result"]
+    # Without a result, exception_info holds one entry per metric that could not be computed.
+    errors = [info["exception_message"] for info in row["exception_info"].values() if isinstance(info, dict)]
+    return {
+        "name": config["meta"]["name"],
+        "description": config["description"],
+        "type": config["type"],
+        "kwargs": {key: value for key, value in config["kwargs"].items() if key != "batch_id"},
+        "success": row["success"],
+        "checked": result.get("element_count"),
+        "unexpected": result.get("unexpected_count"),
+        "first": [index.get("caption_id") for index in result.get("partial_unexpected_index_list") or []],
+        "observed": result.get("observed_value"),
+        "missing": sorted(result.get("partial_missing_list") or []),
+        "error": errors[0] if errors else None,
+    }
+
+
+def _describe(result: dict[str, Any]) -> str:
+    text = f"'{result['name']}' ({result['description']})"
+    if result["error"]:
+        return f"{text}: {result['error']}"
+    if result["missing"]:
+        return f"{text}: {', '.join(result['missing'])} missing"
+    if result["unexpected"] is None:
+        return f"{text}: found {result['observed']}"
+    rows = ", ".join(str(caption) for caption in result["first"])
+    return f"{text}: {result['unexpected']} of {result['checked']} rows, first {rows}"
+
+
+def write_data_docs(result: dict[str, Any], name: str, folder: Path) -> None:
+    """One self-contained page, index.html, of what `validate` returned for the corpus `name`."""
+    from jinja2 import Environment
+
+    folder.mkdir(parents=True, exist_ok=True)
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE).render(name=name, **result)
+    (folder / "index.html").write_text(page, encoding="utf-8")
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{{ name }}: validation</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
+th, td { border-bottom: 1px solid #ddd; padding: .35rem .6rem; text-align: left; vertical-align: top }
+td.n { text-align: right; font-variant-numeric: tabular-nums }
+code { font-size: .85em; color: #555; overflow-wrap: anywhere }
+.yes { color: #176d2c } .no { color: #b3261e }
+</style>
+</head>
+<body>
+<h1>Corpus {{ name }}</h1>
+<p>{{ rows }} captions;
+{% for split, n in images.items() %}
+{{ split }}: {{ n }} images{{ ", " if not loop.last else "." }}
+{% endfor %}
+</p>
+<h2>Expectations</h2>
+<table>
+<tr><th></th><th>name</th><th>what must hold</th><th>rows checked</th><th>unexpected</th><th>first of them</th></tr>
+{% for row in expectations %}
+<tr>
+<td class="{{ 'yes' if row.success else 'no' }}">{{ "met" if row.success else "failed" }}</td>
+<td>{{ row.name }}</td>
+<td>{{ row.description }}<br><code>{{ row.type }} {{ row.kwargs | tojson }}</code></td>
+<td class="n">{{ row.checked if row.checked is not none else "table" }}</td>
+<td class="n">{{ row.unexpected if row.unexpected is not none else "" }}</td>
+<td>{{ row.first | join(", ") }}</td>
+</tr>
+{% endfor %}
+</table>
+<h2>Rows set aside</h2>
+<table>
+<tr><th>reason</th><th>rows</th></tr>
+{% for reason, count in rejected.items() %}
+<tr><td>{{ reason }}</td><td class="n">{{ count }}</td></tr>
+{% else %}
+<tr><td>none</td><td class="n">0</td></tr>
+{% endfor %}
+</table>
+</body>
+</html>
+"""

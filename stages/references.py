@@ -1,0 +1,22 @@
+"""corpora.NAME -> data/references/NAME.json: validation and test references after the PTB tokenizer, once per corpus."""
+
+from pipeline import layout
+from pipeline.params import load_params, pick
+from pipeline.processes import stage
+
+
+def main(name: str) -> None:
+    pick(load_params(), "corpora", name)
+
+    import pandas as pd
+
+    from pipeline.corpus import published_references
+    from pipeline.files import write_json
+    from pipeline.scores import ptb_tokenize
+
+    captions, rejected = (pd.read_parquet(layout.CORPORA / name / f"{part}.parquet") for part in ("captions", "rejected"))
+    write_json(layout.REFERENCES / f"{name}.json", ptb_tokenize(published_references(captions, rejected, ["val", "test"])))
+
+
+if __name__ == "__main__":
+    stage(main)

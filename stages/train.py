@@ -1,0 +1,83 @@
+"""variants.NAME -> models/NAME, reports/history/NAME.csv: a trained decoder."""
+
+import inspect
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import layout
+from pipeline.files import digest, fingerprint, remove, whole_file
+from pipeline.params import Params, Variant, load_params, pick
+from pipeline.processes import stage
+
+if TYPE_CHECKING:
+    from pipeline.features import FeatureStore
+    from pipeline.train import Trainer
+
+
+def main(name: str) -> None:
+    params = load_params()
+    pick(params, "variants", name)
+
+    from pipeline.tracking import start_live
+
+    from pipeline.model import save_model
+
+    trainer, about = prepare(name, params)
+    trainer.live = live = start_live(name, params, layout.CHECKPOINTS / name / "mlflow.json")
+    try:
+        history = trainer.run()
+    except BaseException as error:
+        live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    save_model(layout.MODELS / name, trainer.decoder, trainer.tokenizer, about)
+    with whole_file(layout.HISTORY / f"{name}.csv") as part:
+        history.to_csv(part, index=False)
+    remove(trainer.checkpoint)
+    live.close("FINISHED")
+
+
+def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
+    """The trainer of a variant, ready to run or to resume, and its config.json."""
+    variant, options = params.variants[name], params.training(name)
+    corpus_file = layout.CORPORA / variant.corpus / "captions.parquet"
+
+    import torch
+    from pipeline.corpus import read_captions, references
+
+    from pipeline.batches import CaptionBatches
+    from pipeline.decoders.base import Decoder, Sizes
+    from pipeline.devices import pick_device
+    from pipeline.features import FeatureStore
+    from pipeline.model import build_decoder
+    from pipeline.tokenizers import word_tokenizer
+    from pipeline.train import Trainer, Validation
+
+    device = pick_device()
+    captions, store = read_captions(corpus_file), FeatureStore(layout.FEATURES / variant.features)
+    store.check(captions.image_id.unique().tolist(), f"features '{variant.features}'")
+    tokenizer = word_tokenizer(captions.text[captions.split.isin(options.vocabulary_splits)], options.min_count)
+    sizes = Sizes(store.grid.shape[2], store.pooled.shape[1], len(tokenizer))
+    torch.manual_seed(params.seed)
+    decoder = build_decoder(variant.decoder, sizes, variant.args, f"variants.{name}.args").to(device)
+    train, val = (
+        CaptionBatches(captions[captions.split == split], store, tokenizer, options.batch_images, device)
+        for split in ("train", "val")
+    )
+    about = {**config(name, variant, store), "sizes": asdict(sizes)}
+    code = [digest(Path(inspect.getfile(c))) for c in (type(decoder), Decoder, Trainer)]
+    key = fingerprint([about, options.model_dump(), params.seed, digest(corpus_file), store.manifest, code])
+    validation = Validation(val, references(captions, "val"), int(captions.text.str.split().str.len().max()) + 1)
+    checkpoint = layout.CHECKPOINTS / name / "checkpoint.pt"
+    return Trainer(decoder, tokenizer, train, validation, options, params.seed, checkpoint, key), about
+
+
+def config(name: str, variant: Variant, store: "FeatureStore") -> dict[str, Any]:
+    """What models/NAME/config.json tells of the model, beside its sizes: nothing that training did not depend on."""
+    encoder = {"name": store.manifest["encoder"], "args": store.manifest["args"]}
+    about = {"variant": name, "decoder": variant.decoder, "args": variant.args, "encoder": encoder}
+    return {**about, "dataset": store.manifest["dataset"], "corpus": variant.corpus}
+
+
+if __name__ == "__main__":
+    stage(main)

@@ -1,0 +1,212 @@
+"""The command line as a person types it: status, standard output and the one line on standard error."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace
+
+from pipeline import cli
+from pipeline.tracking_store import open_store
+from stages import track
+
+IDS = [f"scene{n:02}" for n in range(30)]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A workspace whose two variants are in its mlflow.db."""
+    folder = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        make_workspace(folder)
+        make_captioner(folder / "models/merge")
+        lock_variant(folder, "merge")
+        for variant in ("merge", "lstm"):
+            track.main(variant)
+    return folder
+
+
+@pytest.fixture
+def workspace(published, tmp_path, monkeypatch):
+    """A copy of it; the files of the runs stay where they are."""
+    shutil.copytree(published, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlruns"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def captionlab(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["captionlab", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def refusal(called):
+    """The line on standard error of a call that must fail with status 2 and print nothing else."""
+    status, out, err = called
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    return err
+
+
+def champion():
+    return open_store().client.get_model_version_by_alias("captionlab-scenes", "champion")
+
+
+def test_register_chooses_by_validation_though_another_is_better_on_test(workspace, captionlab):
+    status, out, err = captionlab("register")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "variant                     val.cider     test.cider  corpus",
+        "merge                          0.6000         0.4000  scenes",
+        "lstm                           0.5000         0.7000  scenes",
+        "captionlab-scenes version 1 (merge) registered and has the alias champion: val.cider 0.6000 is the best of 2",
+    ]
+    assert champion().tags["variant"] == "merge"
+    assert champion().tags["val.cider"] == "0.6"
+    assert champion().tags["git.commit"] == "none"
+
+
+def test_registering_again_makes_no_new_version(workspace, captionlab):
+    captionlab("register")
+    status, out, _ = captionlab("register")
+    assert status == 0
+    assert "captionlab-scenes version 1 (merge) was registered already and has the alias champion" in out
+    assert len(open_store().client.search_model_versions("name = 'captionlab-scenes'")) == 1
+
+
+def test_a_loss_is_better_when_it_is_lower(workspace, captionlab):
+    status, out, _ = captionlab("register", "--metric", "loss")
+    assert status == 0
+    assert "(lstm) registered" in out
+    assert champion().tags["variant"] == "lstm"
+
+
+def test_an_unknown_metric_or_dataset_lists_those_there_are(workspace, captionlab):
+    assert (
+        refusal(captionlab("register", "--metric", "spice"))
+        == "error: no run has the validation metric 'spice': there are bleu_4, cider, loss\n"
+    )
+    assert (
+        refusal(captionlab("register", "--dataset", "coco"))
+        == "error: no finished run of dataset 'coco' in MLflow: there are scenes\n"
+    )
+
+
+def test_runs_of_two_datasets_ask_for_one(workspace, captionlab):
+    store = open_store()
+    tags = {"variant": "other", "dataset": "flickr8k", "corpus": "flickr8k", "fingerprint": "f"}
+    run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
+    store.client.set_terminated(run_id, "FINISHED")
+    assert refusal(captionlab("register")) == "error: there are runs of 2 datasets, name one with --dataset: flickr8k, scenes\n"
+    assert captionlab("register", "--dataset", "scenes")[0] == 0
+
+
+def test_a_variant_enters_with_the_run_of_this_workspace_not_with_a_newer_one(workspace, captionlab, monkeypatch):
+    state = [Path(name).read_bytes() for name in ("dvc.lock", "reports/runs/merge.json")]
+    monkeypatch.setitem(SCORES, "merge", {"val": {"cider": 0.1}, "test": {"cider": 0.1}})
+    make_variant(workspace, "merge", IDS, cider=(0.0, 0.0, 0.1))
+    track.main("merge")
+    assert "lstm" in captionlab("register")[1].splitlines()[1]
+    for name, content in zip(("dvc.lock", "reports/runs/merge.json"), state, strict=True):
+        Path(name).write_bytes(content)
+    assert "merge                          0.6000" in captionlab("register")[1].splitlines()[1]
+
+
+def test_register_before_anything_is_published_says_what_to_run(tmp_path, monkeypatch, captionlab):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert (
+        refusal(captionlab("register"))
+        == "error: MLflow holds no finished run: run dvc repro, or captionlab sync if that is done\n"
+    )
+
+
+def test_the_champion_captions_images_and_a_broken_one_is_set_aside(workspace, captionlab):
+    captionlab("register")
+    Path("broken.jpg").write_bytes(b"no picture")
+    image = "data/raw/scenes/images/scene03.png"
+    status, out, err = captionlab("caption", image, "broken.jpg", image)
+    assert (status, err) == (2, "error: broken.jpg: not a picture\n")
+    first, second = (line.split("\t") for line in out.splitlines())
+    assert first == second
+    assert first[0] == image
+    assert set(first[1].split()) <= {"a", "red", "dog", "runs"}
+    assert float(first[2]) < 0
+
+
+def test_a_variant_and_its_folder_caption_alike_as_params_say_and_greedily_with_beam_1(workspace, captionlab):
+    image = "data/raw/scenes/images/scene03.png"
+    name = captionlab("caption", image, "--model", "merge")
+    folder = captionlab("caption", image, "--model", "models/merge")
+    assert name == folder
+    assert name[0] == 0
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("beam: 3, max_tokens: 30", "beam: 3, max_tokens: 2"))
+    assert len(captionlab("caption", image, "--model", "merge")[1].split("\t")[1].split()) <= 2
+    assert captionlab("caption", image, "--model", "merge", "--beam", "1")[0] == 0
+
+
+def test_an_unknown_model_lists_those_there_are(workspace, captionlab):
+    assert (
+        refusal(captionlab("caption", "x.png", "--model", "resnet"))
+        == "error: unknown model 'resnet': there are champion, lstm, merge, or name a model folder\n"
+    )
+
+
+def test_without_a_champion_one_line_says_what_to_run(workspace, captionlab):
+    assert (
+        refusal(captionlab("caption", "x.png"))
+        == "error: no champion is registered: run captionlab register, or name a variant or a folder with --model\n"
+    )
+
+
+def test_sync_publishes_what_is_complete_and_says_what_is_not(workspace, captionlab):
+    Path("mlflow.db").unlink()
+    Path("reports/runs/merge.pending").touch()
+    status, out, err = captionlab("sync")
+    assert (status, err) == (0, "")
+    missing = "dvc.lock has no train@soft-attention: run dvc repro track@soft-attention"
+    assert out.splitlines() == ["merge: published", "lstm: published", f"soft-attention: left out: {missing}"]
+    assert not Path("reports/runs/merge.pending").exists()
+    assert captionlab("sync")[1].splitlines()[:2] == ["merge: was published already", "lstm: was published already"]
+
+
+def test_sync_with_a_dead_server_is_one_line_and_loses_nothing(workspace, captionlab, monkeypatch):
+    Path("reports/runs/merge.pending").touch()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert refusal(captionlab("sync")).startswith("error: MLflow at http://127.0.0.1:9 is out of reach (")
+    assert Path("reports/runs/merge.pending").exists()
+
+
+def test_results_show_the_table_the_page_and_how_to_open_mlflow(tmp_path, monkeypatch, captionlab):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    opening = "MLflow: mlflow ui --backend-store-uri sqlite:///mlflow.db\n"
+    assert captionlab("results") == (0, f"no table yet (reports/tables/all.md): run dvc repro\n{opening}", "")
+    Path("reports/tables").mkdir(parents=True)
+    Path("reports/tables/all.md").write_text("| a |\n")
+    Path("reports/index.html").touch()
+    assert captionlab("results") == (0, f"| a |\n\npage:   {tmp_path / 'reports/index.html'}\n{opening}", "")
+
+
+def test_a_misspelt_option_is_one_line(captionlab):
+    assert refusal(captionlab("register", "--metrik", "cider")).startswith("error: No such option: --metrik ")
+    assert refusal(captionlab("caption")) == "error: Missing argument 'IMAGE...'. (captionlab --help)\n"
+
+
+def test_importing_the_command_line_imports_nothing_heavy():
+    code = "import sys, pipeline.cli; print(sorted({'mlflow', 'torch', 'pandas', 'pydantic', 'PIL'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

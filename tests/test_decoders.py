@@ -1,0 +1,193 @@
+"""Properties of every decoder file, present and future: a new file under pipeline/decoders/ is tested on the day it lands."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline import registry
+from pipeline.decode import beam_search, caption_features, greedy
+from pipeline.decoders.base import Decoder, Sizes, pick_rows
+from pipeline.encoders.base import Features
+from pipeline.model import build_decoder, load_model, save_model
+from pipeline.tokenizers import Special, word_tokenizer
+
+B, P, D, DP, V, T = 4, 5, 12, 9, 23, 7
+SPECIAL = Special(pad=0, start=1, end=2, unknown=3)
+SMALL = {"embedding": 8, "hidden": 16, "attention": 10, "layers": 2}
+
+
+def small_decoder(name: str, vocabulary: int = V, seed: int = 0) -> Decoder:
+    """The decoder with narrow layers; weights large enough that distributions are far from uniform."""
+    cls = registry.load("decoders", name).Decoder
+    allowed = cls.__init__.__kwdefaults__ or {}
+    torch.manual_seed(seed)
+    decoder = build_decoder(name, Sizes(D, DP, vocabulary), {k: v for k, v in SMALL.items() if k in allowed})
+    with torch.no_grad():
+        for weight in decoder.parameters():
+            weight.copy_(torch.randn_like(weight) * 0.4)
+    return decoder.eval()
+
+
+@pytest.fixture(params=registry.names("decoders"))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def features(n: int = B) -> Features:
+    g = torch.Generator().manual_seed(3)
+    return Features(torch.randn(n, P, D, generator=g), torch.randn(n, DP, generator=g))
+
+
+def words(*shape: int) -> Tensor:
+    return torch.randint(4, V, shape, generator=torch.Generator().manual_seed(5))
+
+
+def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+    difference = (ours - theirs).abs()
+    assert torch.allclose(ours, theirs, atol=tolerance), f"max {difference.max():.2e} mean {difference.mean():.2e}"
+
+
+def padded_batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Six caption rows of four images, lengths 8, 3, 5, 8, 2, 6 (start and end counted)."""
+    lengths, rows = torch.tensor([8, 3, 5, 8, 2, 6]), torch.tensor([0, 0, 1, 2, 3, 3])
+    tokens = words(6, 8)
+    mask = torch.arange(8) < lengths[:, None]
+    tokens[:, 0] = SPECIAL.start
+    tokens[torch.arange(6), lengths - 1] = SPECIAL.end
+    return tokens.masked_fill(~mask, SPECIAL.pad), mask, rows
+
+
+def test_forward_equals_unrolled_steps(name: str) -> None:
+    decoder, tokens = small_decoder(name), words(B, T)
+    state, logits = decoder.start(features()), []
+    for t in range(T):
+        out, state = decoder.step(tokens[:, t], state)
+        logits.append(out)
+    close(decoder(features(), tokens), torch.stack(logits, 1))
+
+
+def test_rows_that_point_at_images_equal_repeated_images(name: str) -> None:
+    decoder, tokens = small_decoder(name), words(6, T)
+    rows = torch.tensor([2, 0, 0, 3, 1, 2])
+    close(decoder(features(), tokens, rows), decoder(features().select(rows), tokens))
+
+
+def test_a_word_depends_on_no_later_word(name: str) -> None:
+    decoder, tokens = small_decoder(name), words(B, T)
+    changed = tokens.clone()
+    changed[:, 4:] = 4 + (changed[:, 4:] - 3) % (V - 4)
+    close(decoder(features(), tokens)[:, :4], decoder(features(), changed)[:, :4])
+
+
+def test_padding_changes_nothing(name: str) -> None:
+    decoder, (tokens, mask, rows) = small_decoder(name), padded_batch()
+    loss = decoder.loss(features(), tokens, mask, rows)
+    total, count = 0.0, 0
+    for row in range(len(tokens)):
+        n = int(mask[row].sum())
+        alone = decoder.loss(features().select(rows[row : row + 1]), tokens[row : row + 1, :n], mask[row : row + 1, :n])
+        total, count = total + alone.cross_entropy.item() * alone.tokens, count + alone.tokens
+    assert loss.tokens == count == 26
+    assert loss.cross_entropy.item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_the_loss_is_the_mean_negative_log_probability_of_the_next_word(name: str) -> None:
+    decoder, (tokens, mask, rows) = small_decoder(name), padded_batch()
+    log_probs = decoder(features(), tokens[:, :-1], rows).log_softmax(-1)
+    picked = log_probs.gather(-1, tokens[:, 1:, None])[..., 0][mask[:, 1:]]
+    assert decoder.loss(features(), tokens, mask, rows).cross_entropy.item() == pytest.approx(-picked.mean().item(), rel=1e-5)
+
+
+def test_regularisers_are_separate_terms_and_the_total_adds_them(name: str) -> None:
+    decoder, (tokens, mask, rows) = small_decoder(name), padded_batch()
+    loss = decoder.loss(features(), tokens, mask, rows)
+    assert loss.total.item() == pytest.approx(loss.cross_entropy.item() + sum(t.item() for t in loss.terms.values()))
+
+
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    decoder, (tokens, mask, rows) = small_decoder(name).train(), padded_batch()
+    decoder.loss(features(), tokens, mask, rows).total.backward()
+    for parameter, weight in decoder.named_parameters():
+        assert weight.grad is not None, f"no gradient for {parameter}"
+        assert weight.grad.abs().sum() > 0, f"a gradient of zeros for {parameter}"
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_caption_alone_equals_the_caption_in_a_batch(name: str, beam: int) -> None:
+    decoder, f = small_decoder(name), features()
+    together = beam_search(decoder, f, SPECIAL, beam, 10, 0.7)
+    for image in range(B):
+        alone = beam_search(decoder, f.select(torch.tensor([image])), SPECIAL, beam, 10, 0.7)[0]
+        assert [h.tokens for h in alone] == [h.tokens for h in together[image]]
+        assert [h.log_prob for h in alone] == pytest.approx([h.log_prob for h in together[image]], abs=1e-4)
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+def test_a_hypothesis_scores_its_teacher_forced_log_probability(name: str, beam: int) -> None:
+    decoder, f = small_decoder(name), features()
+    for image, hypotheses in enumerate(beam_search(decoder, f, SPECIAL, beam, 9, 0.7)):
+        assert len(hypotheses) == beam
+        for h in hypotheses:
+            tokens = torch.tensor([[SPECIAL.start, *h.tokens]])
+            log_probs = decoder(f.select(torch.tensor([image])), tokens[:, :-1]).log_softmax(-1)
+            assert h.log_prob == pytest.approx(log_probs.gather(-1, tokens[:, 1:, None]).sum().item(), abs=1e-4)
+
+
+def test_beam_one_equals_greedy(name: str) -> None:
+    decoder = small_decoder(name)
+    ours, theirs = beam_search(decoder, features(), SPECIAL, 1, 12, 0.0), greedy(decoder, features(), SPECIAL, 12)
+    assert [h[0].tokens for h in ours] == [h.tokens for h in theirs]
+    assert [h[0].log_prob for h in ours] == pytest.approx([h.log_prob for h in theirs], abs=1e-4)
+
+
+def test_a_wide_beam_finds_the_likeliest_caption_of_all(name: str) -> None:
+    """Enumerates every caption of at most 3 tokens over a vocabulary of 3 words and <end>."""
+    decoder, f = small_decoder(name, vocabulary=7), features(1)
+    best, score = (), -torch.inf
+
+    def visit(prefix: tuple[int, ...], total: float) -> None:
+        nonlocal best, score
+        if prefix and (prefix[-1] == SPECIAL.end or len(prefix) == 3):
+            if total > score:
+                best, score = prefix, total
+            return
+        logits = decoder(f, torch.tensor([[SPECIAL.start, *prefix]]))[0, -1].log_softmax(-1)
+        for word in (SPECIAL.end, 4, 5, 6):
+            visit((*prefix, word), total + logits[word].item())
+
+    with torch.no_grad():
+        visit((), 0.0)
+    found = beam_search(decoder, f, SPECIAL, 64, 3, 0.0)[0][0]
+    assert found.tokens == best
+    assert found.log_prob == pytest.approx(score, abs=1e-4)
+
+
+def test_pad_start_and_unknown_are_never_generated(name: str) -> None:
+    decoder = small_decoder(name)
+    for hypotheses in beam_search(decoder, features(), SPECIAL, 4, 12, 0.7):
+        assert not {0, 1, 3} & {t for h in hypotheses for t in h.tokens}
+
+
+def test_a_state_is_batch_first_so_that_a_beam_can_reorder_it(name: str) -> None:
+    decoder, order = small_decoder(name), torch.tensor([2, 0, 3, 1])
+    tokens = words(B)
+    _, state = decoder.step(tokens, decoder.start(features()))
+    assert {len(v) for v in state.values()} == {B}
+    swapped, _ = decoder.step(tokens[order], pick_rows(state, order))
+    close(swapped, decoder.step(tokens, state)[0][order])
+
+
+def test_a_saved_model_gives_the_same_captions_after_loading(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    tokenizer = word_tokenizer(["a red dog runs", "two red cats sit on a mat"], 1)
+    decoder = small_decoder(name, vocabulary=len(tokenizer))
+    cls = registry.load("decoders", name).Decoder
+    args = {k: v for k, v in SMALL.items() if k in (cls.__init__.__kwdefaults__ or {})}
+    sizes = {"grid": D, "pooled": DP, "vocabulary": len(tokenizer)}
+    save_model(tmp_path / "m", decoder, tokenizer, {"decoder": name, "args": args, "sizes": sizes})
+    loaded, its_tokenizer, config = load_model(tmp_path / "m")
+    decode = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
+    assert config["decoder"] == name
+    assert caption_features(loaded, its_tokenizer, features(), decode) == caption_features(
+        decoder, tokenizer, features(), decode
+    )
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]

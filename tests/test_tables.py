@@ -1,0 +1,187 @@
+import re
+
+import pandas as pd
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.papers import paper_sheets, read_papers
+from pipeline.sheets import csv_text, markdown
+from pipeline.tables import Result, decoding_text, everything, setting
+
+TEST = {"bleu_1": 0.7, "bleu_4": 0.25, "cider": 0.81, "loss": 2.5, "perplexity": 12.1825, "top5": 0.66}
+VAL = {**TEST, "bleu_4": 0.26}
+PAPERS = {
+    "protocols": {"raw": "scored on raw strings", "unknown": "not stated"},
+    "tables": {
+        "nic": {
+            "title": "A paper",
+            "dataset": "flickr8k",
+            "scale": 100,
+            "rows": [
+                {"system": "small", "bleu_4": 27.2, "protocol": "raw", "status": "read"},
+                {
+                    "system": "large",
+                    "bleu_4": 31.256,
+                    "loss": 2.62,
+                    "protocol": "unknown",
+                    "status": "derived",
+                    "rule": "3 * 10.419",
+                },
+            ],
+        }
+    },
+}
+
+
+def corpus(name="scenes", images=2, references=5):
+    rows = [("test", f"t{i}") for i in range(images) for _ in range(references)] + [
+        ("val", f"v{i % 3}") for i in range(3 * references)
+    ]
+    return setting(name, "official", pd.DataFrame(rows, columns=["split", "image_id"]))
+
+
+def result(name="lstm", decoding="beam 3, length penalty 0.7, at most 30 tokens", scores=None, **more):
+    return Result(name, more.pop("setting", corpus()), decoding, scores or {"test": TEST, "val": VAL}, **more)
+
+
+def baseline(**more):
+    scores = {s: {"bleu_1": 0.4, "bleu_4": 0.05, "cider": 0.02} for s in ("test", "val")}
+    return result("most-frequent--scenes", "", scores, **more)
+
+
+def test_references_per_image_are_counted_and_may_differ():
+    rows = pd.DataFrame({"split": ["test"] * 5, "image_id": ["a", "a", "a", "b", "b"]})
+    assert setting("c", "karpathy", rows).about("test") == "corpus c, split 'karpathy': 2 test images, 2-3 references each"
+
+
+def test_greedy_decoding_has_no_length_penalty():
+    assert decoding_text(1, 0.7, 20) == "greedy, at most 20 tokens"
+
+
+DECODING = "captions: beam 3, length penalty 0.7, at most 30 tokens."
+
+
+def test_the_table_of_everything_prints_test_then_validation_with_the_baseline_and_its_protocol():
+    lines = markdown(everything([result(), baseline()], ["cider"])).splitlines()
+    assert lines[:14] == [
+        "# Results",
+        "",
+        "## scenes, test",
+        "",
+        f"corpus scenes, split 'official': 2 test images, 5 references each; {DECODING}",
+        "",
+        "| variant               | bleu_1 | bleu_4 |  cider |   loss |   top5 |",
+        "| --------------------- | -----: | -----: | -----: | -----: | -----: |",
+        "| lstm                  | 0.7000 | 0.2500 | 0.8100 | 2.5000 | 0.6600 |",
+        "| most frequent caption | 0.4000 | 0.0500 | 0.0200 |    n/a |    n/a |",
+        "",
+        "## scenes, validation",
+        "",
+        f"corpus scenes, split 'official': 3 validation images, 5 references each; {DECODING}",
+    ]
+
+
+def test_a_metric_that_could_not_run_keeps_its_column_and_says_why():
+    scores = {"test": TEST, "val": VAL, "unavailable": {"spice": "its models are not installed"}}
+    text = markdown(everything([result(scores=scores)], ["spice"]))
+    assert "| lstm    | 0.7000 | 0.2500 | 0.8100 |   n/a | 2.5000 | 0.6600 |" in text
+    assert "- spice: n/a, its models are not installed" in text
+
+
+def test_two_decodings_of_one_corpus_stand_in_two_tables_each_with_the_baseline():
+    sheet = everything([result(), result("lstm-greedy", "greedy, at most 30 tokens"), baseline()], ["bleu"])
+    assert [(t.title, [names[0] for names, _ in t.rows]) for t in sheet.tables if t.split == "test"] == [
+        ("scenes, beam 3, length penalty 0.7, at most 30 tokens, test", ["lstm", "most frequent caption"]),
+        ("scenes, greedy, at most 30 tokens, test", ["lstm-greedy", "most frequent caption"]),
+    ]
+
+
+def test_a_variant_without_scores_was_not_run():
+    lstm = Result("lstm", corpus(), "greedy, at most 30 tokens", None)
+    assert "| lstm                  | not run | not run | not run |" in markdown(everything([lstm, baseline()], ["cider"]))
+
+
+def test_the_csv_has_a_line_per_variant_with_test_and_validation_in_columns_of_their_own():
+    assert csv_text(everything([result(scores={"test": {"bleu_4": 0.25}, "val": {"bleu_4": 1 / 3}})], ["cider"])) == (
+        "corpus,decoding,variant,test bleu_4,test cider,val bleu_4,val cider\n"
+        'scenes,"beam 3, length penalty 0.7, at most 30 tokens",lstm,0.25,n/a,0.333333,n/a\n'
+    )
+
+
+def test_ours_stands_beside_the_paper_and_no_two_protocols_share_a_column():
+    (sheet,) = paper_sheets(PAPERS, [result(paper=("nic", "large"), notes="another encoder")])
+    assert [c.header for c in sheet.tables[0].columns] == [
+        "bleu_4 (standard: PTB, 5 refs, beam 3)",
+        "paper bleu_4 (raw protocol)",
+        "paper bleu_4 (unknown protocol)",
+        "loss (teacher-forced)",
+        "paper loss (unknown protocol)",
+    ]
+    assert sheet.tables[0].texts() == [
+        (["small", "not run"], ["-", "0.272", "-", "-", "-"]),
+        (["large", "lstm"], ["0.2500", "-", "0.3126", "2.5000", "2.62"]),
+    ]
+    assert sheet.notes == ["lstm: another encoder", "large (paper): derived, 3 * 10.419"]
+    assert "(raw protocol) the paper's: scored on raw strings." in sheet.legend
+
+
+def test_variants_of_two_decodings_or_corpora_have_columns_of_their_own_beside_a_paper():
+    ours = [
+        result("beam", paper=("nic", "large")),
+        result("greedy", "greedy, at most 30 tokens", paper=("nic", "large")),
+        result("other", setting=corpus("lower"), paper=("nic", "small")),
+    ]
+    (sheet,) = paper_sheets(PAPERS, ours)
+    table = sheet.tables[0]
+    bleu = [i for i, c in enumerate(table.columns) if c.metric == "bleu_4" and not c.paper]
+    assert [table.columns[i].protocol for i in bleu] == [
+        "standard: corpus scenes, PTB, 5 refs, beam 3, length penalty 0.7, at most 30 tokens",
+        "standard: PTB, 5 refs, greedy",
+        "standard: corpus lower, PTB, 5 refs, beam 3, length penalty 0.7, at most 30 tokens",
+    ]
+    assert [[names[1], *(cells[i] for i in bleu)] for names, cells in table.texts()] == [
+        ["other", "-", "-", "0.2500"],
+        ["beam", "0.2500", "-", "-"],
+        ["greedy", "-", "0.2500", "-"],
+    ]
+
+
+def test_a_paper_without_figures_shows_all_of_ours():
+    papers = {**PAPERS, "tables": {"nic": {"title": "A paper", "rows": [{"system": "large", "protocol": "unknown"}]}}}
+    (sheet,) = paper_sheets(papers, [result(paper=("nic", "large"))])
+    assert [c.metric for c in sheet.tables[0].columns] == ["bleu_1", "bleu_4", "cider", "loss", "perplexity", "top5"]
+
+
+@pytest.mark.parametrize(
+    ("paper", "message"),
+    [
+        (("nics", "large"), "variants.lstm.paper.table: papers.yaml has no 'nics' (did you mean 'nic'?): there are nic"),
+        (
+            ("nic", "larg"),
+            "variants.lstm.paper.system: 'nic' in papers.yaml has no 'larg' (did you mean 'large'?): there are small, large",
+        ),
+    ],
+)
+def test_a_misnamed_paper_row_says_what_there_is(paper, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        paper_sheets(PAPERS, [result(paper=paper)])
+
+
+def test_every_row_of_the_papers_file_can_be_shown():
+    papers = read_papers()
+    for name, table in papers["tables"].items():
+        rows = [(row["system"], row.get("split", "test")) for row in table["rows"]]
+        assert len(set(rows)) == len(rows), name
+        (sheet,) = paper_sheets(papers, [result(paper=(name, table["rows"][0]["system"]))])
+        scores = [
+            v for t in sheet.tables for _, vs in t.rows for c, v in zip(t.columns, vs, strict=True) if c.paper and v != "-"
+        ]
+        printed = [k for row in table["rows"] for k, v in row.items() if isinstance(v, int | float)]
+        assert len(scores) == len(printed), name
+        markdown(sheet)
+
+
+def test_the_context_of_the_convnext_table_is_printed_on_the_scale_0_to_1():
+    (sheet,) = paper_sheets(read_papers(), [result(paper=("convnext_coco", "deit"))])
+    said = "Published captioners, COCO 2014 (unknown protocol): clipcap-mlp bleu_4 0.3215, meteor 0.271, cider 1.0835"
+    assert said in sheet.notes

@@ -1,0 +1,411 @@
+"""Runs in real sqlite stores: what a run holds, and that kills, repetitions and dead servers leave exactly one of it."""
+
+import base64
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tracking_workspace import lock_variant, make_captioner, make_variant, make_workspace
+
+from pipeline import layout
+from pipeline.errors import UserError
+from pipeline.params import load_params
+from pipeline.tracking import flat_params, start_live, tags
+from pipeline.tracking_live import messages, receive
+from pipeline.tracking_payload import gather
+from pipeline.tracking_publish import publish
+from pipeline.tracking_store import StoreDown, find_runs, open_store
+from pipeline.tracking_versions import dvc_md5, git_commit, lock_entries
+from stages import track
+
+IDS = [f"scene{n:02}" for n in range(30)]
+RUN_FILE = Path("checkpoints/merge/mlflow.json")
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """An empty mlflow.db: creating the tables takes more than a second."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch, database):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    make_workspace(tmp_path)
+    shutil.copy(database, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def runs(condition=""):
+    return find_runs(open_store(), condition)
+
+
+def statuses():
+    return sorted((run.info.run_name, run.info.status) for run in runs())
+
+
+def history_of(run, metric):
+    return sorted((m.step, m.value) for m in open_store().client.get_metric_history(run.info.run_id, metric))
+
+
+def train_live(*batches):
+    """Run the receiver in this process on batches of messages, as if `merge` were training."""
+    params = load_params()
+    header = {"variant": "merge", "params": flat_params("merge", params), "tags": tags("merge", params), "file": str(RUN_FILE)}
+    receive(iter([[header], *batches]))
+
+
+def epoch(number, cider):
+    return {"step": 10 * number, "values": {"epoch": number, "train_loss": 4.0 - number, "val_cider": cider}}
+
+
+DONE = {"close": "FINISHED"}
+START = {"step": 0, "values": {"step_train_loss": 5.0}}
+
+
+def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
+    track.main("merge")
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "merge"
+    assert run.data.params["args.hidden"] == "256"
+    assert run.data.params["encoder.model"] == "tf_efficientnet_lite0"
+    assert history_of(run, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+    assert history_of(run, "val.cider") == [(30, 0.6)]
+    assert run.data.metrics["test.bleu_4"] == 0.25
+    assert run.data.tags["unavailable.spice"] == "no models"
+    assert run.data.tags["dvc.data/corpora/scenes"] == "c0ffee.dir"
+    assert "dvc.pipeline/train.py" not in run.data.tags
+    client = open_store().client
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == [
+        "captions",
+        "history",
+        "pictures",
+        "samples.json",
+        "scores",
+    ]
+    assert len(client.list_artifacts(run.info.run_id, "pictures")) == 5
+    table = json.loads((Path(run.info.artifact_uri) / "samples.json").read_text())
+    assert table["columns"] == ["image_id", "caption", "log_prob", "file", "references", "cider"]
+    assert table["data"][1] == [
+        *("scene02", "a caption of scene02", -1.5, "images/scene02.png"),
+        *("reference 0 of scene02 | reference 1 of scene02", 0.5),
+    ]
+    model = Path(client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location)
+    kept = sorted(path.name for path in (model / "artifacts/captioner").iterdir())
+    assert kept == ["config.json", "decode.json", "model.safetensors", "tokenizer.json"]
+    assert not list(model.rglob("*.pkl"))
+
+
+def test_publishing_twice_makes_one_run_and_the_same_receipt(workspace):
+    track.main("merge")
+    receipt = Path("reports/runs/merge.json").read_bytes()
+    track.main("merge")
+    assert statuses() == [("merge", "FINISHED")]
+    assert Path("reports/runs/merge.json").read_bytes() == receipt
+    assert list(json.loads(receipt)) == ["fingerprint", "payload"]
+
+
+def test_a_receipt_is_the_same_for_a_new_store(workspace, database, monkeypatch):
+    track.main("merge")
+    receipt = Path("reports/runs/merge.json").read_bytes()
+    shutil.copy(database, "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
+    track.main("merge")
+    assert statuses() == [("merge", "FINISHED")]
+    assert Path("reports/runs/merge.json").read_bytes() == receipt
+
+
+def test_another_result_of_a_variant_is_another_run(workspace):
+    track.main("merge")
+    make_variant(workspace, "merge", IDS, cider=(0.1, 0.2, 0.9))
+    track.main("merge")
+    assert statuses() == [("merge", "FINISHED")] * 2
+
+
+def test_training_through_the_receiving_process_is_completed_by_track(workspace):
+    live = start_live("merge", load_params(), RUN_FILE)
+    live.log(0, {"step_train_loss": 5.0})
+    live.log(10, epoch(1, 0.1)["values"])
+    live.close("FINISHED")
+    (run,) = runs()
+    assert run.info.status == "RUNNING"
+    assert history_of(run, "val_cider") == [(10, 0.1)]
+    assert json.loads(RUN_FILE.read_text())["run_id"] == run.info.run_id
+    track.main("merge")
+    (finished,) = runs()
+    assert finished.info.run_id == run.info.run_id
+    assert finished.info.status == "FINISHED"
+    assert history_of(finished, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+    assert history_of(finished, "step_train_loss") == [(0, 5.0)]
+
+
+def test_a_training_killed_without_a_word_leaves_a_killed_run_and_continues_it(workspace):
+    train_live([START, epoch(1, 0.1)], [epoch(2, 0.2)])
+    assert statuses() == [("merge", "KILLED")]
+    train_live([epoch(2, 0.2), epoch(3, 0.3), DONE])  # resumed after epoch 1
+    (run,) = runs()
+    assert run.info.status == "RUNNING"
+    assert history_of(run, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+
+
+def test_a_training_that_starts_anew_gets_a_new_run(workspace):
+    train_live([START, epoch(1, 0.1)])
+    train_live([START, epoch(1, 0.1), DONE])
+    assert statuses() == [("merge", "KILLED"), ("merge", "RUNNING")]
+
+
+def test_a_training_with_other_params_gets_a_new_run(workspace):
+    train_live([START, epoch(1, 0.1)])
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("lr: 0.001", "lr: 0.002"))
+    train_live([epoch(2, 0.1), DONE])
+    assert sorted(run.data.params["train.lr"] for run in runs()) == ["0.001", "0.002"]
+
+
+def test_live_curves_of_another_result_are_not_completed(workspace):
+    train_live([START, epoch(1, 0.15), DONE])  # the history file says 0.1
+    track.main("merge")
+    assert statuses() == [("merge", "FINISHED"), ("merge", "KILLED")]
+    (finished,) = runs("attributes.status = 'FINISHED'")
+    assert history_of(finished, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+
+
+def test_training_again_what_is_published_leaves_no_second_run(workspace):
+    track.main("merge")
+    train_live([START, epoch(1, 0.1), epoch(2, 0.2), epoch(3, 0.3), DONE])
+    track.main("merge")
+    assert statuses() == [("merge", "FINISHED")]
+
+
+def test_an_open_run_of_another_workspace_is_left_alone(workspace):
+    store = open_store()
+    store.client.create_run(store.experiment, run_name="merge", tags={"variant": "merge", "workspace": "other:/home"})
+    track.main("merge")
+    assert statuses() == [("merge", "FINISHED"), ("merge", "RUNNING")]
+
+
+@pytest.mark.parametrize(
+    "moment", ["log_batch", "log_artifacts", "log_model_artifacts", "finalize_logged_model", "set_terminated"]
+)
+def test_a_publication_killed_half_way_is_completed(workspace, monkeypatch, moment):
+    from mlflow import MlflowClient
+
+    def killed(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, moment, killed)
+        with pytest.raises(KeyboardInterrupt):
+            track.main("merge")
+    assert not Path("reports/runs/merge.json").exists()
+    track.main("merge")
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert history_of(run, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+    assert len(json.loads((Path(run.info.artifact_uri) / "samples.json").read_text())["data"]) == 15
+    store = open_store()
+    assert [model.status for model in store.client.search_logged_models([store.experiment])] == ["READY"]
+
+
+def test_a_dead_server_costs_one_line_and_a_later_track_completes_it(workspace, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    start = time.monotonic()
+    track.main("merge")
+    assert time.monotonic() - start < 4
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"warning: MLflow at {NOWHERE} is out of reach (")
+    assert Path("reports/runs/merge.json").is_file()
+    assert Path("reports/runs/merge.pending").is_file()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    track.main("lstm")
+    assert statuses() == [("lstm", "FINISHED"), ("merge", "FINISHED")]
+    assert not Path("reports/runs/merge.pending").exists()
+
+
+def test_a_pending_variant_that_is_being_made_again_has_to_wait(workspace):
+    Path("reports/runs").mkdir()
+    Path("reports/runs/lstm.pending").touch()
+    shutil.rmtree("models/lstm")
+    track.main("merge")
+    assert statuses() == [("merge", "FINISHED")]
+    assert Path("reports/runs/lstm.pending").exists()
+
+
+def test_a_dead_server_costs_a_training_one_line_and_no_time(workspace, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    live = start_live("merge", load_params(), RUN_FILE)
+    live.log(0, {"step_train_loss": 5.0})
+    live.close("FINISHED")
+    live.log(1, {"step_train_loss": 5.0})
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith(": training goes on, its curves are completed by the stage track")
+    assert not RUN_FILE.exists()
+
+
+def test_a_receiver_that_is_gone_is_no_error(workspace):
+    live = start_live("merge", load_params(), RUN_FILE)
+    live._receiver.kill()
+    live._receiver.wait()
+    live.log(0, {"step_train_loss": 5.0})
+    live.close("FAILED")
+
+
+def test_a_receiver_that_hangs_never_blocks_training(workspace):
+    live = start_live("merge", load_params(), RUN_FILE)
+    os.kill(live._receiver.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    for step in range(5000):  # several times what a pipe holds
+        live.log(step, {"step_train_loss": 5.0})
+    assert time.monotonic() - start < 2
+    live._receiver.kill()
+    live._receiver.wait()
+
+
+def test_lines_that_arrive_in_pieces_are_put_together():
+    reader, writer = os.pipe()
+    os.write(writer, b'{"step": 1}\n{"st')
+    received = messages(reader)
+    assert next(received) == [{"step": 1}]
+    os.write(writer, b'ep": 2}\n')
+    os.close(writer)
+    assert list(received) == [[{"step": 2}]]
+    os.close(reader)
+
+
+def test_without_mlflow_a_store_is_down(workspace):
+    code = "import sys; sys.modules['mlflow'] = None; from pipeline.tracking_store import open_store; open_store()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith("pipeline.tracking_store.StoreDown: MLflow cannot be imported here (")
+
+
+def _use_store(folder, barrier, results):
+    os.chdir(folder)
+    barrier.wait()
+    store = open_store()
+    results.put(store.client.create_run(store.experiment).info.experiment_id)
+
+
+def test_four_processes_may_create_the_store_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  imported once, before the processes part
+
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=_use_store, args=(tmp_path, barrier, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=60) for _ in processes] == ["1"] * 4
+    for process in processes:
+        process.join()
+    assert len(runs()) == 4
+
+
+def test_a_password_in_the_address_is_not_shown(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://user:secret@127.0.0.1:9/runs")
+    with pytest.raises(StoreDown, match=r"MLflow at postgresql://127\.0\.0\.1:9/runs is out of reach"):
+        open_store()
+
+
+def test_params_are_the_variants_own_after_overrides(workspace):
+    params = load_params()
+    variant = params.variants["merge"].model_copy(update={"train": {"lr": 0.5}, "decode": {"beam": 7}})
+    params = params.model_copy(update={"variants": {"merge": variant}})
+    flat = flat_params("merge", params)
+    assert (flat["train.lr"], flat["decode.beam"], flat["corpus.lower"], flat["train.epochs"]) == ("0.5", "7", "true", "12")
+    assert tags("merge", params)["protocol"] == (
+        "scenes, split official; PTB tokens on both sides; beam 7, length penalty 0.7, at most 30 tokens"
+    )
+
+
+def test_without_dvc_lock_one_line_says_what_to_run(workspace):
+    Path("dvc.lock").unlink()
+    with pytest.raises(UserError, match=r"there is no dvc\.lock.*: run dvc repro track@merge$"):
+        track.main("merge")
+    assert not Path("reports/runs").exists()
+
+
+def test_a_stage_that_dvc_lock_lacks_is_named(workspace):
+    with pytest.raises(UserError, match=r"^dvc\.lock has no train@soft-attention: run dvc repro track@soft-attention$"):
+        lock_entries(Path("dvc.lock"), "soft-attention")
+
+
+def test_a_merge_conflict_in_dvc_lock_is_one_line(workspace):
+    Path("dvc.lock").write_text("<<<<<<< HEAD\nstages: {\n")
+    with pytest.raises(UserError, match=r"^dvc\.lock is not valid YAML \(a merge conflict\?\)"):
+        track.main("merge")
+
+
+def test_a_file_that_is_not_what_dvc_lock_says_is_refused(workspace):
+    Path("reports/history/merge.csv").write_text("epoch,step\n1,10\n")
+    with pytest.raises(UserError, match=r"^reports/history/merge\.csv is not what dvc\.lock says: run dvc repro track@merge$"):
+        track.main("merge")
+
+
+def test_the_fingerprint_follows_every_change_of_dvc_lock(workspace):
+    before = gather("merge", load_params(), layout).fingerprint
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(lock.replace("md5: '1'", "md5: '2'"))  # the code of train
+    assert gather("merge", load_params(), layout).fingerprint != before
+    Path("dvc.lock").write_text(lock)
+    assert gather("merge", load_params(), layout).fingerprint == before
+
+
+def test_the_hash_of_a_folder_is_dvcs(tmp_path):
+    for name, text in (("b.txt", "a"), ("a.txt", "b"), ("sub/c.txt", "c"), ("é x.txt", "é")):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert dvc_md5(tmp_path) == "7a174e04134dc8ef2854c0d48ed71ff5.dir"  # dvc 3.67
+
+
+def test_a_commit_is_dirty_when_code_differs_but_not_when_dvc_lock_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert git_commit([]) == "none"
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for name in ("dvc.lock", "code.py"):
+        Path(name).write_text("1")
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
+        subprocess.run(["git", *command], check=True)
+    clean = git_commit([Path("dvc.lock")])
+    assert len(clean) == 40
+    Path("dvc.lock").write_text("2")
+    assert git_commit([Path("dvc.lock")]) == clean
+    Path("code.py").write_text("2")
+    assert git_commit([Path("dvc.lock")]) == f"{clean}-dirty"
+
+
+def test_the_served_model_captions_base64_images_and_names_the_broken_row(workspace):
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc import load_model
+
+    make_captioner(Path("models/merge"))
+    lock_variant(workspace, "merge")
+    store = open_store()
+    publish(store, gather("merge", load_params(), layout))
+    (run,) = runs()
+    location = store.client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location
+    served = load_model(location)
+    image = base64.b64encode(Path("data/raw/scenes/images/scene03.png").read_bytes()).decode()
+    table = served.predict(pd.DataFrame({"image": [image, f"data:image/png;base64,{image}"]}))
+    assert list(table.columns) == ["caption", "log_prob"]
+    assert table.caption[0] == table.caption[1]
+    assert set(table.caption[0].split()) <= {"a", "red", "dog", "runs"}
+    assert served.predict(served.input_example).shape == (1, 2)
+    with pytest.raises(MlflowException, match="image of row 1: not base64"):
+        served.predict(pd.DataFrame({"image": [image, "%%%"]}))

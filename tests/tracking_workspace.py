@@ -1,0 +1,99 @@
+"""A finished workspace of two tiny variants, without torch: what the stages before `track` would have left."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from PIL import Image
+
+from pipeline.params import load_params
+from pipeline.tracking_versions import dvc_md5
+
+ROOT = Path(__file__).parents[1]
+SCORES = {  # merge is the better one on val, lstm on test
+    "merge": {"val": {"cider": 0.6, "bleu_4": 0.3, "loss": 2.0}, "test": {"cider": 0.4, "bleu_4": 0.25, "loss": 2.1}},
+    "lstm": {"val": {"cider": 0.5, "bleu_4": 0.35, "loss": 1.5}, "test": {"cider": 0.7, "bleu_4": 0.30, "loss": 1.6}},
+}
+
+
+def make_workspace(folder: Path) -> None:
+    """Fill the current working directory; 30 test images, 3 epochs of 10 steps."""
+    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    images = folder / "data/raw/scenes/images"
+    images.mkdir(parents=True)
+    ids = [f"scene{n:02}" for n in range(30)]
+    for n, name in enumerate(ids):
+        Image.new("RGB", (16, 12), (8 * n, 0, 0)).save(images / f"{name}.png")
+    table = [
+        {"image_id": i, "file": f"images/{i}.png", "caption_id": f"{i}#{k}", "text": f"reference {k} of {i}", "split": "test"}
+        for i in ids
+        for k in range(2)
+    ]
+    _parquet(folder / "data/corpora/scenes/captions.parquet", table)
+    for variant in SCORES:
+        make_variant(folder, variant, ids)
+
+
+def make_variant(folder: Path, variant: str, ids: list[str], cider: tuple[float, ...] = (0.1, 0.2, 0.3)) -> None:
+    model = folder / "models" / variant
+    model.mkdir(parents=True, exist_ok=True)
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        (model / name).write_text(f'{{"of": "{variant}"}}')
+    captions = [{"image_id": i, "split": "test", "text": f"a caption of {i}", "log_prob": -1.5} for i in ids]
+    _parquet(folder / f"data/captions/{variant}.parquet", captions)
+    _parquet(folder / f"data/scores/{variant}.parquet", [{"image_id": i, "split": "test", "cider": 0.5} for i in ids])
+    history = [f"{e + 1},{10 * (e + 1)},{3.0 - e},{c}" for e, c in enumerate(cider)]
+    _text(folder / f"reports/history/{variant}.csv", "\n".join(["epoch,step,train_loss,val_cider", *history]) + "\n")
+    _text(folder / f"reports/scores/{variant}.json", json.dumps({**SCORES[variant], "unavailable": {"spice": "no models"}}))
+    lock_variant(folder, variant)
+
+
+def lock_variant(folder: Path, variant: str) -> None:
+    """Write the entries that DVC would write after train, caption and score."""
+    outs = {
+        "train": [f"models/{variant}", f"reports/history/{variant}.csv"],
+        "caption": [f"data/captions/{variant}.parquet"],
+        "score": [f"data/scores/{variant}.parquet", f"reports/scores/{variant}.json"],
+    }
+    path = folder / "dvc.lock"
+    lock = yaml.safe_load(path.read_text()) if path.is_file() else {"schema": "2.0", "stages": {}}
+    deps = [{"path": "data/corpora/scenes", "md5": "c0ffee.dir"}, {"path": "pipeline/train.py", "md5": "1"}]
+    params = {"params.yaml": {f"variants.{variant}": load_params(folder / "params.yaml").variants[variant].model_dump()}}
+    for stage, files in outs.items():
+        entry = [{"path": name, "hash": "md5", "md5": dvc_md5(folder / name)} for name in files]
+        lock["stages"][f"{stage}@{variant}"] = {
+            "cmd": f"python -m stages.{stage} {variant}",
+            "deps": deps,
+            "params": params,
+            "outs": entry,
+        }
+    path.write_text(yaml.safe_dump(lock))
+
+
+def _parquet(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_parquet(path, index=False)
+
+
+def _text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def make_captioner(folder: Path) -> None:
+    """An untrained model folder that captions: a tiny timm network with random weights and the merge decoder."""
+    import torch
+
+    from pipeline.decoders.base import Sizes
+    from pipeline.encoders.timm_model import Encoder
+    from pipeline.model import build_decoder, save_model
+    from pipeline.tokenizers import word_tokenizer
+
+    encoder = {"model": "test_efficientnet", "weights": "random", "image_size": 32}
+    torch.manual_seed(0)
+    tokenizer, built = word_tokenizer(["a red dog runs"], 1), Encoder(**encoder)
+    sizes, args = Sizes(built.grid_dim, built.pooled_dim, len(tokenizer)), {"embedding": 4, "hidden": 4, "dropout": 0.0}
+    config = {"decoder": "merge", "args": args, "encoder": {"name": "timm_model", "args": encoder}, "sizes": asdict(sizes)}
+    save_model(folder, build_decoder("merge", sizes, args), tokenizer, config)
