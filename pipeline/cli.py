@@ -135,8 +135,22 @@ def _load(folder: Path) -> "Captioner":
 
 
 @app.command()
-def sync() -> None:
+def sync(
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only what changed or failed; a dead server is a warning.")] = False,
+) -> None:
     """Publish to MLflow every finished variant of this workspace that it does not hold yet."""
+    from pipeline.tracking import warn
+    from pipeline.tracking_store import StoreDown
+
+    try:
+        _publish_all(quiet)
+    except StoreDown as down:
+        if not quiet:
+            raise
+        warn(f"{down}: nothing is lost, captionlab sync publishes it later")
+
+
+def _publish_all(quiet: bool) -> None:
     from pipeline.params import load_params
     from pipeline.tracking_payload import gather
     from pipeline.tracking_publish import publish
@@ -147,13 +161,15 @@ def sync() -> None:
     waiting = [path.stem for path in sorted(layout.RUNS.glob("*.pending"))]
     for name in dict.fromkeys([*params.variants, *waiting]):
         try:
-            state = "published" if publish(store, gather(name, params, layout)) else "was published already"
+            is_new = publish(store, gather(name, params, layout))
             (layout.RUNS / f"{name}.pending").unlink(missing_ok=True)
+            state = "published" if is_new else "was published already"
         except StoreDown:
             raise
         except UserError as error:
-            state = f"left out: {one_line(error)}"
-        print(f"{name}: {state}", flush=True)
+            is_new, state = True, f"left out: {one_line(error)}"
+        if is_new or not quiet:
+            print(f"{name}: {state}", flush=True)
 
 
 @app.command()

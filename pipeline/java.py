@@ -19,4 +19,7 @@ def use_java(options: str = "") -> None:
     path = os.environ.get("PATH", "")
     if path.split(os.pathsep)[0] != str(binaries):
         os.environ["PATH"] = os.pathsep.join([str(binaries), path])
-    os.environ["JDK_JAVA_OPTIONS"] = options
+    if options:
+        os.environ["JDK_JAVA_OPTIONS"] = options
+    else:
+        os.environ.pop("JDK_JAVA_OPTIONS", None)

@@ -137,17 +137,19 @@ def _log_model(store: Store, run_id: str, payload: Payload) -> None:
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    for old in store.client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'"):
-        if old.status == "READY":
-            return
-        store.client.delete_logged_model(old.model_id)
-    logged = store.client.create_logged_model(store.experiment, MODEL, run_id, params=payload.params, model_type="captioner")
+    found = store.client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'")
+    if found and found[0].status == "READY":
+        return
+    new: dict[str, Any] = {"params": payload.params, "model_type": "captioner"}
+    logged = found[0] if found else store.client.create_logged_model(store.experiment, MODEL, run_id, **new)
     with tempfile.TemporaryDirectory() as folder:
         ids: dict[str, Any] = {"run_id": run_id, "model_uuid": logged.model_id, "model_id": logged.model_id}
         meta = Model(artifact_path=logged.artifact_location, **ids)
         _save_model(payload, Path(folder), meta)
         store.client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
-    store.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+    outputs = store.client.get_run(run_id).outputs
+    if not outputs or not outputs.model_outputs:  # a second link to the same model is refused
+        store.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
     store.client.finalize_logged_model(logged.model_id, "READY")
 
 

@@ -190,6 +190,16 @@ def test_sync_with_a_dead_server_is_one_line_and_loses_nothing(workspace, captio
     assert Path("reports/runs/merge.pending").exists()
 
 
+def test_quiet_sync_names_only_what_changed_and_lets_a_build_go_on_without_a_server(workspace, captionlab, monkeypatch):
+    status, out, err = captionlab("sync", "--quiet")
+    assert (status, err) == (0, "")
+    assert [line.split(":")[0] for line in out.splitlines()] == ["soft-attention"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    status, out, err = captionlab("sync", "--quiet")
+    assert (status, out) == (0, "")
+    assert err.startswith("warning: MLflow at http://127.0.0.1:9 is out of reach (")
+
+
 def test_results_show_the_table_the_page_and_how_to_open_mlflow(tmp_path, monkeypatch, captionlab):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

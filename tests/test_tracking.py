@@ -218,7 +218,9 @@ def test_a_publication_killed_half_way_is_completed(workspace, monkeypatch, mome
     assert history_of(run, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
     assert len(json.loads((Path(run.info.artifact_uri) / "samples.json").read_text())["data"]) == 15
     store = open_store()
-    assert [model.status for model in store.client.search_logged_models([store.experiment])] == ["READY"]
+    (model,) = store.client.search_logged_models([store.experiment])
+    assert model.status == "READY"
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
 
 
 def test_a_dead_server_costs_one_line_and_a_later_track_completes_it(workspace, monkeypatch, capfd):

@@ -1,6 +1,8 @@
 """Any timm image model as a frozen encoder: last feature map as the grid, the input of its classifier as the pooled vector."""
 
+from difflib import get_close_matches
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Literal
 
 import numpy as np
@@ -36,9 +38,18 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255)
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        example = self(torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8))
+        example = self._example(model)
         self.positions, self.grid_dim = example.grid.shape[1:]
         self.pooled_dim = example.pooled.shape[1]
+
+    def _example(self, model: str) -> Features:
+        """Features of one black picture, for their shapes."""
+        try:
+            return self(torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UserError(
+                f"'{model}' cannot see pictures of {self.size} x {self.size} pixels ({_short(error)}): change image_size"
+            ) from None
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB image -> (3, S, S) uint8."""
@@ -66,50 +77,55 @@ class Encoder(nn.Module):
     def _grid(self, maps: Tensor) -> Tensor:
         """Feature map (B, D, H, W), or tokens (B, N, D) of a vision transformer less its class tokens -> (B, P, D)."""
         if maps.ndim == 4:
+            if getattr(self.body, "output_fmt", "NCHW") == "NHWC":  # Swin and a few more
+                return maps.flatten(1, 2)
             return maps.flatten(2).transpose(1, 2)
         return maps[:, getattr(self.body, "num_prefix_tokens", 0) :]
 
 
 def _build(model: str, weights: str) -> Any:
     try:
-        if weights == "hub":
-            return _from_hub(model)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            body = timm.create_model(model, pretrained=False)
-    except RuntimeError as error:
-        if "Unknown model" not in str(error):
-            raise
-        near = ", ".join(timm.list_models(f"*{model[:8]}*")[:5]) or "see timm.list_models()"
-        raise UserError(f"timm has no model '{model}': there are {near}") from None
-    if weights != "random":
-        body.load_state_dict(_package_weights(model, body) if weights == "package" else _file_weights(weights))
+            body = timm.create_model(model, pretrained=weights == "hub")
+    except Exception as error:  # timm, the hub and the network fail in many ways
+        raise UserError(_why_not(model, weights, error)) from None
+    if weights not in ("random", "hub"):
+        state = _package_weights(model, body) if weights == "package" else _file_weights(weights)
+        try:
+            body.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise UserError(f"weights '{weights}' are not those of '{model}' in timm's naming ({_short(error)})") from None
     return body
 
 
-def _from_hub(model: str) -> Any:
-    try:
-        return timm.create_model(model, pretrained=True)
-    except RuntimeError as error:
-        if "Unknown model" in str(error):
-            raise
-        reason = str(error).splitlines()[0]
-    except Exception as error:
-        reason = f"{type(error).__name__}"
-    raise UserError(
-        f"the weights of '{model}' cannot be fetched ({reason}): put them in the hub's cache folder (HF_HOME, default "
+def _why_not(model: str, weights: str, error: Exception) -> str:
+    if ":" not in model and not timm.is_model(model):
+        near = ", ".join(get_close_matches(model, timm.list_models(), 3))
+        return f"timm has no model '{model}'{f' (did you mean {near}?)' if near else ''}: timm.list_models() names all"
+    if weights != "hub" or "Invalid pretrained tag" in str(error):
+        return f"timm cannot build '{model}' ({_short(error)}): timm.list_models(pretrained=True) names all with their tags"
+    return (
+        f"the weights of '{model}' cannot be fetched ({_short(error)}): put them in the hub's cache folder (HF_HOME, default "
         "~/.cache/huggingface), or name a local .safetensors file as `weights`"
     )
 
 
-def _file_weights(path: str) -> dict[str, Tensor]:
+def _short(error: Exception) -> str:
+    return shorten(f"{type(error).__name__}: {error}", 160)
+
+
+def _file_weights(path: str) -> Any:
     if not Path(path).is_file():
         raise UserError(f"weights '{path}': not hub, package or random, and no such file")
-    if path.endswith(".safetensors"):
-        from safetensors.torch import load_file
+    try:
+        if path.endswith(".safetensors"):
+            from safetensors.torch import load_file
 
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a broken file raises depends on where it is broken
+        raise UserError(f"weights '{path}' cannot be read ({_short(error)}): expected a state dict") from None
 
 
 def _package_weights(model: str, body: nn.Module) -> dict[str, Tensor]:
@@ -123,7 +139,8 @@ def _package_weights(model: str, body: nn.Module) -> dict[str, Tensor]:
 
 TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 INVERTED = {
-    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3",
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_project_conv": "conv_pwl", "_bn2": "bn3",
 }  # fmt: skip
 SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 

@@ -1,5 +1,6 @@
 """METEOR 1.5 (Denkowski and Lavie, 2014), by pycocoevalcap and its jar."""
 
+from contextlib import suppress
 from typing import Any
 
 from pipeline.java import ENGLISH, use_java
@@ -16,7 +17,7 @@ def score(candidates: Candidates, references: References) -> Scores:
         )
         corpus, sentences = meteor.compute_score(gold, guesses)
     except (OSError, ValueError) as error:
-        raise RuntimeError(f"METEOR's Java process failed: {_last_words(meteor) or error}") from error
+        raise RuntimeError(f"METEOR's Java process failed: {_complaint(meteor) or error}") from error
     finally:
         _close(meteor)
     return Scores({"meteor": float(corpus)}, {"meteor": dict(zip(candidates, sentences, strict=True))})
@@ -44,13 +45,12 @@ def _close(meteor: Any) -> None:
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
-        try:
+        with suppress(OSError):  # a dead process's pipe may still hold unsent bytes
             pipe.close()
-        except OSError:  # a dead process's pipe may still hold unsent bytes
-            pass
 
 
-def _last_words(meteor: Any) -> str:
+def _complaint(meteor: Any) -> str:
+    """What Java said first, less its announcements of options."""
     meteor.meteor_p.kill()
-    text = meteor.meteor_p.stderr.read().decode(errors="replace").strip()
-    return text.splitlines()[-1] if text else ""
+    lines = meteor.meteor_p.stderr.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in lines if line.strip() and "Picked up " not in line), "")

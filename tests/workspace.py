@@ -1,0 +1,78 @@
+"""A tiny copy of the project in which the whole graph runs in seconds: 36 scenes, random encoder weights, three variants."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+COPIED = ["pipeline", "stages", "dvc.yaml", ".dvcignore"]
+
+
+def tiny_params() -> dict[str, Any]:
+    """The committed params.yaml with everything small."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["datasets"]["scenes"]["args"] = {"images": 36, "size": 64, "seed": 1}
+    params["corpora"]["scenes"] |= {"min_images_per_split": 1, "max_shared_captions": 1.0}
+    params["features"]["scenes-lite0"]["args"] = {
+        "model": "test_efficientnet", "weights": "random", "image_size": 64, "resize": "squash",
+    }  # fmt: skip
+    params["train"] |= {"epochs": 1, "batch_images": 8, "min_count": 1}
+    params["decode"] |= {"beam": 2, "max_tokens": 6, "alternatives": 2}
+    params["scoring"]["metrics"] = ["bleu", "rouge_l", "cider"]
+    for variant in params["variants"].values():
+        variant["args"] = {k: v if k in ("dropout", "stochastic", "layers") else 8 for k, v in variant["args"].items()}
+    return params
+
+
+def make_workspace(folder: Path, params: dict[str, Any] | None = None) -> Path:
+    """A DVC workspace without git, its code copied so that a test may edit it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder / name)
+    write_params(folder, params or tiny_params())
+    subprocess.run([tool("dvc"), "init", "-q", "--no-scm"], cwd=folder, check=True)
+    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots", dirs_exist_ok=True)
+    config = (ROOT / ".dvc" / "config").read_text().replace("[core]", "[core]\n    no_scm = true")
+    (folder / ".dvc" / "config").write_text(config)
+    return folder
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def tool(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def environment(folder: Path, **extra: str) -> dict[str, str]:
+    """The workspace's own code first on the path, this Python first on PATH, one thread."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CAPTIONLAB_", "MLFLOW_", "DVC_"))}
+    return {**kept, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **extra}
+
+
+def run(folder: Path, *command: str, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the workspace; with `check`, a failure shows its output."""
+    done = subprocess.run(command, cwd=folder, env=environment(folder, **extra), capture_output=True, text=True, timeout=280)
+    assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def stage(folder: Path, name: str, *args: str, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, sys.executable, "-m", f"stages.{name}", *args, check=check, **extra)
+
+
+def repro(folder: Path, *args: str, **extra: str) -> list[str]:
+    """`dvc repro`; the stages that it ran."""
+    done = run(folder, tool("dvc"), "repro", *args, **extra)
+    return sorted(line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage '"))
