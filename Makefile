@@ -44,7 +44,7 @@ bench: env
 	$(BIN)/python -m benchmarks.startup
 
 ui: env
-	$(BIN)/captionlab ui
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 
 results: env
 	@$(BIN)/captionlab results

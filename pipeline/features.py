@@ -1,5 +1,6 @@
 """Images -> data/features/<name>/: float16 memory maps written as they come, resumable after any interruption."""
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -73,15 +74,18 @@ def _remember(part: Path, key: str, done: int, rejected: list[dict[str, Any]], *
 
 
 def _arrays(part: Path, count: int, encoder: Encoder, fresh: bool) -> tuple[np.memmap, np.memmap]:
-    shapes = {"grid": (count, encoder.positions, encoder.grid_dim), "pooled": (count, encoder.pooled_dim)}
-    mode: Any = "w+" if fresh else "r+"
-    grid, pooled = (
-        np.lib.format.open_memmap(
-            part / f"{name}.npy", mode, dtype=np.float16 if fresh else None, shape=shape if fresh else None
-        )
-        for name, shape in shapes.items()
-    )
-    return grid, pooled
+    grid = _array(part / "grid.npy", (count, encoder.positions, encoder.grid_dim), fresh)
+    return grid, _array(part / "pooled.npy", (count, encoder.pooled_dim), fresh)
+
+
+def _array(file: Path, shape: tuple[int, ...], fresh: bool) -> np.memmap:
+    if not fresh:
+        return np.lib.format.open_memmap(file, "r+")
+    array = np.lib.format.open_memmap(file, "w+", np.float16, shape)
+    if hasattr(os, "posix_fallocate"):  # a write into a hole of a map on a full disk is a bus error; this is an OSError
+        with file.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
+    return array
 
 
 def _batches(
@@ -92,7 +96,7 @@ def _batches(
 
     def read(row: int) -> "Tensor | str":
         try:
-            return encoder.transform(read_image(root / images.file.iat[row]))
+            return encoder.transform(read_image(root / str(images.file.iat[row])))
         except ImageError as error:
             return str(error)
 

@@ -19,11 +19,11 @@ def build_decoder(name: str, sizes: Sizes, args: dict[str, Any], where: str = "a
 
 def save_model(folder: Path, decoder: Decoder, tokenizer: Tokenizer, config: dict[str, Any]) -> None:
     """Write the folder whole. `config` must hold `decoder`, `args` and `sizes`; the rest is for readers and the captioner."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with whole_folder(folder) as part:
         weights = {k: v.detach().cpu().contiguous() for k, v in decoder.state_dict().items()}
-        save_file(weights, part / "model.safetensors")
+        (part / "model.safetensors").write_bytes(save(weights))  # save_file hides a full disk in an error of its own
         tokenizer.save(part / "tokenizer.json")
         write_json(part / "config.json", config)
 

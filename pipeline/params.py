@@ -191,10 +191,13 @@ def _reference_problems(params: Params) -> list[str]:
         for name, row in getattr(params, section).items():
             known(f"{section}.{name}.dataset", row.dataset, "datasets")
     for name, variant in params.variants.items():
-        both = [
-            known(f"variants.{name}.{s}", getattr(variant, k), s) for s, k in (("corpora", "corpus"), ("features", "features"))
-        ]
-        if all(both) and params.corpora[variant.corpus].dataset != params.features[variant.features].dataset:
+        corpus_there = known(f"variants.{name}.corpus", variant.corpus, "corpora")
+        features_there = known(f"variants.{name}.features", variant.features, "features")
+        if (
+            corpus_there
+            and features_there
+            and params.corpora[variant.corpus].dataset != params.features[variant.features].dataset
+        ):
             out.append(
                 f"variants.{name}: corpus '{variant.corpus}' and features '{variant.features}' are of different datasets"
             )

@@ -55,14 +55,17 @@ class Result:
         return None if score is None else float(score)
 
 
-def setting(corpus: str, scheme: str, captions: pd.DataFrame) -> Setting:
-    """Args: captions: image_id and split, a row per caption."""
-    images, references = {}, {}
-    for split, counts in captions.groupby(["split", "image_id"]).size().groupby(level=0):
-        low, high = counts.min(), counts.max()
+def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[str, list[str]]) -> Setting:
+    """Args:
+    captions: image_id and split.
+    references: image_id -> what its captions are scored against, for validation and test.
+    """
+    images, each = {}, {}
+    for split, ids in captions[captions["split"].isin(SPLITS)].groupby("split")["image_id"]:
+        counts = [len(references[image]) for image in ids.unique()]
         images[str(split)] = len(counts)
-        references[str(split)] = str(low) if low == high else f"{low}-{high}"
-    return Setting(corpus, scheme, images, references)
+        each[str(split)] = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
+    return Setting(corpus, scheme, images, each)
 
 
 def results_of(params: Params, settings: dict[str, Setting], scores: Path) -> list[Result]:

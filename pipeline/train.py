@@ -167,7 +167,7 @@ class Trainer:
         """CIDEr and BLEU-4 of greedy captions on the cleaned text of both sides: for choosing only, no PTB tokenizer."""
         self.decoder.eval()
         v = self.validation
-        candidates = {}
+        candidates: dict[str, str] = {}
         for batch in v.batches.in_order():
             found = greedy(self.decoder, batch.features, self.tokenizer.special, v.max_tokens)
             texts = [self.tokenizer.decode(h.tokens) for h in found]
@@ -179,7 +179,7 @@ class Trainer:
         }
 
     def _save(self) -> None:
-        with whole_file(self.checkpoint) as part:
+        with whole_file(self.checkpoint) as part, part.open("wb") as file:
             state = {
                 "key": self.key,
                 "decoder": self.decoder.state_dict(),
@@ -189,7 +189,7 @@ class Trainer:
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if self.device.startswith("cuda") else [],
             }
-            torch.save(state, part)
+            torch.save(state, file)
         self.saved = time.monotonic()
 
     def _resume(self) -> None:

@@ -9,9 +9,8 @@ def main(name: str) -> None:
     params = load_params()
     pick(params, "corpora", name)
 
-    from pipeline.corpus import read_captions
-
     from pipeline.baseline import most_frequent_captions
+    from pipeline.corpus import read_captions
     from pipeline.files import read_json, whole_file
     from pipeline.scores import score_captions, write_scores
 

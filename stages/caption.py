@@ -10,9 +10,9 @@ def main(name: str) -> None:
     variant = pick(params, "variants", name)
 
     import pandas as pd
-    from pipeline.corpus import read_captions
 
     from pipeline.captioning import caption_split
+    from pipeline.corpus import read_captions
     from pipeline.devices import pick_device
     from pipeline.features import FeatureStore
     from pipeline.files import whole_file

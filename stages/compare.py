@@ -2,6 +2,7 @@
 
 from pipeline import layout
 from pipeline.errors import run
+from pipeline.files import read_json
 from pipeline.params import load_params
 from pipeline.processes import die_with_dvc
 
@@ -17,7 +18,8 @@ def main() -> None:
     from pipeline.tables import everything, results_of, setting
 
     captions = {name: read_captions(layout.CORPORA / name / "captions.parquet") for name in params.corpora}
-    settings = {name: setting(name, corpus.split, captions[name]) for name, corpus in params.corpora.items()}
+    references = {name: read_json(layout.REFERENCES / f"{name}.json") for name in params.corpora}
+    settings = {name: setting(name, corpus.split, captions[name], references[name]) for name, corpus in params.corpora.items()}
     results = results_of(params, settings, layout.SCORE_FILES)
     sheets = [everything(results, params.scoring.metrics), *paper_sheets(read_papers(), results)]
     curves = read_curves({name: layout.HISTORY / f"{name}.csv" for name in params.variants})

@@ -19,9 +19,8 @@ def main(name: str) -> None:
     params = load_params()
     pick(params, "variants", name)
 
-    from pipeline.tracking import start_live
-
     from pipeline.model import save_model
+    from pipeline.tracking import start_live
 
     trainer, about = prepare(name, params)
     trainer.live = live = start_live(name, params, layout.CHECKPOINTS / name / "mlflow.json")
@@ -43,9 +42,9 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
     corpus_file = layout.CORPORA / variant.corpus / "captions.parquet"
 
     import torch
-    from pipeline.corpus import read_captions, references
 
     from pipeline.batches import CaptionBatches
+    from pipeline.corpus import read_captions, references
     from pipeline.decoders.base import Decoder, Sizes
     from pipeline.devices import pick_device
     from pipeline.features import FeatureStore
@@ -67,7 +66,8 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
     about = {**config(name, variant, store), "sizes": asdict(sizes)}
     code = [digest(Path(inspect.getfile(c))) for c in (type(decoder), Decoder, Trainer)]
     key = fingerprint([about, options.model_dump(), params.seed, digest(corpus_file), store.manifest, code])
-    validation = Validation(val, references(captions, "val"), int(captions.text.str.split().str.len().max()) + 1)
+    longest = max(len(text.split()) for text in captions.text[captions.split == "train"])
+    validation = Validation(val, references(captions, "val"), longest + 1)
     checkpoint = layout.CHECKPOINTS / name / "checkpoint.pt"
     return Trainer(decoder, tokenizer, train, validation, options, params.seed, checkpoint, key), about
 

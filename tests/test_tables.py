@@ -34,10 +34,9 @@ PAPERS = {
 
 
 def corpus(name="scenes", images=2, references=5):
-    rows = [("test", f"t{i}") for i in range(images) for _ in range(references)] + [
-        ("val", f"v{i % 3}") for i in range(3 * references)
-    ]
-    return setting(name, "official", pd.DataFrame(rows, columns=["split", "image_id"]))
+    rows = [("test", f"t{i}") for i in range(images)] + [("val", f"v{i}") for i in range(3)]
+    texts = {image: ["a dog"] * references for _, image in rows}
+    return setting(name, "official", pd.DataFrame(rows, columns=["split", "image_id"]), texts)
 
 
 def result(name="lstm", decoding="beam 3, length penalty 0.7, at most 30 tokens", scores=None, **more):
@@ -50,8 +49,12 @@ def baseline(**more):
 
 
 def test_references_per_image_are_counted_and_may_differ():
-    rows = pd.DataFrame({"split": ["test"] * 5, "image_id": ["a", "a", "a", "b", "b"]})
-    assert setting("c", "karpathy", rows).about("test") == "corpus c, split 'karpathy': 2 test images, 2-3 references each"
+    rows = pd.DataFrame({"split": ["test"] * 3 + ["train"], "image_id": ["a", "a", "b", "c"]})
+    references = {"a": ["1", "2", "3"], "b": ["1", "2"]}
+    assert (
+        setting("c", "karpathy", rows, references).about("test")
+        == "corpus c, split 'karpathy': 2 test images, 2-3 references each"
+    )
 
 
 def test_greedy_decoding_has_no_length_penalty():

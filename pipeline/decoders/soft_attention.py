@@ -1,7 +1,7 @@
 """Soft attention over the grid (Xu et al., 2015, "Show, Attend and Tell"): gated context, doubly stochastic regulariser.
 
-e_ti = v . tanh(K a_i + Q h_t-1),  alpha_t = softmax(e_t),  z_t = sigmoid(B h_t-1) * sum_i alpha_ti a_i   (equations 4-5, 13; section 4.2.1)
-h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
+e_ti = v . tanh(K a_i + Q h_t-1),  alpha_t = softmax(e_t),  z_t = sigmoid(B h_t-1) * sum_i alpha_ti a_i
+h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)   (equations 4-5 and 13, section 4.2.1)
 """
 
 import torch

@@ -29,6 +29,9 @@ class Encoder(nn.Module):
         resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the centre.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, *, model: str, weights: str, image_size: int, resize: Literal["squash", "crop"] = "squash"):
         super().__init__()
         self.body = _build(model, weights)

@@ -1,0 +1,181 @@
+"""A model folder captions pictures as the pipeline captions their stored features."""
+
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from pipeline import registry
+from pipeline.batches import CaptionBatches
+from pipeline.captioner import GREEDY, Captioner
+from pipeline.captioning import caption_split
+from pipeline.decode import Caption, caption_features
+from pipeline.decoders.base import Decoder, Sizes
+from pipeline.encoders.timm_model import Encoder
+from pipeline.errors import UserError
+from pipeline.features import FeatureStore, extract
+from pipeline.files import write_json
+from pipeline.images import ImageError
+from pipeline.likelihood import likelihoods
+from pipeline.model import build_decoder, save_model
+from pipeline.tokenizers import Tokenizer, word_tokenizer
+
+ENCODER = {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 64, "resize": "squash"}
+BEAM = {"beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
+TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "the ball lies near a green box"]
+COUNT = 5
+
+
+def picture(n: int) -> Image.Image:
+    cells = np.random.default_rng(n).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(cells).resize((90, 70), Image.Resampling.NEAREST)
+
+
+def small_args(name: str) -> dict[str, Any]:
+    allowed = registry.load("decoders", name).Decoder.__init__.__kwdefaults__ or {}
+    return {k: v for k, v in {"embedding": 16, "hidden": 32, "attention": 16}.items() if k in allowed}
+
+
+def random_decoder(name: str, vocabulary: int) -> Decoder:
+    """Weights large enough that different pictures are told different captions."""
+    torch.manual_seed(0)
+    decoder = build_decoder(name, Sizes(1280, 1280, vocabulary), small_args(name))
+    with torch.no_grad():
+        for weight in decoder.parameters():
+            weight.copy_(torch.randn_like(weight) * 0.3)
+    return decoder.eval()
+
+
+def write_model(folder: Path, name: str) -> None:
+    tokenizer = word_tokenizer(TEXTS, 1)
+    sizes = {"grid": 1280, "pooled": 1280, "vocabulary": len(tokenizer)}
+    encoder = {"name": "timm_model", "args": ENCODER}
+    config = {"decoder": name, "args": small_args(name), "sizes": sizes, "encoder": encoder}
+    save_model(folder, random_decoder(name, len(tokenizer)), tokenizer, config)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """raw/ with five pictures, features/ of them, and model/ that names their encoder."""
+    root = tmp_path_factory.mktemp("captioner")
+    (root / "raw").mkdir()
+    for n in range(COUNT):
+        picture(n).save(root / f"raw/{n}.png")
+    images = pd.DataFrame({"image_id": [f"i{n}" for n in range(COUNT)], "file": [f"{n}.png" for n in range(COUNT)]})
+    extract(Encoder(**ENCODER), images, root / "raw", root / "features", {}, "cpu", threads=1)
+    write_model(root / "model", "soft_attention")
+    return root
+
+
+@pytest.fixture(scope="module")
+def captioner(workspace: Path) -> Captioner:
+    return Captioner.load(workspace / "model", "cpu", BEAM)
+
+
+def files(workspace: Path) -> list[Path]:
+    return [workspace / f"raw/{n}.png" for n in range(COUNT)]
+
+
+def same(ours: list[Caption], theirs: list[Caption]) -> None:
+    assert [(c.text, c.tokens) for c in ours] == [(c.text, c.tokens) for c in theirs]
+    assert [c.log_prob for c in ours] == pytest.approx([c.log_prob for c in theirs], abs=1e-3)
+    assert [[t for t, _ in c.alternatives] for c in ours] == [[t for t, _ in c.alternatives] for c in theirs]
+
+
+@pytest.mark.parametrize("name", registry.names("decoders"))
+def test_pictures_are_captioned_as_their_stored_features_are(workspace: Path, tmp_path: Path, name: str) -> None:
+    write_model(tmp_path / "model", name)
+    tokenizer = Tokenizer.load(tmp_path / "model/tokenizer.json")
+    features = FeatureStore(workspace / "features").get([f"i{n}" for n in range(COUNT)])
+    theirs = caption_features(random_decoder(name, len(tokenizer)), tokenizer, features, BEAM)
+    same(Captioner.load(tmp_path / "model", "cpu", BEAM).caption(files(workspace)), theirs)
+    assert len({round(c.log_prob, 2) for c in theirs}) > 2  # else the pictures would play no part
+
+
+def as_bytes(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def as_bitmap(path: Path) -> bytes:
+    data = BytesIO()
+    Image.open(path).save(data, "BMP")
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("form", [as_bytes, as_bitmap, Image.open], ids=["bytes", "bytes of another format", "PIL"])
+def test_a_picture_may_come_as_bytes_or_opened(workspace: Path, captioner: Captioner, form: Callable[[Path], Any]) -> None:
+    assert captioner.caption([form(path) for path in files(workspace)]) == captioner.caption(files(workspace))
+
+
+def test_a_picture_with_a_palette_is_opened_in_colour(workspace: Path, captioner: Captioner) -> None:
+    image = Image.open(files(workspace)[0]).convert("P", palette=Image.Palette.ADAPTIVE)
+    assert captioner.caption([image]) == captioner.caption([image.convert("RGB")])
+
+
+def test_one_picture_alone_has_the_caption_it_has_among_others(workspace: Path, captioner: Captioner) -> None:
+    together = captioner.caption(files(workspace))
+    for path, caption in zip(files(workspace), together, strict=True):
+        same(captioner.caption([path]), [caption])
+
+
+def test_no_picture_is_no_caption(captioner: Captioner) -> None:
+    assert captioner.caption([]) == []
+
+
+@pytest.mark.parametrize(("data", "reason"), [(b"", "^empty file$"), (b"no picture", "^not a picture$")])
+def test_a_broken_picture_is_an_error(workspace: Path, captioner: Captioner, data: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        captioner.caption([files(workspace)[0], data])
+
+
+def test_a_missing_picture_is_an_error(captioner: Captioner, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"^cannot be read \(No such file or directory\)$"):
+        captioner.caption([tmp_path / "a.png"])
+
+
+def test_decoding_is_what_the_call_or_the_folder_says_else_greedy(workspace: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(workspace / "model", folder)
+    assert Captioner.load(folder, "cpu").decode == GREEDY
+    write_json(folder / "decode.json", BEAM)
+    assert Captioner.load(folder, "cpu").decode == BEAM
+    other = {**BEAM, "beam": 2}
+    assert Captioner.load(folder, "cpu", other).decode == other
+
+
+def test_a_beam_may_be_chosen_for_one_call(workspace: Path, captioner: Captioner) -> None:
+    wide = captioner.caption(files(workspace), beam=1)
+    assert wide == Captioner.load(workspace / "model", "cpu", {**BEAM, "beam": 1}).caption(files(workspace))
+    assert {len(c.alternatives) for c in wide} == {1}
+    assert {len(c.alternatives) for c in captioner.caption(files(workspace))} == {2}
+
+
+def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r" is not a model folder: config\.json is missing \(dvc repro makes models/"):
+        Captioner.load(tmp_path, "cpu")
+
+
+def test_a_split_is_captioned_in_the_order_of_its_image_ids(workspace: Path, captioner: Captioner) -> None:
+    """Two val and two test images; i2 is of train."""
+    split = {"i3": "val", "i0": "test", "i2": "train", "i4": "test", "i1": "val"}
+    rows = [(i, f"{i}#{n}", text, s) for i, s in split.items() for n, text in enumerate(TEXTS)]
+    corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text", "split"])
+    store = FeatureStore(workspace / "features")
+    table = caption_split(captioner.decoder, captioner.tokenizer, corpus, "test", store, BEAM, "cpu")
+    columns = ["image_id", "split", "text", "log_prob", "tokens", "alternatives"]
+    assert list(table.columns) == [*columns, "reference_nll", "reference_tokens", "top5_hits"]
+    assert table[["image_id", "split"]].to_numpy().tolist() == [["i0", "test"], ["i4", "test"]]
+    theirs = captioner.caption([files(workspace)[0], files(workspace)[4]])
+    assert table.text.tolist() == [c.text for c in theirs]
+    assert [[a["text"] for a in row] for row in table.alternatives] == [[t for t, _ in c.alternatives] for c in theirs]
+    batches = CaptionBatches(corpus[corpus.split == "test"], store, captioner.tokenizer, 1, "cpu")
+    expected = [r.reference_nll for r in likelihoods(captioner.decoder, batches)]
+    assert table.reference_nll.tolist() == pytest.approx(expected, rel=1e-4)
+    assert table.reference_tokens.tolist() == [23, 23]  # 6 + 7 + 7 words and three ends

@@ -1,0 +1,117 @@
+"""params.yaml: every file that ships loads and binds; a wrong one is told in one line, all problems at once."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import registry
+from pipeline.decoders.base import Sizes
+from pipeline.errors import UserError
+from pipeline.model import build_decoder
+from pipeline.params import Params, load_params
+from tests.workspace import ROOT
+
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_every_experiment_file_loads_and_binds(file: Path) -> None:
+    params = load_params(file)
+    for name, dataset in params.datasets.items():
+        registry.check_args(registry.load("sources", dataset.source).fetch, dataset.args, name)
+    for name, features in params.features.items():
+        registry.check_args(registry.load("encoders", features.encoder).Encoder.__init__, features.args, name)
+    for metric in params.scoring.metrics:
+        assert callable(registry.load("metrics", metric).score)
+    for name, variant in params.variants.items():
+        build_decoder(variant.decoder, Sizes(8, 8, 30), variant.args, name)
+        assert params.training(name).epochs
+        assert params.decoding(name).beam
+
+
+def test_the_committed_params_are_the_quickstart() -> None:
+    assert (ROOT / "params.yaml").read_text() == (ROOT / "experiments/quickstart.yaml").read_text()
+
+
+@pytest.fixture
+def data() -> dict:  # type: ignore[type-arg]
+    return yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def complaint(tmp_path: Path, data: object) -> str:
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(data))
+    with pytest.raises(UserError) as error:
+        load_params(file)
+    return str(error.value).removeprefix(f"{file}: ")
+
+
+def test_a_misspelt_key_is_named(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+    data["train"]["learning_rate"] = data["train"].pop("lr")
+    assert complaint(tmp_path, data) == "train.lr: missing; train.learning_rate: unknown key"
+
+
+def test_a_wrong_type_is_named_with_its_value(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+    data["train"]["epochs"] = "ten"
+    assert complaint(tmp_path, data) == "train.epochs: should be a valid integer, not 'ten'"
+
+
+def test_a_variants_own_override_is_checked_under_its_own_name(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+    data["variants"]["merge"]["train"] = {"schedule": "cosin"}
+    expected = "variants.merge.train.schedule: should be 'constant', 'linear', 'cosine' or 'plateau', not 'cosin'"
+    assert complaint(tmp_path, data) == expected
+
+
+def test_references_that_lead_nowhere_list_what_there_is(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+    data["variants"]["merge"]["corpus"] = "coco"
+    data["features"]["scenes-lite0"]["dataset"] = "scene"
+    message = complaint(tmp_path, data)
+    assert "features.scenes-lite0.dataset: 'scene' is not in datasets (there are scenes)" in message
+    assert "variants.merge.corpus: 'coco' is not in corpora (there are scenes)" in message
+
+
+def test_a_name_with_a_dot_is_refused_because_dvc_would_split_it(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+    data["variants"]["merge.2"] = data["variants"].pop("merge")
+    assert "variants.merge.2" in complaint(tmp_path, data)
+
+
+def test_a_missing_file_says_what_to_copy(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cp experiments/quickstart\.yaml params\.yaml"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_broken_yaml_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("train: {lr: [")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_scientific_notation_is_a_number_for_us_as_for_dvc(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text().replace("lr: 0.001", "lr: 1e-3")
+    (tmp_path / "params.yaml").write_text(text)
+    assert load_params(tmp_path / "params.yaml").train.lr == 0.001
+
+
+def test_no_value_that_changes_a_result_has_a_default_in_code() -> None:
+    """params.py is no dependency of any stage, so a default in it would change results unseen."""
+    told_apart = {("Variant", "paper"), ("Variant", "notes")}
+    for section in [Params, *(m for m in vars(inspect.getmodule(Params)).values() if inspect.isclass(m))]:
+        for name, field in getattr(section, "model_fields", {}).items():
+            assert field.is_required() or (section.__name__, name) in told_apart, f"{section.__name__}.{name}"
+
+
+def test_an_unknown_decoder_lists_those_there_are_and_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown decoder 'soft_atention' \(did you mean 'soft_attention'\?\): there are "):
+        registry.load("decoders", "soft_atention")
+
+
+def test_an_unknown_argument_lists_those_there_are_and_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"here: unknown argument 'hiden' \(did you mean 'hidden'\?\); it takes dropout, "):
+        build_decoder("merge", Sizes(8, 8, 30), {"hiden": 3}, "here")
+
+
+def test_an_argument_of_the_wrong_type_is_named() -> None:
+    with pytest.raises(UserError, match=r"^here\.hidden: should be a valid integer, not '3'$"):
+        build_decoder("merge", Sizes(8, 8, 30), {"hidden": "3"}, "here")

