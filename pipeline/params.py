@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import UserError
+from pipeline.registry import find
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -177,6 +178,21 @@ def _override_problems(data: dict[str, Any]) -> list[str]:
     return out
 
 
+def _name_problems(params: Params) -> list[str]:
+    """Names that no file of the registry bears, told before the first stage has run."""
+    named = [(f"datasets.{n}.source", "sources", row.source) for n, row in params.datasets.items()]
+    named += [(f"features.{n}.encoder", "encoders", row.encoder) for n, row in params.features.items()]
+    named += [(f"variants.{n}.decoder", "decoders", row.decoder) for n, row in params.variants.items()]
+    named += [("scoring.metrics", "metrics", name) for name in params.scoring.metrics]
+    out = []
+    for where, kind, name in named:
+        try:
+            find(kind, name)
+        except UserError as error:
+            out.append(f"{where}: {error}")
+    return out
+
+
 def _reference_problems(params: Params) -> list[str]:
     """References between sections that lead nowhere, or join two datasets."""
     out = []
@@ -215,7 +231,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise UserError(f"{path}: expected the keys {', '.join(Params.model_fields)}")
     problems = _problems(Params, data)
     if not problems:
-        problems = _override_problems(data) + _reference_problems(Params.model_validate(data))
+        params = Params.model_validate(data)
+        problems = _override_problems(data) + _name_problems(params) + _reference_problems(params)
     if problems:
         raise UserError(f"{path}: " + "; ".join(problems))
     return Params.model_validate(data)

@@ -19,8 +19,8 @@ def names(kind: str) -> list[str]:
     return sorted(p.stem for p in folder.glob("*.py") if p.stem not in HELPERS and not p.stem.startswith("_"))
 
 
-def load(kind: str, name: str) -> ModuleType:
-    """Import `pipeline.<kind>.<name>`.
+def find(kind: str, name: str) -> str:
+    """The module's full name, nothing imported.
 
     Raises:
         UserError: there is no such module; the message lists those there are.
@@ -30,7 +30,12 @@ def load(kind: str, name: str) -> ModuleType:
         near = get_close_matches(name, known, 1)
         hint = f" (did you mean '{near[0]}'?)" if near else ""
         raise UserError(f"unknown {kind.removesuffix('s')} '{name}'{hint}: there are {', '.join(known)}")
-    return import_module(f"pipeline.{kind}.{name}")
+    return f"pipeline.{kind}.{name}"
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """Import `pipeline.<kind>.<name>`; errors as in `find`."""
+    return import_module(find(kind, name))
 
 
 def check_args(target: Callable[..., Any], args: dict[str, Any], where: str) -> None:

@@ -84,7 +84,7 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.saved = time.monotonic()
-        self.every = 60 * float(os.environ.get("CAPTIONLAB_CHECKPOINT_MINUTES", "10"))
+        self.every = _checkpoint_seconds()
 
     def run(self) -> pd.DataFrame:
         """Train until `epochs` or until `patience` epochs brought no gain; one row of history an epoch."""
@@ -207,6 +207,14 @@ class Trainer:
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         print(f"resuming at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}", flush=True)
+
+
+def _checkpoint_seconds() -> float:
+    text = os.environ.get("CAPTIONLAB_CHECKPOINT_MINUTES", "10")
+    try:
+        return 60 * float(text)
+    except ValueError:
+        raise UserError(f"CAPTIONLAB_CHECKPOINT_MINUTES={text}: expected a number of minutes") from None
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:

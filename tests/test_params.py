@@ -10,7 +10,9 @@ from pipeline import registry
 from pipeline.decoders.base import Sizes
 from pipeline.errors import UserError
 from pipeline.model import build_decoder
+from pipeline.papers import paper_sheets, read_papers
 from pipeline.params import Params, load_params
+from pipeline.tables import Setting, results_of
 from tests.workspace import ROOT
 
 FILES = [ROOT / "params.yaml", *sorted((ROOT / "experiments").glob("*.yaml"))]
@@ -29,6 +31,24 @@ def test_every_experiment_file_loads_and_binds(file: Path) -> None:
         build_decoder(variant.decoder, Sizes(8, 8, 30), variant.args, name)
         assert params.training(name).epochs
         assert params.decoding(name).beam
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_every_paper_row_that_an_experiment_names_exists(file: Path, tmp_path: Path) -> None:
+    params = load_params(file)
+    settings = {name: Setting(name, corpus.split, {}, {}) for name, corpus in params.corpora.items()}
+    sheets = paper_sheets(read_papers(), results_of(params, settings, tmp_path))
+    assert {s.name for s in sheets} == {v.paper.table for v in params.variants.values() if v.paper}
+
+
+def test_unknown_names_are_told_all_at_once_before_anything_runs(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+    data["variants"]["merge"]["decoder"] = "merg"
+    data["features"]["scenes-lite0"]["encoder"] = "resnet"
+    data["scoring"]["metrics"] = ["ciderr"]
+    message = complaint(tmp_path, data)
+    assert "variants.merge.decoder: unknown decoder 'merg' (did you mean 'merge'?): there are " in message
+    assert "features.scenes-lite0.encoder: unknown encoder 'resnet': there are " in message
+    assert "scoring.metrics: unknown metric 'ciderr' (did you mean 'cider'?): there are " in message
 
 
 def test_the_committed_params_are_the_quickstart() -> None:
