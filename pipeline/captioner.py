@@ -9,7 +9,7 @@ from pipeline.decoders.base import Decoder
 from pipeline.devices import pick_device
 from pipeline.encoders.base import Encoder, Features
 from pipeline.files import read_json
-from pipeline.images import read_image
+from pipeline.images import read_image, upright_rgb
 from pipeline.model import load_model
 from pipeline.registry import load
 from pipeline.tokenizers import Tokenizer
@@ -58,4 +58,4 @@ class Captioner:
 
     @staticmethod
     def _read(image: "bytes | Path | Image") -> "Image":
-        return read_image(image) if isinstance(image, bytes | Path) else image.convert("RGB")
+        return read_image(image) if isinstance(image, bytes | Path) else upright_rgb(image)

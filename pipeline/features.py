@@ -40,7 +40,8 @@ def extract(
     Raises:
         UserError: no image could be read.
     """
-    key = fingerprint([about, images.image_id.tolist(), images.file.tolist()])
+    stamps = [_stamp(root / file) for file in images.file]
+    key = fingerprint([about, images.image_id.tolist(), images.file.tolist(), stamps])
     encoder = encoder.to(device)
     with whole_folder(folder, keep_partial=True) as part:
         done, rejected = _resume(part, key)
@@ -57,13 +58,23 @@ def extract(
         _finish(part, images, rejected, about, grid, pooled)
 
 
+def _stamp(path: Path) -> list[int]:
+    """Size and time of change, so that no resumed run mixes old pictures with new ones."""
+    try:
+        about = path.stat()
+    except OSError:
+        return []
+    return [about.st_size, about.st_mtime_ns]
+
+
 def _resume(part: Path, key: str) -> tuple[int, list[dict[str, Any]]]:
-    """Images already done by an interrupted run of the very same feature set."""
+    """Images already done by an interrupted run of the very same feature set; what another left is forgotten."""
     progress = part / "progress.json"
     if progress.is_file():
         state = read_json(progress)
         if state["key"] == key:
             return state["done"], state["rejected"]
+        progress.unlink()
     return 0, []
 
 

@@ -42,6 +42,11 @@ def read_image(data: bytes | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         image.load()
     except Exception as error:
         raise ImageError("truncated" if "truncated" in str(error) else f"broken ({one_line(error)})") from None
+    return upright_rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Any decoded picture as `read_image` gives it."""
     return _rgb(_upright(image))
 
 

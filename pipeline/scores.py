@@ -17,8 +17,8 @@ def ptb_tokenize(captions: References) -> References:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     use_java()
-    # A line end inside a caption, U+2028 too, would silently shift every later caption; an empty last line is lost.
-    coco = {i: [{"caption": " ".join(t.split()) or "."} for t in texts] for i, texts in captions.items()}
+    # A line end inside a caption, U+2028 too, would silently shift every later caption.
+    coco = {i: [{"caption": " ".join(t.split())} for t in texts] for i, texts in captions.items()}
     tokenized: References = PTBTokenizer().tokenize(coco)
     if [len(v) for v in tokenized.values()] != [len(v) for v in captions.values()]:
         raise RuntimeError("the PTB tokenizer returned another number of captions than it was given")

@@ -209,3 +209,34 @@ def test_a_store_gives_rows_in_the_order_asked_for_and_repeats_them(tmp_path: Pa
     assert torch.equal(found.grid, expected.grid.half().float())
     assert torch.equal(found.pooled, expected.pooled.half().float())
     assert found.grid.dtype == torch.float32
+
+
+def test_a_run_between_that_began_anew_leaves_nothing_to_resume_for_the_first(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    for fail_at, args in ((17, {}), (2, {"size": 3})):
+        with pytest.raises(KeyboardInterrupt):
+            run(TinyEncoder(fail_at=fail_at), images, tmp_path, args=args)
+    last = TinyEncoder()
+    run(last, images, tmp_path)
+    assert last.seen == [5 * n + 1 for n in range(40)]
+
+
+def test_pictures_that_changed_since_the_interruption_are_seen_anew(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "raw/images/00.png")
+    folder = run(TinyEncoder(), images, tmp_path)
+    assert contents(folder) == contents(run(TinyEncoder(), images, tmp_path, "whole"))
+
+
+def test_repaired_pictures_are_read_after_a_run_that_could_read_none(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw", 3)
+    whole = (tmp_path / "raw/images/00.png").read_bytes()
+    for content in (b"", whole):
+        for file in images.file:
+            (tmp_path / "raw" / file).write_bytes(content)
+        if not content:
+            with pytest.raises(UserError):
+                run(TinyEncoder(), images, tmp_path)
+    assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).rows) == ["i00", "i01", "i02"]
