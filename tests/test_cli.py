@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace
+from tests.tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace
 
 from pipeline import cli
 from pipeline.tracking_store import open_store

@@ -54,9 +54,10 @@ def build(folder: Path, images=8, refs=2):
         (i, f"images/{i}.png", f"{i}#{n}", f"A <b> & {i}.", f"a {i}", i.rstrip("0123456789")) for i in ids for n in range(refs)
     ]
     captions = pd.DataFrame(rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"])
-    for name in ("corpora/scenes", "raw/scenes/images", "captions", "scores"):
+    for name in ("corpora/scenes", "raw/scenes/images", "references", "captions", "scores"):
         (folder / "data" / name).mkdir(parents=True)
     captions.to_parquet(folder / "data/corpora/scenes/captions.parquet")
+    write_json(folder / "data/references/scenes.json", {i: [f"a {i}"] * refs for i in ids if not i.startswith("train")})
     for n, i in enumerate(ids):
         Image.new("RGB", (12, 8), (n * 9, 90, 200)).save(folder / f"data/raw/scenes/images/{i}.png")
     scored = pd.DataFrame(

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tracking_workspace import lock_variant, make_captioner, make_variant, make_workspace
+from tests.tracking_workspace import lock_variant, make_captioner, make_variant, make_workspace
 
 from pipeline import layout
 from pipeline.errors import UserError
@@ -328,7 +328,7 @@ def test_params_are_the_variants_own_after_overrides(workspace):
     variant = params.variants["merge"].model_copy(update={"train": {"lr": 0.5}, "decode": {"beam": 7}})
     params = params.model_copy(update={"variants": {"merge": variant}})
     flat = flat_params("merge", params)
-    assert (flat["train.lr"], flat["decode.beam"], flat["corpus.lower"], flat["train.epochs"]) == ("0.5", "7", "true", "12")
+    assert (flat["train.lr"], flat["decode.beam"], flat["corpus.lower"], flat["train.schedule"]) == ("0.5", "7", "true", "cosine")
     assert tags("merge", params)["protocol"] == (
         "scenes, split official; PTB tokens on both sides; beam 7, length penalty 0.7, at most 30 tokens"
     )

@@ -79,7 +79,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("decoder", ["merge", "lstm", "soft_attention"])
 def test_a_decoder_learns_twelve_images_by_heart(tmp_path: Path, decoder: str) -> None:
-    t = trainer(tmp_path, decoder, epochs=40, patience=40)
+    t = trainer(tmp_path, decoder, epochs=90, patience=90)
     history = t.run()
     found = greedy(t.decoder.eval(), t.train_batches.store.get(["02", "21"]), t.tokenizer.special, 8)
     texts = [t.tokenizer.decode(h.tokens) for h in found]
@@ -173,8 +173,8 @@ def test_gradients_are_clipped_as_asked(tmp_path: Path, options: dict[str, Any],
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "plateau"])
 def test_every_optimizer_and_schedule_lowers_the_loss(tmp_path: Path, optimizer: str, schedule: str) -> None:
-    lr = 1.0 if optimizer == "sgd" else 0.02
-    history = trainer(tmp_path, "merge", optimizer=optimizer, schedule=schedule, lr=lr, epochs=4).run()
+    lr = 3.0 if optimizer == "sgd" else 0.02
+    history = trainer(tmp_path, "merge", optimizer=optimizer, schedule=schedule, lr=lr, epochs=6).run()
     assert history.train_loss.iloc[-1] < 0.8 * history.train_loss.iloc[0]
 
 
