@@ -9,9 +9,23 @@ from pipeline.encoders.base import Features
 
 
 class Decoder(base.Decoder):
-    def __init__(self, sizes: Sizes, *, embedding: int = 256, hidden: int = 256, layers: int = 1, dropout: float = 0.3):
+    """`normalise`: layer norm on the image's token. Word embeddings start at unit variance; without it an image whose features
+    are small is a faint word, forgotten after a few others (docs/decisions.md). The paper has none.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        embedding: int = 256,
+        hidden: int = 256,
+        layers: int = 1,
+        dropout: float = 0.3,
+        normalise: bool = False,
+    ):
         super().__init__()
-        self.image = nn.Linear(sizes.pooled, embedding)
+        image = nn.Linear(sizes.pooled, embedding)
+        self.image = nn.Sequential(image, nn.LayerNorm(embedding)) if normalise else image
         self.embedding = nn.Embedding(sizes.vocabulary, embedding)
         self.lstm = nn.LSTM(embedding, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.output = nn.Linear(hidden, sizes.vocabulary)
