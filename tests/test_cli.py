@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace
 
 from pipeline import cli
 from pipeline.tracking_store import open_store
 from stages import track
+from tests.tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace
 
 IDS = [f"scene{n:02}" for n in range(30)]
 

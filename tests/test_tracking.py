@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.tracking_workspace import lock_variant, make_captioner, make_variant, make_workspace
 
 from pipeline import layout
 from pipeline.errors import UserError
@@ -24,6 +23,7 @@ from pipeline.tracking_publish import publish
 from pipeline.tracking_store import StoreDown, find_runs, open_store
 from pipeline.tracking_versions import dvc_md5, git_commit, lock_entries
 from stages import track
+from tests.tracking_workspace import lock_variant, make_captioner, make_variant, make_workspace
 
 IDS = [f"scene{n:02}" for n in range(30)]
 RUN_FILE = Path("checkpoints/merge/mlflow.json")
@@ -328,7 +328,8 @@ def test_params_are_the_variants_own_after_overrides(workspace):
     variant = params.variants["merge"].model_copy(update={"train": {"lr": 0.5}, "decode": {"beam": 7}})
     params = params.model_copy(update={"variants": {"merge": variant}})
     flat = flat_params("merge", params)
-    assert (flat["train.lr"], flat["decode.beam"], flat["corpus.lower"], flat["train.schedule"]) == ("0.5", "7", "true", "cosine")
+    shown = [flat[name] for name in ("train.lr", "decode.beam", "corpus.lower", "train.schedule")]
+    assert shown == ["0.5", "7", "true", "cosine"]
     assert tags("merge", params)["protocol"] == (
         "scenes, split official; PTB tokens on both sides; beam 7, length penalty 0.7, at most 30 tokens"
     )
