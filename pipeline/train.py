@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pandas as pd
 import torch
@@ -189,7 +189,7 @@ class Trainer:
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if self.device.startswith("cuda") else [],
             }
-            torch.save(state, file)
+            _write(state, file)
         self.saved = time.monotonic()
 
     def _resume(self) -> None:
@@ -207,6 +207,15 @@ class Trainer:
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
         print(f"resuming at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}", flush=True)
+
+
+def _write(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # its zip writer hides the full disk behind a complaint of its own
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _checkpoint_seconds() -> float:

@@ -1,5 +1,6 @@
 """Training: it learns, it can be killed at any moment, and what it is told is what it does."""
 
+import io
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from pipeline.files import digest, write_json
 from pipeline.model import build_decoder
 from pipeline.params import Training
 from pipeline.tokenizers import word_tokenizer
-from pipeline.train import Trainer, Validation
+from pipeline.train import Trainer, Validation, _write
 from tests.workspace import environment, make_workspace, repro, stage, tiny_params, tool
 
 COLOURS, SHAPES = ["red", "blue", "green"], ["circle", "square", "star", "heart"]
@@ -142,6 +143,18 @@ def test_a_torn_checkpoint_never_lies_under_the_final_name(tmp_path: Path, monke
         t._save()
     assert digest(t.checkpoint) == before
     assert [p.name for p in tmp_path.iterdir() if p.name.endswith(".part")] == []
+
+
+def test_a_full_disk_is_told_as_such_in_the_middle_of_a_checkpoint(tmp_path: Path) -> None:
+    class Full(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        _write({"weights": torch.zeros(99)}, Full())  # type: ignore[arg-type]
 
 
 def test_the_best_epochs_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
