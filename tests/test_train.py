@@ -146,15 +146,20 @@ def test_a_torn_checkpoint_never_lies_under_the_final_name(tmp_path: Path, monke
 
 
 def test_a_full_disk_is_told_as_such_in_the_middle_of_a_checkpoint(tmp_path: Path) -> None:
-    class Full(io.RawIOBase):
+    class Disk(io.RawIOBase):
+        room = 1000
+
         def writable(self) -> bool:
             return True
 
         def write(self, data: Any) -> int:
-            raise OSError(28, "No space left on device")
+            self.room -= len(data)
+            if self.room < 0:
+                raise OSError(28, "No space left on device")
+            return len(data)
 
     with pytest.raises(OSError, match="No space left"):
-        _write({"weights": torch.zeros(99)}, Full())  # type: ignore[arg-type]
+        _write({"weights": torch.zeros(9999)}, Disk())  # type: ignore[arg-type]
 
 
 def test_the_best_epochs_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:
