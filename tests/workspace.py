@@ -63,7 +63,7 @@ def environment(folder: Path, **extra: str) -> dict[str, str]:
 
 def run(folder: Path, *command: str, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the workspace; with `check`, a failure shows its output."""
-    done = subprocess.run(command, cwd=folder, env=environment(folder, **extra), capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=folder, env=environment(folder, **extra), capture_output=True, text=True, timeout=900)
     assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done
 
