@@ -74,6 +74,17 @@ class Training(Section):
     "validation figure that chooses the checkpoint; cider and bleu_4 are of greedy captions, never teacher-forced"
     patience: Count
     "stop after this many epochs without gain"
+    scheduled_sampling: Literal["none", "linear", "inverse_sigmoid", "always"]
+    "how often the decoder reads its own previous word in training; always: no teacher forcing"
+    sampling_end: Share
+    "linear: the share at the last step"
+    sampling_k: Annotated[float, Field(gt=0)]
+    "inverse_sigmoid: steps; the larger, the later"
+    self_critical_epochs: Annotated[int, Field(ge=0)]
+    "epochs of self-critical training on CIDEr-D after the cross-entropy, from its best weights"
+    self_critical_lr: Annotated[float, Field(gt=0)]
+    self_critical_samples: Count
+    "captions drawn per image and step"
     min_count: Count
     "a word seen at least this often has an entry in the vocabulary"
     vocabulary_splits: list[Literal["train", "val", "test"]]

@@ -1,4 +1,4 @@
-"""Cross-entropy training: one visible loop that can be killed at any moment and continues bit for bit on CPU."""
+"""Cross-entropy, then self-critical training: a visible loop that may be killed at any moment and goes on bit for bit (CPU)."""
 
 import math
 import os
@@ -22,7 +22,9 @@ from pipeline.likelihood import mean_loss
 from pipeline.metrics import bleu, cider
 from pipeline.params import Training
 from pipeline.progress import bar
+from pipeline.regimes import mixed_inputs, own_word_probability
 from pipeline.schedule import learning_rate
+from pipeline.self_critical import CiderReward, bad_endings, self_critical_loss
 from pipeline.tokenizers import Tokenizer
 
 
@@ -40,10 +42,12 @@ class Progress:
     batch: int = 0
     "batches of this epoch already done"
     sums: dict[str, float] = field(default_factory=dict)
-    "of this epoch: train_loss and regularisers, each weighted by tokens, and tokens"
+    "of this epoch: train_loss and what stands beside it, each weighted by tokens, and tokens"
     plateau_scale: float = 1.0
     stale: int = 0
     "epochs since the best one"
+    cross_entropy_epochs: int | None = None
+    "how many there were, once self-critical training has begun"
     best_score: float | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -63,6 +67,7 @@ class Trainer:
     Args:
         checkpoint: file that an interrupted run resumes from.
         key: fingerprint of all that determines the result; a checkpoint with another key is not resumed.
+        reward: of self-critical training, where options ask for it.
     """
 
     def __init__(
@@ -75,27 +80,49 @@ class Trainer:
         seed: int,
         checkpoint: Path,
         key: str,
+        reward: CiderReward | None = None,
         live: Live | None = None,
     ):
         self.decoder, self.tokenizer, self.train_batches, self.validation = decoder, tokenizer, train, validation
         self.options, self.seed, self.checkpoint, self.key, self.live = options, seed, checkpoint, key, live
         self.device = train.device
         self.optimizer = _optimizer(decoder, options)
+        self.reward = reward
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.saved = time.monotonic()
         self.every = _checkpoint_seconds()
 
     def run(self) -> pd.DataFrame:
-        """Train until `epochs` or until `patience` epochs brought no gain; one row of history an epoch."""
+        """Train until `epochs` or until `patience` epochs brought no gain, then self-critically; a row of history an epoch."""
         torch.manual_seed(self.seed)
         self._resume()
-        while self.progress.epoch < self.options.epochs and self.progress.stale < self.options.patience:
+        while self._goes_on():
             self._train_epoch()
             self._validate()
             self._save()
         self.decoder.load_state_dict(self.best)
         return pd.DataFrame(self.progress.history)
+
+    def _goes_on(self) -> bool:
+        p, o = self.progress, self.options
+        if p.cross_entropy_epochs is None:
+            if p.epoch < o.epochs and p.stale < o.patience:
+                return True
+            self._begin_self_critical()
+        return p.epoch < self.epochs and p.stale < o.patience
+
+    def _begin_self_critical(self) -> None:
+        """The best weights so far, and an optimiser that remembers nothing of the other loss."""
+        self.progress.cross_entropy_epochs, self.progress.stale = self.progress.epoch, 0
+        self.decoder.load_state_dict(self.best)
+        self.optimizer = _optimizer(self.decoder, self.options)
+
+    @property
+    def epochs(self) -> int:
+        """How many there will be at most, of both kinds."""
+        done = self.progress.cross_entropy_epochs
+        return (self.options.epochs if done is None else done) + self.options.self_critical_epochs
 
     def _train_epoch(self) -> None:
         p = self.progress
@@ -103,13 +130,13 @@ class Trainer:
         for batch in self._epoch_batches():
             self._set_lr()
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._loss(batch)
-            if not math.isfinite(loss.total.item()):
+            loss, values, tokens = self._cross_entropy(batch) if p.cross_entropy_epochs is None else self._self_critical(batch)
+            if not math.isfinite(loss.item()):
                 raise UserError(f"the training loss is not finite in epoch {p.epoch + 1}: lower train.lr or train.clip_at")
-            loss.total.backward()
+            loss.backward()
             _clip(self.decoder, self.options)
             self.optimizer.step()
-            self._account(loss)
+            self._account(values, tokens)
             p.batch += 1
             if time.monotonic() - self.saved > self.every:
                 self._save()
@@ -119,16 +146,26 @@ class Trainer:
         batches = self.train_batches.epoch(self.seed, p.epoch, p.batch)
         return iter(bar(batches, desc=f"epoch {p.epoch + 1}", unit="batches", total=len(self.train_batches), initial=p.batch))
 
-    def _loss(self, batch: Batch) -> Any:
+    def _cross_entropy(self, batch: Batch) -> "tuple[Tensor, dict[str, float], int]":
+        """The loss to descend, its parts by name, and the number of tokens that they are means of."""
+        probability = own_word_probability(self.options, self._step, self.options.epochs * len(self.train_batches))
         with autocast(self.device, self.options.precision):
-            return self.decoder.loss(batch.features, batch.tokens, batch.mask, batch.rows, self.options.label_smoothing)
+            inputs = mixed_inputs(self.decoder, batch, probability, self.tokenizer.special) if probability else None
+            smoothing = self.options.label_smoothing
+            loss = self.decoder.loss(batch.features, batch.tokens, batch.mask, batch.rows, smoothing, inputs)
+        parts = {"train_loss": loss.cross_entropy.item(), **{f"train_{k}": v.item() for k, v in loss.terms.items()}}
+        return loss.total, parts, loss.tokens
 
-    def _account(self, loss: Any) -> None:
+    def _self_critical(self, batch: Batch) -> "tuple[Tensor, dict[str, float], int]":
+        count, longest = self.options.self_critical_samples, self.validation.max_tokens
+        with autocast(self.device, self.options.precision):
+            return self_critical_loss(self.decoder, batch, self.tokenizer, self.reward, count, longest)
+
+    def _account(self, values: dict[str, float], tokens: int) -> None:
         sums = self.progress.sums
-        values = {"train_loss": loss.cross_entropy.item(), **{f"train_{k}": v.item() for k, v in loss.terms.items()}}
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value * loss.tokens
-        sums["tokens"] = sums.get("tokens", 0.0) + loss.tokens
+            sums[name] = sums.get(name, 0.0) + value * tokens
+        sums["tokens"] = sums.get("tokens", 0.0) + tokens
         if self.live and self._step % 20 == 0:
             self.live.log(self._step, {f"step_{name}": value for name, value in values.items()})
 
@@ -137,8 +174,10 @@ class Trainer:
         return self.progress.epoch * len(self.train_batches) + self.progress.batch
 
     def _set_lr(self) -> None:
-        total = self.options.epochs * len(self.train_batches)
-        lr = learning_rate(self.options, self._step, total, self.progress.plateau_scale)
+        lr = self.options.self_critical_lr
+        if self.progress.cross_entropy_epochs is None:
+            total = self.options.epochs * len(self.train_batches)
+            lr = learning_rate(self.options, self._step, total, self.progress.plateau_scale)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
 
@@ -176,6 +215,7 @@ class Trainer:
         return {
             "val_cider": cider.score(candidates, references).corpus["cider"],
             "val_bleu_4": bleu.score(candidates, references).corpus["bleu_4"],
+            "val_bad_endings": bad_endings(candidates.values()),
         }
 
     def _save(self) -> None:

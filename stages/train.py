@@ -49,6 +49,8 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
     from pipeline.devices import pick_device
     from pipeline.features import FeatureStore
     from pipeline.model import build_decoder
+    from pipeline.regimes import mixed_inputs
+    from pipeline.self_critical import CiderReward
     from pipeline.tokenizers import word_tokenizer
     from pipeline.train import Trainer, Validation
 
@@ -64,12 +66,13 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
         for split in ("train", "val")
     )
     about = {**config(name, variant, store), "sizes": asdict(sizes)}
-    code = [digest(Path(inspect.getfile(c))) for c in (type(decoder), Decoder, Trainer)]
+    code = [digest(Path(inspect.getfile(c))) for c in (type(decoder), Decoder, Trainer, CiderReward, mixed_inputs)]
     key = fingerprint([about, options.model_dump(), params.seed, digest(corpus_file), store.manifest, code])
     longest = max(len(text.split()) for text in captions.text[captions.split == "train"])
     validation = Validation(val, references(captions, "val"), longest + 1)
     checkpoint = layout.CHECKPOINTS / name / "checkpoint.pt"
-    return Trainer(decoder, tokenizer, train, validation, options, params.seed, checkpoint, key), about
+    reward = CiderReward(references(captions, "train")) if options.self_critical_epochs else None
+    return Trainer(decoder, tokenizer, train, validation, options, params.seed, checkpoint, key, reward), about
 
 
 def config(name: str, variant: Variant, store: "FeatureStore") -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pipeline.features import FeatureStore
 from pipeline.files import digest, write_json
 from pipeline.model import build_decoder
 from pipeline.params import Training
+from pipeline.self_critical import CiderReward
 from pipeline.tokenizers import word_tokenizer
 from pipeline.train import Trainer, Validation, _write
 from tests.workspace import environment, make_workspace, repro, stage, tiny_params, tool
@@ -32,6 +33,8 @@ OPTIONS: dict[str, Any] = {
     "epochs": 3, "batch_images": 4, "optimizer": "adam", "lr": 0.02, "weight_decay": 0.0, "momentum": 0.0,
     "schedule": "constant", "warmup_steps": 0, "plateau_factor": 0.5, "plateau_patience": 0, "clip": "norm", "clip_at": 5.0,
     "label_smoothing": 0.0, "precision": "float32", "select": "cider", "patience": 9, "min_count": 1,
+    "scheduled_sampling": "none", "sampling_end": 0.0, "sampling_k": 10.0,
+    "self_critical_epochs": 0, "self_critical_lr": 0.001, "self_critical_samples": 2,
     "vocabulary_splits": ["train"],
 }  # fmt: skip
 
@@ -67,7 +70,8 @@ def trainer(folder: Path, decoder: str = "soft_attention", live: Any = None, key
     chosen = Training(**{**OPTIONS, **options})
     batches = CaptionBatches(table, features, tokenizer, chosen.batch_images, "cpu")
     validation = Validation(batches, table.groupby("image_id").text.apply(list).to_dict(), 8)
-    return Trainer(model, tokenizer, batches, validation, chosen, 5, folder / "checkpoint.pt", key, live)
+    reward = CiderReward(validation.references)
+    return Trainer(model, tokenizer, batches, validation, chosen, 5, folder / "checkpoint.pt", key, reward, live)
 
 
 def weights(t: Trainer) -> dict[str, torch.Tensor]:

@@ -96,10 +96,21 @@ class Decoder(nn.Module):
         last = {k: torch.cat([e[k] for e in reversed(ended)])[back] for k in self.summed}
         return torch.stack(hiddens, 1)[back], last
 
-    def loss(self, f: Features, tokens: Tensor, mask: Tensor, rows: Tensor | None = None, smoothing: float = 0.0) -> Loss:
-        """Tokens and mask (R, T + 1), <start> first. The vocabulary product runs once, over the unpadded positions."""
+    def loss(
+        self,
+        f: Features,
+        tokens: Tensor,
+        mask: Tensor,
+        rows: Tensor | None = None,
+        smoothing: float = 0.0,
+        inputs: Tensor | None = None,
+    ) -> Loss:
+        """Tokens and mask (R, T + 1), <start> first. The vocabulary product runs once, over the unpadded positions.
+
+        `inputs` (R, T) are what the decoder reads where that is not the tokens themselves (scheduled sampling).
+        """
         valid = mask[:, 1:]
-        hidden, last = self.unroll(f, tokens[:, :-1], valid.sum(1).cpu(), rows)
+        hidden, last = self.unroll(f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows)
         logits = self.project(hidden[valid])
         cross_entropy = F.cross_entropy(logits.float(), tokens[:, 1:][valid], label_smoothing=smoothing)
         return Loss(cross_entropy, self.regularisers(last), len(logits))
