@@ -17,6 +17,16 @@ def build_decoder(name: str, sizes: Sizes, args: dict[str, Any], where: str = "a
     return cls(sizes, **args)
 
 
+def read_vocabulary(
+    name: str, texts: list[str], min_count: int, args: dict[str, Any], where: str
+) -> tuple[Tokenizer, dict[str, Any]]:
+    """What the decoder file of that name makes of the captions: its tokenizer, and `Sizes.known`."""
+    cls = load("decoders", name).Decoder
+    check_args(cls.__init__, args, where)
+    tokenizer, known = cls.read(texts, min_count, args)
+    return tokenizer, known
+
+
 def save_model(folder: Path, decoder: Decoder, tokenizer: Tokenizer, config: dict[str, Any]) -> None:
     """Write the folder whole. `config` must hold `decoder`, `args` and `sizes`; the rest is for readers and the captioner."""
     from safetensors.torch import save

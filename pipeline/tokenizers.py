@@ -22,17 +22,22 @@ class Special:
 
 
 class Tokenizer:
-    """Encodes a caption as <start> words <end>."""
+    """Encodes a caption as <start> words <end>; the end token may have another name, such as a language model's own."""
 
     def __init__(self, inner: Any):
         self.inner = inner
-        ids = [inner.token_to_id(token) for token in (PAD, START, END, UNKNOWN)]
-        if None in ids:
-            raise UserError(f"the tokenizer lacks one of {PAD} {START} {END} {UNKNOWN}")
-        self.special = Special(*ids)
+        pad, unknown = (inner.token_to_id(token) for token in (PAD, UNKNOWN))
+        ends = inner.encode("").ids
+        if None in (pad, unknown) or len(ends) != 2:
+            raise UserError(f"the tokenizer lacks {PAD} or {UNKNOWN}, or puts captions between no start and end tokens")
+        self.special = Special(pad, ends[0], ends[1], unknown)
 
     def __len__(self) -> int:
         return int(self.inner.get_vocab_size())
+
+    def words(self) -> dict[str, int]:
+        """Every token and its id, the special ones too."""
+        return dict(self.inner.get_vocab(with_added_tokens=True))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.inner.encode_batch(list(texts))]

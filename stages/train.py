@@ -48,19 +48,21 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
     from pipeline.decoders.base import Decoder, Sizes
     from pipeline.devices import pick_device
     from pipeline.features import FeatureStore
-    from pipeline.model import build_decoder
+    from pipeline.model import build_decoder, read_vocabulary
     from pipeline.regimes import mixed_inputs
     from pipeline.self_critical import CiderReward
-    from pipeline.tokenizers import word_tokenizer
     from pipeline.train import Trainer, Validation
 
     device = pick_device()
     captions, store = read_captions(corpus_file), FeatureStore(layout.FEATURES / variant.features)
     store.check(captions.image_id.unique().tolist(), f"features '{variant.features}'")
-    tokenizer = word_tokenizer(captions.text[captions.split.isin(options.vocabulary_splits)], options.min_count)
-    sizes = Sizes(store.grid.shape[2], store.pooled.shape[1], len(tokenizer))
+    counted = captions.text[captions.split.isin(options.vocabulary_splits)].tolist()
+    tokenizer, known = read_vocabulary(variant.decoder, counted, options.min_count, variant.args, f"variants.{name}.args")
+    sizes = Sizes(store.grid.shape[2], store.pooled.shape[1], len(tokenizer), known)
     torch.manual_seed(params.seed)
-    decoder = build_decoder(variant.decoder, sizes, variant.args, f"variants.{name}.args").to(device)
+    decoder = build_decoder(variant.decoder, sizes, variant.args)
+    decoder.load_pretrained(tokenizer)
+    decoder = decoder.to(device)
     train, val = (
         CaptionBatches(captions[captions.split == split], store, tokenizer, options.batch_images, device)
         for split in ("train", "val")

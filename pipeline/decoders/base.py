@@ -4,14 +4,16 @@ B images or rows, R caption rows, T steps, V words, P grid positions, D grid wid
 A decoder gives `start`, `advance` and `project`; it may override `unroll` with something faster, never different.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.encoders.base import Features
+from pipeline.tokenizers import Tokenizer, word_tokenizer
+from pipeline.word_vectors import fill_embedding
 
 State = dict[str, Tensor]
 "batch first, so that a beam reorders it with index_select(0, ...)"
@@ -24,6 +26,8 @@ class Sizes:
     grid: int
     pooled: int
     vocabulary: int
+    known: dict[str, Any] = field(default_factory=dict)
+    "what `Decoder.read` found beside the tokenizer, as JSON: a loaded model is built from it, not from the files again"
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,16 @@ class Loss:
 
 
 class Decoder(nn.Module):
-    tokenizer: ClassVar[str] = "word"
     summed: ClassVar[tuple[str, ...]] = ()
     "names in State that the regulariser needs at the last step of each row"
+
+    @classmethod
+    def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+        """Before training: the tokenizer for captions `texts`, and `Sizes.known`. `args` are those of the constructor."""
+        return word_tokenizer(texts, min_count), {}
+
+    def load_pretrained(self, tokenizer: Tokenizer) -> None:
+        """Weights that were learned elsewhere; called once, before training, never when a trained model is loaded."""
 
     def start(self, f: Features) -> State:
         """State of each image before the first word (B, ...); all that depends on the image alone is computed here."""
@@ -114,6 +125,13 @@ class Decoder(nn.Module):
         logits = self.project(hidden[valid])
         cross_entropy = F.cross_entropy(logits.float(), tokens[:, 1:][valid], label_smoothing=smoothing)
         return Loss(cross_entropy, self.regularisers(last), len(logits))
+
+
+def load_words(embedding: nn.Embedding, tokenizer: Tokenizer, vectors: str, tune: bool) -> None:
+    """Word vectors from a file in GloVe's format, where `vectors` names one; says how many words it knew."""
+    if vectors:
+        found = fill_embedding(embedding, tokenizer, vectors, tune)
+        print(f"{vectors}: {found} of {embedding.num_embeddings} words found, the others drawn at random", flush=True)
 
 
 def pick_rows(state: State, rows: Tensor) -> State:

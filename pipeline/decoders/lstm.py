@@ -6,11 +6,13 @@ from torch import Tensor, nn
 from pipeline.decoders import base
 from pipeline.decoders.base import Sizes, State
 from pipeline.encoders.base import Features
+from pipeline.tokenizers import Tokenizer
 
 
 class Decoder(base.Decoder):
     """`normalise`: layer norm on the image's token. Word embeddings start at unit variance; without it an image whose features
     are small is a faint word, forgotten after a few others (docs/decisions.md). The paper has none.
+    `vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains them on.
     """
 
     def __init__(
@@ -22,14 +24,20 @@ class Decoder(base.Decoder):
         layers: int = 1,
         dropout: float = 0.3,
         normalise: bool = False,
+        vectors: str = "",
+        tune_vectors: bool = True,
     ):
         super().__init__()
+        self.vectors, self.tune_vectors = vectors, tune_vectors
         image = nn.Linear(sizes.pooled, embedding)
         self.image = nn.Sequential(image, nn.LayerNorm(embedding)) if normalise else image
         self.embedding = nn.Embedding(sizes.vocabulary, embedding)
         self.lstm = nn.LSTM(embedding, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.output = nn.Linear(hidden, sizes.vocabulary)
         self.dropout = nn.Dropout(dropout)
+
+    def load_pretrained(self, tokenizer: Tokenizer) -> None:
+        base.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
 
     def start(self, f: Features) -> State:
         zero = f.pooled.new_zeros(self.lstm.num_layers, len(f), self.lstm.hidden_size)

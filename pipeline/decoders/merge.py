@@ -11,17 +11,33 @@ from torch.nn import functional as F
 from pipeline.decoders import base
 from pipeline.decoders.base import Sizes, State
 from pipeline.encoders.base import Features
+from pipeline.tokenizers import Tokenizer
 
 
 class Decoder(base.Decoder):
-    def __init__(self, sizes: Sizes, *, embedding: int = 256, hidden: int = 256, dropout: float = 0.3):
+    """`vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains them on."""
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        embedding: int = 256,
+        hidden: int = 256,
+        dropout: float = 0.3,
+        vectors: str = "",
+        tune_vectors: bool = True,
+    ):
         super().__init__()
+        self.vectors, self.tune_vectors = vectors, tune_vectors
         self.image = nn.Linear(sizes.pooled, hidden)
         self.embedding = nn.Embedding(sizes.vocabulary, embedding)
         self.lstm = nn.LSTM(embedding, hidden, batch_first=True)
         self.merge = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, sizes.vocabulary)
         self.dropout = nn.Dropout(dropout)
+
+    def load_pretrained(self, tokenizer: Tokenizer) -> None:
+        base.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
 
     def start(self, f: Features) -> State:
         image = F.relu(self.image(self.dropout(f.pooled)))  # (B, H)
