@@ -1,4 +1,4 @@
-"""Images -> data/features/<name>/: float16 memory maps written as they come, resumable after any interruption."""
+"""Images -> data/features/<name>/: memory maps (float16 or the encoder's own type), resumable after any interruption."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -85,14 +85,15 @@ def _remember(part: Path, key: str, done: int, rejected: list[dict[str, Any]], *
 
 
 def _arrays(part: Path, count: int, encoder: Encoder, fresh: bool) -> tuple[np.memmap, np.memmap]:
-    grid = _array(part / "grid.npy", (count, encoder.positions, encoder.grid_dim), fresh)
-    return grid, _array(part / "pooled.npy", (count, encoder.pooled_dim), fresh)
+    kind = getattr(encoder, "grid_dtype", "float16")
+    grid = _array(part / "grid.npy", (count, encoder.positions, encoder.grid_dim), kind, fresh)
+    return grid, _array(part / "pooled.npy", (count, encoder.pooled_dim), "float16", fresh)
 
 
-def _array(file: Path, shape: tuple[int, ...], fresh: bool) -> np.memmap:
+def _array(file: Path, shape: tuple[int, ...], kind: str, fresh: bool) -> np.memmap:
     if not fresh:
         return np.lib.format.open_memmap(file, "r+")
-    array = np.lib.format.open_memmap(file, "w+", np.float16, shape)
+    array = np.lib.format.open_memmap(file, "w+", np.dtype(kind), shape)
     if hasattr(os, "posix_fallocate"):  # a write into a hole of a map on a full disk is a bus error; this is an OSError
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)

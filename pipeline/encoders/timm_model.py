@@ -1,21 +1,30 @@
-"""Any timm image model as a frozen encoder: last feature map as the grid, the input of its classifier as the pooled vector."""
+"""Any timm image model as a frozen encoder: last feature map as the grid, the input of its classifier as the pooled vector.
 
+The pooled vector is the mean of the grid for most networks, and what their own head makes of it elsewhere: the class token of
+a ViT or DeiT, 4096 numbers after the ReLU of the second hidden layer (fc7) for VGG-16, 1280 for MobileNet V3.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from difflib import get_close_matches
+from math import isqrt
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
 from timm.data import resolve_model_data_config
+from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from pipeline.encoders.base import Features
+from pipeline.encoders.base import RESAMPLING, Features, Shapes, shapes_of, square
 from pipeline.errors import UserError
-
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class Encoder(nn.Module):
@@ -27,17 +36,36 @@ class Encoder(nn.Module):
             path of a .safetensors or .pth state dict.
         image_size: side S of the square that the network sees, in pixels.
         resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the centre.
+        grid: the map is pooled to grid x grid positions by adaptive means; 0 leaves it as it comes.
+        stochastic_depth: skip residual branches at random, as a network that was frozen but left in training mode does
+            (all else is in evaluation mode). What is skipped is drawn once for a picture, from its pixels as the seed, so
+            the features of a picture stay the same in any batch, in any run and when it is captioned; the networks that
+            this imitates drew anew in every epoch.
+        drop_path: rate of the last branch, rising to it linearly from the first; only with `stochastic_depth`.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, model: str, weights: str, image_size: int, resize: Literal["squash", "crop"] = "squash"):
+    def __init__(
+        self,
+        *,
+        model: str,
+        weights: str,
+        image_size: int,
+        resize: Literal["squash", "crop"] = "squash",
+        grid: int = 0,
+        stochastic_depth: bool = False,
+        drop_path: float = 0.0,
+    ):
         super().__init__()
-        self.body = _build(model, weights)
+        _check(grid, stochastic_depth, drop_path)
+        self.body = _build(model, weights, {"drop_path_rate": drop_path} if stochastic_depth else {})
+        self.branches = _seed_branches(self.body, model) if stochastic_depth else 0
+        self.grid_side = grid
         config = resolve_model_data_config(self.body)
         self.size, self.resize = image_size, resize
-        self.resampling = RESAMPLING.get(config["interpolation"], Image.Resampling.BICUBIC)
+        self.resampling = RESAMPLING.get(config["interpolation"], RESAMPLING["bicubic"])
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255)
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -56,26 +84,16 @@ class Encoder(nn.Module):
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB image -> (3, S, S) uint8."""
-        side = self.size
-        if self.resize == "crop":
-            scale = side / min(image.size)
-            image = image.resize(
-                (max(side, round(image.width * scale)), max(side, round(image.height * scale))), self.resampling
-            )
-            left, top = (image.width - side) // 2, (image.height - side) // 2
-            image = image.crop((left, top, left + side, top + side))
-        else:
-            image = image.resize((side, side), self.resampling)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return square(image, self.size, self.resize, self.resampling)
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Features:
         """(B, 3, S, S) uint8 -> grid (B, P, D) and pooled (B, D'), float32."""
         x = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.device.type == "cuda"):
+        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda), drawn(pixels, self.branches):
             maps = self.body.forward_features(x)
             pooled = self.body.forward_head(maps, pre_logits=True)
-        return Features(self._grid(maps).float(), pooled.float())
+        return Features(self._pool(self._grid(maps).float()), pooled.float())
 
     def _grid(self, maps: Tensor) -> Tensor:
         """Feature map (B, D, H, W), or tokens (B, N, D) of a vision transformer less its class tokens -> (B, P, D)."""
@@ -85,12 +103,80 @@ class Encoder(nn.Module):
             return maps.flatten(2).transpose(1, 2)
         return maps[:, getattr(self.body, "num_prefix_tokens", 0) :]
 
+    def _pool(self, grid: Tensor) -> Tensor:
+        """(B, P, D) of a square map -> (B, grid * grid, D)."""
+        if self.grid_side in (0, isqrt(grid.shape[1])):
+            return grid
+        maps = grid.transpose(1, 2).unflatten(2, (isqrt(grid.shape[1]), -1))
+        return F.adaptive_avg_pool2d(maps, self.grid_side).flatten(2).transpose(1, 2)
 
-def _build(model: str, weights: str) -> Any:
+
+def shapes(**args: Any) -> Shapes:
+    return shapes_of(Encoder, **{**args, "weights": "random"})
+
+
+class Branch(nn.Module):
+    """timm's DropPath, number `number` of the network, with the draws of `drawn` in place of the global generator's."""
+
+    def __init__(self, number: int, rate: float):
+        super().__init__()
+        self.number, self.rate = number, rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> the same, a picture's row zero with probability `rate`, else scaled up to the same expectation."""
+        kept = (DRAWS.get()[:, self.number] >= self.rate).to(x.dtype) / (1 - self.rate)
+        return x * kept.view(-1, *[1] * (x.ndim - 1))
+
+
+DRAWS: ContextVar[Tensor] = ContextVar("draws")
+"of the pictures in this call, (B, branches), uniform in 0-1; of this thread alone"
+
+
+@contextmanager
+def drawn(pixels: Tensor, branches: int) -> Iterator[None]:
+    """Draw for every picture of (B, 3, S, S) and every branch, seeded by the picture."""
+    draws = torch.empty(len(pixels), branches)
+    if branches and not pixels.is_meta:
+        seeds = [crc32(picture.tobytes()) for picture in pixels.cpu().numpy()]
+        draws = torch.from_numpy(np.stack([np.random.default_rng(seed).random(branches, np.float32) for seed in seeds]))
+    token = DRAWS.set(draws.to(pixels.device))
+    try:
+        yield
+    finally:
+        DRAWS.reset(token)
+
+
+def _seed_branches(body: nn.Module, model: str) -> int:
+    """Put a Branch in the place of every DropPath; how many there are."""
+    count = 0
+    for parent in list(body.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, DropPath):
+                setattr(parent, name, Branch(count, float(child.drop_prob or 0)))
+                count += 1
+    if count == 0:
+        raise UserError(_no_depth(model))
+    return count
+
+
+def _no_depth(model: str) -> str:
+    return f"'{model}' has no stochastic depth in timm: leave stochastic_depth out"
+
+
+def _check(grid: int, stochastic_depth: bool, drop_path: float) -> None:
+    if grid < 0:
+        raise UserError(f"grid is {grid}: give the positions along a side, or 0 for the map as it comes")
+    if stochastic_depth and not 0 < drop_path < 1:
+        raise UserError(f"stochastic_depth with drop_path {drop_path}: give a rate above 0 and below 1")
+    if drop_path and not stochastic_depth:
+        raise UserError(f"drop_path {drop_path} does nothing without stochastic_depth: true")
+
+
+def _build(model: str, weights: str, options: dict[str, Any]) -> Any:
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            body = timm.create_model(model, pretrained=weights == "hub")
+            body = timm.create_model(model, pretrained=weights == "hub", **options)
     except Exception as error:  # timm, the hub and the network fail in many ways
         raise UserError(_why_not(model, weights, error)) from None
     if weights not in ("random", "hub"):
@@ -103,6 +189,8 @@ def _build(model: str, weights: str) -> Any:
 
 
 def _why_not(model: str, weights: str, error: Exception) -> str:
+    if "unexpected keyword argument 'drop_path_rate'" in str(error):
+        return _no_depth(model)
     if ":" not in model and not timm.is_model(model):
         near = ", ".join(get_close_matches(model, timm.list_models(), 3))
         return f"timm has no model '{model}'{f' (did you mean {near}?)' if near else ''}: timm.list_models() names all"
