@@ -30,6 +30,7 @@ from pipeline.tokenizers import Tokenizer, word_tokenizer
 ENCODER = {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 64, "resize": "squash"}
 BEAM = {"beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "the ball lies near a green box"]
+SMALL = {"embedding": 16, "hidden": 32, "attention": 16, "width": 16, "heads": 4, "feedforward": 32}
 COUNT = 5
 
 
@@ -40,7 +41,7 @@ def picture(n: int) -> Image.Image:
 
 def small_args(name: str) -> dict[str, Any]:
     allowed = registry.load("decoders", name).Decoder.__init__.__kwdefaults__ or {}
-    return {k: v for k, v in {"embedding": 16, "hidden": 32, "attention": 16}.items() if k in allowed}
+    return {k: v for k, v in SMALL.items() if k in allowed}
 
 
 def random_decoder(name: str, vocabulary: int) -> Decoder:

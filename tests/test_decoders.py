@@ -13,7 +13,7 @@ from pipeline.tokenizers import Special, word_tokenizer
 
 B, P, D, DP, V, T = 4, 5, 12, 9, 23, 7
 SPECIAL = Special(pad=0, start=1, end=2, unknown=3)
-SMALL = {"embedding": 8, "hidden": 16, "attention": 10, "layers": 2}
+SMALL = {"embedding": 8, "hidden": 16, "attention": 10, "layers": 2, "width": 16, "heads": 4, "feedforward": 24}
 
 
 def small_decoder(name: str, vocabulary: int = V, seed: int = 0) -> Decoder:
