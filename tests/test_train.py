@@ -37,6 +37,8 @@ OPTIONS: dict[str, Any] = {
     "self_critical_epochs": 0, "self_critical_lr": 0.001, "self_critical_samples": 2,
     "vocabulary_splits": ["train"],
 }  # fmt: skip
+RECURRENT: dict[str, Any] = {"embedding": 16, "hidden": 32, "dropout": 0.1}
+ARGS = {"transformer": {"width": 32, "heads": 4, "layers": 2, "feedforward": 64, "dropout": 0.1}}
 
 
 def captions() -> pd.DataFrame:
@@ -66,7 +68,7 @@ def trainer(folder: Path, decoder: str = "soft_attention", live: Any = None, key
     table, features = captions(), store(folder / "features")
     tokenizer = word_tokenizer(table.text, 1)
     torch.manual_seed(0)
-    model = build_decoder(decoder, Sizes(7, 7, len(tokenizer)), {"embedding": 16, "hidden": 32, "dropout": 0.1})
+    model = build_decoder(decoder, Sizes(7, 7, len(tokenizer)), ARGS.get(decoder, RECURRENT))
     chosen = Training(**{**OPTIONS, **options})
     batches = CaptionBatches(table, features, tokenizer, chosen.batch_images, "cpu")
     validation = Validation(batches, table.groupby("image_id").text.apply(list).to_dict(), 8)
@@ -82,9 +84,18 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("decoder", ["merge", "lstm", "soft_attention"])
-def test_a_decoder_learns_twelve_images_by_heart(tmp_path: Path, decoder: str) -> None:
-    t = trainer(tmp_path, decoder, epochs=90, patience=90)
+@pytest.mark.parametrize(
+    ("decoder", "epochs", "lr"),
+    [
+        ("merge", 90, 0.02),
+        ("lstm", 90, 0.02),
+        ("soft_attention", 90, 0.02),
+        ("hard_attention", 45, 0.02),
+        ("transformer", 30, 0.003),
+    ],
+)
+def test_a_decoder_learns_twelve_images_by_heart(tmp_path: Path, decoder: str, epochs: int, lr: float) -> None:
+    t = trainer(tmp_path, decoder, epochs=epochs, lr=lr, patience=epochs)
     history = t.run()
     found = greedy(t.decoder.eval(), t.train_batches.store.get(["02", "21"]), t.tokenizer.special, 8)
     texts = [t.tokenizer.decode(h.tokens) for h in found]
@@ -110,17 +121,22 @@ def kill_after(t: Trainer, steps: int) -> None:
     t.optimizer.step = counted  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("steps", [1, 3, 4, 7])
-def test_a_run_killed_after_any_step_ends_with_the_same_weights_bit_for_bit(tmp_path: Path, steps: int, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    whole = trainer(tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("decoder", "steps"),
+    [("soft_attention", 1), ("soft_attention", 3), ("soft_attention", 4), ("soft_attention", 7), ("hard_attention", 4)],
+)
+def test_a_run_killed_after_any_step_ends_with_the_same_weights_bit_for_bit(
+    tmp_path: Path, decoder: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer(tmp_path / "whole", decoder)
     history = whole.run()
     monkeypatch.setenv("CAPTIONLAB_CHECKPOINT_MINUTES", "0")  # a checkpoint after every step
-    first = trainer(tmp_path / "killed")
+    first = trainer(tmp_path / "killed", decoder)
     kill_after(first, steps)
     with pytest.raises(Killed):
         first.run()
     torch.rand(17)  # the next process has another random state
-    second = trainer(tmp_path / "killed")
+    second = trainer(tmp_path / "killed", decoder)
     assert second.run().to_csv() == history.to_csv()
     assert same(weights(second), weights(whole))
 

@@ -1,0 +1,99 @@
+"""Stochastic hard attention: one grid position is looked at per word, and learnt by REINFORCE (Xu et al., 2015, "Show,
+Attend and Tell", section 4.1; equations numbered as in arXiv:1502.03044).
+
+alpha_t = softmax(v . tanh(K a_i + Q h_t-1)),  s_t ~ Multinoulli(alpha_t),  z_t = a at s_t   (equations 4, 5, 8, 9)
+h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
+gradient of each caption's log p(y): d log p(y|s) + lambda_r (log p(y|s) - b) d log p(s) + lambda_e d H[s]   (end of 4.1)
+
+In evaluation s_t is the likeliest position, an option of the authors' code as well: no caption, beam score or
+teacher-forced log-probability then depends on chance. Without the gate, which section 4.2.1 gives to soft attention alone.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.decoders import base
+from pipeline.decoders.base import Loss, Sizes, State
+from pipeline.encoders.base import Features
+
+
+class Decoder(base.Decoder):
+    """`reinforce` is lambda_r (1 leaves the gradient unbiased), `entropy` lambda_e; `expected` is the probability that an
+    image is seen through the expected context sum_i alpha_i a_i instead of samples, for one loss.
+    """
+
+    summed = ("log_sampled", "entropy")
+    baseline: Tensor
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        embedding: int = 512,
+        hidden: int = 512,
+        attention: int = 512,
+        dropout: float = 0.5,
+        reinforce: float = 1.0,
+        entropy: float = 0.002,
+        expected: float = 0.5,
+    ):
+        super().__init__()
+        self.reinforce, self.entropy, self.expected = reinforce, entropy, expected
+        self.embedding = nn.Embedding(sizes.vocabulary, embedding)
+        self.keys = nn.Linear(sizes.grid, attention)
+        self.query = nn.Linear(hidden, attention)
+        self.energy = nn.Linear(attention, 1, bias=False)
+        self.initial = nn.Linear(sizes.grid, 2 * hidden)
+        self.cell = nn.LSTMCell(embedding + sizes.grid, hidden)
+        self.output = nn.Linear(hidden, sizes.vocabulary)
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("baseline", torch.zeros(()))
+
+    def start(self, f: Features) -> State:
+        h, c = torch.tanh(self.initial(f.grid.mean(1))).chunk(2, -1)
+        zero = torch.zeros(len(f), device=f.grid.device)
+        expected = torch.rand_like(zero) < self.expected if self.training else zero.bool()
+        alpha = f.grid.new_zeros(f.grid.shape[:2])  # (B, P)
+        image = {"grid": f.grid, "keys": self.keys(f.grid), "expected": expected}
+        return {**image, "h": h, "c": c, "alpha": alpha, "log_sampled": zero, "entropy": zero}
+
+    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        energy = self.energy(torch.tanh(s["keys"] + self.query(s["h"])[:, None])).squeeze(-1)
+        log_alpha = energy.float().log_softmax(-1)  # (B, P)
+        alpha, place = log_alpha.exp(), self._choose(log_alpha)
+        weights = torch.where(s["expected"][:, None], alpha, F.one_hot(place, alpha.shape[1]))
+        context = torch.bmm(weights[:, None].to(s["grid"].dtype), s["grid"]).squeeze(1)  # (B, D)
+        h, c = self.cell(torch.cat([self.embedding(tokens), context], -1), (s["h"], s["c"]))
+        log_sampled = log_alpha.gather(1, place[:, None]).squeeze(1).masked_fill(s["expected"], 0.0)
+        sums = {"log_sampled": s["log_sampled"] + log_sampled, "entropy": s["entropy"] - (alpha * log_alpha).sum(-1)}
+        return h, {**s, **sums, "h": h, "c": c, "alpha": alpha}
+
+    def _choose(self, log_alpha: Tensor) -> Tensor:
+        """(B, P) -> a position of each row: in training a sample (the Gumbel-max trick), else the likeliest."""
+        if self.training:
+            log_alpha = log_alpha - torch.empty_like(log_alpha).exponential_().log()
+        return log_alpha.argmax(-1)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.output(self.dropout(hidden))
+
+    def loss(self, f: Features, tokens: Tensor, mask: Tensor, rows: Tensor | None = None, smoothing: float = 0.0) -> Loss:
+        """As base.Decoder.loss. The value of the term `reinforce` means nothing; its gradient is the estimator's."""
+        valid = mask[:, 1:]
+        hidden, last = self.unroll(f, tokens[:, :-1], valid.sum(1).cpu(), rows)
+        logits, targets = self.project(hidden[valid]).float(), tokens[:, 1:][valid]
+        cross_entropy = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        nll = F.cross_entropy(logits.detach(), targets, reduction="none")
+        log_prob = torch.zeros_like(last["entropy"]).index_add(0, valid.nonzero()[:, 0], -nll)  # (R,) log p(y|s)
+        return Loss(cross_entropy, self._estimator(log_prob, last, len(targets)), len(targets))
+
+    def _estimator(self, log_prob: Tensor, last: State, count: int) -> dict[str, Tensor]:
+        """Terms on the cross-entropy's scale: sums over captions, divided by the tokens. Moves the baseline in training."""
+        advantage = log_prob - self.baseline  # the baseline is of earlier batches alone, else it would bias the estimate
+        if self.training:
+            self.baseline.mul_(0.9).add_(0.1 * log_prob.mean())
+        return {
+            "reinforce": -self.reinforce * (advantage * last["log_sampled"]).sum() / count,
+            "entropy": -self.entropy * last["entropy"].sum() / count,
+        }
