@@ -78,10 +78,18 @@ class Decoder(base.Decoder):
     def project(self, hidden: Tensor) -> Tensor:
         return self.output(self.dropout(hidden))
 
-    def loss(self, f: Features, tokens: Tensor, mask: Tensor, rows: Tensor | None = None, smoothing: float = 0.0) -> Loss:
+    def loss(
+        self,
+        f: Features,
+        tokens: Tensor,
+        mask: Tensor,
+        rows: Tensor | None = None,
+        smoothing: float = 0.0,
+        inputs: Tensor | None = None,
+    ) -> Loss:
         """As base.Decoder.loss. The value of the term `reinforce` means nothing; its gradient is the estimator's."""
         valid = mask[:, 1:]
-        hidden, last = self.unroll(f, tokens[:, :-1], valid.sum(1).cpu(), rows)
+        hidden, last = self.unroll(f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows)
         logits, targets = self.project(hidden[valid]).float(), tokens[:, 1:][valid]
         cross_entropy = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         nll = F.cross_entropy(logits.detach(), targets, reduction="none")
