@@ -21,7 +21,7 @@ env: .venv/.ready
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --require-hashes -r requirements/uv.txt
 	$(BIN)/uv pip sync -q --require-hashes --python $(BIN)/python requirements/lock.txt || \
-	  $(BIN)/python -m pip install -q --require-hashes -r requirements/lock.txt
+	  $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/lock.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip -q
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --no-index -e .
 	@touch $@
