@@ -1,9 +1,24 @@
 """One thread per test process: two workers share two cores, and spinning threads of one would stall the other."""
 
 import os
+import threading
+
+import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for name in [n for n in os.environ if n.startswith(("CAPTIONLAB_", "MLFLOW_TRACKING", "DVC_"))]:
     del os.environ[name]
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server of 127.0.0.1 (tests/releases.py)."""
+    from tests.releases import Server
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield running
+        running.shutdown()

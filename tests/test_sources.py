@@ -1,36 +1,20 @@
 """Every source fills data/raw/D whole or not at all; archives are downloaded, resumed, checked and never trusted."""
 
 import hashlib
-import io
 import json
 import random
 import re
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pandas as pd
 import pytest
-from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.sources import _archives, base, flickr8k, scenes
+from tests.releases import everything, jpeg, write_zip
 
 CAPTIONS = b"a.jpg#0\tA dog runs .\na.jpg#1\tTwo dogs .\nb.jpg#0\tA red car\nc.jpg.1#0\tnobody\nc.jpg#0\tThe sea\n"
 SPLITS = {"train": b"a.jpg\n", "dev": b"b.jpg\n", "test": b"c.jpg\n"}
-
-
-def jpeg(shade):
-    out = io.BytesIO()
-    Image.new("RGB", (8, 8), (shade, 0, 0)).save(out, "JPEG")
-    return out.getvalue()
-
-
-def write_zip(path, members):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return path
 
 
 def release(folder, captions=CAPTIONS, splits=SPLITS, photos=("a.jpg", "b.jpg", "c.jpg")):
@@ -43,57 +27,9 @@ def release(folder, captions=CAPTIONS, splits=SPLITS, photos=("a.jpg", "b.jpg", 
     return str(folder)
 
 
-def everything(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 @pytest.fixture(autouse=True)
 def _no_local_folder(monkeypatch):
     monkeypatch.delenv("CAPTIONLAB_FLICKR8K", raising=False)
-
-
-class Server(ThreadingHTTPServer):
-    """Serves bytes by path; understands Range; can be told to cut answers off, redirect or fail."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.redirects, self.requests, self.cut_at, self.ranges = {}, {}, [], [], True
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        wanted = self.headers.get("Range") if self.server.ranges else None
-        self.server.requests.append((self.path, wanted))
-        if self.path in self.server.redirects:
-            self.send_response(302)
-            self.send_header("Location", self.server.redirects[self.path])
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
-        if self.path not in self.server.files:
-            return self.send_error(404)
-        data = self.server.files[self.path]
-        start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted else 0
-        if wanted and start >= len(data):
-            return self.send_error(416)
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(len(data) - start))
-        self.end_headers()
-        self.wfile.write(data[start : self.server.cut_at.pop(0) if self.server.cut_at else None])
-        self.close_connection = True
-        return None
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield running
-        running.shutdown()
 
 
 DATA = bytes(range(256)) * 4000

@@ -1,17 +1,18 @@
 """Archives of a public release: found in a local folder or downloaded, checked, and opened without trusting them."""
 
+import shutil
 import stat
 import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import UserError, one_line
-from pipeline.files import digest
+from pipeline.files import digest, remove, whole_file
 
 ATTEMPTS = 5
 "failures without a single new byte before the next mirror; each try goes on where the last was cut off"
@@ -27,23 +28,48 @@ BOMB = 1 << 30
 class Archive:
     name: str
     md5: str
-    "of the public release"
+    "of the public release; empty: none is known, then a download must at least be a whole zip archive"
     mirrors: tuple[str, ...]
     "what its name is appended to, tried in turn"
+    parts: tuple[str, ...] = ()
+    "the files that it is published in; one after the other they are the archive"
+
+    def __str__(self) -> str:
+        return f"{self.name} (or {', '.join(self.parts)})" if self.parts else self.name
 
 
-def local(folder: Path, archives: list[Archive], where: str) -> dict[str, Path]:
+def local(folder: Path, archives: list[Archive], where: str, scratch: Path) -> dict[str, Path]:
     """The archives of a release in a folder of the user's; `where` says what named that folder.
+
+    Args:
+        scratch: where an archive is put together that lies there in parts.
 
     Raises:
         UserError: the folder or one of the archives is not there.
     """
-    missing = [a.name for a in archives if not (folder / a.name).is_file()]
+    missing = [a for a in archives if not _held(a, folder)]
     if missing:
-        wanted = " and ".join(a.name for a in archives)
-        lack = f"lacks {' and '.join(missing)}" if folder.is_dir() else "is not a folder"
+        wanted = " and ".join(map(str, archives))
+        lack = f"lacks {' and '.join(map(str, missing))}" if folder.is_dir() else "is not a folder"
         raise UserError(f"{folder} ({where}) {lack}: put {wanted} there")
-    return {a.name: folder / a.name for a in archives}
+    held = {a.name: _held(a, folder) for a in archives}
+    return {name: files[0] if len(files) == 1 else _join(files, scratch / name) for name, files in held.items()}
+
+
+def _held(archive: Archive, folder: Path) -> list[Path]:
+    """The files there that make up the archive: itself, or all of its parts, or nothing."""
+    whole, parts = folder / archive.name, [folder / part for part in archive.parts]
+    if whole.is_file():
+        return [whole]
+    return parts if all(part.is_file() for part in parts) else []
+
+
+def _join(parts: list[Path], path: Path) -> Path:
+    with whole_file(path) as whole, whole.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, out, 1 << 20)
+    return path
 
 
 def download(archives: list[Archive], folder: Path, pause: float = 1.0) -> dict[str, Path]:
@@ -53,7 +79,7 @@ def download(archives: list[Archive], folder: Path, pause: float = 1.0) -> dict[
         pause: seconds to wait after a failed try, times the number of failures.
 
     Raises:
-        UserError: no mirror gives a file with the right md5; the message says what each of them answered.
+        UserError: no mirror gives the archive (by its md5, or at least a whole zip); the message says what each answered.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return {a.name: _download(a, folder / a.name, pause) for a in archives}
@@ -61,19 +87,46 @@ def download(archives: list[Archive], folder: Path, pause: float = 1.0) -> dict[
 
 def _download(archive: Archive, path: Path, pause: float) -> Path:
     answers = []
-    for url in (mirror + archive.name for mirror in archive.mirrors):
-        resumed = path.exists()
-        problem = _try(url, path, archive.md5, pause)
-        if resumed and not path.exists():  # the bad part may be the one that lay there
-            problem = _try(url, path, archive.md5, pause)
+    for mirror in archive.mirrors:
+        resumed = any(file.exists() for file in _files(archive, path))
+        problem = _try(archive, mirror, path, pause)
+        if resumed and not any(file.exists() for file in _files(archive, path)):  # what lay there may be the bad part
+            problem = _try(archive, mirror, path, pause)
         if not problem:
             return path
-        answers.append(f"{url}: {problem}")
+        answers.append(problem)
     raise UserError(f"cannot download {archive.name}: {'; '.join(answers)}")
 
 
-def _try(url: str, path: Path, md5: str, pause: float) -> str:
-    """Fetch one address into `path`; return what went wrong, or nothing. A file with a wrong md5 is deleted."""
+def _files(archive: Archive, path: Path) -> list[Path]:
+    return [path, *(path.with_name(part) for part in archive.parts)]
+
+
+def _try(archive: Archive, mirror: str, path: Path, pause: float) -> str:
+    """Fetch the archive from one mirror; return what went wrong, or nothing. What is not the archive is deleted."""
+    if not (archive.parts and path.exists()):  # put together by an interrupted run
+        for name in archive.parts or (archive.name,):
+            problem = _fetch_whole(mirror + name, path.with_name(name), pause)
+            if problem:
+                return f"{mirror}{name}: {problem}"
+    parts = [path.with_name(part) for part in archive.parts]
+    if parts and not path.exists():
+        _join(parts, path)
+    flaw = _flaw(path, archive.md5)
+    for file in (path, *parts) if flaw else parts:
+        remove(file)
+    return f"{mirror}{archive}: {flaw}" if flaw else ""
+
+
+def _flaw(path: Path, md5: str) -> str:
+    if not md5:
+        return "" if zipfile.is_zipfile(path) else "not a whole zip archive"
+    found = digest(path)
+    return "" if found == md5 else f"md5 is {found}, not {md5}"
+
+
+def _fetch_whole(url: str, path: Path, pause: float) -> str:
+    """Fetch one address into `path`, going on where the connection was cut; return what went wrong, or nothing."""
     import requests
 
     failures, most = 0, _size(path)
@@ -89,16 +142,8 @@ def _try(url: str, path: Path, md5: str, pause: float) -> str:
             most = max(most, _size(path))
             time.sleep(pause * failures)
         else:
-            return _check(path, md5)
+            return ""
     return f"{problem} ({ATTEMPTS} times)"
-
-
-def _check(path: Path, md5: str) -> str:
-    found = digest(path)
-    if found == md5:
-        return ""
-    path.unlink()
-    return f"md5 is {found}, not {md5}"
 
 
 def _size(path: Path) -> int:
@@ -171,8 +216,18 @@ def read_member(path: Path, name: str) -> bytes:
         return archive.read(name)
 
 
-def unpack(path: Path, inside: str, folder: Path) -> list[str]:
-    """Write the files that lie directly in the archive's folder `inside` to `folder`; return their names, sorted."""
+def names(path: Path) -> list[str]:
+    """The files of an archive, in its order, without what macOS adds."""
+    with opened(path) as archive:
+        return [m.filename for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+
+
+def unpack(path: Path, inside: str, folder: Path, only: Container[str] | None = None) -> list[str]:
+    """Write the files that lie directly in the archive's folder `inside` to `folder`; return their names, sorted.
+
+    Args:
+        only: the names of those that are wanted; None: all.
+    """
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +235,8 @@ def unpack(path: Path, inside: str, folder: Path) -> list[str]:
         members = [m for m in archive.infolist() if not m.is_dir() and str(PurePosixPath(m.filename).parent) == inside]
         if not members:
             raise UserError(f"{path} holds no files in {inside}/: it is not the archive that was published")
-        for member in tqdm(members, desc=f"unpacking {path.name}", unit=" files", disable=None):
-            (folder / PurePosixPath(member.filename).name).write_bytes(archive.read(member))
-    return sorted(PurePosixPath(m.filename).name for m in members)
+        wanted = {PurePosixPath(m.filename).name: m for m in members}
+        wanted = {name: m for name, m in wanted.items() if only is None or name in only}
+        for name, member in tqdm(wanted.items(), desc=f"unpacking {path.name}", unit=" files", disable=None):
+            (folder / name).write_bytes(archive.read(member))
+    return sorted(wanted)
