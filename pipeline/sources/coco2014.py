@@ -1,0 +1,82 @@
+"""COCO 2014: 123,287 photos, about five captions each (Lin et al., ECCV 2014; Chen et al., arXiv:1504.00325).
+
+Split schemes:
+    official: train2014 is train, val2014 is val. The captions of test2014 were never published, so that no image is test,
+        and validation stops a corpus that uses it. Only `karpathy` gives a test split.
+    karpathy: dataset_coco.json of Karpathy and Fei-Fei (CVPR 2015), 113,287/5,000/5,000 images; restval goes to train.
+        There where `karpathy` says so.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files import whole_folder
+from pipeline.sources import base
+
+MIRRORS = (
+    "http://images.cocodataset.org/zips/",
+    "https://s3.amazonaws.com/images.cocodataset.org/zips/",
+)
+TRAIN = base.Archive("train2014.zip", "0da8c0bd3d6becc4dcb32757491aca88", MIRRORS)
+VAL = base.Archive("val2014.zip", "a3d79f5ed8d289b7a7554ce06a5782b3", MIRRORS)
+TEXTS = base.Archive(
+    "annotations_trainval2014.zip",
+    "0a379cfc70b0e71301e0f377548639bd",
+    tuple(mirror.replace("/zips/", "/annotations/") for mirror in MIRRORS),
+)
+
+
+def fetch(folder: Path, *, archives: str = "", karpathy: str = "", max_images: int | None = None) -> None:
+    """Fill `folder` from the public release (20 GB of archives); the file name is the image_id.
+
+    Args:
+        archives: a local folder that holds train2014.zip, val2014.zip and annotations_trainval2014.zip; empty: download
+            them. CAPTIONLAB_COCO2014 takes precedence.
+        karpathy: path of dataset_coco.json or of caption_datasets.zip; `download`: the latter is one more archive; empty:
+            no scheme `karpathy`.
+        max_images: keep the first so many images, by id, of every split of karpathy, or else of official; only these are
+            unpacked, and only their captions are in the index. null: all.
+
+    Raises:
+        UserError: an archive is missing, broken, unsafe or not the published one; an image in two splits; a
+            dataset_coco.json that is none.
+    """
+    if max_images is not None and max_images < 1:
+        raise UserError(f"coco2014: max_images: {max_images}: give at least 1, or null for all")
+    wanted = [TRAIN, VAL, TEXTS, *base.karpathy_archive(karpathy)]
+    with base.find_archives(folder, "coco2014", wanted, archives) as found, whole_folder(folder) as part:
+        captions, official = _captions(found[TEXTS.name])
+        schemes, manifest = {"official": official}, {"source": "coco2014", "archives": base.md5s(found)}
+        if karpathy:
+            split_of, md5 = base.read_karpathy(karpathy, found, "dataset_coco.json", official.keys())
+            schemes["karpathy"], manifest["karpathy"] = split_of, md5
+        kept = _first(captions, schemes.get("karpathy", official), max_images)
+        photos = {
+            name
+            for archive in (TRAIN, VAL)
+            for name in base.unpack(found[archive.name], archive.name.removesuffix(".zip"), part / "images", kept)
+        }
+        files = {name: f"images/{name}" if name in photos else None for name in kept}
+        rows = [base.make_row(name, files[name], n, text) for name in kept for n, text in enumerate(captions[name])]
+        base.write_index(part, rows, schemes, manifest)
+
+
+def _captions(texts: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Captions and split of all images, by file name, in the order of the image ids."""
+    images, official = [], dict[str, str]()
+    for split, member in (("train", "annotations/captions_train2014.json"), ("val", "annotations/captions_val2014.json")):
+        where = f"{texts}/{member}"
+        for image, captions in base.read_coco(base.read_member(texts, member), where):
+            base.assign(official, image["file_name"], split, where)
+            images.append((image["id"], image["file_name"], captions))
+    return {name: captions for _, name, captions in sorted(images)}, official
+
+
+def _first(images: Mapping[str, object], split_of: dict[str, str], most: int | None) -> dict[str, None]:
+    """The first `most` images of each split, or all images there are, in order."""
+    if most is None:
+        return dict.fromkeys(images)
+    of_split = {split: [image for image in images if split_of.get(image) == split][:most] for split in base.SPLITS}
+    chosen = set().union(*of_split.values())
+    return {image: None for image in images if image in chosen}
