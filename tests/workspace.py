@@ -25,7 +25,7 @@ def tiny_params() -> dict[str, Any]:
     params["decode"] |= {"beam": 2, "max_tokens": 6, "alternatives": 2}
     params["scoring"]["metrics"] = ["bleu", "rouge_l", "cider"]
     for variant in params["variants"].values():
-        variant["args"] = {k: v if k in ("dropout", "stochastic", "layers") else 8 for k, v in variant["args"].items()}
+        variant["args"] = {k: 8 if type(v) is int and k != "layers" else v for k, v in variant["args"].items()}
     return params
 
 
