@@ -157,6 +157,7 @@ class Trainer:
         return loss.total, parts, loss.tokens
 
     def _self_critical(self, batch: Batch) -> "tuple[Tensor, dict[str, float], int]":
+        assert self.reward, "self-critical training was asked for without a reward"
         count, longest = self.options.self_critical_samples, self.validation.max_tokens
         with autocast(self.device, self.options.precision):
             return self_critical_loss(self.decoder, batch, self.tokenizer, self.reward, count, longest)
