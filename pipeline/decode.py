@@ -22,7 +22,8 @@ class Hypothesis:
 def _log_probs(logits: Tensor, special: Special) -> Tensor:
     """(B, V) -> log-probabilities of the model; what is never generated is ruled out after the softmax."""
     log_probs = logits.float().log_softmax(-1)
-    log_probs[:, [special.pad, special.start, special.unknown]] = -torch.inf
+    barred = [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
+    log_probs[:, barred] = -torch.inf
     return log_probs
 
 

@@ -74,7 +74,7 @@ def sample(decoder: Decoder, batch: Batch, count: int, special: Special, max_tok
     for _ in range(max_tokens):
         logits, state = decoder.step(tokens[-1], state)
         barred = [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
-        logits = logits.float().index_fill(1, torch.tensor(barred, device=logits.device), -torch.inf)
+        logits = logits.float().index_fill(1, torch.tensor(barred, device=logits.device, dtype=torch.long), -torch.inf)
         going = alive[-1] & (tokens[-1] != special.end)
         alive.append(going)
         tokens.append(torch.where(going, torch.multinomial(logits.softmax(-1), 1)[:, 0], special.pad))

@@ -1,5 +1,6 @@
 """Words to ids and back. Every kind is one tokenizer.json of the `tokenizers` library."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Tokenizer:
 
     def __init__(self, inner: Any):
         self.inner = inner
+        inner.encode_special_tokens = True  # "<start>" inside a caption is text; the setting is not kept in tokenizer.json
         pad, unknown = (inner.token_to_id(token) for token in (PAD, UNKNOWN))
         ends = inner.encode("").ids
         if None in (pad, unknown) or len(ends) != 2:
@@ -43,7 +45,8 @@ class Tokenizer:
         return [encoding.ids for encoding in self.inner.encode_batch(list(texts))]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self.inner.decode(list(ids), skip_special_tokens=True))
+        """Words with single spaces between them: a language model may write line breaks, or a space at the start."""
+        return " ".join(str(self.inner.decode(list(ids), skip_special_tokens=True)).split())
 
     def save(self, path: Path) -> None:
         self.inner.save(str(path))
@@ -77,3 +80,41 @@ def word_tokenizer(texts: Iterable[str], min_count: int) -> Tokenizer:
         single=f"{START} $A {END}", special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])]
     )
     return Tokenizer(inner)
+
+
+def language_model_tokenizer(inner: Any, end: str, cut_at: str = "") -> Tokenizer:
+    """A language model's own tokenizer with <start> before and its token `end` after each caption.
+
+    <pad>, <start> and <unk> get ids after its last one, so that logits over the model's vocabulary do not reach them; where
+    it has tokens of these names itself, or rows to spare, decoding rules them out.
+
+    Args:
+        inner: of the `tokenizers` library; left as it is.
+        cut_at: decoded text ends with the first such sign, if there is one.
+    """
+    from tokenizers import AddedToken, Regex, decoders, processors
+
+    inner = type(inner).from_str(inner.to_str())
+    inner.no_truncation()
+    inner.no_padding()
+    inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (end, PAD, START, UNKNOWN)])
+    ids = [(token, inner.token_to_id(token)) for token in (START, end)]
+    inner.post_processor = processors.TemplateProcessing(single=[START, "$A", end], special_tokens=ids)
+    if cut_at:
+        rest = Regex(f"(?m:{re.escape(cut_at)}.*)$")
+        inner.decoder = decoders.Sequence([inner.decoder, decoders.Fuse(), decoders.Replace(rest, cut_at)])
+    return Tokenizer(inner)
+
+
+def byte_level_bpe(texts: Iterable[str], entries: int, end: str) -> Any:
+    """A byte-level BPE like GPT-2's, trained on `texts`: `end`, the 256 bytes, then merges until there are `entries`."""
+    from tokenizers import Tokenizer as Inner
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    inner = Inner(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=entries, special_tokens=[end], initial_alphabet=alphabet, show_progress=False)
+    inner.train_from_iterator(texts, trainer)
+    return inner
