@@ -1,5 +1,8 @@
 """Properties of every decoder file, present and future: a new file under pipeline/decoders/ is tested on the day it lands."""
 
+from dataclasses import asdict
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -10,25 +13,45 @@ from pipeline.decoders.base import Decoder, Sizes, pick_rows
 from pipeline.encoders.base import Features
 from pipeline.model import build_decoder, load_model, save_model
 from pipeline.tokenizers import Special, word_tokenizer
+from tests.tiny_lm import tiny_config
 
 B, P, D, DP, V, T = 4, 5, 12, 9, 23, 7
 SPECIAL = Special(pad=0, start=1, end=2, unknown=3)
 SMALL = {"embedding": 8, "hidden": 16, "attention": 10, "layers": 2, "width": 16, "heads": 4, "feedforward": 24}
+SMALL |= {"prefix": 3, "clip_length": 2, "mapping_layers": 2, "mapping_heads": 2, "lm_weights": "random"}
+FURTHER: dict[str, tuple[str, dict[str, Any]]] = {  # other settings of a file: its name, arguments
+    "prefix_lm-llama": ("prefix_lm", {"mapping": "transformer"}),
+    "prefix_lm-llama-untied": ("prefix_lm", {"prefix": 1}),
+    "prefix_lm-frozen": ("prefix_lm", {"tune_lm": False, "normalise": False}),
+}
+FAMILIES = {
+    "prefix_lm": "gpt2",
+    "prefix_lm-frozen": "gpt2",
+    "prefix_lm-llama": "llama",
+    "prefix_lm-llama-untied": "llama-untied",
+}
+
+
+def small(name: str, vocabulary: int = V) -> tuple[str, dict[str, Any], Sizes]:
+    """The decoder's file, arguments for narrow layers, and sizes."""
+    file, further = FURTHER.get(name, (name, {}))
+    allowed = registry.load("decoders", file).Decoder.__init__.__kwdefaults__ or {}
+    known = {"lm": tiny_config(FAMILIES[name], vocabulary), "start": SPECIAL.start} if name in FAMILIES else {}
+    return file, {**{k: v for k, v in SMALL.items() if k in allowed}, **further}, Sizes(D, DP, vocabulary, known)
 
 
 def small_decoder(name: str, vocabulary: int = V, seed: int = 0) -> Decoder:
     """The decoder with narrow layers; weights large enough that distributions are far from uniform."""
-    cls = registry.load("decoders", name).Decoder
-    allowed = cls.__init__.__kwdefaults__ or {}
+    file, args, sizes = small(name, vocabulary)
     torch.manual_seed(seed)
-    decoder = build_decoder(name, Sizes(D, DP, vocabulary), {k: v for k, v in SMALL.items() if k in allowed})
+    decoder = build_decoder(file, sizes, args)
     with torch.no_grad():
         for weight in decoder.parameters():
             weight.copy_(torch.randn_like(weight) * 0.4)
     return decoder.eval()
 
 
-@pytest.fixture(params=registry.names("decoders"))
+@pytest.fixture(params=[*registry.names("decoders"), *FURTHER])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -107,7 +130,9 @@ def test_regularisers_are_separate_terms_and_the_total_adds_them(name: str) -> N
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     decoder, (tokens, mask, rows) = small_decoder(name).train(), padded_batch()
     decoder.loss(features(), tokens, mask, rows).total.backward()
-    for parameter, weight in decoder.named_parameters():
+    trained = [(parameter, weight) for parameter, weight in decoder.named_parameters() if weight.requires_grad]
+    assert trained
+    for parameter, weight in trained:
         assert weight.grad is not None, f"no gradient for {parameter}"
         assert weight.grad.abs().sum() > 0, f"a gradient of zeros for {parameter}"
 
@@ -180,13 +205,11 @@ def test_a_state_is_batch_first_so_that_a_beam_can_reorder_it(name: str) -> None
 def test_a_saved_model_gives_the_same_captions_after_loading(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     tokenizer = word_tokenizer(["a red dog runs", "two red cats sit on a mat"], 1)
     decoder = small_decoder(name, vocabulary=len(tokenizer))
-    cls = registry.load("decoders", name).Decoder
-    args = {k: v for k, v in SMALL.items() if k in (cls.__init__.__kwdefaults__ or {})}
-    sizes = {"grid": D, "pooled": DP, "vocabulary": len(tokenizer)}
-    save_model(tmp_path / "m", decoder, tokenizer, {"decoder": name, "args": args, "sizes": sizes})
+    file, args, sizes = small(name, len(tokenizer))
+    save_model(tmp_path / "m", decoder, tokenizer, {"decoder": file, "args": args, "sizes": asdict(sizes)})
     loaded, its_tokenizer, config = load_model(tmp_path / "m")
     decode = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
-    assert config["decoder"] == name
+    assert config["decoder"] == file
     assert caption_features(loaded, its_tokenizer, features(), decode) == caption_features(
         decoder, tokenizer, features(), decode
     )

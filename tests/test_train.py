@@ -21,11 +21,11 @@ from pipeline.decoders.base import Sizes
 from pipeline.errors import UserError
 from pipeline.features import FeatureStore
 from pipeline.files import digest, write_json
-from pipeline.model import build_decoder
+from pipeline.model import build_decoder, read_vocabulary
 from pipeline.params import Training
 from pipeline.self_critical import CiderReward
-from pipeline.tokenizers import word_tokenizer
 from pipeline.train import Trainer, Validation, _write
+from tests.tiny_lm import tiny_lm
 from tests.workspace import environment, make_workspace, repro, stage, tiny_params, tool
 
 COLOURS, SHAPES = ["red", "blue", "green"], ["circle", "square", "star", "heart"]
@@ -38,7 +38,10 @@ OPTIONS: dict[str, Any] = {
     "vocabulary_splits": ["train"],
 }  # fmt: skip
 RECURRENT: dict[str, Any] = {"embedding": 16, "hidden": 32, "dropout": 0.1}
-ARGS = {"transformer": {"width": 32, "heads": 4, "layers": 2, "feedforward": 64, "dropout": 0.1}}
+ARGS: dict[str, dict[str, Any]] = {
+    "transformer": {"width": 32, "heads": 4, "layers": 2, "feedforward": 64, "dropout": 0.1},
+    "prefix_lm": {"lm": "gpt2", "lm_weights": "random", "prefix": 3},
+}
 
 
 def captions() -> pd.DataFrame:
@@ -66,9 +69,12 @@ def store(folder: Path) -> FeatureStore:
 
 def trainer(folder: Path, decoder: str = "soft_attention", live: Any = None, key: str = "k", **options: Any) -> Trainer:
     table, features = captions(), store(folder / "features")
-    tokenizer = word_tokenizer(table.text, 1)
+    args = ARGS.get(decoder, RECURRENT)
+    if "lm" in args:
+        args = {**args, "lm": str(tiny_lm(folder / "lm", args["lm"], table.text.tolist(), hidden_size=32))}
+    tokenizer, known = read_vocabulary(decoder, table.text.tolist(), 1, args, "args")
     torch.manual_seed(0)
-    model = build_decoder(decoder, Sizes(7, 7, len(tokenizer)), ARGS.get(decoder, RECURRENT))
+    model = build_decoder(decoder, Sizes(7, 7, len(tokenizer), known), args)
     chosen = Training(**{**OPTIONS, **options})
     batches = CaptionBatches(table, features, tokenizer, chosen.batch_images, "cpu")
     validation = Validation(batches, table.groupby("image_id").text.apply(list).to_dict(), 8)

