@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,8 @@ def clean_text(text: str, options: Corpus) -> str:
         text = text.lower()
     if options.punctuation == "drop":
         text = "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] in "LMN")
+    if options.punctuation == "letters":
+        text = re.sub("[^A-Za-z]+", " ", text)
     words = text.split()
     if options.one_letter_words == "drop":
         words = [word for word in words if len(word) > 1]

@@ -31,8 +31,8 @@ class Corpus(Section):
     split: str
     "a split scheme of the source (see its docstring), e.g. official or karpathy"
     lower: bool
-    punctuation: Literal["keep", "drop"]
-    "drop: only letters, digits and spaces stay"
+    punctuation: Literal["keep", "drop", "letters"]
+    "drop: only letters, digits and spaces stay; letters: all but a-z parts words"
     one_letter_words: Literal["keep", "drop"]
     min_words: Count
     "shorter captions are set aside in rejected.parquet"

@@ -48,6 +48,8 @@ def test_a_caption_with_any_kind_of_line_break_becomes_one_line():
         ({"lower": True, "punctuation": "keep"}, "a man's t-shirt, no. 7 : a café !"),
         ({"lower": True, "punctuation": "drop"}, "a mans tshirt no 7 a café"),
         ({"lower": True, "punctuation": "drop", "one_letter_words": "drop"}, "mans tshirt no café"),
+        ({"lower": True, "punctuation": "letters"}, "a man s t shirt no a caf"),
+        ({"lower": False, "punctuation": "letters", "one_letter_words": "drop"}, "man shirt no caf"),
         ({"lower": False, "punctuation": "keep", "one_letter_words": "drop"}, "man's T-shirt, no. café"),
     ],
 )
