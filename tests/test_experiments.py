@@ -1,0 +1,245 @@
+"""Every file of experiments/: it loads, its arguments bind, its paper's rows exist, and each of its rows runs from the image to
+the score, in miniature: same sources' columns, same family of encoder, same decoder, same training, everything small.
+
+The rules that make a row small go by the kind of an argument, so that a new row or file needs no line here.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from pipeline import layout, registry
+from pipeline.captioning import caption_split
+from pipeline.corpus import clean, look_at_images, published_references, read_raw
+from pipeline.features import FeatureStore, extract
+from pipeline.files import read_json, write_json
+from pipeline.model import load_model, save_model
+from pipeline.papers import paper_sheets, read_papers
+from pipeline.params import Params, load_params
+from pipeline.scores import ptb_tokenize, score_captions
+from pipeline.sources import scenes
+from pipeline.tables import Setting, results_of
+from stages.train import prepare
+from tests.workspace import ROOT
+
+FILES = sorted((ROOT / "experiments").glob("*.yaml"))
+ROWS = [(file, name) for file in FILES for name in yaml.safe_load(file.read_text())["variants"]]
+MODELS = ROOT / "tests" / "models"
+
+NOT_COVERED = {
+    "clip_prefix_flickr8k, clip-prefix-original",
+    "clip_prefix_flickr8k, clip-prefix-gradclip",
+    "clip_prefix_flickr8k, clip-prefix-tokenizer",
+    "clip_prefix_flickr8k, sbg-1",
+    "clip_prefix_flickr8k, sbg-2",
+    "clip_prefix_flickr8k, sbg-5",
+    "clip_prefix_flickr30k, clip-prefix-original",
+    "clip_prefix_flickr30k, clip-prefix-gradclip",
+    "clip_prefix_flickr30k, clip-prefix-tokenizer",
+    "clip_prefix_flickr30k, sbg-1",
+    "clip_prefix_flickr30k, sbg-2",
+    "clip_prefix_flickr30k, sbg-5",
+    "bias, model-3 (CLIP prefix)",
+}
+"rows of papers.yaml that no experiment stands beside yet"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_every_experiment_file_loads_and_binds(file: Path) -> None:
+    params = load_params(file)
+    for name, dataset in params.datasets.items():
+        registry.check_args(registry.load("sources", dataset.source).fetch, dataset.args, name)
+    for name, features in params.features.items():
+        registry.check_args(registry.load("encoders", features.encoder).Encoder.__init__, features.args, name)
+    for metric in params.scoring.metrics:
+        assert callable(registry.load("metrics", metric).score)
+    for name, variant in params.variants.items():
+        registry.check_args(registry.load("decoders", variant.decoder).Decoder.__init__, variant.args, name)
+        assert params.training(name).epochs
+        assert params.decoding(name).alternatives <= params.decoding(name).beam
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_every_section_of_an_experiment_is_used(file: Path) -> None:
+    params = load_params(file)
+    assert {v.features for v in params.variants.values()} == set(params.features)
+    assert {v.corpus for v in params.variants.values()} == set(params.corpora)
+    assert {c.dataset for c in params.corpora.values()} == set(params.datasets)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_every_paper_row_that_an_experiment_names_exists(file: Path, tmp_path: Path) -> None:
+    params = load_params(file)
+    settings = {name: Setting(name, corpus.split, {}, {}) for name, corpus in params.corpora.items()}
+    sheets = paper_sheets(read_papers(), results_of(params, settings, tmp_path))
+    assert {s.name for s in sheets} == {v.paper.table for v in params.variants.values() if v.paper}
+    assert all(v.notes for v in params.variants.values() if v.paper)
+
+
+def test_the_rows_of_papers_that_no_experiment_covers_are_these() -> None:
+    tables = read_papers()["tables"]
+    context = {name for table in tables.values() for name in table.get("context", [])}
+    rows = {f"{t}, {row['system']}" for t in tables.keys() - context for row in tables[t]["rows"]}
+    papers = [v.paper for file in FILES for v in load_params(file).variants.values() if v.paper]
+    assert rows - {f"{p.table}, {p.system}" for p in papers} == NOT_COVERED
+
+
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], "tuple[Params, Path]"]:
+    """An experiment file -> its miniature, and a workspace in which its corpora and features are there, made once."""
+
+    @cache
+    def make(file: Path) -> tuple[Params, Path]:
+        folder = tmp_path_factory.mktemp(file.stem)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            return prepared(shrunk(load_params(file), folder), folder), folder
+
+    return make
+
+
+def prepared(params: Params, folder: Path) -> Params:
+    raw = drawn(folder / "raw", {corpus.split for corpus in params.corpora.values()})
+    for name, corpus in params.corpora.items():
+        captions, rejected = clean(raw, look_at_images(raw.file, folder / "raw"), corpus)
+        (layout.CORPORA / name).mkdir(parents=True)
+        captions.to_parquet(layout.CORPORA / name / "captions.parquet")
+        write_json(layout.REFERENCES / f"{name}.json", ptb_tokenize(published_references(captions, rejected, ["val", "test"])))
+    for name in params.features:
+        seen(name, params, raw, folder)
+    return params
+
+
+def drawn(folder: Path, schemes: set[str]) -> pd.DataFrame:
+    """Eight scenes of 64 x 64 pixels with five captions each, split by every scheme that the file's corpora name."""
+    scenes.fetch(folder, images=8, size=64, seed=1)
+    raw = read_raw(folder)
+    return raw.assign(**{f"split_{scheme}": raw["split_official"] for scheme in schemes})
+
+
+def seen(name: str, params: Params, raw: pd.DataFrame, folder: Path) -> None:
+    row = params.features[name]
+    encoder = registry.load("encoders", row.encoder).Encoder(**row.args)
+    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset}
+    images = raw[["image_id", "file"]].drop_duplicates()
+    extract(encoder, images, folder / "raw", layout.FEATURES / name, about, "cpu", threads=1)
+    assert np.isfinite(FeatureStore(layout.FEATURES / name).pooled).all()
+
+
+@pytest.mark.parametrize(("file", "name"), ROWS, ids=[f"{file.stem}-{name}" for file, name in ROWS])
+def test_a_row_runs_two_steps_a_caption_and_a_score(
+    file: Path, name: str, miniature: Callable[[Path], "tuple[Params, Path]"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As stages/train.py, caption.py and score.py do."""
+    params, folder = miniature(file)
+    monkeypatch.chdir(folder)
+    trainer, about = prepare(name, params)
+    before = {k: v.clone() for k, v in trainer.decoder.state_dict().items()}
+    history = trainer.run()
+    assert history.step.iloc[-1] == 2 * len(history)
+    assert np.isfinite(history[["train_loss", "val_loss"]]).all(axis=None)
+    assert any(not torch.equal(before[k], v) for k, v in trainer.decoder.state_dict().items())
+    save_model(layout.MODELS / name, trainer.decoder, trainer.tokenizer, about)
+    variant, decoding = params.variants[name], params.decoding(name).model_dump()
+    captions = pd.read_parquet(layout.CORPORA / variant.corpus / "captions.parquet")
+    store = FeatureStore(layout.FEATURES / variant.features)
+    decoder, tokenizer, _ = load_model(layout.MODELS / name)
+    found = caption_split(decoder, tokenizer, captions, "test", store, decoding, "cpu")
+    assert found.image_id.tolist() == sorted(captions[captions.split == "test"].image_id.unique())
+    scores = score_captions(found, read_json(layout.REFERENCES / f"{variant.corpus}.json"), ["bleu"])[0]["test"]
+    assert all(0 <= scores[f"bleu_{n}"] <= 1 for n in (1, 2, 3, 4))
+    assert 0 < scores["loss"] < 100
+
+
+# How a row becomes small.
+
+
+def shrunk(params: Params, folder: Path) -> Params:
+    data = params.model_dump()
+    for corpus in data["corpora"].values():
+        corpus |= {"min_images_per_split": 1, "max_shared_captions": 1.0, "max_rejected": 1.0}
+    for features in data["features"].values():
+        features["args"] = shrunk_encoder(features["encoder"], features["args"])
+    for name, variant in data["variants"].items():
+        training, decoding = params.training(name), params.decoding(name)
+        variant["args"] = shrunk_decoder(variant["decoder"], variant["args"], folder)
+        variant["train"] |= {"epochs": 1, "batch_images": 3, "self_critical_epochs": min(1, training.self_critical_epochs)}
+        variant["train"]["min_count"] = min(2, training.min_count)
+        beam = min(3, decoding.beam)
+        variant["decode"] |= {"beam": beam, "max_tokens": 5, "alternatives": min(beam, decoding.alternatives)}
+    return Params.model_validate(data)
+
+
+def shrunk_encoder(kind: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Random weights; timm's own test model of the same family, or the smallest model of the kind in tests/models."""
+    if kind == "timm_model":
+        tiny = tiny_models().get(family(args["model"]), "test_resnet")
+        return {**args, "model": tiny, "weights": "random", "image_size": 160}  # the only size that test_vit takes
+    if "model" in args:
+        return {**args, "model": str(MODELS / kind), "weights": "random"}
+    return {**args, "image_size": 3}  # of tests/models/vit_gpt2
+
+
+@cache
+def tiny_models() -> dict[str, str]:
+    """timm's test models by family, the first of each."""
+    return {family(name): name for name in reversed(timm.list_models("test_*"))}
+
+
+def family(model: str) -> str:
+    """The module that timm defines it in; a DeiT is a vision transformer."""
+    module = timm.model_entrypoint(model.split(".")[0]).__module__
+    return module.replace(".deit", ".vision_transformer")
+
+
+def shrunk_decoder(kind: str, args: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Numbers of units become 16 at most; files and models give way to tiny ones, which are read as the large ones are."""
+    small = {key: min(value, 16) if type(value) is int else value for key, value in args.items()}
+    if args.get("new_tokenizer"):
+        small["new_tokenizer"] = 300  # 256 bytes need a place
+    if args.get("vectors"):
+        small["vectors"] = str(tiny_vectors(folder / "vectors.txt", small["embedding"]))
+    if kind == "prefix_lm":
+        small["lm"] = str(tiny_language_model(folder / "lm"))
+    if kind == "vit_gpt2":
+        small = {"model": str(MODELS / "vit_gpt2"), "weights": "random"}
+    return small
+
+
+def tiny_vectors(path: Path, width: int) -> Path:
+    words = ["is", "the", "of", "in", "and", "circle", "square", "red", "blue", "left", "right"]
+    rng = np.random.default_rng(0)
+    path.write_text("".join(f"{word} {' '.join(f'{x:.3f}' for x in rng.normal(size=width))}\n" for word in words))
+    return path
+
+
+def tiny_language_model(folder: Path) -> Path:
+    """A GPT-2 as a hub holds it: config.json, model.safetensors, tokenizer.json (a token per byte)."""
+    if not folder.is_dir():
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        letters = {letter: n for n, letter in enumerate(["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+        inner = Tokenizer(models.BPE(letters, []))
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        inner.add_special_tokens(["<|endoftext|>"])
+        sizes = {"n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 512, "vocab_size": len(letters)}
+        config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+        inner.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_the_miniature_of_an_encoder_is_of_its_family() -> None:
+    names = ["convnext_large.fb_in1k", "resnext101_32x8d.tv_in1k", "deit_base_patch16_224.fb_in1k", "vgg16.tv_in1k"]
+    tiny = [shrunk_encoder("timm_model", {"model": name})["model"] for name in names]
+    assert tiny == ["test_convnext", "test_resnet", "test_vit", "test_resnet"]
