@@ -1,4 +1,4 @@
-"""`captionlab register | caption | sync | results`."""
+"""`captionlab register | caption | sync | plan | results`."""
 
 import sys
 from pathlib import Path
@@ -170,6 +170,18 @@ def _publish_all(quiet: bool) -> None:
             is_new, state = True, f"left out: {one_line(error)}"
         if is_new or not quiet:
             print(f"{name}: {state}", flush=True)
+
+
+@app.command()
+def plan(
+    experiment: Annotated[Path, typer.Argument(metavar="FILE", help="An experiment.")] = Path("params.yaml"),
+) -> None:
+    """Print what an experiment would cost: parameters, disk and downloads of every row, and the paper's row beside it."""
+    from pipeline.params import load_params
+    from pipeline.plan import plan as make_plan
+    from pipeline.plan import render
+
+    print(render(make_plan(load_params(experiment), layout.CORPORA), str(experiment)))
 
 
 @app.command()

@@ -44,6 +44,20 @@ def fetched(request, tmp_path):
     return request.param, args, tmp_path / "raw"
 
 
+def test_what_a_source_says_of_its_size_is_of_the_same_arguments(fetched):
+    """The number of images is the real release's; the tiny releases here are for a person's folder and for scenes alone."""
+    name, args, raw = fetched
+    size = registry.load("sources", name).size(**args)
+    assert size.download == 0
+    if name in ("folder", "scenes"):
+        pictures = [path for path in (raw / "images").rglob("*") if path.is_file()]
+        assert size.images == len(pictures)
+        assert 0.3 < size.disk / sum(path.stat().st_size for path in pictures) < 3
+    else:
+        assert size.images >= 1000
+        assert 5_000 < size.disk / size.images < 300_000
+
+
 def test_the_index_has_its_columns_and_their_types(fetched):
     _, _, raw = fetched
     table = pd.read_parquet(raw / "captions.parquet")

@@ -31,6 +31,8 @@ RELEASE = base.Archive(
     ),
 )
 MEMBER = "sandbox_3Dshapes_1000.pkl"
+IMAGES, DOWNLOAD_BYTES = 1_000, 12_288_000
+"the bytes are of 64 x 64 pictures as arrays: the archive holds these, zipped, and texts"
 HELD_OUT = 0.1
 "share of the images in test, and in val"
 PLAIN = re.compile(r"b1|[iuf][1248]|[SU]\d+")
@@ -64,6 +66,10 @@ def fetch(folder: Path, *, archives: str = "", captions: Literal["long", "short"
             rows += [base.make_row(name, f"images/{name}.png", n, text) for n, text in enumerate(of_picture)]
         split_of = base.random_split({row.image_id for row in rows}, HELD_OUT, HELD_OUT, seed)
         base.write_index(part, rows, {"random": split_of}, {"source": "a3ds", "archives": base.md5s(found)})
+
+
+def size(*, archives: str = "", captions: str = "long", seed: int = 1) -> base.Size:
+    return base.released_size("a3ds", IMAGES, DOWNLOAD_BYTES, archives)
 
 
 def _published(content: object, captions: str, where: str) -> tuple[list[np.ndarray], list[list[str]]]:

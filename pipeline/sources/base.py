@@ -1,10 +1,14 @@
 """What every source shares: the index it writes, and where its archives come from.
 
-A source is a module of this folder with one public function
+A source is a module of this folder with two public functions
 
     fetch(folder: Path, *, <arguments of params.yaml, typed>) -> None
 
-that fills `folder` whole or not at all: images/, captions.parquet, manifest.json (see docs/design.md).
+that fills `folder` whole or not at all: images/, captions.parquet, manifest.json (see docs/design.md), and
+
+    size(**args) -> Size
+
+that tells what the same arguments would take, so that a graph can be costed before anything is fetched.
 """
 
 import json
@@ -17,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.files import digest, remove, write_json
@@ -28,6 +32,7 @@ __all__ = [
     "SPLITS",
     "Archive",
     "Row",
+    "Size",
     "assign",
     "find_archives",
     "karpathy_archive",
@@ -43,6 +48,7 @@ __all__ = [
     "read_karpathy",
     "read_member",
     "read_tokens",
+    "released_size",
     "unpack",
     "write_index",
 ]
@@ -50,10 +56,28 @@ __all__ = [
 SPLITS = ("train", "val", "test")
 KARPATHY = Archive("caption_datasets.zip", "", ("https://cs.stanford.edu/people/karpathy/deepimagesent/",))
 "the splits of Karpathy and Fei-Fei (CVPR 2015) for Flickr8k, Flickr30k and COCO 2014"
+KARPATHY_BYTES = 36_700_000
+"of that archive, rounded"
 
 _TOKEN = re.compile(rb"([^\t]+)#(\d+)\t(.*)", re.DOTALL)
 _HALF = re.compile("[\ud800-\udfff]")
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
+
+
+class Size(NamedTuple):
+    """What `size(**args)` of a source's file gives for the arguments of its fetch."""
+
+    images: int
+    disk: int
+    "bytes of the filled folder, about; while archives are unpacked, these lie beside it"
+    download: int
+    "bytes to fetch, about; 0 where a local folder is named"
+
+
+def released_size(source: str, images: int, archives: int, given: str, karpathy: str = "") -> Size:
+    """Of a release whose archives of so many bytes unpack to about as many, as photos do; `given`, `karpathy`: of fetch."""
+    extra = KARPATHY_BYTES if karpathy == "download" else 0
+    return Size(images, archives, 0 if local_folder(source, given)[0] else archives + extra)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ TEXTS = base.Archive(
     "0a379cfc70b0e71301e0f377548639bd",
     tuple(mirror.replace("/zips/", "/annotations/") for mirror in MIRRORS),
 )
+SPLIT_IMAGES = {"karpathy": (113_287, 5_000, 5_000), "official": (82_783, 40_504)}
+DOWNLOAD_BYTES = 13_510_573_713 + 6_645_013_297 + 252_872_794
+"of train2014.zip, val2014.zip and annotations_trainval2014.zip"
 
 
 def fetch(folder: Path, *, archives: str = "", karpathy: str = "", max_images: int | None = None) -> None:
@@ -60,6 +63,13 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "", max_images: i
         files = {name: f"images/{name}" if name in photos else None for name in kept}
         rows = [base.make_row(name, files[name], n, text) for name in kept for n, text in enumerate(captions[name])]
         base.write_index(part, rows, schemes, manifest)
+
+
+def size(*, archives: str = "", karpathy: str = "", max_images: int | None = None) -> base.Size:
+    splits = SPLIT_IMAGES["karpathy" if karpathy else "official"]
+    images = sum(min(split, max_images or split) for split in splits)
+    whole = base.released_size("coco2014", sum(splits), DOWNLOAD_BYTES, archives, karpathy)
+    return base.Size(images, whole.disk * images // whole.images, whole.download)
 
 
 def _captions(texts: Path) -> tuple[dict[str, list[str]], dict[str, str]]:

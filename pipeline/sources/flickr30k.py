@@ -31,6 +31,9 @@ TEXTS = ("captions.txt", TOKENS, "results.csv")
 IMAGE, CAPTION = ("image", "image_name"), ("caption", "comment")
 HELD_OUT = 1000
 "images in test, and in val, of the scheme `last`"
+IMAGES = 31_783
+DOWNLOAD_BYTES = 4_400_000_000
+"of the three parts, rounded"
 
 
 def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
@@ -61,6 +64,10 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
             schemes["karpathy"], manifest["karpathy"] = base.read_karpathy(karpathy, found, "dataset_flickr30k.json", images)
         schemes["last"] = base.last_images((row.image_id for row in rows if row.file), HELD_OUT)
         base.write_index(part, rows, schemes, manifest)
+
+
+def size(*, archives: str = "", karpathy: str = "") -> base.Size:
+    return base.released_size("flickr30k", IMAGES, DOWNLOAD_BYTES, archives, karpathy)
 
 
 def _from_zip(path: Path, part: Path) -> tuple[list[base.Row], set[str]]:

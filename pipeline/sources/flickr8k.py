@@ -23,6 +23,9 @@ FOLDER = "Flicker8k_Dataset"
 "the release's own spelling"
 HELD_OUT = 1000
 "images in test, and in val, of the scheme `last`"
+IMAGES = 8_091
+DOWNLOAD_BYTES = 1_120_000_000
+"of the two archives, rounded"
 
 
 def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
@@ -51,6 +54,10 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
         rows = [replace(row, file=f"images/{row.image_id}" if row.image_id in photos else None) for row in rows]
         schemes["last"] = base.last_images((row.image_id for row in rows if row.file), HELD_OUT)
         base.write_index(part, rows, schemes, manifest)
+
+
+def size(*, archives: str = "", karpathy: str = "") -> base.Size:
+    return base.released_size("flickr8k", IMAGES, DOWNLOAD_BYTES, archives, karpathy)
 
 
 def _official(texts: Path) -> dict[str, str]:

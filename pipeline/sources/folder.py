@@ -110,6 +110,13 @@ def fetch(
     _tell("images with captions that are not there, to be set aside as 'image missing'", missing, len(by_name))
 
 
+def size(*, path: str, **_: Any) -> base.Size:
+    """Raises: UserError: no such folder, or no images in it."""
+    root = Path(path).expanduser()
+    images = _images(root)
+    return base.Size(len(images), sum((root / name).stat().st_size for name in images), 0)
+
+
 def _rows(by_name: dict[str, list[str]], files: Collection[str], ids: dict[str, str]) -> list[base.Row]:
     """In the order of the captions; then the images that these do not name."""
     return [

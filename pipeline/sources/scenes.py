@@ -46,6 +46,8 @@ COUNTS = {2: "two", 3: "three"}
 REFERENCES = 5
 CYCLE = ("train", "train", "train", "val", "train", "train", "train", "test")
 "splits of every eight images"
+PNG_BYTES = 0.14
+"per pixel, as measured on 2,400 pictures of 128 x 128"
 SUPERSAMPLING = 3
 
 
@@ -91,6 +93,10 @@ def fetch(folder: Path, *, images: int, size: int, seed: int) -> None:
             rows += [base.Row(name, f"images/{name}.png", n, text) for n, text in enumerate(describe(rng, scene))]
             split_of[name] = split
         base.write_index(part, rows, {"official": split_of}, {"source": "scenes", "archives": {}})
+
+
+def size(*, images: int, size: int, seed: int) -> base.Size:
+    return base.Size(images, int(images * size**2 * PNG_BYTES), 0)
 
 
 def home(colour: str, shape: str) -> str:

@@ -1,0 +1,246 @@
+"""`captionlab plan`: what the rows of an experiment would cost, from shapes alone: no network, no weights, nothing is run."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.registry import check_args, load
+
+if TYPE_CHECKING:
+    from pipeline.encoders.base import Shapes
+    from pipeline.params import Params, Variant
+    from pipeline.sources.base import Size
+
+WORDS = 10_000
+"the vocabulary that is assumed where the corpus has not been cleaned yet"
+FLOAT32 = 4
+"bytes of a weight, as models are written and as hubs hold them, about"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One feature set."""
+
+    network: str
+    "what its encoder calls the model"
+    shapes: "Shapes"
+    disk: int
+    download: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder as its arguments and its vocabulary make it; all zero where neither its files nor an outline are there."""
+
+    words: int
+    assumed: bool
+    "the vocabulary is not that of cleaned captions"
+    trainable: int
+    parameters: int
+    problem: str
+    "why it could not be built"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant; bytes are of all that it needs, shared or not."""
+
+    name: str
+    source: str
+    network: str
+    decoder: str
+    model: "Model"
+    disk: int
+    download: int
+    paper: str
+    lacks: str
+    "what is not there and is needed"
+
+
+@dataclass(frozen=True)
+class Plan:
+    sizes: "dict[str, Size]"
+    "by dataset"
+    grids: dict[str, Grid]
+    rows: list[Row]
+
+
+def plan(params: "Params", corpora: Path) -> Plan:
+    """Cost every row.
+
+    Args:
+        corpora: data/corpora; a corpus that is there gives the real size of a vocabulary.
+
+    Raises:
+        UserError: arguments that do not fit a source, an encoder or a decoder.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library is imported
+    sizes = {name: _size(name, row.source, row.args) for name, row in params.datasets.items()}
+    grids = {name: _grid(name, params, sizes) for name in params.features}
+    return Plan(sizes, grids, [_row(name, params, sizes, grids, corpora) for name in params.variants])
+
+
+def _size(name: str, source: str, args: dict[str, Any]) -> "Size":
+    module = load("sources", source)
+    check_args(module.fetch, args, f"datasets.{name}.args")
+    size: Size = module.size(**args)
+    return size
+
+
+def _grid(name: str, params: "Params", sizes: "dict[str, Size]") -> Grid:
+    import numpy as np
+
+    row = params.features[name]
+    module = load("encoders", row.encoder)
+    check_args(module.Encoder.__init__, row.args, f"features.{name}.args")
+    try:
+        shapes = module.shapes(**row.args)
+    except UserError as error:
+        raise UserError(f"features.{name}: {error}") from None
+    kind = np.dtype(getattr(module.Encoder, "grid_dtype", "float16"))
+    of_image = shapes.positions * shapes.grid_dim * kind.itemsize + shapes.pooled_dim * 2
+    from_hub = row.args.get("weights", "hub" if shapes.parameters else "") == "hub"
+    network = str(row.args.get("model", row.encoder)).split("/")[-1].split(".")[0]
+    download = FLOAT32 * shapes.parameters if from_hub else 0
+    return Grid(network, shapes, sizes[row.dataset].images * of_image, download)
+
+
+def _row(name: str, params: "Params", sizes: "dict[str, Size]", grids: dict[str, Grid], corpora: Path) -> Row:
+    variant = params.variants[name]
+    grid, dataset = grids[variant.features], params.corpora[variant.corpus].dataset
+    model, size = _model(name, params, grid.shapes, corpora), sizes[dataset]
+    return Row(
+        name=name,
+        source=params.datasets[dataset].source,
+        network=grid.network,
+        decoder=variant.decoder,
+        model=model,
+        disk=size.disk + grid.disk + FLOAT32 * model.parameters,
+        download=size.download + grid.download,
+        paper=f"{variant.paper.table}, {variant.paper.system}" if variant.paper else "",
+        lacks=model.problem or _missing_vectors(variant),
+    )
+
+
+def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Model:
+    """A decoder built where tensors have no storage."""
+    import torch
+
+    from pipeline.decoders.base import Sizes
+    from pipeline.model import build_decoder
+
+    variant, where = params.variants[name], f"variants.{name}.args"
+    check_args(load("decoders", variant.decoder).Decoder.__init__, variant.args, where)
+    try:
+        words, known, assumed = _vocabulary(name, params, corpora)
+        with torch.device("meta"):
+            decoder = build_decoder(variant.decoder, Sizes(shapes.grid_dim, shapes.pooled_dim, words, known), variant.args)
+    except UserError as error:
+        return Model(0, True, 0, 0, str(error))
+    if variant.args.get("vectors") and not variant.args.get("tune_vectors", True):  # frozen when they are read
+        decoder.get_submodule("embedding").requires_grad_(False)
+    counts = [(w.numel(), w.requires_grad) for w in decoder.parameters()]
+    return Model(words, assumed, sum(n for n, trained in counts if trained), sum(n for n, _ in counts), "")
+
+
+def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[str, Any], bool]:
+    """Entries of the vocabulary, `Sizes.known`, and whether they are assumed.
+
+    A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`: entries and known,
+    without its files.
+    """
+    from pipeline.corpus import read_captions
+    from pipeline.model import read_vocabulary
+
+    variant, options = params.variants[name], params.training(name)
+    file = corpora / variant.corpus / "captions.parquet"
+    module = load("decoders", variant.decoder)
+    if hasattr(module, "outline"):
+        entries, known = module.outline(**variant.args)
+        return entries, known, True
+    if not file.is_file() and "read" not in vars(module.Decoder):
+        return WORDS, {}, True
+    captions = read_captions(file) if file.is_file() else None
+    counted = [] if captions is None else captions.text[captions.split.isin(options.vocabulary_splits)].tolist()
+    tokenizer, known = read_vocabulary(variant.decoder, counted, options.min_count, variant.args, f"variants.{name}.args")
+    return len(tokenizer), known, captions is None
+
+
+def _missing_vectors(variant: "Variant") -> str:
+    vectors = str(variant.args.get("vectors", ""))
+    return f"{vectors} is not there" if vectors and not Path(vectors).is_file() else ""
+
+
+def render(plan: Plan, title: str) -> str:
+    """The plan as text of at most 120 columns where the names are short."""
+    count = f"{title}: {len(plan.rows)} variant{'s' * (len(plan.rows) != 1)}"
+    blocks = [count, _datasets(plan), _features(plan), _variants(plan), _totals(plan)]
+    return "\n\n".join(blocks)
+
+
+def _datasets(plan: Plan) -> str:
+    rows = [[name, f"{s.images:,}", _bytes(s.disk), _bytes(s.download)] for name, s in plan.sizes.items()]
+    return "\n".join(_aligned([["data set", "images", "on disk", "download"], *rows], 1))
+
+
+def _features(plan: Plan) -> str:
+    head = ["features", "network", "grid", "pooled", "parameters", "on disk", "weights"]
+    rows = []
+    for name, grid in plan.grids.items():
+        s = grid.shapes
+        numbers = [f"{s.positions:,} x {s.grid_dim:,}", f"{s.pooled_dim:,}", _millions(s.parameters)]
+        rows.append([name, grid.network, *numbers, _bytes(grid.disk), _bytes(grid.download)])
+    return "\n".join(_aligned([head, *rows], 2))
+
+
+def _variants(plan: Plan) -> str:
+    """Under the paper's row that they stand beside; of each group in the order of the file."""
+    head = ["variant", "source", "encoder", "decoder", "words", "trained", "of", "disk", "download"]
+    cells = [head]
+    for row in plan.rows:
+        m = row.model
+        counts = [f"{'~' * m.assumed}{m.words:,}", _millions(m.trainable), _millions(m.parameters)] if m.words else ["?"] * 3
+        cells.append(["  " + row.name, row.source, row.network, row.decoder, *counts, _bytes(row.disk), _bytes(row.download)])
+    first, *lines = _aligned(cells, 4)
+    out = [first]
+    for paper in dict.fromkeys(row.paper for row in plan.rows):
+        out.append(f"beside {paper}:" if paper else "beside no paper's row:")
+        out += [line for line, row in zip(lines, plan.rows, strict=True) if row.paper == paper]
+    return "\n".join(out)
+
+
+def _totals(plan: Plan) -> str:
+    """What is shared counts once."""
+    used = plan.grids.values()
+    models = FLOAT32 * sum(row.model.parameters for row in plan.rows)
+    disk = sum(s.disk for s in plan.sizes.values()) + sum(g.disk for g in used) + models
+    weights = {g.network: g.download for g in used}
+    download = sum(s.download for s in plan.sizes.values()) + sum(weights.values())
+    lines = [f"all together: {_bytes(disk)} on disk, {_bytes(download)} to download, about"]
+    if any(row.model.assumed for row in plan.rows):
+        lines.append("~: assumed, for the captions have not been cleaned yet; parameters move with it")
+    lines += [f"{row.name}: {row.lacks}" for row in plan.rows if row.lacks]
+    return "\n".join(lines)
+
+
+def _aligned(rows: list[list[str]], left: int) -> Iterable[str]:
+    """Columns two spaces apart; the first `left` of them flush left, the others right."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(w) if n < left else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        yield "  ".join(cells).rstrip()
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
+def _bytes(count: int) -> str:
+    """Decimal units, three digits."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:#.3g}".rstrip(".") + f" {unit}"
+    return f"{count} B" if count else "0"
