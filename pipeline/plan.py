@@ -1,9 +1,10 @@
 """`captionlab plan`: what the rows of an experiment would cost, from shapes alone: no network, no weights, nothing is run."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
@@ -139,7 +140,7 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
         with torch.device("meta"):
             decoder = build_decoder(variant.decoder, Sizes(shapes.grid_dim, shapes.pooled_dim, words, known), variant.args)
     except UserError as error:
-        return Model(0, True, 0, 0, str(error))
+        return Model(0, False, 0, 0, str(error))
     if variant.args.get("vectors") and not variant.args.get("tune_vectors", True):  # frozen when they are read
         decoder.get_submodule("embedding").requires_grad_(False)
     counts = [(w.numel(), w.requires_grad) for w in decoder.parameters()]
@@ -149,24 +150,36 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
 def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[str, Any], bool]:
     """Entries of the vocabulary, `Sizes.known`, and whether they are assumed.
 
-    A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`: entries and known,
-    without its files.
+    A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`: entries and known of
+    well-known models, for when their files or the cleaned captions are not there.
     """
-    from pipeline.corpus import read_captions
     from pipeline.model import read_vocabulary
 
-    variant, options = params.variants[name], params.training(name)
-    file = corpora / variant.corpus / "captions.parquet"
+    variant, options, where = params.variants[name], params.training(name), f"variants.{name}.args"
     module = load("decoders", variant.decoder)
-    if hasattr(module, "outline"):
-        entries, known = module.outline(**variant.args)
-        return entries, known, True
-    if not file.is_file() and "read" not in vars(module.Decoder):
+    outline = getattr(module, "outline", None)
+    texts = _texts(corpora / variant.corpus / "captions.parquet", options.vocabulary_splits)
+    if texts is None and outline:
+        return (*outline(**variant.args), True)
+    if texts is None and "read" not in vars(module.Decoder):
         return WORDS, {}, True
-    captions = read_captions(file) if file.is_file() else None
-    counted = [] if captions is None else captions.text[captions.split.isin(options.vocabulary_splits)].tolist()
-    tokenizer, known = read_vocabulary(variant.decoder, counted, options.min_count, variant.args, f"variants.{name}.args")
-    return len(tokenizer), known, captions is None
+    try:
+        tokenizer, known = read_vocabulary(variant.decoder, texts or [], options.min_count, variant.args, where)
+    except UserError:
+        if outline is None:
+            raise
+        return (*outline(**variant.args), True)
+    return len(tokenizer), known, texts is None
+
+
+def _texts(file: Path, splits: Sequence[str]) -> list[str] | None:
+    """The captions whose words are counted; None: they have not been cleaned yet."""
+    from pipeline.corpus import read_captions
+
+    if not file.is_file():
+        return None
+    captions = read_captions(file)
+    return list(captions.text[captions.split.isin(splits)])
 
 
 def _missing_vectors(variant: "Variant") -> str:
@@ -222,7 +235,11 @@ def _totals(plan: Plan) -> str:
     lines = [f"all together: {_bytes(disk)} on disk, {_bytes(download)} to download, about"]
     if any(row.model.assumed for row in plan.rows):
         lines.append("~: assumed, for the captions have not been cleaned yet; parameters move with it")
-    lines += [f"{row.name}: {row.lacks}" for row in plan.rows if row.lacks]
+    bring = dict.fromkeys(row.decoder for row in plan.rows if "read" in vars(load("decoders", row.decoder).Decoder))
+    lines += [f"{decoder} brings weights of its own, which are not in the downloads" for decoder in bring]
+    for lacks in dict.fromkeys(row.lacks for row in plan.rows if row.lacks):
+        names = ", ".join(row.name for row in plan.rows if row.lacks == lacks)
+        lines += wrap(f"{names}: {lacks}", 100, subsequent_indent="  ", break_long_words=False)
     return "\n".join(lines)
 
 
