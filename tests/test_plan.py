@@ -89,26 +89,33 @@ def test_pictures_themselves_take_a_byte_a_colour() -> None:
     assert grid.download == 0
 
 
-def test_the_quickstart_as_it_is_printed() -> None:
-    params = load_params(ROOT / "experiments/quickstart.yaml")
-    merge = 1280 * 256 + 256 + 128 * 10_000 + 4 * 256 * (128 + 256 + 2) + 256 * 257 + 257 * 10_000
-    assert merge == 4_638_992
-    assert render(plan(params, NOWHERE), "quickstart.yaml").splitlines() == [
-        "quickstart.yaml: 3 variants",
+def test_a_plan_as_it_is_printed() -> None:
+    data = tiny_params()
+    data["datasets"]["scenes"]["args"] = {"images": 2000, "size": 128, "seed": 1}
+    network = {"model": "tf_efficientnet_lite0.in1k", "weights": "hub", "image_size": 128, "resize": "squash"}
+    data["features"]["scenes-lite0"]["args"] = network
+    args = {"embedding": 128, "hidden": 256, "dropout": 0.3}
+    row = {**data["variants"]["merge"], "args": args}
+    paper = {"table": "merge_flickr8k", "system": "merge-glove"}
+    data["variants"] = {"merge": row, "beside": {**row, "paper": paper}, "again": row}
+    assert 1280 * 256 + 256 + 128 * 10_000 + 4 * 256 * (128 + 256 + 2) + 256 * 257 + 257 * 10_000 == 4_638_992
+    assert render(plan(Params.model_validate(data), NOWHERE), "params.yaml").splitlines() == [
+        "params.yaml: 3 variants",
         "",
         "data set  images  on disk  download",
-        "scenes     2,400  5.51 MB         0",
+        "scenes     2,000  4.59 MB         0",
         "",
         "features      network                      grid  pooled  parameters  on disk  weights",
-        "scenes-lite0  tf_efficientnet_lite0  16 x 1,280   1,280      4.65 M   104 MB        0",
+        "scenes-lite0  tf_efficientnet_lite0  16 x 1,280   1,280      4.65 M  87.0 MB  18.6 MB",
         "",
-        "variant           source  encoder                decoder           words  trained      of    disk  download",
+        "variant   source  encoder                decoder    words  trained      of    disk  download",
         "beside no paper's row:",
-        "  merge           scenes  tf_efficientnet_lite0  merge           ~10,000   4.64 M  4.64 M  129 MB         0",
-        "  lstm            scenes  tf_efficientnet_lite0  lstm            ~10,000   4.41 M  4.41 M  128 MB         0",
-        "  soft-attention  scenes  tf_efficientnet_lite0  soft_attention  ~10,000   6.74 M  6.74 M  137 MB         0",
+        "  merge   scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 MB   18.6 MB",
+        "  again   scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 MB   18.6 MB",
+        "beside merge_flickr8k, merge-glove:",
+        "  beside  scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 MB   18.6 MB",
         "",
-        "all together: 173 MB on disk, 0 to download, about",
+        "all together: 147 MB on disk, 18.6 MB to download, about",
         "~: assumed, for the captions have not been cleaned yet; parameters move with it",
     ]
 
