@@ -150,17 +150,17 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
 def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[str, Any], bool]:
     """Entries of the vocabulary, `Sizes.known`, and whether they are assumed.
 
-    A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`: entries and known of
-    well-known models, for when their files or the cleaned captions are not there.
+    A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`: entries and known of a
+    well-known model, for when its files or the cleaned captions are not there; None of any other.
     """
     from pipeline.model import read_vocabulary
 
     variant, options, where = params.variants[name], params.training(name), f"variants.{name}.args"
     module = load("decoders", variant.decoder)
-    outline = getattr(module, "outline", None)
+    outline = module.outline(**variant.args) if hasattr(module, "outline") else None
     texts = _texts(corpora / variant.corpus / "captions.parquet", options.vocabulary_splits)
     if texts is None and outline:
-        return (*outline(**variant.args), True)
+        return (*outline, True)
     if texts is None and "read" not in vars(module.Decoder):
         return WORDS, {}, True
     try:
@@ -168,7 +168,7 @@ def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[s
     except UserError:
         if outline is None:
             raise
-        return (*outline(**variant.args), True)
+        return (*outline, True)
     return len(tokenizer), known, texts is None
 
 
