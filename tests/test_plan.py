@@ -67,6 +67,19 @@ def test_word_vectors_that_are_not_tuned_are_no_trained_parameters(tmp_path: Pat
     assert row.lacks == ""
 
 
+def test_a_language_model_is_counted_without_its_files() -> None:
+    """GPT-2's 124,439,808 and a mapping; ClipCap's paper prints 156 M, with a CLIP of 512 numbers in place of 768."""
+    rows = {row.name: row.model for row in plan(load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml"), NOWHERE).rows}
+    gpt2, mapping = 124_439_808, 768 * 3840 + 3840 + 3840 * 7680 + 7680
+    for name in ("clip-prefix-original", "clip-prefix-gradclip", "clip-prefix-tokenizer"):
+        assert rows[name].trainable == rows[name].parameters == gpt2 + mapping == 156_891_648
+        assert rows[name].words == 50_257
+    frozen = rows["clip-prefix-transformer"]
+    block = 768 * 3 * 768 + 768 * 768 + 768 + 2 * (768 * 1536) + 1536 + 768 + 4 * 768
+    assert frozen.parameters - frozen.trainable == gpt2
+    assert frozen.trainable == 768 * 40 * 768 + 40 * 768 + 40 * 768 + 8 * block
+
+
 def test_features_take_the_bytes_that_extraction_writes(tmp_path: Path) -> None:
     params = Params.model_validate(tiny_params())
     row, args = params.features["scenes-lite0"], params.datasets["scenes"].args

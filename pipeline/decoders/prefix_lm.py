@@ -150,6 +150,27 @@ class Decoder(base.Decoder):
         return out.last_hidden_state, {"last": s["last"], **_unpack(out.past_key_values)}
 
 
+GPT2: dict[str, dict[str, int]] = {
+    "gpt2": {},
+    "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
+    "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
+    "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
+}
+"what differs from the smallest; names on the hub that can be costed without a network"
+
+
+def outline(*, lm: str = "gpt2", new_tokenizer: int = 0, **_: Any) -> tuple[int, dict[str, Any]] | None:
+    """Entries of the vocabulary (of a new one, at most) and `Sizes.known` of a GPT-2, without its files; None of any other."""
+    from transformers import GPT2Config
+
+    if lm not in GPT2:
+        return None
+    config = GPT2Config(**GPT2[lm])
+    if new_tokenizer:
+        config.vocab_size = _enough_entries(new_tokenizer)
+    return config.vocab_size, {"lm": json.loads(config.to_json_string(use_diff=False)), "start": config.vocab_size}
+
+
 def _unpack(cache: Any) -> State:
     """Keys and values of each layer (B, N, t, d)."""
     layers = list(enumerate(cache.layers))
