@@ -40,10 +40,16 @@ def look_at_images(files: Iterable[str], folder: Path) -> dict[str, Picture]:
     from tqdm import tqdm
 
     names = list(dict.fromkeys(files))
-    workers = int(os.environ.get("CAPTIONLAB_WORKERS") or os.cpu_count() or 1)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
+    with ThreadPoolExecutor(_workers()) as pool:
         looks = pool.map(lambda name: _look(folder / name), names)
         return dict(zip(names, tqdm(looks, "checking images", len(names), unit=" images", disable=None), strict=True))
+
+
+def _workers() -> int:
+    text = os.environ.get("CAPTIONLAB_WORKERS") or str(os.cpu_count() or 1)
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"CAPTIONLAB_WORKERS={text}: expected a number of threads, 1 or more")
+    return int(text)
 
 
 def _look(path: Path) -> Picture:

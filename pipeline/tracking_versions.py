@@ -62,6 +62,27 @@ def check_outputs(entries: Entries, variant: str) -> None:
                 raise UserError(f"{path} is not what dvc.lock says: run dvc repro track@{variant}")
 
 
+def check_params(entries: Entries, current: dict[str, Any], variant: str) -> None:
+    """Compare params.yaml with what dvc.lock says that the variant was made with, so that no run tells of later edits.
+
+    Args:
+        current: all of params.yaml, by section.
+
+    Raises:
+        UserError: a value was changed since.
+    """
+    for entry in entries.values():
+        for name, value in entry.get("params", {}).get("params.yaml", {}).items():
+            if _at(current, name) != value:
+                raise UserError(f"{name} in params.yaml is not what {variant} was made with: run dvc repro track@{variant}")
+
+
+def _at(tree: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
 def dvc_md5(path: Path) -> str:
     """DVC's hash of a file, or of a folder: the md5 of its list of files with `.dir` behind it."""
     if path.is_file():

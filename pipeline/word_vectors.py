@@ -26,7 +26,7 @@ def fill_embedding(embedding: nn.Embedding, tokenizer: Tokenizer, path: str, tun
         raise UserError(f"{path}: not one word of the captions is in it: is it a file of English words in lower case?")
     known = torch.stack(list(found.values()))
     with torch.no_grad():
-        embedding.weight.normal_().mul_(known.std(0)).add_(known.mean(0))
+        embedding.weight.normal_().mul_(known.std(0, correction=0)).add_(known.mean(0))
         embedding.weight[list(found)] = known
     embedding.weight.requires_grad_(tune)
     return len(found)

@@ -1,12 +1,10 @@
 """variants.NAME -> models/NAME, reports/history/NAME.csv: a trained decoder."""
 
-import inspect
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import layout
-from pipeline.files import digest, fingerprint, remove, whole_file
+from pipeline.files import digest, fingerprint, loaded_code, named_files, remove, whole_file
 from pipeline.params import Params, Variant, load_params, pick
 from pipeline.processes import stage
 
@@ -45,11 +43,10 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
 
     from pipeline.batches import CaptionBatches
     from pipeline.corpus import read_captions, references
-    from pipeline.decoders.base import Decoder, Sizes
+    from pipeline.decoders.base import Sizes
     from pipeline.devices import pick_device
     from pipeline.features import FeatureStore
     from pipeline.model import build_decoder, read_vocabulary
-    from pipeline.regimes import mixed_inputs
     from pipeline.self_critical import CiderReward
     from pipeline.train import Trainer, Validation
 
@@ -68,8 +65,8 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
         for split in ("train", "val")
     )
     about = {**config(name, variant, store), "sizes": asdict(sizes)}
-    code = [digest(Path(inspect.getfile(c))) for c in (type(decoder), Decoder, Trainer, CiderReward, mixed_inputs)]
-    key = fingerprint([about, options.model_dump(), params.seed, digest(corpus_file), store.manifest, code])
+    data = [digest(corpus_file), store.manifest, digest(store.folder / "pooled.npy"), digest(store.folder / "ids.parquet")]
+    key = fingerprint([about, options.model_dump(), params.seed, data, named_files(variant.args), loaded_code()])
     longest = max(len(text.split()) for text in captions.text[captions.split == "train"])
     validation = Validation(val, references(captions, "val"), longest + 1)
     checkpoint = layout.CHECKPOINTS / name / "checkpoint.pt"

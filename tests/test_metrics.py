@@ -175,7 +175,7 @@ def test_a_missing_java_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_spice_without_its_models_is_unavailable_and_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pycocoevalcap.spice.__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(Unavailable, match=r"run python -m pycocoevalcap\.spice\.get_stanford_models$"):
+    with pytest.raises(Unavailable, match=r"run python -m pycocoevalcap\.spice\.get_stanford_models, then dvc repro"):
         spice.score(CANDIDATES, REFERENCES)
 
 

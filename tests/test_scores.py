@@ -86,7 +86,10 @@ def test_each_split_is_scored_alone_with_its_teacher_forced_figures(tmp_path: Pa
     """By hand: b shares two of four words and one of three pairs, c has no run of four words, d says nothing."""
     without_spice(tmp_path, monkeypatch)
     summary, per_image = score_captions(model_captions(), REFERENCES, ["rouge_l", "spice", "cider"])
-    reason = "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m pycocoevalcap.spice.get_stanford_models"
+    reason = (
+        "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m pycocoevalcap.spice.get_stanford_models, "
+        "then dvc repro -f -s of the score and baseline stages"
+    )
     assert summary.pop("unavailable") == {"spice": reason}
     assert set(summary) == {"val", "test"}
     forced = {"loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}  # (9 + 6) / (10 + 5), (8 + 4) / 15

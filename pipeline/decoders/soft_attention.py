@@ -13,7 +13,11 @@ from pipeline.encoders.base import Features
 
 
 class Decoder(base.Decoder):
-    """`stochastic` weighs the regulariser mean((1 - sum_t alpha_ti)^2), equation 14's second term."""
+    """`stochastic` weighs the regulariser mean_i (1 - sum_t alpha_ti)^2 beside a cross-entropy per token.
+
+    Equation 14 has the sum over positions beside a sum over words; the mean beside a mean is what later code, that of the
+    tables' sources too, uses under the same weight 1.
+    """
 
     summed = ("attended",)
 
