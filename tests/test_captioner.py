@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,19 @@ from pipeline.captioner import GREEDY, Captioner
 from pipeline.captioning import caption_split
 from pipeline.decode import Caption, caption_features
 from pipeline.decoders.base import Decoder, Sizes
-from pipeline.encoders.timm_model import Encoder
 from pipeline.errors import UserError
 from pipeline.features import FeatureStore, extract
 from pipeline.files import write_json
 from pipeline.images import ImageError
 from pipeline.likelihood import likelihoods
-from pipeline.model import build_decoder, save_model
-from pipeline.tokenizers import Tokenizer, word_tokenizer
+from pipeline.model import build_decoder, read_vocabulary, save_model
+from pipeline.tokenizers import Tokenizer
+from tests.test_decoders import FILES
 
 ENCODER = {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 64, "resize": "squash"}
+ENCODERS = {"timm_model": ENCODER, "pixels": {"image_size": 3}}
+SEES = {"vit_gpt2": "pixels"}
+"decoders that need features of another encoder than timm_model"
 BEAM = {"beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "the ball lies near a green box"]
 SMALL = {"embedding": 16, "hidden": 32, "attention": 16, "width": 16, "heads": 4, "feedforward": 32}
@@ -41,13 +45,19 @@ def picture(n: int) -> Image.Image:
 
 def small_args(name: str) -> dict[str, Any]:
     allowed = registry.load("decoders", name).Decoder.__init__.__kwdefaults__ or {}
-    return {k: v for k, v in SMALL.items() if k in allowed}
+    return {k: v for k, v in SMALL.items() if k in allowed} | FILES.get(name, {})
 
 
-def random_decoder(name: str, vocabulary: int) -> Decoder:
+def small_sizes(name: str) -> Sizes:
+    width = 3 if SEES.get(name) == "pixels" else 1280
+    tokenizer, known = read_vocabulary(name, TEXTS, 1, small_args(name), "args")
+    return Sizes(width, width, len(tokenizer), known)
+
+
+def random_decoder(name: str) -> Decoder:
     """Weights large enough that different pictures are told different captions."""
     torch.manual_seed(0)
-    decoder = build_decoder(name, Sizes(1280, 1280, vocabulary), small_args(name))
+    decoder = build_decoder(name, small_sizes(name), small_args(name))
     with torch.no_grad():
         for weight in decoder.parameters():
             weight.copy_(torch.randn_like(weight) * 0.3)
@@ -55,22 +65,23 @@ def random_decoder(name: str, vocabulary: int) -> Decoder:
 
 
 def write_model(folder: Path, name: str) -> None:
-    tokenizer = word_tokenizer(TEXTS, 1)
-    sizes = {"grid": 1280, "pooled": 1280, "vocabulary": len(tokenizer)}
-    encoder = {"name": "timm_model", "args": ENCODER}
-    config = {"decoder": name, "args": small_args(name), "sizes": sizes, "encoder": encoder}
-    save_model(folder, random_decoder(name, len(tokenizer)), tokenizer, config)
+    sees = SEES.get(name, "timm_model")
+    encoder = {"name": sees, "args": ENCODERS[sees]}
+    config = {"decoder": name, "args": small_args(name), "sizes": asdict(small_sizes(name)), "encoder": encoder}
+    save_model(folder, random_decoder(name), read_vocabulary(name, TEXTS, 1, small_args(name), "args")[0], config)
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """raw/ with five pictures, features/ of them, and model/ that names their encoder."""
+    """raw/ with five pictures, features/ of each encoder, and model/ that names one."""
     root = tmp_path_factory.mktemp("captioner")
     (root / "raw").mkdir()
     for n in range(COUNT):
         picture(n).save(root / f"raw/{n}.png")
     images = pd.DataFrame({"image_id": [f"i{n}" for n in range(COUNT)], "file": [f"{n}.png" for n in range(COUNT)]})
-    extract(Encoder(**ENCODER), images, root / "raw", root / "features", {}, "cpu", threads=1)
+    for name, args in ENCODERS.items():
+        encoder = registry.load("encoders", name).Encoder(**args)
+        extract(encoder, images, root / "raw", root / "features" / name, {}, "cpu", threads=1)
     write_model(root / "model", "soft_attention")
     return root
 
@@ -94,8 +105,8 @@ def same(ours: list[Caption], theirs: list[Caption]) -> None:
 def test_pictures_are_captioned_as_their_stored_features_are(workspace: Path, tmp_path: Path, name: str) -> None:
     write_model(tmp_path / "model", name)
     tokenizer = Tokenizer.load(tmp_path / "model/tokenizer.json")
-    features = FeatureStore(workspace / "features").get([f"i{n}" for n in range(COUNT)])
-    theirs = caption_features(random_decoder(name, len(tokenizer)), tokenizer, features, BEAM)
+    features = FeatureStore(workspace / "features" / SEES.get(name, "timm_model")).get([f"i{n}" for n in range(COUNT)])
+    theirs = caption_features(random_decoder(name), tokenizer, features, BEAM)
     same(Captioner.load(tmp_path / "model", "cpu", BEAM).caption(files(workspace)), theirs)
     assert len({round(c.log_prob, 2) for c in theirs}) > 2  # else the pictures would play no part
 
@@ -168,7 +179,7 @@ def test_a_split_is_captioned_in_the_order_of_its_image_ids(workspace: Path, cap
     split = {"i3": "val", "i0": "test", "i2": "train", "i4": "test", "i1": "val"}
     rows = [(i, f"{i}#{n}", text, s) for i, s in split.items() for n, text in enumerate(TEXTS)]
     corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text", "split"])
-    store = FeatureStore(workspace / "features")
+    store = FeatureStore(workspace / "features/timm_model")
     table = caption_split(captioner.decoder, captioner.tokenizer, corpus, "test", store, BEAM, "cpu")
     columns = ["image_id", "split", "text", "log_prob", "tokens", "alternatives"]
     assert list(table.columns) == [*columns, "reference_nll", "reference_tokens", "top5_hits"]

@@ -25,6 +25,7 @@ from pipeline.model import build_decoder, read_vocabulary
 from pipeline.params import Training
 from pipeline.self_critical import CiderReward
 from pipeline.train import Trainer, Validation, _write
+from tests.test_decoders import FILES
 from tests.tiny_lm import tiny_lm
 from tests.workspace import environment, make_workspace, repro, stage, tiny_params, tool
 
@@ -41,7 +42,10 @@ RECURRENT: dict[str, Any] = {"embedding": 16, "hidden": 32, "dropout": 0.1}
 ARGS: dict[str, dict[str, Any]] = {
     "transformer": {"width": 32, "heads": 4, "layers": 2, "feedforward": 64, "dropout": 0.1},
     "prefix_lm": {"lm": "gpt2", "lm_weights": "random", "prefix": 3},
+    **FILES,
 }
+PICTURES = {"vit_gpt2"}
+"decoders whose grid must be a picture of 3 x 3"
 
 
 def captions() -> pd.DataFrame:
@@ -54,13 +58,14 @@ def captions() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def store(folder: Path) -> FeatureStore:
+def store(folder: Path, pictures: bool = False) -> FeatureStore:
+    """`pictures`: one of nine pixels has the colour, which of them says the shape."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = sorted(set(captions().image_id))
-    grid = np.zeros((len(ids), 2, 7), np.float16)
+    grid, seen = np.zeros((len(ids), 2, 7), np.float16), np.zeros((len(ids), 9, 3), np.float16)
     for row, (colour, shape) in enumerate(ids):
-        grid[row, 0, int(colour)] = grid[row, 1, 3 + int(shape)] = 1
-    np.save(folder / "grid.npy", grid)
+        grid[row, 0, int(colour)] = grid[row, 1, 3 + int(shape)] = seen[row, int(shape), int(colour)] = 1
+    np.save(folder / "grid.npy", seen if pictures else grid)
     np.save(folder / "pooled.npy", grid.sum(1))
     pd.DataFrame({"image_id": ids, "row": range(len(ids))}).to_parquet(folder / "ids.parquet")
     write_json(folder / "manifest.json", {})
@@ -68,13 +73,13 @@ def store(folder: Path) -> FeatureStore:
 
 
 def trainer(folder: Path, decoder: str = "soft_attention", live: Any = None, key: str = "k", **options: Any) -> Trainer:
-    table, features = captions(), store(folder / "features")
+    table, features = captions(), store(folder / "features", decoder in PICTURES)
     args = ARGS.get(decoder, RECURRENT)
     if "lm" in args:
         args = {**args, "lm": str(tiny_lm(folder / "lm", args["lm"], table.text.tolist(), hidden_size=32))}
     tokenizer, known = read_vocabulary(decoder, table.text.tolist(), 1, args, "args")
     torch.manual_seed(0)
-    model = build_decoder(decoder, Sizes(7, 7, len(tokenizer), known), args)
+    model = build_decoder(decoder, Sizes(features.grid.shape[2], 7, len(tokenizer), known), args)
     chosen = Training(**{**OPTIONS, **options})
     batches = CaptionBatches(table, features, tokenizer, chosen.batch_images, "cpu")
     validation = Validation(batches, table.groupby("image_id").text.apply(list).to_dict(), 8)
@@ -98,6 +103,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
         ("soft_attention", 90, 0.02),
         ("hard_attention", 45, 0.02),
         ("transformer", 30, 0.003),
+        ("vit_gpt2", 60, 0.005),
     ],
 )
 def test_a_decoder_learns_twelve_images_by_heart(tmp_path: Path, decoder: str, epochs: int, lr: float) -> None:
