@@ -103,7 +103,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
         ("soft_attention", 90, 0.02),
         ("hard_attention", 45, 0.02),
         ("transformer", 30, 0.003),
-        ("vit_gpt2", 60, 0.005),
+        ("vit_gpt2", 45, 0.005),
     ],
 )
 def test_a_decoder_learns_twelve_images_by_heart(tmp_path: Path, decoder: str, epochs: int, lr: float) -> None:
