@@ -27,6 +27,7 @@ from pipeline.likelihood import likelihoods
 from pipeline.model import build_decoder, read_vocabulary, save_model
 from pipeline.tokenizers import Tokenizer
 from tests.test_decoders import FILES
+from tests.tiny_lm import tiny_lm
 
 ENCODER = {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 64, "resize": "squash"}
 ENCODERS = {"timm_model": ENCODER, "pixels": {"image_size": 3}}
@@ -43,21 +44,23 @@ def picture(n: int) -> Image.Image:
     return Image.fromarray(cells).resize((90, 70), Image.Resampling.NEAREST)
 
 
-def small_args(name: str) -> dict[str, Any]:
+def small_args(name: str, folder: Path) -> dict[str, Any]:
+    """`folder` for a language model, where the decoder wants one."""
     allowed = registry.load("decoders", name).Decoder.__init__.__kwdefaults__ or {}
-    return {k: v for k, v in SMALL.items() if k in allowed} | FILES.get(name, {})
+    lm = {"lm": str(tiny_lm(folder / "lm", "gpt2", TEXTS)), "lm_weights": "random"} if "lm" in allowed else {}
+    return {k: v for k, v in SMALL.items() if k in allowed} | FILES.get(name, {}) | lm
 
 
-def small_sizes(name: str) -> Sizes:
+def small_sizes(name: str, args: dict[str, Any]) -> Sizes:
     width = 3 if SEES.get(name) == "pixels" else 1280
-    tokenizer, known = read_vocabulary(name, TEXTS, 1, small_args(name), "args")
+    tokenizer, known = read_vocabulary(name, TEXTS, 1, args, "args")
     return Sizes(width, width, len(tokenizer), known)
 
 
-def random_decoder(name: str) -> Decoder:
+def random_decoder(name: str, args: dict[str, Any]) -> Decoder:
     """Weights large enough that different pictures are told different captions."""
     torch.manual_seed(0)
-    decoder = build_decoder(name, small_sizes(name), small_args(name))
+    decoder = build_decoder(name, small_sizes(name, args), args)
     with torch.no_grad():
         for weight in decoder.parameters():
             weight.copy_(torch.randn_like(weight) * 0.3)
@@ -66,9 +69,9 @@ def random_decoder(name: str) -> Decoder:
 
 def write_model(folder: Path, name: str) -> None:
     sees = SEES.get(name, "timm_model")
-    encoder = {"name": sees, "args": ENCODERS[sees]}
-    config = {"decoder": name, "args": small_args(name), "sizes": asdict(small_sizes(name)), "encoder": encoder}
-    save_model(folder, random_decoder(name), read_vocabulary(name, TEXTS, 1, small_args(name), "args")[0], config)
+    encoder, args = {"name": sees, "args": ENCODERS[sees]}, small_args(name, folder.parent)
+    config = {"decoder": name, "args": args, "sizes": asdict(small_sizes(name, args)), "encoder": encoder}
+    save_model(folder, random_decoder(name, args), read_vocabulary(name, TEXTS, 1, args, "args")[0], config)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,7 @@ def test_pictures_are_captioned_as_their_stored_features_are(workspace: Path, tm
     write_model(tmp_path / "model", name)
     tokenizer = Tokenizer.load(tmp_path / "model/tokenizer.json")
     features = FeatureStore(workspace / "features" / SEES.get(name, "timm_model")).get([f"i{n}" for n in range(COUNT)])
-    theirs = caption_features(random_decoder(name), tokenizer, features, BEAM)
+    theirs = caption_features(random_decoder(name, small_args(name, tmp_path)), tokenizer, features, BEAM)
     same(Captioner.load(tmp_path / "model", "cpu", BEAM).caption(files(workspace)), theirs)
     assert len({round(c.log_prob, 2) for c in theirs}) > 2  # else the pictures would play no part
 
