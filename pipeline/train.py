@@ -87,6 +87,8 @@ class Trainer:
         self.options, self.seed, self.checkpoint, self.key, self.live = options, seed, checkpoint, key, live
         self.device = train.device
         self.optimizer = _optimizer(decoder, options)
+        if options.self_critical_epochs and options.select == "loss":
+            raise UserError("train.select is loss, which self-critical training raises: select cider or bleu_4")
         self.reward = reward
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}

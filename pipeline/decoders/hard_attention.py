@@ -20,7 +20,8 @@ from pipeline.encoders.base import Features
 
 class Decoder(base.Decoder):
     """`reinforce` is lambda_r (1 leaves the gradient unbiased), `entropy` lambda_e; `expected` is the probability that an
-    image is seen through the expected context sum_i alpha_i a_i instead of samples, for one loss.
+    image is seen through the expected context sum_i alpha_i a_i instead of samples, for one loss. In evaluation the likeliest
+    position is looked at; self-critical training runs in that mode too and trains all but the attention.
     """
 
     summed = ("log_sampled", "entropy")
