@@ -159,6 +159,7 @@ class FeatureStore:
     """data/features/<name>/ opened by memory map; nothing is read before it is asked for."""
 
     def __init__(self, folder: Path):
+        self.folder = folder
         self.manifest = read_json(folder / "manifest.json")
         ids = pd.read_parquet(folder / "ids.parquet")
         self.rows = dict(zip(ids.image_id, ids.row, strict=True))

@@ -412,3 +412,15 @@ def test_the_served_model_captions_base64_images_and_names_the_broken_row(worksp
     assert served.predict(served.input_example).shape == (1, 2)
     with pytest.raises(MlflowException, match="image of row 1: not base64"):
         served.predict(pd.DataFrame({"image": [image, "%%%"]}))
+
+
+def test_a_variant_is_not_published_under_params_edited_since(workspace):
+    text = Path("params.yaml").read_text()
+    assert gather("merge", load_params(), layout).params["train.lr"]
+    Path("params.yaml").write_text(
+        text.replace("{embedding: 128, hidden: 256, dropout: 0.3}", "{embedding: 99, hidden: 256, dropout: 0.3}", 1)
+    )
+    with pytest.raises(
+        UserError, match=r"^variants\.merge in params\.yaml is not what merge was made with: run dvc repro track@merge$"
+    ):
+        gather("merge", load_params(), layout)

@@ -150,7 +150,7 @@ class Decoder(base.Decoder):
         return out.last_hidden_state, {"last": s["last"], **_unpack(out.past_key_values)}
 
 
-GPT2: dict[str, dict[str, int]] = {
+GPT2: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
     "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
