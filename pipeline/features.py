@@ -41,7 +41,7 @@ def extract(
         UserError: no image could be read.
     """
     stamps = [_stamp(root / file) for file in images.file]
-    made_by = [about, named_files(about["args"]), loaded_code(), device]
+    made_by = [about, named_files(about.get("args", {})), loaded_code(), device]
     key = fingerprint([made_by, images.image_id.tolist(), images.file.tolist(), stamps])
     encoder = encoder.to(device)
     with whole_folder(folder, keep_partial=True) as part:

@@ -153,7 +153,12 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-def _read(path: Path) -> Any:
+def read_params_file(path: Path = Path("params.yaml")) -> Any:
+    """The file as DVC reads it: unchecked, without what is derived.
+
+    Raises:
+        UserError: it is not there, or it is not YAML.
+    """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -237,7 +242,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises:
         UserError: one line that names every problem, its key, and what is allowed there.
     """
-    data = _read(path)
+    data = read_params_file(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected the keys {', '.join(Params.model_fields)}")
     problems = _problems(Params, data)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import UserError
 from pipeline.files import fingerprint, read_json, write_json
-from pipeline.params import Params, pick
+from pipeline.params import Params, pick, read_params_file
 from pipeline.tracking import flat_params, tags
 from pipeline.tracking_versions import check_outputs, check_params, entries_fingerprint, lock_entries, version_tags
 
@@ -81,7 +81,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
     v = pick(params, "variants", variant)
     entries = lock_entries(LOCK, variant)
     check_outputs(entries, variant)
-    check_params(entries, params.model_dump(), variant)
+    check_params(entries, read_params_file(), variant)
     scores = read_json(places.SCORE_FILES / f"{variant}.json")
     captions, per_image = places.CAPTIONS / f"{variant}.parquet", places.SCORES / f"{variant}.parquet"
     key = entries_fingerprint(entries)
