@@ -146,11 +146,11 @@ class Params(Section):
         return Decoding(**{**self.decode.model_dump(), **self.variants[variant].decode})
 
 
-class _Loader(yaml.SafeLoader):
+class Yaml12(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C one, where libyaml is there
     """YAML 1.1 reads 1e-3 as a string; DVC (YAML 1.2) and people read it as a number."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+Yaml12.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
 
 
 def read_params_file(path: Path = Path("params.yaml")) -> Any:
@@ -160,7 +160,7 @@ def read_params_file(path: Path = Path("params.yaml")) -> Any:
         UserError: it is not there, or it is not YAML.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(path.read_text(encoding="utf-8"), Yaml12)
     except FileNotFoundError:
         raise UserError(
             f"{path} is not there: copy one from experiments/, e.g. cp experiments/quickstart.yaml params.yaml"

@@ -12,6 +12,7 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.files import digest, fingerprint
+from pipeline.params import Yaml12
 
 STAGES = ("train", "caption", "score")
 PACKAGES = ("captionlab", "dvc", "mlflow", "torch", "torchvision", "timm", "transformers", "pandas", "pycocoevalcap")
@@ -36,8 +37,8 @@ def lock_entries(lock: Path, variant: str) -> Entries:
 
 
 def _read(lock: Path) -> dict[str, Any]:
-    try:  # the C loader, where libyaml is there: 60 variants are 10,000 lines
-        return yaml.load(lock.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    try:
+        return yaml.load(lock.read_bytes(), Yaml12) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{lock} is not valid YAML (a merge conflict?): {error}") from None
 

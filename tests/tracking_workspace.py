@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from pipeline.params import load_params
+from pipeline.params import read_params_file
 from pipeline.tracking_versions import dvc_md5
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +60,7 @@ def lock_variant(folder: Path, variant: str) -> None:
     path = folder / "dvc.lock"
     lock = yaml.safe_load(path.read_text()) if path.is_file() else {"schema": "2.0", "stages": {}}
     deps = [{"path": "data/corpora/scenes", "md5": "c0ffee.dir"}, {"path": "pipeline/train.py", "md5": "1"}]
-    params = {"params.yaml": {f"variants.{variant}": load_params(folder / "params.yaml").variants[variant].model_dump()}}
+    params = {"params.yaml": {f"variants.{variant}": read_params_file(folder / "params.yaml")["variants"][variant]}}
     for stage, files in outs.items():
         entry = [{"path": name, "hash": "md5", "md5": dvc_md5(folder / name)} for name in files]
         lock["stages"][f"{stage}@{variant}"] = {
