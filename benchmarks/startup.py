@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 BY_NAME = {"download": "sources.scenes", "extract": "encoders.timm_model", "train": "decoders.soft_attention"} | {
     "caption": "decoders.soft_attention"
 }
+PRELUDE = "from pipeline.processes import collect_seldom; collect_seldom()"
+"what every stage begins with"
 REPEATS = 3
 
 
@@ -56,7 +58,7 @@ def main() -> None:
     limits = {"empty process": seconds("pass"), "import torch": seconds("import torch")}
     rows = []
     for file in sorted((ROOT / "stages").glob("[!_]*.py")):
-        code = "\n".join(statements(file.stem))
+        code = "\n".join([PRELUDE, *statements(file.stem)])
         rows.append({"stage": file.stem, "seconds": round(seconds(code), 2), "imports": slowest_imports(code)})
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     about = {

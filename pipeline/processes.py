@@ -1,5 +1,6 @@
 """How a stage lives and dies: it takes its name from the command line, and a killed `dvc` takes it along."""
 
+import gc
 import os
 import signal
 import sys
@@ -14,8 +15,14 @@ SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
 
 def stage(main: Callable[[str], object]) -> None:
     """Run `main(NAME)` for `python -m stages.X NAME`; errors as in `errors.run`."""
+    collect_seldom()
     die_with_dvc()
     run(lambda: main(_name()))
+
+
+def collect_seldom() -> None:
+    """Importing torch or pandas makes a million lasting objects, which Python's default would visit again and again."""
+    gc.set_threshold(100_000, 20, 20)
 
 
 def _name() -> str:
