@@ -17,6 +17,19 @@ def build_decoder(name: str, sizes: Sizes, args: dict[str, Any], where: str = "a
     return cls(sizes, **args)
 
 
+def check_grid(name: str, positions: int, where: str) -> None:
+    """Attention over one position always looks there: it would train, and be none.
+
+    Raises:
+        UserError: the decoder file of that name attends, and the features have no grid.
+    """
+    if load("decoders", name).Decoder.attends and positions < 2:
+        raise UserError(
+            f"{where}: {name} attends to the positions of a grid, and these features have none: name an encoder that gives "
+            "a map or patches, or a decoder of the pooled vector (merge, lstm, prefix_lm)"
+        )
+
+
 def read_vocabulary(
     name: str, texts: list[str], min_count: int, args: dict[str, Any], where: str
 ) -> tuple[Tokenizer, dict[str, Any]]:

@@ -131,11 +131,12 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
     import torch
 
     from pipeline.decoders.base import Sizes
-    from pipeline.model import build_decoder
+    from pipeline.model import build_decoder, check_grid
 
     variant, where = params.variants[name], f"variants.{name}.args"
     check_args(load("decoders", variant.decoder).Decoder.__init__, variant.args, where)
     try:
+        check_grid(variant.decoder, shapes.positions, f"features '{variant.features}'")
         words, known, assumed = _vocabulary(name, params, corpora)
         with torch.device("meta"):
             decoder = build_decoder(variant.decoder, Sizes(shapes.grid_dim, shapes.pooled_dim, words, known), variant.args)

@@ -46,13 +46,14 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
     from pipeline.decoders.base import Sizes
     from pipeline.devices import pick_device
     from pipeline.features import FeatureStore
-    from pipeline.model import build_decoder, read_vocabulary
+    from pipeline.model import build_decoder, check_grid, read_vocabulary
     from pipeline.self_critical import CiderReward
     from pipeline.train import Trainer, Validation
 
     device = pick_device()
     captions, store = read_captions(corpus_file), FeatureStore(layout.FEATURES / variant.features)
     store.check(captions.image_id.unique().tolist(), f"features '{variant.features}'")
+    check_grid(variant.decoder, store.grid.shape[1], f"variants.{name}, features '{variant.features}'")
     counted = captions.text[captions.split.isin(options.vocabulary_splits)].tolist()
     tokenizer, known = read_vocabulary(variant.decoder, counted, options.min_count, variant.args, f"variants.{name}.args")
     sizes = Sizes(store.grid.shape[2], store.pooled.shape[1], len(tokenizer), known)

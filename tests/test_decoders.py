@@ -1,6 +1,6 @@
 """Properties of every decoder file, present and future: a new file under pipeline/decoders/ is tested on the day it lands."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from pipeline import registry
 from pipeline.decode import beam_search, caption_features, greedy
 from pipeline.decoders.base import Decoder, Sizes, pick_rows
 from pipeline.encoders.base import Features
-from pipeline.model import build_decoder, load_model, read_vocabulary, save_model
+from pipeline.errors import UserError
+from pipeline.model import build_decoder, check_grid, load_model, read_vocabulary, save_model
 from pipeline.tokenizers import Special, word_tokenizer
 from tests.tiny_lm import tiny_config
 
@@ -200,6 +201,23 @@ def test_pad_start_and_unknown_are_never_generated(name: str) -> None:
     decoder = small_decoder(name)
     for hypotheses in beam_search(decoder, features(), SPECIAL, 4, 12, 0.7):
         assert not {0, 1, 3} & {t for h in hypotheses for t in h.tokens}
+
+
+def test_a_decoder_that_reads_the_grid_wants_several_positions_or_a_picture(name: str) -> None:
+    file, args, sizes = small(name)
+    decoder, f, tokens = small_decoder(name), features(), words(B, 2)
+    reads = not torch.allclose(decoder(f, tokens), decoder(Features(f.grid**3, f.pooled), tokens))
+    if not reads:
+        assert not decoder.attends
+        check_grid(file, 1, "x")
+    elif decoder.attends:
+        with pytest.raises(
+            UserError, match=f"^x: {file} attends to the positions of a grid, and these features have none: name"
+        ):
+            check_grid(file, 1, "x")
+    else:
+        with pytest.raises(UserError, match="give it features of the encoder pixels"):
+            build_decoder(file, replace(sizes, grid=D + 1), args)
 
 
 def test_a_state_is_batch_first_so_that_a_beam_can_reorder_it(name: str) -> None:

@@ -169,6 +169,12 @@ def test_the_grid_of_a_vision_transformer_is_its_patches_without_class_tokens() 
     close(encoder(pixels).grid, tokens[:, 1:], 1e-5)
 
 
+@pytest.mark.parametrize("model", ["pit_ti_224", "crossvit_9_240"])
+def test_a_network_that_keeps_no_map_of_the_picture_has_one_position(model: str) -> None:
+    found = registry.load("encoders", "timm_model").shapes(model=model, weights="random", image_size=int(model[-3:]))
+    assert found.positions == 1
+
+
 def test_a_model_with_channels_last_is_no_grid_of_channels() -> None:
     encoder = build(model="test_mambaout", image_size=160)
     pixels = encoder.transform(noise(160, 160))[None]

@@ -46,6 +46,8 @@ class Loss:
 class Decoder(nn.Module):
     summed: ClassVar[tuple[str, ...]] = ()
     "names in State that the regulariser needs at the last step of each row"
+    attends: ClassVar[bool] = False
+    "over the grid's positions, of which there must then be more than one"
 
     @classmethod
     def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:

@@ -25,6 +25,7 @@ class Decoder(base.Decoder):
     """
 
     summed = ("log_sampled", "entropy")
+    attends = True
     baseline: Tensor
 
     def __init__(

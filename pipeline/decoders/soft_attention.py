@@ -20,6 +20,7 @@ class Decoder(base.Decoder):
     """
 
     summed = ("attended",)
+    attends = True
 
     def __init__(
         self,

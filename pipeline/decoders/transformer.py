@@ -28,6 +28,7 @@ class Decoder(base.Decoder):
     rows of a state have read equally many; `image<n>`, those of the grid, computed once per image. Both (B, 2, N, S, W / N).
     """
 
+    attends = True
     layers: Any  # a ModuleList, whose items are no Layer to a type checker
 
     def __init__(

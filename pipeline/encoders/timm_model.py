@@ -114,12 +114,13 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Features:
-        """(B, 3, S, S) uint8 -> grid (B, P, D) and pooled (B, D'), float32."""
+        """(B, 3, S, S) uint8 -> grid (B, P, D) and pooled (B, D'), float32. A network without a map has P = 1."""
         x = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda), drawn(pixels, self.branches):
             maps = self.body.forward_features(x)
             pooled = self.body.forward_head(maps, pre_logits=True)
-        return Features(self._pool(self._grid(maps).float()), pooled.float())
+        grid = self._grid(maps) if isinstance(maps, Tensor) else pooled[:, None]  # some networks see at several scales
+        return Features(self._pool(grid.float()), pooled.float())
 
     def _grid(self, maps: Tensor) -> Tensor:
         """Feature map (B, D, H, W), or tokens (B, N, D) of a vision transformer less its class tokens -> (B, P, D)."""
