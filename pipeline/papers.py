@@ -1,12 +1,10 @@
 """Ours beside a paper's: one sheet per table of papers.yaml that a variant names."""
 
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline.errors import UserError
 from pipeline.sheets import SPLITS, Column, Sheet, Table, Value
 from pipeline.tables import ORDER, TEACHER_FORCED, Result, metric_names, unavailable, variant_notes
 
@@ -30,28 +28,9 @@ def read_papers() -> dict[str, Any]:
 
 
 def paper_sheets(papers: dict[str, Any], results: list[Result]) -> list[Sheet]:
-    """Raises: UserError: a variant names a table or a system that papers.yaml does not have."""
-    for result in results:
-        _check(papers["tables"], result)
+    """In the order of papers.yaml."""
     named = {result.paper[0] for result in results if result.paper}
     return [_sheet(papers, table, results) for table in papers["tables"] if table in named]
-
-
-def _check(tables: dict[str, Any], result: Result) -> None:
-    if not result.paper:
-        return
-    table, system = result.paper
-    where = f"variants.{result.name}.paper"
-    if table not in tables:
-        raise UserError(f"{where}.table: papers.yaml has no '{table}'{_hint(table, list(tables))}")
-    systems = list(dict.fromkeys(row["system"] for row in tables[table]["rows"]))
-    if system not in systems:
-        raise UserError(f"{where}.system: '{table}' in papers.yaml has no '{system}'{_hint(system, systems)}")
-
-
-def _hint(name: str, known: list[str]) -> str:
-    near = get_close_matches(name, known, 1)
-    return (f" (did you mean '{near[0]}'?)" if near else "") + f": there are {', '.join(known)}"
 
 
 def _sheet(papers: dict[str, Any], name: str, results: list[Result]) -> Sheet:

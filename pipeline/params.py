@@ -1,6 +1,7 @@
 """params.yaml as typed, checked values. Nothing that changes a result has a default here: every value stands in the file."""
 
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import UserError
-from pipeline.registry import find
+from pipeline.registry import check_args, find, nearest, signature
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -194,19 +195,46 @@ def _override_problems(data: dict[str, Any]) -> list[str]:
     return out
 
 
-def _name_problems(params: Params) -> list[str]:
-    """Names that no file of the registry bears, told before the first stage has run."""
-    named = [(f"datasets.{n}.source", "sources", row.source) for n, row in params.datasets.items()]
-    named += [(f"features.{n}.encoder", "encoders", row.encoder) for n, row in params.features.items()]
-    named += [(f"variants.{n}.decoder", "decoders", row.decoder) for n, row in params.variants.items()]
-    named += [("scoring.metrics", "metrics", name) for name in params.scoring.metrics]
+def _registry_problems(params: Params) -> list[str]:
+    """Names that no file of the registry bears and arguments that it does not take, told before the first stage has run."""
+    rows: list[tuple[str, str, str, dict[str, Any]]]
+    rows = [(f"datasets.{n}.", "sources", row.source, row.args) for n, row in params.datasets.items()]
+    rows += [(f"features.{n}.", "encoders", row.encoder, row.args) for n, row in params.features.items()]
+    rows += [(f"variants.{n}.", "decoders", row.decoder, row.args) for n, row in params.variants.items()]
+    out = [_complaint("scoring.metrics: ", find, "metrics", name) for name in params.scoring.metrics]
+    for where, kind, name, args in rows:
+        unknown = _complaint(f"{where}{kind.removesuffix('s')}: ", find, kind, name)
+        takes = None if unknown else signature(kind, name)
+        out.append(_complaint("", check_args, takes, args, f"{where}args") if takes else unknown)
+    return [problem for problem in out if problem]
+
+
+def _complaint(prefix: str, check: Callable[..., object], *args: object) -> str:
+    try:
+        check(*args)
+    except UserError as error:
+        return f"{prefix}{error}"
+    return ""
+
+
+def _paper_problems(params: Params) -> list[str]:
+    """Rows that papers.yaml does not have."""
+    named = {f"variants.{name}.paper.": row.paper for name, row in params.variants.items() if row.paper}
+    if not named:
+        return []
+    tables = read_params_file(Path(__file__).with_name("papers.yaml"))["tables"]
     out = []
-    for where, kind, name in named:
-        try:
-            find(kind, name)
-        except UserError as error:
-            out.append(f"{where}: {error}")
+    for where, paper in named.items():
+        systems = [row["system"] for row in tables.get(paper.table, {"rows": []})["rows"]]
+        if paper.table not in tables:
+            out.append(f"{where}table: papers.yaml has no '{paper.table}'{_there(paper.table, tables)}")
+        elif paper.system not in systems:
+            out.append(f"{where}system: '{paper.table}' in papers.yaml has no '{paper.system}'{_there(paper.system, systems)}")
     return out
+
+
+def _there(name: str, known: Iterable[str]) -> str:
+    return f"{nearest(name, known)}: there are {', '.join(dict.fromkeys(known))}"
 
 
 def _reference_problems(params: Params) -> list[str]:
@@ -248,7 +276,8 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     problems = _problems(Params, data)
     if not problems:
         params = Params.model_validate(data)
-        problems = _override_problems(data) + _name_problems(params) + _reference_problems(params)
+        problems = _override_problems(data) + _registry_problems(params) + _reference_problems(params)
+        problems += _paper_problems(params)
     if problems:
         raise UserError(f"{path}: " + "; ".join(problems))
     return Params.model_validate(data)

@@ -1,16 +1,19 @@
 """The module name is the registry: `pipeline/decoders/lstm.py` is the decoder `lstm`. Adding one is adding a file."""
 
+import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import UserError
 
 HELPERS = {"__init__", "base"}
+ENTRIES = {"sources": ["fetch"], "encoders": ["Encoder", "__init__"], "decoders": ["Decoder", "__init__"]}
+"whose keyword-only parameters are what params.yaml may set"
 
 
 def names(kind: str) -> list[str]:
@@ -27,9 +30,7 @@ def find(kind: str, name: str) -> str:
     """
     known = names(kind)
     if name not in known:
-        near = get_close_matches(name, known, 1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
-        raise UserError(f"unknown {kind.removesuffix('s')} '{name}'{hint}: there are {', '.join(known)}")
+        raise UserError(f"unknown {kind.removesuffix('s')} '{name}'{nearest(name, known)}: there are {', '.join(known)}")
     return f"pipeline.{kind}.{name}"
 
 
@@ -38,18 +39,46 @@ def load(kind: str, name: str) -> ModuleType:
     return import_module(find(kind, name))
 
 
-def check_args(target: Callable[..., Any], args: dict[str, Any], where: str) -> None:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for whoever misspelt a name, or ''."""
+    near = get_close_matches(name, known, 1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def signature(kind: str, name: str) -> inspect.Signature | None:
+    """What `check_args` wants of a module, read from its text: importing it would import torch. None: it inherits its entry."""
+    node: Any = ast.parse((Path(__file__).parent / kind / f"{name}.py").read_text(encoding="utf-8"))
+    for part in ENTRIES[kind]:
+        node = next((child for child in node.body if getattr(child, "name", "") == part), None)
+        if node is None:
+            return None
+    pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    return inspect.Signature([_parameter(argument, default) for argument, default in pairs])
+
+
+def _parameter(argument: ast.arg, default: ast.expr | None) -> inspect.Parameter:
+    empty = inspect.Parameter.empty
+    annotation = empty
+    if argument.annotation:
+        try:
+            annotation = eval(ast.unparse(argument.annotation), {"Literal": Literal, "Any": Any})
+        except NameError:  # a type of that module, which is checked once it is imported
+            annotation = empty
+    return inspect.Parameter(argument.arg, inspect.Parameter.KEYWORD_ONLY, default=default or empty, annotation=annotation)
+
+
+def check_args(target: Callable[..., Any] | inspect.Signature, args: dict[str, Any], where: str) -> None:
     """Check `args` against the keyword-only parameters of `target`, which are what params.yaml may set.
 
     Raises:
         UserError: an unknown or missing argument, or a value of the wrong type.
     """
-    allowed = {n: p for n, p in inspect.signature(target).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    known = target if isinstance(target, inspect.Signature) else inspect.signature(target)
+    allowed = {n: p for n, p in known.parameters.items() if p.kind is p.KEYWORD_ONLY}
     for name, value in args.items():
         if name not in allowed:
-            near = get_close_matches(name, allowed, 1)
-            hint = f" (did you mean '{near[0]}'?)" if near else ""
-            raise UserError(f"{where}: unknown argument '{name}'{hint}; it takes {', '.join(sorted(allowed)) or 'none'}")
+            takes = ", ".join(sorted(allowed)) or "none"
+            raise UserError(f"{where}: unknown argument '{name}'{nearest(name, allowed)}; it takes {takes}")
         _check_type(allowed[name].annotation, value, f"{where}.{name}")
     missing = [n for n, p in allowed.items() if p.default is p.empty and n not in args]
     if missing:

@@ -24,6 +24,34 @@ def test_unknown_names_are_told_all_at_once_before_anything_runs(tmp_path: Path,
     assert "scoring.metrics: unknown metric 'ciderr' (did you mean 'cider'?): there are " in message
 
 
+def test_arguments_and_rows_of_papers_are_checked_before_anything_runs(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+    data["variants"]["merge"]["args"]["hiden"] = data["variants"]["merge"]["args"].pop("hidden")
+    data["variants"]["merge"]["paper"] = {"table": "sat_flickr8k", "system": "sad"}
+    data["variants"]["lstm"]["args"]["layers"] = "two"
+    data["variants"]["lstm"]["paper"] = {"table": "sat_flickr9k", "system": "sat"}
+    del data["features"]["scenes-lite0"]["args"]["model"]
+    data["datasets"]["scenes"]["args"]["seed"] = 1.5
+    message = complaint(tmp_path, data)
+    assert "datasets.scenes.args.seed: should be a valid integer, not 1.5" in message
+    assert "features.scenes-lite0.args: 'model' must be given" in message
+    assert "variants.merge.args: unknown argument 'hiden' (did you mean 'hidden'?); it takes dropout, " in message
+    assert "variants.lstm.args.layers: should be a valid integer, not 'two'" in message
+    assert "variants.merge.paper.system: 'sat_flickr8k' in papers.yaml has no 'sad' (did you mean 'sat'?): there" in message
+    assert "variants.lstm.paper.table: papers.yaml has no 'sat_flickr9k' (did you mean 'sat_flickr8k'?): there are " in message
+
+
+@pytest.mark.parametrize("kind", registry.ENTRIES)
+def test_a_signature_read_from_the_text_is_that_of_the_imported_module(kind: str) -> None:
+    for name in registry.names(kind):
+        read, entry = registry.signature(kind, name), registry.load(kind, name)
+        for part in registry.ENTRIES[kind]:
+            entry = getattr(entry, part)
+        known = inspect.signature(entry).parameters.values()
+        wanted = {p.name: (p.annotation, p.default is p.empty) for p in known if p.kind is p.KEYWORD_ONLY}
+        assert read, name
+        assert {p.name: (p.annotation, p.default is p.empty) for p in read.parameters.values()} == wanted, name
+
+
 def test_the_committed_params_are_the_quickstart() -> None:
     assert (ROOT / "params.yaml").read_text() == (ROOT / "experiments/quickstart.yaml").read_text()
 
