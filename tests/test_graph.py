@@ -10,6 +10,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from pipeline import registry
 from tests.workspace import ROOT, make_workspace, repro, run, stage, tiny_params, tool, write_params
 
 # params.py only parses: the values that a stage reads are its `params`. The live curves of MLflow are no output, so
@@ -41,6 +42,11 @@ def closure(files: Iterable[str], kind: str) -> set[str]:
     return seen
 
 
+def shared(files: Iterable[str]) -> set[str]:
+    """What stands for a folder's files to share: declared beside each, for a `foreach` cannot tell which of them it needs."""
+    return {str(p.relative_to(ROOT)) for file in files for p in (ROOT / file).parent.glob("_[!_]*.py")}
+
+
 def stages() -> list:  # type: ignore[type-arg]
     return [s for s in Repo(str(ROOT)).index.stages if s.cmd]
 
@@ -52,8 +58,19 @@ def test_the_declared_code_is_the_import_closure(stage) -> None:  # type: ignore
     by_name = {d for d in declared if re.match(r"pipeline/(sources|encoders|decoders)/(?!base|_)\w+\.py", d)}
     folders = {str(p.relative_to(ROOT)) for d in declared if d == "pipeline/metrics" for p in (ROOT / d).glob("[!_]*.py")}
     entry = re.match(r"python -m ([\w.]+)", stage.cmd)[1].replace(".", "/") + ".py"  # type: ignore[index]
-    expected = closure([entry, *by_name, *folders], kind) | BY_PATH.get(kind, set())
+    expected = closure([entry, *by_name, *folders], kind) | BY_PATH.get(kind, set()) | shared(by_name)
     assert {d for d in declared if d.endswith(".py")} | folders == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "stage"), [("sources", "download"), ("encoders", "extract"), ("decoders", "train"), ("decoders", "caption")]
+)
+def test_what_any_file_of_a_registry_imports_is_declared(kind: str, stage: str) -> None:
+    """The committed params.yaml names a few of them."""
+    row = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["do"]
+    for name in registry.names(kind):
+        declared = {dep.replace(f"${{item.{kind.removesuffix('s')}}}", name) for dep in row["deps"]}
+        assert closure([f"stages/{stage}.py", f"pipeline/{kind}/{name}.py"], stage) <= declared, name
 
 
 def test_modules_import_only_what_stands_above_them() -> None:

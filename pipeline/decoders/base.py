@@ -48,6 +48,8 @@ class Decoder(nn.Module):
     "names in State that the regulariser needs at the last step of each row"
     attends: ClassVar[bool] = False
     "over the grid's positions, of which there must then be more than one"
+    published: str = ""
+    "the model that `load_pretrained` takes all weights from, so that it captions without training; empty: it does not"
 
     @classmethod
     def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
