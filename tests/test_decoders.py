@@ -25,6 +25,7 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {  # other settings of a file: 
     "prefix_lm-llama": ("prefix_lm", {"mapping": "transformer"}),
     "prefix_lm-llama-untied": ("prefix_lm", {"prefix": 1}),
     "prefix_lm-frozen": ("prefix_lm", {"tune_lm": False, "normalise": False}),
+    "blip-prompt": ("blip", {"prompt": "word1 word4 word2"}),
 }
 FAMILIES = {
     "prefix_lm": "gpt2",
@@ -32,7 +33,9 @@ FAMILIES = {
     "prefix_lm-llama": "llama",
     "prefix_lm-llama-untied": "llama-untied",
 }
-FILES = {"vit_gpt2": {"model": str(Path(__file__).parent / "models/vit_gpt2"), "weights": "random"}}
+FILES: dict[str, dict[str, Any]] = {
+    name: {"model": str(Path(__file__).parent / "models" / name), "weights": "random"} for name in ("blip", "git", "vit_gpt2")
+}
 "arguments of decoders that are read from files"
 
 

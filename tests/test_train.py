@@ -44,7 +44,7 @@ ARGS: dict[str, dict[str, Any]] = {
     "prefix_lm": {"lm": "gpt2", "lm_weights": "random", "prefix": 3},
     **FILES,
 }
-PICTURES = {"vit_gpt2"}
+PICTURES = set(FILES)
 "decoders whose grid must be a picture of 3 x 3"
 
 
@@ -104,6 +104,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
         ("hard_attention", 45, 0.02),
         ("transformer", 30, 0.003),
         ("vit_gpt2", 45, 0.005),
+        ("blip", 25, 0.005),
+        ("git", 20, 0.01),
     ],
 )
 def test_a_decoder_learns_twelve_images_by_heart(tmp_path: Path, decoder: str, epochs: int, lr: float) -> None:
