@@ -91,6 +91,16 @@ def test_a_picture_is_embedded_as_transformers_does(kind: str) -> None:
     close(ours.pooled.norm(dim=-1), torch.ones(3), 1e-6)
 
 
+def test_an_embedding_may_keep_its_length(kind: str) -> None:
+    """ClipCap's published weights were trained on what the projection gives."""
+    encoder, theirs = clip.Encoder(model=str(MODELS / kind), weights="random", normalise=False), reference(kind)
+    picture = noise(320, 240)
+    with torch.inference_mode():
+        expected = theirs.get_image_features(PIL[kind](picture, return_tensors="pt").pixel_values).pooler_output
+    assert abs(expected.norm() - 1) > 0.1
+    close(encoder(encoder.transform(picture)[None]).pooled, expected, 1e-5)
+
+
 def test_the_grid_is_the_patches_after_the_last_layer_norm(kind: str) -> None:
     encoder, theirs = build(kind), reference(kind)
     picture = noise(320, 240)

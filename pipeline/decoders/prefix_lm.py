@@ -40,6 +40,8 @@ class Decoder(base.Decoder):
         new_tokenizer: entries at most of a byte-level BPE trained on the captions; 0 keeps the language model's own. Old
             rows of the embedding then stand for new tokens.
         stop_at_full_stop: captions are cut after their first full stop.
+        checkpoint: weights of the published implementation (coco_weights.pt), in place of those of `lm`. It was trained
+            without an end token and stops at a full stop, which is the end token then.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Decoder(base.Decoder):
         tune_lm: bool = True,
         new_tokenizer: int = 0,
         stop_at_full_stop: bool = False,
+        checkpoint: str = "",
     ):
         super().__init__()
+        self.published = checkpoint
         self.lm, self.lm_weights, self.tune_lm, self.normalise = lm, lm_weights, tune_lm, normalise
         self.start_id = sizes.known["start"]
         self.body, self.head = _body_and_head(sizes.known["lm"], initialise=lm_weights == "random")
@@ -82,6 +86,8 @@ class Decoder(base.Decoder):
         where = _find(a["lm"])
         config = _read_config(where, a["lm"])
         inner, end = _read_tokenizer(where, a["lm"], config)
+        if a["checkpoint"]:
+            end = _full_stop(inner, a)
         if a["new_tokenizer"]:
             inner = byte_level_bpe(texts, _enough_entries(a["new_tokenizer"]), end)
             config.vocab_size = inner.get_vocab_size()
@@ -94,6 +100,9 @@ class Decoder(base.Decoder):
         return tokenizer, {"lm": known, "start": tokenizer.special.start}
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
+        if self.published:
+            _take_checkpoint(self, self.published)
+            return
         if self.lm_weights == "random":
             return
         lm = _read_weights(_find(self.lm), self.lm)
@@ -395,3 +404,73 @@ def _check_room(tokenizer: Tokenizer, texts: list[str], prefix: int, config: Any
         raise UserError(
             f"args.prefix: {prefix} and the {longest} tokens of the longest caption exceed the {room} positions of '{lm}'"
         )
+
+
+# The published implementation's own weights.
+
+RENAMED = {
+    "gpt.transformer.": "body.",
+    "gpt.lm_head.": "head.",
+    "clip_project.model.0.": "mapping.hidden.",
+    "clip_project.model.2.": "mapping.output.",
+    "clip_project.linear.": "mapping.image.",
+    "clip_project.prefix_const": "mapping.constants",
+    "clip_project.transformer.layers.": "mapping.layers.",
+    ".norm1.": ".norm_attention.",
+    ".norm2.": ".norm_feedforward.",
+    ".attn.project.": ".attended.",
+    ".mlp.fc1.": ".feedforward.0.",
+    ".mlp.fc2.": ".feedforward.2.",
+}
+"parts of its names for weights, and of ours"
+
+
+def _full_stop(inner: Any, args: dict[str, Any]) -> str:
+    if args["new_tokenizer"]:
+        raise UserError("args.checkpoint: its weights know the language model's own tokens: leave new_tokenizer at 0")
+    if inner.token_to_id(".") is None:
+        raise UserError(f"args.lm '{args['lm']}' has no token for a full stop, with which captions of args.checkpoint end")
+    return "."
+
+
+def _take_checkpoint(decoder: Decoder, path: str) -> None:
+    ours, theirs = decoder.state_dict(), _renamed(_read_checkpoint(path))
+    if decoder.head is None and "head.weight" in theirs and torch.equal(theirs["head.weight"], theirs["body.wte.weight"]):
+        del theirs["head.weight"]
+    shapes = "its prefix, mapping, clip_length, mapping_layers, lm, and the width of the features"
+    if unknown := sorted(theirs.keys() - ours.keys()):
+        raise UserError(f"args.checkpoint: {path} holds weights that this model lacks (first: {unknown[0]}): compare {shapes}")
+    if lacking := sorted(ours.keys() - theirs.keys()):
+        raise UserError(f"args.checkpoint: {path} lacks weights of this model (first: {lacking[0]}): compare {shapes}")
+    for name, value in theirs.items():
+        if value.shape != ours[name].shape:
+            sizes = f"{list(value.shape)}, not {list(ours[name].shape)}"
+            raise UserError(f"args.checkpoint: {name} of {path} is {sizes}: compare {shapes}")
+    decoder.load_state_dict(theirs)
+
+
+def _read_checkpoint(path: str) -> dict[str, Tensor]:
+    try:
+        content = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"args.checkpoint: there is no file {path}: put the published weights there") from None
+    except Exception as error:  # zip files, pickles and disks fail in many ways
+        raise UserError(f"args.checkpoint: {path} cannot be read ({_short(error)}): expected a state dict of torch") from None
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"args.checkpoint: {path} holds no state dict: save model.state_dict() with torch.save")
+    return content
+
+
+def _renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our names; queries joined with keys and values; without the masks that old versions of GPT-2 kept as weights."""
+    ours: dict[str, Tensor] = {}
+    for name, value in theirs.items():
+        for part, new in RENAMED.items():
+            name = name.replace(part, new)
+        if not (name.startswith("body.") and name.endswith((".attn.bias", ".attn.masked_bias"))):
+            ours[name] = value.float()
+    for name in [name for name in ours if name.endswith(".attn.to_queries.weight")]:
+        layer = name.removesuffix("attn.to_queries.weight")
+        keys_values = ours.pop(f"{layer}attn.to_keys_values.weight", torch.empty(0, ours[name].shape[-1]))
+        ours[f"{layer}queries_keys_values.weight"] = torch.cat([ours.pop(name), keys_values])
+    return ours

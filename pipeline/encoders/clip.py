@@ -1,8 +1,9 @@
 """CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023) of transformers: pictures and texts in one space.
 
 Which of the two a model is says the `model_type` of its config.json. The pooled vector is the picture's embedding in the space
-it shares with texts, of length 1. The grid is the patches of the last layer after the vision tower's last layer norm, without
-CLIP's class token: SigLIP's own head reads them there, and CLIP's class token passes the same norm before it is projected.
+it shares with texts, of length 1 unless `normalise` is off. The grid is the patches of the last layer after the vision tower's
+last layer norm, without CLIP's class token: SigLIP's own head reads them there, and CLIP's class token passes the same norm
+before it is projected.
 """
 
 import json
@@ -64,14 +65,15 @@ class Encoder(nn.Module):
             tokenizer files is asked of it.
         weights: `hub` (the model's own, from the hub, its cache or the folder) or `random` (seeded, for tests: the folder
             may hold config.json alone, and without tokenizer files texts are read byte by byte).
+        normalise: pooled vectors have length 1; else they are as the projection gives them, which ClipCap's weights expect.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, model: str, weights: Literal["hub", "random"] = "hub"):
+    def __init__(self, *, model: str, weights: Literal["hub", "random"] = "hub", normalise: bool = True):
         super().__init__()
-        self.model, self.weights = model, weights
+        self.model, self.weights, self.normalise = model, weights, normalise
         self.config = _config(model, weights)
         self.body = _random(self.config, model) if weights == "random" else _published(self.config, model)
         self.processor = _processor(self.config, model, weights)
@@ -101,14 +103,15 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Features:
-        """(B, 3, S, S) uint8 -> grid (B, P, D) and pooled (B, D') of length 1, float32."""
+        """(B, 3, S, S) uint8 -> grid (B, P, D) and pooled (B, D'), float32."""
         x = (pixels.float() - self.mean) / self.std
         with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
             out = self.body.get_image_features(pixel_values=x)
             grid = out.last_hidden_state
             if self.config.model_type == "clip":
                 grid = self.body.vision_model.post_layernorm(grid[:, 1:])
-        return Features(grid.float(), F.normalize(out.pooler_output.float(), dim=-1))
+        pooled = out.pooler_output.float()
+        return Features(grid.float(), F.normalize(pooled, dim=-1) if self.normalise else pooled)
 
     @torch.inference_mode()
     def texts(self, texts: list[str]) -> Tensor:
