@@ -30,8 +30,9 @@ INK = "#27282a"
 
 
 def read_curves(files: Mapping[str, Path]) -> Curves:
-    """The histories that are there, by variant."""
-    return {name: pd.read_csv(path) for name, path in files.items() if path.is_file()}
+    """The histories that are there, by variant; what was not trained has no curve."""
+    found = {name: pd.read_csv(path) for name, path in files.items() if path.is_file()}
+    return {name: history for name, history in found.items() if len(history)}
 
 
 def styles(curves: Curves) -> dict[str, tuple[str, str]]:

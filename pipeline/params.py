@@ -54,7 +54,8 @@ class FeatureSet(Section):
 
 
 class Training(Section):
-    epochs: Count
+    epochs: Annotated[int, Field(ge=0)]
+    "0: a published model is used as it is (or goes into self-critical training)"
     batch_images: Count
     "images in a step; each brings all its captions"
     optimizer: Literal["adam", "adamw", "sgd"]

@@ -27,6 +27,9 @@ from pipeline.schedule import learning_rate
 from pipeline.self_critical import CiderReward, bad_endings, self_critical_loss
 from pipeline.tokenizers import Tokenizer
 
+COLUMNS = ["epoch", "step", "lr", "train_loss", "val_loss", "val_cider", "val_bleu_4", "val_bad_endings", "best"]
+"of the history, where regularisers and self-critical training add none"
+
 
 class Live(Protocol):
     """Where curves go while training runs; a dead receiver must cost nothing."""
@@ -89,6 +92,11 @@ class Trainer:
         self.optimizer = _optimizer(decoder, options)
         if options.self_critical_epochs and options.select == "loss":
             raise UserError("train.select is loss, which self-critical training raises: select cider or bleu_4")
+        if not options.epochs and not decoder.published:
+            raise UserError(
+                "train.epochs is 0, which takes a published model as it is, and this decoder loads none: train it for an "
+                "epoch or more, or let its args name one (model of vit_gpt2, blip or git, checkpoint of prefix_lm)"
+            )
         self.reward = reward
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
@@ -96,15 +104,18 @@ class Trainer:
         self.every = _checkpoint_seconds()
 
     def run(self) -> pd.DataFrame:
-        """Train until `epochs` or until `patience` epochs brought no gain, then self-critically; a row of history an epoch."""
+        """Train until `epochs` or until `patience` epochs brought no gain, then self-critically; a row of history an epoch.
+
+        No epochs at all leave the decoder as it is, and a history that is a header.
+        """
         torch.manual_seed(self.seed)
         self._resume()
         while self._goes_on():
             self._train_epoch()
             self._validate()
             self._save()
-        self.decoder.load_state_dict(self.best)
-        return pd.DataFrame(self.progress.history)
+        self._take_best()
+        return pd.DataFrame(self.progress.history) if self.progress.history else pd.DataFrame(columns=COLUMNS)
 
     def _goes_on(self) -> bool:
         p, o = self.progress, self.options
@@ -117,8 +128,12 @@ class Trainer:
     def _begin_self_critical(self) -> None:
         """The best weights so far, and an optimiser that remembers nothing of the other loss."""
         self.progress.cross_entropy_epochs, self.progress.stale = self.progress.epoch, 0
-        self.decoder.load_state_dict(self.best)
+        self._take_best()
         self.optimizer = _optimizer(self.decoder, self.options)
+
+    def _take_best(self) -> None:
+        if self.best:  # else no epoch has been validated: there are none, or none before the self-critical ones
+            self.decoder.load_state_dict(self.best)
 
     @property
     def epochs(self) -> int:

@@ -27,6 +27,8 @@ def main(name: str) -> None:
     except BaseException as error:
         live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
+    if history.empty:
+        print(f"0 epochs: {name} is used as published", flush=True)
     save_model(layout.MODELS / name, trainer.decoder, trainer.tokenizer, about)
     with whole_file(layout.HISTORY / f"{name}.csv") as part:
         history.to_csv(part, index=False)

@@ -20,6 +20,7 @@ from pipeline.tracking import flat_params, start_live, tags
 from pipeline.tracking_live import messages, receive
 from pipeline.tracking_payload import gather
 from pipeline.tracking_publish import publish
+from pipeline.tracking_registry import register
 from pipeline.tracking_store import StoreDown, find_runs, open_store
 from pipeline.tracking_versions import dvc_md5, git_commit, lock_entries
 from stages import track
@@ -424,3 +425,14 @@ def test_a_variant_is_not_published_under_params_edited_since(workspace):
         UserError, match=r"^variants\.merge in params\.yaml is not what merge was made with: run dvc repro track@merge$"
     ):
         gather("merge", load_params(), layout)
+
+
+def test_a_variant_that_was_not_trained_has_scores_and_no_curves_and_may_be_the_best(workspace):
+    Path("reports/history/merge.csv").write_text("epoch,step,train_loss,val_cider\n")
+    lock_variant(workspace, "merge")
+    track.main("merge")
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    assert set(run.data.metrics) == {"val.cider", "val.bleu_4", "val.loss", "test.cider", "test.bleu_4", "test.loss"}
+    assert history_of(run, "val.cider") == [(0, 0.6)]
+    assert register(open_store(), None, "cider", {}).ranking[0].variant == "merge"
