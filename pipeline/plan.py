@@ -40,9 +40,16 @@ class Model:
     assumed: bool
     "the vocabulary is not that of cleaned captions"
     trainable: int
+    "none where a published model is used as it is"
     parameters: int
+    fetched: str
+    "the name on the hub that its weights come from, all of them"
     problem: str
     "why it could not be built"
+
+    @property
+    def download(self) -> int:
+        return FLOAT32 * self.parameters if self.fetched else 0
 
 
 @dataclass(frozen=True)
@@ -120,9 +127,9 @@ def _row(name: str, params: "Params", sizes: "dict[str, Size]", grids: dict[str,
         decoder=variant.decoder,
         model=model,
         disk=size.disk + grid.disk + FLOAT32 * model.parameters,
-        download=size.download + grid.download,
+        download=size.download + grid.download + model.download,
         paper=f"{variant.paper.table}, {variant.paper.system}" if variant.paper else "",
-        lacks=model.problem or _missing_vectors(variant),
+        lacks=model.problem or _missing_file(variant),
     )
 
 
@@ -141,11 +148,15 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
         with torch.device("meta"):
             decoder = build_decoder(variant.decoder, Sizes(shapes.grid_dim, shapes.pooled_dim, words, known), variant.args)
     except UserError as error:
-        return Model(0, False, 0, 0, str(error))
+        return Model(0, False, 0, 0, "", str(error))
     if variant.args.get("vectors") and not variant.args.get("tune_vectors", True):  # frozen when they are read
         decoder.get_submodule("embedding").requires_grad_(False)
-    counts = [(w.numel(), w.requires_grad) for w in decoder.parameters()]
-    return Model(words, assumed, sum(n for n, trained in counts if trained), sum(n for n, _ in counts), "")
+    options = params.training(name)
+    trains = options.epochs + options.self_critical_epochs > 0
+    counts = [(w.numel(), w.requires_grad and trains) for w in decoder.parameters()]
+    from_hub = decoder.published == variant.args.get("model") and not Path(decoder.published).is_dir()
+    fetched = decoder.published if from_hub else ""
+    return Model(words, assumed, sum(n for n, trained in counts if trained), sum(n for n, _ in counts), fetched, "")
 
 
 def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[str, Any], bool]:
@@ -183,9 +194,9 @@ def _texts(file: Path, splits: Sequence[str]) -> list[str] | None:
     return list(captions.text[captions.split.isin(splits)])
 
 
-def _missing_vectors(variant: "Variant") -> str:
-    vectors = str(variant.args.get("vectors", ""))
-    return f"{vectors} is not there" if vectors and not Path(vectors).is_file() else ""
+def _missing_file(variant: "Variant") -> str:
+    named = [str(variant.args.get(key, "")) for key in ("vectors", "checkpoint")]
+    return next((f"{file} is not there" for file in named if file and not Path(file).expanduser().is_file()), "")
 
 
 def render(plan: Plan, title: str) -> str:
@@ -231,12 +242,13 @@ def _totals(plan: Plan) -> str:
     used = plan.grids.values()
     models = FLOAT32 * sum(row.model.parameters for row in plan.rows)
     disk = sum(s.disk for s in plan.sizes.values()) + sum(g.disk for g in used) + models
-    weights = {g.network: g.download for g in used}
+    weights = {g.network: g.download for g in used} | {row.model.fetched: row.model.download for row in plan.rows}
     download = sum(s.download for s in plan.sizes.values()) + sum(weights.values())
     lines = [f"all together: {_bytes(disk)} on disk, {_bytes(download)} to download, about"]
     if any(row.model.assumed for row in plan.rows):
         lines.append("~: assumed, for the captions have not been cleaned yet; parameters move with it")
-    bring = dict.fromkeys(row.decoder for row in plan.rows if "read" in vars(load("decoders", row.decoder).Decoder))
+    own = [row for row in plan.rows if "read" in vars(load("decoders", row.decoder).Decoder) and not row.model.fetched]
+    bring = dict.fromkeys(row.decoder for row in own)
     lines += [f"{decoder} brings weights of its own, which are not in the downloads" for decoder in bring]
     for lacks in dict.fromkeys(row.lacks for row in plan.rows if row.lacks):
         names = ", ".join(row.name for row in plan.rows if row.lacks == lacks)
