@@ -76,6 +76,7 @@ def caption(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)],
     model: Annotated[str, typer.Option(help="champion, a variant of models/, or a model folder.")] = "champion",
     beam: Annotated[int | None, typer.Option(min=1, help="Beam width; by default the variant's own.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Captions drawn per image; the best is printed.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Whose champion, when there are several.")] = None,
 ) -> None:
     """Print one line per image: file, caption, log-probability, parted by tabs."""
@@ -83,7 +84,7 @@ def caption(
     captioned = 0
     for start in range(0, len(images), BATCH):
         readable = _readable(images[start : start + BATCH])
-        found = captioner.caption([picture for _, picture in readable], beam)
+        found = captioner.caption([picture for _, picture in readable], beam, samples)
         for (path, _), said in zip(readable, found, strict=True):
             print(f"{path}\t{said.text}\t{said.log_prob:.4f}", flush=True)
         captioned += len(found)

@@ -1,14 +1,20 @@
-"""Greedy and beam search. They know a decoder only through start and step."""
+"""Greedy and beam search, and sampling. They know a decoder only through start, step and judge."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.decoders.base import Decoder, pick_rows
 from pipeline.encoders.base import Features
 from pipeline.tokenizers import Special, Tokenizer
+
+
+ROWS = 64
+"captions drawn at once: the keys and values of a language model take megabytes for each"
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def beam_search(
             break
         state = pick_rows(state, rows.flatten())
     _take_unfinished(b, beam)
-    return [sorted(h, key=lambda x: -x.log_prob / max(1, len(x.tokens)) ** length_penalty) for h in b.finished]
+    return [sorted(h, key=lambda x: -_score(x, length_penalty)) for h in b.finished]
 
 
 def _extend(b: _Beams, log_probs: Tensor, end: int) -> Tensor:
@@ -122,6 +128,55 @@ def _take_unfinished(b: _Beams, beam: int) -> None:
                 b.finished[image].append(Hypothesis(tuple(tokens), score))
 
 
+@torch.inference_mode()
+def sample(
+    decoder: Decoder, f: Features, special: Special, count: int, max_tokens: int, temperature: float, top_k: int, seed: int
+) -> list[list[Hypothesis]]:
+    """`count` captions drawn per image, word by word; `log_prob` is the model's own, whatever the temperature.
+
+    What is drawn for an image depends on `seed` and its features alone, not on its batch; the first of five is the only of one.
+    """
+    device = f.pooled.device
+    rows = torch.arange(len(f), device=device).repeat_interleave(count)
+    state = pick_rows(decoder.start(f), rows)
+    chances = torch.from_numpy(np.concatenate(_chances(f, count, max_tokens, seed))).to(device)  # (B * count, max_tokens)
+    alive = torch.arange(len(rows), device=device)
+    tokens = torch.full_like(alive, special.start)
+    words: list[list[int]] = [[] for _ in rows]
+    totals = torch.zeros(len(rows), device=device)
+    for t in range(max_tokens):
+        logits, state = decoder.step(tokens, state)
+        log_probs = _log_probs(logits, special)
+        tokens = _draw(log_probs / temperature, chances[alive, t], top_k)
+        totals[alive] += log_probs.gather(1, tokens[:, None])[:, 0]
+        for row, word in zip(alive.tolist(), tokens.tolist(), strict=True):
+            words[row].append(word)
+        going = (tokens != special.end).nonzero().squeeze(1)
+        if not len(going):
+            break
+        alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
+    found = [Hypothesis(tuple(w), p) for w, p in zip(words, totals.tolist(), strict=True)]
+    return [found[start : start + count] for start in range(0, len(found), count)]
+
+
+def _chances(f: Features, count: int, max_tokens: int, seed: int) -> list[np.ndarray]:
+    """Numbers of [0, 1) for each image (count, max_tokens), from a generator of its own: `seed` and its stored features."""
+    out = []
+    for grid, pooled in zip(f.grid.half().cpu().numpy(), f.pooled.half().cpu().numpy(), strict=True):
+        key = hashlib.sha256(b"%d " % seed + grid.tobytes() + pooled.tobytes()).digest()
+        out.append(np.random.default_rng(list(key)).random((count, max_tokens)))
+    return out
+
+
+def _draw(scores: Tensor, chances: Tensor, top_k: int) -> Tensor:
+    """Unnormalised log-probabilities (B, V) and chances (B,) -> words (B,), where the cumulative probability passes a chance."""
+    ids = scores.topk(top_k).indices if 0 < top_k < scores.shape[1] else None
+    kept = scores if ids is None else scores.gather(1, ids)
+    cumulative = kept.double().softmax(-1).cumsum(-1)
+    place = (cumulative[:, :-1] <= chances[:, None] * cumulative[:, -1:]).sum(-1, keepdim=True)
+    return (place if ids is None else ids.gather(1, place))[:, 0]
+
+
 @dataclass(frozen=True)
 class Caption:
     text: str
@@ -134,9 +189,31 @@ class Caption:
 
 
 def caption_features(decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]) -> list[Caption]:
-    """Beam search with the keys of params.yaml's `decode` (beam 1 is greedy)."""
-    found = beam_search(decoder, f, tokenizer.special, decoding["beam"], decoding["max_tokens"], decoding["length_penalty"])
+    """Sampling or beam search (beam 1 is greedy), with the keys of params.yaml's `decode`."""
+    if decoding["samples"]:
+        parts = torch.arange(len(f), device=f.pooled.device).split(max(1, ROWS // decoding["samples"]))
+        found = [best for part in parts for best in _best_samples(decoder, tokenizer, f.select(part), decoding)]
+    else:
+        longest, penalty = decoding["max_tokens"], decoding["length_penalty"]
+        found = beam_search(decoder, f, tokenizer.special, decoding["beam"], longest, penalty)
     return [_caption(hypotheses, tokenizer, decoding["alternatives"]) for hypotheses in found]
+
+
+def _best_samples(decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]) -> list[list[Hypothesis]]:
+    """Each image's different samples, best first: as the decoder judges their texts, else by their log-probability."""
+    keys = ("samples", "max_tokens", "temperature", "top_k", "seed")
+    drawn = sample(decoder, f, tokenizer.special, *(decoding[key] for key in keys))
+    drawn = [list({h.tokens: h for h in hypotheses}.values()) for hypotheses in drawn]
+    every = [h for hypotheses in drawn for h in hypotheses]
+    rows = torch.tensor([image for image, hypotheses in enumerate(drawn) for _ in hypotheses], device=f.pooled.device)
+    judged = decoder.judge(f, [tokenizer.decode(h.tokens) for h in every], rows) if len(every) > len(drawn) else None
+    scores = iter([_score(h, decoding["length_penalty"]) for h in every] if judged is None else judged.tolist())
+    scored = [[(next(scores), h) for h in hypotheses] for hypotheses in drawn]
+    return [[h for _, h in sorted(pairs, key=lambda pair: -pair[0])] for pairs in scored]
+
+
+def _score(h: Hypothesis, length_penalty: float) -> float:
+    return h.log_prob / max(1, len(h.tokens)) ** length_penalty
 
 
 def _caption(hypotheses: list[Hypothesis], tokenizer: Tokenizer, count: int) -> Caption:

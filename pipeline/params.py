@@ -100,7 +100,15 @@ class Decoding(Section):
     length_penalty: Annotated[float, Field(ge=0)]
     "hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by log-probability alone"
     alternatives: Count
-    "captions kept per image, at most `beam`"
+    "captions kept per image, at most `beam`, or `samples`"
+    samples: Annotated[int, Field(ge=0)]
+    "0 searches; otherwise so many captions are drawn per image, best first as the decoder judges them, and `beam` is not used"
+    temperature: Annotated[float, Field(gt=0)]
+    "of the draw: log-probabilities are divided by it"
+    top_k: Annotated[int, Field(ge=0)]
+    "a word is drawn among so many likeliest; 0: among all"
+    seed: Annotated[int, Field(ge=0)]
+    "of the draw; what is drawn for an image depends on its features beside it, not on other images"
 
 
 class Scoring(Section):

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.files import read_json
-from pipeline.params import Params
+from pipeline.params import Decoding, Params
 from pipeline.sheets import SPLITS, Column, Sheet, Table, Value
 
 ORDER = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice", "loss", "perplexity", "top5"]
@@ -79,7 +79,7 @@ def results_of(params: Params, settings: dict[str, Setting], scores: Path) -> li
         decode, words = params.decoding(name), params.training(name).vocabulary_splits
         note = "" if words == ["train"] else f"vocabulary counted over {', '.join(words)}; "
         paper = (variant.paper.table, variant.paper.system) if variant.paper else None
-        text = decoding_text(decode.beam, decode.length_penalty, decode.max_tokens)
+        text = decoding_text(decode)
         notes = (note + " ".join(variant.notes.split())).removesuffix("; ")
         results.append(Result(name, settings[variant.corpus], text, _read(scores / f"{name}.json"), paper, notes))
     baselines = {f"most-frequent--{corpus}": setting for corpus, setting in settings.items()}
@@ -90,9 +90,13 @@ def _read(path: Path) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def decoding_text(beam: int, length_penalty: float, max_tokens: int) -> str:
-    search = "greedy" if beam == 1 else f"beam {beam}, length penalty {length_penalty:g}"
-    return f"{search}, at most {max_tokens} tokens"
+def decoding_text(decode: Decoding) -> str:
+    search = "greedy" if decode.beam == 1 else f"beam {decode.beam}, length penalty {decode.length_penalty:g}"
+    if decode.samples:
+        count = "one sample" if decode.samples == 1 else f"best of {decode.samples} samples"
+        among = f"the {decode.top_k} likeliest words" if decode.top_k else "all words"
+        search = f"{count}, temperature {decode.temperature:g} among {among}, seed {decode.seed}"
+    return f"{search}, at most {decode.max_tokens} tokens"
 
 
 def everything(results: list[Result], requested: list[str]) -> Sheet:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.params import Params
+from pipeline.params import Decoding, Params
 
 GRACE = 15.0
 "seconds that the receiver has to finish after `close`"
@@ -139,9 +139,16 @@ def protocol(variant: str, params: Params) -> str:
     words = [
         f"{corpus.dataset}, split {corpus.split}",
         "PTB tokens on both sides",
-        f"beam {decode.beam}, length penalty {decode.length_penalty:g}, at most {decode.max_tokens} tokens",
+        f"{_search(decode)}, at most {decode.max_tokens} tokens",
     ]
     return "; ".join(words)
+
+
+def _search(decode: Decoding) -> str:
+    if decode.samples:
+        drawn = f"temperature {decode.temperature:g}, top {decode.top_k}, seed {decode.seed}"
+        return f"best of {decode.samples} samples, {drawn}"
+    return f"beam {decode.beam}, length penalty {decode.length_penalty:g}"
 
 
 def _user() -> str:

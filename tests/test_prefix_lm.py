@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from pipeline.decode import beam_search, greedy
+from pipeline.decoders._language_model import _why_not
 from pipeline.decoders.base import Sizes
-from pipeline.decoders.prefix_lm import Decoder, _Block, _MlpMapping, _TransformerMapping, _why_not
+from pipeline.decoders.prefix_lm import Decoder, _Block, _MlpMapping, _TransformerMapping
 from pipeline.encoders.base import Features
 from pipeline.errors import UserError
 from pipeline.files import write_json
@@ -492,7 +493,7 @@ def test_a_gguf_file_is_converted_once_and_gives_the_same_model(tmp_path: Path, 
     theirs, its_tokenizer, _ = make(tmp_path, lm=str(tmp_path / "original"), **args)
     assert tokenizer.encode(TEXTS) == its_tokenizer.encode(TEXTS)
     assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    monkeypatch.setattr("pipeline.decoders.prefix_lm._convert", None)  # a second conversion would call it
+    monkeypatch.setattr("pipeline.decoders._language_model._convert", None)  # a second conversion would call it
     assert torch.equal(next(make(tmp_path, lm=str(tmp_path / "tiny.gguf"), **args)[0].parameters()), next(ours.parameters()))
     (folder,) = [p for p in (tmp_path / "cache" / "captionlab").iterdir() if p.is_dir()]
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in folder.iterdir()}

