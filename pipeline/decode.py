@@ -12,7 +12,6 @@ from pipeline.decoders.base import Decoder, pick_rows
 from pipeline.encoders.base import Features
 from pipeline.tokenizers import Special, Tokenizer
 
-
 ROWS = 64
 "captions drawn at once: the keys and values of a language model take megabytes for each"
 
@@ -169,7 +168,7 @@ def _chances(f: Features, count: int, max_tokens: int, seed: int) -> list[np.nda
 
 
 def _draw(scores: Tensor, chances: Tensor, top_k: int) -> Tensor:
-    """Unnormalised log-probabilities (B, V) and chances (B,) -> words (B,), where the cumulative probability passes a chance."""
+    """Unnormalised log-probabilities (B, V), chances (B,) -> the words (B,) where cumulative probabilities pass the chances."""
     ids = scores.topk(top_k).indices if 0 < top_k < scores.shape[1] else None
     kept = scores if ids is None else scores.gather(1, ids)
     cumulative = kept.double().softmax(-1).cumsum(-1)

@@ -163,7 +163,8 @@ def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[s
     """Entries of the vocabulary, `Sizes.known`, and whether they are assumed.
 
     A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`: entries and known of a
-    well-known model, for when its files or the cleaned captions are not there; None of any other.
+    well-known model, for when its files or the cleaned captions are not there; None of any other. PLANNED_BY_OUTLINE = True
+    says that reading the captions would take too much.
     """
     from pipeline.model import read_vocabulary
 
@@ -171,7 +172,7 @@ def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[s
     module = load("decoders", variant.decoder)
     outline = module.outline(**variant.args) if hasattr(module, "outline") else None
     texts = _texts(corpora / variant.corpus / "captions.parquet", options.vocabulary_splits)
-    if texts is None and outline:
+    if outline and (texts is None or getattr(module, "PLANNED_BY_OUTLINE", False)):
         return (*outline, True)
     if texts is None and "read" not in vars(module.Decoder):
         return WORDS, {}, True

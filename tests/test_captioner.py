@@ -33,7 +33,7 @@ ENCODER = {"model": "tf_efficientnet_lite0", "weights": "package", "image_size":
 ENCODERS = {"timm_model": ENCODER, "pixels": {"image_size": 3}}
 SEES = {"vit_gpt2": "pixels"}
 "decoders that need features of another encoder than timm_model"
-BEAM = {"beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
+BEAM = {**GREEDY, "beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "the ball lies near a green box"]
 SMALL = {"embedding": 16, "hidden": 32, "attention": 16, "width": 16, "heads": 4, "feedforward": 32}
 COUNT = 5

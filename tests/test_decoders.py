@@ -9,32 +9,37 @@ import torch
 from torch import Tensor
 
 from pipeline import registry
-from pipeline.decode import beam_search, caption_features, greedy
+from pipeline.decode import beam_search, caption_features, greedy, sample
 from pipeline.decoders.base import Decoder, Sizes, pick_rows
 from pipeline.encoders.base import Features
 from pipeline.errors import UserError
 from pipeline.model import build_decoder, check_grid, load_model, read_vocabulary, save_model
 from pipeline.tokenizers import Special, word_tokenizer
-from tests.tiny_lm import tiny_config
+from tests.tiny_lm import tiny_bank, tiny_config
 
 B, P, D, DP, V, T = 4, 9, 3, 12, 23, 7  # a grid of 3 x 3 positions of three colours is a picture: all decoders can see it
 SPECIAL = Special(pad=0, start=1, end=2, unknown=3)
 SMALL = {"embedding": 8, "hidden": 16, "attention": 10, "layers": 2, "width": 16, "heads": 4, "feedforward": 24}
 SMALL |= {"prefix": 3, "clip_length": 2, "mapping_layers": 2, "mapping_heads": 2, "lm_weights": "random"}
+MODELS = Path(__file__).parent / "models"
 FURTHER: dict[str, tuple[str, dict[str, Any]]] = {  # other settings of a file: its name, arguments
     "prefix_lm-llama": ("prefix_lm", {"mapping": "transformer"}),
     "prefix_lm-llama-untied": ("prefix_lm", {"prefix": 1}),
     "prefix_lm-frozen": ("prefix_lm", {"tune_lm": False, "normalise": False}),
     "blip-prompt": ("blip", {"prompt": "word1 word4 word2"}),
+    "blind-llama": ("blind", {"hierarchy": False}),
 }
 FAMILIES = {
+    "blind": "gpt2",
+    "blind-llama": "llama",
     "prefix_lm": "gpt2",
     "prefix_lm-frozen": "gpt2",
     "prefix_lm-llama": "llama",
     "prefix_lm-llama-untied": "llama-untied",
 }
 FILES: dict[str, dict[str, Any]] = {
-    name: {"model": str(Path(__file__).parent / "models" / name), "weights": "random"} for name in ("blip", "git", "vit_gpt2")
+    **{name: {"model": str(MODELS / name), "weights": "random"} for name in ("blip", "git", "vit_gpt2")},
+    "blind": {"clip": str(MODELS / "clip"), "clip_weights": "random", "longest_prompt": 30},
 }
 "arguments of decoders that are read from files"
 
@@ -46,7 +51,7 @@ def small(name: str, vocabulary: int = V) -> tuple[str, dict[str, Any], Sizes]:
     args = {**{k: v for k, v in SMALL.items() if k in allowed}, **FILES.get(file, {}), **further}
     known: dict[str, Any] = {}
     if name in FAMILIES:
-        known = {"lm": tiny_config(FAMILIES[name], vocabulary), "start": SPECIAL.start}
+        known = {"lm": tiny_config(FAMILIES[name], vocabulary), "start": SPECIAL.start, **tiny_bank(vocabulary)}
     elif file in FILES:
         text = " ".join(f"word{n}" for n in range(vocabulary - 4))
         known = read_vocabulary(file, [text], 1, args, "args")[1]
@@ -160,6 +165,32 @@ def test_a_caption_alone_equals_the_caption_in_a_batch(name: str, beam: int) -> 
         assert [h.log_prob for h in alone] == pytest.approx([h.log_prob for h in together[image]], abs=1e-4)
 
 
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_samples_score_their_teacher_forced_log_probability_and_depend_on_no_other_image(name: str, top_k: int) -> None:
+    decoder, f = small_decoder(name), features()
+    drawn = sample(decoder, f, SPECIAL, 3, 9, 0.8, top_k, seed=7)
+    first = sample(decoder, f, SPECIAL, 1, 9, 0.8, top_k, seed=7)
+    assert [[h.tokens for h in hypotheses] for hypotheses in first] == [[hypotheses[0].tokens] for hypotheses in drawn]
+    assert len({h.tokens for hypotheses in drawn for h in hypotheses}) > 4
+    for image, hypotheses in enumerate(drawn):
+        one = f.select(torch.tensor([image]))
+        alone = sample(decoder, one, SPECIAL, 3, 9, 0.8, top_k, seed=7)[0]
+        assert [h.tokens for h in alone] == [h.tokens for h in hypotheses]
+        for h in hypotheses:
+            assert not {SPECIAL.pad, SPECIAL.start, SPECIAL.unknown} & set(h.tokens)
+            assert (SPECIAL.end in h.tokens) == (h.tokens[-1] == SPECIAL.end) or len(h.tokens) == 9
+            tokens = torch.tensor([[SPECIAL.start, *h.tokens]])
+            log_probs = decoder(one, tokens[:, :-1]).log_softmax(-1)
+            assert h.log_prob == pytest.approx(log_probs.gather(-1, tokens[:, 1:, None]).sum().item(), abs=1e-4)
+
+
+def test_samples_of_the_likeliest_word_alone_or_at_no_temperature_are_greedy(name: str) -> None:
+    decoder, f = small_decoder(name), features()
+    expected = [h.tokens for h in greedy(decoder, f, SPECIAL, 9)]
+    assert [h[0].tokens for h in sample(decoder, f, SPECIAL, 1, 9, 1.0, 1, seed=7)] == expected
+    assert [h[0].tokens for h in sample(decoder, f, SPECIAL, 1, 9, 1e-4, 0, seed=7)] == expected
+
+
 @pytest.mark.parametrize("beam", [1, 2, 5])
 def test_a_hypothesis_scores_its_teacher_forced_log_probability(name: str, beam: int) -> None:
     decoder, f = small_decoder(name), features()
@@ -238,7 +269,7 @@ def test_a_saved_model_gives_the_same_captions_after_loading(name: str, tmp_path
     file, args, sizes = small(name, len(tokenizer))
     save_model(tmp_path / "m", decoder, tokenizer, {"decoder": file, "args": args, "sizes": asdict(sizes)})
     loaded, its_tokenizer, config = load_model(tmp_path / "m")
-    decode = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
+    decode = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2, "samples": 0}
     assert config["decoder"] == file
     assert caption_features(loaded, its_tokenizer, features(), decode) == caption_features(
         decoder, tokenizer, features(), decode

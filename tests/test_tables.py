@@ -1,6 +1,7 @@
 import pandas as pd
 
 from pipeline.papers import paper_sheets, read_papers
+from pipeline.params import Decoding
 from pipeline.sheets import csv_text, markdown
 from pipeline.tables import Result, decoding_text, everything, setting
 
@@ -53,8 +54,20 @@ def test_references_per_image_are_counted_and_may_differ():
     )
 
 
+def decoding(**more):
+    drawn = {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
+    return Decoding(**{"beam": 1, "max_tokens": 20, "length_penalty": 0.7, "alternatives": 1, **drawn, **more})
+
+
 def test_greedy_decoding_has_no_length_penalty():
-    assert decoding_text(1, 0.7, 20) == "greedy, at most 20 tokens"
+    assert decoding_text(decoding()) == "greedy, at most 20 tokens"
+
+
+def test_samples_are_told_with_all_that_they_depend_on():
+    text = "temperature 0.8 among {}, seed 4, at most 20 tokens"
+    one, five = decoding(samples=1, temperature=0.8, seed=4), decoding(samples=5, temperature=0.8, seed=4, top_k=50, beam=3)
+    assert decoding_text(one) == f"one sample, {text.format('all words')}"
+    assert decoding_text(five) == f"best of 5 samples, {text.format('the 50 likeliest words')}"
 
 
 DECODING = "captions: beam 3, length penalty 0.7, at most 30 tokens."

@@ -334,6 +334,10 @@ def test_params_are_the_variants_own_after_overrides(workspace):
     assert tags("merge", params)["protocol"] == (
         "scenes, split official; PTB tokens on both sides; beam 7, length penalty 0.7, at most 30 tokens"
     )
+    variant = variant.model_copy(update={"decode": {"samples": 5}})
+    assert tags("merge", params.model_copy(update={"variants": {"merge": variant}}))["protocol"].endswith(
+        "; best of 5 samples, temperature 1, top 0, seed 1, at most 30 tokens"
+    )
 
 
 def test_without_dvc_lock_one_line_says_what_to_run(workspace):

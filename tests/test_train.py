@@ -43,6 +43,7 @@ ARGS: dict[str, dict[str, Any]] = {
     "transformer": {"width": 32, "heads": 4, "layers": 2, "feedforward": 64, "dropout": 0.1},
     "prefix_lm": {"lm": "gpt2", "lm_weights": "random", "prefix": 3},
     **FILES,
+    "blind": {**FILES["blind"], "lm": "gpt2", "lm_weights": "random"},
 }
 PICTURES = set(FILES)
 "decoders whose grid must be a picture of 3 x 3"

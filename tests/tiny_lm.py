@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from pipeline.decoders.blind import CLOTHING, GROUPS, PEOPLE
 from pipeline.files import write_json
 from pipeline.tokenizers import byte_level_bpe
 
@@ -32,3 +33,17 @@ def tiny_lm(folder: Path, family: str, texts: list[str], entries: int = 300, **c
     inner.save(str(folder / "tokenizer.json"))
     write_json(folder / "config.json", tiny_config(family, inner.get_vocab_size(), **changed))
     return folder
+
+
+def tiny_bank(vocabulary: int) -> dict[str, Any]:
+    """What `blind` knows of twelve labels, its keywords spread over the ids from 4 on."""
+    labels = [f"label{n}" for n in range(12)]
+    details = {f"{topic}: {group}": labels[2:7] for topic, groups in GROUPS.items() for group in groups}
+    answers = {**GROUPS, "people": PEOPLE, "clothing": CLOTHING, "occupation": labels[:2], **details}
+    keywords = list(dict.fromkeys([*labels, *(k for question in answers.values() for k in question)]))
+    place = {k: n for n, k in enumerate(keywords)}
+    ids = [[4 + n % (vocabulary - 4)] * (1 + n % 2) for n in range(len(keywords))]
+    return {
+        "keywords": keywords, "labels": len(labels), "answers": {q: [place[k] for k in ks] for q, ks in answers.items()},
+        "ids": ids, "comma": [4], "separator": [5, 6],
+    }  # fmt: skip
