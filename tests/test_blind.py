@@ -24,11 +24,10 @@ from pipeline.model import build_decoder, load_model, read_vocabulary, save_mode
 from pipeline.params import load_params
 from pipeline.plan import plan
 from pipeline.tokenizers import Tokenizer
+from tests.test_plan import cleaned
 from tests.test_train import trainer
 from tests.tiny_lm import END, FAMILIES, tiny_lm
 from tests.workspace import ROOT
-
-pytest.importorskip("HanTa")
 
 CLIP = str(ROOT / "tests/models/clip")
 TEXTS = [
@@ -366,8 +365,21 @@ def test_another_clip_than_that_of_the_features_is_one_line(tmp_path: Path) -> N
 # ---- the plan ----
 
 
-def test_a_plan_counts_gpt2_without_its_files_captions_or_clip() -> None:
-    rows = {row.name: row.model for row in plan(load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml"), Path("none")).rows}
+@pytest.mark.parametrize("captions", [False, True])
+def test_a_plan_counts_gpt2_without_its_files_and_reads_no_captions(
+    tmp_path: Path, captions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Decoder, "read", None)  # would take CLIP
+    corpora = cleaned(tmp_path, "flickr8k-last", 50) if captions else tmp_path
+    rows = {row.name: row.model for row in plan(load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml"), corpora).rows}
     for name in ("sbg-1", "sbg-2", "sbg-5"):
         assert rows[name].trainable == rows[name].parameters == 124_439_808
         assert (rows[name].words, rows[name].assumed, rows[name].problem) == (50_257, True, "")
+
+
+def test_a_plan_of_another_language_model_reads_its_configuration(tmp_path: Path) -> None:
+    entries, known = blind.outline(lm=str(tiny_lm(tmp_path, "llama", TEXTS)), clip="nowhere")
+    with torch.device("meta"):
+        decoder = build_decoder("blind", Sizes(5, DP, entries, known), {})
+    theirs: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
+    assert sum(w.numel() for w in decoder.parameters()) == sum(w.numel() for w in theirs.parameters())

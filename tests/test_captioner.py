@@ -104,6 +104,19 @@ def same(ours: list[Caption], theirs: list[Caption]) -> None:
     assert [[t for t, _ in c.alternatives] for c in ours] == [[t for t, _ in c.alternatives] for c in theirs]
 
 
+@pytest.mark.parametrize(("model", "images"), [("merge", ["i3", "i0", "i4"]), ("soft_attention", ["i1", "i2"])])
+def test_samples_of_a_picture_are_those_of_its_stored_features_among_others(
+    workspace: Path, tmp_path: Path, model: str, images: list[str]
+) -> None:
+    write_model(tmp_path / "model", model)
+    decode = {**BEAM, "samples": 2}
+    features = FeatureStore(workspace / "features/timm_model").get(images)
+    tokenizer = Tokenizer.load(tmp_path / "model/tokenizer.json")
+    theirs = caption_features(random_decoder(model, small_args(model, tmp_path)), tokenizer, features, decode)
+    ours = Captioner.load(tmp_path / "model", "cpu", decode).caption(files(workspace))
+    same([ours[int(i[1:])] for i in images], theirs)
+
+
 @pytest.mark.parametrize("name", registry.names("decoders"))
 def test_pictures_are_captioned_as_their_stored_features_are(workspace: Path, tmp_path: Path, name: str) -> None:
     write_model(tmp_path / "model", name)
@@ -170,6 +183,22 @@ def test_a_beam_may_be_chosen_for_one_call(workspace: Path, captioner: Captioner
     assert wide == Captioner.load(workspace / "model", "cpu", {**BEAM, "beam": 1}).caption(files(workspace))
     assert {len(c.alternatives) for c in wide} == {1}
     assert {len(c.alternatives) for c in captioner.caption(files(workspace))} == {2}
+
+
+def test_samples_may_be_drawn_for_one_call_and_a_beam_draws_none(workspace: Path, captioner: Captioner) -> None:
+    drawing = Captioner.load(workspace / "model", "cpu", {**BEAM, "samples": 3})
+    assert captioner.caption(files(workspace), samples=3) == drawing.caption(files(workspace))
+    assert captioner.caption(files(workspace), samples=3) != captioner.caption(files(workspace))
+    same(drawing.caption(files(workspace), beam=3), captioner.caption(files(workspace)))
+    with pytest.raises(UserError, match=r"^a beam searches and samples are drawn: name one of beam and samples$"):
+        captioner.caption(files(workspace), beam=3, samples=3)
+
+
+def test_a_decode_json_of_before_there_were_samples_draws_none(workspace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workspace / "model", tmp_path / "copy")
+    old = {"beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
+    write_json(tmp_path / "copy/decode.json", old)
+    assert Captioner.load(tmp_path / "copy", "cpu").decode == BEAM
 
 
 def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path) -> None:

@@ -158,6 +158,17 @@ def test_a_variant_and_its_folder_caption_alike_as_params_say_and_greedily_with_
     assert captionlab("caption", image, "--model", "merge", "--beam", "1")[0] == 0
 
 
+def test_the_best_of_drawn_captions_is_printed_the_same_one_each_time(workspace, captionlab):
+    call = ("caption", "data/raw/scenes/images/scene03.png", "--model", "merge", "--samples")
+    one, again, five = (captionlab(*call, count) for count in (1, 1, 5))
+    assert one == again
+    assert (one[0], five[0]) == (0, 0)
+    assert float(five[1].split("\t")[2]) > float(one[1].split("\t")[2])
+    assert refusal(captionlab(*call, 5, "--beam", 2)) == (
+        "error: a beam searches and samples are drawn: name one of beam and samples\n"
+    )
+
+
 def test_an_unknown_model_lists_those_there_are(workspace, captionlab):
     assert (
         refusal(captionlab("caption", "x.png", "--model", "resnet"))
