@@ -3,6 +3,7 @@
 import errno
 import sys
 from collections.abc import Callable
+from textwrap import shorten
 
 
 class UserError(Exception):
@@ -11,6 +12,11 @@ class UserError(Exception):
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def brief(error: BaseException) -> str:
+    """A library's error inside a line of ours: its type and the beginning of what it says."""
+    return shorten(f"{type(error).__name__}: {error}", 160)
 
 
 def run(main: Callable[[], object]) -> None:

@@ -36,8 +36,7 @@ FILES = sorted((ROOT / "experiments").glob("*.yaml"))
 ROWS = [(file, name) for file in FILES for name in yaml.safe_load(file.read_text())["variants"]]
 MODELS = ROOT / "tests" / "models"
 
-NOT_COVERED = {
-}
+NOT_COVERED = {}
 "rows of papers.yaml that no experiment stands beside yet"
 
 

@@ -9,7 +9,6 @@ import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.decoders.base import State
-from pipeline.errors import UserError
+from pipeline.errors import UserError, brief
 from pipeline.files import digest, whole_folder
 
 GPT2: dict[str, dict[str, Any]] = {
@@ -165,7 +164,7 @@ def _convert(path: Path, folder: Path, lm: str) -> None:
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:  # what a broken or unknown file raises depends on where it is so
-        raise UserError(f"args.lm: {lm} cannot be read ({_short(error)}): expected a causal language model in GGUF") from None
+        raise UserError(f"args.lm: {lm} cannot be read ({brief(error)}): expected a causal language model in GGUF") from None
     model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, False
     del model.config.quantization_config  # the weights are float32 now
     model.save_pretrained(folder)
@@ -223,15 +222,11 @@ def _read_weights(where: str, name: str) -> Any:
 
 def _why_not(where: str, lm: str, error: Exception) -> str:
     if Path(where).is_dir():
-        return f"args.lm: {lm} cannot be read ({_short(error)}): expected config.json, tokenizer.json and model.safetensors"
+        return f"args.lm: {lm} cannot be read ({brief(error)}): expected config.json, tokenizer.json and model.safetensors"
     return (
-        f"args.lm: '{lm}' is neither a folder here nor on the hub or in its cache ({_short(error)}): fill the cache (HF_HOME, "
+        f"args.lm: '{lm}' is neither a folder here nor on the hub or in its cache ({brief(error)}): fill the cache (HF_HOME, "
         "default ~/.cache/huggingface) where there is a network, or name a local folder or .gguf file"
     )
-
-
-def _short(error: Exception) -> str:
-    return shorten(f"{type(error).__name__}: {error}", 160)
 
 
 def enough_entries(entries: int) -> int:

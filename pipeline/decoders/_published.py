@@ -6,7 +6,6 @@ W width of the language part, N heads of W / N, S positions that are attended to
 import json
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from pipeline.decoders import base
 from pipeline.decoders.base import Sizes, State, pick_rows
 from pipeline.encoders.base import Features
-from pipeline.errors import UserError
+from pipeline.errors import UserError, brief
 from pipeline.tokenizers import PAD, START, UNKNOWN, Tokenizer, language_model_tokenizer, word_tokenizer
 
 OF_THE_FILE = {"_name_or_path", "architectures", "id2label", "label2id", "transformers_version"}
@@ -45,8 +44,7 @@ class Files(NamedTuple):
             cure = "put there what the model's page on the hub lists"
             if not any(Path(part).is_dir() for part in self.model.split(" + ")):
                 cure = f"put it in the hub's cache {constants.HF_HUB_CACHE} (HF_HOME moves it), or give a local folder"
-            reason = shorten(f"{type(error).__name__}: {error}", 160)
-            raise UserError(f"{self.decoder}: '{self.model}' cannot be used ({reason}): {cure}") from None
+            raise UserError(f"{self.decoder}: '{self.model}' cannot be used ({brief(error)}): {cure}") from None
 
     def path(self, name: str) -> Path | None:
         """None where there is no such file."""

@@ -6,6 +6,7 @@ The token <start> stands for p_k. What comes before it is run once per image; it
 k prefix length, E width of the language model, N its attention heads, d their width.
 """
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,7 @@ from pipeline.decoders import _language_model as language_model
 from pipeline.decoders import base
 from pipeline.decoders.base import Sizes, State
 from pipeline.encoders.base import Features
-from pipeline.errors import UserError
+from pipeline.errors import UserError, brief
 from pipeline.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
 
 
@@ -251,7 +252,7 @@ def _read_checkpoint(path: str) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise UserError(f"args.checkpoint: there is no file {path}: put the published weights there") from None
     except Exception as error:  # zip files, pickles and disks fail in many ways
-        raise UserError(f"args.checkpoint: {path} cannot be read ({_short(error)}): expected a state dict of torch") from None
+        raise UserError(f"args.checkpoint: {path} cannot be read ({brief(error)}): expected a state dict of torch") from None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"args.checkpoint: {path} holds no state dict: save model.state_dict() with torch.save")
     return content

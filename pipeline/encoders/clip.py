@@ -9,7 +9,6 @@ before it is projected.
 import json
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.encoders.base import Features, Shapes, shapes_of
-from pipeline.errors import UserError
+from pipeline.errors import UserError, brief
 
 KNOWN: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": {
@@ -92,7 +91,7 @@ class Encoder(nn.Module):
             return self(pixels)
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"'{self.model}' cannot see the pictures that its own preprocessor_config.json makes ({_short(error)}): "
+                f"'{self.model}' cannot see the pictures that its own preprocessor_config.json makes ({brief(error)}): "
                 "make the sizes there agree with config.json"
             ) from None
 
@@ -153,7 +152,7 @@ def _config(model: str, weights: str) -> Any:
     try:
         return (CLIPConfig if kind == "clip" else SiglipConfig).from_dict(content)
     except Exception as error:  # transformers' checks of a config have exceptions of their own
-        raise UserError(f"config.json of '{model}' cannot be used ({_short(error)})") from None
+        raise UserError(f"config.json of '{model}' cannot be used ({brief(error)})") from None
 
 
 def _config_json(model: str) -> dict[str, Any]:
@@ -169,7 +168,7 @@ def _config_json(model: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
     except ValueError as error:
-        raise UserError(f"{file} is no JSON ({_short(error)})") from None
+        raise UserError(f"{file} is no JSON ({brief(error)})") from None
     return content if isinstance(content, dict) else {}
 
 
@@ -193,7 +192,7 @@ def _from_hub(model: str, load: Callable[[], Any]) -> Any:
         cure = f"put it in the hub's cache {constants.HF_HUB_CACHE} (HF_HOME moves it), or name a local folder as `model`"
         if Path(model).is_dir():
             cure = "put there what the model's page on the hub lists"
-        raise UserError(f"'{model}' cannot be read ({_short(error)}): {cure}") from None
+        raise UserError(f"'{model}' cannot be read ({brief(error)}): {cure}") from None
 
 
 def _class(config: Any) -> Any:
@@ -208,7 +207,7 @@ def _random(config: Any, model: str) -> Any:
             torch.manual_seed(0)
             return _class(config)(config)
     except Exception as error:
-        raise UserError(f"config.json of '{model}' describes no model that can be built ({_short(error)})") from None
+        raise UserError(f"config.json of '{model}' describes no model that can be built ({brief(error)})") from None
 
 
 def _published(config: Any, model: str) -> Any:
@@ -258,7 +257,3 @@ def _byte_tokenizer(config: Any) -> Any:
     letters = sorted(ByteLevel.alphabet())
     vocabulary = {token: n for n, token in enumerate(letters + [f"{letter}</w>" for letter in letters])}
     return CLIPTokenizer(vocab={**vocabulary, "<|startoftext|>": end - 1, "<|endoftext|>": end}, merges=[])
-
-
-def _short(error: Exception) -> str:
-    return shorten(f"{type(error).__name__}: {error}", 160)

@@ -11,7 +11,6 @@ from contextvars import ContextVar
 from difflib import get_close_matches
 from math import isqrt
 from pathlib import Path
-from textwrap import shorten
 from types import ModuleType
 from typing import Any, Literal
 from zlib import crc32
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.encoders.base import RESAMPLING, Features, Shapes, shapes_of, square
-from pipeline.errors import UserError
+from pipeline.errors import UserError, brief
 
 
 @contextmanager
@@ -105,7 +104,7 @@ class Encoder(nn.Module):
             return self(torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise UserError(
-                f"'{model}' cannot see pictures of {self.size} x {self.size} pixels ({_short(error)}): change image_size"
+                f"'{model}' cannot see pictures of {self.size} x {self.size} pixels ({brief(error)}): change image_size"
             ) from None
 
     def transform(self, image: Image.Image) -> Tensor:
@@ -211,7 +210,7 @@ def _build(model: str, weights: str, options: dict[str, Any]) -> Any:
         try:
             body.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise UserError(f"weights '{weights}' are not those of '{model}' in timm's naming ({_short(error)})") from None
+            raise UserError(f"weights '{weights}' are not those of '{model}' in timm's naming ({brief(error)})") from None
     return body
 
 
@@ -222,15 +221,11 @@ def _why_not(model: str, weights: str, error: Exception) -> str:
         near = ", ".join(get_close_matches(model, timm.list_models(), 3))
         return f"timm has no model '{model}'{f' (did you mean {near}?)' if near else ''}: timm.list_models() names all"
     if weights != "hub" or "Invalid pretrained tag" in str(error):
-        return f"timm cannot build '{model}' ({_short(error)}): timm.list_models(pretrained=True) names all with their tags"
+        return f"timm cannot build '{model}' ({brief(error)}): timm.list_models(pretrained=True) names all with their tags"
     return (
-        f"the weights of '{model}' cannot be fetched ({_short(error)}): put them in the hub's cache folder (HF_HOME, default "
+        f"the weights of '{model}' cannot be fetched ({brief(error)}): put them in the hub's cache folder (HF_HOME, default "
         "~/.cache/huggingface), or name a local .safetensors file as `weights`"
     )
-
-
-def _short(error: Exception) -> str:
-    return shorten(f"{type(error).__name__}: {error}", 160)
 
 
 def _file_weights(path: str) -> Any:
@@ -243,7 +238,7 @@ def _file_weights(path: str) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a broken file raises depends on where it is broken
-        raise UserError(f"weights '{path}' cannot be read ({_short(error)}): expected a state dict") from None
+        raise UserError(f"weights '{path}' cannot be read ({brief(error)}): expected a state dict") from None
 
 
 def _package_weights(model: str, body: nn.Module) -> dict[str, Tensor]:
