@@ -8,6 +8,8 @@ CORPORA = Path("data/corpora")
 "data/corpora/<corpus>/: captions.parquet, rejected.parquet"
 REFERENCES = Path("data/references")
 "data/references/<corpus>.json: references of val and test after the PTB tokenizer"
+TRAINING_CAPTIONS = Path("data/training_captions")
+"data/training_captions/<corpus>.json: the different training captions after the PTB tokenizer"
 FEATURES = Path("data/features")
 "data/features/<features>/: grid.npy, pooled.npy, ids.parquet, manifest.json"
 MODELS = Path("models")

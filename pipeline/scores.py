@@ -1,6 +1,7 @@
 """Captions + references -> scores under the standard protocol: PTB tokenizer on both sides, pycocoevalcap."""
 
 import math
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,23 @@ def ptb_tokenize(captions: References) -> References:
     return tokenized
 
 
-def score_captions(captions: pd.DataFrame, references: References, metrics: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
+def training_captions(captions: pd.DataFrame) -> list[str]:
+    """The different training captions of a corpus (image_id, text, split) as a model learns them, after the PTB tokenizer.
+
+    Of the cleaned text: a model trained without one-letter words could never repeat a caption as it was published.
+    """
+    texts = captions.text[captions["split"] == "train"].unique()
+    return sorted({text for (text,) in ptb_tokenize({str(n): [text] for n, text in enumerate(texts)}).values()})
+
+
+def score_captions(
+    captions: pd.DataFrame, references: References, metrics: list[str], training: Container[str] | None = None
+) -> tuple[dict[str, Any], pd.DataFrame]:
     """Score each split of a variant's captions (columns of data/captions/<variant>.parquet).
 
     Args:
         references: image_id -> references after the PTB tokenizer.
+        training: the training captions after the PTB tokenizer; None: it is not asked which captions are new.
 
     Returns:
         {split: {metric: score}} plus `unavailable` {metric: reason}, and one row per image.
@@ -43,7 +56,10 @@ def score_captions(captions: pd.DataFrame, references: References, metrics: list
     for split, rows in captions.groupby("split", sort=True):
         table = rows[["image_id", "split"]].reset_index(drop=True)
         summary[str(split)] = _score_split({i: candidates[i] for i in table.image_id}, references, metrics, table, summary)
-        summary[str(split)] |= _teacher_forced(rows)
+        if training is not None:
+            table["novel"] = [float(candidates[i] not in training) for i in table.image_id]
+            summary[str(split)]["novel"] = float(table.novel.mean())
+        summary[str(split)] |= _confidence(rows, table) | _teacher_forced(rows)
         tables.append(table)
     return summary, pd.concat(tables, ignore_index=True)
 
@@ -61,8 +77,25 @@ def _score_split(
             continue
         out |= scores.corpus
         for column, values in scores.per_image.items():
-            table[column] = table.image_id.map(values)
+            table[column] = [values.get(i, math.nan) for i in table.image_id]
     return out
+
+
+def _confidence(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, float]:
+    """log_prob_rho: Spearman's rank correlation, over images, of a caption's log-probability per token with its CIDEr.
+
+    Pearson's on average ranks. Left out where there is neither, or where one of them is equal for all images.
+
+    Args:
+        table: the per-image scores, in the order of `rows`.
+    """
+    if not {"log_prob", "tokens"} <= set(rows) or "cider" not in table:
+        return {}
+    known = pd.DataFrame({"sure": (rows.log_prob / rows.tokens).to_numpy(), "good": table.cider.to_numpy()}).dropna()
+    if known.nunique().min() < 2 or known.empty:
+        return {}
+    ranks = known.rank()
+    return {"log_prob_rho": float(ranks.sure.corr(ranks.good))}
 
 
 def _teacher_forced(rows: pd.DataFrame) -> dict[str, float]:

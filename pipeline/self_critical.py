@@ -4,7 +4,7 @@ The reward is CIDEr-D with document frequencies of the training split. The end t
 without it, captions that break off after "a" or "of" earn as much as whole ones, and training finds them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,15 +15,6 @@ from pipeline.batches import Batch
 from pipeline.decode import greedy
 from pipeline.decoders.base import Decoder, pick_rows
 from pipeline.tokenizers import END, Special, Tokenizer
-
-OPEN_ENDINGS = {"a", "an", "the", "of", "with", "in", "on", "at", "to", "and", "or", "is", "are", "by", "for", "from", "his"}
-"no English caption ends in one of these"
-
-
-def bad_endings(captions: Iterable[str]) -> float:
-    """Share of captions (0 to 1) that break off after an article or preposition, which rewards without end tokens breed."""
-    last = [text.split()[-1] for text in captions if text.split()]
-    return sum(word in OPEN_ENDINGS for word in last) / max(1, len(last))
 
 
 class _FixedFrequencies(CiderScorer):

@@ -20,11 +20,12 @@ from pipeline.errors import UserError
 from pipeline.files import whole_file
 from pipeline.likelihood import mean_loss
 from pipeline.metrics import bleu, cider
+from pipeline.metrics.degeneration import bad_endings
 from pipeline.params import Training
 from pipeline.progress import bar
 from pipeline.regimes import mixed_inputs, own_word_probability
 from pipeline.schedule import learning_rate
-from pipeline.self_critical import CiderReward, bad_endings, self_critical_loss
+from pipeline.self_critical import CiderReward, self_critical_loss
 from pipeline.tokenizers import Tokenizer
 
 COLUMNS = ["epoch", "step", "lr", "train_loss", "val_loss", "val_cider", "val_bleu_4", "val_bad_endings", "best"]

@@ -1,4 +1,4 @@
-"""corpora.NAME -> data/references/NAME.json: validation and test references after the PTB tokenizer, once per corpus."""
+"""corpora.NAME -> data/references/NAME.json, data/training_captions/NAME.json: through the PTB tokenizer, once per corpus."""
 
 from pipeline import layout
 from pipeline.params import load_params, pick
@@ -12,10 +12,11 @@ def main(name: str) -> None:
 
     from pipeline.corpus import published_references
     from pipeline.files import write_json
-    from pipeline.scores import ptb_tokenize
+    from pipeline.scores import ptb_tokenize, training_captions
 
     captions, rejected = (pd.read_parquet(layout.CORPORA / name / f"{part}.parquet") for part in ("captions", "rejected"))
     write_json(layout.REFERENCES / f"{name}.json", ptb_tokenize(published_references(captions, rejected, ["val", "test"])))
+    write_json(layout.TRAINING_CAPTIONS / f"{name}.json", training_captions(captions))
 
 
 if __name__ == "__main__":

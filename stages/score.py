@@ -16,7 +16,8 @@ def main(name: str) -> None:
 
     captions = pd.read_parquet(layout.CAPTIONS / f"{name}.parquet")
     references = read_json(layout.REFERENCES / f"{variant.corpus}.json")
-    summary, per_image = score_captions(captions, references, params.scoring.metrics)
+    training = set(read_json(layout.TRAINING_CAPTIONS / f"{variant.corpus}.json"))
+    summary, per_image = score_captions(captions, references, params.scoring.metrics, training)
     write_scores(summary, per_image, layout.SCORE_FILES / f"{name}.json", layout.SCORES / f"{name}.parquet")
 
 

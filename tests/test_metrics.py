@@ -13,7 +13,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from pipeline.errors import UserError
 from pipeline.java import ENGLISH, use_java
-from pipeline.metrics import bleu, cider, meteor, rouge_l, spice
+from pipeline.metrics import bleu, cider, degeneration, diversity, gender, meteor, rouge_l, spice
 from pipeline.metrics.base import Candidates, References, Scores, Unavailable
 from pipeline.registry import load, names
 
@@ -212,3 +212,131 @@ def test_cider_of_two_captions_by_hand() -> None:
     scores = cider.score({"a": "a dog runs fast", "b": "red ball lies here"}, references)
     assert scores.per_image["cider"] == pytest.approx({"a": 10.0, "b": 10 * (1 / 2 + 1 / 3) / 4})
     assert scores.corpus["cider"] == pytest.approx(6.0416666667)
+
+
+PEOPLE = {
+    "woman seen": ("a woman runs", ["a woman runs", "a girl runs", "a person runs", "a runner", "the lady"]),
+    "woman taken for a man": ("a man runs", ["the lady runs", "a runner"]),
+    "woman left open": ("a person runs", ["a woman runs"]),
+    "man and more seen": ("a man and a woman", ["a man", "two men", "somebody"]),
+    "man overlooked": ("a dog", ["a boy and his dog", "a dog with a boy"]),
+    "nothing said": ("", ["a man 's dog"]),
+    "too few references name it": ("a woman", ["a man", "a person", "a rider"]),
+    "one reference disagrees": ("a woman", ["a man", "a man", "a man", "a man and a girl"]),
+    "no person": ("a man", ["a dog with a ball in his mouth", "two dogs"]),
+    "another language": ("una mujer – 女", ["女 の 人", "une femme"]),
+}
+"image -> caption, references"
+
+
+def people(*images: str) -> Scores:
+    rows = {i: PEOPLE[i] for i in images or PEOPLE}
+    return gender.score({i: text for i, (text, _) in rows.items()}, {i: texts for i, (_, texts) in rows.items()})
+
+
+def test_the_gender_of_captions_is_compared_where_the_references_agree_on_one() -> None:
+    scores = people()
+    assert scores.per_image["gender_references"] == {
+        "woman seen": 1, "woman taken for a man": 1, "woman left open": 1,
+        "man and more seen": 0, "man overlooked": 0, "nothing said": 0,
+    }  # fmt: skip
+    assert scores.per_image["gender_caption"] == {"woman seen": 1, "woman taken for a man": 0, "man and more seen": 0.5}
+    assert scores.per_image["gender_error"] == {i: i == "woman taken for a man" for i in list(PEOPLE)[:6]}
+    assert scores.per_image["gender_error_named"] == {"woman seen": 0, "woman taken for a man": 1}
+    assert scores.corpus == {
+        "gender_images": 6,
+        "gender_error": 1 / 6,
+        "gender_error_named": 1 / 2,
+        "gender_neutral": 3 / 6,
+        "gender_nobody": 2 / 6,
+        "gender_ratio": 2 / 2,  # women: seen, and more seen; men: taken for a man, and more seen
+        "gender_ratio_refs": 3 / 3,
+    }
+
+
+def test_where_no_image_is_of_women_or_of_men_their_number_is_all_that_is_said() -> None:
+    scores = people("no person", "another language", "one reference disagrees")
+    assert scores.corpus == {"gender_images": 0}
+    assert set().union(*scores.per_image.values()) == set()
+
+
+def test_captions_that_name_nobody_have_no_named_error_and_no_ratio() -> None:
+    assert people("man overlooked", "nothing said").corpus == {
+        "gender_images": 2, "gender_error": 0, "gender_neutral": 1, "gender_nobody": 1, "gender_ratio_refs": 0,
+    }  # fmt: skip
+
+
+def test_the_shares_of_the_set_are_the_means_of_the_images() -> None:
+    for name, scores in [
+        (n, load("metrics", n).score(CANDIDATES, REFERENCES)) for n in ("gender", "diversity", "degeneration")
+    ]:
+        both = scores.corpus.keys() & scores.per_image.keys()
+        assert both, name
+        for metric in both:
+            values = scores.per_image[metric].values()
+            assert scores.corpus[metric] == pytest.approx(sum(values) / len(values)), metric
+
+
+def test_no_word_names_two_genders_and_every_word_is_one_token() -> None:
+    women, men, neutral = gender.words()
+    assert len(women) == len(men)
+    assert not (women & men) | (women & neutral) | (men & neutral)
+    assert all(word.isalpha() and word == word.lower() for word in women | men | neutral)
+
+
+def test_diversity_of_four_captions_by_hand() -> None:
+    """Words: a dog runs, a dog, (none), chien à l'eau: 3 + 2 + 0 + 3 of which 6 differ; pairs: 2 + 1 + 2, 4 differ."""
+    captions = {"a": "a dog runs", "b": "a dog", "c": "", "d": "chien à l'eau"}
+    scores = diversity.score(captions, {})
+    assert scores.corpus == {
+        "distinct_1": 6 / 8, "distinct_2": 4 / 5, "distinct_captions": 1, "vocabulary": 6, "mean_length": 2,
+    }  # fmt: skip
+    assert scores.per_image == {"mean_length": {"a": 3, "b": 2, "c": 0, "d": 3}}
+
+
+def test_captions_that_are_all_equal_have_collapsed() -> None:
+    captions = {f"i{n}": "a man on a bike" for n in range(4)}
+    assert diversity.score(captions, {}).corpus == {
+        "distinct_1": 4 / 20, "distinct_2": 4 / 16, "distinct_captions": 1 / 4, "vocabulary": 4, "mean_length": 5,
+    }  # fmt: skip
+    assert degeneration.score(captions, {}).corpus == {"collapse": 1, "repetition": 0, "bad_endings": 0}
+
+
+def test_empty_captions_have_no_distinct_words() -> None:
+    captions = {"a": "", "b": ""}
+    assert diversity.score(captions, {}).corpus == {"distinct_captions": 1 / 2, "vocabulary": 0, "mean_length": 0}
+    assert degeneration.score(captions, {}).corpus == {"collapse": 1, "repetition": 0, "bad_endings": 0}
+
+
+@pytest.mark.parametrize("name", ["gender", "diversity", "degeneration"])
+def test_no_image_at_all_has_no_shares(name: str) -> None:
+    assert set(load("metrics", name).score({}, {}).corpus.values()) <= {0.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "repeats"),
+    [
+        ("", False),
+        ("dog", False),
+        ("dog dog", True),
+        ("a red a red ball", True),
+        ("a man and a dog and a cat", False),  # "and a" twice, not at once
+        ("in front of a house in front of a tree", True),  # three words twice
+        ("a a", True),
+        ("the dog sees the dog", False),
+        ("犬 と 犬", False),
+        ("犬 犬", True),
+    ],
+)
+def test_a_caption_repeats_itself_at_once_or_with_three_words(text: str, repeats: bool) -> None:
+    assert degeneration.repeats(text.split()) is repeats
+
+
+def test_degeneration_of_five_captions_by_hand() -> None:
+    captions = {"a": "a dog on a", "b": "a dog", "c": "a dog", "d": "", "e": "a dog dog"}
+    scores = degeneration.score(captions, {})
+    assert scores.corpus == {"collapse": 2 / 5, "repetition": 1 / 5, "bad_endings": 1 / 4}
+    assert scores.per_image == {
+        "repetition": {"a": 0, "b": 0, "c": 0, "d": 0, "e": 1},
+        "bad_endings": {"a": 1, "b": 0, "c": 0, "e": 0},
+    }

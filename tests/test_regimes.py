@@ -12,10 +12,11 @@ from torch import Tensor
 from pipeline.batches import Batch
 from pipeline.decoders.base import Decoder, State
 from pipeline.encoders.base import Features
+from pipeline.metrics.degeneration import bad_endings
 from pipeline.params import Training
 from pipeline.regimes import mixed_inputs, own_word_probability
 from pipeline.registry import names
-from pipeline.self_critical import CiderReward, bad_endings, sample, self_critical_loss
+from pipeline.self_critical import CiderReward, sample, self_critical_loss
 from pipeline.tokenizers import Special, word_tokenizer
 from tests.test_train import OPTIONS, Killed, kill_after, same, trainer, weights
 

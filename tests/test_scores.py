@@ -1,5 +1,6 @@
 """Captions and references -> scores: nothing shifts in the PTB tokenizer, and every figure stands where the tables look."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pipeline.baseline import most_frequent_captions
 from pipeline.files import read_json
 from pipeline.java import use_java
 from pipeline.metrics.base import References
-from pipeline.scores import ptb_tokenize, score_captions, write_scores
+from pipeline.scores import ptb_tokenize, score_captions, training_captions, write_scores
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,6 +123,48 @@ def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
         {"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}
     )
     pd.testing.assert_frame_equal(pd.read_parquet(parquet_file), per_image)
+
+
+def test_captions_are_new_that_no_training_caption_equals_after_the_tokenizer() -> None:
+    training = training_captions(
+        corpus(("t1", "train", "a cat, sits"), ("t2", "train", "A dog!"), ("t2", "train", "a dog"), ("a", "test", "red ball"))
+    )
+    assert training == ["a cat sits", "a dog"]
+    summary, per_image = score_captions(model_captions(), REFERENCES, ["rouge_l"], training)
+    assert per_image.novel.tolist() == [1, 1, 0, 1]  # b, a, c ("A cat sits."), d
+    assert (summary["test"]["novel"], summary["val"]["novel"]) == (1, 0.5)
+
+
+def sure_captions(log_probs: list[float]) -> pd.DataFrame:
+    """Of five test images, the first three with a CIDEr of 10, 0 and 10 in this order."""
+    texts = ["a dog runs fast", "", "a cat sits here", "", ""]
+    rows = list(zip("abcde", ["test"] * 5, texts, log_probs, [5, 1, 5, 1, 2], strict=True))
+    return pd.DataFrame(rows, columns=["image_id", "split", "text", "log_prob", "tokens"])
+
+
+FIVE = {"a": ["a dog runs fast"], "b": ["red ball on grass"], "c": ["a cat sits here"], "d": ["two cows"], "e": ["one tree"]}
+
+
+def test_the_rank_correlation_of_confidence_and_cider_by_hand() -> None:
+    """Ranks of -0.2, -3, -0.4, -1, -2: 5 1 4 3 2; of CIDEr, ties shared: 4.5 2 4.5 2 2."""
+    summary, per_image = score_captions(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["cider"])
+    assert per_image.cider.tolist() == pytest.approx([10, 0, 10, 0, 0])
+    # sums over the images: products 7.5, squares 10 and 7.5
+    assert summary["test"]["log_prob_rho"] == pytest.approx(7.5 / math.sqrt(10 * 7.5))
+
+
+def test_captions_that_are_all_as_sure_or_without_cider_have_no_rank_correlation() -> None:
+    level = sure_captions([-5, -1, -5, -1, -2])
+    assert "log_prob_rho" not in score_captions(level, FIVE, ["cider"])[0]["test"]
+    assert "log_prob_rho" not in score_captions(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["rouge_l"])[0]["test"]
+
+
+def test_no_gender_anywhere_is_written_without_a_figure_and_without_nan(tmp_path: Path) -> None:
+    summary, per_image = score_captions(model_captions(), REFERENCES, ["gender"])
+    write_scores(summary, per_image, tmp_path / "v.json", tmp_path / "v.parquet")
+    assert {name: v for name, v in read_json(tmp_path / "v.json")["test"].items() if "gender" in name} == {"gender_images": 0}
+    assert "NaN" not in (tmp_path / "v.json").read_text()
+    assert pd.read_parquet(tmp_path / "v.parquet").gender_error.isna().all()
 
 
 def corpus(*rows: tuple[str, str, str]) -> pd.DataFrame:

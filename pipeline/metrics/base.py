@@ -15,9 +15,9 @@ class Unavailable(Exception):
 @dataclass(frozen=True)
 class Scores:
     corpus: dict[str, float]
-    "name -> score of the whole set"
+    "name -> score of the whole set; one that these captions do not have (a share of nothing) is left out, never NaN"
     per_image: dict[str, dict[str, float]]
-    "name -> image_id -> score"
+    "name -> image_id -> score; an image that does not count is left out"
 
 
 def coco_style(candidates: Candidates, references: References) -> tuple[References, References]:

@@ -1,0 +1,47 @@
+"""Signs that a model says less than it seems to; the references are not looked at.
+
+collapse: share of images that got the most frequent caption.
+repetition: share of captions in which some words are repeated at once ("a red a red ball", "the the") or three words in a
+    row occur twice.
+bad_endings: share of captions that break off after an article, a preposition or the like.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from pipeline.metrics.base import Candidates, References, Scores
+
+OPEN_ENDINGS = {"a", "an", "the", "of", "with", "in", "on", "at", "to", "and", "or", "is", "are", "by", "for", "from", "his"}
+"no English caption ends in one of these"
+
+
+def bad_endings(captions: Iterable[str]) -> float:
+    """Share of captions (0 to 1) that break off after an article or preposition, which rewards without end tokens breed.
+
+    Empty captions are not counted.
+    """
+    last = [text.split()[-1] for text in captions if text.split()]
+    return sum(word in OPEN_ENDINGS for word in last) / max(1, len(last))
+
+
+def repeats(words: Sequence[str]) -> bool:
+    """Whether a run of words is followed by itself, or three words in a row occur twice (overlapping or not)."""
+    triples = list(zip(words, words[1:], words[2:], strict=False))
+    if len(set(triples)) < len(triples):
+        return True
+    # A run of three words or more that is followed by itself has been found above.
+    return any(words[i : i + n] == words[i + n : i + 2 * n] for n in (1, 2) for i in range(len(words) - 2 * n + 1))
+
+
+def score(candidates: Candidates, references: References) -> Scores:
+    repeated = {i: float(repeats(text.split())) for i, text in candidates.items()}
+    open_ended = {i: bad_endings([text]) for i, text in candidates.items() if text.split()}
+    if not candidates:
+        return Scores({}, {"repetition": repeated, "bad_endings": open_ended})
+    (_, most), *_ = Counter(candidates.values()).most_common(1)
+    corpus = {
+        "collapse": most / len(candidates),
+        "repetition": sum(repeated.values()) / len(candidates),
+        "bad_endings": bad_endings(candidates.values()),
+    }
+    return Scores(corpus, {"repetition": repeated, "bad_endings": open_ended})

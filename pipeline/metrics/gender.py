@@ -1,0 +1,78 @@
+"""Whether captions name the gender that the references agree on, after Burns et al., "Women also Snowboard" (1803.09797).
+
+An image is of women when at least half of its references name a woman and none a man, of men the other way round; every
+other image is left out. A caption says what its words say (gender_words.yaml): a woman, a man, both, or neither. Figures,
+over the images of women and of men together:
+
+gender_images: how many there are.
+gender_error: share whose caption names the other gender alone, of all these images, as Burns et al. count: a caption
+    without gender is no error, and neither is one that names both.
+gender_error_named: the same, of those images only whose caption names one gender.
+gender_neutral: share whose caption names no gender.
+gender_nobody: share whose caption names no person at all; part of gender_neutral.
+gender_ratio: captions that name women : captions that name men; one that names both counts for both.
+gender_ratio_refs: images of women : images of men, which is what gender_ratio should be.
+
+A share of no images and a ratio to none are left out.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from pipeline.metrics.base import Candidates, References, Scores
+
+WOMAN, MAN, BOTH = 1.0, 0.0, 0.5
+
+
+@cache
+def words() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+    """Of women, of men, and of persons without a gender."""
+    lists = yaml.safe_load(Path(__file__).with_name("gender_words.yaml").read_text(encoding="utf-8"))
+    men, women = zip(*lists["pairs"], strict=True)
+    return frozenset(women), frozenset(men), frozenset(lists["neutral"].split())
+
+
+def named(caption: str) -> float | None:
+    """WOMAN, MAN, BOTH, or None."""
+    women, men, _ = words()
+    said = set(caption.split())
+    found = not women.isdisjoint(said), not men.isdisjoint(said)
+    return {(True, False): WOMAN, (False, True): MAN, (True, True): BOTH}.get(found)
+
+
+def agreed(references: list[str]) -> float | None:
+    """WOMAN or MAN where at least half of the references name that gender and none the other, else None."""
+    genders = [named(text) for text in references]
+    for one, other in ((WOMAN, MAN), (MAN, WOMAN)):
+        if 2 * genders.count(one) >= len(genders) > 0 and not {other, BOTH} & set(genders):
+            return one
+    return None
+
+
+def score(candidates: Candidates, references: References) -> Scores:
+    """Per image: gender_references and gender_caption (1 a woman, 0 a man, 0.5 both), and 1 or 0 of every share."""
+    truth = {i: gender for i in candidates if (gender := agreed(references[i])) is not None}
+    said = {i: named(candidates[i]) for i in truth}
+    one = {i: gender for i, gender in said.items() if gender in (WOMAN, MAN)}
+    shares = {
+        "gender_error": {i: float(said[i] == 1 - truth[i]) for i in truth},
+        "gender_error_named": {i: float(gender == 1 - truth[i]) for i, gender in one.items()},
+        "gender_neutral": {i: float(said[i] is None) for i in truth},
+        "gender_nobody": {i: float(said[i] is None and _nobody(candidates[i])) for i in truth},
+    }
+    corpus = {"gender_images": float(len(truth))}
+    corpus |= {name: sum(values.values()) / len(values) for name, values in shares.items() if values}
+    corpus |= _ratio("gender_ratio", list(said.values())) | _ratio("gender_ratio_refs", list(truth.values()))
+    verdicts = {i: gender for i, gender in said.items() if gender is not None}
+    return Scores(corpus, {**shares, "gender_references": truth, "gender_caption": verdicts})
+
+
+def _nobody(caption: str) -> bool:
+    return words()[2].isdisjoint(caption.split())
+
+
+def _ratio(name: str, genders: list[float | None]) -> dict[str, float]:
+    women, men = (genders.count(gender) + genders.count(BOTH) for gender in (WOMAN, MAN))
+    return {name: women / men} if men else {}
