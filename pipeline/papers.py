@@ -6,16 +6,23 @@ from typing import Any
 import yaml
 
 from pipeline.sheets import SPLITS, Column, Sheet, Table, Value
-from pipeline.tables import ORDER, TEACHER_FORCED, Result, metric_names, unavailable, variant_notes
+from pipeline.tables import GENDER, ORDER, TEACHER_FORCED, Result, measured, metric_names, unavailable, variant_notes
 
-UNSCALED = {"loss", "perplexity", "params_m"}
+UNSCALED = {"loss", "perplexity", "params_m", "gender_ratio", "gender_images"}
 "not divided by 100 where a paper prints its scores in percent"
 UNITS = {
     "cider": "cider is not bounded by 1.",
     "loss": "loss: nats per token, lower is better.",
     "params_m": "params_m: millions.",
+    "gender_error": "gender_error: share of images whose caption names the other gender, lower is better; ours: of images of "
+    "which at least half of the references name a woman (a man) and none a man (a woman).",
+    "gender_error_named": "gender_error_named: the same among captions that name one gender.",
+    "gender_neutral": "gender_neutral: share of these images whose caption names no gender.",
+    "gender_ratio": "gender_ratio: captions that name women : captions that name men, not bounded by 1.",
+    "gender_ratio_refs": "gender_ratio_refs: images of women : images of men.",
 }
 STANDARD = "generated captions, PTB tokenizer on captions and references, pycocoevalcap"
+WORDS = "generated captions, PTB tokenizer on captions and references, the words of pipeline/metrics/gender_words.yaml"
 FORCED = "on the references, nothing decoded, end token counted, no regulariser or smoothing inside"
 Row = dict[str, Any]
 "a row of papers.yaml"
@@ -37,30 +44,34 @@ def _sheet(papers: dict[str, Any], name: str, results: list[Result]) -> Sheet:
     paper = papers["tables"][name]
     ours = [r for r in results if r.paper and r.paper[0] == name]
     printed = {row.get("split", "test") for row in paper["rows"]}
-    tables = [_table(paper, split, ours) for split in SPLITS if split in printed]
+    tables = [_table(paper, split, ours, paper.get("beside", [])) for split in SPLITS if split in printed]
     shown = [column for table in tables for column in table.columns]
     notes = unavailable(ours, shown) + variant_notes(ours) + _paper_notes(paper) + _context(papers, paper)
     return Sheet(name, paper["title"], tables, _legend(papers, paper, ours, shown), notes)
 
 
-def _table(paper: Row, split: str, ours: list[Result]) -> Table:
+def _table(paper: Row, split: str, ours: list[Result], beside: list[str]) -> Table:
     rows = [row for row in paper["rows"] if row.get("split", "test") == split]
-    columns = _columns(rows, ours)
+    columns = _columns(rows, ours, beside)
     cells: list[tuple[list[str], list[Value]]] = []
     for row in rows:
-        beside: list[Result | None] = [r for r in ours if r.paper and r.paper[1] == row["system"]]
-        for r in beside or [None]:
+        same: list[Result | None] = [r for r in ours if r.paper and r.paper[1] == row["system"]]
+        for r in same or [None]:
             figures = [_cell(c, row, r, split, ours, paper.get("scale", 1)) for c in columns]
             cells.append(([row["system"], r.label if r else "not run"], figures))
     about = f"Paper: {_source(paper)}. Ours: {'; '.join(dict.fromkeys(r.setting.about(split) for r in ours))}."
     return Table(SPLITS[split].capitalize(), about, split, {}, ["system", "variant"], columns, cells)
 
 
-def _columns(rows: list[Row], ours: list[Result]) -> list[Column]:
-    """Metric by metric: ours, a column per protocol of ours, then a column per protocol of the paper."""
+def _columns(rows: list[Row], ours: list[Result], beside: list[str]) -> list[Column]:
+    """Metric by metric: ours, a column per protocol of ours, then a column per protocol of the paper.
+
+    Args:
+        beside: metrics of ours that help to read the paper's.
+    """
     columns = []
-    for metric in _printed(rows) or metric_names(ours):
-        mine = dict.fromkeys(_protocol(r, metric, ours) for r in ours if metric in metric_names([r]))
+    for metric in [*(_printed(rows) or metric_names(ours)), *beside]:
+        mine = dict.fromkeys(_protocol(r, metric, ours) for r in ours if metric in measured([r]))
         theirs = dict.fromkeys(_paper_protocol(row) for row in rows if metric in row)
         columns += [Column(metric, p) for p in mine] + [Column(metric, p, paper=True) for p in theirs]
     return columns
@@ -98,7 +109,8 @@ def _words(result: Result, metric: str) -> tuple[str, str]:
         return "teacher-forced", f"teacher-forced, corpus {corpus}"
     refs = f"{result.setting.references.get('test', 'no')} refs"
     search = result.decoding.split(",")[0]
-    return f"standard: PTB, {refs}, {search}", f"standard: corpus {corpus}, PTB, {refs}, {result.decoding}"
+    name = "gender words" if metric in GENDER else "standard"
+    return f"{name}: PTB, {refs}, {search}", f"{name}: corpus {corpus}, PTB, {refs}, {result.decoding}"
 
 
 def _paper_protocol(row: Row) -> str:
@@ -114,8 +126,10 @@ def _legend(papers: dict[str, Any], paper: Row, ours: list[Result], shown: list[
     lines = ["Scale 0-1" + (", the paper's percentages divided by 100." if paper.get("scale", 1) == 100 else ".")]
     metrics = {column.metric for column in shown}
     lines += [text for metric, text in UNITS.items() if metric in metrics]
-    if metrics - TEACHER_FORCED:
+    if metrics - TEACHER_FORCED - set(GENDER):
         lines += dict.fromkeys(f"({_protocol(r, 'bleu_4', ours)}) ours: {r.decoding}; {STANDARD}." for r in ours)
+    if metrics & set(GENDER):
+        lines += dict.fromkeys(f"({_protocol(r, 'gender_error', ours)}) ours: {r.decoding}; {WORDS}." for r in ours)
     if metrics & TEACHER_FORCED:
         lines += dict.fromkeys(f"({_protocol(r, 'loss', ours)}) ours: {FORCED}." for r in ours)
     used = dict.fromkeys(_paper_protocol(row) for row in paper["rows"])

@@ -10,12 +10,9 @@ import pandas as pd
 from pipeline.figures import Curves, panels, styles
 from pipeline.files import whole_file
 from pipeline.images import read_image
-from pipeline.sheets import Sheet, Table
+from pipeline.sheets import LOWER_IS_BETTER, NO_DIRECTION, Sheet, Table
 from pipeline.tables import Result
 
-LOWER = {"loss", "perplexity", "gender_error"}
-"lower is better"
-NEUTRAL = {"params_m"}
 SPREAD = 6
 "images of a gallery that lie evenly through the image ids"
 CARDS = 40
@@ -114,8 +111,8 @@ def best_cells(table: Table) -> set[tuple[int, int]]:
     best = set()
     for c, column in enumerate(table.columns):
         figures = {r: values[c] for r, (_, values) in enumerate(table.rows) if isinstance(values[c], float)}
-        if len(figures) > 1 and column.metric not in NEUTRAL:
-            top = (min if column.metric in LOWER else max)(figures.values())  # type: ignore[type-var]
+        if len(figures) > 1 and column.metric not in NO_DIRECTION:
+            top = (min if column.metric in LOWER_IS_BETTER else max)(figures.values())  # type: ignore[type-var]
             best |= {(r, c) for r, figure in figures.items() if figure == top}
     return best
 

@@ -5,7 +5,7 @@ A column holds figures of one protocol, which its header or the line above the t
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -13,6 +13,16 @@ from pipeline.files import whole_folder
 
 CSV_ONLY = {"perplexity"}
 "is exp(loss), so the tables that people read leave it out"
+COUNTS = {"vocabulary", "gender_images"}
+"printed without decimals"
+LOWER_IS_BETTER = {
+    *("loss", "perplexity", "gender_error", "gender_error_named", "collapse", "repetition", "bad_endings"),
+}
+NO_DIRECTION = {
+    *("params_m", "distinct_1", "distinct_2", "distinct_captions", "vocabulary", "mean_length", "novel"),
+    *("gender_images", "gender_neutral", "gender_nobody", "gender_ratio", "gender_ratio_refs"),
+}
+"neither high nor low is better: nothing is marked as best, nothing is chosen by it"
 SPLITS = {"test": "test", "val": "validation"}
 Value = float | str | None
 
@@ -33,6 +43,8 @@ class Column:
         """Ours with four decimals; a paper's with fewer where it printed fewer."""
         if value is None or isinstance(value, str):
             return value or "n/a"
+        if self.metric in COUNTS:
+            return f"{value:.0f}"
         text = f"{value:.4f}"
         return text[:-4] + text[-4:].rstrip("0").ljust(3 if value < 1 else 2, "0") if self.paper else text
 
@@ -49,6 +61,8 @@ class Table:
     keys: list[str]
     columns: list[Column]
     rows: list[tuple[list[str], list[Value]]]
+    warnings: list[str] = field(default_factory=list)
+    "lines right under the table"
 
     def texts(self) -> list[tuple[list[str], list[str]]]:
         """The rows as printed: names, figures."""
@@ -61,7 +75,7 @@ class Table:
     def for_people(self) -> "Table":
         keep = [i for i, c in enumerate(self.columns) if c.metric not in CSV_ONLY]
         rows = [(names, [values[i] for i in keep]) for names, values in self.rows]
-        return Table(self.title, self.about, self.split, self.group, self.keys, [self.columns[i] for i in keep], rows)
+        return replace(self, columns=[self.columns[i] for i in keep], rows=rows)
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,7 @@ def markdown(sheet: Sheet) -> str:
     parts = [f"# {sheet.title}"]
     for table in sheet.tables:
         parts += [f"## {table.title}", table.about, _pipes(table.for_people())]
+        parts += [f"Warning: {line}." for line in table.warnings]
     for title, lines in (("How to read", sheet.legend), ("Notes", sheet.notes)):
         if lines:
             parts += [f"## {title}", "\n".join(f"- {line}" for line in lines)]

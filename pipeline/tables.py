@@ -12,6 +12,18 @@ from pipeline.sheets import SPLITS, Column, Sheet, Table, Value
 
 ORDER = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice", "loss", "perplexity", "top5"]
 TEACHER_FORCED = {"loss", "perplexity", "top5"}
+VARIETY = [
+    *("distinct_1", "distinct_2", "distinct_captions", "vocabulary", "mean_length", "novel"),
+    *("collapse", "repetition", "bad_endings", "log_prob_rho"),
+]
+GENDER = [
+    *("gender_images", "gender_error", "gender_error_named", "gender_neutral", "gender_nobody"),
+    *("gender_ratio", "gender_ratio_refs"),
+]
+KINDS = {"": ORDER, "beyond n-grams": VARIETY, "gender": GENDER}
+"the tables of one group of systems, by what their titles add"
+COLLAPSED = 0.05
+"share of images with one caption above which a table warns"
 
 
 @dataclass(frozen=True)
@@ -100,23 +112,42 @@ def decoding_text(decode: Decoding) -> str:
 
 
 def everything(results: list[Result], requested: list[str]) -> Sheet:
-    """A row per variant and the baseline, test before validation, in groups of one corpus and one decoding.
+    """A row per variant and the baseline, test before validation, in groups of one corpus, one decoding, one kind of metric.
 
     Args:
         requested: scoring.metrics of the params; one that could not run keeps its column, full of n/a.
     """
-    columns = [Column(metric) for metric in metric_names(results, tuple(requested))]
-    groups = _groups(results)
-    tables = []
+    groups, tables = _groups(results), []
+    kinds = {kind: [Column(m) for m in metric_names(results, tuple(requested), kind)] for kind in KINDS}
     for corpus, decoding in groups:
         rows = [r for r in results if r.setting.corpus == corpus and r.decoding in (decoding, "")]
         alone = [name for name, _ in groups].count(corpus) == 1
-        for split, split_name in SPLITS.items():
-            title = f"{corpus}, {split_name}" if alone else f"{corpus}, {decoding}, {split_name}"
-            about = f"{rows[0].setting.about(split)}; captions: {decoding or 'no model'}."
-            cells = [([r.label], [r.value(split, c.metric) for c in columns]) for r in rows]
-            tables.append(Table(title, about, split, {"corpus": corpus, "decoding": decoding}, ["variant"], columns, cells))
-    return Sheet("all", "Results", tables, LEGEND, unavailable(results, columns) + variant_notes(results))
+        name = corpus if alone else f"{corpus}, {decoding}"
+        group = {"corpus": corpus, "decoding": decoding}
+        tables += [_group(name, kind, rows, split, group, kinds[kind]) for kind in KINDS if kinds[kind] for split in SPLITS]
+    shown = [column for columns in kinds.values() for column in columns]
+    return Sheet("all", "Results", tables, _legend(shown), unavailable(results, shown) + variant_notes(results))
+
+
+def _group(name: str, kind: str, rows: list[Result], split: str, group: dict[str, str], columns: list[Column]) -> Table:
+    title = ", ".join(filter(None, [name, SPLITS[split], kind]))
+    about = f"{rows[0].setting.about(split)}; captions: {group['decoding'] or 'no model'}."
+    cells = [([r.label], [r.value(split, c.metric) for c in columns]) for r in rows]
+    warnings = [w for r in rows for w in collapsed(r, split)] if "collapse" in [c.metric for c in columns] else []
+    return Table(title, about, split, group, ["variant"], columns, cells, warnings)
+
+
+def collapsed(result: Result, split: str) -> list[str]:
+    """A line where a model gives one caption to more than a share `COLLAPSED` of the images; the baseline does by design."""
+    share, images = result.value(split, "collapse"), result.setting.images.get(split, 0)
+    if not result.decoding or not isinstance(share, float) or share <= COLLAPSED or round(share * images) < 2:
+        return []
+    return [f"{result.label} gives the same caption for {round(share * images)} of {images} images"]
+
+
+def _legend(columns: list[Column]) -> list[str]:
+    shown = {column.metric for column in columns}
+    return LEGEND + (VARIETY_LEGEND if shown & set(VARIETY) else []) + (GENDER_LEGEND if shown & set(GENDER) else [])
 
 
 LEGEND = [
@@ -126,12 +157,36 @@ LEGEND = [
     "they compare only variants with the same vocabulary.",
     "most frequent caption: the commonest training caption, given for every image. n/a: not measured.",
 ]
+VARIETY_LEGEND = [
+    "distinct_1, distinct_2: different words and word pairs / all of them, over all captions; distinct_captions: different "
+    "captions / captions; vocabulary: how many different words; mean_length: in words; novel: share of captions that are no "
+    "training caption. Scale 0-1 but for vocabulary and mean_length; neither end is better by itself; distinct_* compare only "
+    "systems on the same images.",
+    "collapse: share of images with the most frequent caption, lower is better; a warning stands under the table above "
+    f"{COLLAPSED:g}. repetition: share of captions that repeat words at once, or three words in a row anywhere, lower is "
+    "better. bad_endings: share of captions that end in an article, a preposition or the like, lower is better.",
+    "log_prob_rho: rank correlation (Spearman, -1 to 1) over images of a caption's log-probability per token with its CIDEr, "
+    "higher is better: 0 means that the model does not know which of its captions are good.",
+]
+GENDER_LEGEND = [
+    "gender_images: images of which at least half of the references name a woman (a man) and none a man (a woman); the other "
+    "gender figures are of these. gender_error: share whose caption names the other gender alone, gender_error_named: the same "
+    "among captions that name one gender; scale 0-1, lower is better, beside gender_neutral: who names no gender errs in none.",
+    "gender_neutral: share whose caption names no gender; gender_nobody: no person either. gender_ratio: captions that name "
+    "women : captions that name men; gender_ratio_refs: images of women : images of men, which gender_ratio should equal. "
+    "n/a: no such image, or no caption that names a man.",
+]
 
 
-def metric_names(results: list[Result], requested: tuple[str, ...] = ()) -> list[str]:
-    """What was measured or asked for, in the order of the columns."""
-    measured = {m for r in results if r.scores for split in SPLITS for m in r.scores.get(split, {})}
-    return [m for m in ORDER if m in measured or m.startswith(requested)] + sorted(measured - set(ORDER))
+def metric_names(results: list[Result], requested: tuple[str, ...] = (), kind: str = "") -> list[str]:
+    """What was measured or asked for, of one of `KINDS`, in the order of the columns; '' has the metrics of no kind too."""
+    there = measured(results)
+    unknown = [] if kind else sorted(there.difference(*KINDS.values()))
+    return [m for m in KINDS[kind] if m in there or m.startswith(requested)] + unknown
+
+
+def measured(results: list[Result]) -> set[str]:
+    return {m for r in results if r.scores for split in SPLITS for m in r.scores.get(split, {})}
 
 
 def _groups(results: list[Result]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
+from pipeline.sheets import LOWER_IS_BETTER, NO_DIRECTION
 from pipeline.tracking_store import Store, find_runs, trouble
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 PREFIX = "captionlab-"
 ALIAS = "champion"
-LOWER_IS_BETTER = {"loss", "perplexity"}
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,15 @@ def _one_per_variant(runs: "list[Run]", current: dict[str, str]) -> "list[Run]":
 
 
 def rank(runs: "list[Run]", metric: str) -> list[Candidate]:
-    """Best validation score first, equal ones by name."""
+    """Best validation score first, equal ones by name.
+
+    Raises:
+        UserError: no run has the metric, or neither of its ends is better.
+    """
     known = sorted({name.removeprefix("val.") for run in runs for name in run.data.metrics if name.startswith("val.")})
+    known = [name for name in known if name not in NO_DIRECTION]
+    if metric in NO_DIRECTION:
+        raise UserError(f"of {metric} neither high nor low is better: choose by one of {', '.join(known)}")
     if metric not in known:
         raise UserError(f"no run has the validation metric '{metric}': there are {', '.join(known) or 'none'}")
     sign = 1 if metric in LOWER_IS_BETTER else -1

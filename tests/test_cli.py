@@ -93,10 +93,20 @@ def test_a_loss_is_better_when_it_is_lower(workspace, captionlab):
     assert champion().tags["variant"] == "lstm"
 
 
+def test_a_collapse_is_better_when_it_is_lower_and_nobody_is_chosen_by_a_vocabulary(workspace, captionlab):
+    status, out, _ = captionlab("register", "--metric", "collapse")
+    assert status == 0
+    assert "(lstm) registered" in out
+    for metric in ("vocabulary", "gender_ratio"):
+        assert refusal(captionlab("register", "--metric", metric)) == (
+            f"error: of {metric} neither high nor low is better: choose by one of bleu_4, cider, collapse, loss\n"
+        )
+
+
 def test_an_unknown_metric_or_dataset_lists_those_there_are(workspace, captionlab):
     assert (
         refusal(captionlab("register", "--metric", "spice"))
-        == "error: no run has the validation metric 'spice': there are bleu_4, cider, loss\n"
+        == "error: no run has the validation metric 'spice': there are bleu_4, cider, collapse, loss\n"
     )
     assert (
         refusal(captionlab("register", "--dataset", "coco"))

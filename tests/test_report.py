@@ -13,13 +13,19 @@ from pipeline.report import best_cells, choose
 from pipeline.sheets import Column, Table
 from stages import compare
 
-SCORES = {"bleu_1": 0.7, "bleu_4": 0.25, "cider": 0.81, "loss": 2.5, "perplexity": 12.1825, "top5": 0.66}
+SCORES = {"bleu_1": 0.7, "bleu_4": 0.25, "cider": 0.81, "loss": 2.5, "perplexity": 12.1825, "top5": 0.66, "collapse": 0.5}
 
 
 def test_the_best_figure_of_a_column_is_the_lowest_loss_and_the_highest_of_any_other():
     rows = [(["a"], [0.2, 3.0, 1.0]), (["b"], [0.3, 2.0, None]), (["c"], [0.3, "not run", None])]
     table = Table("", "", "test", {}, ["variant"], [Column("bleu_4"), Column("loss"), Column("cider")], rows)
     assert best_cells(table) == {(1, 0), (2, 0), (1, 1)}
+
+
+def test_nothing_is_marked_best_where_neither_end_is_better():
+    rows = [(["a"], [365.0, 0.5, 0.1, 2.0]), (["b"], [100.0, 0.4, 0.2, 0.5])]
+    columns = [Column("vocabulary"), Column("collapse"), Column("gender_error"), Column("gender_ratio")]
+    assert best_cells(Table("", "", "test", {}, ["variant"], columns, rows)) == {(1, 1), (0, 2)}
 
 
 def test_a_gallery_spreads_over_the_ids_and_adds_the_extremes_of_each_variant():
@@ -103,6 +109,7 @@ def test_compare_writes_tables_figures_and_one_page_that_fetches_nothing(workspa
     assert page.count('<article class="card">') == 6  # spread over 8 test images; the worst, test0, is among them
     assert "worst of lstm" in page
     assert page.count("<svg") == 3
+    assert '<p class="warning">Warning: lstm gives the same caption for 4 of 8 images.</p>' in page
 
 
 def test_every_id_of_the_page_is_there_once(workspace):

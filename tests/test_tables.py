@@ -3,7 +3,7 @@ import pandas as pd
 from pipeline.papers import paper_sheets, read_papers
 from pipeline.params import Decoding
 from pipeline.sheets import csv_text, markdown
-from pipeline.tables import Result, decoding_text, everything, setting
+from pipeline.tables import Result, collapsed, decoding_text, everything, setting
 
 TEST = {"bleu_1": 0.7, "bleu_4": 0.25, "cider": 0.81, "loss": 2.5, "perplexity": 12.1825, "top5": 0.66}
 VAL = {**TEST, "bleu_4": 0.26}
@@ -120,6 +120,83 @@ def test_the_csv_has_a_line_per_variant_with_test_and_validation_in_columns_of_t
     )
 
 
+VARIED = {"distinct_1": 0.034, "vocabulary": 365.0, "collapse": 0.5, "novel": 0.25}
+
+
+def test_what_is_no_comparison_of_n_grams_stands_in_a_second_table_with_a_warning_of_collapse():
+    scores = {"test": {**TEST, **VARIED, "gender_images": 0.0}, "val": VAL}
+    sheet = everything([result(scores=scores), baseline()], ["diversity", "gender"])
+    assert [table.title for table in sheet.tables] == [
+        "scenes, test",
+        "scenes, validation",
+        "scenes, test, beyond n-grams",
+        "scenes, validation, beyond n-grams",
+        "scenes, test, gender",
+        "scenes, validation, gender",
+    ]
+    lines = markdown(sheet).splitlines()
+    start = lines.index("## scenes, test, beyond n-grams")
+    assert lines[start + 2 : start + 10] == [
+        f"corpus scenes, split 'official': 2 test images, 5 references each; {DECODING}",
+        "",
+        "| variant               | distinct_1 | vocabulary |  novel | collapse |",
+        "| --------------------- | ---------: | ---------: | -----: | -------: |",
+        "| lstm                  |     0.0340 |        365 | 0.2500 |   0.5000 |",
+        "| most frequent caption |        n/a |        n/a |    n/a |      n/a |",
+        "",
+        "## scenes, validation, beyond n-grams",
+    ]
+    assert "| lstm                  |             0 |          n/a |                n/a |" in "\n".join(lines)
+    assert any(line.startswith("distinct_1, distinct_2: ") for line in sheet.legend)
+    assert any(line.startswith("gender_images: ") for line in sheet.legend)
+
+
+def test_figures_of_all_tables_of_a_system_stand_in_one_line_of_the_csv():
+    scores = {"test": {"bleu_4": 0.25, "vocabulary": 365.0, "gender_error": 0.1}, "val": {"bleu_4": 0.5}}
+    head, line = csv_text(everything([result(scores=scores)], ["bleu_4"])).splitlines()
+    assert head == (
+        "corpus,decoding,variant,test bleu_4,test vocabulary,test gender_error,val bleu_4,val vocabulary,val gender_error"
+    )
+    assert line.endswith(",lstm,0.25,365.0,0.1,0.5,n/a,n/a")
+
+
+def collapse(share, images, **more):
+    scores = {"test": {"collapse": share}, "val": {}}
+    return collapsed(result(scores=scores, setting=corpus(images=images), **more), "test")
+
+
+def test_a_table_warns_where_more_than_one_image_in_twenty_has_the_same_caption():
+    assert collapse(0.1, 40) == ["lstm gives the same caption for 4 of 40 images"]
+    assert collapse(0.05, 40) == []
+    assert collapse(0.25, 4) == []  # one caption once
+    assert collapse(1.0, 40, decoding="") == []  # the baseline
+    text = markdown(everything([result(scores={"test": {"collapse": 1.0}, "val": {}})], []))
+    assert "|   1.0000 |\n\nWarning: lstm gives the same caption for 2 of 2 images.\n\n## scenes, validation" in text
+
+
+def test_the_bias_table_shows_our_gender_error_beside_the_papers_and_what_it_leaves_open():
+    figures = {"bleu_4": 0.2, "gender_error": 0.125, "gender_error_named": 0.25, "gender_neutral": 0.5, "gender_ratio": 0.75}
+    scores = {"test": {**figures, "gender_ratio_refs": 0.5}, "val": {}}
+    (sheet,) = paper_sheets(read_papers(), [result(scores=scores, paper=("bias", "model-2"))])
+    (table,) = sheet.tables
+    assert [column.header for column in table.columns] == [
+        "gender_error (gender words: PTB, 5 refs, beam 3)",
+        "paper gender_error (unknown protocol)",
+        "gender_error_named (gender words: PTB, 5 refs, beam 3)",
+        "gender_neutral (gender words: PTB, 5 refs, beam 3)",
+        "gender_ratio (gender words: PTB, 5 refs, beam 3)",
+        "gender_ratio_refs (gender words: PTB, 5 refs, beam 3)",
+    ]
+    assert table.texts() == [
+        (["model-1", "not run"], ["-", "0.430", "-", "-", "-", "-"]),
+        (["model-2", "lstm"], ["0.1250", "0.370", "0.2500", "0.5000", "0.7500", "0.5000"]),
+        (["model-3 (CLIP prefix)", "not run"], ["-", "0.030", "-", "-", "-", "-"]),
+    ]
+    words = "generated captions, PTB tokenizer on captions and references, the words of pipeline/metrics/gender_words.yaml"
+    assert f"(gender words: PTB, 5 refs, beam 3) ours: beam 3, length penalty 0.7, at most 30 tokens; {words}." in sheet.legend
+    assert not any("pycocoevalcap" in line for line in sheet.legend)
+
+
 def test_ours_stands_beside_the_paper_and_no_two_protocols_share_a_column():
     (sheet,) = paper_sheets(PAPERS, [result(paper=("nic", "large"), notes="another encoder")])
     assert [c.header for c in sheet.tables[0].columns] == [
@@ -160,7 +237,8 @@ def test_variants_of_two_decodings_or_corpora_have_columns_of_their_own_beside_a
 
 def test_a_paper_without_figures_shows_all_of_ours():
     papers = {**PAPERS, "tables": {"nic": {"title": "A paper", "rows": [{"system": "large", "protocol": "unknown"}]}}}
-    (sheet,) = paper_sheets(papers, [result(paper=("nic", "large"))])
+    scores = {"test": {**TEST, **VARIED, "gender_error": 0.5}, "val": VAL}
+    (sheet,) = paper_sheets(papers, [result(scores=scores, paper=("nic", "large"))])
     assert [c.metric for c in sheet.tables[0].columns] == ["bleu_1", "bleu_4", "cider", "loss", "perplexity", "top5"]
 
 
