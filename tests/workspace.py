@@ -23,7 +23,7 @@ def tiny_params() -> dict[str, Any]:
     }  # fmt: skip
     params["train"] |= {"epochs": 1, "batch_images": 8, "min_count": 1}
     params["decode"] |= {"beam": 2, "max_tokens": 6, "alternatives": 2}
-    params["scoring"]["metrics"] = ["bleu", "rouge_l", "cider"]
+    params["scoring"]["metrics"] = ["bleu", "rouge_l", "cider", "diversity", "degeneration", "gender"]
     for variant in params["variants"].values():
         variant["args"] = {k: 8 if type(v) is int and k != "layers" else v for k, v in variant["args"].items()}
     return params
