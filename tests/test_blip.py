@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pipeline.captioner import GREEDY
 from pipeline.decode import beam_search, caption_features, greedy
 from pipeline.decoders.base import Sizes
 from pipeline.decoders.blip import Decoder, outline
@@ -142,7 +143,7 @@ def test_a_trained_model_is_loaded_without_the_files_and_each_weight_is_saved_on
     save_model(tmp_path / "m", decoder, tokenizer, {"decoder": "blip", "args": {**args, "model": "a/b"}, "sizes": sizes})
     shutil.rmtree(folder)
     loaded, its_tokenizer, _ = load_model(tmp_path / "m")
-    decode = {"beam": 3, "max_tokens": 7, "length_penalty": 1.0, "alternatives": 3}
+    decode = {**GREEDY, "beam": 3, "max_tokens": 7, "length_penalty": 1.0, "alternatives": 3}
     assert caption_features(loaded, its_tokenizer, features(), decode) == caption_features(
         decoder, tokenizer, features(), decode
     )

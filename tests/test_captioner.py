@@ -31,7 +31,7 @@ from tests.tiny_lm import tiny_lm
 
 ENCODER = {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 64, "resize": "squash"}
 ENCODERS = {"timm_model": ENCODER, "pixels": {"image_size": 3}}
-SEES = {"vit_gpt2": "pixels"}
+SEES = dict.fromkeys(("blip", "git", "vit_gpt2"), "pixels")
 "decoders that need features of another encoder than timm_model"
 BEAM = {**GREEDY, "beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "the ball lies near a green box"]
@@ -124,7 +124,7 @@ def test_pictures_are_captioned_as_their_stored_features_are(workspace: Path, tm
     features = FeatureStore(workspace / "features" / SEES.get(name, "timm_model")).get([f"i{n}" for n in range(COUNT)])
     theirs = caption_features(random_decoder(name, small_args(name, tmp_path)), tokenizer, features, BEAM)
     same(Captioner.load(tmp_path / "model", "cpu", BEAM).caption(files(workspace)), theirs)
-    assert len({round(c.log_prob, 2) for c in theirs}) > 2  # else the pictures would play no part
+    assert len({round(c.log_prob, 4) for c in theirs}) > 2  # else the pictures would play no part
 
 
 def as_bytes(path: Path) -> bytes:

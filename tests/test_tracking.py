@@ -24,7 +24,7 @@ from pipeline.tracking_registry import register
 from pipeline.tracking_store import StoreDown, find_runs, open_store
 from pipeline.tracking_versions import dvc_md5, git_commit, lock_entries
 from stages import track
-from tests.tracking_workspace import lock_variant, make_captioner, make_variant, make_workspace
+from tests.tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace
 
 IDS = [f"scene{n:02}" for n in range(30)]
 RUN_FILE = Path("checkpoints/merge/mlflow.json")
@@ -437,6 +437,6 @@ def test_a_variant_that_was_not_trained_has_scores_and_no_curves_and_may_be_the_
     track.main("merge")
     (run,) = runs()
     assert run.info.status == "FINISHED"
-    assert set(run.data.metrics) == {"val.cider", "val.bleu_4", "val.loss", "test.cider", "test.bleu_4", "test.loss"}
+    assert set(run.data.metrics) == {f"{split}.{name}" for split in ("val", "test") for name in SCORES["merge"][split]}
     assert history_of(run, "val.cider") == [(0, 0.6)]
     assert register(open_store(), None, "cider", {}).ranking[0].variant == "merge"

@@ -209,7 +209,8 @@ def workspace(tmp_path, monkeypatch):
     """A dataset `tiny` of three images and its corpus, in the working directory."""
     params = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
     row = vars(OPTIONS) | {"dataset": "tiny", "split": "official", "min_images_per_split": 1, "max_rejected": 0.2}
-    tiny = {"features": {}, "variants": {}, "datasets": {"tiny": {"source": "scenes", "args": {}}}, "corpora": {"tiny": row}}
+    drawn = {"tiny": {"source": "scenes", "args": {"images": 8, "size": 64, "seed": 1}}}
+    tiny = {"features": {}, "variants": {}, "datasets": drawn, "corpora": {"tiny": row}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | tiny))
     rows = [
         (name, f"images/{name}.png", f"{name}#{n}", f"A {name} no {n}.", False, split)
