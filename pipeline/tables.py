@@ -1,6 +1,6 @@
 """Scores -> the table of everything. A number names its protocol: split, references, tokenisation, decoding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,8 @@ import pandas as pd
 
 from pipeline.files import read_json
 from pipeline.params import Decoding, Params
-from pipeline.sheets import SPLITS, Column, Sheet, Table, Value
+from pipeline.sheets import SPLITS, Column, Sheet, Table, Value, number
+from pipeline.uncertainty import ALPHA, LEVEL, RESAMPLES, Estimate, read_estimates
 
 ORDER = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice", "loss", "perplexity", "top5"]
 TEACHER_FORCED = {"loss", "perplexity", "top5"}
@@ -55,6 +56,8 @@ class Result:
     paper: tuple[str, str] | None = None
     "table and system of papers.yaml"
     notes: str = ""
+    estimates: dict[tuple[str, str], Estimate] = field(default_factory=dict)
+    "by split and metric; empty where nothing was resampled"
 
     @property
     def label(self) -> str:
@@ -64,7 +67,7 @@ class Result:
         if self.scores is None:
             return "not run"
         score = self.scores.get(split, {}).get(metric)
-        return None if score is None else float(score)
+        return None if score is None else self.estimates.get((split, metric), float(score))
 
 
 def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[str, list[str]]) -> Setting:
@@ -80,12 +83,19 @@ def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[s
     return Setting(corpus, scheme, images, each)
 
 
-def results_of(params: Params, settings: dict[str, Setting], scores: Path) -> list[Result]:
+def results_of(params: Params, settings: dict[str, Setting], scores: Path, resamples: Path) -> list[Result]:
     """Every variant in the order of the params, then the baseline of every corpus.
 
     Args:
         scores: the folder of <name>.json; a system without one was not run.
+        resamples: the folder of <name>.parquet; a system without one has no intervals.
     """
+
+    def result(name: str, corpus: str, decoding: str, paper: tuple[str, str] | None = None, notes: str = "") -> Result:
+        summary = _read(scores / f"{name}.json")
+        estimates = read_estimates(resamples / f"{name}.parquet", summary or {})
+        return Result(name, settings[corpus], decoding, summary, paper, notes, estimates)
+
     results = []
     for name, variant in params.variants.items():
         decode, words = params.decoding(name), params.training(name).vocabulary_splits
@@ -93,9 +103,8 @@ def results_of(params: Params, settings: dict[str, Setting], scores: Path) -> li
         paper = (variant.paper.table, variant.paper.system) if variant.paper else None
         text = decoding_text(decode)
         notes = (note + " ".join(variant.notes.split())).removesuffix("; ")
-        results.append(Result(name, settings[variant.corpus], text, _read(scores / f"{name}.json"), paper, notes))
-    baselines = {f"most-frequent--{corpus}": setting for corpus, setting in settings.items()}
-    return results + [Result(name, setting, "", _read(scores / f"{name}.json")) for name, setting in baselines.items()]
+        results.append(result(name, variant.corpus, text, paper, notes))
+    return results + [result(f"most-frequent--{corpus}", corpus, "") for corpus in settings]
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -126,7 +135,8 @@ def everything(results: list[Result], requested: list[str]) -> Sheet:
         group = {"corpus": corpus, "decoding": decoding}
         tables += [_group(name, kind, rows, split, group, kinds[kind]) for kind in KINDS if kinds[kind] for split in SPLITS]
     shown = [column for columns in kinds.values() for column in columns]
-    return Sheet("all", "Results", tables, _legend(shown), unavailable(results, shown) + variant_notes(results))
+    legend = _legend(shown) + interval_legend(results, shown)
+    return Sheet("all", "Results", tables, legend, unavailable(results, shown) + variant_notes(results))
 
 
 def _group(name: str, kind: str, rows: list[Result], split: str, group: dict[str, str], columns: list[Column]) -> Table:
@@ -139,8 +149,8 @@ def _group(name: str, kind: str, rows: list[Result], split: str, group: dict[str
 
 def collapsed(result: Result, split: str) -> list[str]:
     """A line where a model gives one caption to more than a share `COLLAPSED` of the images; the baseline does by design."""
-    share, images = result.value(split, "collapse"), result.setting.images.get(split, 0)
-    if not result.decoding or not isinstance(share, float) or share <= COLLAPSED or round(share * images) < 2:
+    share, images = number(result.value(split, "collapse")), result.setting.images.get(split, 0)
+    if not result.decoding or share is None or share <= COLLAPSED or round(share * images) < 2:
         return []
     return [f"{result.label} gives the same caption for {round(share * images)} of {images} images"]
 
@@ -176,6 +186,22 @@ GENDER_LEGEND = [
     "women : captions that name men; gender_ratio_refs: images of women : images of men, which gender_ratio should equal. "
     "n/a: no such image, or no caption that names a man.",
 ]
+
+
+def interval_legend(results: list[Result], columns: list[Column]) -> list[str]:
+    if not any(r.estimates for r in results):
+        return []
+    lines = [
+        f"±: half the {LEVEL:.0%} interval of a percentile bootstrap over images ({RESAMPLES} resamples; cider keeps the "
+        "document frequencies of the whole set). It says how far other images would move a score, not another training.",
+        f"Bold: the best of the column and what a paired bootstrap over the same images does not tell from it (p >= {ALPHA}).",
+    ]
+    if {column.metric for column in columns} & {*VARIETY, *GENDER}:
+        lines.append(
+            "Without ±: what is no mean over images (counts, ratios, distinct_*, collapse, log_prob_rho), or of so few images "
+            "that some resample had none. A share of 0 has ±.0000, because no resample holds what no image has."
+        )
+    return lines
 
 
 def metric_names(results: list[Result], requested: tuple[str, ...] = (), kind: str = "") -> list[str]:

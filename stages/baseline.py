@@ -18,10 +18,10 @@ def main(name: str) -> None:
     captions = most_frequent_captions(read_captions(layout.CORPORA / name / "captions.parquet"))
     references = read_json(layout.REFERENCES / f"{name}.json")
     training = set(read_json(layout.TRAINING_CAPTIONS / f"{name}.json"))
-    summary, per_image = score_captions(captions, references, params.scoring.metrics, training)
+    scored = score_captions(captions, references, params.scoring.metrics, training)
     with whole_file(layout.CAPTIONS / f"{row}.parquet") as part:
         captions.to_parquet(part, index=False)
-    write_scores(summary, per_image, layout.SCORE_FILES / f"{row}.json", layout.SCORES / f"{row}.parquet")
+    write_scores(scored, row, layout.SCORE_FILES, layout.SCORES)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def main() -> None:
     captions = {name: read_captions(layout.CORPORA / name / "captions.parquet") for name in params.corpora}
     references = {name: read_json(layout.REFERENCES / f"{name}.json") for name in params.corpora}
     settings = {name: setting(name, corpus.split, captions[name], references[name]) for name, corpus in params.corpora.items()}
-    results = results_of(params, settings, layout.SCORE_FILES)
+    results = results_of(params, settings, layout.SCORE_FILES, layout.SCORES / "resamples")
     sheets = [everything(results, params.scoring.metrics), *paper_sheets(read_papers(), results)]
     curves = read_curves({name: layout.HISTORY / f"{name}.csv" for name in params.variants})
     galleries = []

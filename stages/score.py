@@ -1,4 +1,4 @@
-"""variants.NAME -> reports/scores/NAME.json, data/scores/NAME.parquet: the captions under the standard protocol."""
+"""variants.NAME -> reports/scores/NAME.json, data/scores/[resamples/]NAME.parquet: captions under the standard protocol."""
 
 from pipeline import layout
 from pipeline.params import load_params, pick
@@ -17,8 +17,8 @@ def main(name: str) -> None:
     captions = pd.read_parquet(layout.CAPTIONS / f"{name}.parquet")
     references = read_json(layout.REFERENCES / f"{variant.corpus}.json")
     training = set(read_json(layout.TRAINING_CAPTIONS / f"{variant.corpus}.json"))
-    summary, per_image = score_captions(captions, references, params.scoring.metrics, training)
-    write_scores(summary, per_image, layout.SCORE_FILES / f"{name}.json", layout.SCORES / f"{name}.parquet")
+    scored = score_captions(captions, references, params.scoring.metrics, training)
+    write_scores(scored, name, layout.SCORE_FILES, layout.SCORES)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def test_every_section_of_an_experiment_is_used(file: Path) -> None:
 def test_every_paper_row_that_an_experiment_names_exists(file: Path, tmp_path: Path) -> None:
     params = load_params(file)
     settings = {name: Setting(name, corpus.split, {}, {}) for name, corpus in params.corpora.items()}
-    sheets = paper_sheets(read_papers(), results_of(params, settings, tmp_path))
+    sheets = paper_sheets(read_papers(), results_of(params, settings, tmp_path, tmp_path))
     assert {s.name for s in sheets} == {v.paper.table for v in params.variants.values() if v.paper}
     assert all(v.notes for v in params.variants.values() if v.paper)
 
@@ -143,7 +143,7 @@ def test_a_row_runs_two_steps_a_caption_and_a_score(
     decoder, tokenizer, _ = load_model(layout.MODELS / name)
     found = caption_split(decoder, tokenizer, captions, "test", store, decoding, "cpu")
     assert found.image_id.tolist() == sorted(captions[captions.split == "test"].image_id.unique())
-    scores = score_captions(found, read_json(layout.REFERENCES / f"{variant.corpus}.json"), ["bleu"])[0]["test"]
+    scores = score_captions(found, read_json(layout.REFERENCES / f"{variant.corpus}.json"), ["bleu"]).summary["test"]
     assert all(0 <= scores[f"bleu_{n}"] <= 1 for n in (1, 2, 3, 4))
     assert 0 < scores["loss"] < 100
 

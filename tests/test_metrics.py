@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
@@ -78,6 +79,10 @@ def equal(ours: Scores, corpus: dict[str, float], per_image: dict[str, Any]) -> 
         assert list(ours.per_image[name].values()) == pytest.approx(list(values), abs=1e-9)
     numbers = [*ours.corpus.values(), *(v for row in ours.per_image.values() for v in row.values())]
     assert {type(n) for n in numbers} == {float}
+    assert ours.sums is not None
+    assert ours.sums.score(ours.sums.statistics.sum(0)) == pytest.approx(corpus, abs=1e-12)
+    for name, values in ours.sums.score(ours.sums.statistics).items():
+        assert values == pytest.approx(list(per_image[name]), abs=1e-12)
 
 
 def test_bleu_equals_the_original() -> None:
@@ -108,6 +113,28 @@ def test_meteor_equals_the_original(plain_meteor: Scores) -> None:
     equal(plain_meteor, {"meteor": corpus}, {"meteor": sentences})
     assert sentences[4] == 0.0  # the empty caption
     assert sentences[14] == 1.0  # its own first reference
+
+
+@pytest.mark.parametrize("name", ["bleu", "meteor", "rouge_l", "gender", "diversity", "degeneration"])
+def test_a_resample_scored_from_its_sums_is_what_the_metric_says_of_those_images(name: str, plain_meteor: Scores) -> None:
+    """Some images twice or thrice, among them two that are their own reference, others not at all.
+
+    Of gender, diversity and degeneration, what is a mean over the images that count.
+    """
+    counts = np.array([n % 4 for n in range(len(ROWS))])
+    drawn = [(f"{i} {k}", i) for i, count in zip(CANDIDATES, counts, strict=True) for k in range(count)]
+    score = load("metrics", name).score
+    whole = (plain_meteor if name == "meteor" else score(CANDIDATES, REFERENCES)).sums
+    theirs = score({new: CANDIDATES[i] for new, i in drawn}, {new: REFERENCES[i] for new, i in drawn}).corpus
+    means = set(MEANS.get(name, theirs))
+    assert whole.score(counts @ whole.statistics) == pytest.approx({n: theirs[n] for n in means}, abs=1e-12)
+
+
+MEANS = {
+    "gender": ["gender_error", "gender_error_named", "gender_neutral", "gender_nobody"],
+    "diversity": ["mean_length"],
+    "degeneration": ["repetition", "bad_endings"],
+}
 
 
 @pytest.mark.timeout(60)
@@ -275,6 +302,9 @@ def test_the_shares_of_the_set_are_the_means_of_the_images() -> None:
         for metric in both:
             values = scores.per_image[metric].values()
             assert scores.corpus[metric] == pytest.approx(sum(values) / len(values)), metric
+        assert scores.sums is not None
+        whole = scores.sums.score(scores.sums.statistics.sum(0))
+        assert whole == pytest.approx({metric: scores.corpus[metric] for metric in whole}), name
 
 
 def test_no_word_names_two_genders_and_every_word_is_one_token() -> None:

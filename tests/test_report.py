@@ -2,6 +2,7 @@ import csv
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -9,8 +10,9 @@ from PIL import Image
 
 from pipeline.figures import write_figures
 from pipeline.files import write_json
-from pipeline.report import best_cells, choose
-from pipeline.sheets import Column, Table
+from pipeline.report import choose
+from pipeline.sheets import Column, Table, best_cells
+from pipeline.uncertainty import resample_table
 from stages import compare
 
 SCORES = {"bleu_1": 0.7, "bleu_4": 0.25, "cider": 0.81, "loss": 2.5, "perplexity": 12.1825, "top5": 0.66, "collapse": 0.5}
@@ -110,6 +112,24 @@ def test_compare_writes_tables_figures_and_one_page_that_fetches_nothing(workspa
     assert "worst of lstm" in page
     assert page.count("<svg") == 3
     assert '<p class="warning">Warning: lstm gives the same caption for 4 of 8 images.</p>' in page
+
+
+def test_resampled_scores_stand_with_their_intervals_in_tables_and_page(workspace):
+    rng = np.random.default_rng(0)
+    for name, low in (("lstm", 0.2), ("merge", 0.8)):
+        drawn = {split: {"cider": low + rng.random(1000) / 9, "loss": np.full(1000, 2.5)} for split in ("test", "val")}
+        path = workspace / f"data/scores/resamples/{name}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        resample_table(drawn, {"test": ["a"], "val": ["b"]}).to_parquet(path)
+    compare.main()
+    table = (workspace / "reports/tables/all.md").read_text()
+    lstm = next(line for line in table.splitlines() if line.startswith("| lstm "))
+    assert re.search(r"\| 0.2500 \|.*\| \*\*0.810\*\* ±.05\d \|.*\| \*\*2.5000\*\* ±.0000 \|", lstm)
+    assert "not run" not in table
+    assert '<td class="best">0.810 <small>±.05' in (workspace / "reports/index.html").read_text()
+    with open(workspace / "reports/tables/all.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert (row["variant"], row["test loss_low"], row["test loss_p"]) == ("lstm", "2.5", "1.0")
 
 
 def test_every_id_of_the_page_is_there_once(workspace):

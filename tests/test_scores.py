@@ -14,6 +14,7 @@ from pipeline.files import read_json
 from pipeline.java import use_java
 from pipeline.metrics.base import References
 from pipeline.scores import ptb_tokenize, score_captions, training_captions, write_scores
+from pipeline.uncertainty import read_estimates
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,7 +87,8 @@ def without_spice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_split_is_scored_alone_with_its_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: b shares two of four words and one of three pairs, c has no run of four words, d says nothing."""
     without_spice(tmp_path, monkeypatch)
-    summary, per_image = score_captions(model_captions(), REFERENCES, ["rouge_l", "spice", "cider"])
+    scored = score_captions(model_captions(), REFERENCES, ["rouge_l", "spice", "cider"])
+    summary, per_image = scored.summary, scored.per_image
     reason = (
         "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m pycocoevalcap.spice.get_stanford_models, "
         "then dvc repro -f -s of the score and baseline stages"
@@ -98,15 +100,16 @@ def test_each_split_is_scored_alone_with_its_teacher_forced_figures(tmp_path: Pa
     forced = {"loss": 0.5, "perplexity": 1.6487212707, "top5": 0.5}  # (4 + 2) / (4 + 8), (3 + 3) / 12
     assert summary["val"] == pytest.approx({"rouge_l": 0.5, "cider": 3.75, **forced})
     assert list(per_image.columns) == ["image_id", "split", "rouge_l", "cider"]
-    assert per_image[["image_id", "split"]].to_numpy().tolist() == [["b", "test"], ["a", "test"], ["c", "val"], ["d", "val"]]
-    assert per_image.rouge_l.tolist() == pytest.approx([0.5, 1.0, 1.0, 0.0])
-    assert per_image.cider.tolist() == pytest.approx([2.0833333333, 10.0, 7.5, 0.0])
+    assert per_image[["image_id", "split"]].to_numpy().tolist() == [["a", "test"], ["b", "test"], ["c", "val"], ["d", "val"]]
+    assert per_image.rouge_l.tolist() == pytest.approx([1.0, 0.5, 1.0, 0.0])
+    assert per_image.cider.tolist() == pytest.approx([10.0, 2.0833333333, 7.5, 0.0])
 
 
 def test_captions_without_a_model_have_no_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_spice(tmp_path, monkeypatch)
     captions = model_captions()[["image_id", "split", "text"]]
-    summary, per_image = score_captions(captions, REFERENCES, ["bleu"])
+    scored = score_captions(captions, REFERENCES, ["bleu"])
+    summary, per_image = scored.summary, scored.per_image
     assert {split: list(scores) for split, scores in summary.items()} == {
         "test": ["bleu_1", "bleu_2", "bleu_3", "bleu_4"],
         "val": ["bleu_1", "bleu_2", "bleu_3", "bleu_4"],
@@ -116,13 +119,25 @@ def test_captions_without_a_model_have_no_teacher_forced_figures(tmp_path: Path,
 
 
 def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
-    summary, per_image = score_captions(model_captions(), REFERENCES, ["rouge_l"])
-    json_file, parquet_file = tmp_path / "scores/v.json", tmp_path / "v.parquet"
-    write_scores(summary, per_image, json_file, parquet_file)
-    assert read_json(json_file)["test"] == pytest.approx(
-        {"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}
-    )
-    pd.testing.assert_frame_equal(pd.read_parquet(parquet_file), per_image)
+    scored = score_captions(model_captions(), REFERENCES, ["rouge_l"])
+    write_scores(scored, "v", tmp_path / "reports", tmp_path / "data")
+    summary = read_json(tmp_path / "reports/v.json")
+    assert summary["test"] == pytest.approx({"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8})
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "data/v.parquet"), scored.per_image)
+    estimates = read_estimates(tmp_path / "data/resamples/v.parquet", summary)
+    assert set(estimates) == {(s, m) for s in ("val", "test") for m in ("rouge_l", "loss", "perplexity", "top5")}
+    assert estimates["test", "loss"].value == summary["test"]["loss"]
+
+
+def test_two_images_can_be_drawn_in_three_ways_whatever_their_order() -> None:
+    """a twice, both, or b twice: loss 9 / 10, 15 / 15 or 6 / 5, top-5 accuracy 8 / 10, 12 / 15 or 4 / 5."""
+    drawn = score_captions(model_captions(), REFERENCES, ["rouge_l"]).resamples
+    test = drawn[drawn.split == "test"]
+    assert len(test) == 1000
+    assert sorted(test.loss.unique()) == pytest.approx([0.9, 1.0, 1.2])
+    assert sorted(test.rouge_l.unique()) == pytest.approx([0.5, 0.75, 1.0])
+    assert test.top5.tolist() == pytest.approx([0.8] * 1000)
+    pd.testing.assert_frame_equal(score_captions(model_captions()[::-1], REFERENCES, ["rouge_l"]).resamples, drawn)
 
 
 def test_captions_are_new_that_no_training_caption_equals_after_the_tokenizer() -> None:
@@ -130,9 +145,11 @@ def test_captions_are_new_that_no_training_caption_equals_after_the_tokenizer() 
         corpus(("t1", "train", "a cat, sits"), ("t2", "train", "A dog!"), ("t2", "train", "a dog"), ("a", "test", "red ball"))
     )
     assert training == ["a cat sits", "a dog"]
-    summary, per_image = score_captions(model_captions(), REFERENCES, ["rouge_l"], training)
-    assert per_image.novel.tolist() == [1, 1, 0, 1]  # b, a, c ("A cat sits."), d
-    assert (summary["test"]["novel"], summary["val"]["novel"]) == (1, 0.5)
+    scored = score_captions(model_captions(), REFERENCES, ["rouge_l"], training)
+    assert scored.per_image.novel.tolist() == [1, 1, 0, 1]  # a, b, c ("A cat sits."), d
+    assert (scored.summary["test"]["novel"], scored.summary["val"]["novel"]) == (1, 0.5)
+    drawn = scored.resamples.groupby("split").novel.unique()
+    assert (sorted(drawn["test"]), sorted(drawn["val"])) == ([1], [0, 0.5, 1])
 
 
 def sure_captions(log_probs: list[float]) -> pd.DataFrame:
@@ -147,24 +164,25 @@ FIVE = {"a": ["a dog runs fast"], "b": ["red ball on grass"], "c": ["a cat sits 
 
 def test_the_rank_correlation_of_confidence_and_cider_by_hand() -> None:
     """Ranks of -0.2, -3, -0.4, -1, -2: 5 1 4 3 2; of CIDEr, ties shared: 4.5 2 4.5 2 2."""
-    summary, per_image = score_captions(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["cider"])
-    assert per_image.cider.tolist() == pytest.approx([10, 0, 10, 0, 0])
+    scored = score_captions(sure_captions([-1, -3, -2, -1, -4])[::-1], FIVE, ["cider"])
+    assert scored.per_image.cider.tolist() == pytest.approx([10, 0, 10, 0, 0])
     # sums over the images: products 7.5, squares 10 and 7.5
-    assert summary["test"]["log_prob_rho"] == pytest.approx(7.5 / math.sqrt(10 * 7.5))
+    assert scored.summary["test"]["log_prob_rho"] == pytest.approx(7.5 / math.sqrt(10 * 7.5))
+    assert list(scored.resamples) == ["split", "images", "cider"]
 
 
 def test_captions_that_are_all_as_sure_or_without_cider_have_no_rank_correlation() -> None:
     level = sure_captions([-5, -1, -5, -1, -2])
-    assert "log_prob_rho" not in score_captions(level, FIVE, ["cider"])[0]["test"]
-    assert "log_prob_rho" not in score_captions(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["rouge_l"])[0]["test"]
+    assert "log_prob_rho" not in score_captions(level, FIVE, ["cider"]).summary["test"]
+    assert "log_prob_rho" not in score_captions(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["rouge_l"]).summary["test"]
 
 
 def test_no_gender_anywhere_is_written_without_a_figure_and_without_nan(tmp_path: Path) -> None:
-    summary, per_image = score_captions(model_captions(), REFERENCES, ["gender"])
-    write_scores(summary, per_image, tmp_path / "v.json", tmp_path / "v.parquet")
+    write_scores(score_captions(model_captions(), REFERENCES, ["gender"]), "v", tmp_path, tmp_path)
     assert {name: v for name, v in read_json(tmp_path / "v.json")["test"].items() if "gender" in name} == {"gender_images": 0}
     assert "NaN" not in (tmp_path / "v.json").read_text()
     assert pd.read_parquet(tmp_path / "v.parquet").gender_error.isna().all()
+    assert not any("gender" in name for name in pd.read_parquet(tmp_path / "resamples/v.parquet"))
 
 
 def corpus(*rows: tuple[str, str, str]) -> pd.DataFrame:

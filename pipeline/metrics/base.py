@@ -1,15 +1,54 @@
 """A metric is a plain function: (candidates, references) -> scores, equal to the original tool's."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 Candidates = dict[str, str]
 "image_id -> tokenised caption"
 References = dict[str, list[str]]
 "image_id -> tokenised references"
+Array = NDArray[np.float64]
 
 
 class Unavailable(Exception):
     """The metric cannot run here; the message says why and prints as n/a."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A corpus score as a function of sums over the images, so that any resample of them can be scored."""
+
+    statistics: Array
+    "(N, K), a row per image in the order of the candidates"
+    score: Callable[[Array], dict[str, Array]]
+    "sums (..., K) -> name -> scores (...)"
+
+
+def means(per_image: Mapping[str, Sequence[float]]) -> Sums:
+    """Of metrics whose corpus score is the mean over the images that count; NaN stands for an image that does not.
+
+    The mean of no image is NaN.
+    """
+    columns = np.array(list(per_image.values()), dtype=float)  # (scores, images)
+    counted = ~np.isnan(columns)
+    statistics = np.concatenate([np.where(counted, columns, 0.0), counted]).T
+
+    def score(sums: Array) -> dict[str, Array]:
+        totals, counts = np.split(sums, 2, axis=-1)
+        with np.errstate(invalid="ignore"):  # 0 / 0
+            ratios = totals / counts
+        return {name: ratios[..., k] for k, name in enumerate(per_image)}
+
+    return Sums(statistics, score)
+
+
+def means_of(candidates: Candidates, per_image: Mapping[str, Mapping[str, float]]) -> Sums:
+    """The same, of name -> image_id -> score: an image without a score does not count."""
+    return means({name: [scores.get(image, math.nan) for image in candidates] for name, scores in per_image.items()})
 
 
 @dataclass(frozen=True)
@@ -18,6 +57,8 @@ class Scores:
     "name -> score of the whole set; one that these captions do not have (a share of nothing) is left out, never NaN"
     per_image: dict[str, dict[str, float]]
     "name -> image_id -> score; an image that does not count is left out"
+    sums: Sums | None = field(default=None, compare=False)
+    "what resampling needs; without it, the scores have no interval"
 
 
 def coco_style(candidates: Candidates, references: References) -> tuple[References, References]:

@@ -9,7 +9,7 @@ bad_endings: share of captions that break off after an article, a preposition or
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pipeline.metrics.base import Candidates, References, Scores
+from pipeline.metrics.base import Candidates, References, Scores, means_of
 
 OPEN_ENDINGS = {"a", "an", "the", "of", "with", "in", "on", "at", "to", "and", "or", "is", "are", "by", "for", "from", "his"}
 "no English caption ends in one of these"
@@ -36,12 +36,13 @@ def repeats(words: Sequence[str]) -> bool:
 def score(candidates: Candidates, references: References) -> Scores:
     repeated = {i: float(repeats(text.split())) for i, text in candidates.items()}
     open_ended = {i: bad_endings([text]) for i, text in candidates.items() if text.split()}
+    shares = {"repetition": repeated, "bad_endings": open_ended}
     if not candidates:
-        return Scores({}, {"repetition": repeated, "bad_endings": open_ended})
+        return Scores({}, shares)
     (_, most), *_ = Counter(candidates.values()).most_common(1)
     corpus = {
         "collapse": most / len(candidates),
         "repetition": sum(repeated.values()) / len(candidates),
         "bad_endings": bad_endings(candidates.values()),
     }
-    return Scores(corpus, {"repetition": repeated, "bad_endings": open_ended})
+    return Scores(corpus, shares, means_of(candidates, shares))

@@ -12,7 +12,7 @@ A share of nothing (no caption has a word, or two) is left out.
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
-from pipeline.metrics.base import Candidates, References, Scores
+from pipeline.metrics.base import Candidates, References, Scores, means_of
 
 
 def score(candidates: Candidates, references: References) -> Scores:
@@ -24,5 +24,5 @@ def score(candidates: Candidates, references: References) -> Scores:
     corpus["vocabulary"] = float(len(set(unigrams)))
     if captions:
         corpus["mean_length"] = len(unigrams) / len(captions)
-    lengths = {i: float(len(words)) for i, words in zip(candidates, captions, strict=True)}
-    return Scores(corpus, {"mean_length": lengths})
+    lengths = {"mean_length": {i: float(len(words)) for i, words in zip(candidates, captions, strict=True)}}
+    return Scores(corpus, lengths, means_of(candidates, lengths))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.metrics.base import Candidates, References, Scores
+from pipeline.metrics.base import Candidates, References, Scores, means_of
 
 WOMAN, MAN, BOTH = 1.0, 0.0, 0.5
 
@@ -66,7 +66,7 @@ def score(candidates: Candidates, references: References) -> Scores:
     corpus |= {name: sum(values.values()) / len(values) for name, values in shares.items() if values}
     corpus |= _ratio("gender_ratio", list(said.values())) | _ratio("gender_ratio_refs", list(truth.values()))
     verdicts = {i: gender for i, gender in said.items() if gender is not None}
-    return Scores(corpus, {**shares, "gender_references": truth, "gender_caption": verdicts})
+    return Scores(corpus, {**shares, "gender_references": truth, "gender_caption": verdicts}, means_of(candidates, shares))
 
 
 def _nobody(caption: str) -> bool:

@@ -3,8 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from pipeline.java import use_java
-from pipeline.metrics.base import Candidates, References, Scores, Unavailable, coco_style
+from pipeline.java import starting_java
+from pipeline.metrics.base import Candidates, References, Scores, Unavailable, coco_style, means
 
 BASE = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java.util.concurrent")
 OPENED = " ".join(f"--add-opens={p}=ALL-UNNAMED" for p in (*(f"java.base/{name}" for name in BASE), "java.sql/java.sql"))
@@ -22,10 +22,10 @@ def score(candidates: Candidates, references: References) -> Scores:
         )
     from pycocoevalcap.spice.spice import Spice
 
-    use_java(OPENED)
     try:
-        corpus, sentences = Spice().compute_score(*coco_style(candidates, references))
+        with starting_java(OPENED):
+            corpus, sentences = Spice().compute_score(*coco_style(candidates, references))
     except subprocess.CalledProcessError as error:
         raise Unavailable(f"SPICE's Java ended with status {error.returncode}: see its lines above") from None
     per_image = {i: float(s["All"]["f"]) for i, s in zip(candidates, sentences, strict=True)}
-    return Scores({"spice": float(corpus)}, {"spice": per_image})
+    return Scores({"spice": float(corpus)}, {"spice": per_image}, means({"spice": list(per_image.values())}))
