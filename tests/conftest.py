@@ -1,6 +1,7 @@
 """One thread per test process: two workers share two cores, and spinning threads of one would stall the other."""
 
 import os
+import sys
 import threading
 
 import pytest
@@ -10,6 +11,23 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for name in [n for n in os.environ if n.startswith(("CAPTIONLAB_", "MLFLOW_TRACKING", "DVC_"))]:
     del os.environ[name]
+
+
+@pytest.fixture
+def captionlab(monkeypatch, capsys):
+    """The command line: arguments -> status, standard output, standard error."""
+    from pipeline import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["captionlab", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture

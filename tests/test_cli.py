@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
 from pipeline.tracking_store import open_store
 from stages import track
 from tests.tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace
@@ -37,20 +36,6 @@ def workspace(published, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
-
-
-@pytest.fixture
-def captionlab(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["captionlab", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def refusal(called):

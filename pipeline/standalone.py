@@ -1,0 +1,85 @@
+"""Captions and references from anywhere -> scores with intervals under a named protocol; needs no workspace."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.java import JavaFailed
+from pipeline.metrics.base import Candidates, References
+from pipeline.scores import SetScores, ptb_tokenize, score_set
+from pipeline.sheets import COUNTS
+from pipeline.uncertainty import LEVEL, RESAMPLES, Estimate, resample
+
+PROTOCOLS = {
+    "standard": "PTB tokenizer on captions and references (lower case, no punctuation), pycocoevalcap",
+    "raw": "lower-cased strings split at white space, no PTB tokenizer, a closing ' .' is a scored token (METEOR normalises "
+    "on its own), pycocoevalcap",
+}
+METHOD = "percentile bootstrap over images; cider keeps the document frequencies of the whole set"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    protocol: str
+    images: int
+    left_out: int
+    "images with references but without a prediction"
+    references_per_image: str
+    "'5' or '3-5'"
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    unavailable: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        about = {"name": self.protocol, "about": PROTOCOLS[self.protocol]}
+        return asdict(self) | {"protocol": about, "interval": {"level": LEVEL, "resamples": RESAMPLES, "about": METHOD}}
+
+
+def evaluate(
+    predictions: dict[str, str], references: dict[str, list[str]], metrics: list[str], protocol: str, left_out: int = 0
+) -> Evaluation:
+    """Args: predictions, references: as written, of the same images.
+
+    Raises:
+        UserError: an unknown metric, or a Java that does not run.
+    """
+    counts = [len(texts) for texts in references.values()]
+    each = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
+    try:
+        found = score_set(*_tokenised(predictions, references, protocol), metrics)
+    except JavaFailed as error:
+        hint = "meteor and spice can be left out with --metrics, protocol raw tokenises without Java"
+        raise UserError(f"{error} ({hint})") from None
+    intervals = _intervals(found, len(predictions))
+    return Evaluation(protocol, len(predictions), left_out, each, found.corpus, intervals, found.unavailable)
+
+
+def _tokenised(predictions: dict[str, str], references: References, protocol: str) -> tuple[Candidates, References]:
+    """In one call, because starting Java takes longer than tokenising."""
+    both = {f"c{i}": [text] for i, text in predictions.items()} | {f"r{i}": texts for i, texts in references.items()}
+    if protocol == "raw":
+        tokens = {key: [" ".join(text.lower().split()) for text in texts] for key, texts in both.items()}
+    else:
+        tokens = ptb_tokenize(both)
+    return {i: tokens[f"c{i}"][0] for i in predictions}, {i: tokens[f"r{i}"] for i in references}
+
+
+def _intervals(found: SetScores, images: int) -> dict[str, tuple[float, float]]:
+    drawn = resample(found.sums, images)
+    return {name: Estimate(found.corpus[name], values, "").interval for name, values in drawn.items()}
+
+
+def render(e: Evaluation) -> str:
+    """The table that the command prints."""
+    width = max([10, *map(len, e.scores)])
+    lines = [f"{'score':<{width}} {'value':>7}  {f'{LEVEL:.0%} interval':<16} {'images':>6}"]
+    for name, score in e.scores.items():
+        low, high = (f"{bound:.4f}" for bound in e.intervals[name]) if name in e.intervals else ("n/a", "")
+        value = f"{score:.0f}" if name in COUNTS else f"{score:.4f}"
+        lines.append(f"{name:<{width}} {value:>7}  {f'{low} - {high}'.strip(' -'):<16} {e.images:>6}")
+    lines += [f"{name:<{width}} {'n/a':>7}  {why}" for name, why in e.unavailable.items()]
+    lines += ["", f"protocol {e.protocol}: {PROTOCOLS[e.protocol]}; {e.references_per_image} references an image"]
+    lines += [f"interval: {RESAMPLES} resamples, {METHOD}"]
+    if e.left_out:
+        lines.append(f"partial: {e.left_out} of {e.images + e.left_out} images have no prediction and are left out")
+    return "\n".join(lines)
