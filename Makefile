@@ -11,7 +11,7 @@ help:
 	@echo "make test     build .venv, run the tests"
 	@echo "make lint     ruff and mypy"
 	@echo "make ui       MLflow's pages over the runs of this workspace"
-	@echo "make bench    start-up times of the stages -> benchmarks/results/"
+	@echo "make bench    start-up times of the stages, speed of scoring -> benchmarks/results/"
 
 env: .venv/.ready
 
@@ -42,6 +42,7 @@ lint: env
 
 bench: env
 	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.scoring
 
 ui: env
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
