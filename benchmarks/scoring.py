@@ -1,4 +1,4 @@
-"""Scoring ten variants: `python -m benchmarks.scoring [images]` -> benchmarks/results/scoring.{json,md}.
+"""Scoring ten variants: `python -m benchmarks.scoring [images [variants]]` -> benchmarks/results/scoring.{json,md}.
 
 Synthetic captions of the grammar of `scenes`, five references an image. This project tokenises the references once and then
 scores variant by variant, intervals included; against it pycocoevalcap's classes, called once a variant as its COCOEvalCap
@@ -29,12 +29,12 @@ METRICS = ["bleu", "meteor", "rouge_l", "cider"]
 NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider"]
 
 
-def texts(images: int) -> tuple[References, list[dict[str, str]]]:
+def texts(images: int, count: int) -> tuple[References, list[dict[str, str]]]:
     """References by image, and a caption of every image by each variant: of its scene, or for one in five of another."""
     drawn = [scenes.compose(random.Random(n), "train") for n in range(images)]
     references = {f"i{n:05}": scenes.describe(random.Random(-n), scene) for n, scene in enumerate(drawn)}
     variants = []
-    for variant in range(VARIANTS):
+    for variant in range(count):
         rng = random.Random(f"variant {variant}")
         seen = [scene if rng.random() < 0.8 else rng.choice(drawn) for scene in drawn]
         said = (scenes.describe(rng, scene)[0] for scene in seen)
@@ -60,11 +60,12 @@ def theirs(references: References, variants: list[dict[str, str]]) -> list[dict[
     from pycocoevalcap.rouge.rouge import Rouge
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    use_java(ENGLISH)
     out = []
     for said in variants:
+        use_java()
         gold = PTBTokenizer().tokenize({i: [{"caption": t} for t in refs] for i, refs in references.items()})
         guesses = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in said.items()})
+        use_java(ENGLISH)
         bleu, *others = (s.compute_score(gold, guesses)[0] for s in (Bleu(4), Meteor(), Rouge(), Cider()))
         out.append(dict(zip(NAMES, [*bleu, *map(float, others)], strict=True)))
     return out
@@ -82,8 +83,8 @@ def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]
 
 
 def main() -> None:
-    images = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
-    references, variants = texts(images)
+    images, count, *_ = [*map(int, sys.argv[1:]), *(IMAGES, VARIANTS)[len(sys.argv) - 1 :]]
+    references, variants = texts(images, count)
     their_seconds, expected = timed(theirs, references, variants)
     our_seconds, found = timed(ours, references, variants)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -91,7 +92,7 @@ def main() -> None:
         "command": " ".join(["python -m benchmarks.scoring", *sys.argv[1:]]),
         "commit": commit or "no git",
         "machine": f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        "variants": VARIANTS,
+        "variants": count,
         "images": images,
         "references_per_image": scenes.REFERENCES,
         "metrics": METRICS,
