@@ -64,6 +64,8 @@ class Row:
     disk: int
     download: int
     paper: str
+    brings: bool
+    "weights of its own, which `download` does not count"
     lacks: str
     "what is not there and is needed"
 
@@ -129,6 +131,7 @@ def _row(name: str, params: "Params", sizes: "dict[str, Size]", grids: dict[str,
         disk=size.disk + grid.disk + FLOAT32 * model.parameters,
         download=size.download + grid.download + model.download,
         paper=f"{variant.paper.table}, {variant.paper.system}" if variant.paper else "",
+        brings=_brings(variant) and not model.fetched,
         lacks=model.problem or _missing_file(variant),
     )
 
@@ -195,6 +198,11 @@ def _texts(file: Path, splits: Sequence[str]) -> list[str] | None:
     return list(captions.text[captions.split.isin(splits)])
 
 
+def _brings(variant: "Variant") -> bool:
+    from_nothing = "random" in (variant.args.get("weights"), variant.args.get("lm_weights"))
+    return "read" in vars(load("decoders", variant.decoder).Decoder) and not from_nothing
+
+
 def _missing_file(variant: "Variant") -> str:
     named = [str(variant.args.get(key, "")) for key in ("vectors", "checkpoint")]
     return next((f"{file} is not there" for file in named if file and not Path(file).expanduser().is_file()), "")
@@ -248,8 +256,7 @@ def _totals(plan: Plan) -> str:
     lines = [f"all together: {_bytes(disk)} on disk, {_bytes(download)} to download, about"]
     if any(row.model.assumed for row in plan.rows):
         lines.append("~: assumed, for the captions have not been cleaned yet; parameters move with it")
-    own = [row for row in plan.rows if "read" in vars(load("decoders", row.decoder).Decoder) and not row.model.fetched]
-    bring = dict.fromkeys(row.decoder for row in own)
+    bring = dict.fromkeys(row.decoder for row in plan.rows if row.brings)
     lines += [f"{decoder} brings weights of its own, which are not in the downloads" for decoder in bring]
     for lacks in dict.fromkeys(row.lacks for row in plan.rows if row.lacks):
         names = ", ".join(row.name for row in plan.rows if row.lacks == lacks)

@@ -65,7 +65,7 @@ def _tokenised(predictions: dict[str, str], references: References, protocol: st
 
 
 def _intervals(found: SetScores, images: int) -> dict[str, tuple[float, float]]:
-    drawn = resample(found.sums, images)
+    drawn = resample(found.sums, images) if images > 1 else {}  # every resample of one image is that image
     return {name: Estimate(found.corpus[name], values, "").interval for name, values in drawn.items()}
 
 

@@ -168,6 +168,12 @@ def test_every_experiment_is_planned_without_a_network_in_120_columns(file: Path
         assert not variant.paper or f"beside {variant.paper.table}, {variant.paper.system}:" in text
 
 
+def test_a_language_model_from_nothing_brings_no_weights_and_one_of_a_package_does() -> None:
+    told = "prefix_lm brings weights of its own"
+    assert told not in render(plan(load_params(ROOT / "experiments/scenes-all.yaml"), NOWHERE), "x")
+    assert told in render(plan(load_params(ROOT / "experiments/flickr8k-offline.yaml"), NOWHERE), "x")
+
+
 def test_a_local_folder_of_archives_is_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     params = load_params(ROOT / "experiments/flickr8k-offline.yaml")
     assert plan(params, NOWHERE).rows[0].download == 1_120_000_000

@@ -168,6 +168,12 @@ def test_the_command_prints_scores_intervals_images_and_the_protocol_and_writes_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "with a space"]
 
 
+def test_of_one_image_nothing_is_known_of_others():
+    found = evaluate({"1": "a dog runs"}, {"1": ["the dog runs", "a dog"]}, ["bleu", "rouge_l", "diversity"], "raw")
+    assert found.intervals == {}
+    assert found.scores["bleu_1"] > 0.9
+
+
 def test_what_is_no_mean_or_of_a_single_image_has_no_interval(captionlab, files, tmp_path):
     """34 words in 7 captions; only image 7 has references that agree on a gender."""
     out = tmp_path / "o.json"
