@@ -1,0 +1,40 @@
+"""The model that a command names: champion, a variant of this workspace, or a folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import layout
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.captioner import Captioner
+
+
+def open_captioner(model: str, dataset: str | None) -> "Captioner":
+    if model != "champion":
+        return load(model_folder(model))
+    from pipeline.tracking_registry import champion_folder
+    from pipeline.tracking_store import open_store
+
+    with champion_folder(open_store(), dataset) as folder:
+        return load(folder)
+
+
+def model_folder(model: str) -> Path:
+    for folder in (layout.MODELS / model, Path(model)):
+        if folder.is_dir():
+            return folder
+    known = ["champion", *sorted(path.name for path in layout.MODELS.glob("[!.]*") if path.is_dir())]
+    raise UserError(f"unknown model '{model}': there are {', '.join(known)}, or name a model folder")
+
+
+def load(folder: Path) -> "Captioner":
+    """A variant of this workspace decodes as params.yaml says, any other folder as its decode.json does."""
+    from pipeline.captioner import Captioner
+    from pipeline.params import load_params
+
+    if folder.resolve().parent != layout.MODELS.resolve():
+        return Captioner.load(folder)
+    params = load_params()
+    decode = params.decoding(folder.name).model_dump() if folder.name in params.variants else None
+    return Captioner.load(folder, decode=decode)

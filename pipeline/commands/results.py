@@ -1,0 +1,14 @@
+"""`captionlab results`: the table, and where the rest is."""
+
+from pipeline import layout
+
+
+def command() -> None:
+    """Print the result table, and where the page and the runs are."""
+    from pipeline.tracking_store import tracking_uri, without_password
+
+    table, page, uri = layout.TABLES / "all.md", layout.REPORTS / "index.html", without_password(tracking_uri())
+    print(table.read_text(encoding="utf-8").rstrip() if table.is_file() else f"no table yet ({table}): run dvc repro")
+    if page.is_file():
+        print(f"\npage:   {page.resolve()}")
+    print(f"MLflow: {uri}" if uri.startswith("http") else f"MLflow: mlflow ui --backend-store-uri {uri}")

@@ -1,0 +1,45 @@
+"""`captionlab sync`: what MLflow does not hold yet, published."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline import layout
+from pipeline.errors import UserError, one_line
+
+
+def command(
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only what changed or failed; a dead server is a warning.")] = False,
+) -> None:
+    """Publish to MLflow every finished variant of this workspace that it does not hold yet."""
+    from pipeline.tracking import warn
+    from pipeline.tracking_store import StoreDown
+
+    try:
+        _publish_all(quiet)
+    except StoreDown as down:
+        if not quiet:
+            raise
+        warn(f"{down}: nothing is lost, captionlab sync publishes it later")
+
+
+def _publish_all(quiet: bool) -> None:
+    from pipeline.params import load_params
+    from pipeline.tracking_payload import gather
+    from pipeline.tracking_publish import publish
+    from pipeline.tracking_store import StoreDown, open_store
+
+    params = load_params()
+    store = open_store()
+    waiting = [path.stem for path in sorted(layout.RUNS.glob("*.pending"))]
+    for name in dict.fromkeys([*params.variants, *waiting]):
+        try:
+            is_new = publish(store, gather(name, params, layout))
+            (layout.RUNS / f"{name}.pending").unlink(missing_ok=True)
+            state = "published" if is_new else "was published already"
+        except StoreDown:
+            raise
+        except UserError as error:
+            is_new, state = True, f"left out: {one_line(error)}"
+        if is_new or not quiet:
+            print(f"{name}: {state}", flush=True)
