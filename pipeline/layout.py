@@ -8,25 +8,39 @@ CORPORA = Path("data/corpora")
 "data/corpora/<corpus>/: captions.parquet, rejected.parquet"
 REFERENCES = Path("data/references")
 "data/references/<corpus>.json: references of val and test after the PTB tokenizer"
+PUBLISHED = Path("data/published")
+"data/published/<corpus>.json: the same references as they were published"
 TRAINING_CAPTIONS = Path("data/training_captions")
 "data/training_captions/<corpus>.json: the different training captions after the PTB tokenizer"
 FEATURES = Path("data/features")
 "data/features/<features>/: grid.npy, pooled.npy, ids.parquet, manifest.json"
 MODELS = Path("models")
 "models/<variant>/: model.safetensors, config.json, tokenizer.json"
+FURTHER_SEEDS = Path("data/seeds")
+"data/seeds/<variant>/<seed>/: model folders of train.seeds after the first, each with its history.csv"
 CHECKPOINTS = Path("checkpoints")
 "checkpoints/<variant>/: what an interrupted training resumes from; no output of DVC"
 CAPTIONS = Path("data/captions")
 "data/captions/<variant>.parquet"
+SEARCHES = CAPTIONS / "searches"
+"data/captions/searches/<variant>.parquet: what decode.also asks for"
+TEACHER_FORCED = CAPTIONS / "teacher_forced"
+"data/captions/teacher_forced/<variant>.parquet: token ids of references, and argmax beside them"
+SEED_CAPTIONS = CAPTIONS / "seeds"
+"data/captions/seeds/<variant>.parquet: captions of the models in data/seeds"
 SCORES = Path("data/scores")
-"data/scores/<variant>.parquet: per image"
+"data/scores/<variant>.parquet: per image; resamples/<variant>.parquet; about/<variant>.json: what is no number"
 REPORTS = Path("reports")
 VALIDATION = REPORTS / "validation"
 "reports/validation/<corpus>.json, and data docs in <corpus>/"
 HISTORY = REPORTS / "history"
 "reports/history/<variant>.csv"
 SCORE_FILES = REPORTS / "scores"
-"reports/scores/<variant>.json"
+"reports/scores/<variant>.json: all scores"
+METRICS = REPORTS / "metrics"
+"reports/metrics/<variant>.json: the few that `dvc metrics` shows"
 RUNS = REPORTS / "runs"
 "reports/runs/<variant>.json: the receipt of what was published to MLflow"
 TABLES = REPORTS / "tables"
+CODE = ["pipeline", "stages", "dvc.yaml", "params.yaml", "requirements"]
+"what a figure depends on, beside data"

@@ -1,7 +1,7 @@
 """Teacher-forced figures: how probable the references are, and how often a right word is among the first five."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -17,17 +17,25 @@ class Likelihood:
     reference_nll: float
     reference_tokens: int
     top5_hits: int
+    references: list[list[int]] = field(default_factory=list)
+    "token ids of each reference with its end token, where they were asked for"
+    argmax: list[list[int]] = field(default_factory=list)
+    "beside each reference: the likeliest token at every place, given the reference's tokens before it"
 
 
-def likelihoods(decoder: Decoder, batches: CaptionBatches) -> Iterator[Likelihood]:
-    """Every image of a split, without dropout, label smoothing or regularisers."""
+def likelihoods(decoder: Decoder, batches: CaptionBatches, ids: bool = False) -> Iterator[Likelihood]:
+    """Every image of a split, without dropout, label smoothing or regularisers.
+
+    Args:
+        ids: also what is argmax under teacher forcing.
+    """
     decoder.eval()
     for batch in batches.in_order():
-        yield from _of_batch(decoder, batch)
+        yield from _of_batch(decoder, batch, ids)
 
 
 @torch.inference_mode()
-def _of_batch(decoder: Decoder, batch: Batch) -> list[Likelihood]:
+def _of_batch(decoder: Decoder, batch: Batch, ids: bool) -> list[Likelihood]:
     valid = batch.mask[:, 1:]
     hidden, _ = decoder.unroll(batch.features, batch.tokens[:, :-1], valid.sum(1).cpu(), batch.rows)
     log_probs = decoder.project(hidden[valid]).float().log_softmax(-1)  # (N, V)
@@ -40,7 +48,14 @@ def _of_batch(decoder: Decoder, batch: Batch) -> list[Likelihood]:
         for values in (nll, torch.ones_like(nll), hits)
     )
     columns = zip(batch.image_ids, nlls.tolist(), tokens.tolist(), hit_counts.tolist(), strict=True)
-    return [Likelihood(i, n, int(t), int(h)) for i, n, t, h in columns]
+    found = [Likelihood(i, n, int(t), int(h)) for i, n, t, h in columns]
+    if ids:
+        lengths = valid.sum(1).tolist()
+        pairs = zip(targets.split(lengths), log_probs.argmax(-1).split(lengths), strict=True)
+        for image_row, (reference, argmax) in zip(batch.rows.tolist(), pairs, strict=True):
+            found[image_row].references.append(reference.tolist())
+            found[image_row].argmax.append(argmax.tolist())
+    return found
 
 
 def mean_loss(decoder: Decoder, batches: CaptionBatches) -> float:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import UserError
+from pipeline.protocols import find_protocol, of_paper
 from pipeline.registry import check_args, find, nearest, signature
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
@@ -54,6 +55,8 @@ class FeatureSet(Section):
 
 
 class Training(Section):
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    "one training each; the first one's model is served, the tables show mean and spread over all"
     epochs: Annotated[int, Field(ge=0)]
     "0: a published model is used as it is (or goes into self-critical training)"
     batch_images: Count
@@ -109,11 +112,15 @@ class Decoding(Section):
     "a word is drawn among so many likeliest; 0: among all"
     seed: Annotated[int, Field(ge=0)]
     "of the draw; what is drawn for an image depends on its features beside it, not on other images"
+    also: list[Annotated[str, Field(pattern=r"^(greedy|beam-[1-9][0-9]*)$")]]
+    "captions by further searches, for the protocols of these names: greedy, beam-<k>"
 
 
 class Scoring(Section):
     metrics: list[str]
     "files of pipeline/metrics/"
+    protocols: list[str]
+    "names of pipeline/protocols.yaml under which every variant is scored, beside `standard`"
 
 
 class PaperRow(Section):
@@ -132,6 +139,8 @@ class Variant(Section):
     "overrides of the top-level `train`"
     decode: dict[str, Any]
     "overrides of the top-level `decode`"
+    protocols: list[str]
+    "further ones of this variant; that of the paper's row must be there"
     paper: PaperRow | None = None
     "the row of pipeline/papers.yaml that this variant stands beside"
     notes: str = ""
@@ -139,7 +148,6 @@ class Variant(Section):
 
 
 class Params(Section):
-    seed: Annotated[int, Field(ge=0)]
     datasets: dict[Slug, Dataset]
     corpora: dict[Slug, Corpus]
     features: dict[Slug, FeatureSet]
@@ -154,6 +162,11 @@ class Params(Section):
 
     def decoding(self, variant: str) -> Decoding:
         return Decoding(**{**self.decode.model_dump(), **self.variants[variant].decode})
+
+    def protocols(self, variant: str) -> list[str]:
+        """Under which a variant is scored beside `standard`, in the order of the file."""
+        named = dict.fromkeys([*self.scoring.protocols, *self.variants[variant].protocols])
+        return [name for name in named if name != "standard"]
 
 
 class Yaml12(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C one, where libyaml is there
@@ -226,19 +239,39 @@ def _complaint(prefix: str, check: Callable[..., object], *args: object) -> str:
     return ""
 
 
+def _protocol_problems(params: Params) -> list[str]:
+    """Protocols that protocols.yaml does not have, or whose captions the variant does not make."""
+    out = [_complaint("scoring.protocols: ", find_protocol, name) for name in params.scoring.protocols]
+    for variant, row in params.variants.items():
+        where = f"variants.{variant}.protocols: "
+        out += [_complaint(where, find_protocol, name) for name in row.protocols]
+        made = {"own", "argmax", *params.decoding(variant).also}
+        for name in [] if any(out) else params.protocols(variant):
+            search = find_protocol(name).captions
+            out += [] if search in made else [f"{where}{name} needs captions of that search: decode: {{also: [{search}]}}"]
+        if len(set(params.training(variant).seeds)) < len(params.training(variant).seeds):
+            out.append(f"variants.{variant}.train.seeds: a seed stands there twice")
+    return list(dict.fromkeys(problem for problem in out if problem))
+
+
 def _paper_problems(params: Params) -> list[str]:
     """Rows that papers.yaml does not have."""
-    named = {f"variants.{name}.paper.": row.paper for name, row in params.variants.items() if row.paper}
+    named = {name: row.paper for name, row in params.variants.items() if row.paper}
     if not named:
         return []
     tables = read_params_file(Path(__file__).with_name("papers.yaml"))["tables"]
     out = []
-    for where, paper in named.items():
-        systems = [row["system"] for row in tables.get(paper.table, {"rows": []})["rows"]]
+    for name, paper in named.items():
+        where, rows = f"variants.{name}.paper.", tables.get(paper.table, {"rows": []})["rows"]
+        systems = {row["system"]: row.get("protocol") for row in rows}
         if paper.table not in tables:
             out.append(f"{where}table: papers.yaml has no '{paper.table}'{_there(paper.table, tables)}")
         elif paper.system not in systems:
             out.append(f"{where}system: '{paper.table}' in papers.yaml has no '{paper.system}'{_there(paper.system, systems)}")
+        else:
+            theirs = of_paper(systems[paper.system])
+            if theirs and theirs not in ["standard", *params.protocols(name)]:
+                out.append(f"variants.{name}.protocols: the paper's row is scored under {theirs}: name it here")
     return out
 
 
@@ -286,7 +319,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     if not problems:
         params = Params.model_validate(data)
         problems = _override_problems(data) + _registry_problems(params) + _reference_problems(params)
-        problems += _paper_problems(params)
+        problems += _protocol_problems(params) + _paper_problems(params)
     if problems:
         raise UserError(f"{path}: " + "; ".join(problems))
     return Params.model_validate(data)

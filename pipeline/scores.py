@@ -1,8 +1,8 @@
-"""Captions + references -> scores under the standard protocol: PTB tokenizer on both sides, pycocoevalcap."""
+"""Tokenised captions + references -> scores, with resamples for their intervals; the PTB tokenizer."""
 
 import math
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from pipeline.java import JavaFailed, starting_java
 from pipeline.metrics.base import Array, Candidates, References, Sums, Unavailable, means_of
 from pipeline.registry import load
 from pipeline.uncertainty import resample, resample_table
+
+GLANCE = ("bleu_4", "meteor", "rouge_l", "cider")
+"what `dvc metrics` shows"
 
 
 def ptb_tokenize(captions: References) -> References:
@@ -76,46 +79,64 @@ def score_set(candidates: Candidates, references: References, metrics: list[str]
 
 @dataclass(frozen=True)
 class Scored:
-    """A variant's scores, as `write_scores` files them."""
+    """The scores of one table of captions."""
 
-    summary: dict[str, Any]
-    "{split: {metric: score}} plus `unavailable` {metric: reason}"
+    summary: dict[str, dict[str, float]]
+    "split -> score -> value"
+    unavailable: dict[str, str]
+    "metric -> why it could not run"
     per_image: pd.DataFrame
-    resamples: pd.DataFrame
-    "see uncertainty.resample_table"
+    "image_id, split, and a column per score that an image has"
+    resamples: dict[str, dict[str, Array]]
+    "split -> score -> its values on resamples of the images"
+    images: dict[str, list[str]]
+    "split -> the ids that were resampled, in their order"
+
+    def beside(self, other: "Scored", protocol: str) -> "Scored":
+        """With another's scores as `<protocol>.<score>`; it has the same images, or columns of its own for none."""
+        named = {split: {f"{protocol}.{k}": v for k, v in scores.items()} for split, scores in other.summary.items()}
+        drawn = {split: {f"{protocol}.{k}": v for k, v in scores.items()} for split, scores in other.resamples.items()}
+        columns = other.per_image.drop(columns="split").set_index("image_id").add_prefix(f"{protocol}.").reset_index()
+        return Scored(
+            {split: scores | named.get(split, {}) for split, scores in self.summary.items()},
+            self.unavailable | other.unavailable,
+            self.per_image.merge(columns, on="image_id", how="left", validate="one_to_one"),
+            {split: scores | drawn.get(split, {}) for split, scores in self.resamples.items()},
+            self.images,
+        )
 
 
 def score_captions(
-    captions: pd.DataFrame, references: References, metrics: list[str], training: Container[str] | None = None
+    captions: pd.DataFrame,
+    candidates: Candidates,
+    references: References,
+    metrics: list[str],
+    training: Container[str] | None = None,
 ) -> Scored:
-    """Score each split of a variant's captions (columns of data/captions/<variant>.parquet).
+    """Score each split of a table of captions (image_id, split, and what is asked for below).
 
     Args:
-        references: image_id -> references after the PTB tokenizer.
-        training: the training captions after the PTB tokenizer; None: it is not asked which captions are new.
+        captions: with log_prob and tokens, and with the teacher-forced sums over references, where there was a model.
+        candidates, references: image_id -> tokenised.
+        training: the tokenised training captions; None: it is not asked which captions are new.
     """
-    texts = {i: [t] for i, t in zip(captions.image_id, captions.text, strict=True)}
-    candidates = {i: tokens[0] for i, tokens in ptb_tokenize(texts).items()}
-    summary: dict[str, Any] = {}
-    resamples: dict[str, dict[str, Array]] = {}
-    images: dict[str, list[str]] = {}
+    out = Scored({}, {}, pd.DataFrame(), {}, {})
     tables = []
-    for split, rows in captions.groupby("split", sort=True):
+    for name, rows in captions.groupby("split", sort=True):
+        split = str(name)
         rows = rows.sort_values("image_id")  # the same images in the same order for every variant, so that resamples pair
-        images[str(split)] = list(rows.image_id)
         said = {i: candidates[i] for i in rows.image_id}
         found = score_set(said, references, metrics)
         if training is not None:
             _add_novel(found, said, training)
         found.corpus |= _confidence(rows, found.per_image.get("cider", {}))
         _add_teacher_forced(found, rows)
-        summary[str(split)] = found.corpus
-        if found.unavailable:
-            summary["unavailable"] = found.unavailable
-        resamples[str(split)] = resample(found.sums, len(rows))
         columns = {column: [values.get(i, math.nan) for i in said] for column, values in found.per_image.items()}
         tables.append(rows[["image_id", "split"]].assign(**columns))
-    return Scored(summary, pd.concat(tables, ignore_index=True), resample_table(resamples, images))
+        out.summary[split], out.images[split] = found.corpus, list(rows.image_id)
+        out.resamples[split] = resample(found.sums, len(rows))
+        out.unavailable.update(found.unavailable)
+    return replace(out, per_image=pd.concat(tables, ignore_index=True))
 
 
 def _add_novel(found: SetScores, candidates: Candidates, training: Container[str]) -> None:
@@ -157,10 +178,29 @@ def _teacher_forced(sums: Array) -> dict[str, Array]:
     return {"loss": nll / tokens, "perplexity": np.exp(nll / tokens), "top5": hits / tokens}
 
 
-def write_scores(scored: Scored, name: str, score_files: Path, scores: Path) -> None:
-    """score_files/<name>.json, scores/<name>.parquet and scores/resamples/<name>.parquet."""
-    tables = {scores / f"{name}.parquet": scored.per_image, scores / "resamples" / f"{name}.parquet": scored.resamples}
-    for path, table in tables.items():
-        with whole_file(path) as part:
+def write_scores(scored: Scored, about: dict[str, Any], name: str, folders: "Folders") -> None:
+    """All files of one row; `about` is what is no number, beside the metrics that could not run."""
+    resamples = resample_table(scored.resamples, scored.images)
+    tables = {folders.images: scored.per_image, folders.images / "resamples": resamples}
+    for folder, table in tables.items():
+        with whole_file(folder / f"{name}.parquet") as part:
             table.to_parquet(part, index=False)
-    write_json(score_files / f"{name}.json", scored.summary)
+    write_json(folders.images / "about" / f"{name}.json", {**about, "unavailable": scored.unavailable})
+    write_json(folders.metrics / f"{name}.json", {split: _few(scores) for split, scores in scored.summary.items()})
+    write_json(folders.scores / f"{name}.json", scored.summary)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where `write_scores` writes."""
+
+    scores: Path
+    "<name>.json: every score, {split: {score: value}}"
+    metrics: Path
+    "<name>.json: the few that are compared at a glance"
+    images: Path
+    "<name>.parquet (per image), resamples/<name>.parquet, about/<name>.json"
+
+
+def _few(scores: dict[str, float]) -> dict[str, float]:
+    return {name: scores[name] for name in GLANCE if name in scores}

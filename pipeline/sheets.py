@@ -8,9 +8,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
 
-from pipeline.files import whole_folder
 from pipeline.uncertainty import ALPHA, Estimate, p_value
 
 CSV_ONLY = {"perplexity"}
@@ -23,8 +21,11 @@ LOWER_IS_BETTER = {
 NO_DIRECTION = {
     *("params_m", "distinct_1", "distinct_2", "distinct_captions", "vocabulary", "mean_length", "novel"),
     *("gender_images", "gender_neutral", "gender_nobody", "gender_ratio", "gender_ratio_refs"),
+    *("seeds", "commit"),
 }
 "neither high nor low is better: nothing is marked as best, nothing is chosen by it"
+FACTS = ("seeds", "commit")
+"of a row, not figures of a split: how many trainings, and the commit of code and parameters"
 SPLITS = {"test": "test", "val": "validation"}
 Value = float | Estimate | str | None
 
@@ -35,6 +36,13 @@ class Column:
     protocol: str = ""
     "'' where one protocol holds for the whole table"
     paper: bool = False
+    difference: bool = False
+    "of two protocols, or of ours and a paper's under one protocol"
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether one end is better, so that the best of the column means something."""
+        return self.metric not in NO_DIRECTION and not self.difference
 
     @property
     def header(self) -> str:
@@ -50,7 +58,10 @@ class Column:
         if value is None or isinstance(value, str):
             return value or "n/a"
         if isinstance(value, Estimate):
-            return _with_interval(value)
+            text = _with_interval(value)
+            return text if value.value < 0 or not self.difference else f"+{text}"
+        if self.difference:
+            return f"{value:+.4f}"
         if self.metric in COUNTS:
             return f"{value:.0f}"
         text = f"{value:.4f}"
@@ -58,11 +69,12 @@ class Column:
 
 
 def _with_interval(estimate: Estimate) -> str:
-    """`0.803 ±.017`: half the interval's width, with two digits that count."""
+    """`0.803 ±.017`: half the interval's width, with two digits that count; `0.803 ±.017 s.004` of several trainings."""
     low, high = estimate.interval
     half = (high - low) / 2
     digits = 3 if half >= 0.00995 else 4
-    return f"{estimate.value:.{digits}f} ±{f'{half:.{digits}f}'.removeprefix('0')}"
+    spread = "" if estimate.sd is None else f" s{f'{estimate.sd:.{digits}f}'.removeprefix('0')}"
+    return f"{estimate.value:.{digits}f} ±{f'{half:.{digits}f}'.removeprefix('0')}{spread}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,10 @@ class Table:
     rows: list[tuple[list[str], list[Value]]]
     warnings: list[str] = field(default_factory=list)
     "lines right under the table"
+    hidden: frozenset[str] = frozenset(CSV_ONLY)
+    "metrics that only the CSV has"
+    unjudged: frozenset[int] = frozenset()
+    "rows that are never marked as best: a baseline that says one thing of everything never repeats a word"
 
     def texts(self) -> list[tuple[list[str], list[str]]]:
         """The rows as printed: names, figures."""
@@ -89,9 +105,17 @@ class Table:
         return [(metric, len(list(columns))) for metric, columns in groupby(c.metric for c in self.columns)]
 
     def for_people(self) -> "Table":
-        keep = [i for i, c in enumerate(self.columns) if c.metric not in CSV_ONLY]
+        """Without what only the CSV has; a fact that all rows share stands above the table."""
+        shared = {c.metric: self._shared(i) for i, c in enumerate(self.columns) if c.metric in FACTS}
+        said = "".join(f" {name.capitalize()}: {text}." for name, text in shared.items() if text)
+        keep = [i for i, c in enumerate(self.columns) if c.metric not in self.hidden and shared.get(c.metric) is None]
         rows = [(names, [values[i] for i in keep]) for names, values in self.rows]
-        return replace(self, columns=[self.columns[i] for i in keep], rows=rows)
+        return replace(self, about=self.about + said, columns=[self.columns[i] for i in keep], rows=rows)
+
+    def _shared(self, column: int) -> str | None:
+        """What all rows say that say something, '' where none does; None: they differ."""
+        said = {str(values[column]) for _, values in self.rows} - {"n/a", "not run", "-", "None"}
+        return "".join(said) if len(said) < 2 else None
 
 
 def number(value: Value) -> float | None:
@@ -103,21 +127,31 @@ def best_cells(table: Table) -> set[tuple[int, int]]:
     best = set()
     for c, column in enumerate(table.columns):
         cells = [values[c] for _, values in table.rows]
-        figures = {r: figure for r, value in enumerate(cells) if (figure := number(value)) is not None}
-        if len(figures) > 1 and column.metric not in NO_DIRECTION:
+        judged = [None if r in table.unjudged else value for r, value in enumerate(cells)]
+        figures = {r: figure for r, value in enumerate(judged) if (figure := number(value)) is not None}
+        if len(figures) > 1 and column.is_judged and (not _tested(table) or _tested_column(cells)):
             top = _top(column, figures.values())
             best |= {(r, c) for r, figure in figures.items() if figure == top}
-            best |= {(r, c) for r, p in enumerate(p_values(column, cells)) if p is not None and p >= ALPHA}
+            best |= {(r, c) for r, p in enumerate(p_values(column, judged)) if p is not None and p >= ALPHA}
     return best
+
+
+def _tested(table: Table) -> bool:
+    """Whether the table has intervals: what has none there is then marked nowhere, for nothing tells noise from it."""
+    return any(_tested_column([values[c] for _, values in table.rows]) for c in range(len(table.columns)))
+
+
+def _tested_column(cells: list[Value]) -> bool:
+    return any(isinstance(cell, Estimate) for cell in cells)
 
 
 def _top(column: Column, figures: Iterable[float]) -> float:
     return min(figures) if column.metric in LOWER_IS_BETTER else max(figures)
 
 
-def p_values(column: Column, cells: list[Value]) -> list[float | None]:
-    """Each row of a column against its best; None where the two cannot be paired."""
-    estimates = [cell for cell in cells if isinstance(cell, Estimate)]
+def p_values(column: Column, cells: list[Value], unjudged: frozenset[int] = frozenset()) -> list[float | None]:
+    """Each row of a column against the best of those that are judged; None where the two cannot be paired."""
+    estimates = [cell for r, cell in enumerate(cells) if isinstance(cell, Estimate) and r not in unjudged]
     if not estimates:
         return [None] * len(cells)
     top = _top(column, (e.value for e in estimates))
@@ -127,13 +161,15 @@ def p_values(column: Column, cells: list[Value]) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Tables that are read together: reports/tables/<name>.md and .csv."""
+    """Tables that are read together: reports/tables/<name>.md, .csv and .tex."""
 
     name: str
     title: str
     tables: list[Table]
     legend: list[str]
     notes: list[str]
+    records: list[dict[str, Value]] = field(default_factory=list)
+    "lines of the CSV, where it is not the tables' own columns"
 
 
 def markdown(sheet: Sheet) -> str:
@@ -162,7 +198,7 @@ def _emphasised(table: Table) -> list[tuple[list[str], list[str]]]:
     rows = table.texts()
     for r, c in best_cells(table):
         if isinstance(table.rows[r][1][c], Estimate):
-            figure, spread = rows[r][1][c].split(" ")
+            figure, spread = rows[r][1][c].split(" ", 1)
             rows[r][1][c] = f"**{figure}** {spread}"
     return rows
 
@@ -175,22 +211,32 @@ def _line(cells: list[str], widths: list[int], names: int) -> str:
 def csv_text(sheet: Sheet) -> str:
     """One line per system; the figures of test and validation in columns of their own, by the split's name.
 
-    Those with intervals have `_low` and `_high` beside them, and `_p`: of the paired test against the best of the table.
+    Those with intervals have `_low` and `_high` beside them, and `_p`: of the paired test against the best of the table;
+    means over several trainings have `_sd`.
     """
+    if sheet.records:
+        return _csv([{name: _plain(value) for name, value in record.items()} for record in sheet.records])
     lines: dict[tuple[str, ...], dict[str, str]] = {}
     figures: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
     for table in sheet.tables:
-        columns = [_csv_columns(table, c) for c in range(len(table.columns))]
+        columns = [_csv_columns(table, c) for c in range(len(table.columns)) if table.columns[c].metric not in FACTS]
+        facts = {column.metric: c for c, column in enumerate(table.columns) if column.metric in FACTS}
         figures[table.split] |= dict.fromkeys(name for column in columns for name in column)
-        for r, (names, _) in enumerate(table.rows):
+        for r, (names, values) in enumerate(table.rows):
             named = {**table.group, **dict(zip(table.keys, names, strict=True))}
             line = lines.setdefault(tuple(named.values()), named)
+            line |= {name: _plain(values[c]) for name, c in facts.items()}
             line |= {name: _plain(cells[r]) for column in columns for name, cells in column.items()}
     fields = dict.fromkeys(name for table in sheet.tables for name in [*table.group, *table.keys])
+    there = [name for name in FACTS if any(name in line for line in lines.values())]
+    return _csv(list(lines.values()), [*fields, *there, *(name for of_split in figures.values() for name in of_split)])
+
+
+def _csv(lines: list[dict[str, str]], fields: list[str] | None = None) -> str:
     out = io.StringIO()
-    writer = csv.DictWriter(out, [*fields, *(name for of_split in figures.values() for name in of_split)], lineterminator="\n")
+    writer = csv.DictWriter(out, fields or list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines.values())
+    writer.writerows(lines)
     return out.getvalue()
 
 
@@ -201,18 +247,13 @@ def _csv_columns(table: Table, c: int) -> dict[str, list[Value]]:
     if any(isinstance(cell, Estimate) for cell in cells):
         intervals = [cell.interval if isinstance(cell, Estimate) else (None, None) for cell in cells]
         out |= {"_low": [low for low, _ in intervals], "_high": [high for _, high in intervals]}
-        if column.metric not in NO_DIRECTION:
-            out["_p"] = list(p_values(column, cells))
+        if column.is_judged:
+            out["_p"] = list(p_values(column, cells, table.unjudged))
+    if any(isinstance(cell, Estimate) and cell.sd is not None for cell in cells):
+        out["_sd"] = [cell.sd if isinstance(cell, Estimate) else None for cell in cells]
     return {f"{table.split} {column.named(suffix)}": values for suffix, values in out.items()}
 
 
 def _plain(value: Value) -> str:
     figure = number(value)
     return repr(round(figure, 6)) if figure is not None else str(value or "n/a")
-
-
-def write_tables(folder: Path, sheets: list[Sheet]) -> None:
-    with whole_folder(folder) as part:
-        for sheet in sheets:
-            (part / f"{sheet.name}.md").write_text(markdown(sheet), encoding="utf-8")
-            (part / f"{sheet.name}.csv").write_text(csv_text(sheet), encoding="utf-8")

@@ -6,15 +6,11 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.java import JavaFailed
 from pipeline.metrics.base import Candidates, References
+from pipeline.protocols import find_protocol, tokenise
 from pipeline.scores import SetScores, ptb_tokenize, score_set
 from pipeline.sheets import COUNTS
 from pipeline.uncertainty import LEVEL, RESAMPLES, Estimate, resample
 
-PROTOCOLS = {
-    "standard": "PTB tokenizer on captions and references (lower case, no punctuation), pycocoevalcap",
-    "raw": "lower-cased strings split at white space, no PTB tokenizer, a closing ' .' is a scored token (METEOR normalises "
-    "on its own), pycocoevalcap",
-}
 METHOD = "percentile bootstrap over images; cider keeps the document frequencies of the whole set"
 
 
@@ -31,7 +27,7 @@ class Evaluation:
     unavailable: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        about = {"name": self.protocol, "about": PROTOCOLS[self.protocol]}
+        about = {"name": self.protocol, "about": find_protocol(self.protocol).about}
         return asdict(self) | {"protocol": about, "interval": {"level": LEVEL, "resamples": RESAMPLES, "about": METHOD}}
 
 
@@ -57,10 +53,11 @@ def evaluate(
 def _tokenised(predictions: dict[str, str], references: References, protocol: str) -> tuple[Candidates, References]:
     """In one call, because starting Java takes longer than tokenising."""
     both = {f"c{i}": [text] for i, text in predictions.items()} | {f"r{i}": texts for i, texts in references.items()}
-    if protocol == "raw":
-        tokens = {key: [" ".join(text.lower().split()) for text in texts] for key, texts in both.items()}
-    else:
+    how = find_protocol(protocol).tokens
+    if how == "ptb":
         tokens = ptb_tokenize(both)
+    else:
+        tokens = {key: [tokenise(text, how) for text in texts] for key, texts in both.items()}
     return {i: tokens[f"c{i}"][0] for i in predictions}, {i: tokens[f"r{i}"] for i in references}
 
 
@@ -78,7 +75,7 @@ def render(e: Evaluation) -> str:
         value = f"{score:.0f}" if name in COUNTS else f"{score:.4f}"
         lines.append(f"{name:<{width}} {value:>7}  {f'{low} - {high}'.strip(' -'):<16} {e.images:>6}")
     lines += [f"{name:<{width}} {'n/a':>7}  {why}" for name, why in e.unavailable.items()]
-    lines += ["", f"protocol {e.protocol}: {PROTOCOLS[e.protocol]}; {e.references_per_image} references an image"]
+    lines += ["", f"protocol {e.protocol}: {find_protocol(e.protocol).about}; {e.references_per_image} references an image"]
     lines += [f"interval: {RESAMPLES} resamples, {METHOD}"]
     if e.left_out:
         lines.append(f"partial: {e.left_out} of {e.images + e.left_out} images have no prediction and are left out")

@@ -1,6 +1,6 @@
 """Scores -> the table of everything. A number names its protocol: split, references, tokenisation, decoding."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,8 @@ import pandas as pd
 
 from pipeline.files import read_json
 from pipeline.params import Decoding, Params
-from pipeline.sheets import SPLITS, Column, Sheet, Table, Value, number
+from pipeline.protocols import STANDARD, find_protocol
+from pipeline.sheets import FACTS, SPLITS, Column, Sheet, Table, Value, number
 from pipeline.uncertainty import ALPHA, LEVEL, RESAMPLES, Estimate, read_estimates
 
 ORDER = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice", "loss", "perplexity", "top5"]
@@ -23,6 +24,8 @@ GENDER = [
 ]
 KINDS = {"": ORDER, "beyond n-grams": VARIETY, "gender": GENDER}
 "the tables of one group of systems, by what their titles add"
+AGAIN = ("mean.", "sd.", "seed-")
+"begin the names of scores of several trainings"
 COLLAPSED = 0.05
 "share of images with one caption above which a table warns"
 
@@ -53,6 +56,8 @@ class Result:
     "as `decoding_text` says it; '' for the baseline"
     scores: dict[str, Any] | None
     "reports/scores/<name>.json; None: not run"
+    about: dict[str, Any] = field(default_factory=dict)
+    "data/scores/about/<name>.json: commit, seeds, unavailable"
     paper: tuple[str, str] | None = None
     "table and system of papers.yaml"
     notes: str = ""
@@ -63,11 +68,28 @@ class Result:
     def label(self) -> str:
         return self.name if self.decoding else "most frequent caption"
 
-    def value(self, split: str, metric: str) -> Value:
+    def value(self, split: str, metric: str, protocol: str = STANDARD) -> Value:
+        """Under `standard`, the mean over training seeds; under others that of the first seed's model."""
+        if metric in FACTS:
+            return str(self.about.get(metric, "n/a")) if self.scores is not None else "not run"
+        if protocol != STANDARD:
+            return self._of(split, f"{protocol}.{metric}")
+        mean = self._of(split, f"mean.{metric}")
+        return self._of(split, metric) if mean is None else mean
+
+    def own(self, split: str, metric: str) -> Value:
+        """Under `standard`, of the first seed's model, whatever further seeds there are."""
+        return self._of(split, metric)
+
+    def _of(self, split: str, key: str) -> Value:
         if self.scores is None:
             return "not run"
-        score = self.scores.get(split, {}).get(metric)
-        return None if score is None else self.estimates.get((split, metric), float(score))
+        scores = self.scores.get(split, {})
+        if key not in scores:
+            return None
+        estimate = self.estimates.get((split, key))
+        sd = scores.get(key.replace("mean.", "sd.", 1)) if key.startswith("mean.") else None
+        return replace(estimate, sd=sd) if estimate else float(scores[key])
 
 
 def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[str, list[str]]) -> Setting:
@@ -83,18 +105,19 @@ def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[s
     return Setting(corpus, scheme, images, each)
 
 
-def results_of(params: Params, settings: dict[str, Setting], scores: Path, resamples: Path) -> list[Result]:
-    """Every variant in the order of the params, then the baseline of every corpus.
+def results_of(params: Params, settings: dict[str, Setting], scores: Path, images: Path) -> list[Result]:
+    """Every variant, the best first, then the baseline of every corpus.
 
     Args:
         scores: the folder of <name>.json; a system without one was not run.
-        resamples: the folder of <name>.parquet; a system without one has no intervals.
+        images: the folder of about/<name>.json and resamples/<name>.parquet; without the latter there are no intervals.
     """
 
     def result(name: str, corpus: str, decoding: str, paper: tuple[str, str] | None = None, notes: str = "") -> Result:
         summary = _read(scores / f"{name}.json")
-        estimates = read_estimates(resamples / f"{name}.parquet", summary or {})
-        return Result(name, settings[corpus], decoding, summary, paper, notes, estimates)
+        estimates = read_estimates(images / "resamples" / f"{name}.parquet", summary or {})
+        about = _read(images / "about" / f"{name}.json") or {}
+        return Result(name, settings[corpus], decoding, summary, about, paper, notes, estimates)
 
     results = []
     for name, variant in params.variants.items():
@@ -104,7 +127,17 @@ def results_of(params: Params, settings: dict[str, Setting], scores: Path, resam
         text = decoding_text(decode)
         notes = (note + " ".join(variant.notes.split())).removesuffix("; ")
         results.append(result(name, variant.corpus, text, paper, notes))
-    return results + [result(f"most-frequent--{corpus}", corpus, "") for corpus in settings]
+    return in_order(results + [result(f"most-frequent--{corpus}", corpus, "") for corpus in settings])
+
+
+def in_order(results: list[Result]) -> list[Result]:
+    """The best test CIDEr first, what was not run and the baselines at the end: an order that needs no params.yaml."""
+
+    def rank(r: Result) -> tuple[bool, str, bool, float, str]:
+        score = number(r.value("test", "cider"))
+        return not r.decoding, r.setting.corpus, score is None, -(score or 0.0), r.name
+
+    return sorted(results, key=rank)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -128,23 +161,73 @@ def everything(results: list[Result], requested: list[str]) -> Sheet:
     """
     groups, tables = _groups(results), []
     kinds = {kind: [Column(m) for m in metric_names(results, tuple(requested), kind)] for kind in KINDS}
+    kinds[""] += [Column(fact) for fact in FACTS]
     for corpus, decoding in groups:
         rows = [r for r in results if r.setting.corpus == corpus and r.decoding in (decoding, "")]
         alone = [name for name, _ in groups].count(corpus) == 1
         name = corpus if alone else f"{corpus}, {decoding}"
         group = {"corpus": corpus, "decoding": decoding}
-        tables += [_group(name, kind, rows, split, group, kinds[kind]) for kind in KINDS if kinds[kind] for split in SPLITS]
+        tables += [_group(name, "", rows, split, group, kinds[""]) for split in SPLITS]
+        tables += [_beside(name, protocol, rows, split, group) for protocol in protocols_of(rows) for split in SPLITS]
+        tables += [
+            _group(name, kind, rows, split, group, kinds[kind]) for kind in KINDS if kind and kinds[kind] for split in SPLITS
+        ]
     shown = [column for columns in kinds.values() for column in columns]
-    legend = _legend(shown) + interval_legend(results, shown)
+    legend = _legend(shown) + protocol_legend(results) + interval_legend(results, shown)
     return Sheet("all", "Results", tables, legend, unavailable(results, shown) + variant_notes(results))
 
 
 def _group(name: str, kind: str, rows: list[Result], split: str, group: dict[str, str], columns: list[Column]) -> Table:
     title = ", ".join(filter(None, [name, SPLITS[split], kind]))
     about = f"{rows[0].setting.about(split)}; captions: {group['decoding'] or 'no model'}."
-    cells = [([r.label], [r.value(split, c.metric) for c in columns]) for r in rows]
+    cells: list[tuple[list[str], list[Value]]] = [([r.label], [r.value(split, c.metric) for c in columns]) for r in rows]
     warnings = [w for r in rows for w in collapsed(r, split)] if "collapse" in [c.metric for c in columns] else []
-    return Table(title, about, split, group, ["variant"], columns, cells, warnings)
+    return Table(title, about, split, group, ["variant"], columns, cells, warnings, unjudged=_baselines(rows))
+
+
+def _baselines(rows: list[Result]) -> frozenset[int]:
+    return frozenset(n for n, r in enumerate(rows) if not r.decoding)
+
+
+def protocols_of(results: list[Result]) -> list[str]:
+    """What was measured beside the standard protocol."""
+    keys = {m for r in results if r.scores for split in SPLITS for m in r.scores.get(split, {})}
+    return sorted({key.split(".")[0] for key in keys if "." in key and not key.startswith(AGAIN)})
+
+
+def _beside(name: str, protocol: str, rows: list[Result], split: str, group: dict[str, str]) -> Table:
+    """Metric by metric: under the standard protocol, under the other, and the difference; one model on both sides."""
+    rows = [r for r in rows if protocol in protocols_of([r])]
+    metrics = [m for m in ORDER if any(r.scores and f"{protocol}.{m}" in r.scores.get(split, {}) for r in rows)]
+    difference = f"{protocol} - {STANDARD}"
+    columns = [
+        column for m in metrics for column in (Column(m, STANDARD), Column(m, protocol), Column(m, difference, difference=True))
+    ]
+    cells: list[tuple[list[str], list[Value]]] = []
+    for r in rows:
+        pairs = [(r.own(split, m), r.value(split, m, protocol)) for m in metrics]
+        cells.append(([r.label], [v for own, other in pairs for v in (own, other, minus(other, own))]))
+    title = ", ".join([name, SPLITS[split], f"protocol {protocol}"])
+    about = f"{rows[0].setting.about(split)}; {protocol}: {find_protocol(protocol).about}."
+    hidden = frozenset({"bleu_2", "bleu_3", "rouge_l"} if "cider" in metrics else ())
+    return Table(title, about, split, group, ["variant"], columns, cells, hidden=hidden, unjudged=_baselines(rows))
+
+
+def minus(one: Value, other: Value) -> Value:
+    """With its interval where both have one on the same images."""
+    if isinstance(one, Estimate) and isinstance(other, Estimate) and (paired := one.less(other)):
+        return paired
+    a, b = number(one), number(other)
+    return a - b if a is not None and b is not None else "-"
+
+
+def protocol_legend(results: list[Result]) -> list[str]:
+    if not protocols_of(results):
+        return []
+    return [
+        f"Tables by protocol: the score as everywhere ({STANDARD}), that under the other protocol, and the difference that the "
+        "protocol alone makes (greedy, beam-k and teacher_forced: other captions of the same model)."
+    ]
 
 
 def collapsed(result: Result, split: str) -> list[str]:
@@ -196,6 +279,11 @@ def interval_legend(results: list[Result], columns: list[Column]) -> list[str]:
         "document frequencies of the whole set). It says how far other images would move a score, not another training.",
         f"Bold: the best of the column and what a paired bootstrap over the same images does not tell from it (p >= {ALPHA}).",
     ]
+    if any(key.startswith("sd.") for r in results if r.scores for key in r.scores.get("test", {})):
+        lines.append(
+            "s: standard deviation over training seeds; the figure is their mean, and in the tables by protocol that of the "
+            "first seed's model. ± and bold tell of other images, s of another training."
+        )
     if {column.metric for column in columns} & {*VARIETY, *GENDER}:
         lines.append(
             "Without ±: what is no mean over images (counts, ratios, distinct_*, collapse, log_prob_rho), or of so few images "
@@ -212,7 +300,8 @@ def metric_names(results: list[Result], requested: tuple[str, ...] = (), kind: s
 
 
 def measured(results: list[Result]) -> set[str]:
-    return {m for r in results if r.scores for split in SPLITS for m in r.scores.get(split, {})}
+    """Under the standard protocol."""
+    return {m for r in results if r.scores for split in SPLITS for m in r.scores.get(split, {}) if "." not in m}
 
 
 def _groups(results: list[Result]) -> list[tuple[str, str]]:
@@ -225,7 +314,7 @@ def _groups(results: list[Result]) -> list[tuple[str, str]]:
 def unavailable(results: list[Result], columns: list[Column]) -> list[str]:
     """Why a metric of these columns could not run."""
     shown = {column.metric for column in columns}
-    told = {m: why for r in results if r.scores for m, why in r.scores.get("unavailable", {}).items()}
+    told = {m: why for r in results if r.scores for m, why in r.about.get("unavailable", {}).items()}
     reasons = {m: why for m, why in told.items() if any(name.startswith(m) for name in shown)}
     return [f"{metric}: n/a, {why}" for metric, why in sorted(reasons.items())]
 

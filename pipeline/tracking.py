@@ -94,7 +94,6 @@ def flat_params(variant: str, params: Params) -> dict[str, str]:
     corpus, features = params.corpora[v.corpus], params.features[v.features]
     dataset = params.datasets[corpus.dataset]
     tree = {
-        "seed": params.seed,
         "decoder": {"name": v.decoder},
         "args": v.args,
         "train": params.training(variant).model_dump(),

@@ -83,9 +83,11 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
     check_outputs(entries, variant)
     check_params(entries, read_params_file(), variant)
     scores = read_json(places.SCORE_FILES / f"{variant}.json")
+    about_file, resamples = places.SCORES / "about" / f"{variant}.json", places.SCORES / "resamples" / f"{variant}.parquet"
+    about = read_json(about_file)
     captions, per_image = places.CAPTIONS / f"{variant}.parquet", places.SCORES / f"{variant}.parquet"
     key = entries_fingerprint(entries)
-    missing = {f"unavailable.{name}": reason for name, reason in scores.get("unavailable", {}).items()}
+    missing = {f"unavailable.{name}": reason for name, reason in about["unavailable"].items()}
     return Payload(
         variant=variant,
         fingerprint=key,
@@ -95,7 +97,14 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         history=_history(places.HISTORY / f"{variant}.csv"),
         samples=_samples(captions, per_image, places.CORPORA / v.corpus / "captions.parquet"),
         images=places.RAW / params.corpora[v.corpus].dataset,
-        files=[places.HISTORY / f"{variant}.csv", places.SCORE_FILES / f"{variant}.json", captions, per_image],
+        files=[
+            places.HISTORY / f"{variant}.csv",
+            places.SCORE_FILES / f"{variant}.json",
+            captions,
+            per_image,
+            about_file,
+            resamples,
+        ],
         model=places.MODELS / variant,
         decode=params.decoding(variant).model_dump(),
         run_file=places.CHECKPOINTS / variant / "mlflow.json",
@@ -104,8 +113,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
 
 
 def _final_metrics(scores: dict[str, Any]) -> dict[str, float]:
-    splits = {split: values for split, values in scores.items() if split != "unavailable"}
-    return {f"{split}.{name}": float(value) for split, values in splits.items() for name, value in values.items()}
+    return {f"{split}.{name}": float(value) for split, values in scores.items() for name, value in values.items()}
 
 
 def _history(path: Path) -> list[dict[str, float]]:
@@ -120,6 +128,9 @@ def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, An
     try:
         said = pd.read_parquet(captions, columns=["image_id", "split", "text", "log_prob"])
         scores = pd.read_parquet(per_image).drop(columns="split")
+        scores = scores[
+            [column for column in scores if "." not in str(column)]
+        ]  # those under further protocols stay in the file
         known = pd.read_parquet(corpus, columns=["image_id", "file", "text"])
     except FileNotFoundError as error:
         raise UserError(f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout") from None

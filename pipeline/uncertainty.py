@@ -35,6 +35,14 @@ class Estimate:
     "(RESAMPLES,)"
     images: str
     "stands for the images; only resamples of the same ones pair"
+    sd: float | None = None
+    "over training seeds, of which `value` and `resamples` are the mean"
+
+    def less(self, other: "Estimate") -> "Estimate | None":
+        """The difference, image by image paired. None: other images."""
+        if self.images != other.images:
+            return None
+        return Estimate(self.value - other.value, self.resamples - other.resamples, self.images)
 
     @property
     def interval(self) -> tuple[float, float]:

@@ -10,18 +10,24 @@ def main(name: str) -> None:
     pick(params, "corpora", name)
 
     from pipeline.baseline import most_frequent_captions
+    from pipeline.commit import code_commit
     from pipeline.corpus import read_captions
     from pipeline.files import read_json, whole_file
-    from pipeline.scores import score_captions, write_scores
+    from pipeline.protocols import find_protocol
+    from pipeline.scores import Folders, write_scores
+    from pipeline.variant_scores import Known, Said, score_variant
 
     row = f"most-frequent--{name}"
     captions = most_frequent_captions(read_captions(layout.CORPORA / name / "captions.parquet"))
-    references = read_json(layout.REFERENCES / f"{name}.json")
-    training = set(read_json(layout.TRAINING_CAPTIONS / f"{name}.json"))
-    scored = score_captions(captions, references, params.scoring.metrics, training)
+    files = (folder / f"{name}.json" for folder in (layout.REFERENCES, layout.PUBLISHED, layout.TRAINING_CAPTIONS))
+    references, published, training = map(read_json, files)
+    protocols = [p for p in params.scoring.protocols if find_protocol(p).captions == "own" and p != "standard"]
+    known = Known(references, published, set(training))
+    scored = score_variant(Said.of_baseline(captions), known, params.scoring.metrics, protocols)
     with whole_file(layout.CAPTIONS / f"{row}.parquet") as part:
         captions.to_parquet(part, index=False)
-    write_scores(scored, row, layout.SCORE_FILES, layout.SCORES)
+    folders = Folders(layout.SCORE_FILES, layout.METRICS, layout.SCORES)
+    write_scores(scored, {"commit": code_commit(layout.CODE)}, row, folders)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""corpora.NAME -> data/references/NAME.json, data/training_captions/NAME.json: through the PTB tokenizer, once per corpus."""
+"""corpora.NAME -> data/published/, data/references/ and data/training_captions/NAME.json: the PTB tokenizer once a corpus."""
 
 from pipeline import layout
 from pipeline.params import load_params, pick
@@ -15,7 +15,9 @@ def main(name: str) -> None:
     from pipeline.scores import ptb_tokenize, training_captions
 
     captions, rejected = (pd.read_parquet(layout.CORPORA / name / f"{part}.parquet") for part in ("captions", "rejected"))
-    write_json(layout.REFERENCES / f"{name}.json", ptb_tokenize(published_references(captions, rejected, ["val", "test"])))
+    published = published_references(captions, rejected, ["val", "test"])
+    write_json(layout.PUBLISHED / f"{name}.json", published)
+    write_json(layout.REFERENCES / f"{name}.json", ptb_tokenize(published))
     write_json(layout.TRAINING_CAPTIONS / f"{name}.json", training_captions(captions))
 
 

@@ -1,4 +1,4 @@
-"""variants.NAME -> reports/scores/NAME.json, data/scores/[resamples/]NAME.parquet: captions under the standard protocol."""
+"""variants.NAME -> reports/scores/NAME.json, data/scores/: under the standard protocol and those named beside it."""
 
 from pipeline import layout
 from pipeline.params import load_params, pick
@@ -11,14 +11,18 @@ def main(name: str) -> None:
 
     import pandas as pd
 
+    from pipeline.commit import code_commit
     from pipeline.files import read_json
-    from pipeline.scores import score_captions, write_scores
+    from pipeline.scores import Folders, write_scores
+    from pipeline.variant_scores import Known, Said, score_variant
 
-    captions = pd.read_parquet(layout.CAPTIONS / f"{name}.parquet")
-    references = read_json(layout.REFERENCES / f"{variant.corpus}.json")
-    training = set(read_json(layout.TRAINING_CAPTIONS / f"{variant.corpus}.json"))
-    scored = score_captions(captions, references, params.scoring.metrics, training)
-    write_scores(scored, name, layout.SCORE_FILES, layout.SCORES)
+    folders = (layout.CAPTIONS, layout.SEARCHES, layout.TEACHER_FORCED, layout.SEED_CAPTIONS)
+    said = Said(*(pd.read_parquet(folder / f"{name}.parquet") for folder in folders))
+    files = (folder / f"{variant.corpus}.json" for folder in (layout.REFERENCES, layout.PUBLISHED, layout.TRAINING_CAPTIONS))
+    references, published, training = map(read_json, files)
+    scored = score_variant(said, Known(references, published, set(training)), params.scoring.metrics, params.protocols(name))
+    about = {"commit": code_commit(layout.CODE), "seeds": 1 + said.seeds.seed.nunique()}
+    write_scores(scored, about, name, Folders(layout.SCORE_FILES, layout.METRICS, layout.SCORES))
 
 
 if __name__ == "__main__":

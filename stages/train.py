@@ -1,14 +1,17 @@
-"""variants.NAME -> models/NAME, reports/history/NAME.csv: a trained decoder."""
+"""variants.NAME -> models/NAME, reports/history/NAME.csv: a trained decoder; data/seeds/NAME: the same with further seeds."""
 
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline import layout
-from pipeline.files import digest, fingerprint, loaded_code, named_files, remove, whole_file
+from pipeline.files import digest, fingerprint, loaded_code, named_files, remove, whole_file, whole_folder, write_json
 from pipeline.params import Params, Variant, load_params, pick
 from pipeline.processes import stage
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pipeline.features import FeatureStore
     from pipeline.train import Trainer
 
@@ -16,27 +19,45 @@ if TYPE_CHECKING:
 def main(name: str) -> None:
     params = load_params()
     pick(params, "variants", name)
+    first, *further = params.training(name).seeds
+    trainer, about, history = train(name, params, first)
+    others = {seed: train(name, params, seed) for seed in further}
 
     from pipeline.model import save_model
-    from pipeline.tracking import start_live
 
-    trainer, about = prepare(name, params)
-    trainer.live = live = start_live(name, params, layout.CHECKPOINTS / name / "mlflow.json")
+    save_model(layout.MODELS / name, trainer.decoder, trainer.tokenizer, about)
+    with whole_folder(layout.FURTHER_SEEDS / name) as part:
+        write_json(part / "seeds.json", further)  # DVC warns of an empty folder
+        for seed, (other, known, curve) in others.items():
+            save_model(part / str(seed), other.decoder, other.tokenizer, known)
+            curve.to_csv(part / str(seed) / "history.csv", index=False)
+    with whole_file(layout.HISTORY / f"{name}.csv") as part:
+        history.to_csv(part, index=False)
+    for finished in (trainer, *(other for other, _, _ in others.values())):
+        remove(finished.checkpoint)
+
+
+def train(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, Any], pd.DataFrame]":
+    """A trained model, its config.json and its history; the curves of the first seed are sent to MLflow as they grow."""
+    from pipeline.tracking import Live, start_live
+
+    trainer, about = prepare(name, params, seed)
+    is_first = seed == params.training(name).seeds[0]
+    if not is_first:
+        print(f"{name}: seed {seed}", flush=True)
+    trainer.live = live = start_live(name, params, layout.CHECKPOINTS / name / "mlflow.json") if is_first else Live(None)
     try:
         history = trainer.run()
     except BaseException as error:
         live.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
+    live.close("FINISHED")
     if history.empty:
         print(f"0 epochs: {name} is used as published", flush=True)
-    save_model(layout.MODELS / name, trainer.decoder, trainer.tokenizer, about)
-    with whole_file(layout.HISTORY / f"{name}.csv") as part:
-        history.to_csv(part, index=False)
-    remove(trainer.checkpoint)
-    live.close("FINISHED")
+    return trainer, about, history
 
 
-def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
+def prepare(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, Any]]":
     """The trainer of a variant, ready to run or to resume, and its config.json."""
     variant, options = params.variants[name], params.training(name)
     corpus_file = layout.CORPORA / variant.corpus / "captions.parquet"
@@ -59,7 +80,7 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
     counted = captions.text[captions.split.isin(options.vocabulary_splits)].tolist()
     tokenizer, known = read_vocabulary(variant.decoder, counted, options.min_count, variant.args, f"variants.{name}.args")
     sizes = Sizes(store.grid.shape[2], store.pooled.shape[1], len(tokenizer), known)
-    torch.manual_seed(params.seed)
+    torch.manual_seed(seed)
     decoder = build_decoder(variant.decoder, sizes, variant.args)
     decoder.load_pretrained(tokenizer)
     decoder = decoder.to(device)
@@ -69,12 +90,19 @@ def prepare(name: str, params: Params) -> "tuple[Trainer, dict[str, Any]]":
     )
     about = {**config(name, variant, store), "sizes": asdict(sizes)}
     data = [digest(corpus_file), store.manifest, digest(store.folder / "pooled.npy"), digest(store.folder / "ids.parquet")]
-    key = fingerprint([about, options.model_dump(), params.seed, data, named_files(variant.args), loaded_code()])
+    settings = options.model_dump(exclude={"seeds"})
+    key = fingerprint([about, settings, seed, data, named_files(variant.args), _code()])
     longest = max(len(text.split()) for text in captions.text[captions.split == "train"])
     validation = Validation(val, references(captions, "val"), longest + 1)
-    checkpoint = layout.CHECKPOINTS / name / "checkpoint.pt"
+    checkpoint = layout.CHECKPOINTS / name / ("checkpoint.pt" if seed == options.seeds[0] else f"seed-{seed}.pt")
     reward = CiderReward(references(captions, "train")) if options.self_critical_epochs else None
-    return Trainer(decoder, tokenizer, train, validation, options, params.seed, checkpoint, key, reward), about
+    return Trainer(decoder, tokenizer, train, validation, options, seed, checkpoint, key, reward), about
+
+
+@cache
+def _code() -> str:
+    """Once: a second seed finds more modules imported after a training than after a resumed one that had nothing to do."""
+    return loaded_code()
 
 
 def config(name: str, variant: Variant, store: "FeatureStore") -> dict[str, Any]:

@@ -15,7 +15,8 @@ def command(
         str, typer.Option(help="Parted by commas; spice needs models of its own.")
     ] = "bleu,meteor,rouge_l,cider",
     protocol: Annotated[
-        Literal["standard", "raw"], typer.Option(help="standard: PTB tokenizer on both; raw: none.")
+        Literal["standard", "raw", "cleaned-references"],
+        typer.Option(help="standard: PTB tokenizer on both; raw: none; cleaned-references: letters only, no one-letter words."),
     ] = "standard",
     split: Annotated[str | None, typer.Option(help="Only rows whose column `split` says so.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Leave out images without a prediction.")] = False,

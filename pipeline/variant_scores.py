@@ -1,0 +1,109 @@
+"""All scores of a variant: the standard protocol, those of its papers beside it, and the spread over training seeds."""
+
+from collections.abc import Container
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from pipeline.metrics.base import Candidates, References
+from pipeline.protocols import Protocol, find_protocol, tokenise
+from pipeline.scores import Scored, ptb_tokenize, score_captions
+from pipeline.teacher_forced import teacher_forced_sums
+from pipeline.uncertainty import resample
+
+N_GRAMS = ("bleu", "meteor", "rouge_l", "cider")
+"metrics that a protocol other than the standard one is for"
+NO_SEARCH = pd.DataFrame(columns=["search", "image_id", "split", "text"])
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a variant said; tables as the caption stage writes them."""
+
+    captions: pd.DataFrame
+    searches: pd.DataFrame
+    teacher_forced: pd.DataFrame
+    seeds: pd.DataFrame
+
+    @classmethod
+    def of_baseline(cls, captions: pd.DataFrame) -> "Said":
+        """Captions that no model made."""
+        return cls(captions, NO_SEARCH, pd.DataFrame(), captions.assign(seed=0).iloc[:0])
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """own, every search, and `seed-<n>`."""
+        out = {"own": self.captions}
+        out |= {str(name): rows for name, rows in self.searches.groupby("search", sort=False)}
+        return out | {f"seed-{seed}": rows for seed, rows in self.seeds.groupby("seed")}
+
+    @cached_property
+    def ptb(self) -> dict[str, Candidates]:
+        """The tables after the PTB tokenizer, all in one call: starting Java takes longer than tokenising."""
+        texts = {
+            f"{name}/{i}": [t] for name, rows in self.tables.items() for i, t in zip(rows.image_id, rows.text, strict=True)
+        }
+        tokens = ptb_tokenize(texts)
+        return {name: {i: tokens[f"{name}/{i}"][0] for i in rows.image_id} for name, rows in self.tables.items()}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a corpus holds to score against."""
+
+    references: References
+    "after the PTB tokenizer"
+    published: References
+    "as they were published"
+    training: Container[str]
+    "the training captions after the PTB tokenizer"
+
+
+def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> Scored:
+    """Scores under `standard` by their names, those under another protocol as `<protocol>.<score>`.
+
+    With several seeds: `mean.<score>`, `sd.<score>` over all of them and `seed-<n>.<score>` of each further one, standard.
+    """
+    standard = score_captions(said.captions, said.ptb["own"], known.references, metrics, known.training)
+    out = standard
+    for name in protocols:
+        out = out.beside(_under(find_protocol(name), said, known, [m for m in metrics if m in N_GRAMS]), name)
+    further = [name for name in said.tables if name.startswith("seed-")]
+    again = [score_captions(said.tables[name], said.ptb[name], known.references, metrics, known.training) for name in further]
+    for name, scored in zip(further, again, strict=True):
+        out = out.beside(scored, name)
+    return _with_spread(out, [standard, *again]) if again else out
+
+
+def _under(protocol: Protocol, said: Said, known: Known, metrics: list[str]) -> Scored:
+    if protocol.captions == "argmax":
+        return _teacher_forced(said)
+    rows = said.tables[protocol.captions][["image_id", "split", "text"]]
+    if protocol.tokens == "ptb":
+        return score_captions(rows, said.ptb[protocol.captions], known.references, metrics)
+    candidates = {i: tokenise(text, protocol.tokens) for i, text in zip(rows.image_id, rows.text, strict=True)}
+    references = {i: [tokenise(t, protocol.tokens) for t in known.published[i]] for i in rows.image_id}
+    return score_captions(rows, candidates, references, metrics)
+
+
+def _teacher_forced(said: Said) -> Scored:
+    out = Scored({}, {}, pd.DataFrame(columns=["image_id", "split"]), {}, {})
+    for name, rows in said.teacher_forced.groupby("split", sort=True):
+        sums = teacher_forced_sums(rows)
+        out.images[str(name)] = sorted(rows.image_id.unique())
+        out.summary[str(name)] = {score: float(v) for score, v in sums.score(sums.statistics.sum(0)).items()}
+        out.resamples[str(name)] = resample([sums], len(sums.statistics))
+    return out
+
+
+def _with_spread(out: Scored, trainings: list[Scored]) -> Scored:
+    for split, scores in out.summary.items():
+        for name in set.intersection(*(set(t.summary[split]) for t in trainings)):
+            values = [t.summary[split][name] for t in trainings]
+            scores |= {f"mean.{name}": float(np.mean(values)), f"sd.{name}": float(np.std(values, ddof=1))}
+        drawn = out.resamples[split]
+        for name in set.intersection(*(set(t.resamples[split]) for t in trainings)):
+            drawn[f"mean.{name}"] = np.mean([t.resamples[split][name] for t in trainings], axis=0)
+    return out
