@@ -56,7 +56,7 @@ def extract(
             if start // batch % 16 == 15:
                 _remember(part, key, start + batch, rejected, grid, pooled)
         _remember(part, key, len(images), rejected, grid, pooled)
-        _finish(part, images, rejected, about, grid, pooled)
+        _finish(part, images, rejected, {**about, "crops": getattr(encoder, "crops", False)}, grid, pooled)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -328,10 +328,13 @@ def stripes() -> Image.Image:
     return image
 
 
+@pytest.mark.parametrize("name", ["timm_model", "pixels"])
 @pytest.mark.parametrize("rotate", [False, True])
-def test_squash_keeps_the_whole_picture_and_crop_its_middle(rotate: bool) -> None:
+def test_squash_keeps_the_whole_picture_and_crop_its_middle(name: str, rotate: bool) -> None:
     image = stripes().transpose(Image.Transpose.TRANSPOSE) if rotate else stripes()
-    squashed, cropped = (build(image_size=60, resize=resize).transform(image) for resize in ("squash", "crop"))
+    encoders = [build(name, image_size=60, resize=resize) for resize in ("squash", "crop")]
+    assert [encoder.crops for encoder in encoders] == [False, True]
+    squashed, cropped = (encoder.transform(image) for encoder in encoders)
     if rotate:
         squashed, cropped = squashed.transpose(1, 2), cropped.transpose(1, 2)
     assert squashed.shape == cropped.shape == (3, 60, 60)

@@ -76,6 +76,7 @@ def test_the_pixels_are_those_of_transformers_image_processor(kind: str, size: t
 
 def test_clip_crops_the_middle_and_siglip_squashes_the_whole() -> None:
     thirds = Image.fromarray(np.repeat(np.array([[0, 128, 255]], np.uint8), 3, 0)).resize((300, 100), Image.Resampling.NEAREST)
+    assert [build(kind).crops for kind in KINDS] == [True, False]
     clip_row, siglip_row = (build(kind).transform(thirds.convert("RGB"))[0, 40].tolist() for kind in KINDS)
     assert set(clip_row[10:-10]) == {128}
     assert [siglip_row[n] for n in (4, 48, 91)] == [0, 128, 255]

@@ -81,7 +81,8 @@ def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
     folder = run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path, dataset="d")
     assert sorted(contents(folder)) == ["grid.npy", "ids.parquet", "manifest.json", "pooled.npy", "rejected.parquet"]
     assert read_json(folder / "manifest.json") == {
-        "encoder": "tiny", "args": {}, "dataset": "d", "rejected": 0, "shapes": {"grid": [3, 2, 3], "pooled": [3, 4]},
+        "encoder": "tiny", "args": {}, "dataset": "d", "crops": False,
+        "rejected": 0, "shapes": {"grid": [3, 2, 3], "pooled": [3, 4]},
     }  # fmt: skip
     ids = pd.read_parquet(folder / "ids.parquet")
     assert ids.to_dict("list") == {"image_id": ["i00", "i01", "i02"], "row": [0, 1, 2]}

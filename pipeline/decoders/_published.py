@@ -5,6 +5,7 @@ W width of the language part, N heads of W / N, S positions that are attended to
 
 import json
 from collections.abc import Callable
+from math import isqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.decoders import base
-from pipeline.decoders.base import Sizes, State, pick_rows
+from pipeline.decoders.base import Sizes, State, attention_weights, pick_rows
 from pipeline.encoders.base import Features
 from pipeline.errors import UserError, brief
 from pipeline.tokenizers import PAD, START, UNKNOWN, Tokenizer, language_model_tokenizer, word_tokenizer
@@ -199,10 +200,13 @@ class Decoder(base.Decoder):
         """transformers' model with its published weights; None: the weights stay random."""
         raise NotImplementedError
 
-    def run(self, ids: Tensor, s: State, captions: "Captions | None") -> tuple[Tensor, State]:
+    def run(
+        self, ids: Tensor, s: State, captions: "Captions | None", looks: list[Tensor] | None = None
+    ) -> tuple[Tensor, State]:
         """Ids of the model (R, T) after what the state has read -> hidden (R, T, W) and the next state.
 
-        Without `captions`, each row has an image of its own in the state.
+        Without `captions`, each row has an image of its own in the state. `looks`, if given, takes each layer's weights
+        (R, T, S), those over the image first.
         """
         raise NotImplementedError
 
@@ -225,6 +229,17 @@ class Decoder(base.Decoder):
         hidden, _ = self.run(self.ids[tokens], s, None if rows is None else Captions.of(rows, len(f)))
         past_end = torch.arange(tokens.shape[1]) >= lengths[:, None]
         return hidden.masked_fill(past_end.to(hidden.device)[..., None], 0.0), {}
+
+    def attention(self, f: Features, tokens: Tensor) -> Tensor:
+        """Over the patches of the model's own vision transformer: shares of what words see of patches, the mean over heads
+        and layers. Tokens before the patches (of the class, of distillation) have no place in the picture and are left out.
+        """
+        s, looks = self.start(f), list[Tensor]()
+        self.run(self.ids[tokens], s, None, looks)
+        seen = s["image_keys0"].shape[2]
+        patches = isqrt(seen) ** 2
+        weights = torch.stack(looks).mean(0)[..., seen - patches : seen]
+        return weights / weights.sum(-1, keepdim=True)
 
     def pixels(self, grid: Tensor) -> Tensor:
         """(B, P, 3) of 0-255 -> (B, 3, side, side), normalised."""
@@ -279,9 +294,20 @@ class Captions(NamedTuple):
 
 
 def attend(
-    query: Tensor, keys: Tensor, values: Tensor, dropout: nn.Dropout, causal: bool, scale: float | None = None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    dropout: nn.Dropout,
+    causal: bool,
+    scale: float | None = None,
+    looks: list[Tensor] | None = None,
 ) -> Tensor:
-    """Queries (R, N, T, W / N) at positions (R, N, S, W / N), of which the last T are their own if causal -> (R, T, W)."""
+    """Queries (R, N, T, W / N) at positions (R, N, S, W / N), of which the last T are their own if causal -> (R, T, W).
+
+    `looks`, if given, takes the weights (R, T, S).
+    """
+    if looks is not None:
+        looks.append(attention_weights(query, keys, causal, scale))
     t, s = query.shape[2], keys.shape[2]
     rate = dropout.p if dropout.training else 0.0
     mask = torch.ones(t, s, dtype=torch.bool, device=query.device).tril(s - t) if causal and 1 < t < s else None
@@ -290,8 +316,16 @@ def attend(
     return seen.transpose(1, 2).flatten(2)
 
 
-def look(query: Tensor, s: State, n: int, captions: Captions | None, dropout: nn.Dropout, scale: float | None = None) -> Tensor:
+def look(
+    query: Tensor,
+    s: State,
+    n: int,
+    captions: Captions | None,
+    dropout: nn.Dropout,
+    scale: float | None = None,
+    looks: list[Tensor] | None = None,
+) -> Tensor:
     """Cross-attention of layer n: queries (R, N, T, W / N) at their images -> (R, T, W)."""
     query = captions.join(query) if captions else query
-    seen = attend(query, s[f"image_keys{n}"], s[f"image_values{n}"], dropout, causal=False, scale=scale)
+    seen = attend(query, s[f"image_keys{n}"], s[f"image_values{n}"], dropout, causal=False, scale=scale, looks=looks)
     return captions.part(seen) if captions else seen

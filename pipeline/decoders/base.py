@@ -78,6 +78,20 @@ class Decoder(nn.Module):
         """
         return None
 
+    def attention(self, f: Features, tokens: Tensor) -> Tensor | None:
+        """Teacher forcing: tokens (B, T) -> where the decoder looks for the word after each, (B, T, P); None: it does not look.
+
+        Weights over the positions of a square map of the picture, row by row, none negative, of sum 1. A decoder that attends
+        keeps those of its last step (B, P) in the state as `alpha`, or overrides this.
+        """
+        if not self.attends:
+            return None
+        state, alphas = self.start(f), []
+        for words in tokens.unbind(1):
+            _, state = self.advance(words, state)
+            alphas.append(state["alpha"])
+        return torch.stack(alphas, 1)
+
     def regularisers(self, last: State) -> dict[str, Tensor]:
         """Named terms of the loss from the `summed` states of all rows."""
         return {}
@@ -143,6 +157,21 @@ def load_words(embedding: nn.Embedding, tokenizer: Tokenizer, vectors: str, tune
     if vectors:
         found = fill_embedding(embedding, tokenizer, vectors, tune)
         print(f"{vectors}: {found} of {embedding.num_embeddings} words found, the others drawn at random", flush=True)
+
+
+def attention_weights(query: Tensor, keys: Tensor, causal: bool = False, scale: float | None = None) -> Tensor:
+    """What scaled_dot_product_attention keeps to itself: (R, T, S), the mean over heads.
+
+    Args:
+        query: (R, N, T, d) of N heads.
+        keys: (R, N, S, d); if causal, the last T are those of the queries' own positions.
+    """
+    scores = query @ keys.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if causal:
+        t, s = scores.shape[-2:]
+        later = torch.ones(t, s, dtype=torch.bool, device=scores.device).triu(s - t + 1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return scores.float().softmax(-1).mean(1)
 
 
 def pick_rows(state: State, rows: Tensor) -> State:

@@ -102,7 +102,7 @@ class Decoder(_published.Decoder):
             s |= {f"words_keys{n}": keys[:, :, :0], f"words_values{n}": values[:, :, :0]}
         return self.run(self.opening.expand(len(f), -1), s, None)[1] if len(self.opening) else s
 
-    def run(self, ids: Tensor, s: State, captions: Captions | None) -> tuple[Tensor, State]:
+    def run(self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None) -> tuple[Tensor, State]:
         position = self.places(ids, s, self.words.position_embeddings.num_embeddings)
         x = self.words(input_ids=ids, position_ids=position)
         grown: State = {}
@@ -113,7 +113,7 @@ class Decoder(_published.Decoder):
             seen = attend(query, grown[f"words_keys{n}"], grown[f"words_values{n}"], at.self.dropout, causal=True)
             x = at.output(seen, x)
             (query,) = self.by_head(to.self.query(x))
-            x = to.output(look(query, s, n, captions, to.self.dropout), x)
+            x = to.output(look(query, s, n, captions, to.self.dropout, looks=looks), x)
             x = layer.feed_forward_chunk(x)
         return x, s | grown
 

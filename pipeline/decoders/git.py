@@ -96,7 +96,7 @@ class Decoder(_published.Decoder):
                 x = _after(layer, attend(query, keys, values, layer.attention.self.dropout, causal=False), x)
         return s
 
-    def run(self, ids: Tensor, s: State, captions: Captions | None) -> tuple[Tensor, State]:
+    def run(self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None) -> tuple[Tensor, State]:
         position = self.places(ids, s, self.words.position_embeddings.num_embeddings)
         x = self.words(input_ids=ids, position_ids=position)
         grown: State = {}
@@ -107,7 +107,7 @@ class Decoder(_published.Decoder):
                 torch.cat([s[f"image_{what}{n}"][captions.image if captions else ...], grown[f"words_{what}{n}"]], 2)
                 for what in ("keys", "values")
             )
-            x = _after(layer, attend(query, keys, values, layer.attention.self.dropout, causal=True), x)
+            x = _after(layer, attend(query, keys, values, layer.attention.self.dropout, causal=True, looks=looks), x)
         return x, s | grown
 
     def project(self, hidden: Tensor) -> Tensor:

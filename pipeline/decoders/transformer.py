@@ -72,16 +72,25 @@ class Decoder(base.Decoder):
         past_end = torch.arange(tokens.shape[1]) >= lengths[:, None]
         return hidden.masked_fill(past_end.to(hidden.device)[..., None], 0.0), {}
 
+    def attention(self, f: Features, tokens: Tensor) -> Tensor:
+        """The mean over heads and layers: no layer is singled out, for each adds to the same sum."""
+        looks: list[Tensor] = []
+        self._run(tokens, self.start(f), looks)
+        return torch.stack(looks).mean(0)
+
     def project(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.embedding.weight if self.output is None else self.output.weight, self.bias)
 
-    def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        """Tokens (B, T) -> hidden (B, T, W) and the next state; either T = 1, or no words have been read yet."""
+    def _run(self, tokens: Tensor, s: State, looks: list[Tensor] | None = None) -> tuple[Tensor, State]:
+        """Tokens (B, T) -> hidden (B, T, W) and the next state; either T = 1, or no words have been read yet.
+
+        `looks`, if given, takes each layer's weights over the grid (B, T, P).
+        """
         read, width = s["words0"].shape[3], self.embedding.embedding_dim
         x = math.sqrt(width) * self.embedding(tokens) + sinusoids(read, tokens.shape[1], width, tokens.device)
         x, words = self.dropout(x), {}
         for n, layer in enumerate(self.layers):
-            x, words[f"words{n}"] = layer(x, s[f"words{n}"], s[f"image{n}"])
+            x, words[f"words{n}"] = layer(x, s[f"words{n}"], s[f"image{n}"], looks)
         return self.norm(x), s | words
 
 
@@ -93,12 +102,12 @@ class Layer(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, words: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, words: Tensor, image: Tensor, looks: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """New positions (B, T, W), memory of earlier words and of the image -> (B, T, W), memory of all words."""
         y = self.norms[0](x)
         words = torch.cat([words, self.words.memory(y)], 3)
         x = x + self.dropout(self.words(y, words, causal=x.shape[1] > 1))
-        x = x + self.dropout(self.cross(self.norms[1](x), image))
+        x = x + self.dropout(self.cross(self.norms[1](x), image, looks=looks))
         return x + self.dropout(self.feed(self.norms[2](x))), words
 
 
@@ -116,9 +125,11 @@ class Attention(nn.Module):
         """(B, S, W) -> (B, 2, N, S, W / N)."""
         return self.keys_and_values(x).unflatten(-1, (2, self.heads, -1)).permute(0, 2, 3, 1, 4)
 
-    def forward(self, x: Tensor, memory: Tensor, causal: bool = False) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, causal: bool = False, looks: list[Tensor] | None = None) -> Tensor:
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, T, W / N)
         keys, values = memory.unbind(1)
+        if looks is not None:
+            looks.append(base.attention_weights(query, keys, causal))
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, is_causal=causal)
         return self.output(out.transpose(1, 2).flatten(2))

@@ -102,7 +102,7 @@ class Decoder(_published.Decoder):
     def project(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.words.wte.weight if self.output is None else self.output.weight)
 
-    def run(self, ids: Tensor, s: State, captions: Captions | None) -> tuple[Tensor, State]:
+    def run(self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None) -> tuple[Tensor, State]:
         position = self.places(ids, s, len(self.words.wpe.weight))
         x = self.words.drop(self.words.wte(ids) + self.words.wpe(position))
         grown: State = {}
@@ -113,7 +113,7 @@ class Decoder(_published.Decoder):
             seen = attend(query, grown[f"words_keys{n}"], grown[f"words_values{n}"], at.attn_dropout, True, at.scaling)
             x = x + at.resid_dropout(at.c_proj(seen))
             (query,) = self.by_head(to.q_attn(layer.ln_cross_attn(x)))
-            x = x + to.resid_dropout(to.c_proj(look(query, s, n, captions, to.attn_dropout, to.scaling)))
+            x = x + to.resid_dropout(to.c_proj(look(query, s, n, captions, to.attn_dropout, to.scaling, looks)))
             x = x + layer.mlp(layer.ln_2(x))
         return self.words.ln_f(x), s | grown
 

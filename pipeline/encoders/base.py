@@ -34,7 +34,8 @@ class Encoder(Protocol):
     """A frozen network. `transform` runs in decoding threads; calls run on the device.
 
     The features of an image depend on nothing but its own pixels: not on its batch, nor on the images before it.
-    An encoder may name the type in which its grid is stored in `grid_dtype` ("float16" without it; see pixels.py).
+    An encoder may name the type in which its grid is stored in `grid_dtype` ("float16" without it; see pixels.py), and tell
+    with `crops` that it sees the centre square of a picture alone (False without it: the whole picture as a square).
     """
 
     grid_dim: int

@@ -76,6 +76,7 @@ class Encoder(nn.Module):
         self.config = _config(model, weights)
         self.body = _random(self.config, model) if weights == "random" else _published(self.config, model)
         self.processor = _processor(self.config, model, weights)
+        self.crops = bool(self.processor.do_center_crop)
         self.register_buffer("mean", torch.tensor(self.processor.image_mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(self.processor.image_std).view(1, 3, 1, 1) * 255)
         self.eval().requires_grad_(False)

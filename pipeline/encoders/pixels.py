@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         if image_size < 1:
             raise UserError(f"pixels: image_size is {image_size}: give the side of the picture in pixels")
         self.size, self.resize, self.resampling = image_size, resize, RESAMPLING[interpolation]
-        self.positions = image_size**2
+        self.positions, self.crops = image_size**2, resize == "crop"
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB image -> (3, S, S) uint8."""

@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         self.branches = _seed_branches(self.body, model) if stochastic_depth else 0
         self.grid_side = grid
         config = resolve_model_data_config(self.body)
-        self.size, self.resize = image_size, resize
+        self.size, self.resize, self.crops = image_size, resize, resize == "crop"
         self.resampling = RESAMPLING.get(config["interpolation"], RESAMPLING["bicubic"])
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255)
