@@ -8,18 +8,15 @@ from pipeline.processes import stage
 def main(name: str) -> None:
     row = pick(load_params(), "features", name)
 
-    import pandas as pd
-
     from pipeline.devices import pick_device, workers
-    from pipeline.features import extract
+    from pipeline.features import extract, image_files
     from pipeline.registry import check_args, load
 
     device = pick_device()
     encoder_class = load("encoders", row.encoder).Encoder
     check_args(encoder_class.__init__, row.args, f"features.{name}.args")
     raw = layout.RAW / row.dataset
-    captions = pd.read_parquet(raw / "captions.parquet", columns=["image_id", "file"])
-    images = captions.dropna().drop_duplicates("image_id").sort_values("image_id")
+    images = image_files(raw / "captions.parquet")
     about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset}
     extract(encoder_class(**row.args), images, raw, layout.FEATURES / name, about, device, workers())
 

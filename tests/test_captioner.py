@@ -81,7 +81,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "raw").mkdir()
     for n in range(COUNT):
         picture(n).save(root / f"raw/{n}.png")
-    images = pd.DataFrame({"image_id": [f"i{n}" for n in range(COUNT)], "file": [f"{n}.png" for n in range(COUNT)]})
+    images = {f"i{n}": f"{n}.png" for n in range(COUNT)}
     for name, args in ENCODERS.items():
         encoder = registry.load("encoders", name).Encoder(**args)
         extract(encoder, images, root / "raw", root / "features" / name, {}, "cpu", threads=1)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import timm
 import torch
@@ -304,8 +303,7 @@ def test_pixels_are_stored_as_bytes_and_come_back_as_they_were(tmp_path: Path) -
     encoder = build("pixels", image_size=24)
     noise(80, 60).save(tmp_path / "a.png")
     noise(60, 80, 1).save(tmp_path / "b.png")
-    images = pd.DataFrame({"image_id": ["a", "b"], "file": ["a.png", "b.png"]})
-    extract(encoder, images, tmp_path, tmp_path / "f", {}, "cpu", threads=1)
+    extract(encoder, {"a": "a.png", "b": "b.png"}, tmp_path, tmp_path / "f", {}, "cpu", threads=1)
     store = FeatureStore(tmp_path / "f")
     assert (store.grid.dtype, store.grid.shape, store.pooled.dtype) == (np.uint8, (2, 576, 3), np.float16)
     expected = encoder(torch.stack([encoder.transform(noise(60, 80, 1)), encoder.transform(noise(80, 60))]))

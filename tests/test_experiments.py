@@ -115,7 +115,7 @@ def seen(name: str, params: Params, raw: pd.DataFrame, folder: Path) -> None:
     row = params.features[name]
     encoder = registry.load("encoders", row.encoder).Encoder(**row.args)
     about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset}
-    images = raw[["image_id", "file"]].drop_duplicates()
+    images = dict(zip(raw["image_id"], raw["file"], strict=True))
     extract(encoder, images, folder / "raw", layout.FEATURES / name, about, "cpu", threads=1)
     assert np.isfinite(FeatureStore(layout.FEATURES / name).pooled).all()
 

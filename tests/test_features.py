@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.encoders.base import Features
 from pipeline.errors import UserError
-from pipeline.features import FeatureStore, extract
+from pipeline.features import FeatureStore, extract, image_files
 from pipeline.files import read_json
 from pipeline.images import read_image
 
@@ -43,15 +43,15 @@ class TinyEncoder:
         return Features(x[:, :, 0].transpose(1, 2) / 3, x.flatten(1)[:, :4] / 7)
 
 
-def pictures(root: Path, count: int = N) -> pd.DataFrame:
+def pictures(root: Path, count: int = N) -> dict[str, str]:
     """`count` plain pictures; number n has red value 5 n + 1."""
     (root / "images").mkdir(parents=True)
     for n in range(count):
         Image.new("RGB", (8, 6), (5 * n + 1, n, 200 - n)).save(root / "images" / f"{n:02}.png")
-    return pd.DataFrame({"image_id": [f"i{n:02}" for n in range(count)], "file": [f"images/{n:02}.png" for n in range(count)]})
+    return {f"i{n:02}": f"images/{n:02}.png" for n in range(count)}
 
 
-def run(encoder: TinyEncoder, images: pd.DataFrame, tmp_path: Path, name: str = "f", batch: int = 2, **about: Any) -> Path:
+def run(encoder: TinyEncoder, images: dict[str, str], tmp_path: Path, name: str = "f", batch: int = 2, **about: Any) -> Path:
     about = {"encoder": "tiny", "args": {}, **about}
     extract(encoder, images, tmp_path / "raw", tmp_path / name, about, "cpu", threads=2, batch=batch)
     return tmp_path / name
@@ -61,9 +61,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def direct(root: Path, images: pd.DataFrame) -> Features:
-    encoder = TinyEncoder()
-    return encoder(torch.stack([encoder.transform(read_image(root / file)) for file in images.file]))
+def direct(root: Path, images: dict[str, str], *numbers: int) -> Features:
+    encoder, files = TinyEncoder(), list(images.values())
+    return encoder(torch.stack([encoder.transform(read_image(root / files[n])) for n in numbers or range(len(files))]))
 
 
 def test_the_stored_features_are_the_encoders_own_as_float16(tmp_path: Path) -> None:
@@ -148,7 +148,8 @@ def test_a_run_of_another_feature_set_starts_anew(tmp_path: Path, change: str) -
     with pytest.raises(KeyboardInterrupt):
         run(TinyEncoder(fail_at=17), images, tmp_path)
     about = {"args": {"size": 3}} if change == "args" else {}
-    images = images.iloc[:-1] if change == "images" else images
+    if change == "images":
+        images.popitem()
     second = TinyEncoder()
     folder = run(second, images, tmp_path, **about)
     assert second.seen == [5 * n + 1 for n in range(len(images))]
@@ -180,7 +181,7 @@ def test_broken_images_are_set_aside_with_a_reason_and_the_others_keep_their_row
         "i04": "truncated",
         "i05": "cannot be read (No such file or directory)",
     }
-    store, expected = FeatureStore(folder), direct(tmp_path / "raw", images.iloc[[0, 3]])
+    store, expected = FeatureStore(folder), direct(tmp_path / "raw", images, 0, 3)
     assert store.rows == {"i00": 0, "i03": 3}
     assert torch.equal(store.get(["i03", "i00"]).pooled, expected.pooled.half().float().flip(0))
     assert read_json(folder / "manifest.json")["rejected"] == 4
@@ -195,7 +196,7 @@ def test_a_batch_of_broken_images_only_is_no_stop(tmp_path: Path) -> None:
 
 def test_no_readable_image_is_one_line_and_no_folder(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw", 3)
-    for file in images.file:
+    for file in images.values():
         (tmp_path / "raw" / file).write_bytes(b"")
     message = r"^no image could be read for these features \(first: empty file\): check the data set's images$"
     with pytest.raises(UserError, match=message):
@@ -203,10 +204,16 @@ def test_no_readable_image_is_one_line_and_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "f").exists()
 
 
+def test_the_images_of_a_dataset_are_those_with_an_id_and_a_file_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    rows = [("b", "2.png"), ("b", "2.png"), ("a", "1.png"), ("c", None), (None, "9.png"), ("B", "3.png"), ("a", "other.png")]
+    pd.DataFrame(rows, columns=["image_id", "file"]).assign(raw="a caption").to_parquet(tmp_path / "captions.parquet")
+    assert list(image_files(tmp_path / "captions.parquet").items()) == [("B", "3.png"), ("a", "1.png"), ("b", "2.png")]
+
+
 def test_a_store_gives_rows_in_the_order_asked_for_and_repeats_them(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw", 4)
     store = FeatureStore(run(TinyEncoder(), images, tmp_path))
-    found, expected = store.get(["i02", "i00", "i02"]), direct(tmp_path / "raw", images.iloc[[2, 0, 2]])
+    found, expected = store.get(["i02", "i00", "i02"]), direct(tmp_path / "raw", images, 2, 0, 2)
     assert torch.equal(found.grid, expected.grid.half().float())
     assert torch.equal(found.pooled, expected.pooled.half().float())
     assert found.grid.dtype == torch.float32
@@ -235,7 +242,7 @@ def test_repaired_pictures_are_read_after_a_run_that_could_read_none(tmp_path: P
     images = pictures(tmp_path / "raw", 3)
     whole = (tmp_path / "raw/images/00.png").read_bytes()
     for content in (b"", whole):
-        for file in images.file:
+        for file in images.values():
             (tmp_path / "raw" / file).write_bytes(content)
         if not content:
             with pytest.raises(UserError):

@@ -14,7 +14,7 @@ import yaml
 
 from pipeline import cli
 from pipeline.errors import UserError
-from pipeline.features import extract
+from pipeline.features import extract, image_files
 from pipeline.params import Params, load_params
 from pipeline.plan import Row, plan, render
 from pipeline.registry import load
@@ -100,7 +100,7 @@ def test_features_take_the_bytes_that_extraction_writes(tmp_path: Path) -> None:
     row, args = params.features["scenes-lite0"], params.datasets["scenes"].args
     expected = plan(params, NOWHERE)
     scenes.fetch(tmp_path / "raw", **args)
-    images = pd.read_parquet(tmp_path / "raw/captions.parquet")[["image_id", "file"]].drop_duplicates()
+    images = image_files(tmp_path / "raw/captions.parquet")
     extract(load("encoders", row.encoder).Encoder(**row.args), images, tmp_path / "raw", tmp_path / "features", {}, "cpu", 1)
     headers = 2 * 128
     written = sum((tmp_path / "features" / name).stat().st_size for name in ("grid.npy", "pooled.npy"))
