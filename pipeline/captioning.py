@@ -5,7 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.attention import attention_rows
 from pipeline.batches import CaptionBatches
+from pipeline.corpus import SPREAD, spread
 from pipeline.decode import Caption, caption_features
 from pipeline.decoders.base import Decoder
 from pipeline.features import FeatureStore
@@ -38,6 +40,8 @@ class Captioned:
     "a row per image and further search of `decode.also`: search, image_id, split, text, log_prob, tokens"
     teacher_forced: pd.DataFrame
     "a row per reference: image_id, split, reference and argmax (token ids, the end token last)"
+    attention: pd.DataFrame
+    "see attention.attention_rows; of the test images of the report"
 
 
 def caption_split(model: Model, captions: pd.DataFrame, split: str) -> Captioned:
@@ -54,7 +58,10 @@ def caption_split(model: Model, captions: pd.DataFrame, split: str) -> Captioned
     ]
     columns = ["search", "image_id", "split", "text", "log_prob", "tokens"]
     searches = pd.concat(others)[columns] if others else pd.DataFrame(columns=columns)
-    return Captioned(own[["image_id", "split", *own.columns.drop(["image_id", "split"])]], searches, _ids(known, split))
+    shown = own[own.image_id.isin(spread(own.image_id, SPREAD if split == "test" else 0))]
+    looked = attention_rows(model.decoder, model.tokenizer, model.store, list(shown.image_id), list(shown.text), model.device)
+    own = own[["image_id", "split", *own.columns.drop(["image_id", "split"])]]
+    return Captioned(own, searches, _ids(known, split), looked)
 
 
 def searched(decoding: dict[str, Any], search: str) -> dict[str, Any]:

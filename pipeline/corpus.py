@@ -19,6 +19,8 @@ RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]
 COLUMNS = ["image_id", "file", "caption_id", "raw", "text", "split"]
 REJECTED_COLUMNS = ["image_id", "file", "caption_id", "raw", "split", "reason"]
 SPLITS = ["train", "val", "test"]
+SPREAD = 6
+"test images, evenly through the ids, that the report shows of every system"
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,13 @@ def _read(path: Path, columns: list[str]) -> pd.DataFrame:
         raise UserError(f"{path} is no readable Parquet file: {error}") from None
     _need(table, columns, str(path))
     return table
+
+
+def spread(image_ids: Iterable[str], n: int) -> list[str]:
+    """At most n of the images, evenly through their sorted ids: what a person is shown of a split."""
+    ids = sorted(set(image_ids))
+    n = min(n, len(ids))
+    return [ids[(2 * i + 1) * len(ids) // (2 * n)] for i in range(n)]
 
 
 def references(captions: pd.DataFrame, split: str) -> dict[str, list[str]]:

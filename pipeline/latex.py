@@ -1,4 +1,4 @@
-"""A sheet as LaTeX: a `tabular` per table with the rules of booktabs, to be put into a paper with \input."""
+r"""A sheet as LaTeX: a `tabular` per table with the rules of booktabs, to be put into a paper with \input."""
 
 from pathlib import Path
 

@@ -28,6 +28,8 @@ TEACHER_FORCED = CAPTIONS / "teacher_forced"
 "data/captions/teacher_forced/<variant>.parquet: token ids of references, and argmax beside them"
 SEED_CAPTIONS = CAPTIONS / "seeds"
 "data/captions/seeds/<variant>.parquet: captions of the models in data/seeds"
+ATTENTION = Path("data/attention")
+"data/attention/<variant>.parquet: where its decoder looked, word by word, on the images of the report"
 SCORES = Path("data/scores")
 "data/scores/<variant>.parquet: per image; resamples/<variant>.parquet; about/<variant>.json: what is no number"
 REPORTS = Path("reports")

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.corpus import SPREAD, spread
 from pipeline.figures import Curves, panels, styles
 from pipeline.files import whole_file
 from pipeline.images import read_image
 from pipeline.sheets import Sheet, best_cells
 from pipeline.tables import Result
 
-SPREAD = 6
-"images of a gallery that lie evenly through the image ids"
 CARDS = 40
 "at most, with the best and the worst of every variant; keeps the page under 3 MB"
 THUMBNAIL = 256
@@ -47,9 +46,7 @@ def choose(ciders: dict[str, pd.Series], image_ids: list[str]) -> dict[str, list
     Args:
         ciders: system -> CIDEr by image_id; equal scores: the first id.
     """
-    ids = sorted(image_ids)
-    n = min(SPREAD, len(ids))
-    chosen: dict[str, list[str]] = {ids[(2 * i + 1) * len(ids) // (2 * n)]: [] for i in range(n)}
+    chosen: dict[str, list[str]] = {image: [] for image in spread(image_ids, SPREAD)}
     for name, scores in ciders.items():
         known = scores.dropna().sort_index()
         if known.empty:

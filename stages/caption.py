@@ -34,6 +34,7 @@ def main(name: str) -> None:
     _write(layout.CAPTIONS / f"{name}.parquet", own.captions)
     _write(layout.SEARCHES / f"{name}.parquet", own.searches)
     _write(layout.TEACHER_FORCED / f"{name}.parquet", own.teacher_forced)
+    _write(layout.ATTENTION / f"{name}.parquet", own.attention)
     _write(layout.SEED_CAPTIONS / f"{name}.parquet", seeds)
 
 
@@ -49,7 +50,7 @@ def _caption(folder: "Path", variant: Variant, captions: "pd.DataFrame", decodin
     decoder, tokenizer, _ = load_model(folder, device)
     model = Model(decoder, tokenizer, FeatureStore(layout.FEATURES / variant.features), decoding, device)
     splits = [caption_split(model, captions, split) for split in ("val", "test")]
-    tables = zip(*((s.captions, s.searches, s.teacher_forced) for s in splits), strict=True)
+    tables = zip(*((s.captions, s.searches, s.teacher_forced, s.attention) for s in splits), strict=True)
     return Captioned(*(pd.concat(parts, ignore_index=True) for parts in tables))
 
 
