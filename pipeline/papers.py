@@ -177,7 +177,7 @@ def _source(paper: Row) -> str:
 def _legend(papers: dict[str, Any], paper: Row, ours: list[Result], shown: list[Column]) -> list[str]:
     """What each protocol named in a header means."""
     lines = ["Scale 0-1" + (", the paper's percentages divided by 100." if paper.get("scale", 1) == 100 else ".")]
-    metrics = {column.metric for column in shown}
+    metrics = {column.metric for column in shown} - set(FACTS)
     lines += [text for metric, text in UNITS.items() if metric in metrics]
     if metrics - TEACHER_FORCED - set(GENDER):
         lines += dict.fromkeys(

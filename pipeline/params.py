@@ -318,8 +318,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     problems = _problems(Params, data)
     if not problems:
         params = Params.model_validate(data)
-        problems = _override_problems(data) + _registry_problems(params) + _reference_problems(params)
-        problems += _protocol_problems(params) + _paper_problems(params)
+        overrides = _override_problems(data)
+        problems = overrides + _registry_problems(params) + _reference_problems(params) + _paper_problems(params)
+        problems += [] if overrides else _protocol_problems(params)
     if problems:
         raise UserError(f"{path}: " + "; ".join(problems))
     return Params.model_validate(data)

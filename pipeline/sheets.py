@@ -175,8 +175,8 @@ class Sheet:
 def markdown(sheet: Sheet) -> str:
     """Pipe tables that also read well in a terminal."""
     parts = [f"# {sheet.title}"]
-    for table in sheet.tables:
-        parts += [f"## {table.title}", table.about, _pipes(table.for_people())]
+    for table in map(Table.for_people, sheet.tables):
+        parts += [f"## {table.title}", table.about, _pipes(table)]
         parts += [f"Warning: {line}." for line in table.warnings]
     for title, lines in (("How to read", sheet.legend), ("Notes", sheet.notes)):
         if lines:

@@ -168,7 +168,12 @@ def everything(results: list[Result], requested: list[str]) -> Sheet:
         name = corpus if alone else f"{corpus}, {decoding}"
         group = {"corpus": corpus, "decoding": decoding}
         tables += [_group(name, "", rows, split, group, kinds[""]) for split in SPLITS]
-        tables += [_beside(name, protocol, rows, split, group) for protocol in protocols_of(rows) for split in SPLITS]
+        tables += [
+            _beside(name, protocol, measured_so, split, group)
+            for protocol in protocols_of(rows)
+            for split in SPLITS
+            if (measured_so := [r for r in rows if _scores_under(r, protocol, split)])
+        ]
         tables += [
             _group(name, kind, rows, split, group, kinds[kind]) for kind in KINDS if kind and kinds[kind] for split in SPLITS
         ]
@@ -195,10 +200,14 @@ def protocols_of(results: list[Result]) -> list[str]:
     return sorted({key.split(".")[0] for key in keys if "." in key and not key.startswith(AGAIN)})
 
 
+def _scores_under(r: Result, protocol: str, split: str) -> set[str]:
+    keys = r.scores.get(split, {}) if r.scores else {}
+    return {key.removeprefix(f"{protocol}.") for key in keys if key.startswith(f"{protocol}.")}
+
+
 def _beside(name: str, protocol: str, rows: list[Result], split: str, group: dict[str, str]) -> Table:
     """Metric by metric: under the standard protocol, under the other, and the difference; one model on both sides."""
-    rows = [r for r in rows if protocol in protocols_of([r])]
-    metrics = [m for m in ORDER if any(r.scores and f"{protocol}.{m}" in r.scores.get(split, {}) for r in rows)]
+    metrics = [m for m in ORDER if any(m in _scores_under(r, protocol, split) for r in rows)]
     difference = f"{protocol} - {STANDARD}"
     columns = [
         column for m in metrics for column in (Column(m, STANDARD), Column(m, protocol), Column(m, difference, difference=True))

@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline import registry
 from pipeline.batches import CaptionBatches
 from pipeline.captioner import GREEDY, Captioner
-from pipeline.captioning import caption_split
+from pipeline.captioning import Model, caption_split
 from pipeline.decode import Caption, caption_features
 from pipeline.decoders.base import Decoder, Sizes
 from pipeline.errors import UserError
@@ -212,7 +212,9 @@ def test_a_split_is_captioned_in_the_order_of_its_image_ids(workspace: Path, cap
     rows = [(i, f"{i}#{n}", text, s) for i, s in split.items() for n, text in enumerate(TEXTS)]
     corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text", "split"])
     store = FeatureStore(workspace / "features/timm_model")
-    table = caption_split(captioner.decoder, captioner.tokenizer, corpus, "test", store, BEAM, "cpu")
+    model = Model(captioner.decoder, captioner.tokenizer, store, {**BEAM, "also": ["greedy", "beam-2"]}, "cpu")
+    found = caption_split(model, corpus, "test")
+    table = found.captions
     columns = ["image_id", "split", "text", "log_prob", "tokens", "alternatives"]
     assert list(table.columns) == [*columns, "reference_nll", "reference_tokens", "top5_hits"]
     assert table[["image_id", "split"]].to_numpy().tolist() == [["i0", "test"], ["i4", "test"]]
@@ -223,3 +225,27 @@ def test_a_split_is_captioned_in_the_order_of_its_image_ids(workspace: Path, cap
     expected = [r.reference_nll for r in likelihoods(captioner.decoder, batches)]
     assert table.reference_nll.tolist() == pytest.approx(expected, rel=1e-4)
     assert table.reference_tokens.tolist() == [23, 23]  # 6 + 7 + 7 words and three ends
+    for search, beam in (("greedy", 1), ("beam-2", 2)):
+        again = found.searches[found.searches.search == search]
+        others = captioner.caption([files(workspace)[0], files(workspace)[4]], beam=beam)
+        assert again[["image_id", "split"]].to_numpy().tolist() == [["i0", "test"], ["i4", "test"]]
+        assert again.text.tolist() == [c.text for c in others]
+
+
+@torch.inference_mode()
+def test_argmax_under_teacher_forcing_is_what_the_decoder_would_say_after_each_reference_prefix(
+    workspace: Path, captioner: Captioner
+) -> None:
+    rows = [("i0", f"i0#{n}", text, "test") for n, text in enumerate(TEXTS)]
+    corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text", "split"])
+    store = FeatureStore(workspace / "features/timm_model")
+    model = Model(captioner.decoder, captioner.tokenizer, store, {**BEAM, "also": []}, "cpu")
+    table = caption_split(model, corpus, "test").teacher_forced
+    assert table[["image_id", "split"]].to_numpy().tolist() == [["i0", "test"]] * len(TEXTS)
+    known = {tuple(row.reference): list(row.argmax) for row in table.itertuples()}
+    for ids in captioner.tokenizer.encode(list(TEXTS)):
+        state, expected = captioner.decoder.start(store.get(["i0"], "cpu")), []
+        for token in ids[:-1]:
+            logits, state = captioner.decoder.step(torch.tensor([token]), state)
+            expected.append(int(logits.argmax()))
+        assert known[tuple(ids[1:])] == expected

@@ -19,16 +19,17 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from pipeline import layout, registry
-from pipeline.captioning import caption_split
+from pipeline.captioning import Model, caption_split
 from pipeline.corpus import clean, look_at_images, published_references, read_raw
 from pipeline.features import FeatureStore, extract
 from pipeline.files import read_json, write_json
 from pipeline.model import load_model, save_model
 from pipeline.papers import paper_sheets, read_papers
 from pipeline.params import Params, load_params
-from pipeline.scores import ptb_tokenize, score_captions
+from pipeline.scores import ptb_tokenize
 from pipeline.sources import scenes
 from pipeline.tables import Setting, results_of
+from pipeline.variant_scores import Known, Said, score_variant
 from stages.train import prepare
 from tests.workspace import ROOT
 
@@ -98,7 +99,9 @@ def prepared(params: Params, folder: Path) -> Params:
         captions, rejected = clean(raw, look_at_images(raw.file, folder / "raw"), corpus)
         (layout.CORPORA / name).mkdir(parents=True)
         captions.to_parquet(layout.CORPORA / name / "captions.parquet")
-        write_json(layout.REFERENCES / f"{name}.json", ptb_tokenize(published_references(captions, rejected, ["val", "test"])))
+        published = published_references(captions, rejected, ["val", "test"])
+        write_json(layout.PUBLISHED / f"{name}.json", published)
+        write_json(layout.REFERENCES / f"{name}.json", ptb_tokenize(published))
     for name in params.features:
         seen(name, params, raw, folder)
     return params
@@ -127,7 +130,7 @@ def test_a_row_runs_two_steps_a_caption_and_a_score(
     """As stages/train.py, caption.py and score.py do; a model that is used as it is takes no step."""
     params, folder = miniature(file)
     monkeypatch.chdir(folder)
-    trainer, about = prepare(name, params)
+    trainer, about = prepare(name, params, params.training(name).seeds[0])
     before = {k: v.clone() for k, v in trainer.decoder.state_dict().items()}
     history = trainer.run()
     changed = any(not torch.equal(before[k], v) for k, v in trainer.decoder.state_dict().items())
@@ -141,9 +144,14 @@ def test_a_row_runs_two_steps_a_caption_and_a_score(
     captions = pd.read_parquet(layout.CORPORA / variant.corpus / "captions.parquet")
     store = FeatureStore(layout.FEATURES / variant.features)
     decoder, tokenizer, _ = load_model(layout.MODELS / name)
-    found = caption_split(decoder, tokenizer, captions, "test", store, decoding, "cpu")
+    made = caption_split(Model(decoder, tokenizer, store, decoding, "cpu"), captions, "test")
+    found = made.captions
     assert found.image_id.tolist() == sorted(captions[captions.split == "test"].image_id.unique())
-    scores = score_captions(found, read_json(layout.REFERENCES / f"{variant.corpus}.json"), ["bleu"]).summary["test"]
+    references, published = (read_json(folder / f"{variant.corpus}.json") for folder in (layout.REFERENCES, layout.PUBLISHED))
+    said = Said(found, made.searches, made.teacher_forced, found.assign(seed=0).iloc[:0])
+    protocols = params.protocols(name)
+    scores = score_variant(said, Known(references, published, set()), ["bleu"], protocols).summary["test"]
+    assert all(0 <= scores[f"{protocol}.bleu_4"] <= 1 for protocol in protocols)
     assert all(0 <= scores[f"bleu_{n}"] <= 1 for n in (1, 2, 3, 4))
     assert 0 < scores["loss"] < 100
 

@@ -4,7 +4,9 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
@@ -13,7 +15,7 @@ from pipeline.baseline import most_frequent_captions
 from pipeline.files import read_json
 from pipeline.java import use_java
 from pipeline.metrics.base import References
-from pipeline.scores import ptb_tokenize, score_captions, training_captions, write_scores
+from pipeline.scores import Folders, Scored, ptb_tokenize, score_captions, training_captions, write_scores
 from pipeline.uncertainty import read_estimates
 
 
@@ -80,6 +82,11 @@ def model_captions() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "split", "text", "reference_nll", "reference_tokens", "top5_hits"])
 
 
+def score_table(captions: pd.DataFrame, references: References, metrics: list[str], training: Any = None) -> Scored:
+    tokens = ptb_tokenize({i: [t] for i, t in zip(captions.image_id, captions.text, strict=True)})
+    return score_captions(captions, {i: texts[0] for i, texts in tokens.items()}, references, metrics, training)
+
+
 def without_spice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pycocoevalcap.spice.__file__", str(tmp_path / "__init__.py"))
 
@@ -87,13 +94,13 @@ def without_spice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_split_is_scored_alone_with_its_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: b shares two of four words and one of three pairs, c has no run of four words, d says nothing."""
     without_spice(tmp_path, monkeypatch)
-    scored = score_captions(model_captions(), REFERENCES, ["rouge_l", "spice", "cider"])
+    scored = score_table(model_captions(), REFERENCES, ["rouge_l", "spice", "cider"])
     summary, per_image = scored.summary, scored.per_image
     reason = (
         "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m pycocoevalcap.spice.get_stanford_models, "
         "then dvc repro -f -s of the score and baseline stages"
     )
-    assert summary.pop("unavailable") == {"spice": reason}
+    assert scored.unavailable == {"spice": reason}
     assert set(summary) == {"val", "test"}
     forced = {"loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}  # (9 + 6) / (10 + 5), (8 + 4) / 15
     assert summary["test"] == pytest.approx({"rouge_l": 0.75, "cider": 6.0416666667, **forced})
@@ -108,7 +115,7 @@ def test_each_split_is_scored_alone_with_its_teacher_forced_figures(tmp_path: Pa
 def test_captions_without_a_model_have_no_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_spice(tmp_path, monkeypatch)
     captions = model_captions()[["image_id", "split", "text"]]
-    scored = score_captions(captions, REFERENCES, ["bleu"])
+    scored = score_table(captions, REFERENCES, ["bleu"])
     summary, per_image = scored.summary, scored.per_image
     assert {split: list(scores) for split, scores in summary.items()} == {
         "test": ["bleu_1", "bleu_2", "bleu_3", "bleu_4"],
@@ -119,9 +126,12 @@ def test_captions_without_a_model_have_no_teacher_forced_figures(tmp_path: Path,
 
 
 def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
-    scored = score_captions(model_captions(), REFERENCES, ["rouge_l"])
-    write_scores(scored, "v", tmp_path / "reports", tmp_path / "data")
+    scored = score_table(model_captions(), REFERENCES, ["rouge_l"])
+    folders = Folders(tmp_path / "reports", tmp_path / "metrics", tmp_path / "data")
+    write_scores(scored, {"commit": "abc1234", "seeds": 1}, "v", folders)
     summary = read_json(tmp_path / "reports/v.json")
+    assert read_json(tmp_path / "data/about/v.json") == {"commit": "abc1234", "seeds": 1, "unavailable": {}}
+    assert read_json(tmp_path / "metrics/v.json")["test"] == {"rouge_l": summary["test"]["rouge_l"]}
     assert summary["test"] == pytest.approx({"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8})
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "data/v.parquet"), scored.per_image)
     estimates = read_estimates(tmp_path / "data/resamples/v.parquet", summary)
@@ -131,13 +141,15 @@ def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
 
 def test_two_images_can_be_drawn_in_three_ways_whatever_their_order() -> None:
     """a twice, both, or b twice: loss 9 / 10, 15 / 15 or 6 / 5, top-5 accuracy 8 / 10, 12 / 15 or 4 / 5."""
-    drawn = score_captions(model_captions(), REFERENCES, ["rouge_l"]).resamples
-    test = drawn[drawn.split == "test"]
-    assert len(test) == 1000
-    assert sorted(test.loss.unique()) == pytest.approx([0.9, 1.0, 1.2])
-    assert sorted(test.rouge_l.unique()) == pytest.approx([0.5, 0.75, 1.0])
-    assert test.top5.tolist() == pytest.approx([0.8] * 1000)
-    pd.testing.assert_frame_equal(score_captions(model_captions()[::-1], REFERENCES, ["rouge_l"]).resamples, drawn)
+    scored = score_table(model_captions(), REFERENCES, ["rouge_l"])
+    test = scored.resamples["test"]
+    assert {len(values) for values in test.values()} == {1000}
+    assert sorted(np.unique(test["loss"])) == pytest.approx([0.9, 1.0, 1.2])
+    assert sorted(np.unique(test["rouge_l"])) == pytest.approx([0.5, 0.75, 1.0])
+    assert test["top5"].tolist() == pytest.approx([0.8] * 1000)
+    turned = score_table(model_captions()[::-1], REFERENCES, ["rouge_l"])
+    assert turned.images == scored.images == {"test": ["a", "b"], "val": ["c", "d"]}
+    assert all((turned.resamples["test"][name] == values).all() for name, values in test.items())
 
 
 def test_captions_are_new_that_no_training_caption_equals_after_the_tokenizer() -> None:
@@ -145,11 +157,11 @@ def test_captions_are_new_that_no_training_caption_equals_after_the_tokenizer() 
         corpus(("t1", "train", "a cat, sits"), ("t2", "train", "A dog!"), ("t2", "train", "a dog"), ("a", "test", "red ball"))
     )
     assert training == ["a cat sits", "a dog"]
-    scored = score_captions(model_captions(), REFERENCES, ["rouge_l"], training)
+    scored = score_table(model_captions(), REFERENCES, ["rouge_l"], training)
     assert scored.per_image.novel.tolist() == [1, 1, 0, 1]  # a, b, c ("A cat sits."), d
     assert (scored.summary["test"]["novel"], scored.summary["val"]["novel"]) == (1, 0.5)
-    drawn = scored.resamples.groupby("split").novel.unique()
-    assert (sorted(drawn["test"]), sorted(drawn["val"])) == ([1], [0, 0.5, 1])
+    drawn = {split: sorted(set(scores["novel"])) for split, scores in scored.resamples.items()}
+    assert drawn == {"test": [1], "val": [0, 0.5, 1]}
 
 
 def sure_captions(log_probs: list[float]) -> pd.DataFrame:
@@ -164,21 +176,21 @@ FIVE = {"a": ["a dog runs fast"], "b": ["red ball on grass"], "c": ["a cat sits 
 
 def test_the_rank_correlation_of_confidence_and_cider_by_hand() -> None:
     """Ranks of -0.2, -3, -0.4, -1, -2: 5 1 4 3 2; of CIDEr, ties shared: 4.5 2 4.5 2 2."""
-    scored = score_captions(sure_captions([-1, -3, -2, -1, -4])[::-1], FIVE, ["cider"])
+    scored = score_table(sure_captions([-1, -3, -2, -1, -4])[::-1], FIVE, ["cider"])
     assert scored.per_image.cider.tolist() == pytest.approx([10, 0, 10, 0, 0])
     # sums over the images: products 7.5, squares 10 and 7.5
     assert scored.summary["test"]["log_prob_rho"] == pytest.approx(7.5 / math.sqrt(10 * 7.5))
-    assert list(scored.resamples) == ["split", "images", "cider"]
+    assert list(scored.resamples["test"]) == ["cider"]
 
 
 def test_captions_that_are_all_as_sure_or_without_cider_have_no_rank_correlation() -> None:
     level = sure_captions([-5, -1, -5, -1, -2])
-    assert "log_prob_rho" not in score_captions(level, FIVE, ["cider"]).summary["test"]
-    assert "log_prob_rho" not in score_captions(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["rouge_l"]).summary["test"]
+    assert "log_prob_rho" not in score_table(level, FIVE, ["cider"]).summary["test"]
+    assert "log_prob_rho" not in score_table(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["rouge_l"]).summary["test"]
 
 
 def test_no_gender_anywhere_is_written_without_a_figure_and_without_nan(tmp_path: Path) -> None:
-    write_scores(score_captions(model_captions(), REFERENCES, ["gender"]), "v", tmp_path, tmp_path)
+    write_scores(score_table(model_captions(), REFERENCES, ["gender"]), {}, "v", Folders(tmp_path, tmp_path / "m", tmp_path))
     assert {name: v for name, v in read_json(tmp_path / "v.json")["test"].items() if "gender" in name} == {"gender_images": 0}
     assert "NaN" not in (tmp_path / "v.json").read_text()
     assert pd.read_parquet(tmp_path / "v.parquet").gender_error.isna().all()

@@ -55,7 +55,7 @@ def test_references_per_image_are_counted_and_may_differ():
 
 
 def decoding(**more):
-    drawn = {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
+    drawn = {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1, "also": []}
     return Decoding(**{"beam": 1, "max_tokens": 20, "length_penalty": 0.7, "alternatives": 1, **drawn, **more})
 
 
@@ -94,8 +94,8 @@ def test_the_table_of_everything_prints_test_then_validation_with_the_baseline_a
 
 
 def test_a_metric_that_could_not_run_keeps_its_column_and_says_why():
-    scores = {"test": TEST, "val": VAL, "unavailable": {"spice": "its models are not installed"}}
-    text = markdown(everything([result(scores=scores)], ["spice"]))
+    about = {"unavailable": {"spice": "its models are not installed"}}
+    text = markdown(everything([result(about=about)], ["spice"]))
     assert "| lstm    | 0.7000 | 0.2500 | 0.8100 |   n/a | 2.5000 | 0.6600 |" in text
     assert "- spice: n/a, its models are not installed" in text
 
@@ -115,8 +115,8 @@ def test_a_variant_without_scores_was_not_run():
 
 def test_the_csv_has_a_line_per_variant_with_test_and_validation_in_columns_of_their_own():
     assert csv_text(everything([result(scores={"test": {"bleu_4": 0.25}, "val": {"bleu_4": 1 / 3}})], ["cider"])) == (
-        "corpus,decoding,variant,test bleu_4,test cider,val bleu_4,val cider\n"
-        'scenes,"beam 3, length penalty 0.7, at most 30 tokens",lstm,0.25,n/a,0.333333,n/a\n'
+        "corpus,decoding,variant,seeds,commit,test bleu_4,test cider,val bleu_4,val cider\n"
+        'scenes,"beam 3, length penalty 0.7, at most 30 tokens",lstm,n/a,n/a,0.25,n/a,0.333333,n/a\n'
     )
 
 
@@ -155,9 +155,10 @@ def test_figures_of_all_tables_of_a_system_stand_in_one_line_of_the_csv():
     scores = {"test": {"bleu_4": 0.25, "vocabulary": 365.0, "gender_error": 0.1}, "val": {"bleu_4": 0.5}}
     head, line = csv_text(everything([result(scores=scores)], ["bleu_4"])).splitlines()
     assert head == (
-        "corpus,decoding,variant,test bleu_4,test vocabulary,test gender_error,val bleu_4,val vocabulary,val gender_error"
+        "corpus,decoding,variant,seeds,commit,test bleu_4,test vocabulary,test gender_error,val bleu_4,val vocabulary,"
+        "val gender_error"
     )
-    assert line.endswith(",lstm,0.25,365.0,0.1,0.5,n/a,n/a")
+    assert line.endswith(",lstm,n/a,n/a,0.25,365.0,0.1,0.5,n/a,n/a")
 
 
 def collapse(share, images, **more):
@@ -178,7 +179,7 @@ def test_the_bias_table_shows_our_gender_error_beside_the_papers_and_what_it_lea
     figures = {"bleu_4": 0.2, "gender_error": 0.125, "gender_error_named": 0.25, "gender_neutral": 0.5, "gender_ratio": 0.75}
     scores = {"test": {**figures, "gender_ratio_refs": 0.5}, "val": {}}
     (sheet,) = paper_sheets(read_papers(), [result(scores=scores, paper=("bias", "model-2"))])
-    (table,) = sheet.tables
+    table = sheet.tables[0].for_people()
     assert [column.header for column in table.columns] == [
         "gender_error (gender words: PTB, 5 refs, beam 3)",
         "paper gender_error (unknown protocol)",
@@ -199,14 +200,15 @@ def test_the_bias_table_shows_our_gender_error_beside_the_papers_and_what_it_lea
 
 def test_ours_stands_beside_the_paper_and_no_two_protocols_share_a_column():
     (sheet,) = paper_sheets(PAPERS, [result(paper=("nic", "large"), notes="another encoder")])
-    assert [c.header for c in sheet.tables[0].columns] == [
+    table = sheet.tables[0].for_people()
+    assert [c.header for c in table.columns] == [
         "bleu_4 (standard: PTB, 5 refs, beam 3)",
         "paper bleu_4 (raw protocol)",
         "paper bleu_4 (unknown protocol)",
         "loss (teacher-forced)",
         "paper loss (unknown protocol)",
     ]
-    assert sheet.tables[0].texts() == [
+    assert table.texts() == [
         (["small", "not run"], ["-", "0.272", "-", "-", "-"]),
         (["large", "lstm"], ["0.2500", "-", "0.3126", "2.5000", "2.62"]),
     ]
@@ -239,7 +241,8 @@ def test_a_paper_without_figures_shows_all_of_ours():
     papers = {**PAPERS, "tables": {"nic": {"title": "A paper", "rows": [{"system": "large", "protocol": "unknown"}]}}}
     scores = {"test": {**TEST, **VARIED, "gender_error": 0.5}, "val": VAL}
     (sheet,) = paper_sheets(papers, [result(scores=scores, paper=("nic", "large"))])
-    assert [c.metric for c in sheet.tables[0].columns] == ["bleu_1", "bleu_4", "cider", "loss", "perplexity", "top5"]
+    metrics = ["bleu_1", "bleu_4", "cider", "loss", "perplexity", "top5", "seeds", "commit"]
+    assert [c.metric for c in sheet.tables[0].columns] == metrics
 
 
 def test_every_row_of_the_papers_file_can_be_shown():
@@ -249,7 +252,12 @@ def test_every_row_of_the_papers_file_can_be_shown():
         assert len(set(rows)) == len(rows), name
         (sheet,) = paper_sheets(papers, [result(paper=(name, table["rows"][0]["system"]))])
         scores = [
-            v for t in sheet.tables for _, vs in t.rows for c, v in zip(t.columns, vs, strict=True) if c.paper and v != "-"
+            v
+            for t in sheet.tables
+            if "system" in t.keys
+            for _, vs in t.rows
+            for c, v in zip(t.columns, vs, strict=True)
+            if c.paper and v != "-"
         ]
         printed = [k for row in table["rows"] for k, v in row.items() if isinstance(v, int | float)]
         assert len(scores) == len(printed), name

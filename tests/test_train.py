@@ -31,6 +31,7 @@ from tests.workspace import environment, make_workspace, repro, stage, tiny_para
 
 COLOURS, SHAPES = ["red", "blue", "green"], ["circle", "square", "star", "heart"]
 OPTIONS: dict[str, Any] = {
+    "seeds": [1],
     "epochs": 3, "batch_images": 4, "optimizer": "adam", "lr": 0.02, "weight_decay": 0.0, "momentum": 0.0,
     "schedule": "constant", "warmup_steps": 0, "plateau_factor": 0.5, "plateau_patience": 0, "clip": "norm", "clip_at": 5.0,
     "label_smoothing": 0.0, "precision": "float32", "select": "cider", "patience": 9, "min_count": 1,

@@ -52,7 +52,11 @@ def make_variant(folder: Path, variant: str, ids: list[str], cider: tuple[float,
     _parquet(folder / f"data/scores/{variant}.parquet", [{"image_id": i, "split": "test", "cider": 0.5} for i in ids])
     history = [f"{e + 1},{10 * (e + 1)},{3.0 - e},{c}" for e, c in enumerate(cider)]
     _text(folder / f"reports/history/{variant}.csv", "\n".join(["epoch,step,train_loss,val_cider", *history]) + "\n")
-    _text(folder / f"reports/scores/{variant}.json", json.dumps({**SCORES[variant], "unavailable": {"spice": "no models"}}))
+    _text(folder / f"reports/scores/{variant}.json", json.dumps(SCORES[variant]))
+    about = {"unavailable": {"spice": "no models"}, "commit": "abc1234", "seeds": 1}
+    _text(folder / f"data/scores/about/{variant}.json", json.dumps(about))
+    drawn = [{"split": split, "images": "c0ffee", "cider": 0.5 + n / 1000} for split in ("val", "test") for n in range(4)]
+    _parquet(folder / f"data/scores/resamples/{variant}.parquet", drawn)
     lock_variant(folder, variant)
 
 
