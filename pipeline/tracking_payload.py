@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import UserError
 from pipeline.files import fingerprint, read_json, write_json
+from pipeline.model_card import card, read_run
 from pipeline.params import Params, pick, read_params_file
 from pipeline.tracking import flat_params, tags
 from pipeline.tracking_versions import check_outputs, check_params, entries_fingerprint, lock_entries, version_tags
@@ -58,6 +59,10 @@ class Payload:
     images: Path
     "folder that `file` is relative to"
     files: list[Path]
+    corpus: Path
+    "captions.parquet, which the model card counts"
+    resamples: Path
+    "what the intervals of the scores are read from; may be missing"
     model: Path
     decode: dict[str, Any]
     run_file: Path
@@ -86,6 +91,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
     about_file, resamples = places.SCORES / "about" / f"{variant}.json", places.SCORES / "resamples" / f"{variant}.parquet"
     about = read_json(about_file)
     captions, per_image = places.CAPTIONS / f"{variant}.parquet", places.SCORES / f"{variant}.parquet"
+    corpus = places.CORPORA / v.corpus / "captions.parquet"
     key = entries_fingerprint(entries)
     missing = {f"unavailable.{name}": reason for name, reason in about["unavailable"].items()}
     return Payload(
@@ -95,7 +101,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         tags={**tags(variant, params), **version_tags(entries, [LOCK, places.REPORTS]), **missing, "fingerprint": key},
         metrics=_final_metrics(scores),
         history=_history(places.HISTORY / f"{variant}.csv"),
-        samples=_samples(captions, per_image, places.CORPORA / v.corpus / "captions.parquet"),
+        samples=_samples(captions, per_image, corpus),
         images=places.RAW / params.corpora[v.corpus].dataset,
         files=[
             places.HISTORY / f"{variant}.csv",
@@ -105,6 +111,8 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
             about_file,
             resamples,
         ],
+        corpus=corpus,
+        resamples=resamples,
         model=places.MODELS / variant,
         decode=params.decoding(variant).model_dump(),
         run_file=places.CHECKPOINTS / variant / "mlflow.json",
@@ -180,9 +188,12 @@ def draw(image: Path, caption: str, reference: str) -> "Image":
 
 
 def write_model(payload: Payload, folder: Path) -> None:
-    """The model folder and how its captions are decoded: all that `Captioner.load` needs."""
+    """The model folder, how its captions are decoded, all that `Captioner.load` needs, and the model card."""
     shutil.copytree(payload.model, folder)
     write_json(folder / "decode.json", payload.decode)
+    p = payload
+    run = read_run(p.params, p.tags, p.metrics, len(p.history), p.resamples, p.corpus)
+    (folder / "README.md").write_text(card(read_json(p.model / "config.json"), p.decode, run), encoding="utf-8")
 
 
 def example_image(payload: Payload) -> str:

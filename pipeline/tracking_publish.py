@@ -174,7 +174,8 @@ def _signature() -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    outputs = Schema([ColSpec("string", "caption"), ColSpec("double", "log_prob")])
+    kinds = {"caption": "string", "log_prob": "double", "error": "string"}
+    outputs = Schema([ColSpec(kind, name, required=False) for name, kind in kinds.items()])
     return ModelSignature(Schema([ColSpec("string", "image")]), outputs)
 
 

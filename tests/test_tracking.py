@@ -1,6 +1,5 @@
 """Runs in real sqlite stores: what a run holds, and that kills, repetitions and dead servers leave exactly one of it."""
 
-import base64
 import json
 import multiprocessing
 import os
@@ -19,12 +18,11 @@ from pipeline.params import load_params
 from pipeline.tracking import flat_params, start_live, tags
 from pipeline.tracking_live import messages, receive
 from pipeline.tracking_payload import gather
-from pipeline.tracking_publish import publish
 from pipeline.tracking_registry import register
 from pipeline.tracking_store import StoreDown, find_runs, open_store
 from pipeline.tracking_versions import dvc_md5, git_commit, lock_entries
 from stages import track
-from tests.tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace
+from tests.tracking_workspace import SCORES, lock_variant, make_variant, make_workspace
 
 IDS = [f"scene{n:02}" for n in range(30)]
 RUN_FILE = Path("checkpoints/merge/mlflow.json")
@@ -107,7 +105,7 @@ def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
     ]
     model = Path(client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location)
     kept = sorted(path.name for path in (model / "artifacts/captioner").iterdir())
-    assert kept == ["config.json", "decode.json", "model.safetensors", "tokenizer.json"]
+    assert kept == ["README.md", "config.json", "decode.json", "model.safetensors", "tokenizer.json"]
     assert not list(model.rglob("*.pkl"))
 
 
@@ -395,28 +393,6 @@ def test_a_commit_is_dirty_when_code_differs_but_not_when_dvc_lock_does(tmp_path
     assert git_commit([Path("dvc.lock")]) == clean
     Path("code.py").write_text("2")
     assert git_commit([Path("dvc.lock")]) == f"{clean}-dirty"
-
-
-def test_the_served_model_captions_base64_images_and_names_the_broken_row(workspace):
-    import pandas as pd
-    from mlflow.exceptions import MlflowException
-    from mlflow.pyfunc import load_model
-
-    make_captioner(Path("models/merge"))
-    lock_variant(workspace, "merge")
-    store = open_store()
-    publish(store, gather("merge", load_params(), layout))
-    (run,) = runs()
-    location = store.client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location
-    served = load_model(location)
-    image = base64.b64encode(Path("data/raw/scenes/images/scene03.png").read_bytes()).decode()
-    table = served.predict(pd.DataFrame({"image": [image, f"data:image/png;base64,{image}"]}))
-    assert list(table.columns) == ["caption", "log_prob"]
-    assert table.caption[0] == table.caption[1]
-    assert set(table.caption[0].split()) <= {"a", "red", "dog", "runs"}
-    assert served.predict(served.input_example).shape == (1, 2)
-    with pytest.raises(MlflowException, match="image of row 1: not base64"):
-        served.predict(pd.DataFrame({"image": [image, "%%%"]}))
 
 
 def test_a_variant_is_not_published_under_params_edited_since(workspace):

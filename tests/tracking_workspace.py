@@ -47,6 +47,9 @@ def make_variant(folder: Path, variant: str, ids: list[str], cider: tuple[float,
     model.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         (model / name).write_text(f'{{"of": "{variant}"}}')
+    encoder = {"name": "timm_model", "args": {"model": "test_efficientnet", "weights": "random", "image_size": 32}}
+    about = {"variant": variant, "decoder": variant, "args": {"hidden": 4}, "encoder": encoder, "sizes": {"vocabulary": 9}}
+    (model / "config.json").write_text(json.dumps(about))
     captions = [{"image_id": i, "split": "test", "text": f"a caption of {i}", "log_prob": -1.5} for i in ids]
     _parquet(folder / f"data/captions/{variant}.parquet", captions)
     _parquet(folder / f"data/scores/{variant}.parquet", [{"image_id": i, "split": "test", "cider": 0.5} for i in ids])
