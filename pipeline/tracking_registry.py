@@ -146,9 +146,19 @@ def champion_folder(store: Store, dataset: str | None) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory() as folder:
         with trouble(store.uri):
-            uri = f"models:/{_champion_name(store, dataset)}@{ALIAS}"
+            uri = _champion(store, dataset)
             fetched = download_artifacts(artifact_uri=f"{uri}/artifacts/captioner", dst_path=folder, tracking_uri=store.uri)
         yield Path(fetched)
+
+
+def champion_uri(store: Store, dataset: str | None) -> str:
+    """MLflow's address of a dataset's champion; errors as in `champion_folder`."""
+    with trouble(store.uri):
+        return _champion(store, dataset)
+
+
+def _champion(store: Store, dataset: str | None) -> str:
+    return f"models:/{_champion_name(store, dataset)}@{ALIAS}"
 
 
 def _champion_name(store: Store, dataset: str | None) -> str:
