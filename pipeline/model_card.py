@@ -144,7 +144,7 @@ def _score(run: Run, split: str, name: str) -> str:
 def _training(run: Run) -> list[str]:
     options = {k.removeprefix("train."): v for k, v in run.params.items() if k.startswith("train.")}
     epochs = "not stated" if run.epochs is None else str(run.epochs or "none: used as published")
-    commit, seed = run.tags.get("git.commit", "not stated"), run.params.get("seed", "not stated")
+    commit, seed = run.tags.get("git.commit", "not stated"), run.params.get("train.seeds", "[not stated]").strip("[]").split(",")[0]
     versions = [f"{k.removeprefix('version.')} {v}" for k, v in run.tags.items() if k.startswith("version.")]
     return [
         f"- epochs run: {epochs}; seed: {seed}; commit: {commit}",
