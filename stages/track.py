@@ -15,7 +15,7 @@ def main(name: str) -> None:
     payload = gather(name, params, layout)
     pending = layout.RUNS / f"{name}.pending"
     try:
-        store = open_store()
+        store = open_store(create=True)
         publish(store, payload)
         pending.unlink(missing_ok=True)
         publish_pending(store, params, layout)

@@ -30,7 +30,7 @@ def _publish_all(quiet: bool) -> None:
     from pipeline.tracking_store import StoreDown, open_store
 
     params = load_params()
-    store = open_store()
+    store = open_store(create=True)
     waiting = [path.stem for path in sorted(layout.RUNS.glob("*.pending"))]
     for name in dict.fromkeys([*params.variants, *waiting]):
         try:
