@@ -31,6 +31,8 @@ def _run() -> None:
         status = app(standalone_mode=False)
     except TyperException as error:
         raise UserError(f"{error.format_message()} (captionlab --help)") from None
+    if status == 130:  # typer's own, of Ctrl-C
+        raise KeyboardInterrupt
     if status:
         sys.exit(status)
 

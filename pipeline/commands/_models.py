@@ -1,5 +1,7 @@
 """The model that a command names: champion, a variant of this workspace, or a folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,21 +13,33 @@ if TYPE_CHECKING:
 
 
 def open_captioner(model: str, dataset: str | None) -> "Captioner":
+    with open_folder(model, dataset) as folder:
+        return load(folder)
+
+
+@contextmanager
+def open_folder(model: str, dataset: str | None) -> Iterator[Path]:
+    """The model's folder; that of a champion may be gone afterwards."""
     if model != "champion":
-        return load(model_folder(model))
+        yield model_folder(model)
+        return
     from pipeline.tracking_registry import champion_folder
     from pipeline.tracking_store import open_store
 
     with champion_folder(open_store(), dataset) as folder:
-        return load(folder)
+        yield folder
 
 
 def model_folder(model: str) -> Path:
     for folder in (layout.MODELS / model, Path(model)):
         if folder.is_dir():
             return folder
-    known = ["champion", *sorted(path.name for path in layout.MODELS.glob("[!.]*") if path.is_dir())]
-    raise UserError(f"unknown model '{model}': there are {', '.join(known)}, or name a model folder")
+    raise UserError(f"unknown model '{model}': there are {', '.join(['champion', *variants()])}, or name a model folder")
+
+
+def variants() -> list[str]:
+    """That this workspace has trained."""
+    return sorted(path.name for path in layout.MODELS.glob("[!.]*") if path.is_dir())
 
 
 def load(folder: Path) -> "Captioner":

@@ -1,4 +1,4 @@
-"""`captionlab caption`: pictures -> lines of text."""
+"""`captionlab caption`: pictures -> lines of text, or a folder of them -> a file of JSON lines."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands._models import open_captioner
-from pipeline.errors import one_line
+from pipeline.commands._models import load, open_captioner, open_folder
+from pipeline.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,8 +21,21 @@ def command(
     beam: Annotated[int | None, typer.Option(min=1, help="Beam width; by default the variant's own.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Captions drawn per image; the best is printed.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Whose champion, when there are several.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Append JSON lines to this file: for folders, resumable.")] = None,
 ) -> None:
-    """Print one line per image: file, caption, log-probability, parted by tabs."""
+    """Print one line per image: file, caption, log-probability, parted by tabs. With --out, IMAGE may be a folder.
+
+    Run again, --out goes on where it ended and skips what stands in the file. Images that cannot be read are set aside.
+    """
+    if out is not None:
+        return _into_file(out, images, model, beam, samples, dataset)
+    for path in images:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: say where its captions go, --out captions.jsonl")
+    return _print_lines(images, model, beam, samples, dataset)
+
+
+def _print_lines(images: list[Path], model: str, beam: int | None, samples: int | None, dataset: str | None) -> None:
     captioner = open_captioner(model, dataset)
     captioned = 0
     for start in range(0, len(images), BATCH):
@@ -46,3 +59,23 @@ def _readable(paths: list[Path]) -> "list[tuple[Path, Image]]":
         except ImageError as error:
             print(f"error: {path}: {one_line(error)}", file=sys.stderr, flush=True)
     return out
+
+
+def _into_file(out: Path, images: list[Path], model: str, beam: int | None, samples: int | None, dataset: str | None) -> None:
+    from pipeline.folder_captions import caption_into, check_out, find_images
+
+    check_out(out)
+    files = find_images(images)
+
+    from pipeline.devices import workers
+    from pipeline.files import digest, fingerprint
+
+    with open_folder(model, dataset) as folder:
+        captioner = load(folder)
+        weights = [digest(folder / name) for name in ("config.json", "model.safetensors", "tokenizer.json")]
+    made_by = fingerprint([weights, captioner.decode, beam, samples])
+    counts = caption_into(out, files, captioner, model, made_by, beam, samples, workers())
+    if not counts.captioned:
+        raise UserError(f"none of the {len(files)} images can be read: {out} says why")
+    told = f"{counts.captioned} captioned ({counts.before} images were there before), {counts.broken} set aside as broken"
+    print(f"{out}: {told}", file=sys.stderr)
