@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test lint bench ui results clean
+.PHONY: help env repro test lint bench ui app results clean
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo "make test     build .venv, run the tests"
 	@echo "make lint     ruff and mypy"
 	@echo "make ui       MLflow's pages over the runs of this workspace"
+	@echo "make app      a page to try the trained models on"
 	@echo "make bench    start-up times of the stages, speed of scoring -> benchmarks/results/"
 
 env: .venv/.ready
@@ -46,6 +47,9 @@ bench: env
 
 ui: env
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+app: env
+	@$(BIN)/captionlab app
 
 results: env
 	@$(BIN)/captionlab results

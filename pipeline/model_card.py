@@ -144,10 +144,10 @@ def _score(run: Run, split: str, name: str) -> str:
 def _training(run: Run) -> list[str]:
     options = {k.removeprefix("train."): v for k, v in run.params.items() if k.startswith("train.")}
     epochs = "not stated" if run.epochs is None else str(run.epochs or "none: used as published")
-    commit, seed = run.tags.get("git.commit", "not stated"), run.params.get("train.seeds", "[not stated]").strip("[]").split(",")[0]
+    commit, seeds = run.tags.get("git.commit", "not stated"), run.params.get("train.seeds", "[not stated]")
     versions = [f"{k.removeprefix('version.')} {v}" for k, v in run.tags.items() if k.startswith("version.")]
     return [
-        f"- epochs run: {epochs}; seed: {seed}; commit: {commit}",
+        f"- epochs run: {epochs}; seed: {seeds.strip('[]').split(',')[0]}; commit: {commit}",
         f"- settings{_arguments(options) or ': not stated'}",
         f"- packages: {', '.join(versions) or 'not stated'}",
     ]
