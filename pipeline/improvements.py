@@ -3,8 +3,9 @@
 from typing import Any
 
 from pipeline.protocols import STANDARD
+from pipeline.results import Result
 from pipeline.sheets import Column, Table, Value, number
-from pipeline.tables import TEACHER_FORCED, Result
+from pipeline.tables import TEACHER_FORCED
 
 
 def improvements(paper: dict[str, Any], ours: list[Result]) -> list[Table]:

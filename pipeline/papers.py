@@ -8,12 +8,12 @@ import yaml
 
 from pipeline.improvements import improvements
 from pipeline.protocols import STANDARD, find_protocol, of_paper
+from pipeline.results import Result
 from pipeline.sheets import FACTS, SPLITS, Column, Sheet, Table, Value
 from pipeline.tables import (
     GENDER,
     ORDER,
     TEACHER_FORCED,
-    Result,
     interval_legend,
     measured,
     metric_names,

@@ -11,8 +11,8 @@ from pipeline.corpus import SPREAD, spread
 from pipeline.figures import Curves, panels, styles
 from pipeline.files import whole_file
 from pipeline.images import read_image
+from pipeline.results import Result
 from pipeline.sheets import Sheet, best_cells
-from pipeline.tables import Result
 
 CARDS = 40
 "at most, with the best and the worst of every variant; keeps the page under 3 MB"

@@ -1,16 +1,9 @@
 """Scores -> the table of everything. A number names its protocol: split, references, tokenisation, decoding."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
-
-import pandas as pd
-
-from pipeline.files import read_json
-from pipeline.params import Decoding, Params
 from pipeline.protocols import STANDARD, find_protocol
+from pipeline.results import Result
 from pipeline.sheets import FACTS, SPLITS, Column, Sheet, Table, Value, number
-from pipeline.uncertainty import ALPHA, LEVEL, RESAMPLES, Estimate, read_estimates
+from pipeline.uncertainty import ALPHA, LEVEL, RESAMPLES, Estimate
 
 ORDER = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice", "loss", "perplexity", "top5"]
 TEACHER_FORCED = {"loss", "perplexity", "top5"}
@@ -28,129 +21,6 @@ AGAIN = ("mean.", "sd.", "seed-")
 "begin the names of scores of several trainings"
 COLLAPSED = 0.05
 "share of images with one caption above which a table warns"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a corpus offers to score on."""
-
-    corpus: str
-    scheme: str
-    "its split scheme"
-    images: dict[str, int]
-    references: dict[str, str]
-    "split -> references per image, '5' or '3-5'"
-
-    def about(self, split: str) -> str:
-        each = f"{self.references.get(split, 'no')} references each"
-        return f"corpus {self.corpus}, split '{self.scheme}': {self.images.get(split, 0)} {SPLITS[split]} images, {each}"
-
-
-@dataclass(frozen=True)
-class Result:
-    """One scored system: a variant, or a corpus's most-frequent-caption baseline (which decodes nothing)."""
-
-    name: str
-    setting: Setting
-    decoding: str
-    "as `decoding_text` says it; '' for the baseline"
-    scores: dict[str, Any] | None
-    "reports/scores/<name>.json; None: not run"
-    about: dict[str, Any] = field(default_factory=dict)
-    "data/scores/about/<name>.json: commit, seeds, unavailable"
-    paper: tuple[str, str] | None = None
-    "table and system of papers.yaml"
-    notes: str = ""
-    estimates: dict[tuple[str, str], Estimate] = field(default_factory=dict)
-    "by split and metric; empty where nothing was resampled"
-
-    @property
-    def label(self) -> str:
-        return self.name if self.decoding else "most frequent caption"
-
-    def value(self, split: str, metric: str, protocol: str = STANDARD) -> Value:
-        """Under `standard`, the mean over training seeds; under others that of the first seed's model."""
-        if metric in FACTS:
-            return str(self.about.get(metric, "n/a")) if self.scores is not None else "not run"
-        if protocol != STANDARD:
-            return self._of(split, f"{protocol}.{metric}")
-        mean = self._of(split, f"mean.{metric}")
-        return self._of(split, metric) if mean is None else mean
-
-    def own(self, split: str, metric: str) -> Value:
-        """Under `standard`, of the first seed's model, whatever further seeds there are."""
-        return self._of(split, metric)
-
-    def _of(self, split: str, key: str) -> Value:
-        if self.scores is None:
-            return "not run"
-        scores = self.scores.get(split, {})
-        if key not in scores:
-            return None
-        estimate = self.estimates.get((split, key))
-        sd = scores.get(key.replace("mean.", "sd.", 1)) if key.startswith("mean.") else None
-        return replace(estimate, sd=sd) if estimate else float(scores[key])
-
-
-def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[str, list[str]]) -> Setting:
-    """Args:
-    captions: image_id and split.
-    references: image_id -> what its captions are scored against, for validation and test.
-    """
-    images, each = {}, {}
-    for split, ids in captions[captions["split"].isin(SPLITS)].groupby("split")["image_id"]:
-        counts = [len(references[image]) for image in ids.unique()]
-        images[str(split)] = len(counts)
-        each[str(split)] = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
-    return Setting(corpus, scheme, images, each)
-
-
-def results_of(params: Params, settings: dict[str, Setting], scores: Path, images: Path) -> list[Result]:
-    """Every variant, the best first, then the baseline of every corpus.
-
-    Args:
-        scores: the folder of <name>.json; a system without one was not run.
-        images: the folder of about/<name>.json and resamples/<name>.parquet; without the latter there are no intervals.
-    """
-
-    def result(name: str, corpus: str, decoding: str, paper: tuple[str, str] | None = None, notes: str = "") -> Result:
-        summary = _read(scores / f"{name}.json")
-        estimates = read_estimates(images / "resamples" / f"{name}.parquet", summary or {})
-        about = _read(images / "about" / f"{name}.json") or {}
-        return Result(name, settings[corpus], decoding, summary, about, paper, notes, estimates)
-
-    results = []
-    for name, variant in params.variants.items():
-        decode, words = params.decoding(name), params.training(name).vocabulary_splits
-        note = "" if words == ["train"] else f"vocabulary counted over {', '.join(words)}; "
-        paper = (variant.paper.table, variant.paper.system) if variant.paper else None
-        text = decoding_text(decode)
-        notes = (note + " ".join(variant.notes.split())).removesuffix("; ")
-        results.append(result(name, variant.corpus, text, paper, notes))
-    return in_order(results + [result(f"most-frequent--{corpus}", corpus, "") for corpus in settings])
-
-
-def in_order(results: list[Result]) -> list[Result]:
-    """The best test CIDEr first, what was not run and the baselines at the end: an order that needs no params.yaml."""
-
-    def rank(r: Result) -> tuple[bool, str, bool, float, str]:
-        score = number(r.value("test", "cider"))
-        return not r.decoding, r.setting.corpus, score is None, -(score or 0.0), r.name
-
-    return sorted(results, key=rank)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.is_file() else None
-
-
-def decoding_text(decode: Decoding) -> str:
-    search = "greedy" if decode.beam == 1 else f"beam {decode.beam}, length penalty {decode.length_penalty:g}"
-    if decode.samples:
-        count = "one sample" if decode.samples == 1 else f"best of {decode.samples} samples"
-        among = f"the {decode.top_k} likeliest words" if decode.top_k else "all words"
-        search = f"{count}, temperature {decode.temperature:g} among {among}, seed {decode.seed}"
-    return f"{search}, at most {decode.max_tokens} tokens"
 
 
 def everything(results: list[Result], requested: list[str]) -> Sheet:

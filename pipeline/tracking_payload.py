@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.files import fingerprint, read_json, write_json
 from pipeline.model_card import card, read_run
 from pipeline.params import Params, pick, read_params_file
+from pipeline.results import Files, Setting, as_json, baseline_result, setting, variant_result
 from pipeline.tracking import flat_params, tags
 from pipeline.tracking_versions import check_outputs, check_params, entries_fingerprint, lock_entries, version_tags
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOCK = Path("dvc.lock")
+ROWS = "rows.json"
+"artifact of a run from which `tables_of` makes its lines of the tables"
 SAMPLES = 20
 "test images in the table of captions, at most"
 PICTURES = 6
@@ -33,6 +36,7 @@ class Places(Protocol):
 
     RAW: Path
     CORPORA: Path
+    REFERENCES: Path
     MODELS: Path
     CHECKPOINTS: Path
     CAPTIONS: Path
@@ -59,6 +63,10 @@ class Payload:
     images: Path
     "folder that `file` is relative to"
     files: list[Path]
+    rows: list[dict[str, Any]]
+    "the variant's line of the tables and the baseline of its corpus, as results.as_json writes them"
+    requested: list[str]
+    "scoring.metrics"
     corpus: Path
     "captions.parquet, which the model card counts"
     resamples: Path
@@ -73,7 +81,7 @@ class Payload:
     @property
     def receipt(self) -> dict[str, str]:
         """What DVC keeps as the output of `track`: no run ids, no times, nothing of the machine."""
-        content = [self.params, self.metrics, self.history, self.samples, self.decode]
+        content = [self.params, self.metrics, self.history, self.samples, self.decode, self.rows]
         return {"fingerprint": self.fingerprint, "payload": fingerprint(content)}
 
 
@@ -88,12 +96,13 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
     check_outputs(entries, variant)
     check_params(entries, read_params_file(), variant)
     scores = read_json(places.SCORE_FILES / f"{variant}.json")
-    about_file, resamples = places.SCORES / "about" / f"{variant}.json", places.SCORES / "resamples" / f"{variant}.parquet"
-    about = read_json(about_file)
+    files = Files(places.SCORE_FILES, places.SCORES)
     captions, per_image = places.CAPTIONS / f"{variant}.parquet", places.SCORES / f"{variant}.parquet"
     corpus = places.CORPORA / v.corpus / "captions.parquet"
+    offered = _setting(params, v.corpus, corpus, places.REFERENCES / f"{v.corpus}.json")
+    row, baseline = variant_result(variant, params, offered, files), baseline_result(offered, files)
     key = entries_fingerprint(entries)
-    missing = {f"unavailable.{name}": reason for name, reason in about["unavailable"].items()}
+    missing = {f"unavailable.{name}": reason for name, reason in row.about["unavailable"].items()}
     return Payload(
         variant=variant,
         fingerprint=key,
@@ -103,21 +112,25 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         history=_history(places.HISTORY / f"{variant}.csv"),
         samples=_samples(captions, per_image, corpus),
         images=places.RAW / params.corpora[v.corpus].dataset,
-        files=[
-            places.HISTORY / f"{variant}.csv",
-            places.SCORE_FILES / f"{variant}.json",
-            captions,
-            per_image,
-            about_file,
-            resamples,
-        ],
+        files=[places.HISTORY / f"{variant}.csv", captions, per_image, *files.of(variant), *files.of(baseline.name)],
+        rows=[as_json(row), as_json(baseline)],
+        requested=params.scoring.metrics,
         corpus=corpus,
-        resamples=resamples,
+        resamples=files.of(variant)[-1],
         model=places.MODELS / variant,
         decode=params.decoding(variant).model_dump(),
         run_file=places.CHECKPOINTS / variant / "mlflow.json",
         lock=places.RUNS / ".lock",
     )
+
+
+def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setting:
+    import pandas as pd
+
+    try:
+        return setting(name, params.corpora[name].split, pd.read_parquet(corpus), read_json(references))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout") from None
 
 
 def _final_metrics(scores: dict[str, Any]) -> dict[str, float]:
@@ -161,6 +174,7 @@ def write_artifacts(payload: Payload, folder: Path) -> None:
         shutil.copyfile(path, target)
     columns = list(payload.samples[0]) if payload.samples else []
     write_json(folder / "samples.json", {"columns": columns, "data": [list(row.values()) for row in payload.samples]})
+    write_json(folder / ROWS, {"rows": payload.rows, "requested": payload.requested})
     (folder / "pictures").mkdir()
     for row in payload.samples[:: max(1, math.ceil(len(payload.samples) / PICTURES))]:
         draw(payload.images / row["file"], row["caption"], row["references"].split(" | ")[0]).save(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MODEL = "captioner"
 "name of the logged model, and of the folder in it"
-LAYOUT = "2"
+LAYOUT = "3"
 "what a run holds and how it is named; a finished run of another layout is filled again"
 REQUIREMENTS = [
     *("mlflow", "torch", "torchvision", "timm", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow"),

@@ -15,12 +15,13 @@ def main() -> None:
     from pipeline.latex import write_tables
     from pipeline.papers import paper_sheets, read_papers
     from pipeline.report import gallery, write_page
-    from pipeline.tables import everything, results_of, setting
+    from pipeline.results import Files, results_of, setting
+    from pipeline.tables import everything
 
     captions = {name: read_captions(layout.CORPORA / name / "captions.parquet") for name in params.corpora}
     references = {name: read_json(layout.REFERENCES / f"{name}.json") for name in params.corpora}
     settings = {name: setting(name, corpus.split, captions[name], references[name]) for name, corpus in params.corpora.items()}
-    results = results_of(params, settings, layout.SCORE_FILES, layout.SCORES)
+    results = results_of(params, settings, Files(layout.SCORE_FILES, layout.SCORES))
     sheets = [everything(results, params.scoring.metrics), *paper_sheets(read_papers(), results)]
     curves = read_curves({name: layout.HISTORY / f"{name}.csv" for name in params.variants})
     galleries = []

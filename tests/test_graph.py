@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +13,7 @@ import yaml
 from dvc.repo import Repo
 
 from pipeline import registry
-from tests.workspace import ROOT, make_workspace, repro, run, stage, tiny_params, tool, write_params
+from tests.workspace import ROOT, environment, make_workspace, repro, run, stage, tiny_params, tool, write_params
 
 # params.py only parses: the values that a stage reads are its `params`. The live curves of MLflow are no output, so
 # tracking cannot change what `train` makes.
@@ -169,6 +171,26 @@ def test_dvc_users_find_metrics_plots_and_the_graph(finished: Path) -> None:
     run(finished, tool("dvc"), "plots", "show", "-o", "plots_html")
     assert "val_cider" in (finished / "plots_html/index.html").read_text()
     assert "train@merge" in run(finished, tool("dvc"), "dag").stdout
+
+
+def test_the_tracking_server_alone_gives_the_same_tables_byte_for_byte(finished: Path) -> None:
+    elsewhere = f"sqlite:///{finished / 'mlflow.db'}"
+    script = (
+        "import sys; sys.argv = ['captionlab', 'tables', '--from-mlflow', '--to', 'again']; import pipeline.cli as c; c.main()"
+    )
+    away = finished.parent / "nothing here"
+    away.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=away,
+        env=environment(finished, MLFLOW_TRACKING_URI=elsewhere),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    made = {file.name: file.read_bytes() for file in (finished / "reports/tables").iterdir()}
+    assert {file.name: file.read_bytes() for file in (away / "again").iterdir()} == made
+    assert {name.split(".")[-1] for name in made} == {"md", "csv", "tex"}
 
 
 def test_a_clone_without_a_remote_gets_a_clear_word(finished: Path) -> None:

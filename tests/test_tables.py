@@ -2,8 +2,9 @@ import pandas as pd
 
 from pipeline.papers import paper_sheets, read_papers
 from pipeline.params import Decoding
+from pipeline.results import Result, decoding_text, setting
 from pipeline.sheets import csv_text, markdown
-from pipeline.tables import Result, collapsed, decoding_text, everything, setting
+from pipeline.tables import collapsed, everything
 
 TEST = {"bleu_1": 0.7, "bleu_4": 0.25, "cider": 0.81, "loss": 2.5, "perplexity": 12.1825, "top5": 0.66}
 VAL = {**TEST, "bleu_4": 0.26}

@@ -42,6 +42,8 @@ def make_workspace(folder: Path) -> None:
         for k in range(2)
     ]
     _parquet(folder / "data/corpora/scenes/captions.parquet", table)
+    _text(folder / "data/references/scenes.json", json.dumps({i: ["one", "two"] for i in ids}))
+    make_scores(folder, "most-frequent--scenes", {"val": {"cider": 0.1}, "test": {"cider": 0.05}})
     for variant in SCORES:
         make_variant(folder, variant, ids)
 
@@ -59,12 +61,17 @@ def make_variant(folder: Path, variant: str, ids: list[str], cider: tuple[float,
     _parquet(folder / f"data/scores/{variant}.parquet", [{"image_id": i, "split": "test", "cider": 0.5} for i in ids])
     history = [f"{e + 1},{10 * (e + 1)},{3.0 - e},{c}" for e, c in enumerate(cider)]
     _text(folder / f"reports/history/{variant}.csv", "\n".join(["epoch,step,train_loss,val_cider", *history]) + "\n")
-    _text(folder / f"reports/scores/{variant}.json", json.dumps(SCORES[variant]))
-    about = {"unavailable": {"spice": "no models"}, "commit": "abc1234", "seeds": 1}
-    _text(folder / f"data/scores/about/{variant}.json", json.dumps(about))
-    drawn = [{"split": split, "images": "c0ffee", "cider": 0.5 + n / 1000} for split in ("val", "test") for n in range(4)]
-    _parquet(folder / f"data/scores/resamples/{variant}.parquet", drawn)
+    make_scores(folder, variant, SCORES[variant])
     lock_variant(folder, variant)
+
+
+def make_scores(folder: Path, name: str, scores: dict) -> None:
+    _text(folder / f"reports/scores/{name}.json", json.dumps(scores))
+    about = {"unavailable": {"spice": "no models"}, "commit": "abc1234", "seeds": 1}
+    _text(folder / f"data/scores/about/{name}.json", json.dumps(about))
+    rows = [(split, "c0ffee", scores[split]["cider"] + n / 1000) for split in ("val", "test") for n in range(4)]
+    drawn = [dict(zip(("split", "images", "cider"), row, strict=True)) for row in rows]
+    _parquet(folder / f"data/scores/resamples/{name}.parquet", drawn)
 
 
 def lock_variant(folder: Path, variant: str) -> None:
