@@ -38,15 +38,9 @@ def everything(results: list[Result], requested: list[str]) -> Sheet:
         name = corpus if alone else f"{corpus}, {decoding}"
         group = {"corpus": corpus, "decoding": decoding}
         tables += [_group(name, "", rows, split, group, kinds[""]) for split in SPLITS]
-        tables += [
-            _beside(name, protocol, measured_so, split, group)
-            for protocol in protocols_of(rows)
-            for split in SPLITS
-            if (measured_so := [r for r in rows if _scores_under(r, protocol, split)])
-        ]
-        tables += [
-            _group(name, kind, rows, split, group, kinds[kind]) for kind in KINDS if kind and kinds[kind] for split in SPLITS
-        ]
+        tables += _by_protocol(name, rows, group)
+        more = [kind for kind in KINDS if kind and kinds[kind]]
+        tables += [_group(name, kind, rows, split, group, kinds[kind]) for kind in more for split in SPLITS]
     shown = [column for columns in kinds.values() for column in columns]
     legend = _legend(shown) + protocol_legend(results) + interval_legend(results, shown)
     return Sheet("all", "Results", tables, legend, unavailable(results, shown) + variant_notes(results))
@@ -68,6 +62,12 @@ def protocols_of(results: list[Result]) -> list[str]:
     """What was measured beside the standard protocol."""
     keys = {m for r in results if r.scores for split in SPLITS for m in r.scores.get(split, {})}
     return sorted({key.split(".")[0] for key in keys if "." in key and not key.startswith(AGAIN)})
+
+
+def _by_protocol(name: str, rows: list[Result], group: dict[str, str]) -> list[Table]:
+    """Of the test split: of validation, where nothing is reported, reports/scores has the figures."""
+    scored = {protocol: [r for r in rows if _scores_under(r, protocol, "test")] for protocol in protocols_of(rows)}
+    return [_beside(name, protocol, those, "test", group) for protocol, those in scored.items() if those]
 
 
 def _scores_under(r: Result, protocol: str, split: str) -> set[str]:
