@@ -26,9 +26,9 @@ from pipeline.files import read_json, write_json
 from pipeline.model import load_model, save_model
 from pipeline.papers import paper_sheets, read_papers
 from pipeline.params import Params, load_params
+from pipeline.results import Setting, results_of
 from pipeline.scores import ptb_tokenize
 from pipeline.sources import scenes
-from pipeline.tables import Setting, results_of
 from pipeline.variant_scores import Known, Said, score_variant
 from stages.train import prepare
 from tests.workspace import ROOT
@@ -66,7 +66,7 @@ def test_every_section_of_an_experiment_is_used(file: Path) -> None:
 def test_every_paper_row_that_an_experiment_names_exists(file: Path, tmp_path: Path) -> None:
     params = load_params(file)
     settings = {name: Setting(name, corpus.split, {}, {}) for name, corpus in params.corpora.items()}
-    sheets = paper_sheets(read_papers(), results_of(params, settings, tmp_path, tmp_path))
+    sheets = paper_sheets(read_papers(), results_of(params, settings, Files(tmp_path, tmp_path)))
     assert {s.name for s in sheets} == {v.paper.table for v in params.variants.values() if v.paper}
     assert all(v.notes for v in params.variants.values() if v.paper)
 

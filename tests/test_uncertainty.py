@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from pipeline.metrics.base import means
+from pipeline.results import Result, setting
 from pipeline.sheets import Column, Sheet, Table, best_cells, csv_text, markdown
-from pipeline.tables import Result, everything, setting
+from pipeline.tables import everything
 from pipeline.uncertainty import RESAMPLES, Estimate, p_value, read_estimates, resample, resample_table
 
 

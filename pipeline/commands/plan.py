@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline import layout
+from pipeline.errors import UserError
 
 
 def command(
@@ -16,4 +17,7 @@ def command(
     from pipeline.plan import plan as make_plan
     from pipeline.plan import render
 
-    print(render(make_plan(load_params(experiment), layout.CORPORA), str(experiment)))
+    planned = make_plan(load_params(experiment), layout.CORPORA)
+    print(render(planned, str(experiment)), flush=True)
+    if lacking := [row.name for row in planned.rows if row.lacks]:
+        raise UserError(f"{experiment}: {', '.join(lacking)} cannot run yet, see what they lack above")
