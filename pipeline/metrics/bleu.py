@@ -1,34 +1,45 @@
-"""BLEU-1..4, corpus level with the closest reference length (Papineni et al., 2002), by pycocoevalcap."""
+"""BLEU-1..4, corpus level with the closest reference length (Papineni et al., 2002), as pycocoevalcap has it."""
+
+from collections import Counter
 
 import numpy as np
 
-from pipeline.metrics.base import Array, Candidates, References, Scores, Sums
+from pipeline.metrics.base import (
+    ORDERS,
+    Array,
+    Candidates,
+    CountedReferences,
+    References,
+    Scores,
+    Sums,
+    counted,
+    ngrams,
+    reference_set,
+)
 
-ORDERS = range(1, 5)
 TINY, SMALL = 1e-15, 1e-9
 "pycocoevalcap's guards against division by zero, in numerators and denominators"
 
 
 def score(candidates: Candidates, references: References) -> Scores:
-    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-
-    scorer = BleuScorer(n=len(ORDERS))
-    for image, text in candidates.items():
-        scorer += (text, references[image])
-    corpus, sentences = scorer.compute_score(option="closest", verbose=0)
-    names = [f"bleu_{n}" for n in ORDERS]
-    per_image = {name: dict(zip(candidates, row, strict=True)) for name, row in zip(names, sentences, strict=True)}
-    return Scores(dict(zip(names, map(float, corpus), strict=True)), per_image, Sums(_statistics(scorer.ctest), of_sums))
+    known = counted(reference_set(candidates, references))
+    rows = [_statistics(text.split(), refs) for text, refs in zip(candidates.values(), known, strict=True)]
+    sums = Sums(np.array(rows, dtype=float).reshape(-1, 2 * len(ORDERS) + 2), of_sums)
+    corpus = {name: float(value) for name, value in of_sums(sums.statistics.sum(0)).items()}
+    per_image = {n: dict(zip(candidates, v.tolist(), strict=True)) for n, v in of_sums(sums.statistics).items()}
+    return Scores(corpus, per_image, sums)
 
 
-def _statistics(counted: list[dict[str, list[int]]]) -> Array:
-    """(N, 10): clipped n-gram matches and n-grams of the caption by order, its length, the closest reference length."""
-    rows = []
-    for caption in counted:
-        length = caption["testlen"]
-        closest = min((abs(other - length), other) for other in caption["reflen"])[1]  # type: ignore[operator]
-        rows.append([*caption["correct"], *caption["guess"], length, closest])
-    return np.array(rows, dtype=float)
+def _statistics(words: list[str], references: CountedReferences) -> list[int]:
+    """(10,): clipped n-gram matches and n-grams of the caption by order, its length, the closest reference length."""
+    matches = [0] * len(ORDERS)
+    for ngram, count in Counter(ngrams(words)).items():
+        found = references.counts.get(ngram)
+        if found:
+            matches[len(ngram) - 1] += min(count, max(times for _, times in found))
+    length = len(words)
+    closest = min(references.lengths, key=lambda other: (abs(other - length), other))
+    return [*matches, *(max(0, length - n + 1) for n in ORDERS), length, closest]
 
 
 def of_sums(sums: Array) -> dict[str, Array]:

@@ -1,43 +1,89 @@
-"""METEOR 1.5 (Denkowski and Lavie, 2014), by pycocoevalcap and its jar.
+"""METEOR 1.5 (Denkowski and Lavie, 2014), by the jar that pycocoevalcap ships.
 
-The jar tells 23 numbers of a caption and its best reference, and scores a corpus from their sums (`of_sums` says how).
+The jar tells 23 numbers of a caption and its best reference; `of_sums` makes the score of a caption or of a corpus from them,
+as the jar itself does when asked with EVAL. pycocoevalcap starts the jar for every corpus and has each text normalised each
+time it is compared, which together is most of its time. Here the program stays (`Responder`), and another one, the jar's
+normaliser, is asked of each text once, if at all.
 """
 
-from contextlib import suppress
-from typing import Any
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
-from pipeline.java import ENGLISH, JavaFailed, starting_java
-from pipeline.metrics.base import Array, Candidates, References, Scores, Sums, coco_style
+from pipeline.java import ENGLISH, Responder
+from pipeline.metrics.base import SETS, Array, Candidates, References, ReferenceSet, Scores, Sums, reference_set
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 "of exact, stem, synonym and paraphrase matches; these and the four above are the jar's for English"
+NUMBERS = 23
 LENGTHS, MATCHES, CHUNKS, MATCHED = slice(0, 4), slice(4, 20), 20, slice(21, 23)
-"places in the 23 numbers; all but CHUNKS: of the caption, of the reference, in turns"
+"places among the numbers; all but CHUNKS: of the caption, of the reference, in turns"
+
+PLAIN = re.compile("[a-z0-9 ]*")
+"the normaliser leaves such a text as it is: it parts and joins words at other characters only"
+
+
+def _folder() -> Path:
+    import pycocoevalcap.meteor as package
+
+    return Path(package.__path__[0])
+
+
+JVM = (*ENGLISH.split(), "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-XX:TieredStopAtLevel=1")
+"Java's second compiler costs more time than it saves within some ten thousand captions"
+JAR = "meteor-1.5.jar"
+SCORER = Responder("METEOR", _folder, *JVM, "-Xmx2G", "-jar", JAR, "-", "-", "-stdio", "-l", "en", "-lower")
+NORMALISER = Responder("METEOR", _folder, *JVM, "-cp", JAR, "edu.cmu.meteor.util.Normalizer", "en", "true")
+
+
+def prepare() -> None:
+    """Have the paraphrases loaded (some seconds) while this process does something else; needed before no call of `score`."""
+    SCORER.start()
 
 
 def score(candidates: Candidates, references: References) -> Scores:
-    """Raises JavaFailed when the Java process dies; it never hangs."""
-    with starting_java(ENGLISH):
-        meteor = _meteor()
-    try:
-        gold, guesses = (
-            {i: [_one_line(t) for t in texts] for i, texts in side.items()} for side in coco_style(candidates, references)
-        )
-        corpus, sentences = meteor.compute_score(gold, guesses)
-    except (OSError, ValueError) as error:
-        raise JavaFailed(f"METEOR's Java process failed: {_complaint(meteor) or error}") from error
-    finally:
-        _close(meteor)
-    per_image = {"meteor": dict(zip(candidates, sentences, strict=True))}
-    return Scores({"meteor": float(corpus)}, per_image, Sums(_statistics(meteor.told), of_sums))
+    """Raises JavaFailed when a Java process dies; it never hangs."""
+    said = _normalised(candidates.values())
+    known = _normalised_references(reference_set(candidates, references))
+    lines = [" ||| ".join(["SCORE", *texts, text]) for texts, text in zip(known, said, strict=True)]
+    statistics = _statistics(SCORER.ask(lines, _numbers))
+    per_image = dict(zip(candidates, of_sums(statistics)["meteor"].tolist(), strict=True))
+    corpus = float(of_sums(statistics.sum(0))["meteor"])
+    return Scores({"meteor": corpus}, {"meteor": per_image}, Sums(statistics, of_sums))
 
 
-def _statistics(told: list[str]) -> Array:
+@lru_cache(SETS)
+def _normalised_references(references: ReferenceSet) -> list[list[str]]:
+    texts = iter(_normalised(text for texts in references for text in texts))
+    return [[next(texts) for _ in each] for each in references]
+
+
+def _normalised(texts: Iterable[str]) -> list[str]:
+    lines = [_one_line(text) for text in texts]
+    odd = sorted({line for line in lines if not PLAIN.fullmatch(line)})
+    told = dict(zip(odd, NORMALISER.ask(odd, str) if odd else [], strict=True))
+    return [told.get(line, line) for line in lines]
+
+
+def _one_line(text: str) -> str:
+    """`|||` and line ends are the protocol's own separators; one inside a caption would shift every later score."""
+    return " ".join(text.replace("|||", " ").split())
+
+
+def _numbers(line: str) -> list[float]:
+    numbers = [float(number) for number in line.split()]
+    if len(numbers) != NUMBERS:
+        raise ValueError(f"{len(numbers)} numbers instead of {NUMBERS}: {line}")
+    return numbers
+
+
+def _statistics(told: list[list[float]]) -> Array:
     """(N, 23): as the jar told them, but for a caption that is its reference: in a sum, its one chunk does not count."""
-    statistics = np.array([[float(number) for number in line.split()] for line in told])
+    statistics = np.array(told).reshape(-1, NUMBERS)
     same = (statistics[:, MATCHED] == statistics[:, LENGTHS][:, :2]).all(1) & (statistics[:, CHUNKS] == 1)
     statistics[same, CHUNKS] = 0
     return statistics
@@ -55,44 +101,3 @@ def of_sums(sums: Array) -> dict[str, Array]:
         fragmentation = sums[..., CHUNKS] / sums[..., MATCHED].mean(-1)
         score = mean * (1 - GAMMA * fragmentation**BETA)
     return {"meteor": np.where(np.isfinite(score), score, 0.0)}
-
-
-def _one_line(text: str) -> str:
-    """`|||` and line ends are the protocol's own separators; one inside a caption would shift every later score."""
-    return " ".join(text.replace("|||", " ").split())
-
-
-def _meteor() -> Any:
-    from pycocoevalcap.meteor.meteor import Meteor
-
-    class QuietMeteor(Meteor):
-        def __init__(self) -> None:
-            super().__init__()
-            self.told: list[str] = []
-
-        def _stat(self, hypothesis_str: str, reference_list: list[str]) -> str:
-            self.told.append(super()._stat(hypothesis_str, reference_list))
-            return self.told[-1]
-
-        def __del__(self) -> None:  # the original takes a lock here that an error may have left held: a hang at exit
-            _close(self)
-
-    return QuietMeteor()
-
-
-def _close(meteor: Any) -> None:
-    process = getattr(meteor, "meteor_p", None)
-    if process is None or (process.poll() is not None and process.stdin.closed):
-        return
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        with suppress(OSError):  # a dead process's pipe may still hold unsent bytes
-            pipe.close()
-
-
-def _complaint(meteor: Any) -> str:
-    """What Java said first, less its announcements of options."""
-    meteor.meteor_p.kill()
-    lines = meteor.meteor_p.stderr.read().decode(errors="replace").splitlines()
-    return next((line.strip() for line in lines if line.strip() and "Picked up " not in line), "")
