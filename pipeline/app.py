@@ -35,7 +35,7 @@ POLICY = (
 REFUSED = ("/file=http", "/proxy=", "/process_recording", "/vibe", "/run-history", "/monitoring", "/dev/")
 "ways of gradio's server into files and networks that this page has no use for"
 WAYS = [("as evaluated", "own"), ("greedy", "greedy"), ("beam search", "beam"), ("sampling", "sampling")]
-HINT = '<p class="empty">Drop a picture, or choose an example.</p>'
+HINT = '<p class="empty">Captions of the picture are shown here.</p>'
 
 
 def check_address(host: str, port: int) -> None:
@@ -75,7 +75,7 @@ def serving(shelf: Shelf, examples: Sequence[Path], host: str, port: int) -> Ite
                 pwa=False,
                 enable_monitoring=False,
                 app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None, "openapi_url": None},
-                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+                theme=_theme(gr),
                 css_paths=Path(__file__).with_name("app.css"),
             )
             yield address
@@ -102,6 +102,14 @@ def _environment(folder: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def _theme(gr: Any) -> Any:
+    """The system's fonts, where gradio would bring its own; soft text that can be read on white."""
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    return gr.themes.Default(primary_hue="blue", neutral_hue="slate", **fonts).set(
+        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_400"
+    )
+
+
 def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
     """The page over the models of a shelf, of which the first is chosen; pictures are those below `uploads`."""
     import gradio as gr
@@ -109,19 +117,21 @@ def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
     names = list(shelf.folders)
     with gr.Blocks(title="captionlab", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.HTML("<h1>captionlab</h1><p>What trained models say of a picture.</p>", elem_id="title")
-        with gr.Row():
-            with gr.Column(min_width=280):
-                picture = _picture_box(gr, examples)
-            with gr.Column(min_width=280):
+        with gr.Row(elem_id="layout"):
+            with gr.Column():
+                picture = _picture_box(gr)
                 models = gr.CheckboxGroup(names, value=names[:1], label="Models", info="Several are shown side by side.")
-                decoding = _decoding_box(gr)
                 go = gr.Button("Caption", variant="primary", elem_id="go")
-        shown = gr.HTML(HINT, elem_id="answers", js_on_load=None)
+                decoding = _decoding_box(gr)
+            with gr.Column(elem_id="shown"):
+                shown = gr.HTML(HINT, elem_id="answers", js_on_load=None)
+            with gr.Column():
+                _examples(gr, examples, picture)
 
         def caption(*values: Any) -> str:
             return answers_to(shelf, uploads, *values)
 
-        events = [go.click, picture.change, models.change]
+        events = [go.click, picture.change, models.change, *(getattr(c, "release", c.change) for c in decoding)]
         gr.on(
             events,
             caption,
@@ -135,7 +145,7 @@ def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
     return page
 
 
-def _picture_box(gr: Any, examples: Sequence[Path]) -> Any:
+def _picture_box(gr: Any) -> Any:
     picture = gr.Image(
         type="filepath",
         sources=["upload", "clipboard"],
@@ -146,11 +156,14 @@ def _picture_box(gr: Any, examples: Sequence[Path]) -> Any:
         placeholder=f"Drop a picture here, at most {UPLOAD // 2**20} MB\n- or -\nClick to choose one",
     )
     picture.move_resource_to_block_cache, picture.async_move_resource_to_block_cache = _only_uploads(picture)
-    if examples:
-        shown = gr.Examples([[str(path)] for path in examples], picture, label="Test images", api_visibility="private")
-        for component in (picture, shown.dataset):
-            component.keep_in_cache |= component.temp_files
     return picture
+
+
+def _examples(gr: Any, files: Sequence[Path], picture: Any) -> None:
+    if files:
+        shown = gr.Examples([[str(path)] for path in files], picture, label="Test images", api_visibility="private")
+        for component in (picture, shown.dataset):
+            component.keep_in_cache |= component.temp_files  # else they were deleted after an hour, like uploads
 
 
 def _only_uploads(component: Any) -> tuple[Any, Any]:
@@ -174,7 +187,7 @@ def _decoding_box(gr: Any) -> list[Any]:
         way = gr.Radio(WAYS, value="own", show_label=False)
         beam = gr.Slider(2, WIDEST, value=5, step=1, label="Beam width", visible=False)
         with gr.Group(visible=False) as sampling:
-            samples = gr.Slider(1, WIDEST, value=5, step=1, label="Captions drawn; the likeliest is shown")
+            samples = gr.Slider(1, WIDEST, value=5, step=1, label="Captions drawn; the best is shown first")
             temperature = gr.Slider(0.1, 2, value=1, step=0.1, label="Temperature")
             seed = gr.Number(1, precision=0, minimum=0, label="Seed; another one draws others")
 

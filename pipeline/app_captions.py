@@ -2,11 +2,13 @@
 
 import math
 import time
+from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipeline.captioner import Captioner
-    from pipeline.decode import Caption
 
 KEPT = 3
 "models in memory; the one that was not used for longest goes first"
@@ -29,6 +30,8 @@ WIDEST = 10
 "beam, and samples drawn"
 SHOWN = 5
 "alternatives"
+SEEN = 480
+"pixels of the longer side of a picture, from which the maps of attention are made"
 
 
 class Decoding(BaseModel):
@@ -89,13 +92,14 @@ class Answer:
     error: str = ""
     text: str = ""
     decoding: str = ""
+    log_prob: float = 0.0
     word_chance: float = 0.0
     "geometric mean of the words' probabilities, the end counted"
-    chance: float = 0.0
-    "of the whole caption"
     others: list[tuple[str, float]] = field(default_factory=list)
-    "alternatives but for the caption itself, with their chances"
+    "alternatives but for the caption itself, with their log-probabilities"
     wording: Wording | None = None
+    looked: list[tuple[str, str]] = field(default_factory=list)
+    "each word with the address of a picture (data:...) of where the decoder looked; empty where it does not attend"
     seconds: float = 0.0
 
 
@@ -108,21 +112,45 @@ def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> An
         said = captioner.caption([picture])[0]
     except UserError as error:
         return Answer(model, error=one_line(error))
-    return _card(model, said, captioner.decode, time.monotonic() - started)
-
-
-def _card(model: str, said: "Caption", decode: Mapping[str, Any], seconds: float) -> Answer:
-    drawn = f"best of {decode['samples']} drawn" if decode["samples"] else f"beam {decode['beam']}"
+    seconds = time.monotonic() - started
+    drawn = (
+        f"best of {captioner.decode['samples']} drawn" if captioner.decode["samples"] else f"beam {captioner.decode['beam']}"
+    )
     return Answer(
         model,
         text=said.text,
         decoding="greedy" if drawn == "beam 1" else drawn,
+        log_prob=said.log_prob,
         word_chance=math.exp(said.log_prob / max(1, said.tokens)),
-        chance=math.exp(said.log_prob),
-        others=[(text, math.exp(log_prob)) for text, log_prob in said.alternatives[1:]],
+        others=said.alternatives[1:],
         wording=neutral_wording(said.text),
+        looked=looked_at(captioner, picture, said.text),
         seconds=seconds,
     )
+
+
+def looked_at(captioner: "Captioner", picture: "Image", text: str) -> list[tuple[str, str]]:
+    """`Answer.looked` of a caption; one brightness for all its words."""
+    from pipeline.attention import explain
+    from pipeline.encoders.base import Features
+    from pipeline.overlay import grid_shape, overlay
+
+    f = captioner.encoder(captioner.encoder.transform(picture)[None].to(captioner.device))
+    f = Features(f.grid.half().float(), f.pooled.half().float())  # as they are stored
+    words = explain(captioner.decoder, captioner.tokenizer, f, text)
+    shape = grid_shape(len(words[0][1])) if words else None
+    if shape is None:
+        return []
+    small = picture.copy()
+    small.thumbnail((SEEN, SEEN))
+    crops, top = getattr(captioner.encoder, "crops", False), max(max(weights) for _, weights in words)
+    return [(word, _address(overlay(small, weights, shape, crops, top))) for word, weights in words]
+
+
+def _address(picture: "Image") -> str:
+    data = BytesIO()
+    picture.save(data, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + b64encode(data.getvalue()).decode()
 
 
 def render(answers: Sequence[Answer]) -> str:
@@ -134,12 +162,4 @@ def _template() -> "Template":
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = percent
     return environment.from_string(Path(__file__).with_name("app.html").read_text(encoding="utf-8"))
-
-
-def percent(share: float) -> str:
-    """Two digits that mean something: 0.1234 -> 12 %, 0.00123 -> 0.12 %; nothing is printed as impossible."""
-    if share >= 0.1:
-        return f"{100 * share:.0f} %"
-    return f"{100 * share:.2g} %" if share >= 0.0001 else "< 0.01 %"
