@@ -25,8 +25,9 @@ from pipeline.java import ENGLISH, use_java
 from pipeline.metrics import base, cider, meteor
 from pipeline.metrics.base import References
 from pipeline.registry import load
-from pipeline.scores import ptb_tokenize, score_captions
+from pipeline.scores import ptb_tokenize
 from pipeline.sources import scenes
+from pipeline.variant_scores import Known, Said, score_variant
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = 10
@@ -55,7 +56,7 @@ def ours(references: References, variants: list[dict[str, str]]) -> list[Found]:
     tokenised = ptb_tokenize(references)
     out = []
     for said in variants:
-        scored = score_captions(table_of(said), tokenised, METRICS)
+        scored = score_variant(Said.of_baseline(table_of(said)), Known(tokenised, {}, set()), METRICS, [])
         out.append((scored.summary["test"], {name: scored.per_image[name].tolist() for name in NAMES}))
     return out
 
@@ -86,14 +87,14 @@ def theirs(references: References, variants: list[dict[str, str]]) -> list[Found
 def one_variant(references: References, said: dict[str, str]) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of each step for the first variant of a process, with nothing started or remembered, and for the next.
 
-    The last entry is what `score_captions` takes with all of them, intervals included.
+    The last entry is what `score_variant` takes with all of them, intervals included.
     """
     tokenised = ptb_tokenize(references)
     first, following = (steps(tokenised, said), steps(tokenised, said))
     forget()
     for seconds in first, following:
         started = time.perf_counter()
-        score_captions(table_of(said), tokenised, ALL)
+        score_variant(Said.of_baseline(table_of(said)), Known(tokenised, {}, set()), ALL, [])
         seconds["all, with intervals"] = time.perf_counter() - started
     return first, following
 

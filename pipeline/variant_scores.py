@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.metrics.base import Candidates, References
 from pipeline.protocols import Protocol, find_protocol, tokenise
+from pipeline.registry import load
 from pipeline.scores import Scored, ptb_tokenize, score_captions
 from pipeline.teacher_forced import teacher_forced_sums
 from pipeline.uncertainty import resample
@@ -66,6 +67,8 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
 
     With several seeds: `mean.<score>`, `sd.<score>` over all of them and `seed-<n>.<score>` of each further one, standard.
     """
+    for name in metrics:
+        getattr(load("metrics", name), "prepare", bool)()  # what starts slowly starts beside the tokenizer
     standard = score_captions(said.captions, said.ptb["own"], known.references, metrics, known.training)
     out = standard
     for name in protocols:

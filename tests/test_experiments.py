@@ -26,7 +26,7 @@ from pipeline.files import read_json, write_json
 from pipeline.model import load_model, save_model
 from pipeline.papers import paper_sheets, read_papers
 from pipeline.params import Params, load_params
-from pipeline.results import Setting, results_of
+from pipeline.results import Files, Setting, results_of
 from pipeline.scores import ptb_tokenize
 from pipeline.sources import scenes
 from pipeline.variant_scores import Known, Said, score_variant
