@@ -106,7 +106,10 @@ def _theme(gr: Any) -> Any:
     """The system's fonts, where gradio would bring its own; soft text that can be read on white."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return gr.themes.Default(primary_hue="blue", neutral_hue="slate", **fonts).set(
-        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_400"
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
     )
 
 
