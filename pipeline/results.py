@@ -54,7 +54,7 @@ class Result:
     def value(self, split: str, metric: str, protocol: str = STANDARD) -> Value:
         """Under `standard`, the mean over training seeds; under others that of the first seed's model."""
         if metric in FACTS:
-            return str(self.about.get(metric, "n/a")) if self.scores is not None else "not run"
+            return str(self.about.get(metric) or "n/a") if self.scores is not None else "not run"
         if protocol != STANDARD:
             return self._of(split, f"{protocol}.{metric}")
         mean = self._of(split, f"mean.{metric}")
