@@ -64,6 +64,11 @@ def _look(path: Path) -> Picture:
     return Picture(None, hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
 
 
+def picture_table(pictures: dict[str, Picture]) -> pd.DataFrame:
+    """file and digest (of its pixels): what reads a corpus and its pictures depends on both by the corpus alone."""
+    return pd.DataFrame([(file, pictures[file].digest) for file in sorted(pictures)], columns=["file", "digest"])
+
+
 def clean_text(text: str, options: Corpus) -> str:
     """One caption as configured; all white space and control characters become single spaces.
 
@@ -175,6 +180,16 @@ def spread(image_ids: Iterable[str], n: int) -> list[str]:
     ids = sorted(set(image_ids))
     n = min(n, len(ids))
     return [ids[(2 * i + 1) * len(ids) // (2 * n)] for i in range(n)]
+
+
+def image_files(captions: pd.DataFrame, images: Path) -> dict[str, Path]:
+    """image_id -> file.
+
+    Args:
+        images: the folder that the column `file` is relative to.
+    """
+    rows = captions.drop_duplicates("image_id")
+    return {image: images / file for image, file in zip(rows.image_id, rows.file, strict=True)}
 
 
 def references(captions: pd.DataFrame, split: str) -> dict[str, list[str]]:

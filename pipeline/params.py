@@ -119,6 +119,8 @@ class Decoding(Section):
 class Scoring(Section):
     metrics: list[str]
     "files of pipeline/metrics/"
+    clip: dict[str, Any] | None
+    "arguments of the encoder `clip`, for the metric clip_score, e.g. {model: openai/clip-vit-base-patch32}"
     protocols: list[str]
     "names of pipeline/protocols.yaml under which every variant is scored, beside `standard`"
 
@@ -223,7 +225,10 @@ def _registry_problems(params: Params) -> list[str]:
     rows = [(f"datasets.{n}.", "sources", row.source, row.args) for n, row in params.datasets.items()]
     rows += [(f"features.{n}.", "encoders", row.encoder, row.args) for n, row in params.features.items()]
     rows += [(f"variants.{n}.", "decoders", row.decoder, row.args) for n, row in params.variants.items()]
+    rows += [("scoring.clip.", "encoders", "clip", params.scoring.clip)] if params.scoring.clip else []
     out = [_complaint("scoring.metrics: ", find, "metrics", name) for name in params.scoring.metrics]
+    if "clip_score" in params.scoring.metrics and not params.scoring.clip:
+        out.append("scoring.clip: clip_score needs a model, e.g. {model: openai/clip-vit-base-patch32}")
     for where, kind, name, args in rows:
         unknown = _complaint(f"{where}{kind.removesuffix('s')}: ", find, kind, name)
         takes = None if unknown else signature(kind, name)

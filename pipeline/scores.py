@@ -1,7 +1,7 @@
 """Tokenised captions + references -> scores, with resamples for their intervals; the PTB tokenizer."""
 
 import math
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from pipeline.metrics.base import Array, Candidates, References, Sums, Unavailab
 from pipeline.registry import load
 from pipeline.uncertainty import resample, resample_table
 
+More = Mapping[str, tuple[Any, ...]]
 GLANCE = ("bleu_4", "meteor", "rouge_l", "cider")
 "what `dvc metrics` shows"
 
@@ -62,12 +63,12 @@ class SetScores:
     "metric -> why it could not run"
 
 
-def score_set(candidates: Candidates, references: References, metrics: list[str]) -> SetScores:
-    """Args: candidates, references: tokenised."""
+def score_set(candidates: Candidates, references: References, metrics: list[str], more: More | None = None) -> SetScores:
+    """Args: candidates, references: tokenised; more: what a metric takes beside them, by its name."""
     out = SetScores()
     for name in metrics:
         try:
-            scores = load("metrics", name).score(candidates, references)
+            scores = load("metrics", name).score(candidates, references, *(more or {}).get(name, ()))
         except Unavailable as reason:
             out.unavailable[name] = str(reason)
             continue
@@ -112,6 +113,7 @@ def score_captions(
     references: References,
     metrics: list[str],
     training: Container[str] | None = None,
+    more: More | None = None,
 ) -> Scored:
     """Score each split of a table of captions (image_id, split, and what is asked for below).
 
@@ -119,6 +121,7 @@ def score_captions(
         captions: with log_prob and tokens, and with the teacher-forced sums over references, where there was a model.
         candidates, references: image_id -> tokenised.
         training: the tokenised training captions; None: it is not asked which captions are new.
+        more: what a metric takes beside captions and references, by its name.
     """
     out = Scored({}, {}, pd.DataFrame(), {}, {})
     tables = []
@@ -126,7 +129,7 @@ def score_captions(
         split = str(name)
         rows = rows.sort_values("image_id")  # the same images in the same order for every variant, so that resamples pair
         said = {i: candidates[i] for i in rows.image_id}
-        found = score_set(said, references, metrics)
+        found = score_set(said, references, metrics, more)
         if training is not None:
             _add_novel(found, said, training)
         found.corpus |= _confidence(rows, found.per_image.get("cider", {}))

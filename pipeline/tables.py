@@ -5,7 +5,21 @@ from pipeline.results import Result
 from pipeline.sheets import FACTS, SPLITS, Column, Sheet, Table, Value, number
 from pipeline.uncertainty import ALPHA, LEVEL, RESAMPLES, Estimate
 
-ORDER = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice", "loss", "perplexity", "top5"]
+ORDER = [
+    "bleu_1",
+    "bleu_2",
+    "bleu_3",
+    "bleu_4",
+    "meteor",
+    "rouge_l",
+    "cider",
+    "spice",
+    "clip_score",
+    "ref_clip_score",
+    "loss",
+    "perplexity",
+    "top5",
+]
 TEACHER_FORCED = {"loss", "perplexity", "top5"}
 VARIETY = [
     *("distinct_1", "distinct_2", "distinct_captions", "vocabulary", "mean_length", "novel"),

@@ -1,8 +1,10 @@
 """All scores of a variant: the standard protocol, those of its papers beside it, and the spread over training seeds."""
 
-from collections.abc import Container
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,6 +62,15 @@ class Known:
     "as they were published"
     training: Container[str]
     "the training captions after the PTB tokenizer"
+    images: Mapping[str, Path] = field(default_factory=dict)
+    "image_id -> file"
+    clip: dict[str, Any] | None = None
+    "arguments of the encoder that clip_score asks"
+
+    @property
+    def more(self) -> dict[str, tuple[Any, ...]]:
+        """What metrics take beside captions and references."""
+        return {"clip_score": (self.images, self.clip)}
 
 
 def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> Scored:
@@ -69,12 +80,15 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
     """
     for name in metrics:
         getattr(load("metrics", name), "prepare", bool)()  # what starts slowly starts beside the tokenizer
-    standard = score_captions(said.captions, said.ptb["own"], known.references, metrics, known.training)
+    standard = score_captions(said.captions, said.ptb["own"], known.references, metrics, known.training, known.more)
     out = standard
     for name in protocols:
         out = out.beside(_under(find_protocol(name), said, known, [m for m in metrics if m in N_GRAMS]), name)
     further = [name for name in said.tables if name.startswith("seed-")]
-    again = [score_captions(said.tables[name], said.ptb[name], known.references, metrics, known.training) for name in further]
+    again = [
+        score_captions(said.tables[name], said.ptb[name], known.references, metrics, known.training, known.more)
+        for name in further
+    ]
     for name, scored in zip(further, again, strict=True):
         out = out.beside(scored, name)
     return _with_spread(out, [standard, *again]) if again else out

@@ -7,11 +7,11 @@ from pipeline.processes import stage
 
 def main(name: str) -> None:
     params = load_params()
-    pick(params, "corpora", name)
+    dataset = pick(params, "corpora", name).dataset
 
     from pipeline.baseline import most_frequent_captions
     from pipeline.commit import code_commit
-    from pipeline.corpus import read_captions
+    from pipeline.corpus import image_files, read_captions
     from pipeline.files import read_json, whole_file
     from pipeline.protocols import find_protocol
     from pipeline.scores import Folders, write_scores
@@ -22,7 +22,8 @@ def main(name: str) -> None:
     files = (folder / f"{name}.json" for folder in (layout.REFERENCES, layout.PUBLISHED, layout.TRAINING_CAPTIONS))
     references, published, training = map(read_json, files)
     protocols = [p for p in params.scoring.protocols if find_protocol(p).captions == "own" and p != "standard"]
-    known = Known(references, published, set(training))
+    images = image_files(read_captions(layout.CORPORA / name / "captions.parquet"), layout.RAW / dataset)
+    known = Known(references, published, set(training), images, params.scoring.clip)
     scored = score_variant(Said.of_baseline(captions), known, params.scoring.metrics, protocols)
     with whole_file(layout.CAPTIONS / f"{row}.parquet") as part:
         captions.to_parquet(part, index=False)

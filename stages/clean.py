@@ -6,7 +6,7 @@ from pipeline.processes import stage
 
 
 def main(name: str) -> None:
-    from pipeline.corpus import clean, look_at_images, read_raw
+    from pipeline.corpus import clean, look_at_images, picture_table, read_raw
     from pipeline.files import whole_folder, write_json
     from pipeline.validation import validate, write_data_docs
 
@@ -19,6 +19,7 @@ def main(name: str) -> None:
     with whole_folder(layout.CORPORA / name) as corpus, whole_folder(layout.VALIDATION / name) as docs:
         captions.to_parquet(corpus / "captions.parquet", index=False)
         rejected.to_parquet(corpus / "rejected.parquet", index=False)
+        picture_table(pictures).to_parquet(corpus / "images.parquet", index=False)
         write_data_docs(result, name, docs)
         write_json(layout.VALIDATION / f"{name}.json", result)
 

@@ -8,10 +8,12 @@ from pipeline.processes import stage
 def main(name: str) -> None:
     params = load_params()
     variant = pick(params, "variants", name)
+    dataset = params.corpora[variant.corpus].dataset
 
     import pandas as pd
 
     from pipeline.commit import code_commit
+    from pipeline.corpus import image_files, read_captions
     from pipeline.files import read_json
     from pipeline.scores import Folders, write_scores
     from pipeline.variant_scores import Known, Said, score_variant
@@ -20,7 +22,13 @@ def main(name: str) -> None:
     said = Said(*(pd.read_parquet(folder / f"{name}.parquet") for folder in folders))
     files = (folder / f"{variant.corpus}.json" for folder in (layout.REFERENCES, layout.PUBLISHED, layout.TRAINING_CAPTIONS))
     references, published, training = map(read_json, files)
-    scored = score_variant(said, Known(references, published, set(training)), params.scoring.metrics, params.protocols(name))
+    images = image_files(read_captions(layout.CORPORA / variant.corpus / "captions.parquet"), layout.RAW / dataset)
+    scored = score_variant(
+        said,
+        Known(references, published, set(training), images, params.scoring.clip),
+        params.scoring.metrics,
+        params.protocols(name),
+    )
     about = {"commit": code_commit(layout.CODE), "seeds": 1 + said.seeds.seed.nunique()}
     write_scores(scored, about, name, Folders(layout.SCORE_FILES, layout.METRICS, layout.SCORES))
 
