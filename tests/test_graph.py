@@ -157,6 +157,21 @@ def test_after_an_edit_of_the_report_only_compare_runs(finished: Path) -> None:
     assert repro(finished) == ["compare"]
 
 
+def test_a_mistake_in_the_params_costs_no_finished_output(finished: Path) -> None:
+    """Told by the stage that reads it: DVC would have removed the old model before."""
+    good = (finished / "params.yaml").read_text()
+    params = yaml.safe_load(good)
+    params["variants"]["merge"]["args"]["hiden"] = 8
+    write_params(finished, params)
+    done = run(finished, tool("dvc"), "repro", check=False)
+    (finished / "params.yaml").write_text(good)
+    assert done.returncode != 0
+    assert "variants.merge.args: unknown argument 'hiden' (did you mean 'hidden'?)" in done.stderr + done.stdout
+    assert (finished / "models/merge/model.safetensors").is_file()
+    assert (finished / "reports/history/merge.csv").is_file()
+    assert repro(finished) == []
+
+
 def test_comments_in_the_params_run_nothing(finished: Path) -> None:
     file = finished / "params.yaml"
     file.write_text("# a comment\n" + file.read_text().replace("variants:", "variants:  # another"))
