@@ -58,10 +58,10 @@ class Run:
 def read_run(
     params: dict[str, str], tags: dict[str, str], metrics: dict[str, float], epochs: int, resamples: Path, corpus: Path
 ) -> Run:
-    """Args: metrics: by split and name, `test.cider`; resamples, corpus: Parquet files, either of which may be missing."""
+    """Args: metrics: by split and name, `test/cider`; resamples, corpus: Parquet files, either of which may be missing."""
     scores: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
-        split, metric = name.split(".", 1)
+        split, metric = name.split("/", 1)
         scores.setdefault(split, {})[metric] = value
     return Run(params, tags, scores, read_estimates(resamples, scores), _counts(corpus), epochs)
 

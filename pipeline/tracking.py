@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from pipeline.params import Decoding, Params
 
+HIDDEN = {"step", "epoch", "best"}
+"columns of the history file that are no curves"
 GRACE = 15.0
 "seconds that the receiver has to finish after `close`"
 
@@ -95,6 +97,11 @@ def start_live(variant: str, params: Params, run_file: Path) -> Live:
         warn(f"the curves are not sent to MLflow while training ({error}): the stage track does it afterwards")
         return Live(None)
     return Live(receiver)
+
+
+def curves_of(row: dict[str, float]) -> dict[str, float]:
+    """A row of the history by metric: MLflow's pages make a section of what stands before the slash."""
+    return {f"curves/{name}": value for name, value in row.items() if name not in HIDDEN}
 
 
 def warn(message: str) -> None:

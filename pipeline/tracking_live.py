@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import one_line
 from pipeline.files import fingerprint, read_json, write_json
-from pipeline.tracking import warn
+from pipeline.tracking import curves_of, warn
 from pipeline.tracking_store import Store, curves, open_store, send, trouble
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _metrics(reports: list[dict[str, Any]], done: set[tuple[str, int]]) -> "list
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    rows = [(name, value, report["step"]) for report in reports for name, value in report["values"].items()]
+    rows = [(name, value, report["step"]) for report in reports for name, value in curves_of(report["values"]).items()]
     return [Metric(name, value, now, step) for name, value, step in rows if (name, step) not in done]
 
 

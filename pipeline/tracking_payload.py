@@ -2,7 +2,6 @@
 
 import csv
 import math
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ SAMPLES = 20
 "test images in the table of captions, at most"
 PICTURES = 6
 "of those are drawn, at most"
+SHOWN = ("val/cider", "val/bleu_4", "test/cider", "test/bleu_4")
 WIDTH = 320
 "of a drawn picture, in pixels"
 
@@ -55,7 +55,7 @@ class Payload:
     params: dict[str, str]
     tags: dict[str, str]
     metrics: dict[str, float]
-    "final scores: test.cider, val.bleu_4, ..."
+    "final scores: test/cider, val/bleu_4, ..."
     history: list[dict[str, float]]
     "rows of the history file, each with its step"
     samples: list[dict[str, Any]]
@@ -77,6 +77,14 @@ class Payload:
     "what the live curves left: {tracking_uri, run_id, params}"
     lock: Path
     "held by the process that publishes"
+
+    @property
+    def note(self) -> str:
+        """What stands at the top of the run's page."""
+        scores = [f"{name} {self.metrics[name]:.4f}" for name in SHOWN if name in self.metrics]
+        best = next((f"{row['epoch']:.0f}" for row in reversed(self.history) if row.get("best")), "?")
+        weights = f"weights of epoch {best} of {len(self.history)}" if self.history else "not trained"
+        return f"{self.tags['decoder']} on {self.tags['encoder']}: {', '.join(scores)}; {weights}\n\n{self.tags['protocol']}"
 
     @property
     def receipt(self) -> dict[str, str]:
@@ -134,7 +142,7 @@ def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setti
 
 
 def _final_metrics(scores: dict[str, Any]) -> dict[str, float]:
-    return {f"{split}.{name}": float(value) for split, values in scores.items() for name, value in values.items()}
+    return {f"{split}/{name}": float(value) for split, values in scores.items() for name, value in values.items()}
 
 
 def _history(path: Path) -> list[dict[str, float]]:
@@ -175,15 +183,16 @@ def write_artifacts(payload: Payload, folder: Path) -> None:
     columns = list(payload.samples[0]) if payload.samples else []
     write_json(folder / "samples.json", {"columns": columns, "data": [list(row.values()) for row in payload.samples]})
     write_json(folder / ROWS, {"rows": payload.rows, "requested": payload.requested})
-    (folder / "pictures").mkdir()
-    for row in payload.samples[:: max(1, math.ceil(len(payload.samples) / PICTURES))]:
-        draw(payload.images / row["file"], row["caption"], row["references"].split(" | ")[0]).save(
-            folder / "pictures" / f"{row['image_id'].replace(os.sep, '_')}.png"
-        )
+    (folder / "images").mkdir()
+    for number, row in enumerate(payload.samples[:: max(1, len(payload.samples) // PICTURES)][:PICTURES], 1):
+        picture = draw(payload.images / row["file"], row["caption"], row["references"].split(" | ")[0])
+        name = f"captions~{number}+step+0+timestamp+0+{fingerprint(row['image_id'])}"  # as `log_image` would, without its time
+        picture.save(folder / "images" / f"{name}.png")
+        picture.save(folder / "images" / f"{name}+compressed.webp")
 
 
 def draw(image: Path, caption: str, reference: str) -> "Image":
-    """The picture, `WIDTH` pixels wide, and under it the caption in black and one reference in grey."""
+    """The caption in black, one reference in grey, and below them the picture, `WIDTH` pixels wide."""
     import textwrap
 
     from PIL import Image, ImageDraw
@@ -193,11 +202,12 @@ def draw(image: Path, caption: str, reference: str) -> "Image":
     picture = read_image(image)
     picture = picture.resize((WIDTH, max(1, round(picture.height * WIDTH / picture.width))))
     lines = [(line, colour) for text, colour in ((caption, "black"), (reference, "gray")) for line in textwrap.wrap(text, 50)]
-    sheet = Image.new("RGB", (WIDTH, picture.height + 18 * len(lines) + 8), "white")
-    sheet.paste(picture)
+    top = 18 * len(lines) + 8
+    sheet = Image.new("RGB", (WIDTH, top + picture.height), "white")
+    sheet.paste(picture, (0, top))
     pen = ImageDraw.Draw(sheet)
     for number, (line, colour) in enumerate(lines):
-        pen.text((6, picture.height + 4 + 18 * number), line, fill=colour, font_size=12)
+        pen.text((6, 4 + 18 * number), line, fill=colour, font_size=12)
     return sheet
 
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import UserError
 from pipeline.files import fingerprint, read_json
 from pipeline.params import Params
+from pipeline.tracking import curves_of
 from pipeline.tracking_live import remembered
 from pipeline.tracking_payload import Payload, Places, example_image, gather, write_artifacts, write_model
 from pipeline.tracking_store import Store, curves, find_runs, send, trouble
+from pipeline.tracking_view import write_view
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric, Run
@@ -54,6 +56,7 @@ def publish(store: Store, payload: Payload) -> bool:
         if not whole:
             run_id = finished[0].info.run_id if finished else _run_to_complete(store, payload)
             _fill(store, run_id, payload)
+            write_view(store)
             if not finished:
                 store.client.set_terminated(run_id, "FINISHED")
         _drop_duplicates(store, payload)
@@ -95,7 +98,7 @@ def _is_of(store: Store, run_id: str, payload: Payload) -> bool:
     """Whether the live curves are those of the payload's history: the training may have been of other params or code."""
     if read_json(payload.run_file).get("params") != fingerprint(payload.params):
         return False
-    expected = {(name, int(row["step"])): value for row in payload.history for name, value in row.items()}
+    expected = {(name, int(row["step"])): value for row in payload.history for name, value in curves_of(row).items()}
     columns = {name for name, _ in expected}
     logged = {(n, s): v for n, values in curves(store, run_id).items() if n in columns for s, v in values.items()}
     return all(key in expected and _close(value, expected[key]) for key, value in logged.items())
@@ -143,11 +146,16 @@ def _close_stale(store: Store, payload: Payload) -> None:
 def _fill(store: Store, run_id: str, payload: Payload) -> None:
     from mlflow.entities import Param, RunTag
 
-    table = {"mlflow.loggedArtifacts": json.dumps([{"path": "samples.json", "type": "table"}])}
-    all_tags = [RunTag(name, value) for name, value in {**payload.tags, **table}.items()]
+    shown = {
+        "mlflow.note.content": payload.note,
+        "mlflow.loggedArtifacts": json.dumps([{"path": "samples.json", "type": "table"}]),
+        "mlflow.loggedImages": "true",
+    }
+    all_tags = [RunTag(name, value) for name, value in {**payload.tags, **shown}.items()]
     all_params = [Param(name, value) for name, value in payload.params.items()]
     for start in range(0, max(len(all_tags), len(all_params)), 100):
         store.client.log_batch(run_id, params=all_params[start : start + 100], tags=all_tags[start : start + 100])
+    _log_data(store, run_id, payload)
     send(store, run_id, list(_missing_metrics(store, run_id, payload)))
     with tempfile.TemporaryDirectory() as folder:
         write_artifacts(payload, Path(folder))
@@ -156,14 +164,25 @@ def _fill(store: Store, run_id: str, payload: Payload) -> None:
     store.client.set_tag(run_id, "layout", LAYOUT)
 
 
+def _log_data(store: Store, run_id: str, payload: Payload) -> None:
+    """The corpus in its version, where MLflow's pages have their column for it; the same again changes nothing."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    path = f"data/corpora/{payload.tags['corpus']}"
+    data = Dataset(payload.tags["corpus"], payload.tags[f"dvc.{path}"], "local", json.dumps({"uri": path}))
+    store.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+
+
 def _missing_metrics(store: Store, run_id: str, payload: Payload) -> "Iterator[Metric]":
-    """The points of the history, and the final scores at its last step, that the run does not have yet."""
+    """The points of the history, and the final scores, that the run does not have yet.
+
+    Scores have step 0: of what has no other step, MLflow's pages draw bars, a run beside the other.
+    """
     from mlflow.entities import Metric
 
     there, now = curves(store, run_id), int(time.time() * 1000)
-    last = int(payload.history[-1]["step"]) if payload.history else 0
-    points = [(name, int(row["step"]), value) for row in payload.history for name, value in row.items() if name != "step"]
-    for name, step, value in points + [(name, last, value) for name, value in payload.metrics.items()]:
+    points = [(name, int(row["step"]), value) for row in payload.history for name, value in curves_of(row).items()]
+    for name, step, value in points + [(name, 0, value) for name, value in payload.metrics.items()]:
         if step not in there.get(name, {}):
             yield Metric(name, value, now, step)
 

@@ -4,19 +4,23 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.sheets import LOWER_IS_BETTER, NO_DIRECTION
 from pipeline.tracking_store import Store, find_runs, trouble
+from pipeline.uncertainty import ALPHA, Estimate, p_value, read_estimates
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 PREFIX = "captionlab-"
 ALIAS = "champion"
+PREVIOUS = "previous"
+"the alias of the version that was champion before"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class Candidate:
     "the validation score that decides; None where the run has none"
     test: float | None
     "shown, never used"
+    p: float | None = None
+    "of the paired bootstrap against the best; None where they cannot be paired"
 
 
 @dataclass(frozen=True)
@@ -35,31 +41,84 @@ class Choice:
     metric: str
     ranking: list[Candidate]
     "best first; those without the metric last"
+    left_out: list[str]
+    "variants whose runs do not compare with these"
     model: str
     version: str
     is_new: bool
+    before: str | None
+    "the version that has lost the alias champion and has the alias previous now"
+
+    @property
+    def lead(self) -> str:
+        """How far the best is ahead, and whether other validation images could turn it."""
+        best, *others = self.ranking
+        text = f"val/{self.metric} {best.val:.4f} is the best of {len(self.ranking)}"
+        if not others or others[0].val is None or best.val is None:
+            return text
+        text += f"; its lead over {others[0].variant}, {abs(best.val - others[0].val):.4f}, is"
+        p = others[0].p
+        if p is None:
+            return f"{text} of unknown weight: the two cannot be paired"
+        known = f"p {p:.3f}" if p else "p < 0.002"
+        return f"{text} {'within' if p >= ALPHA else 'more than'} noise ({known}, paired bootstrap over the validation images)"
 
 
-def register(store: Store, dataset: str | None, metric: str, current: dict[str, str]) -> Choice:
+@dataclass(frozen=True)
+class Rollback:
+    model: str
+    champion: str
+    "version that has the alias again"
+    variant: str
+    previous: str
+    "version that had it"
+
+
+def register(store: Store, dataset: str | None, metric: str, current: dict[str, str], like: str | None = None) -> Choice:
     """Register the best finished run of a dataset under `captionlab-<dataset>`, alias `champion`; twice changes nothing.
 
     Args:
         dataset: None where the store knows only one.
         metric: compared on the validation split.
         current: variant -> fingerprint in this workspace. Such a variant enters with that run, another with its newest.
+        like: the variant whose protocol and references the others must share, where there are several.
 
     Raises:
-        UserError: there is no such dataset or metric; the message lists those there are.
+        UserError: there is no such dataset or metric, or the runs do not compare; the message lists what there is.
     """
     with trouble(store.uri):
         runs = _one_per_variant(_of_dataset(find_runs(store, "attributes.status = 'FINISHED'"), dataset), current)
-        ranking = rank(runs, metric)
-        best = next(run for run in runs if run.info.run_id == ranking[0].run_id)
+        chosen = comparable(runs, current, like)
+        ranking = _with_p_values(store, rank(chosen, metric), metric)
+        best = next(run for run in chosen if run.info.run_id == ranking[0].run_id)
+        left_out = sorted(run.data.tags["variant"] for run in runs if run not in chosen)
         name = PREFIX + best.data.tags["dataset"]
         version, is_new = _version(store, name, best)
-        if _champion_version(store, name) != version:
-            store.client.set_registered_model_alias(name, ALIAS, version)
-        return Choice(metric, ranking, name, version, is_new)
+        number, before = str(version.version), _aliases(store, name).get(ALIAS)
+        choice = Choice(metric, ranking, left_out, name, number, is_new, before if before != number else None)
+        _describe(store, version, f"{choice.lead}.\n\n{best.data.tags['protocol']}")
+        if choice.before:
+            store.client.set_registered_model_alias(name, PREVIOUS, choice.before)
+        if before != number:
+            store.client.set_registered_model_alias(name, ALIAS, number)
+        return choice
+
+
+def roll_back(store: Store, dataset: str | None) -> Rollback:
+    """The previous champion and the champion change places, so that a second call undoes the first.
+
+    Raises:
+        UserError: there is no champion, or none before it.
+    """
+    with trouble(store.uri):
+        name = _champion_name(store, dataset)
+        aliases = _aliases(store, name)
+        if aliases.get(PREVIOUS) in (None, aliases[ALIAS]):
+            raise UserError(f"{name} has no previous champion to go back to: version {aliases[ALIAS]} is the only one")
+        store.client.set_registered_model_alias(name, ALIAS, aliases[PREVIOUS])
+        store.client.set_registered_model_alias(name, PREVIOUS, aliases[ALIAS])
+        variant = store.client.get_model_version(name, aliases[PREVIOUS]).tags["variant"]
+        return Rollback(name, aliases[PREVIOUS], variant, aliases[ALIAS])
 
 
 def _of_dataset(runs: "list[Run]", dataset: str | None) -> "list[Run]":
@@ -82,57 +141,131 @@ def _one_per_variant(runs: "list[Run]", current: dict[str, str]) -> "list[Run]":
     return list(out.values())
 
 
+def comparable(runs: "list[Run]", current: dict[str, str], like: str | None) -> "list[Run]":
+    """The runs with one protocol and one set of references: those of `like`, else those of this workspace.
+
+    Raises:
+        UserError: there are several; the message tells them apart.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_scored_on(run), []).append(run)
+    if like is not None:
+        known = {run.data.tags["variant"]: run for run in runs}
+        if like not in known:
+            raise UserError(f"no finished run of a variant '{like}' in MLflow: there are {', '.join(sorted(known))}")
+        return groups[_scored_on(known[like])]
+    own = [group for group in groups.values() if any(_is_current(run, current) for run in group)]
+    found = own or list(groups.values())
+    if len(found) == 1:
+        return found[0]
+    told = "; ".join(f"{_about(group[0])} ({', '.join(sorted(r.data.tags['variant'] for r in group))})" for group in found)
+    raise UserError(f"these runs do not compare, name a variant with --like to choose among its own kind: {told}")
+
+
+def _scored_on(run: "Run") -> tuple[str, str]:
+    """Protocol (data set, split, tokens, decoding), and the version of the references of validation and test."""
+    tags = run.data.tags
+    return tags.get("protocol", ""), tags.get(f"dvc.data/references/{tags.get('corpus')}.json", "")
+
+
+def _about(run: "Run") -> str:
+    protocol, references = _scored_on(run)
+    return f"{protocol}; references {references[:8] or 'unknown'}"
+
+
+def _is_current(run: "Run", current: dict[str, str]) -> bool:
+    return run.data.tags["fingerprint"] == current.get(run.data.tags["variant"])
+
+
+def _with_p_values(store: Store, ranking: list[Candidate], metric: str) -> list[Candidate]:
+    """Each against the best, from the resamples that the runs hold."""
+    best, *others = ranking
+    top = _estimate(store, best, metric) if others else None
+    pairs = [(other, _estimate(store, other, metric) if top else None) for other in others]
+    return [best, *(replace(other, p=p_value(top, own) if top and own else None) for other, own in pairs)]
+
+
+def _estimate(store: Store, candidate: Candidate, metric: str) -> Estimate | None:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    if candidate.val is None:
+        return None
+    path = f"resamples/{candidate.variant}.parquet"
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            fetched = download_artifacts(run_id=candidate.run_id, artifact_path=path, dst_path=folder, tracking_uri=store.uri)
+        except (MlflowException, OSError):  # a run of before there were any
+            return None
+        return read_estimates(Path(fetched), {"val": {metric: candidate.val}}).get(("val", metric))
+
+
 def rank(runs: "list[Run]", metric: str) -> list[Candidate]:
     """Best validation score first, equal ones by name.
 
     Raises:
         UserError: no run has the metric, or neither of its ends is better.
     """
-    known = sorted({name.removeprefix("val.") for run in runs for name in run.data.metrics if name.startswith("val.")})
-    known = [name for name in known if name not in NO_DIRECTION]
-    if metric in NO_DIRECTION:
+    known = sorted({name.removeprefix("val/") for run in runs for name in run.data.metrics if name.startswith("val/")})
+    known = [name for name in known if _kind(name) not in NO_DIRECTION]
+    if _kind(metric) in NO_DIRECTION:
         raise UserError(f"of {metric} neither high nor low is better: choose by one of {', '.join(known)}")
     if metric not in known:
         raise UserError(f"no run has the validation metric '{metric}': there are {', '.join(known) or 'none'}")
-    sign = 1 if metric in LOWER_IS_BETTER else -1
+    sign = 1 if _kind(metric) in LOWER_IS_BETTER else -1
     found = [_candidate(run, metric) for run in runs]
     return sorted(found, key=lambda c: (math.inf if c.val is None else sign * c.val, c.variant))
 
 
+def _kind(metric: str) -> str:
+    """`loss` of `raw.loss`: a further protocol stands before the metric."""
+    return metric.rpartition(".")[2]
+
+
 def _candidate(run: "Run", metric: str) -> Candidate:
     values, tags = run.data.metrics, run.data.tags
-    val = values.get(f"val.{metric}", math.nan)
+    val = values.get(f"val/{metric}", math.nan)
     return Candidate(
-        tags["variant"], tags["corpus"], run.info.run_id, None if math.isnan(val) else val, values.get(f"test.{metric}")
+        tags["variant"], tags["corpus"], run.info.run_id, None if math.isnan(val) else val, values.get(f"test/{metric}")
     )
 
 
-def _version(store: Store, name: str, run: "Run") -> tuple[str, bool]:
+def _version(store: Store, name: str, run: "Run") -> "tuple[ModelVersion, bool]":
     """The registered version of a run, and whether it had to be made."""
     from mlflow.exceptions import MlflowException
 
     try:
-        store.client.create_registered_model(name, description="The alias champion is the best captioner by validation score")
+        about = "Captioners by validation score. champion: the best one, which is served; previous: the one before it"
+        store.client.create_registered_model(name, description=about)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     for old in store.client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"):
-        return str(old.version), False
+        return old, False
     outputs = store.client.get_run(run.info.run_id).outputs
     if not outputs or not outputs.model_outputs:
         raise UserError(f"run {run.info.run_id} of '{run.data.tags['variant']}' has no model: delete it, then captionlab sync")
     model_id = outputs.model_outputs[0].model_id
     source = store.client.get_logged_model(model_id).artifact_location
-    kept = ("variant", "decoder", "encoder", "corpus", "protocol", "fingerprint", "git.commit")
-    scores = {k: f"{v:.6g}" for k, v in run.data.metrics.items() if k.startswith(("val.", "test."))}
-    tags = {**{k: run.data.tags[k] for k in kept if k in run.data.tags}, **scores}
-    made = store.client.create_model_version(name, source, run.info.run_id, tags=tags, model_id=model_id)
-    return str(made.version), True
+    made = store.client.create_model_version(name, source, run.info.run_id, tags=_version_tags(run), model_id=model_id)
+    return made, True
 
 
-def _champion_version(store: Store, name: str) -> str | None:
-    aliases = store.client.get_registered_model(name).aliases
-    return str(aliases[ALIAS]) if ALIAS in aliases else None
+def _version_tags(run: "Run") -> dict[str, str]:
+    """What the version is, from which data and code, and its scores."""
+    kept = ("variant", "dataset", "decoder", "encoder", "corpus", "protocol", "fingerprint", "git.commit")
+    told = {name: value for name, value in run.data.tags.items() if name in kept or name.startswith("dvc.")}
+    return told | {k: f"{v:.6g}" for k, v in run.data.metrics.items() if k.startswith(("val/", "test/"))}
+
+
+def _describe(store: Store, version: "ModelVersion", text: str) -> None:
+    if version.description != text:
+        store.client.update_model_version(version.name, version.version, text)
+
+
+def _aliases(store: Store, name: str) -> dict[str, str]:
+    return {alias: str(version) for alias, version in store.client.get_registered_model(name).aliases.items()}
 
 
 @contextmanager

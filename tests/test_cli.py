@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking_store import open_store
+from pipeline.tracking_store import find_runs, open_store
 from stages import track
-from tests.tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace
+from tests.tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace, write_resamples
 
 IDS = [f"scene{n:02}" for n in range(30)]
 
@@ -53,22 +53,97 @@ def test_register_chooses_by_validation_though_another_is_better_on_test(workspa
     status, out, err = captionlab("register")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
-        "variant                     val.cider     test.cider  corpus",
-        "merge                          0.6000         0.4000  scenes",
-        "lstm                           0.5000         0.7000  scenes",
-        "captionlab-scenes version 1 (merge) registered and has the alias champion: val.cider 0.6000 is the best of 2",
+        "variant                     val/cider       p     test/cider  corpus",
+        "merge                          0.6000    best         0.4000  scenes",
+        "lstm                           0.5000   0.000         0.7000  scenes",
+        "captionlab-scenes version 1 (merge) registered and has the alias champion",
+        "val/cider 0.6000 is the best of 2; its lead over lstm, 0.1000, is more than noise (p < 0.002, paired bootstrap over "
+        "the validation images)",
     ]
-    assert champion().tags["variant"] == "merge"
-    assert champion().tags["val.cider"] == "0.6"
-    assert champion().tags["git.commit"] == "none"
+    tags = champion().tags
+    assert tags["variant"] == "merge"
+    assert tags["val/cider"] == "0.6"
+    assert tags["git.commit"] == "none"
+    assert tags["dvc.data/corpora/scenes"] == "c0ffee.dir"
+    assert champion().description == f"{out.splitlines()[-1]}.\n\n{tags['protocol']}"
 
 
-def test_registering_again_makes_no_new_version(workspace, captionlab):
-    captionlab("register")
+def test_a_lead_that_other_validation_images_could_turn_is_within_noise(workspace, captionlab):
+    write_resamples(Path(), "lstm", spread=0.2)
+    lock_variant(Path(), "lstm")
+    track.main("lstm")
+    _, out, _ = captionlab("register")
+    assert "lstm                           0.5000   1.000         0.7000  scenes" in out.splitlines()
+    assert out.endswith("is within noise (p 1.000, paired bootstrap over the validation images)\n")
+
+
+def test_runs_without_resamples_are_ranked_and_their_lead_is_not_judged(workspace, captionlab):
+    for folder in (Path(run.info.artifact_uri.removeprefix("file://")) for run in find_runs(open_store(), "")):
+        shutil.move(folder / "resamples", folder / "kept")
+    try:
+        _, out, _ = captionlab("register")
+    finally:
+        for folder in (Path(run.info.artifact_uri.removeprefix("file://")) for run in find_runs(open_store(), "")):
+            shutil.move(folder / "kept", folder / "resamples")
+    assert "lstm                           0.5000     n/a         0.7000  scenes" in out.splitlines()
+    assert out.endswith("its lead over lstm, 0.1000, is of unknown weight: the two cannot be paired\n")
+
+
+def test_runs_of_other_references_or_another_protocol_do_not_compare(workspace, captionlab):
+    store = open_store()
+    (lstm,) = find_runs(store, "tags.variant = 'lstm'")
+    store.client.set_tag(lstm.info.run_id, "dvc.data/references/scenes.json", "dead")
+    protocol = lstm.data.tags["protocol"]
+    assert refusal(captionlab("register")) == (
+        "error: these runs do not compare, name a variant with --like to choose among its own kind: "
+        f"{protocol}; references dead (lstm); {protocol}; references beef (merge)\n"
+    )
+    assert refusal(captionlab("register", "--like", "lmst")) == (
+        "error: no finished run of a variant 'lmst' in MLflow: there are lstm, merge\n"
+    )
+    status, out, _ = captionlab("register", "--like", "lstm")
+    assert status == 0
+    assert out.splitlines()[2] == "not compared (another protocol or other references; see --like): merge"
+    assert champion().tags["variant"] == "lstm"
+
+
+def test_an_old_run_of_another_protocol_is_left_out_where_the_workspace_says_which_are_meant(workspace, captionlab):
+    store = open_store()
+    tags = {"variant": "old", "dataset": "scenes", "corpus": "scenes", "fingerprint": "f", "protocol": "beam 99"}
+    run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
+    store.client.log_metric(run_id, "val/cider", 9.0)
+    store.client.set_terminated(run_id, "FINISHED")
     status, out, _ = captionlab("register")
     assert status == 0
-    assert "captionlab-scenes version 1 (merge) was registered already and has the alias champion" in out
-    assert len(open_store().client.search_model_versions("name = 'captionlab-scenes'")) == 1
+    assert "not compared (another protocol or other references; see --like): old" in out.splitlines()
+    assert champion().tags["variant"] == "merge"
+
+
+def test_the_champion_before_is_kept_as_previous_and_a_rollback_changes_their_places(workspace, captionlab):
+    assert refusal(captionlab("register", "--rollback")).startswith("error: no champion is registered: run captionlab register")
+    captionlab("register")
+    assert refusal(captionlab("register", "--rollback")) == (
+        "error: captionlab-scenes has no previous champion to go back to: version 1 is the only one\n"
+    )
+    _, out, _ = captionlab("register", "--metric", "loss")
+    assert "version 2 (lstm) registered and has the alias champion; version 1 is kept as previous" in out
+    captionlab("register", "--metric", "loss")  # nothing new: previous stays
+    status, out, _ = captionlab("register", "--rollback")
+    assert status == 0
+    assert out.splitlines()[0] == ("captionlab-scenes: version 1 (merge) is champion again, version 2 is previous now;")
+    assert champion().tags["variant"] == "merge"
+    captionlab("register", "--rollback")
+    assert champion().tags["variant"] == "lstm"
+    assert refusal(captionlab("register", "--rollback", "--metric", "loss")).startswith("error: --rollback goes back")
+
+
+def test_register_needs_nothing_but_the_server(workspace, captionlab, monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace}/mlflow.db")
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    status, out, _ = captionlab("register")
+    assert status == 0
+    assert "is more than noise (p < 0.002" in out
+    assert list(Path().iterdir()) == []
 
 
 def test_a_loss_is_better_when_it_is_lower(workspace, captionlab):
@@ -116,7 +191,7 @@ def test_a_variant_enters_with_the_run_of_this_workspace_not_with_a_newer_one(wo
     assert "lstm" in captionlab("register")[1].splitlines()[1]
     for name, content in zip(("dvc.lock", "reports/runs/merge.json"), state, strict=True):
         Path(name).write_bytes(content)
-    assert "merge                          0.6000" in captionlab("register")[1].splitlines()[1]
+    assert captionlab("register")[1].splitlines()[1].startswith("merge                          0.6000")
 
 
 def test_register_before_anything_is_published_says_what_to_run(tmp_path, monkeypatch, captionlab):
@@ -124,8 +199,10 @@ def test_register_before_anything_is_published_says_what_to_run(tmp_path, monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert (
         refusal(captionlab("register"))
-        == "error: MLflow holds no finished run: run dvc repro, or captionlab sync if that is done\n"
+        == f"error: there is no MLflow store {tmp_path}/mlflow.db: run this in a workspace after dvc repro, or set "
+        "MLFLOW_TRACKING_URI\n"
     )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_champion_captions_images_and_a_broken_one_is_set_aside(workspace, captionlab):
@@ -209,12 +286,47 @@ def test_quiet_sync_names_only_what_changed_and_lets_a_build_go_on_without_a_ser
 def test_results_show_the_table_the_page_and_how_to_open_mlflow(tmp_path, monkeypatch, captionlab):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path("params.yaml").touch()
     opening = "MLflow: mlflow ui --backend-store-uri sqlite:///mlflow.db\n"
     assert captionlab("results") == (0, f"no table yet (reports/tables/all.md): run dvc repro\n{opening}", "")
     Path("reports/tables").mkdir(parents=True)
     Path("reports/tables/all.md").write_text("| a |\n")
     Path("reports/index.html").touch()
     assert captionlab("results") == (0, f"| a |\n\npage:   {tmp_path / 'reports/index.html'}\n{opening}", "")
+
+
+def test_results_and_register_outside_a_workspace_are_one_line_and_leave_nothing(tmp_path, monkeypatch, captionlab):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert refusal(captionlab("results")).startswith("error: this folder is no workspace (it has no params.yaml)")
+    assert refusal(captionlab("register")).startswith(f"error: there is no MLflow store {tmp_path}/mlflow.db")
+    assert refusal(captionlab("caption", "x.png")).startswith(f"error: there is no MLflow store {tmp_path}/mlflow.db")
+    assert refusal(captionlab("sync")).startswith("error: ")
+    assert refusal(captionlab("sync", "--to", "sqlite:///other.db")).startswith("error: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sync_to_another_store_fills_it_and_leaves_what_waits_for_the_own_one(workspace, captionlab):
+    Path("reports/runs/merge.pending").touch()
+    status, out, err = captionlab("sync", "--to", "sqlite:///shared/other.db")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[:2] == ["merge: published", "lstm: published"]
+    assert Path("reports/runs/merge.pending").exists()
+    there = find_runs(open_store("sqlite:///shared/other.db"), "attributes.status = 'FINISHED'")
+    here = find_runs(open_store(), "attributes.status = 'FINISHED'")
+    assert {run.data.tags["fingerprint"]: run.data.metrics for run in there} == {
+        run.data.tags["fingerprint"]: run.data.metrics for run in here
+    }
+    assert captionlab("sync", "--to", "sqlite:///shared/other.db")[1].splitlines()[0] == "merge: was published already"
+
+
+@pytest.mark.parametrize("address", ["shared", "sqlite://other.db", "http//host", "postgresql://me:secret@/runs"])
+def test_sync_to_nonsense_is_one_line_without_a_password(workspace, captionlab, address):
+    before = sorted(workspace.rglob("*"))
+    line = refusal(captionlab("sync", "--to", address))
+    assert "is no address of an MLflow store: write http://HOST:PORT, https://HOST, sqlite:///FILE, or" in line
+    assert "secret" not in line
+    assert sorted(workspace.rglob("*")) == before
 
 
 def test_a_misspelt_option_is_one_line(captionlab):

@@ -80,9 +80,9 @@ def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
     assert run.info.run_name == "merge"
     assert run.data.params["args.hidden"] == "256"
     assert run.data.params["encoder.model"] == "tf_efficientnet_lite0"
-    assert history_of(run, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
-    assert history_of(run, "val.cider") == [(30, 0.6)]
-    assert run.data.metrics["test.bleu_4"] == 0.25
+    assert history_of(run, "curves/val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+    assert history_of(run, "val/cider") == [(0, 0.6)]
+    assert run.data.metrics["test/bleu_4"] == 0.25
     assert run.data.tags["unavailable.spice"] == "no models"
     assert run.data.tags["dvc.data/corpora/scenes"] == "c0ffee.dir"
     assert "dvc.pipeline/train.py" not in run.data.tags
@@ -90,11 +90,12 @@ def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == [
         "captions",
         "history",
-        "pictures",
+        "images",
+        "resamples",
         "samples.json",
         "scores",
     ]
-    assert len(client.list_artifacts(run.info.run_id, "pictures")) == 5
+    assert len(client.list_artifacts(run.info.run_id, "images")) == 2 * 6
     table = json.loads((Path(run.info.artifact_uri) / "samples.json").read_text())
     assert table["columns"] == ["image_id", "caption", "log_prob", "file", "references", "cider"]
     assert table["data"][1] == [
@@ -105,6 +106,27 @@ def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
     kept = sorted(path.name for path in (model / "artifacts/captioner").iterdir())
     assert kept == ["README.md", "config.json", "decode.json", "model.safetensors", "tokenizer.json"]
     assert not list(model.rglob("*.pkl"))
+
+
+def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_data_version(workspace):
+    track.main("merge")
+    (run,) = runs()
+    assert run.data.tags["mlflow.note.content"] == (
+        "merge on timm_model: val/cider 0.6000, val/bleu_4 0.3000, test/cider 0.4000, test/bleu_4 0.2500; "
+        f"weights of epoch 3 of 3\n\n{run.data.tags['protocol']}"
+    )
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("scenes", "c0ffee.dir")
+    assert not {"curves/epoch", "curves/best", "epoch", "best"} & set(run.data.metrics)
+    store = open_store()
+    page = store.client.get_experiment(store.experiment).tags
+    view = json.loads(page["mlflow.sharedViewState.best-on-validation"])
+    state = json.loads(view["state"])
+    assert (view["name"], state["orderByKey"], state["orderByAsc"]) == ("best on validation", "metrics.`val/cider`", False)
+    assert state["orderByKey"] in state["selectedColumns"]
+    shown = {key for chart in state["compareRunCharts"] for key in chart.get("imageKeys", [])}
+    files = [file.path for file in store.client.list_artifacts(run.info.run_id, "images")]
+    assert shown == {file.removeprefix("images/").split("+")[0].replace("~", "/") for file in files}
 
 
 def test_publishing_twice_makes_one_run_and_the_same_receipt(workspace):
@@ -141,14 +163,14 @@ def test_training_through_the_receiving_process_is_completed_by_track(workspace)
     live.close("FINISHED")
     (run,) = runs()
     assert run.info.status == "RUNNING"
-    assert history_of(run, "val_cider") == [(10, 0.1)]
+    assert history_of(run, "curves/val_cider") == [(10, 0.1)]
     assert json.loads(RUN_FILE.read_text())["run_id"] == run.info.run_id
     track.main("merge")
     (finished,) = runs()
     assert finished.info.run_id == run.info.run_id
     assert finished.info.status == "FINISHED"
-    assert history_of(finished, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
-    assert history_of(finished, "step_train_loss") == [(0, 5.0)]
+    assert history_of(finished, "curves/val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+    assert history_of(finished, "curves/step_train_loss") == [(0, 5.0)]
 
 
 def test_a_training_killed_without_a_word_leaves_a_killed_run_and_continues_it(workspace):
@@ -157,7 +179,7 @@ def test_a_training_killed_without_a_word_leaves_a_killed_run_and_continues_it(w
     train_live([epoch(2, 0.2), epoch(3, 0.3), DONE])  # resumed after epoch 1
     (run,) = runs()
     assert run.info.status == "RUNNING"
-    assert history_of(run, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+    assert history_of(run, "curves/val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
 
 
 def test_a_training_that_starts_anew_gets_a_new_run(workspace):
@@ -179,7 +201,7 @@ def test_live_curves_of_another_result_are_not_completed(workspace):
     track.main("merge")
     assert statuses() == [("merge", "FINISHED"), ("merge", "KILLED")]
     (finished,) = runs("attributes.status = 'FINISHED'")
-    assert history_of(finished, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+    assert history_of(finished, "curves/val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
 
 
 def test_training_again_what_is_published_leaves_no_second_run(workspace):
@@ -213,7 +235,7 @@ def test_a_publication_killed_half_way_is_completed(workspace, monkeypatch, mome
     track.main("merge")
     (run,) = runs()
     assert run.info.status == "FINISHED"
-    assert history_of(run, "val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
+    assert history_of(run, "curves/val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
     assert len(json.loads((Path(run.info.artifact_uri) / "samples.json").read_text())["data"]) == 15
     store = open_store()
     (model,) = store.client.search_logged_models([store.experiment])
@@ -389,6 +411,6 @@ def test_a_variant_that_was_not_trained_has_scores_and_no_curves_and_may_be_the_
     track.main("merge")
     (run,) = runs()
     assert run.info.status == "FINISHED"
-    assert set(run.data.metrics) == {f"{split}.{name}" for split in ("val", "test") for name in SCORES["merge"][split]}
-    assert history_of(run, "val.cider") == [(0, 0.6)]
+    assert set(run.data.metrics) == {f"{split}/{name}" for split in ("val", "test") for name in SCORES["merge"][split]}
+    assert history_of(run, "val/cider") == [(0, 0.6)]
     assert register(open_store(), None, "cider", {}).ranking[0].variant == "merge"

@@ -85,12 +85,12 @@ def assert_one_whole_run():
 
     (run,) = runs("attributes.status = 'FINISHED'")
     store = open_store()
-    points = store.client.get_metric_history(run.info.run_id, "val_cider")
+    points = store.client.get_metric_history(run.info.run_id, "curves/val_cider")
     assert [(m.step, m.value) for m in points] == [(10, 0.1), (20, 0.2), (30, 0.3)]
-    assert run.data.metrics["test.bleu_4"] == 0.25
+    assert run.data.metrics["test/bleu_4"] == 0.25
     assert run.data.params["args.hidden"] == "256"
     files = {file.path for file in store.client.list_artifacts(run.info.run_id)}
-    assert {"captions", "history", "pictures", "samples.json", "scores"} <= files
+    assert {"captions", "history", "images", "samples.json", "scores"} <= files
     (output,) = run.outputs.model_outputs
     assert store.client.get_logged_model(output.model_id).status == "READY"
     return run

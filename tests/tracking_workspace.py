@@ -59,9 +59,10 @@ def make_variant(folder: Path, variant: str, ids: list[str], cider: tuple[float,
     captions = [{"image_id": i, "split": "test", "text": f"a caption of {i}", "log_prob": -1.5} for i in ids]
     _parquet(folder / f"data/captions/{variant}.parquet", captions)
     _parquet(folder / f"data/scores/{variant}.parquet", [{"image_id": i, "split": "test", "cider": 0.5} for i in ids])
-    history = [f"{e + 1},{10 * (e + 1)},{3.0 - e},{c}" for e, c in enumerate(cider)]
-    _text(folder / f"reports/history/{variant}.csv", "\n".join(["epoch,step,train_loss,val_cider", *history]) + "\n")
+    history = [f"{e + 1},{10 * (e + 1)},{3.0 - e},{c},{int(c == max(cider[: e + 1]))}" for e, c in enumerate(cider)]
+    _text(folder / f"reports/history/{variant}.csv", "\n".join(["epoch,step,train_loss,val_cider,best", *history]) + "\n")
     make_scores(folder, variant, SCORES[variant])
+    write_resamples(folder, variant)
     lock_variant(folder, variant)
 
 
@@ -74,16 +75,28 @@ def make_scores(folder: Path, name: str, scores: dict) -> None:
     _parquet(folder / f"data/scores/resamples/{name}.parquet", drawn)
 
 
+def write_resamples(folder: Path, variant: str, spread: float = 0.0) -> None:
+    """Every score on 1000 draws of the validation images, higher and lower than it by turns."""
+    offsets = [spread if n % 2 else -spread for n in range(1000)]
+    scores = {name: [value + offset for offset in offsets] for name, value in SCORES[variant]["val"].items()}
+    table = pd.DataFrame({"split": "val", "images": "0123456789abcdef", **scores})
+    path = folder / f"data/scores/resamples/{variant}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_parquet(path, index=False)
+
+
 def lock_variant(folder: Path, variant: str) -> None:
     """Write the entries that DVC would write after train, caption and score."""
     outs = {
         "train": [f"models/{variant}", f"reports/history/{variant}.csv"],
         "caption": [f"data/captions/{variant}.parquet"],
-        "score": [f"data/scores/{variant}.parquet", f"reports/scores/{variant}.json"],
+        "score": [f"data/scores/{name}" for name in (f"{variant}.parquet", f"resamples/{variant}.parquet")]
+        + [f"reports/scores/{variant}.json"],
     }
     path = folder / "dvc.lock"
     lock = yaml.safe_load(path.read_text()) if path.is_file() else {"schema": "2.0", "stages": {}}
-    deps = [{"path": "data/corpora/scenes", "md5": "c0ffee.dir"}, {"path": "pipeline/train.py", "md5": "1"}]
+    inputs = {"data/corpora/scenes": "c0ffee.dir", "data/references/scenes.json": "beef", "pipeline/train.py": "1"}
+    deps = [{"path": name, "md5": md5} for name, md5 in inputs.items()]
     params = {"params.yaml": {f"variants.{variant}": read_params_file(folder / "params.yaml")["variants"][variant]}}
     for stage, files in outs.items():
         entry = [{"path": name, "hash": "md5", "md5": dvc_md5(folder / name)} for name in files]

@@ -5,35 +5,58 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline import layout
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.tracking_registry import Choice
+    from pipeline.tracking_registry import Candidate, Choice
 
 
 def command(
-    metric: Annotated[str, typer.Option(help="Compared on the validation split, never on test.")] = "cider",
+    metric: Annotated[str | None, typer.Option(help="Compared on the validation split, never on test; else cider.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Needed when there are runs of several.")] = None,
+    like: Annotated[str | None, typer.Option(help="Choose among runs scored as this variant's was.")] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Champion and previous change places; again undoes it.")] = False,
 ) -> None:
-    """Register the variant with the best validation score in MLflow as `champion`."""
+    """Register the variant with the best validation score in MLflow as `champion`; the one before it is kept as `previous`."""
+    if rollback and (metric or like):
+        raise UserError("--rollback goes back to the version before: it takes no --metric and no --like")
+
     from pipeline.files import read_json
     from pipeline.tracking_registry import register as register_best
     from pipeline.tracking_store import open_store
 
+    if rollback:
+        _roll_back(dataset)
+        return
     current = {path.stem: read_json(path)["fingerprint"] for path in layout.RUNS.glob("*.json")}
-    _print_choice(register_best(open_store(), dataset, metric, current))
+    _print_choice(register_best(open_store(), dataset, metric or "cider", current, like))
+
+
+def _roll_back(dataset: str | None) -> None:
+    from pipeline.tracking_registry import roll_back
+    from pipeline.tracking_store import open_store
+
+    done = roll_back(open_store(), dataset)
+    print(f"{done.model}: version {done.champion} ({done.variant}) is champion again, version {done.previous} is previous now;")
+    print("captionlab register --rollback once more undoes this, captionlab register chooses by score again")
 
 
 def _print_choice(choice: "Choice") -> None:
-    best = choice.ranking[0]
-    print(f"{'variant':<24} {'val.' + choice.metric:>12} {'test.' + choice.metric:>14}  corpus")
+    print(f"{'variant':<24} {'val/' + choice.metric:>12} {'p':>7} {'test/' + choice.metric:>14}  corpus")
     for row in choice.ranking:
-        print(f"{row.variant:<24} {_number(row.val):>12} {_number(row.test):>14}  {row.corpus}")
-    corpora = sorted({row.corpus for row in choice.ranking})
-    if len(corpora) > 1:
-        print(f"note: corpora {', '.join(corpora)} may differ in their validation images: such scores compare with care")
+        print(f"{row.variant:<24} {_number(row.val):>12} {_p(row, choice):>7} {_number(row.test):>14}  {row.corpus}")
+    if choice.left_out:
+        print(f"not compared (another protocol or other references; see --like): {', '.join(choice.left_out)}")
     state = "registered" if choice.is_new else "was registered already"
-    print(f"{choice.model} version {choice.version} ({best.variant}) {state} and has the alias champion:", end=" ")
-    print(f"val.{choice.metric} {_number(best.val)} is the best of {len(choice.ranking)}")
+    kept = f"; version {choice.before} is kept as previous" if choice.before else ""
+    print(f"{choice.model} version {choice.version} ({choice.ranking[0].variant}) {state} and has the alias champion{kept}")
+    print(choice.lead)
+
+
+def _p(row: "Candidate", choice: "Choice") -> str:
+    if row is choice.ranking[0]:
+        return "best"
+    return "n/a" if row.p is None else f"{row.p:.3f}"
 
 
 def _number(value: float | None) -> str:

@@ -9,6 +9,7 @@ from pipeline.errors import UserError, one_line
 
 
 def command(
+    to: Annotated[str | None, typer.Option(metavar="URI", help="Another server or database than MLFLOW_TRACKING_URI.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only what changed or failed; a dead server is a warning.")] = False,
 ) -> None:
     """Publish to MLflow every finished variant of this workspace that it does not hold yet."""
@@ -16,26 +17,28 @@ def command(
     from pipeline.tracking_store import StoreDown
 
     try:
-        _publish_all(quiet)
+        _publish_all(to, quiet)
     except StoreDown as down:
         if not quiet:
             raise
         warn(f"{down}: nothing is lost, captionlab sync publishes it later")
 
 
-def _publish_all(quiet: bool) -> None:
+def _publish_all(to: str | None, quiet: bool) -> None:
     from pipeline.params import load_params
     from pipeline.tracking_payload import gather
     from pipeline.tracking_publish import publish
-    from pipeline.tracking_store import StoreDown, open_store
+    from pipeline.tracking_store import StoreDown, absolute, open_store, tracking_uri
 
     params = load_params()
-    store = open_store(create=True)
+    store = open_store(to, create=True)
+    is_own = store.uri == absolute(tracking_uri())
     waiting = [path.stem for path in sorted(layout.RUNS.glob("*.pending"))]
     for name in dict.fromkeys([*params.variants, *waiting]):
         try:
             is_new = publish(store, gather(name, params, layout))
-            (layout.RUNS / f"{name}.pending").unlink(missing_ok=True)
+            if is_own:
+                (layout.RUNS / f"{name}.pending").unlink(missing_ok=True)
             state = "published" if is_new else "was published already"
         except StoreDown:
             raise
