@@ -30,7 +30,10 @@ GREEDY |= {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
 
 
 class Captioner:
-    """A trained decoder with its encoder."""
+    """A trained decoder with its encoder; `config` is its config.json, `card` its README.md or ''."""
+
+    config: dict[str, Any]
+    card: str
 
     def __init__(self, encoder: Encoder, decoder: Decoder, tokenizer: Tokenizer, decode: dict[str, Any], device: str):
         self.encoder, self.decoder, self.tokenizer, self.decode, self.device = encoder, decoder, tokenizer, decode, device
@@ -48,7 +51,9 @@ class Captioner:
         if decode is None:
             file = Path(folder) / "decode.json"
             decode = {**GREEDY, **(read_json(file) if file.is_file() else {})}  # older models do not tell of samples
-        return cls(encoder, decoder, tokenizer, decode, device)
+        captioner, card = cls(encoder, decoder, tokenizer, decode, device), Path(folder) / "README.md"
+        captioner.config, captioner.card = config, card.read_text("utf-8") if card.is_file() else ""
+        return captioner
 
     def caption(self, images: "Sequence[Picture]", beam: int | None = None, samples: int | None = None) -> list[Caption]:
         """One caption per image, decoded as in training's `decode` unless `beam` or `samples` says otherwise.

@@ -215,9 +215,13 @@ def write_model(payload: Payload, folder: Path) -> None:
     """The model folder, how its captions are decoded, all that `Captioner.load` needs, and the model card."""
     shutil.copytree(payload.model, folder)
     write_json(folder / "decode.json", payload.decode)
-    p = payload
+    (folder / "README.md").write_text(readme(payload), encoding="utf-8")
+
+
+def readme(p: Payload) -> str:
+    """The model card."""
     run = read_run(p.params, p.tags, p.metrics, len(p.history), p.resamples, p.corpus)
-    (folder / "README.md").write_text(card(read_json(p.model / "config.json"), p.decode, run), encoding="utf-8")
+    return card(read_json(p.model / "config.json"), p.decode, run)
 
 
 def example_image(payload: Payload) -> str:
