@@ -291,10 +291,12 @@ def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
 
 
 def _optimizer(decoder: nn.Module, o: Training) -> torch.optim.Optimizer:
+    """The fused kernels, which pass over the weights once a step and not once per operation."""
     weights = [p for p in decoder.parameters() if p.requires_grad]
     if o.optimizer == "sgd":
-        return torch.optim.SGD(weights, o.lr, momentum=o.momentum, weight_decay=o.weight_decay)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.optimizer](weights, o.lr, weight_decay=o.weight_decay)
+        return torch.optim.SGD(weights, o.lr, momentum=o.momentum, weight_decay=o.weight_decay, fused=True)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.optimizer]
+    return kind(weights, o.lr, weight_decay=o.weight_decay, fused=True)
 
 
 def _clip(decoder: nn.Module, o: Training) -> None:

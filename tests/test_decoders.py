@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline import registry
 from pipeline.decode import beam_search, caption_features, greedy, sample
-from pipeline.decoders.base import Decoder, Sizes, pick_rows
+from pipeline.decoders.base import Decoder, Sizes, linear, one_gradient, pick_rows
 from pipeline.encoders.base import Features
 from pipeline.errors import UserError
 from pipeline.model import build_decoder, check_grid, load_model, read_vocabulary, save_model
@@ -275,3 +275,31 @@ def test_a_saved_model_gives_the_same_captions_after_loading(name: str, tmp_path
         decoder, tokenizer, features(), decode
     )
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_weight_of_many_steps_gets_the_sum_of_their_gradients(bfloat16: bool) -> None:
+    g = torch.Generator().manual_seed(1)
+    weight, bias = (torch.randn(*shape, generator=g, requires_grad=True) for shape in ((5, 8), (5,)))
+    x, kind = torch.randn(6, 4, generator=g, requires_grad=True), torch.bfloat16 if bfloat16 else torch.float32
+
+    def run(multiply) -> list[Tensor]:  # type: ignore[no-untyped-def]
+        h, outs = x, []
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), one_gradient():
+            for n in (6, 6, 3, 1):  # rows end
+                h = torch.tanh(multiply(h[:n], weight[:, :4], bias))[:, :4] + multiply(h[:n], weight[:, 4:])[:, 1:]
+                assert h.dtype == kind
+                outs.append(h.float().square().sum())
+        out = torch.stack(outs).sum()
+        return [out, *torch.autograd.grad(out, (x, weight, bias))]
+
+    for ours, theirs in zip(run(linear), run(torch.nn.functional.linear), strict=True):
+        assert theirs.abs().max() > 5
+        close(ours, theirs, (0.02 if bfloat16 else 1e-6) * theirs.abs().max().item())
+
+
+def test_weights_that_are_frozen_get_no_gradient_from_many_steps() -> None:
+    weight, x = torch.randn(4, 4), torch.randn(2, 4, requires_grad=True)
+    with one_gradient():
+        linear(linear(x, weight), weight).sum().backward()
+    close(x.grad, (weight @ weight).sum(0).expand(2, 4))

@@ -156,7 +156,7 @@ def test_the_entropy_of_any_alpha_is_the_plain_sum() -> None:
     decoder = toy(entropy=0.5, expected=0.0).eval()
     state, places = decoder.start(image()), []
     for t in range(2):
-        _, state = decoder.advance(WORDS[:, t], state)
+        _, state = decoder.advance(decoder.embed(WORDS[:, t]), state)
         places.append(int(state["alpha"].argmax()))
     entropy = along(decoder, tuple(places))[2]
     loss = decoder.loss(image(), WORDS, torch.ones_like(WORDS, dtype=torch.bool))
@@ -168,7 +168,7 @@ def test_about_half_of_the_images_are_seen_through_their_expected_context() -> N
     torch.manual_seed(0)
     state = decoder.start(Features(image().grid.expand(4000, -1, -1), image().pooled.expand(4000, -1)))
     assert state["expected"].float().mean().item() == pytest.approx(0.5, abs=0.03)
-    _, state = decoder.advance(torch.full((4000,), 1), state)
+    _, state = decoder.advance(decoder.embed(torch.full((4000,), 1)), state)
     contexts = len(state["h"].mul(1e4).round().unique(dim=0))
     assert contexts == POSITIONS + 1
     assert (state["log_sampled"] == 0).equal(state["expected"])
@@ -178,7 +178,7 @@ def test_an_expected_context_is_soft_attention_and_has_no_reinforce_term() -> No
     decoder = toy(expected=1.0)
     f, tokens = image(), WORDS[:, 0]
     before = decoder.start(f)
-    h, after = decoder.advance(tokens, before)
+    h, after = decoder.advance(decoder.embed(tokens), before)
     context = (after["alpha"][..., None] * f.grid).sum(1)
     close(h, decoder.cell(torch.cat([decoder.embedding(tokens), context], -1), (before["h"], before["c"]))[0])
     assert decoder.loss(f, WORDS, torch.ones_like(WORDS, dtype=torch.bool)).terms["reinforce"].item() == 0
@@ -186,7 +186,7 @@ def test_an_expected_context_is_soft_attention_and_has_no_reinforce_term() -> No
 
 def test_in_evaluation_the_likeliest_position_is_looked_at_and_nothing_depends_on_chance() -> None:
     decoder, f = small_decoder("hard_attention"), features()
-    _, state = decoder.advance(words(B), decoder.start(f))
+    _, state = decoder.advance(decoder.embed(words(B)), decoder.start(f))
     log_alpha = state["log_sampled"]
     close(log_alpha, state["alpha"].max(-1).values.log())
     first, logits = beam_search(decoder, f, SPECIAL, 3, 9, 0.7), decoder(f, words(B, 5))

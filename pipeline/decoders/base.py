@@ -4,6 +4,9 @@ B images or rows, R caption rows, T steps, V words, P grid positions, D grid wid
 A decoder gives `start`, `advance` and `project`; it may override `unroll` with something faster, never different.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -63,8 +66,12 @@ class Decoder(nn.Module):
         """State of each image before the first word (B, ...); all that depends on the image alone is computed here."""
         raise NotImplementedError
 
-    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        """One step: tokens (B,) -> hidden (B, H) and the next state."""
+    def embed(self, tokens: Tensor) -> Tensor:
+        """What `advance` reads (..., E) in place of tokens (...): all that depends on a word alone, for many words at once."""
+        return tokens
+
+    def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
+        """One step: what `embed` made of tokens (B,) -> hidden (B, H) and the next state."""
         raise NotImplementedError
 
     def project(self, hidden: Tensor) -> Tensor:
@@ -98,7 +105,7 @@ class Decoder(nn.Module):
 
     def step(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         """Tokens (B,) -> logits (B, V) and the next state."""
-        hidden, s = self.advance(tokens, s)
+        hidden, s = self.advance(self.embed(tokens), s)
         return self.project(hidden), s
 
     def forward(self, f: Features, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -116,16 +123,18 @@ class Decoder(nn.Module):
         order = order.to(tokens.device)
         state = pick_rows(self.start(f), order if rows is None else rows[order])
         tokens = tokens[order]
+        words = self.embed(torch.cat([tokens[:n, t] for t, n in enumerate(alive)])).split(alive)
         hiddens: list[Tensor] = []
         ended: list[State] = []
-        for t, n in enumerate(alive):
-            if n < len(next(iter(state.values()))):
-                ended.append({k: state[k][n:] for k in self.summed})
-                state = {k: v[:n] for k, v in state.items()}
-            if n == 0:
-                break
-            hidden, state = self.advance(tokens[:n, t], state)
-            hiddens.append(F.pad(hidden, (0, 0, 0, len(tokens) - n)))
+        with one_gradient():
+            for n, word in zip(alive, words, strict=True):
+                if n < len(next(iter(state.values()))):
+                    ended.append({k: state[k][n:] for k in self.summed})
+                    state = {k: v[:n] for k, v in state.items()}
+                if n == 0:
+                    break
+                hidden, state = self.advance(word, state)
+                hiddens.append(F.pad(hidden, (0, 0, 0, len(tokens) - n)))
         ended.append({k: state[k] for k in self.summed})
         hiddens += [torch.zeros_like(hiddens[0])] * (tokens.shape[1] - len(hiddens))
         back = torch.argsort(order)
@@ -176,3 +185,79 @@ def attention_weights(query: Tensor, keys: Tensor, causal: bool = False, scale: 
 
 def pick_rows(state: State, rows: Tensor) -> State:
     return {name: value.index_select(0, rows) for name, value in state.items()}
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear of x (n, E) in a step of `unroll`, whose weight then gets its gradient from all steps at once."""
+    opened = OPENED.get()
+    if opened is None or not (torch.is_grad_enabled() and weight.requires_grad):
+        return F.linear(x, weight, bias)
+    key = (weight.data_ptr(), weight.shape)
+    if key not in opened:
+        kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else weight.dtype
+        weight, bias = weight.to(kind), None if bias is None else bias.to(kind)
+        pairs: Pairs = []
+        opened[key] = _Ticket.apply(weight, bias, pairs), weight.detach(), None if bias is None else bias.detach(), pairs
+    ticket, weight, bias, pairs = opened[key]
+    return _Product.apply(x.to(weight.dtype), ticket, weight, bias, pairs)
+
+
+@contextmanager
+def one_gradient() -> Iterator[None]:
+    """Within it, `linear` keeps what a weight's gradient is made of until the last of its products has been gone back through.
+
+    A product per step would write a gradient as large as the weight each time, to be added to the others.
+    """
+    token = OPENED.set({})
+    try:
+        yield
+    finally:
+        OPENED.reset(token)
+
+
+Pairs = list[tuple[Tensor, Tensor]]
+"inputs (n, E) of a weight's products and gradients of what came out (n, H)"
+OPENED: ContextVar[dict[Any, tuple[Tensor, Tensor, Tensor | None, Pairs]] | None] = ContextVar("opened", default=None)
+"by weight: its ticket, itself, its bias and the pairs that were kept"
+
+
+class _Ticket(torch.autograd.Function):
+    """A number that all products of a weight depend on, so that its gradient is asked for after all of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, pairs: Pairs) -> Tensor:
+        ctx.pairs, ctx.has_bias = pairs, bias is not None
+        return weight.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
+        inputs, gradients = (torch.cat(parts) for parts in zip(*ctx.pairs, strict=True))
+        ctx.pairs.clear()
+        return gradients.T @ inputs, gradients.sum(0) if ctx.has_bias else None, None
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ticket: Tensor, weight: Tensor, bias: Tensor | None, pairs: Pairs) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.pairs = pairs
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        ctx.pairs.append((x, gradient))
+        return gradient @ weight, weight.new_zeros(()), None, None, None
+
+
+def words_gates(cell: nn.LSTMCell, words: Tensor) -> Tensor:
+    """The words' part (..., 4H) of what an LSTM cell sums up, biases included; its input is [words (..., E), context]."""
+    return F.linear(words, cell.weight_ih[:, : words.shape[-1]], cell.bias_ih + cell.bias_hh)
+
+
+def lstm_cell(cell: nn.LSTMCell, words: Tensor, context: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """`cell([word, context], (h, c))`, given `words_gates` (B, 4H), context (B, D), h and c (B, H)."""
+    gates = words + linear(context, cell.weight_ih[:, -context.shape[-1] :]) + linear(h, cell.weight_hh)
+    take, keep, new, give = gates.chunk(4, -1)
+    c = torch.sigmoid(keep) * c + torch.sigmoid(take) * torch.tanh(new)
+    return torch.sigmoid(give) * torch.tanh(c), c

@@ -60,13 +60,17 @@ class Decoder(base.Decoder):
         image = {"grid": f.grid, "keys": self.keys(f.grid), "expected": expected}
         return {**image, "h": h, "c": c, "alpha": alpha, "log_sampled": zero, "entropy": zero}
 
-    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        energy = self.energy(torch.tanh(s["keys"] + self.query(s["h"])[:, None])).squeeze(-1)
+    def embed(self, tokens: Tensor) -> Tensor:
+        return base.words_gates(self.cell, self.embedding(tokens))
+
+    def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
+        query = base.linear(s["h"], self.query.weight, self.query.bias)
+        energy = self.energy(torch.tanh(s["keys"] + query[:, None])).squeeze(-1)
         log_alpha = energy.float().log_softmax(-1)  # (B, P)
         alpha, place = log_alpha.exp(), self._choose(log_alpha)
         weights = torch.where(s["expected"][:, None], alpha, F.one_hot(place, alpha.shape[1]))
         context = torch.bmm(weights[:, None].to(s["grid"].dtype), s["grid"]).squeeze(1)  # (B, D)
-        h, c = self.cell(torch.cat([self.embedding(tokens), context], -1), (s["h"], s["c"]))
+        h, c = base.lstm_cell(self.cell, words, context, s["h"], s["c"])
         log_sampled = log_alpha.gather(1, place[:, None]).squeeze(1).masked_fill(s["expected"], 0.0)
         sums = {"log_sampled": s["log_sampled"] + log_sampled, "entropy": s["entropy"] - (alpha * log_alpha).sum(-1)}
         return h, {**s, **sums, "h": h, "c": c, "alpha": alpha}

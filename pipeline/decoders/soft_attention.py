@@ -49,12 +49,16 @@ class Decoder(base.Decoder):
         nothing = f.grid.new_zeros(f.grid.shape[:2])  # (B, P)
         return {"grid": f.grid, "keys": self.keys(f.grid), "h": h, "c": c, "alpha": nothing, "attended": nothing}
 
-    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        energy = self.energy(torch.tanh(s["keys"] + self.query(s["h"])[:, None])).squeeze(-1)
+    def embed(self, tokens: Tensor) -> Tensor:
+        return base.words_gates(self.cell, self.embedding(tokens))
+
+    def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
+        query = base.linear(s["h"], self.query.weight, self.query.bias)
+        energy = self.energy(torch.tanh(s["keys"] + query[:, None])).squeeze(-1)
         alpha = energy.softmax(-1)  # (B, P)
         context = torch.bmm(alpha[:, None].to(s["grid"].dtype), s["grid"]).squeeze(1)
-        context = torch.sigmoid(self.gate(s["h"])) * context  # (B, D)
-        h, c = self.cell(torch.cat([self.embedding(tokens), context], -1), (s["h"], s["c"]))
+        context = torch.sigmoid(base.linear(s["h"], self.gate.weight, self.gate.bias)) * context  # (B, D)
+        h, c = base.lstm_cell(self.cell, words, context, s["h"], s["c"])
         return h, {**s, "h": h, "c": c, "alpha": alpha, "attended": s["attended"] + alpha}
 
     def project(self, hidden: Tensor) -> Tensor:

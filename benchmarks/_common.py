@@ -1,0 +1,129 @@
+"""What the benchmarks share: the clock, interleaved repeats, a made-up corpus with its features, and where results go."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+WORDS = 8000
+"entries of the vocabulary; the papers on Flickr8k have 7,698 and 8,911"
+POSITIONS, WIDTH = 49, 1280
+"the last map of EfficientNet-Lite0 at 224 pixels"
+PER_IMAGE = 5
+
+
+def environment() -> dict[str, Any]:
+    """Command, commit and machine, the first keys of every result."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    module = f"python -m benchmarks.{Path(sys.argv[0]).stem}"
+    return {"command": " ".join([module, *sys.argv[1:]]), "commit": commit or "no git", "machine": machine()}
+
+
+def machine() -> str:
+    """Its kind, the cores that this process may use, and its GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kind = f"{cores} of {os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    gpu = gpu_name()
+    return f"{kind}, {gpu}" if gpu else kind
+
+
+def gpu_name() -> str:
+    """Empty where there is none, or where torch was not asked for."""
+    torch = sys.modules.get("torch")
+    return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else ""
+
+
+def introduction(about: Mapping[str, Any]) -> str:
+    """First line of every table: how to get it again, and where it comes from."""
+    return f"`{about['command']}` at {about['commit']}, {about['machine']}."
+
+
+def save(name: str, about: Mapping[str, Any], text: str) -> None:
+    """results/<name>.json and .md; the latter is printed, too."""
+    (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n")
+    (RESULTS / f"{name}.md").write_text(text)
+    print(text)
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """The first column to the left, numbers to the right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows]) + "\n"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each work, all of them once per repeat: a machine that slows down slows them all."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            times[name].append(seconds(work))
+    return times
+
+
+def ratio(over: list[float], under: list[float]) -> float:
+    """Median of the ratios within a repeat."""
+    return statistics.median(o / u for o, u in zip(over, under, strict=True))
+
+
+def word(n: int) -> str:
+    return f"w{n:04}"
+
+
+def captions(images: int, seed: int = 0, per_image: int = PER_IMAGE):  # type: ignore[no-untyped-def]
+    """A training split: image_id, caption_id, text, split. Lengths as in Flickr8k (mean 10.8, deviation 3.8), words by Zipf."""
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    lengths = rng.normal(10.8, 3.8, images * per_image).round().clip(3, 30).astype(int)
+    chance = 1 / np.arange(1, WORDS - 3)
+    drawn = rng.choice(len(chance), lengths.sum(), p=chance / chance.sum())
+    texts = [" ".join(map(word, part)) for part in np.split(drawn, lengths.cumsum()[:-1])]
+    ids = [f"i{n:07}" for n in range(images) for _ in range(per_image)]
+    numbers = [f"{i}#{n % per_image}" for n, i in enumerate(ids)]
+    return pd.DataFrame({"image_id": ids, "caption_id": numbers, "text": texts, "split": "train"})
+
+
+def tokenizer():  # type: ignore[no-untyped-def]
+    """Of WORDS entries, whatever the captions hold."""
+    from pipeline.tokenizers import word_tokenizer
+
+    return word_tokenizer([word(n) for n in range(WORDS - 4)], 1)
+
+
+def feature_store(folder: Path, images: int, positions: int = POSITIONS, width: int = WIDTH):  # type: ignore[no-untyped-def]
+    """Random features of `images` images, as the extract stage would leave them."""
+    import pandas as pd
+
+    from pipeline.features import FeatureStore
+    from pipeline.files import write_json
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    grid = np.lib.format.open_memmap(folder / "grid.npy", "w+", np.float16, (images, positions, width))
+    for start in range(0, images, 256):
+        part = grid[start : start + 256]
+        part[:] = rng.random(part.shape, np.float32)
+    np.save(folder / "pooled.npy", grid[:, 0])
+    pd.DataFrame({"image_id": [f"i{n:07}" for n in range(images)], "row": range(images)}).to_parquet(folder / "ids.parquet")
+    write_json(folder / "manifest.json", {})
+    grid.flush()
+    return FeatureStore(folder)

@@ -1,0 +1,185 @@
+"""Training steps: `python -m benchmarks.training [decoder ...]` -> benchmarks/results/training.{json,md}.
+
+Captions per second of whole training steps (batch from the memory map, loss, gradients, clipping, Adam) by the Trainer. The
+limit is one square matrix product after another, of the same number of floating-point operations: those of our loss and its
+gradients, counted. The textbook (benchmarks/textbook.py) takes the same number of captions a step, each with its own copy of
+its image's features. Sizes are those of the papers, words by Zipf's law, random features.
+"""
+
+import math
+import os
+import statistics
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import _common as common
+from benchmarks import _decoders as decoders
+from benchmarks import textbook
+from pipeline.batches import CaptionBatches, pad_rows
+from pipeline.devices import pick_device
+from pipeline.features import FeatureStore
+from pipeline.params import Training
+from pipeline.train import Progress, Trainer, Validation, autocast
+
+REPEATS = 3
+SIDE = 1024
+"of the matrices that are the limit"
+SMALL, GROUPED = (8, 4), (32, 5)
+"images a step, captions of each; the first is the 32 captions of the papers, the second what params.yaml has"
+BATCHES = {SMALL: 3, GROUPED: 1}
+"and the steps that are timed"
+GOALS = {"textbook": 5.0, "limit": 0.5}
+"soft attention at 32 captions over the textbook; all decoders at 32 images, as a share of the limit"
+
+
+def options(batch_images: int, device: str) -> Training:
+    """Those of the quickstart, in bfloat16 on a GPU."""
+    chosen = yaml.safe_load((common.ROOT / "params.yaml").read_text())["train"]
+    precision = "bfloat16" if device.startswith("cuda") else "float32"
+    return Training(**{**chosen, "batch_images": batch_images, "precision": precision})
+
+
+def make_trainer(name: str, batch: tuple[int, int], steps: int, store: FeatureStore, device: str) -> Trainer:
+    tokenizer = common.tokenizer()
+    images, per_image = batch
+    chosen = options(images, device)
+    batches = CaptionBatches(common.captions(images * steps, per_image=per_image), store, tokenizer, images, device)
+    decoder = decoders.build(name, tokenizer.special).to(device)
+    nowhere = Path(tempfile.gettempdir()) / "never-written"
+    return Trainer(decoder, tokenizer, batches, Validation(batches, {}, 30), chosen, 1, nowhere, "")
+
+
+def ours(trainer: Trainer) -> Callable[[], None]:
+    def epoch() -> None:
+        trainer.progress = Progress()
+        trainer._train_epoch()
+
+    return epoch
+
+
+def theirs(name: str, trainer: Trainer) -> Callable[[], None]:
+    """The same captions in steps of as many, in another order."""
+    model = textbook.model(name, trainer.decoder).to(trainer.device)
+    optimizer = torch.optim.Adam(model.parameters(), trainer.options.lr)
+    precision = trainer.options.precision
+
+    def epoch() -> None:
+        model.train()
+        for f, tokens, mask in single_captions(trainer.train_batches):
+            optimizer.zero_grad()
+            with autocast(trainer.device, precision):
+                cross_entropy, regulariser = model.loss(f, tokens, mask)
+            (cross_entropy + regulariser).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), trainer.options.clip_at)
+            optimizer.step()
+
+    return epoch
+
+
+def single_captions(batches: CaptionBatches) -> Iterator[tuple[Any, torch.Tensor, torch.Tensor]]:
+    """Features (R, ...), tokens and mask (R, T + 1) of shuffled captions."""
+    counts = batches.first[1:] - batches.first[:-1]
+    image_ids = [i for i, count in zip(batches.image_ids, counts, strict=True) for _ in range(count)]
+    order = torch.randperm(len(image_ids), generator=torch.Generator().manual_seed(0)).tolist()
+    rows = batches.batch_images * int(counts[0])
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        tokens, mask = pad_rows([batches.ids[batches.offsets[c] : batches.offsets[c + 1]] for c in chosen], batches.pad)
+        f = batches.store.get([image_ids[c] for c in chosen], batches.device)
+        yield f, torch.from_numpy(tokens).to(batches.device), torch.from_numpy(mask).to(batches.device)
+
+
+def operations(trainer: Trainer) -> int:
+    """Floating-point operations of the losses and gradients of an epoch, where kernels are taken apart to be counted."""
+    counter = FlopCounterMode(display=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TF32, whenever oneDNN is switched
+        with counter, torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+            for batch in trainer.train_batches.epoch(1, 0):
+                trainer.decoder.train().loss(batch.features, batch.tokens, batch.mask, batch.rows).total.backward()
+    return counter.get_total_flops()
+
+
+def products(count: int, device: str) -> Callable[[], None]:
+    """Square matrix products of about `count` floating-point operations."""
+    kind = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    a, b = torch.randn(2, SIDE, SIDE, device=device, dtype=kind)
+    out = torch.empty_like(a)
+
+    def work() -> None:
+        for _ in range(round(count / (2 * SIDE**3))):
+            torch.mm(a, b, out=out)
+
+    return work
+
+
+def measure(name: str, store: FeatureStore, device: str) -> list[dict[str, Any]]:
+    """A row for each size of batch; the textbook has the first one."""
+    trainers = {batch: make_trainer(name, batch, steps, store, device) for batch, steps in BATCHES.items()}
+    counts = {batch: operations(trainer) for batch, trainer in trainers.items()}
+    works: dict[str, Callable[[], None]] = {"textbook": theirs(name, trainers[SMALL])}
+    for batch, trainer in trainers.items():
+        works |= {f"ours {batch}": ours(trainer), f"limit {batch}": products(counts[batch], device)}
+    for work in works.values():
+        work()
+    times = common.interleaved(works, REPEATS)
+    rows = []
+    for batch, steps in BATCHES.items():
+        captions = {"ours": f"ours {batch}", "limit": f"limit {batch}", "textbook": "textbook"}
+        each = {k: [t / math.prod(SMALL if k == "textbook" else batch) for t in times[v]] for k, v in captions.items()}
+        each = {k: [t / (BATCHES[SMALL] if k == "textbook" else steps) for t in v] for k, v in each.items()}
+        rows.append(row(batch, counts[batch] / steps, each))
+    return rows
+
+
+def row(batch: tuple[int, int], operations: float, each: dict[str, list[float]]) -> dict[str, Any]:
+    """`each`: seconds per caption in each repeat. `operations`: of a step."""
+    return {
+        "images_a_step": batch[0],
+        "captions_a_step": math.prod(batch),
+        "giga_operations_per_caption": round(operations / math.prod(batch) / 1e9, 3),
+        "captions_per_second": {k: round(1 / statistics.median(v), 1) for k, v in each.items()},
+        "share_of_limit": round(common.ratio(each["limit"], each["ours"]), 3),
+        "over_textbook": round(common.ratio(each["textbook"], each["ours"]), 2),
+    }
+
+
+def main() -> None:
+    os.environ["TQDM_DISABLE"] = "1"
+    device, found = pick_device(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        store = common.feature_store(Path(folder), 64)
+        for name in sys.argv[1:] or decoders.ARGS:
+            found[name] = measure(name, store, device)
+    about = {**common.environment(), "median_of": REPEATS, "device": device, "goals": GOALS, "decoders": found}
+    common.save("training", about, table(about))
+
+
+def table(about: dict[str, Any]) -> str:
+    head = ["decoder", "images a step", "captions a step", "captions/s", "limit", "share of limit", "textbook", "over textbook"]
+    rows = []
+    for name, measured in about["decoders"].items():
+        for m in measured:
+            speed = m["captions_per_second"]
+            cells = [name, m["images_a_step"], m["captions_a_step"], speed["ours"], speed["limit"]]
+            rows.append([*map(str, cells), f"{m['share_of_limit']:.0%}", str(speed["textbook"]), f"{m['over_textbook']:.2f}"])
+    goals = (
+        "Goals on a CPU: soft attention 5 times the textbook at 32 captions a step; every decoder half the limit at 32 images. "
+        "The textbook takes 32 captions a step in both rows."
+    )
+    gpu = "" if about["device"] != "cpu" else " No GPU here: the share of its limit in bfloat16 was not measured."
+    text = f"Median of {about['median_of']} interleaved runs on {about['device']}. {goals}{gpu}"
+    return f"{common.introduction(about)} {text}\n\n{common.markdown(head, rows)}"
+
+
+if __name__ == "__main__":
+    main()
