@@ -49,7 +49,8 @@ def greedy(decoder: Decoder, f: Features, special: Special, max_tokens: int) -> 
         going = (tokens != special.end).nonzero().squeeze(1)
         if not len(going):
             break
-        alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
+        if len(going) < len(alive):
+            alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
     return [Hypothesis(tuple(w), p) for w, p in zip(words, totals.tolist(), strict=True)]
 
 
@@ -77,13 +78,17 @@ def beam_search(
     scores[:, 0] = 0.0  # all beams are equal at first: only one may branch
     words = torch.full((len(f), beam, 1), special.start, device=device)
     b = _Beams(list(range(len(f))), words, scores, [[] for _ in range(len(f))])
+    of_image = set(state)  # what no step has changed is equal for all beams of an image, and need not follow them
     for _ in range(max_tokens):
-        logits, state = decoder.step(b.words[:, :, -1].flatten(), state)
-        rows = _extend(b, _log_probs(logits, special).view(len(b.images), beam, -1), special.end)
+        logits, after = decoder.step(b.words[:, :, -1].flatten(), state)
+        of_image = {k for k in of_image if after.get(k) is state[k]}
+        count = len(b.images)
+        rows = _extend(b, _log_probs(logits, special).view(count, beam, -1), special.end)
         rows = _drop_done(b, rows, beam)
         if not b.images:
             break
-        state = pick_rows(state, rows.flatten())
+        moving = pick_rows({k: v for k, v in after.items() if k not in of_image or len(b.images) < count}, rows.flatten())
+        state = after | moving
     _take_unfinished(b, beam)
     return [sorted(h, key=lambda x: -_score(x, length_penalty)) for h in b.finished]
 
@@ -153,7 +158,8 @@ def sample(
         going = (tokens != special.end).nonzero().squeeze(1)
         if not len(going):
             break
-        alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
+        if len(going) < len(alive):
+            alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
     found = [Hypothesis(tuple(w), p) for w, p in zip(words, totals.tolist(), strict=True)]
     return [found[start : start + count] for start in range(0, len(found), count)]
 

@@ -65,7 +65,7 @@ class Decoder(base.Decoder):
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
         query = base.linear(s["h"], self.query.weight, self.query.bias)
-        energy = self.energy(torch.tanh(s["keys"] + query[:, None])).squeeze(-1)
+        energy = self.energy((s["keys"] + query[:, None]).tanh_()).squeeze(-1)
         log_alpha = energy.float().log_softmax(-1)  # (B, P)
         alpha, place = log_alpha.exp(), self._choose(log_alpha)
         weights = torch.where(s["expected"][:, None], alpha, F.one_hot(place, alpha.shape[1]))

@@ -54,7 +54,7 @@ class Decoder(base.Decoder):
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
         query = base.linear(s["h"], self.query.weight, self.query.bias)
-        energy = self.energy(torch.tanh(s["keys"] + query[:, None])).squeeze(-1)
+        energy = self.energy((s["keys"] + query[:, None]).tanh_()).squeeze(-1)
         alpha = energy.softmax(-1)  # (B, P)
         context = torch.bmm(alpha[:, None].to(s["grid"].dtype), s["grid"]).squeeze(1)
         context = torch.sigmoid(base.linear(s["h"], self.gate.weight, self.gate.bias)) * context  # (B, D)
