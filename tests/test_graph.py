@@ -1,6 +1,7 @@
 """The graph as DVC runs it: what is declared is what is imported, and a change reruns exactly what it touches."""
 
 import ast
+import csv
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import yaml
 from dvc.repo import Repo
 
 from pipeline import registry
+from pipeline.files import digest, read_json
 from tests.workspace import ROOT, environment, make_workspace, repro, run, stage, tiny_params, tool, write_params
 
 # params.py only parses: the values that a stage reads are its `params`. The live curves of MLflow are no output, so
@@ -155,6 +157,20 @@ def test_after_an_edit_of_the_report_only_compare_runs(finished: Path) -> None:
     with (finished / "pipeline/report.py").open("a") as file:
         file.write("\nEDITED = True\n")
     assert repro(finished) == ["compare"]
+
+
+def test_a_second_seed_is_another_training_of_the_same_row(finished: Path) -> None:
+    first, second = (digest(finished / folder / "model.safetensors") for folder in ("models/lstm", "data/seeds/lstm/2"))
+    assert first != second
+    assert read_json(finished / "data/seeds/merge/seeds.json") == []
+    scores = read_json(finished / "reports/scores/lstm.json")["test"]
+    assert scores["mean.loss"] == (scores["loss"] + scores["seed-2.loss"]) / 2
+    assert scores["loss"] != scores["seed-2.loss"]
+    with (finished / "reports/tables/all.csv").open() as file:
+        rows = {row["variant"]: row for row in csv.DictReader(file)}
+    assert (rows["lstm"]["seeds"], rows["merge"]["seeds"]) == ("2", "1")
+    assert float(rows["lstm"]["test loss"]) == round(scores["mean.loss"], 6)
+    assert float(rows["lstm"]["test loss_sd"]) == round(scores["sd.loss"], 6)
 
 
 def test_a_mistake_in_the_params_costs_no_finished_output(finished: Path) -> None:

@@ -26,6 +26,7 @@ def tiny_params() -> dict[str, Any]:
     params["scoring"]["metrics"] = ["bleu", "rouge_l", "cider", "diversity", "degeneration", "gender"]
     for variant in params["variants"].values():
         variant["args"] = {k: 8 if type(v) is int and k != "layers" else v for k, v in variant["args"].items()}
+    params["variants"]["lstm"]["train"] |= {"seeds": [1, 2]}
     return params
 
 
