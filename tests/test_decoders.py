@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline import registry
-from pipeline.decode import beam_search, caption_features, greedy, sample
+from pipeline.decode import beam_search, caption_features, greedy, sample, top
 from pipeline.decoders.base import Decoder, Sizes, linear, one_gradient, pick_rows
 from pipeline.encoders.base import Features
 from pipeline.errors import UserError
@@ -303,3 +303,14 @@ def test_weights_that_are_frozen_get_no_gradient_from_many_steps() -> None:
     with one_gradient():
         linear(linear(x, weight), weight).sum().backward()
     close(x.grad, (weight @ weight).sum(0).expand(2, 4))
+
+
+@pytest.mark.parametrize(("width", "size"), [(1000, 64), (1000, 8), (64, 64), (40, 64), (129, 8)])
+def test_the_largest_by_groups_are_those_of_topk(width: int, size: int) -> None:
+    values = torch.randn(5, width, generator=torch.Generator().manual_seed(2))
+    values[1] = -torch.inf
+    values[1, -3:] = values[2, :3] = torch.tensor([9.0, 7.0, 8.0])  # in the rest after the last whole group, in one group
+    for ours, theirs in zip(top(values, 6, size), values.topk(6), strict=True):
+        keep = [0, 2, 3, 4]
+        assert torch.equal(ours[keep], theirs[keep])
+        assert torch.equal(ours[1, :3], theirs[1, :3])
