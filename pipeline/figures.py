@@ -1,9 +1,10 @@
-"""Learning curves: one file for people and DVC, and the same panels to stand inside the page."""
+"""Charts as SVG whose bytes are the same every time; the learning curves: a file for people and DVC, panels for the page."""
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,19 +42,20 @@ def styles(curves: Curves) -> dict[str, tuple[str, str]]:
     return {name: (COLOURS[i % n], DASHES[i // n % len(DASHES)]) for i, name in enumerate(curves)}
 
 
-def write_figures(folder: Path, curves: Curves) -> None:
-    """learning_curves.svg, and learning_curves.csv: all histories as one table with a column `variant`."""
+def write_figures(folder: Path, curves: Curves, scores: pd.DataFrame) -> None:
+    """learning_curves.svg, learning_curves.csv (all histories as one table with a column `variant`) and scores.csv."""
     table = pd.concat([history.assign(variant=name) for name, history in curves.items()]) if curves else pd.DataFrame()
+    columns = ["variant", *(c for c in table if c != "variant")]
     with whole_folder(folder) as part:
-        (part / "learning_curves.svg").write_text(_svg(curves, list(PANELS), legend=True), encoding="utf-8")
-        columns = ["variant", *(c for c in table if c != "variant")]
+        (part / "learning_curves.svg").write_text(svg(lambda: _draw(curves, list(PANELS), legend=True)), encoding="utf-8")
         table.reindex(columns=columns).to_csv(part / "learning_curves.csv", index=False, lineterminator="\n")
+        scores.to_csv(part / "scores.csv", index=False, lineterminator="\n")
 
 
 def _draw(curves: Curves, columns: list[str], legend: bool = False) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * len(columns), 3.4 if legend else 3.0), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(columns), 3.4) if legend else (3.8, 2.8), layout="constrained")
     for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
         _panel(axes, curves, column)
         if legend:
@@ -80,12 +82,11 @@ def _panel(axes: "Axes", curves: Curves, column: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _svg(curves: Curves, columns: list[str], legend: bool = False) -> str:
+def svg(draw: "Callable[[], Figure]") -> str:
     """The same bytes every time: no date, no random ids, nobody's matplotlibrc, letters as outlines."""
     out = io.StringIO()
     with _fixed_style():
-        figure = _draw(curves, columns, legend)
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        draw().savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return out.getvalue()
 
 
@@ -104,11 +105,14 @@ def _fixed_style() -> Iterator[None]:
 
 def panels(curves: Curves) -> dict[str, str]:
     """title -> SVG element, to stand inside a page; a title is in the page's text, not in the picture."""
-    return {title: _inline(_svg(curves, [column]), column) for column, title in PANELS.items()} if curves else {}
+    if not curves:
+        return {}
+    return {title: inline(partial(_draw, curves, [column]), column) for column, title in PANELS.items()}
 
 
-def _inline(svg: str, prefix: str) -> str:
-    """An SVG for the page: as wide as its place, in the reader's text colour, its ids its own."""
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg))
-    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", svg).strip()
+def inline(draw: "Callable[[], Figure]", prefix: str) -> str:
+    """An SVG for the page: as wide as its place, in the reader's text colour, its ids its own by `prefix`."""
+    text = svg(draw)
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text))
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text).strip()

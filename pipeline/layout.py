@@ -43,6 +43,8 @@ METRICS = REPORTS / "metrics"
 "reports/metrics/<variant>.json: the few that `dvc metrics` shows"
 RUNS = REPORTS / "runs"
 "reports/runs/<variant>.json: the receipt of what was published to MLflow"
+SPEED = REPORTS / "speed.json"
+"what `captionlab speed` measured: an input of the report, {} where nothing was"
 TABLES = REPORTS / "tables"
 CODE = ["pipeline", "stages", "dvc.yaml", "params.yaml", "requirements"]
 "what a figure depends on, beside data"

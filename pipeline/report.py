@@ -1,115 +1,76 @@
-"""The report: a gallery of test images and one page that shows it with tables and curves, with nothing to fetch."""
+"""The report: one page with tables, charts and pictures, with nothing to fetch."""
 
-import base64
-import io
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
-import pandas as pd
-
-from pipeline.corpus import SPREAD, spread
+from pipeline.attention_view import FULL, Views
+from pipeline.charts import Bars
+from pipeline.corpus import SPREAD
+from pipeline.costs import Costs
 from pipeline.figures import Curves, panels, styles
 from pipeline.files import whole_file
-from pipeline.images import read_image
-from pipeline.results import Result
-from pipeline.sheets import Sheet, best_cells
-
-CARDS = 40
-"at most, with the best and the worst of every variant; keeps the page under 3 MB"
-THUMBNAIL = 256
-"pixels of the longer side"
+from pipeline.gallery import Gallery, Picture
+from pipeline.sheets import Column, Sheet, Table, best_cells
 
 
 @dataclass(frozen=True)
-class Card:
-    """One image of the gallery."""
+class Report:
+    """All that the page shows."""
 
-    image_id: str
-    picture: str
-    "data URI of a small JPEG"
-    marks: list[str]
-    "why it was chosen, e.g. 'best of lstm'"
-    references: list[str]
-    captions: list[tuple[str, str, str]]
-    "label, text, CIDEr of this image"
+    sheets: list[Sheet]
+    curves: Curves
+    bars: list[Bars]
+    costs: list[Costs]
+    galleries: list[Gallery]
+    views: list[Views]
+    "where decoders looked; of corpora that have such decoders"
+    pictures: list[Picture]
 
 
 @dataclass(frozen=True)
-class Gallery:
-    corpus: str
-    cards: list[Card]
+class Heading:
+    """A cell in the head of a table."""
+
+    text: str
+    column: int | None
+    "of the cells below it; None: it stands over several"
+    classes: str = ""
+    width: int = 1
+    height: int = 1
 
 
-def choose(ciders: dict[str, pd.Series], image_ids: list[str]) -> dict[str, list[str]]:
-    """image_id -> marks: `SPREAD` images evenly through the sorted ids, then the worst and best image of each system.
-
-    Args:
-        ciders: system -> CIDEr by image_id; equal scores: the first id.
-    """
-    chosen: dict[str, list[str]] = {image: [] for image in spread(image_ids, SPREAD)}
-    for name, scores in ciders.items():
-        known = scores.dropna().sort_index()
-        if known.empty:
-            continue
-        for mark, image in (("worst", str(known.idxmin())), ("best", str(known.idxmax()))):
-            if image in chosen or len(chosen) < CARDS:
-                chosen.setdefault(image, []).append(f"{mark} of {name}")
-    return chosen
-
-
-def gallery(corpus: str, captions: pd.DataFrame, images: Path, systems: list[tuple[Result, Path, Path]]) -> Gallery:
-    """Test images with their references and the caption of every system.
-
-    Args:
-        captions: the corpus's captions.parquet.
-        images: the folder that its column `file` is relative to.
-        systems: each with its files in data/captions and data/scores; one whose files are missing was not run.
-    """
-    test = captions[captions["split"] == "test"]
-    tables = {result.label: _texts_and_ciders(*files) for result, *files in systems if all(f.is_file() for f in files)}
-    ciders = {
-        result.label: tables[result.label]["cider"] for result, *_ in systems if result.decoding and result.label in tables
-    }
-    cards = []
-    for image_id, marks in sorted(choose(ciders, list(test["image_id"].unique())).items()):
-        rows = test[test["image_id"] == image_id]
-        said = [(result.label, *_said(tables.get(result.label), image_id)) for result, *_ in systems]
-        cards.append(Card(image_id, _thumbnail(images / rows["file"].iloc[0]), marks, list(rows["raw"]), said))
-    return Gallery(corpus, cards)
+def headings(table: Table) -> list[list[Heading]]:
+    """The lines of a table's head: one, or metrics over the protocols of their figures."""
+    keys = len(table.keys)
+    if not any(column.protocol for column in table.columns):
+        names = [Heading(key, n, "name") for n, key in enumerate(table.keys)]
+        return [names + [Heading(column.header, keys + n) for n, column in enumerate(table.columns)]]
+    top, below = [Heading(key, n, "name", height=2) for n, key in enumerate(table.keys)], []
+    for metric, group in groupby(enumerate(table.columns, keys), key=lambda pair: pair[1].metric):
+        columns = list(group)
+        if not any(column.protocol for _, column in columns):
+            top += [Heading(metric, n, "first", height=2) for n, _ in columns]
+        else:
+            top.append(Heading(metric, None, "span first", width=len(columns)))
+            below += [Heading(_kind(c), n, "kind first" if c is columns[0][1] else "kind") for n, c in columns]
+    return [top, below]
 
 
-def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
-    """text and cider by image_id, of the test split."""
-    texts = pd.read_parquet(captions, columns=["image_id", "split", "text"])
-    figures = pd.read_parquet(scores)
-    if "cider" not in figures:  # not among scoring.metrics
-        figures["cider"] = float("nan")
-    table = texts[texts["split"] == "test"].merge(figures[["image_id", "cider"]], on="image_id", how="left")
-    return table.set_index("image_id")
+def _kind(column: Column) -> str:
+    if column.difference:
+        return column.protocol
+    return f"{'paper' if column.paper else 'ours'}, {column.protocol}"
 
 
-def _said(table: pd.DataFrame | None, image_id: str) -> tuple[str, str]:
-    if table is None or image_id not in table.index:
-        return "not run", "n/a"
-    row = table.loc[image_id]
-    return str(row["text"]), "n/a" if pd.isna(row["cider"]) else f"{row['cider']:.2f}"
-
-
-def _thumbnail(path: Path) -> str:
-    image = read_image(path)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=80, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def write_page(path: Path, sheets: list[Sheet], curves: Curves, galleries: list[Gallery]) -> None:
+def write_page(path: Path, report: Report) -> None:
     """The whole report as one page without scripts, styles or pictures from elsewhere."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.get_template("report.html", globals={"best_cells": best_cells, "spread": SPREAD})
-    page = template.render(sheets=sheets, galleries=galleries, panels=panels(curves), styles=styles(curves))
+    environment.globals.update(best_cells=best_cells, headings=headings, spread=SPREAD, full=FULL)
+    shown = {**vars(report), "panels": panels(report.curves), "styles": styles(report.curves)}
+    page = environment.get_template("report.html").render(shown)
     with whole_file(path) as part:
         part.write_text(page, encoding="utf-8")

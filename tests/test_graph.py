@@ -200,7 +200,9 @@ def test_dvc_users_find_metrics_plots_and_the_graph(finished: Path) -> None:
     assert "reports/metrics/merge.json" in metrics
     assert len(metrics.splitlines()[0].split("|")) <= 12  # few enough to read
     run(finished, tool("dvc"), "plots", "show", "-o", "plots_html")
-    assert "val_cider" in (finished / "plots_html/index.html").read_text()
+    plots = (finished / "plots_html/index.html").read_text()
+    assert "val_cider" in plots
+    assert '"variant": "merge", "split": "test", "metric": "cider"' in plots
     assert "train@merge" in run(finished, tool("dvc"), "dag").stdout
 
 

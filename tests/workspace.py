@@ -39,6 +39,8 @@ def make_workspace(folder: Path, params: dict[str, Any] | None = None) -> Path:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
+    (folder / "reports").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "reports/speed.json", folder / "reports")
     write_params(folder, params or tiny_params())
     subprocess.run([tool("dvc"), "init", "-q", "--no-scm"], cwd=folder, check=True)
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots", dirs_exist_ok=True)
