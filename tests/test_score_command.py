@@ -165,7 +165,9 @@ def test_the_command_prints_scores_intervals_images_and_the_protocol_and_writes_
         assert printed[name] == (f"{score:.4f}", f"{low:.4f}", f"{high:.4f}", "7")
     assert written["protocol"]["name"] == "raw"
     assert (written["images"], written["left_out"], written["references_per_image"]) == (7, 0, "1-7")
-    assert "protocol raw: lower-cased strings split at white space, no PTB tokenizer, a closing ' .' is a scored token" in out
+    assert (
+        "protocol raw: generated captions; lower-cased strings split at white space, no PTB tokenizer, a closing ' .' is" in out
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "with a space"]
 
 

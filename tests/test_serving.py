@@ -50,7 +50,16 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("published")
     make_captioner(folder / "merge")
-    nothing: Any = {"params": {}, "tags": {}, "metrics": {}, "history": [], "samples": [], "files": []}
+    nothing: Any = {
+        "params": {},
+        "tags": {},
+        "metrics": {},
+        "history": [],
+        "samples": [],
+        "files": [],
+        "rows": [],
+        "requested": [],
+    }
     nothing |= dict.fromkeys(("images", "run_file", "lock", "corpus", "resamples"), folder / "none")
     payload = Payload(variant="merge", fingerprint="", model=folder / "merge", decode=DECODE, **nothing)
     _save_model(payload, folder, Model())
@@ -87,7 +96,7 @@ print(Captioner.load(Path({str(published / "artifacts/captioner")!r}), "cpu").ca
 
 
 def test_nothing_published_is_a_pickle(published: Path) -> None:
-    kept = {path.suffix for path in published.rglob("*") if path.is_file()} - {".py", ".yaml", ".html", ".css", ".pyc"}
+    kept = {path.suffix for path in published.rglob("*") if path.is_file()} - {".py", ".yaml", ".html", ".css", ".js", ".pyc"}
     assert kept <= {"", ".json", ".md", ".safetensors", ".txt"}
     folder = published / "artifacts/captioner"
     assert {p.name for p in folder.iterdir()} == {
@@ -369,7 +378,7 @@ def test_a_card_holds_the_figures_of_its_run_with_their_intervals(tmp_path: Path
     pd.DataFrame(draws).to_parquet(tmp_path / "resamples.parquet")
     corpus = {"image_id": ["a", "a", "b"], "split": ["train", "train", "test"]}
     pd.DataFrame(corpus).to_parquet(tmp_path / "captions.parquet")
-    metrics = {"test.cider": 0.5, "val.cider": 0.75, "test.gender_error": 0.05, "test.vocabulary": 59.0}
+    metrics = {"test/cider": 0.5, "val/cider": 0.75, "test/gender_error": 0.05, "test/vocabulary": 59.0}
     tags = {"protocol": "scenes, split official; beam 3", "git.commit": "c0ffee", "version.torch": "2.15"}
     params = {"source.name": "scenes", "corpus.lower": "true", "train.lr": "0.001", "seed": "1"}
     run = read_run(params, tags, metrics, 9, tmp_path / "resamples.parquet", tmp_path / "captions.parquet")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from pipeline.charts import score_table
 from pipeline.decode import greedy
 from pipeline.decoders.base import Sizes
 from pipeline.encoders.base import Features
@@ -80,8 +81,8 @@ def test_an_empty_history_has_no_curve_and_the_others_keep_theirs(tmp_path: Path
     pd.DataFrame([row]).to_csv(tmp_path / "trained.csv", index=False)
     curves = read_curves({name: tmp_path / f"{name}.csv" for name in ("published", "trained")})
     assert list(curves) == ["trained"]
-    write_figures(tmp_path / "figures", curves)
-    write_figures(tmp_path / "none", {})
+    write_figures(tmp_path / "figures", curves, score_table([]))
+    write_figures(tmp_path / "none", {}, score_table([]))
     assert (tmp_path / "figures/learning_curves.csv").read_text().splitlines()[1].startswith("trained,1,3,0.5")
     assert len(panels(curves)) == 3
 

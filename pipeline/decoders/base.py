@@ -94,7 +94,7 @@ class Decoder(nn.Module):
         if not self.attends:
             return None
         state, alphas = self.start(f), []
-        for words in tokens.unbind(1):
+        for words in self.embed(tokens).unbind(1):
             _, state = self.advance(words, state)
             alphas.append(state["alpha"])
         return torch.stack(alphas, 1)
