@@ -380,7 +380,7 @@ def test_a_card_holds_the_figures_of_its_run_with_their_intervals(tmp_path: Path
     pd.DataFrame(corpus).to_parquet(tmp_path / "captions.parquet")
     metrics = {"test/cider": 0.5, "val/cider": 0.75, "test/gender_error": 0.05, "test/vocabulary": 59.0}
     tags = {"protocol": "scenes, split official; beam 3", "git.commit": "c0ffee", "version.torch": "2.15"}
-    params = {"source.name": "scenes", "corpus.lower": "true", "train.lr": "0.001", "seed": "1"}
+    params = {"source.name": "scenes", "corpus.lower": "true", "train.lr": "0.001", "train.seeds": "[1]"}
     run = read_run(params, tags, metrics, 9, tmp_path / "resamples.parquet", tmp_path / "captions.parquet")
     weights = {"model": "tf_efficientnet_lite0", "weights": "package"}
     config = {"variant": "merge", "decoder": "merge", "args": {"hidden": 4}, "sizes": {"vocabulary": 9}, "dataset": "scenes"}
