@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -29,8 +29,9 @@ LATER = "training goes on, its curves are completed by the stage track"
 
 def main() -> None:
     yield_to_training()
+    training = os.getppid()
     try:
-        receive(messages(sys.stdin.fileno()))
+        receive(messages(sys.stdin.fileno()), lambda: os.getppid() == training)
     except Exception as error:
         warn(f"{one_line(error)}: {LATER}")
 
@@ -53,12 +54,19 @@ def messages(descriptor: int) -> Iterator[list[dict[str, Any]]]:
             time.sleep(PAUSE)
 
 
-def receive(batches: Iterator[list[dict[str, Any]]]) -> None:
-    """Write the curves into a run; open it when the first figure comes, since only its step tells a resumed training."""
+def receive(batches: Iterator[list[dict[str, Any]]], trains: Callable[[], bool] = lambda: True) -> None:
+    """Write the curves into a run; open it when the first figure comes, since only its step tells a resumed training.
+
+    Args:
+        trains: whether the training lives. On a busy machine it may have been killed, and begun again with another receiver,
+            by the time that this one has its store.
+    """
     first = next(batches, [])
     if not first:
         return
     header, store = first.pop(0), open_store(request_seconds=5, create=True)
+    if not trains():
+        return
     print("connected", flush=True)
     run_id, done, status = "", set[tuple[str, int]](), ""
     with trouble(store.uri):

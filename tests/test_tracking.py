@@ -184,6 +184,11 @@ def test_a_training_killed_without_a_word_leaves_a_killed_run_and_continues_it(w
     assert history_of(run, "curves/val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
 
 
+def test_a_receiver_that_has_its_store_when_the_training_is_gone_opens_no_run(workspace):
+    receive(iter([[{"variant": "merge"}, START]]), trains=lambda: False)
+    assert runs() == []
+
+
 def test_a_training_that_starts_anew_gets_a_new_run(workspace):
     train_live([START, epoch(1, 0.1)])
     train_live([START, epoch(1, 0.1), DONE])
