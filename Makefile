@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test lint bench ui app results clean
+.PHONY: help env repro test lint bench bench-memory ui app results clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,7 +12,7 @@ help:
 	@echo "make lint     ruff and mypy"
 	@echo "make ui       MLflow's pages over the runs of this workspace"
 	@echo "make app      a page to try the trained models on"
-	@echo "make bench    start-up times of the stages, speed of scoring -> benchmarks/results/"
+	@echo "make bench    speed of every part and its limits -> benchmarks/results/ (a quarter of an hour on two cores)"
 
 env: .venv/.ready
 
@@ -44,6 +44,15 @@ lint: env
 bench: env
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.scoring
+	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.extraction
+	$(BIN)/python -m benchmarks.graph
+	$(BIN)/python -m benchmarks.memory --quick
+
+# 800 thousand captions take several minutes more.
+bench-memory: env
+	$(BIN)/python -m benchmarks.memory
 
 ui: env
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}

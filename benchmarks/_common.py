@@ -88,13 +88,13 @@ def word(n: int) -> str:
     return f"w{n:04}"
 
 
-def captions(images: int, seed: int = 0, per_image: int = PER_IMAGE):  # type: ignore[no-untyped-def]
+def captions(images: int, seed: int = 0, per_image: int = PER_IMAGE, words: int = WORDS):  # type: ignore[no-untyped-def]
     """A training split: image_id, caption_id, text, split. Lengths as in Flickr8k (mean 10.8, deviation 3.8), words by Zipf."""
     import pandas as pd
 
     rng = np.random.default_rng(seed)
     lengths = rng.normal(10.8, 3.8, images * per_image).round().clip(3, 30).astype(int)
-    chance = 1 / np.arange(1, WORDS - 3)
+    chance = 1 / np.arange(1, words - 3)
     drawn = rng.choice(len(chance), lengths.sum(), p=chance / chance.sum())
     texts = [" ".join(map(word, part)) for part in np.split(drawn, lengths.cumsum()[:-1])]
     ids = [f"i{n:07}" for n in range(images) for _ in range(per_image)]

@@ -1,0 +1,166 @@
+"""The graph beside the work: `python -m benchmarks.graph [--whole]` -> benchmarks/results/graph.{json,md}.
+
+1. `dvc repro` with nothing to do on 62 stages (14 variants), their outputs made up and committed, against the same on a graph
+   with the same data flow, the command `true` and no code or parameters to watch.
+2. `make repro` in a fresh workspace: its time outside the commands of the stages, each of which a `python` put first on PATH
+   clocks. The workspace is that of the tests (36 scenes, one epoch, stages that mostly import), or with `--whole` params.yaml
+   as it is committed.
+"""
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import _common as common
+from tests.workspace import environment, make_workspace, run, tiny_params, tool
+
+VARIANTS = 14
+REPEATS = 3
+GOAL = 0.1
+"of `make repro` outside the stages' commands"
+CLOCK = """#!/bin/sh
+begun=$(date +%s.%N)
+"{python}" "$@"
+status=$?
+echo "$begun $(date +%s.%N) $*" >> "{log}"
+exit $status
+"""
+
+
+def wide_params() -> dict[str, Any]:
+    """Those of the tests with VARIANTS variants."""
+    params = tiny_params()
+    kinds = list(params["variants"].values())
+    params["variants"] = {f"v{n:02}": kinds[n % len(kinds)] for n in range(VARIANTS)}
+    return params
+
+
+def stages(folder: Path) -> list[Any]:
+    """As DVC resolves them."""
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        return [s for s in repo.index.stages if s.cmd]
+
+
+def make_up_outputs(folder: Path, found: list[Any]) -> None:
+    """A small file for every output, and one in every folder; then commit them, as if the stages had run."""
+    for stage in found:
+        for out in stage.outs:
+            path = Path(out.fs_path)
+            file = path if path.suffix else path / "file.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("{}\n")
+    run(folder, tool("dvc"), "commit", "-f", "-q")
+
+
+def plain_copy(folder: Path, found: list[Any], target: Path) -> None:
+    """The same data flow: outputs and the outputs that they are made of."""
+    target.mkdir()
+    made = {out.fs_path for stage in found for out in stage.outs}
+    graph = {}
+    for stage in found:
+        deps = [d.def_path for d in stage.deps if any(d.fs_path == m or m.startswith(d.fs_path + "/") for m in made)]
+        outs = [out.def_path if out.use_cache else {out.def_path: {"cache": False}} for out in stage.outs]
+        graph[stage.addressing.replace("@", "-")] = {"cmd": "true", **({"deps": deps} if deps else {}), "outs": outs}
+    (target / "dvc.yaml").write_text(yaml.safe_dump({"stages": graph}))
+    run(target, tool("dvc"), "init", "-q", "--no-scm")
+    shutil.copy(folder / ".dvc" / "config", target / ".dvc" / "config")
+    make_up_outputs(target, stages(target))
+
+
+def nothing_to_do(folder: Path) -> None:
+    done = run(folder, tool("dvc"), "repro")
+    assert "Running stage" not in done.stdout, done.stdout
+
+
+def no_op(root: Path) -> dict[str, Any]:
+    ours, plain = root / "ours", root / "plain"
+    make_workspace(ours, wide_params())
+    found = stages(ours)
+    make_up_outputs(ours, found)
+    plain_copy(ours, found, plain)
+    works = {"captionlab": partial(nothing_to_do, ours), "plain": partial(nothing_to_do, plain)}
+    for work in works.values():
+        work()
+    times = common.interleaved(works, REPEATS)
+    return {
+        "stages": len(found),
+        "seconds": {name: round(statistics.median(values), 2) for name, values in times.items()},
+        "ratio": round(common.ratio(times["captionlab"], times["plain"]), 2),
+    }
+
+
+def clocked(folder: Path) -> dict[str, Any]:
+    """What `make repro` runs, in this environment: dvc, then what is left to publish, then the table."""
+    log, bin_folder = folder / "clock.txt", folder / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "python").write_text(CLOCK.format(python=sys.executable, log=log))
+    (bin_folder / "python").chmod(0o755)
+    variables = environment(folder)
+    variables |= {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))}
+    variables["PATH"] = f"{bin_folder}:{variables['PATH']}"
+    started = time.perf_counter()
+    for command in (["dvc", "repro"], ["captionlab", "sync", "--quiet"], ["captionlab", "results"]):
+        subprocess.run([tool(command[0]), *command[1:]], cwd=folder, env=variables, check=True, capture_output=True)
+    total = time.perf_counter() - started
+    lines = [line.split() for line in log.read_text().splitlines()]
+    own = sum(float(end) - float(begun) for begun, end, *_ in lines)
+    return {
+        "stages": len(lines),
+        "seconds": round(total, 2),
+        "in_stages": round(own, 2),
+        "outside": round(total - own, 2),
+        "outside_per_stage": round((total - own) / len(lines), 2),
+        "share_outside": round((total - own) / total, 3),
+    }
+
+
+def main() -> None:
+    whole = "--whole" in sys.argv
+    params = yaml.safe_load((common.ROOT / "params.yaml").read_text()) if whole else tiny_params()
+    with tempfile.TemporaryDirectory() as folder:
+        nothing = no_op(Path(folder))
+        real = clocked(make_workspace(Path(folder) / "real", params))
+    workspace = "params.yaml" if whole else "the tests' tiny one"
+    about = {
+        **common.environment(),
+        "median_of": REPEATS,
+        "goal": GOAL,
+        "no_op": nothing,
+        "workspace": workspace,
+        "repro": real,
+    }
+    common.save("graph", about, table(about))
+
+
+def table(about: dict[str, Any]) -> str:
+    nothing, real = about["no_op"], about["repro"]
+    seconds = nothing["seconds"]
+    rows = [
+        [f"dvc repro, nothing to do, {nothing['stages']} stages", f"{seconds['captionlab']} s"],
+        ["the same data flow, empty commands, no code watched", f"{seconds['plain']} s"],
+        ["ratio", f"{nothing['ratio']:.2f}"],
+        [f"make repro, {real['stages']} stages of {about['workspace']}", f"{real['seconds']} s"],
+        ["of it inside the stages' commands", f"{real['in_stages']} s"],
+        ["outside, per stage", f"{real['outside_per_stage']} s"],
+        ["share outside", f"{real['share_outside']:.0%}"],
+    ]
+    text = (
+        f"Median of {about['median_of']} interleaved runs where nothing is to be done, one run of `make repro`. Goal: "
+        f"{GOAL:.0%} outside."
+    )
+    return f"{common.introduction(about)} {text}\n\n{common.markdown(['what', 'time'], rows)}"
+
+
+if __name__ == "__main__":
+    main()

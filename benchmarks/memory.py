@@ -1,0 +1,268 @@
+"""Peak memory and time of stages on ever more captions: `python -m benchmarks.memory [--quick]` -> results/memory.{json,md}.
+
+clean, extract, train (a fixed number of steps), caption and score, each in a process of its own on 8 thousand, 80 thousand and
+800 thousand made-up captions (`--quick` leaves out the last), five an image. What grows with the corpus is looked for, so all
+else is small: pictures of 16 x 16 pixels from a handful of files, feature maps of 4 x 16 numbers, an LSTM of 32 units, words
+of a vocabulary of 1,000. Memory is what the process holds itself (anonymous pages, looked at 50 times a second); pages of a
+memory map, which the kernel may drop whenever it likes, stand beside it in the JSON. Time is that of the stage's work without
+imports; an eighth of the images is validation, an eighth test.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _common as common
+
+SIZES = (8_000, 80_000, 800_000)
+SPLITS = ("train", "train", "train", "val", "train", "train", "train", "test")
+WORDS, FILES, STEPS = 1000, 16, 200
+GOALS = {"memory": 1.2, "linear": 0.1}
+"growth from the first to the last size; how far ten times the captions may be from ten times the time"
+
+
+def raw_captions(count: int) -> Any:
+    """As a source leaves them in data/raw/<dataset>/captions.parquet."""
+    table = common.captions(count // common.PER_IMAGE, words=WORDS)
+    image = table.index // common.PER_IMAGE
+    raw = table.text.str.capitalize() + " ."
+    return table.assign(
+        file=[f"images/{n % FILES}.png" for n in image],
+        raw=raw,
+        undecodable=False,
+        split_official=[SPLITS[n % len(SPLITS)] for n in image],
+    ).drop(columns=["text", "split"])
+
+
+def make(count: int, root: Path) -> None:
+    """Raw captions and pictures; features in which every image has a row."""
+    import numpy as np
+    from PIL import Image
+
+    (root / "raw" / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for n in range(FILES):
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(root / "raw" / "images" / f"{n}.png")
+    raw_captions(count).to_parquet(root / "raw" / "captions.parquet", index=False)
+    common.feature_store(root / "features", count // common.PER_IMAGE, 4, 16)
+
+
+def clean(root: Path) -> Callable[[], None]:
+    from pipeline.corpus import Picture, clean, read_raw
+    from pipeline.files import write_json
+    from pipeline.params import Corpus
+    from pipeline.validation import validate, write_data_docs
+
+    import great_expectations  # noqa: F401  isort: skip  # imported at its first use, else
+
+    options = Corpus(
+        dataset="d", split="official", lower=True, punctuation="drop", one_letter_words="keep", min_words=2, max_words=30,
+        max_rejected=0.5, min_images_per_split=1, max_shared_captions=1.0,
+    )  # fmt: skip
+
+    def work() -> None:
+        raw = read_raw(root / "raw")
+        pictures = {file: Picture(None, f"{n:064}") for n, file in enumerate(raw["file"].unique())}
+        captions, rejected = clean(raw, pictures, options)
+        result = validate(captions, rejected, pictures, options)
+        captions.to_parquet(root / "captions.parquet", index=False)
+        rejected.to_parquet(root / "rejected.parquet", index=False)
+        (root / "docs").mkdir()
+        write_data_docs(result, "c", root / "docs")
+        write_json(root / "validation.json", result)
+
+    return work
+
+
+def extract(root: Path) -> Callable[[], None]:
+    import pandas as pd
+
+    from pipeline.encoders.pixels import Encoder
+    from pipeline.features import extract
+
+    def work() -> None:
+        captions = pd.read_parquet(root / "raw" / "captions.parquet", columns=["image_id", "file"])
+        images = captions.dropna().drop_duplicates("image_id").sort_values("image_id")
+        about = {"encoder": "pixels", "args": {}, "dataset": "d"}
+        extract(Encoder(image_size=16), images, root / "raw", root / "pictures", about, "cpu", 1)
+
+    return work
+
+
+def train(root: Path) -> Callable[[], None]:
+    """As the stage does it, up to STEPS steps."""
+    from dataclasses import asdict
+
+    import torch
+    import yaml
+
+    from pipeline.batches import CaptionBatches
+    from pipeline.corpus import read_captions, references
+    from pipeline.decoders.base import Sizes
+    from pipeline.features import FeatureStore
+    from pipeline.model import build_decoder, read_vocabulary, save_model
+    from pipeline.params import Training
+    from pipeline.train import Trainer, Validation
+
+    options = Training(**yaml.safe_load((common.ROOT / "params.yaml").read_text())["train"])
+    args = {"embedding": 32, "hidden": 32}
+
+    def work() -> None:
+        captions, store = read_captions(root / "captions.parquet"), FeatureStore(root / "features")
+        store.check(captions.image_id.unique().tolist(), "features")
+        counted = captions.text[captions.split == "train"].tolist()
+        tokenizer, known = read_vocabulary("lstm", counted, 1, args, "args")
+        sizes = Sizes(16, 16, len(tokenizer), known)
+        decoder = build_decoder("lstm", sizes, args)
+        batches, val = (
+            CaptionBatches(captions[captions.split == split], store, tokenizer, options.batch_images, "cpu")
+            for split in ("train", "val")
+        )
+        longest = max(len(text.split()) for text in captions.text[captions.split == "train"])
+        validation = Validation(val, references(captions, "val"), longest + 1)
+        trainer = Trainer(decoder, tokenizer, batches, validation, options, 1, root / "checkpoint.pt", "")
+        torch.manual_seed(1)
+        done = 0
+        while done < STEPS:
+            for batch in batches.epoch(1, done):
+                trainer.optimizer.zero_grad()
+                trainer._cross_entropy(batch)[0].backward()
+                trainer.optimizer.step()
+                done += 1
+                if done == STEPS:
+                    break
+        save_model(root / "model", decoder, tokenizer, {"decoder": "lstm", "args": args, "sizes": asdict(sizes)})
+
+    return work
+
+
+def caption(root: Path) -> Callable[[], None]:
+    import pandas as pd
+
+    from pipeline.captioning import caption_split
+    from pipeline.corpus import read_captions
+    from pipeline.features import FeatureStore
+    from pipeline.model import load_model
+
+    decoding = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2, "samples": 0}
+
+    def work() -> None:
+        decoder, tokenizer, _ = load_model(root / "model")
+        captions, store = read_captions(root / "captions.parquet"), FeatureStore(root / "features")
+        parts = [caption_split(decoder, tokenizer, captions, s, store, decoding, "cpu") for s in ("val", "test")]
+        pd.concat(parts, ignore_index=True).to_parquet(root / "said.parquet", index=False)
+
+    return work
+
+
+def score(root: Path) -> Callable[[], None]:
+    """References are made as the stage `references` does, before; METEOR's Java process is left out."""
+    import pandas as pd
+
+    from pipeline.corpus import read_captions
+    from pipeline.files import read_json, write_json
+    from pipeline.scores import score_captions, write_scores
+
+    captions = read_captions(root / "captions.parquet")
+    kept = captions[captions.split != "train"]
+    write_json(root / "references.json", {i: list(texts) for i, texts in kept.groupby("image_id").text})
+    write_json(root / "training.json", sorted(set(captions.text[captions.split == "train"])))
+    del captions, kept
+
+    def work() -> None:
+        said, references = pd.read_parquet(root / "said.parquet"), read_json(root / "references.json")
+        scored = score_captions(said, references, ["bleu", "rouge_l", "cider"], set(read_json(root / "training.json")))
+        write_scores(scored, "v", root / "score_files", root / "scores")
+
+    return work
+
+
+STAGES = {f.__name__: f for f in (clean, extract, train, caption, score)}
+
+
+class Watch(threading.Thread):
+    """The largest number of anonymous bytes that this process held."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak, self.ended = 0, threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.02):
+            self.look()
+
+    def look(self) -> None:
+        status = Path("/proc/self/status").read_text()
+        self.peak = max(self.peak, next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")))
+
+
+def one(stage: str, root: Path) -> dict[str, float]:
+    """Run a stage here."""
+    from pipeline.devices import keep_buffers
+
+    if stage in ("extract", "train", "caption"):
+        keep_buffers()  # as the stages do
+    work, watch = STAGES[stage](root), Watch()
+    watch.start()
+    started = time.perf_counter()
+    work()
+    spent = time.perf_counter() - started
+    watch.look()
+    watch.ended.set()
+    whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": round(spent, 2), "peak_mb": round(watch.peak / 1024), "peak_with_maps_mb": round(whole / 1024)}
+
+
+def measure(count: int, root: Path) -> dict[str, dict[str, float]]:
+    make(count, root)
+    return {stage: _process(stage, root) for stage in STAGES}
+
+
+def _process(stage: str, root: Path) -> dict[str, float]:
+    environment = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "benchmarks.memory", "one", stage, str(root)]
+    done = subprocess.run(command, cwd=common.ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["one"]:
+        print(json.dumps(one(sys.argv[2], Path(sys.argv[3]))))
+        return
+    sizes = SIZES[:-1] if "--quick" in sys.argv else SIZES
+    found: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
+    for count in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            for stage, figures in measure(count, Path(folder)).items():
+                found[stage][str(count)] = figures
+    about = {**common.environment(), "captions": sizes, "steps": STEPS, "goals": GOALS, "stages": found}
+    common.save("memory", about, table(about))
+
+
+def table(about: dict[str, Any]) -> str:
+    sizes = [str(n) for n in about["captions"]]
+    head = ["stage", *(f"MB at {int(n):,}" for n in sizes), "last over first", *(f"s at {int(n):,}" for n in sizes)]
+    head.append("time of the last over ten times the one before")
+    rows = []
+    for stage, by_size in about["stages"].items():
+        memory, spent = ([by_size[n][key] for n in sizes] for key in ("peak_mb", "seconds"))
+        linear = "fixed steps" if stage == "train" else f"{spent[-1] / spent[-2] / 10:.2f}"
+        rows.append([stage, *map(str, memory), f"{memory[-1] / memory[0]:.2f}", *map(str, spent), linear])
+    text = (
+        f"One run each, {about['steps']} steps of training. Goals: memory at most {GOALS['memory']} times from first to last, "
+        f"time within {GOALS['linear']:.0%} of linear."
+    )
+    return f"{common.introduction(about)} {text}\n\n{common.markdown(head, rows)}"
+
+
+if __name__ == "__main__":
+    main()
