@@ -1,6 +1,6 @@
 """All scores of a variant: the standard protocol, those of its papers beside it, and the spread over training seeds."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -117,10 +117,15 @@ def _teacher_forced(said: Said) -> Scored:
 
 def _with_spread(out: Scored, trainings: list[Scored]) -> Scored:
     for split, scores in out.summary.items():
-        for name in set.intersection(*(set(t.summary[split]) for t in trainings)):
+        for name in _shared([t.summary[split] for t in trainings]):
             values = [t.summary[split][name] for t in trainings]
             scores |= {f"mean.{name}": float(np.mean(values)), f"sd.{name}": float(np.std(values, ddof=1))}
         drawn = out.resamples[split]
-        for name in set.intersection(*(set(t.resamples[split]) for t in trainings)):
+        for name in _shared([t.resamples[split] for t in trainings]):
             drawn[f"mean.{name}"] = np.mean([t.resamples[split][name] for t in trainings], axis=0)
     return out
+
+
+def _shared(scores: Sequence[Mapping[str, object]]) -> list[str]:
+    """The names that all have, in the order of the first: a set's order would change from run to run."""
+    return [name for name in scores[0] if all(name in other for other in scores)]
