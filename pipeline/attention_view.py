@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.gallery import Corpus, Picture
 
-DIGITS = 1_000_000
+DIGITS = 600_000
 "characters of weights in one page, about: fewer images are shown of many variants"
 FULL = 3.0
 "times the weight of an even map, from which a word's own peak has the full colour"

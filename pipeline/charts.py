@@ -19,7 +19,7 @@ BARS = ("bleu_4", "meteor", "rouge_l", "cider")
 COLUMNS = ["variant", "split", "metric", "value", "low", "high"]
 GREY = "#8a929b"
 "of the baseline; seen on white and on black"
-SIDE = 17.0
+SIDE = 13.0
 "points that the number of a mark takes, each way"
 STEPS = ((0.0, 0.8), (0.0, -0.8), (0.9, 0.0), (-0.9, 0.0), (0.7, 0.6), (-0.7, 0.6), (0.7, -0.6), (-0.7, -0.6))
 "where a number may stand, seen from its mark"

@@ -16,8 +16,8 @@ from pipeline.results import Result
 
 EXTREMES = 3
 "best images of a variant, and as many of the worst"
-SHOWN = 72
-"extremes on one page, at most, but one of each kind for every variant: keeps the page under 3 MB"
+SHOWN = 80
+"extremes on one page, at most, but one of each kind for every variant: keeps the page of 20 variants under 3 MB"
 TOP = 3
 "variants of a corpus, the best ones, whose pairs are compared"
 DISAGREEMENTS = 3
