@@ -64,13 +64,22 @@ def extract(
         for start, pixels, good, bad in _batches(encoder, images, root, done, batch, threads):
             if pixels is not None:
                 features = encoder(pixels.to(device))
-                grid[good] = features.grid.half().cpu().numpy()
-                pooled[good] = features.pooled.half().cpu().numpy()
+                _put(grid, good, features.grid)
+                _put(pooled, good, features.pooled)
             rejected += bad
             if start // batch % 16 == 15:
                 _remember(part, key, start + batch, rejected, grid, pooled)
         _remember(part, key, len(images), rejected, grid, pooled)
         _finish(part, images, rejected, {**about, "crops": getattr(encoder, "crops", False)}, grid, pooled)
+
+
+def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
+    """Rows that mostly follow each other, converted by torch: numpy takes many times as long to make bytes of float16."""
+    import torch
+
+    dense = rows[-1] - rows[0] + 1 == len(rows)
+    place = slice(rows[0], rows[-1] + 1) if dense else rows
+    array[place] = values.to(getattr(torch, array.dtype.name)).contiguous().cpu().numpy()
 
 
 def _stamp(path: Path) -> list[int]:

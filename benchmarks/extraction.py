@@ -1,0 +1,133 @@
+"""Extraction: `python -m benchmarks.extraction [images]` -> benchmarks/results/extraction.{json,md}.
+
+Images per second from JPEG files to the memory map (pipeline.features.extract: read, decode, transform, network, write), at
+several images a batch. The limits, in the same run: the network alone on ready tensors of as many images a batch, and reading,
+decoding and transforming alone in as many threads. On a CPU both share the cores, so the time of a whole run can at best be
+their sum; on a GPU it can be that of the slower one. Pictures are 500 x 375 pixels of noise on a gradient, as large in bytes
+as photographs.
+"""
+
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from benchmarks import _common as common
+from pipeline.devices import pick_device, workers
+from pipeline.features import extract
+from pipeline.images import read_image
+from pipeline.registry import load
+
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tf_efficientnet_lite0": ("timm_model", {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 224}),
+    "resnet18, random": ("timm_model", {"model": "resnet18", "weights": "random", "image_size": 224}),
+    "pixels": ("pixels", {"image_size": 224}),
+}
+BATCHES = (8, 32, 128)
+IMAGES = 128
+REPEATS = 3
+GOAL = 0.9
+"of the slower limit where a GPU works beside the CPU, of their sum where one CPU does both"
+
+
+def pictures(folder: Path, count: int) -> pd.DataFrame:
+    """Files of about 70 kB, as photographs of 500 x 375 pixels have."""
+    rng = np.random.default_rng(0)
+    slope = np.linspace(0, 255, 500)[None, :, None] * np.ones((375, 1, 3))
+    for n in range(count):
+        noise = np.kron(rng.normal(0, 40, (94, 125, 3)), np.ones((4, 4, 1)))[:375] + rng.normal(0, 9, (375, 500, 3))
+        Image.fromarray((slope + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{n}.jpg", quality=90)
+    return pd.DataFrame({"image_id": [f"i{n:05}" for n in range(count)], "file": [f"{n}.jpg" for n in range(count)]})
+
+
+def whole(encoder: Any, images: pd.DataFrame, root: Path, device: str, batch: int) -> None:
+    extract(encoder, images, root, root / "features", {"encoder": "x", "args": {}}, device, workers(), batch)
+    shutil.rmtree(root / "features")
+
+
+def network(encoder: Any, pixels: torch.Tensor, device: str, batch: int) -> None:
+    for part in pixels.split(batch):
+        found = encoder(part.to(device))
+        found.grid.half().cpu(), found.pooled.half().cpu()
+
+
+def reading(encoder: Any, images: pd.DataFrame, root: Path) -> None:
+    with ThreadPoolExecutor(workers()) as pool:
+        for _ in pool.map(lambda file: encoder.transform(read_image(root / file)), images.file):
+            pass
+
+
+def measure(encoder: Any, images: pd.DataFrame, root: Path, device: str) -> list[dict[str, Any]]:
+    pixels = torch.stack([encoder.transform(read_image(root / file)) for file in images.file])
+    works: dict[str, Callable[[], None]] = {"reading": partial(reading, encoder, images, root)}
+    for batch in BATCHES:
+        works[f"network {batch}"] = partial(network, encoder, pixels, device, batch)
+        works[f"whole {batch}"] = partial(whole, encoder, images, root, device, batch)
+    for work in works.values():
+        work()
+    times = common.interleaved(works, REPEATS)
+    return [row(batch, len(images), times, device) for batch in BATCHES]
+
+
+def row(batch: int, images: int, times: dict[str, list[float]], device: str) -> dict[str, Any]:
+    read, alone, whole_run = times["reading"], times[f"network {batch}"], times[f"whole {batch}"]
+    join = max if device.startswith("cuda") else lambda pair: sum(pair)
+    limit = [join(pair) for pair in zip(read, alone, strict=True)]
+    slower = [max(pair) for pair in zip(read, alone, strict=True)]
+    speeds = {"whole": whole_run, "network": alone, "reading": read}
+    return {
+        "batch": batch,
+        "images_per_second": {k: round(images / statistics.median(v), 1) for k, v in speeds.items()},
+        "share_of_limit": round(common.ratio(limit, whole_run), 3),
+        "share_of_slower": round(common.ratio(slower, whole_run), 3),
+    }
+
+
+def main() -> None:
+    os.environ["TQDM_DISABLE"] = "1"
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
+    device, found = pick_device(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        images = pictures(Path(folder), count)
+        size = sum(file.stat().st_size for file in Path(folder).glob("*.jpg")) // count
+        for name, (file, args) in ENCODERS.items():
+            encoder = load("encoders", file).Encoder(**args).to(device)
+            often = 4 if name == "pixels" else 1  # else what happens once weighs too much
+            each = pd.concat([images.assign(image_id=images.image_id + f"-{n}") for n in range(often)], ignore_index=True)
+            found[name] = measure(encoder, each, Path(folder), device)
+    about = {
+        **common.environment(), "median_of": REPEATS, "device": device, "threads": workers(), "images": count,
+        "bytes_per_image": size, "goal": GOAL, "encoders": found,
+    }  # fmt: skip
+    common.save("extraction", about, table(about))
+
+
+def table(about: dict[str, Any]) -> str:
+    head = ["encoder", "images a batch", "images/s", "network alone", "reading alone", "share of limit", "share of slower"]
+    rows = []
+    for name, measured in about["encoders"].items():
+        for m in measured:
+            speed = m["images_per_second"]
+            cells = [m["batch"], speed["whole"], speed["network"], speed["reading"]]
+            rows.append([name, *map(str, cells), f"{m['share_of_limit']:.0%}", f"{m['share_of_slower']:.0%}"])
+    text = (
+        f"{about['images']} JPEG files of {about['bytes_per_image'] // 1000} kB, {about['threads']} reading threads, "
+        f"median of {about['median_of']} interleaved runs on {about['device']}. The limit is the slower of network and reading "
+        f"on a GPU, one after the other on a CPU that does both. Goal: {about['goal']:.0%}."
+    )
+    return f"{common.introduction(about)} {text}\n\n{common.markdown(head, rows)}"
+
+
+if __name__ == "__main__":
+    main()
