@@ -24,7 +24,7 @@ from benchmarks import _common as common
 
 SIZES = (8_000, 80_000, 800_000)
 SPLITS = ("train", "train", "train", "val", "train", "train", "train", "test")
-WORDS, FILES, STEPS = 1000, 16, 200
+WORDS, FILES, STEPS = 1000, 16, 50
 GOALS = {"memory": 1.2, "linear": 0.1}
 "growth from the first to the last size; how far ten times the captions may be from ten times the time"
 

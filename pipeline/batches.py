@@ -33,9 +33,8 @@ class CaptionBatches:
         self.store, self.device, self.batch_images = store, device, batch_images
         self.pad = tokenizer.special.pad
         captions = captions.sort_values(["image_id", "caption_id"])
-        encoded = tokenizer.encode(captions.text.tolist())
-        self.ids = np.fromiter((i for row in encoded for i in row), np.int32)
-        self.offsets = np.cumsum([0, *map(len, encoded)])  # caption n is ids[offsets[n]:offsets[n + 1]]
+        self.ids, lengths = _encode(captions.text, tokenizer)
+        self.offsets = np.append(0, np.cumsum(lengths))  # caption n is ids[offsets[n]:offsets[n + 1]]
         image_ids, first = np.unique(captions.image_id.to_numpy(dtype=str), return_index=True)
         self.image_ids: list[str] = image_ids.tolist()
         self.first = np.append(first, len(captions))  # image n has captions first[n] .. first[n + 1]
@@ -66,6 +65,16 @@ class CaptionBatches:
         return Batch(
             image_ids, self.store.get(image_ids, self.device), *(_tensor(a, self.device) for a in (tokens, mask, rows))
         )
+
+
+def _encode(texts: pd.Series, tokenizer: Tokenizer, many: int = 4096) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of all captions in a row and the length of each; few at a time, since an encoded caption takes kilobytes at first."""
+    ids, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+    for start in range(0, len(texts), many):
+        encoded = tokenizer.encode(texts.iloc[start : start + many].tolist())
+        lengths.append(np.fromiter(map(len, encoded), np.int64))
+        ids.append(np.fromiter((i for row in encoded for i in row), np.int32))
+    return np.concatenate(ids), np.concatenate(lengths)
 
 
 def pad_rows(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
