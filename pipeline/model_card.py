@@ -142,7 +142,7 @@ def _score(run: Run, split: str, name: str) -> str:
 
 
 def _training(run: Run) -> list[str]:
-    options = {k.removeprefix("train."): v for k, v in run.params.items() if k.startswith("train.")}
+    options = {k.removeprefix("train."): v for k, v in run.params.items() if k.startswith("train.") and k != "train.seeds"}
     epochs = "not stated" if run.epochs is None else str(run.epochs or "none: used as published")
     commit, seeds = run.tags.get("git.commit", "not stated"), run.params.get("train.seeds", "[not stated]")
     versions = [f"{k.removeprefix('version.')} {v}" for k, v in run.tags.items() if k.startswith("version.")]
