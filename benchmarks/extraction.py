@@ -52,7 +52,8 @@ def pictures(folder: Path, count: int) -> pd.DataFrame:
 
 
 def whole(encoder: Any, images: pd.DataFrame, root: Path, device: str, batch: int) -> None:
-    extract(encoder, images, root, root / "features", {"encoder": "x", "args": {}}, device, workers(), batch)
+    files = dict(zip(images.image_id, images.file, strict=True))
+    extract(encoder, files, root, root / "features", {"encoder": "x", "args": {}}, device, workers(), batch)
     shutil.rmtree(root / "features")
 
 

@@ -1,7 +1,33 @@
-"""The commit that a figure was made at: the last one that changed code or parameters, so that a later text edit is none."""
+"""The commit that a row's figures stand for: the last that changed the code of its stages, or parameters.
 
+A later commit of text, of results or of code that the row does not run leaves it as it is, so a fresh clone reproduces reports/
+byte for byte.
+"""
+
+import re
 import shutil
 import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+ALWAYS = ["params.yaml", "requirements/lock.txt"]
+
+
+def row_code(graph: Path, stages: Iterable[str], names: dict[str, str]) -> list[str]:
+    """The files of pipeline/ and stages/ that these stages of dvc.yaml declare, and `ALWAYS`.
+
+    Args:
+        names: what stands for `${item.<name>}`; a file of another name is left out.
+    """
+    import yaml
+
+    declared = yaml.safe_load(graph.read_text(encoding="utf-8"))["stages"]
+    files = [_filled(dep, names) for stage in stages for dep in declared[stage]["do"]["deps"]]
+    return [*ALWAYS, *sorted({file for file in files if file.startswith(("pipeline/", "stages/")) and "$" not in file})]
+
+
+def _filled(dep: str, names: dict[str, str]) -> str:
+    return re.sub(r"\$\{item\.(\w+)\}", lambda found: names.get(found[1], found[0]), dep)
 
 
 def code_commit(paths: list[str]) -> str | None:

@@ -39,5 +39,7 @@ def _improvement(metric: str, best: Result | None, other: Result | None) -> Valu
     mine, theirs = (number(r.value("test", name)) if r else None for r in (best, other))
     if mine is None or theirs is None:
         return "not run"
+    if not theirs:
+        return "n/a"
     share = mine / theirs - 1
     return round(-100 * share if metric.endswith("_reduction") else 100 * share, 2)

@@ -12,7 +12,7 @@ def latex(sheet: Sheet) -> str:
     """The document needs \\usepackage{booktabs}. What is within noise of the best is bold."""
     parts = [f"% {sheet.title}: needs \\usepackage{{booktabs}}"]
     for table in map(Table.for_people, sheet.tables):
-        parts += [f"% {table.title}: {table.about}", _tabular(table)]
+        parts += [f"% {table.title}: {table.about}", _tabular(table), *(f"% Warning: {line}." for line in table.warnings)]
     parts += [f"% {line}" for line in [*sheet.legend, *sheet.notes]]
     return "\n".join(parts) + "\n"
 

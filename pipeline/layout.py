@@ -1,11 +1,11 @@
-"""Where the workspace keeps things. Only stages/ and cli.py use these names; the library takes paths."""
+"""Where the workspace keeps things. Only stages/ and commands/ use these names; the library takes paths."""
 
 from pathlib import Path
 
 RAW = Path("data/raw")
 "data/raw/<dataset>/: images/, captions.parquet (as published), manifest.json"
 CORPORA = Path("data/corpora")
-"data/corpora/<corpus>/: captions.parquet, rejected.parquet"
+"data/corpora/<corpus>/: captions.parquet, rejected.parquet, images.parquet"
 REFERENCES = Path("data/references")
 "data/references/<corpus>.json: references of val and test after the PTB tokenizer"
 PUBLISHED = Path("data/published")
@@ -46,5 +46,4 @@ RUNS = REPORTS / "runs"
 SPEED = REPORTS / "speed.json"
 "what `captionlab speed` measured: an input of the report, {} where nothing was"
 TABLES = REPORTS / "tables"
-CODE = ["pipeline", "stages", "dvc.yaml", "params.yaml", "requirements"]
-"what a figure depends on, beside data"
+GRAPH = Path("dvc.yaml")

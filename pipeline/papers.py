@@ -14,6 +14,7 @@ from pipeline.tables import (
     GENDER,
     ORDER,
     TEACHER_FORCED,
+    clip_legend,
     interval_legend,
     measured,
     metric_names,
@@ -64,7 +65,9 @@ def _sheet(papers: dict[str, Any], name: str, results: list[Result]) -> Sheet:
     notes = unavailable(ours, shown) + variant_notes(ours) + _paper_notes(paper) + _context(papers, paper)
     legend = _legend(papers, paper, ours, shown)
     records = [record for split in splits for record in _records(paper, split, ours, paper.get("beside", []))]
-    return Sheet(name, paper["title"], tables + improvements(paper, ours), legend, notes, records)
+    percent = improvements(paper, ours)
+    records += [line for table in percent for line in _improved(table)]
+    return Sheet(name, paper["title"], tables + percent, legend, notes, records)
 
 
 def _table(paper: Row, split: str, ours: list[Result], beside: list[str]) -> Table:
@@ -191,7 +194,7 @@ def _legend(papers: dict[str, Any], paper: Row, ours: list[Result], shown: list[
     lines += [f"({p}) ours: {find_protocol(p).about}." for p in protocols_of(ours) if p in named]
     used = dict.fromkeys(_paper_protocol(row) for row in paper["rows"])
     lines += [f"({name}) the paper's: {papers['protocols'][name.removesuffix(' protocol')]}." for name in used]
-    lines += interval_legend(ours, shown)
+    lines += clip_legend(ours) + interval_legend(ours, shown)
     return [*lines, "-: no figure under this protocol. not run: no variant stands beside this row. n/a: not measured."]
 
 
@@ -247,9 +250,22 @@ def _lines(metric: str, row: Row, r: Result | None, split: str, ours: list[Resul
         words = _words(r, metric)[1] if r and protocol == STANDARD else protocol
         numbers: dict[str, Value] = {"paper": same, "ours": figure, "difference": "-" if same is None else less(figure, same)}
         numbers |= {"low": low, "high": high, "sd": figure.sd if isinstance(figure, Estimate) else None}
-        out.append({**about, "protocol": words, **numbers, **told})
+        trained = told["seeds"] if protocol == STANDARD else "1"  # the first seed's model alone
+        out.append({**about, "protocol": words, **numbers, **told, "seeds": trained})
     if printed is not None and theirs not in protocols:
         blank: dict[str, Value] = dict.fromkeys(("low", "high", "sd"), "-")
         numbers = {"paper": printed, "ours": "-" if r else "not run", "difference": "-", **blank}
         out.append({**about, "protocol": _paper_protocol(row), **numbers, **told})
+    return out
+
+
+def _improved(table: Table) -> list[dict[str, Value]]:
+    """Lines of the CSV for a table of improvements: the columns are pairs of ours and the paper's."""
+    blank: dict[str, Value] = dict.fromkeys(("difference", "low", "high", "sd", *FACTS, "status", "notes"), "-")
+    out: list[dict[str, Value]] = []
+    for (system, variant), values in ((names, values) for names, values in table.rows):
+        for c in range(0, len(values), 2):
+            column = table.columns[c]
+            about: dict[str, Value] = {"system": system, "variant": variant, "split": table.split, "metric": column.metric}
+            out.append({**about, "protocol": column.protocol, "paper": values[c + 1], "ours": values[c], **blank})
     return out

@@ -121,7 +121,7 @@ def baseline_result(setting: Setting, files: Files) -> Result:
 
 def _read(row: Result, files: Files) -> Result:
     scores, about, resamples = files.of(row.name)
-    if not scores.is_file():
+    if not scores.is_file() or not about.is_file():  # git holds the former of a row that ran elsewhere
         return row
     summary = read_json(scores)
     return replace(row, scores=summary, about=read_json(about), estimates=read_estimates(resamples, summary))

@@ -247,7 +247,7 @@ def _csv_columns(table: Table, c: int) -> dict[str, list[Value]]:
     if any(isinstance(cell, Estimate) for cell in cells):
         intervals = [cell.interval if isinstance(cell, Estimate) else (None, None) for cell in cells]
         out |= {"_low": [low for low, _ in intervals], "_high": [high for _, high in intervals]}
-        if column.is_judged:
+        if column.is_judged and column.protocol != "standard":  # which the first table has, with the rows of all
             out["_p"] = list(p_values(column, cells, table.unjudged))
     if any(isinstance(cell, Estimate) and cell.sd is not None for cell in cells):
         out["_sd"] = [cell.sd if isinstance(cell, Estimate) else None for cell in cells]

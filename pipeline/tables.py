@@ -56,7 +56,7 @@ def everything(results: list[Result], requested: list[str]) -> Sheet:
         more = [kind for kind in KINDS if kind and kinds[kind]]
         tables += [_group(name, kind, rows, split, group, kinds[kind]) for kind in more for split in SPLITS]
     shown = [column for columns in kinds.values() for column in columns]
-    legend = _legend(shown) + protocol_legend(results) + interval_legend(results, shown)
+    legend = _legend(shown) + clip_legend(results) + protocol_legend(results) + interval_legend(results, shown)
     return Sheet("all", "Results", tables, legend, unavailable(results, shown) + variant_notes(results))
 
 
@@ -101,7 +101,8 @@ def _beside(name: str, protocol: str, rows: list[Result], split: str, group: dic
         pairs = [(r.own(split, m), r.value(split, m, protocol)) for m in metrics]
         cells.append(([r.label], [v for own, other in pairs for v in (own, other, minus(other, own))]))
     title = ", ".join([name, SPLITS[split], f"protocol {protocol}"])
-    about = f"{rows[0].setting.about(split)}; {protocol}: {find_protocol(protocol).about}."
+    captions = group["decoding"] or "no model"
+    about = f"{rows[0].setting.about(split)}; captions: {captions}; {protocol}: {find_protocol(protocol).about}."
     hidden = frozenset({"bleu_2", "bleu_3", "rouge_l"} if "cider" in metrics else ())
     return Table(title, about, split, group, ["variant"], columns, cells, hidden=hidden, unjudged=_baselines(rows))
 
@@ -114,12 +115,18 @@ def minus(one: Value, other: Value) -> Value:
     return a - b if a is not None and b is not None else "-"
 
 
+def clip_legend(results: list[Result]) -> list[str]:
+    """Which CLIP judged: values of different ones do not compare."""
+    models = sorted({str(r.about["clip"]) for r in results if r.about.get("clip")})
+    return [f"clip_score, ref_clip_score: by {', '.join(models)}; up to 2.5."] if models else []
+
+
 def protocol_legend(results: list[Result]) -> list[str]:
     if not protocols_of(results):
         return []
     return [
         f"Tables by protocol: the score as everywhere ({STANDARD}), that under the other protocol, and the difference that the "
-        "protocol alone makes (greedy, beam-k and teacher_forced: other captions of the same model)."
+        "protocol alone makes; greedy and beam-k score other captions of the same model, teacher_forced none."
     ]
 
 
@@ -174,7 +181,7 @@ def interval_legend(results: list[Result], columns: list[Column]) -> list[str]:
     ]
     if any(key.startswith("sd.") for r in results if r.scores for key in r.scores.get("test", {})):
         lines.append(
-            "s: standard deviation over training seeds; the figure is their mean, and in the tables by protocol that of the "
+            "s: standard deviation over training seeds; the figure is their mean, and under another protocol that of the "
             "first seed's model. ± and bold tell of other images, s of another training."
         )
     if {column.metric for column in columns} & {*VARIETY, *GENDER}:

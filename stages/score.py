@@ -12,7 +12,7 @@ def main(name: str) -> None:
 
     import pandas as pd
 
-    from pipeline.commit import code_commit
+    from pipeline.commit import code_commit, row_code
     from pipeline.corpus import image_files, read_captions
     from pipeline.files import read_json
     from pipeline.scores import Folders, write_scores
@@ -29,7 +29,11 @@ def main(name: str) -> None:
         params.scoring.metrics,
         params.protocols(name),
     )
-    about = {"commit": code_commit(layout.CODE), "seeds": 1 + said.seeds.seed.nunique()}
+    features = params.features[variant.features]
+    names = {"source": params.datasets[dataset].source, "encoder": features.encoder, "decoder": variant.decoder}
+    code = row_code(layout.GRAPH, ["download", "clean", "references", "extract", "train", "caption", "score"], names)
+    clip = (params.scoring.clip or {}).get("model") if "clip_score" in params.scoring.metrics else None
+    about = {"commit": code_commit(code), "seeds": 1 + said.seeds.seed.nunique(), "clip": clip}
     write_scores(scored, about, name, Folders(layout.SCORE_FILES, layout.METRICS, layout.SCORES))
 
 

@@ -10,6 +10,8 @@ from pipeline.params import Params, Variant, load_params, pick
 from pipeline.processes import stage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from pipeline.features import FeatureStore
@@ -20,21 +22,25 @@ def main(name: str) -> None:
     params = load_params()
     pick(params, "variants", name)
     first, *further = params.training(name).seeds
-    trainer, about, history = train(name, params, first)
-    others = {seed: train(name, params, seed) for seed in further}
 
-    from pipeline.model import save_model
-
-    save_model(layout.MODELS / name, trainer.decoder, trainer.tokenizer, about)
+    checkpoints = [_train(name, params, first, layout.MODELS / name, layout.HISTORY / f"{name}.csv")]
     with whole_folder(layout.FURTHER_SEEDS / name) as part:
         write_json(part / "seeds.json", further)  # DVC warns of an empty folder
-        for seed, (other, known, curve) in others.items():
-            save_model(part / str(seed), other.decoder, other.tokenizer, known)
-            curve.to_csv(part / str(seed) / "history.csv", index=False)
-    with whole_file(layout.HISTORY / f"{name}.csv") as part:
+        for seed in further:
+            checkpoints.append(_train(name, params, seed, part / str(seed), part / str(seed) / "history.csv"))
+    for checkpoint in checkpoints:  # all of them stay until the last seed is done, so that a rerun begins there
+        remove(checkpoint)
+
+
+def _train(name: str, params: Params, seed: int, folder: "Path", history_file: "Path") -> "Path":
+    """One training, written; its checkpoint. Nothing of it stays in memory for the next."""
+    from pipeline.model import save_model
+
+    trainer, about, history = train(name, params, seed)
+    save_model(folder, trainer.decoder, trainer.tokenizer, about)
+    with whole_file(history_file) as part:
         history.to_csv(part, index=False)
-    for finished in (trainer, *(other for other, _, _ in others.values())):
-        remove(finished.checkpoint)
+    return trainer.checkpoint
 
 
 def train(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, Any], pd.DataFrame]":

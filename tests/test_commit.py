@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.commit import code_commit
+from pipeline.commit import code_commit, row_code
+from tests.workspace import ROOT
 
 PATHS = ["code", "params.yaml"]
 
@@ -55,3 +56,15 @@ def test_without_git_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert code_commit(PATHS) is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert code_commit(PATHS) is None
+
+
+def test_a_row_stands_for_the_code_of_its_own_stages() -> None:
+    stages = ["download", "clean", "extract", "train", "caption", "score"]
+    names = {"source": "scenes", "encoder": "timm_model", "decoder": "merge"}
+    code = row_code(ROOT / "dvc.yaml", stages, names)
+    assert {"params.yaml", "stages/train.py", "pipeline/decoders/merge.py", "pipeline/sources/scenes.py"} <= set(code)
+    assert {"pipeline/train.py", "pipeline/metrics", "pipeline/encoders/timm_model.py", "pipeline/protocols.yaml"} <= set(code)
+    assert all((ROOT / file).exists() for file in code)
+    assert not {"pipeline/decoders/lstm.py", "pipeline/report.py", "pipeline/model_card.py", "README.md"} & set(code)
+    other = row_code(ROOT / "dvc.yaml", stages, {**names, "decoder": "lstm"})
+    assert set(code) ^ set(other) == {"pipeline/decoders/merge.py", "pipeline/decoders/lstm.py"}

@@ -33,7 +33,10 @@ def command(
     for name, features in chosen.items():
         entry = measure(load(layout.MODELS / name), _material(params, name), encoders.get(features))
         encoders[features] = entry["images_per_second"]
-        told = {"commit": code_commit(layout.CODE), "decoding": decoding_text(params.decoding(name))}
+        told = {
+            "commit": code_commit(["pipeline", "params.yaml", "requirements"]),
+            "decoding": decoding_text(params.decoding(name)),
+        }
         known[name] = {**entry, **told}
         write_json(layout.SPEED, known)
         print(_line(name, entry), flush=True)
