@@ -83,14 +83,11 @@ def clean(root: Path) -> Callable[[], None]:
 
 
 def extract(root: Path) -> Callable[[], None]:
-    import pandas as pd
-
     from pipeline.encoders.pixels import Encoder
-    from pipeline.features import extract
+    from pipeline.features import extract, image_files
 
     def work() -> None:
-        captions = pd.read_parquet(root / "raw" / "captions.parquet", columns=["image_id", "file"])
-        images = captions.dropna().drop_duplicates("image_id").sort_values("image_id")
+        images = image_files(root / "raw" / "captions.parquet")
         about = {"encoder": "pixels", "args": {}, "dataset": "d"}
         extract(Encoder(image_size=16), images, root / "raw", root / "pictures", about, "cpu", 1)
 
@@ -147,17 +144,18 @@ def train(root: Path) -> Callable[[], None]:
 def caption(root: Path) -> Callable[[], None]:
     import pandas as pd
 
-    from pipeline.captioning import caption_split
+    from pipeline.captioning import Model, caption_split
     from pipeline.corpus import read_captions
     from pipeline.features import FeatureStore
     from pipeline.model import load_model
 
-    decoding = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2, "samples": 0}
+    decoding = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2, "samples": 0, "also": []}
 
     def work() -> None:
         decoder, tokenizer, _ = load_model(root / "model")
         captions, store = read_captions(root / "captions.parquet"), FeatureStore(root / "features")
-        parts = [caption_split(decoder, tokenizer, captions, s, store, decoding, "cpu") for s in ("val", "test")]
+        model = Model(decoder, tokenizer, store, decoding, "cpu")
+        parts = [caption_split(model, captions, split).captions for split in ("val", "test")]
         pd.concat(parts, ignore_index=True).to_parquet(root / "said.parquet", index=False)
 
     return work
@@ -169,7 +167,8 @@ def score(root: Path) -> Callable[[], None]:
 
     from pipeline.corpus import read_captions
     from pipeline.files import read_json, write_json
-    from pipeline.scores import score_captions, write_scores
+    from pipeline.scores import Folders, write_scores
+    from pipeline.variant_scores import Known, Said, score_variant
 
     captions = read_captions(root / "captions.parquet")
     kept = captions[captions.split != "train"]
@@ -179,8 +178,9 @@ def score(root: Path) -> Callable[[], None]:
 
     def work() -> None:
         said, references = pd.read_parquet(root / "said.parquet"), read_json(root / "references.json")
-        scored = score_captions(said, references, ["bleu", "rouge_l", "cider"], set(read_json(root / "training.json")))
-        write_scores(scored, "v", root / "score_files", root / "scores")
+        known = Known(references, {}, set(read_json(root / "training.json")))
+        scored = score_variant(Said.of_baseline(said), known, ["bleu", "rouge_l", "cider"], [])
+        write_scores(scored, {}, "v", Folders(root / "score_files", root / "metrics", root / "scores"))
 
     return work
 
