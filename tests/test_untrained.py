@@ -1,6 +1,7 @@
 """Epochs 0: a published model is used as it is, in a graph of the same shape; ClipCap's weights, read by their own names."""
 
 import io
+import shutil
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from importlib import import_module
@@ -29,7 +30,7 @@ from tests.test_decoders import close
 from tests.test_experiments import tiny_published
 from tests.test_train import OPTIONS, trainer
 from tests.tiny_lm import tiny_lm
-from tests.workspace import tiny_params, write_params
+from tests.workspace import ROOT, tiny_params, write_params
 
 TEXTS = ["a red dog runs.", "two cats sit on a mat.", "Mr. Smith"]
 DP, WIDTH = 9, 16
@@ -102,6 +103,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, P
         patch.chdir(base)
         patch.setattr("pipeline.tracking.start_live", lambda *_: Live(None))
         write_params(base, params)
+        shutil.copy(ROOT / "dvc.yaml", base)
         for stage, name in (("download", "scenes"), ("clean", "scenes"), ("references", "scenes"), ("extract", "pictures")):
             import_module(f"stages.{stage}").main(name)
         with redirect_stdout(said):
