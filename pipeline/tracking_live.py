@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,20 +27,11 @@ LATER = "training goes on, its curves are completed by the stage track"
 
 
 def main() -> None:
-    yield_to_training()
     training = os.getppid()
     try:
         receive(messages(sys.stdin.fileno()), lambda: os.getppid() == training)
     except Exception as error:
         warn(f"{one_line(error)}: {LATER}")
-
-
-def yield_to_training() -> None:
-    """The lowest priority: on a core that training uses too, Linux then gives this process 15 parts of 1039."""
-    if hasattr(os, "nice"):
-        os.nice(19)
-    with suppress(OSError):  # where sessions are scheduled as groups, only this sets one session behind another
-        Path("/proc/self/autogroup").write_text("19")
 
 
 def messages(descriptor: int) -> Iterator[list[dict[str, Any]]]:
