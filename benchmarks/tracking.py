@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 def seconds(variant: str, params: Params, tracked: bool, folder: Path) -> tuple[float, float, bool]:
     """Wall time of a training, processor time of its receiver, and whether curves arrived while it ran."""
-    trainer, _ = prepare(variant, params)
+    trainer, _ = prepare(variant, params, params.training(variant).seeds[0])
     trainer.checkpoint, run_file = folder / "checkpoint.pt", folder / "run.json"
     used, started = _children(), time.perf_counter()
     trainer.live = live = start_live(variant, params, run_file) if tracked else Live(None)
