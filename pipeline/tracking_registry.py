@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.sheets import LOWER_IS_BETTER, NO_DIRECTION
-from pipeline.tracking_store import Store, find_runs, trouble
+from pipeline.tracking_store import Store, address_of_process, find_runs, trouble
 from pipeline.uncertainty import ALPHA, Estimate, p_value, read_estimates
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ def champion_folder(store: Store, dataset: str | None) -> Iterator[Path]:
     from mlflow.artifacts import download_artifacts
 
     with tempfile.TemporaryDirectory() as folder:
-        with trouble(store.uri):
+        with trouble(store.uri), address_of_process(store.uri):
             uri = _champion(store, dataset)
             fetched = download_artifacts(artifact_uri=f"{uri}/artifacts/captioner", dst_path=folder, tracking_uri=store.uri)
         yield Path(fetched)

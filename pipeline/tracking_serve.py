@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from pipeline.errors import UserError, brief
-from pipeline.tracking_store import absolute
+from pipeline.tracking_store import address_of_process
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -58,13 +58,12 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _loaded(model: str, uri: str) -> Any:
-    import mlflow
     from mlflow.exceptions import MlflowException
     from mlflow.pyfunc import load_model
 
-    mlflow.set_tracking_uri(absolute(uri))
     try:
-        return load_model(model)
+        with address_of_process(uri):
+            return load_model(model)
     except (MlflowException, OSError) as error:
         known = "champion, models:/NAME/VERSION, runs:/RUN/captioner, or a folder with MLmodel"
         raise UserError(f"model '{model}' cannot be loaded ({brief(error)}): name {known}") from None

@@ -122,6 +122,21 @@ def _is_address(uri: str) -> bool:
 
 
 @contextmanager
+def address_of_process(uri: str) -> Iterator[None]:
+    """MLflow looks `models:/` and `runs:/` up at the address of the process, whatever it is given: set while that is done."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(absolute(uri))
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # it takes its variable out of the environment as well
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@contextmanager
 def trouble(uri: str) -> Iterator[None]:
     """Turn whatever goes wrong between here and the store into StoreDown."""
     try:

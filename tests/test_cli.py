@@ -248,6 +248,15 @@ def test_an_unknown_model_lists_those_there_are(workspace, captionlab):
     )
 
 
+def test_the_champion_is_this_workspaces_though_the_process_has_another_address(workspace, captionlab, tmp_path, monkeypatch):
+    captionlab("register")
+    image = "data/raw/scenes/images/scene03.png"
+    expected = captionlab("caption", image)
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", f"sqlite:///{tmp_path}/other.db")
+    assert captionlab("caption", image) == expected
+    assert expected[0] == 0
+
+
 def test_without_a_champion_one_line_says_what_to_run(workspace, captionlab):
     assert (
         refusal(captionlab("caption", "x.png"))

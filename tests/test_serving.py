@@ -358,6 +358,7 @@ def test_a_taken_port_and_an_unknown_model_are_one_line(
     status, _, error = captionlab("serve", tmp_path / "nowhere", "--port", free_port())
     assert status == 2
     assert error.startswith(f"error: model '{tmp_path / 'nowhere'}' cannot be loaded (")
+    assert "MLFLOW_TRACKING_URI" not in os.environ
     assert error.count("\n") == 1
 
 

@@ -51,7 +51,7 @@ def server(tmp_path_factory):
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", "mlflow-artifacts:/")
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", str(folder / "artifacts"))
         patch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
-        from mlflow import set_tracking_uri
+        from mlflow import set_registry_uri, set_tracking_uri
         from mlflow.server import app
         from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -60,8 +60,10 @@ def server(tmp_path_factory):
         running = make_server("127.0.0.1", 0, faulty, threaded=True)
         faulty.uri = f"http://127.0.0.1:{running.port}"
         threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        open_store(faulty.uri)
-        set_tracking_uri("")  # its first request made the server's database the address of this process
+        open_store(faulty.uri).client.search_registered_models()
+        set_tracking_uri(None)  # the first requests made the server's database the addresses of this process
+        set_registry_uri(None)
+        del os.environ["MLFLOW_REGISTRY_URI"]  # which that leaves
         yield faulty
         running.shutdown()
 
