@@ -1,8 +1,9 @@
 """What MLflow calls a variant, and the live curves of its training. Nothing here imports mlflow: a receiving process does.
 
-Importing mlflow and opening its store costs four seconds of processor time, and a server may hang; neither may touch a
-training. So `start_live` starts `pipeline.tracking_live` beside it at the lowest priority and writes one JSON line per report
-to its standard input, without ever waiting. What the receiver misses, `track` replays from the history file.
+Importing mlflow and opening its store costs up to eight seconds of processor time, and a server may hang; neither may touch
+a training. So `start_live` starts `pipeline.tracking_live` beside it at the lowest priority, where training needs all cores
+only once it has lasted (`delay`), and writes one JSON line per report to its standard input, without ever waiting. What the
+receiver misses, `track` replays from the history file.
 """
 
 import getpass
@@ -11,59 +12,109 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.errors import UserError
 from pipeline.params import Decoding, Params
 
 HIDDEN = {"step", "epoch", "best"}
 "columns of the history file that are no curves"
 GRACE = 15.0
 "seconds that the receiver has to finish after `close`"
+WORTH = 400
+"seconds of a training of which the start of a receiver is 2 %"
+KEPT = 10_000
+"reports that wait for the receiver; of more, the oldest are forgotten"
 
 
 class Live:
-    """A training's line to MLflow. No method raises, and only `close` waits, for `GRACE` seconds at most."""
+    """A training's line to MLflow. No method raises, and only `close` waits, for `GRACE` seconds at most.
 
-    def __init__(self, receiver: "subprocess.Popen[bytes] | None"):
-        self._receiver = receiver
-        if receiver and receiver.stdin and receiver.stdout:
-            os.set_blocking(receiver.stdin.fileno(), False)
-            os.set_blocking(receiver.stdout.fileno(), False)
+    Args:
+        begin: starts the receiver; None: nobody listens.
+        header: what it is told first.
+        after: seconds until it is started.
+    """
+
+    def __init__(
+        self, begin: "Callable[[], subprocess.Popen[bytes]] | None", header: dict[str, Any] | None = None, after: float = 0.0
+    ):
+        self._begin, self._due = begin, time.monotonic() + after
+        self._header, self._lines = _line(header), deque[bytes](maxlen=KEPT)
+        self._receiver: subprocess.Popen[bytes] | None = None
+        self._pass_on()
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Send figures of one step, by the column names of the history file."""
-        self._send({"step": step, "values": values})
+        if self._begin or self._receiver:
+            self._lines.append(_line({"step": step, "values": values, "time": int(1000 * time.time())}))
+            self._pass_on()
 
     def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
         """End the curves. A FINISHED training's run stays RUNNING, until `track` has put everything else into it."""
-        self._send({"close": status})
-        receiver, self._receiver = self._receiver, None
-        if not receiver or not receiver.stdin:
+        self._begin = None
+        self._lines.append(_line({"close": status}))
+        receiver = self._receiver
+        if not receiver:
             return
         connected = _is_connected(receiver)
-        try:
-            receiver.stdin.close()
-            receiver.wait(GRACE if connected else 0)
-        except OSError:
-            pass
-        except subprocess.TimeoutExpired:
-            receiver.kill()
-            receiver.wait()
-            if connected:
-                warn(f"MLflow took longer than {GRACE:.0f} s to store the curves: the stage track completes them")
+        until = time.monotonic() + (GRACE if connected else 0)
+        while self._pass_on() and time.monotonic() < until:
+            time.sleep(0.05)
+        if self._receiver:
+            _end(receiver, until, connected)
+        self._receiver = None
 
-    def _send(self, message: dict[str, Any]) -> None:
-        if not self._receiver or not self._receiver.stdin:
-            return
-        try:  # a line is shorter than PIPE_BUF, so it goes whole or not at all
-            os.write(self._receiver.stdin.fileno(), json.dumps(message).encode() + b"\n")
-        except BlockingIOError:
-            pass
-        except OSError:  # the receiver has given up and has said why
-            self._receiver = None
+    def _pass_on(self) -> bool:
+        """As many lines as the receiver takes now; whether there are more."""
+        if self._begin and time.monotonic() >= self._due:
+            self._receiver, self._begin = self._started(self._begin), None
+            self._lines.appendleft(self._header)
+        while self._receiver and self._lines:
+            assert self._receiver.stdin
+            try:  # a line is shorter than PIPE_BUF, so it goes whole or not at all
+                os.write(self._receiver.stdin.fileno(), self._lines[0])
+                self._lines.popleft()
+            except BlockingIOError:
+                return True
+            except OSError:  # the receiver has given up and has said why
+                self._receiver = None
+        return False
+
+    def _started(self, begin: "Callable[[], subprocess.Popen[bytes]]") -> "subprocess.Popen[bytes] | None":
+        try:
+            receiver = begin()
+            _put_behind(receiver.pid)
+            for end in (receiver.stdin, receiver.stdout):
+                assert end
+                os.set_blocking(end.fileno(), False)
+            return receiver
+        except OSError as error:
+            warn(f"the curves are not sent to MLflow while training ({error}): the stage track does it afterwards")
+            return None
+
+
+def _line(message: dict[str, Any] | None) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def _end(receiver: "subprocess.Popen[bytes]", until: float, connected: bool) -> None:
+    try:
+        assert receiver.stdin
+        receiver.stdin.close()
+        receiver.wait(max(0.0, until - time.monotonic()))
+    except OSError:
+        pass
+    except subprocess.TimeoutExpired:
+        receiver.kill()
+        receiver.wait()
+        if connected:
+            warn(f"MLflow took longer than {GRACE:.0f} s to store the curves: the stage track completes them")
 
 
 def _is_connected(receiver: "subprocess.Popen[bytes]") -> bool:
@@ -75,30 +126,36 @@ def _is_connected(receiver: "subprocess.Popen[bytes]") -> bool:
         return False
 
 
-def start_live(variant: str, params: Params, run_file: Path) -> Live:
+def start_live(variant: str, params: Params, run_file: Path, after: float = 0.0) -> Live:
     """Log a training while it runs; without MLflow, or with a dead server, one warning and the training goes on alone.
 
     Args:
         run_file: JSON that holds {tracking_uri, run_id, params} of this training: a resumed training continues that run,
             `track` completes it.
+        after: seconds until the first figures are sent, all that there are by then.
     """
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     header = {"variant": variant, "params": flat_params(variant, params), "tags": tags(variant, params), "file": str(run_file)}
-    try:
-        receiver = subprocess.Popen(
+
+    def begin() -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             [sys.executable, "-m", "pipeline.tracking_live"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C ends the training, which then says goodbye
         )
-        assert receiver.stdin
-        _put_behind(receiver.pid)
-        os.write(receiver.stdin.fileno(), json.dumps(header).encode() + b"\n")
-    except OSError as error:
-        warn(f"the curves are not sent to MLflow while training ({error}): the stage track does it afterwards")
-        return Live(None)
-    return Live(receiver)
+
+    return Live(begin, header, after)
+
+
+def delay(device: str) -> float:
+    """Seconds of a training before its curves are sent: one on a GPU leaves cores idle, one on a CPU pays for the receiver."""
+    text = os.environ.get("CAPTIONLAB_LIVE_SECONDS") or str(WORTH if device == "cpu" else 0)
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"CAPTIONLAB_LIVE_SECONDS={text}: expected a number of seconds") from None
 
 
 def curves_of(row: dict[str, float]) -> dict[str, float]:

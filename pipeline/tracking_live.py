@@ -116,9 +116,8 @@ def _new_run(store: Store, header: dict[str, Any], file: Path, key: str) -> str:
 def _metrics(reports: list[dict[str, Any]], done: set[tuple[str, int]]) -> "list[Metric]":
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
-    rows = [(name, value, report["step"]) for report in reports for name, value in curves_of(report["values"]).items()]
-    return [Metric(name, value, now, step) for name, value, step in rows if (name, step) not in done]
+    rows = [(name, value, r["time"], r["step"]) for r in reports for name, value in curves_of(r["values"]).items()]
+    return [Metric(name, value, when, step) for name, value, when, step in rows if (name, step) not in done]
 
 
 if __name__ == "__main__":

@@ -45,13 +45,14 @@ def _train(name: str, params: Params, seed: int, folder: "Path", history_file: "
 
 def train(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, Any], pd.DataFrame]":
     """A trained model, its config.json and its history; the curves of the first seed are sent to MLflow as they grow."""
-    from pipeline.tracking import Live, start_live
+    from pipeline.tracking import Live, delay, start_live
 
     trainer, about = prepare(name, params, seed)
     is_first = seed == params.training(name).seeds[0]
     if not is_first:
         print(f"{name}: seed {seed}", flush=True)
-    trainer.live = live = start_live(name, params, layout.CHECKPOINTS / name / "mlflow.json") if is_first else Live(None)
+    run_file = layout.CHECKPOINTS / name / "mlflow.json"
+    trainer.live = live = start_live(name, params, run_file, delay(trainer.device)) if is_first else Live(None)
     try:
         history = trainer.run()
     except BaseException as error:

@@ -13,7 +13,7 @@ import pytest
 from pipeline import layout
 from pipeline.errors import UserError
 from pipeline.params import load_params
-from pipeline.tracking import flat_params, start_live, tags
+from pipeline.tracking import delay, flat_params, start_live, tags
 from pipeline.tracking_live import messages, receive
 from pipeline.tracking_payload import gather
 from pipeline.tracking_registry import register
@@ -66,11 +66,12 @@ def train_live(*batches):
 
 
 def epoch(number, cider):
-    return {"step": 10 * number, "values": {"epoch": number, "train_loss": 4.0 - number, "val_cider": cider}}
+    values = {"epoch": number, "train_loss": 4.0 - number, "val_cider": cider}
+    return {"step": 10 * number, "time": 1000 * number, "values": values}
 
 
 DONE = {"close": "FINISHED"}
-START = {"step": 0, "values": {"step_train_loss": 5.0}}
+START = {"step": 0, "time": 1, "values": {"step_train_loss": 5.0}}
 
 
 def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
@@ -295,6 +296,39 @@ def test_a_training_that_ends_before_mlflow_is_imported_waits_for_nothing(worksp
     assert time.monotonic() - start < 1
     assert capfd.readouterr().err == ""
     assert runs() == []
+
+
+def test_figures_from_before_the_receiver_starts_arrive_when_it_does(workspace):
+    live = start_live("merge", load_params(), RUN_FILE, after=0.5)
+    for step in range(3):
+        live.log(step, {"step_train_loss": 5.0 - step})
+    assert live._receiver is None
+    time.sleep(0.5)
+    live.log(3, {"step_train_loss": 2.0})
+    assert connected(live)
+    live.close("FINISHED")
+    (run,) = runs()
+    assert history_of(run, "curves/step_train_loss") == [(0, 5.0), (1, 4.0), (2, 3.0), (3, 2.0)]
+    first, *_, last = open_store().client.get_metric_history(run.info.run_id, "curves/step_train_loss")
+    assert 500 <= last.timestamp - first.timestamp < 2000
+
+
+def test_a_short_training_starts_no_receiver(workspace):
+    live = start_live("merge", load_params(), RUN_FILE, after=400)
+    live.log(0, {"step_train_loss": 5.0})
+    live.close("FINISHED")
+    live.log(1, {"step_train_loss": 5.0})
+    assert live._receiver is None
+    assert runs() == []
+
+
+def test_on_a_cpu_curves_wait_until_the_receiver_is_two_percent_unless_told_otherwise(monkeypatch):
+    assert (delay("cpu"), delay("cuda")) == (400, 0)
+    monkeypatch.setenv("CAPTIONLAB_LIVE_SECONDS", "5")
+    assert (delay("cpu"), delay("cuda")) == (5, 5)
+    monkeypatch.setenv("CAPTIONLAB_LIVE_SECONDS", "soon")
+    with pytest.raises(UserError, match="CAPTIONLAB_LIVE_SECONDS=soon: expected a number of seconds"):
+        delay("cpu")
 
 
 def test_a_receiver_that_is_gone_is_no_error(workspace):
