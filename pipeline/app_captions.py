@@ -132,11 +132,9 @@ def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> An
 def looked_at(captioner: "Captioner", picture: "Image", text: str) -> list[tuple[str, str]]:
     """`Answer.looked` of a caption; one brightness for all its words."""
     from pipeline.attention import explain
-    from pipeline.encoders.base import Features
     from pipeline.overlay import grid_shape, overlay
 
-    f = captioner.encoder(captioner.encoder.transform(picture)[None].to(captioner.device))
-    f = Features(f.grid.half().float(), f.pooled.half().float())  # as they are stored
+    f = captioner.as_stored(captioner.encoder(captioner.encoder.transform(picture)[None].to(captioner.device)))
     words = explain(captioner.decoder, captioner.tokenizer, f, text)
     shape = grid_shape(len(words[0][1])) if words else None
     if shape is None:

@@ -15,6 +15,7 @@ from pipeline.files import read_json
 from pipeline.images import MAX_PIXELS, ImageError, read_image, upright_rgb
 from pipeline.model import load_model
 from pipeline.registry import load
+from pipeline.storage import as_stored
 from pipeline.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -95,8 +96,11 @@ class Captioner:
         if not pixels:
             return []
         f = self.encoder(torch.stack(pixels).to(self.device))
-        f = Features(f.grid.half().float(), f.pooled.half().float())  # features are stored as float16: the same here
-        return caption_features(self.decoder, self.tokenizer, f, decoding)
+        return caption_features(self.decoder, self.tokenizer, self.as_stored(f), decoding)
+
+    def as_stored(self, f: Features) -> Features:
+        """Rounded as those were that the decoder learned from."""
+        return as_stored(f, self.config["encoder"].get("dtype", "float16"))
 
     def _decoding(self, beam: int | None, samples: int | None) -> dict[str, Any]:
         if beam and samples:

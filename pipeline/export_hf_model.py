@@ -18,6 +18,7 @@ from pipeline.decoders.merge import Decoder
 from pipeline.encoders.base import Features
 from pipeline.encoders.timm_model import Encoder
 from pipeline.images import read_image, upright_rgb
+from pipeline.storage import as_stored
 from pipeline.tokenizers import Tokenizer
 
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
@@ -65,8 +66,7 @@ class CaptionlabModel(PreTrainedModel):  # type: ignore[misc]
         return self.decoder(self.features(pixel_values), input_ids)
 
     def features(self, pixel_values: Tensor) -> Features:
-        f = self.encoder(pixel_values)
-        return Features(f.grid.half().float(), f.pooled.half().float())  # training read them as float16
+        return as_stored(self.encoder(pixel_values), self.config.captioner["encoder"].get("dtype", "float16"))
 
     @torch.inference_mode()
     def caption(self, images: list[Any], **decode: Any) -> list[str]:

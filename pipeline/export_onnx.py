@@ -52,7 +52,8 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     captioner.device = "cpu"
     seen = encoder.exportable
     pixels = torch.stack([captioner.encoder.transform(picture) for picture in _pictures()])
-    f = _rounded(captioner.encoder.to("cpu")(pixels))
+    f = captioner.as_stored(captioner.encoder.to("cpu")(pixels))
+    f = Features(f.grid.clone(), f.pooled.clone())  # what is made in inference mode cannot be exported
     try:
         if seen:
             _graph(encoder, (pixels,), ({0: ANY},), ["pixels"], ["grid", "pooled"], folder / "encoder.onnx")
@@ -64,7 +65,8 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
         raise UserError(f"{name} cannot be exported to ONNX ({why}): these can: {', '.join(WORK)}") from None
     special, longest = captioner.tokenizer.special, captioner.decode["max_tokens"]
     image = {"side": encoder.side, "resize": encoder.resize, "resampling": encoder.resampling} if seen else None
-    about = {"decoder": name, "image": image, "start": special.start, "end": special.end, "max_tokens": longest}
+    dtype = captioner.config["encoder"].get("dtype", "float16")
+    about = {"decoder": name, "dtype": dtype, "image": image, "start": special.start, "end": special.end, "max_tokens": longest}
     rows = decoder.step(torch.tensor([special.start]), decoder.start(f.select(torch.tensor([0]))))[0].shape[1]
     never = [i for i in (special.pad, special.start, special.unknown) if i < rows]
     write_json(folder / "config.json", {**about, "never": never})
@@ -147,11 +149,6 @@ def _pictures() -> list[Image.Image]:
     """Coarse noise: pictures that differ."""
     cells = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
     return [Image.fromarray(cell).resize((96, 80), Image.Resampling.NEAREST) for cell in cells]
-
-
-def _rounded(f: Features) -> Features:
-    """As stored features are; clones, for what is made in inference mode cannot be exported."""
-    return Features(f.grid.half().float().clone(), f.pooled.half().float().clone())
 
 
 def _compare(folder: Path, ours: list[Hypothesis], pixels: Tensor | None, f: Features, name: str) -> None:

@@ -48,9 +48,8 @@ class Captioner:
         return [" ".join(self.tokenizer.decode(ids, skip_special_tokens=True).split()) for ids in found]
 
     def tokens(self, grid: np.ndarray, pooled: np.ndarray) -> list[list[int]]:
-        """The likeliest word at each step, to the end token; features are rounded to float16, as those of training were."""
-        rounded = {"grid": grid, "pooled": pooled}
-        state = self.run("start", {k: v.astype(np.float16).astype(np.float32) for k, v in rounded.items()})
+        """The likeliest word at each step, to the end token."""
+        state = self.run("start", {"grid": self.as_stored(grid), "pooled": self.as_stored(pooled)})
         words = np.full(len(pooled), self.about["start"], np.int64)
         out: list[list[int]] = [[] for _ in words]
         open_ones = set(range(len(words)))
@@ -65,6 +64,13 @@ class Captioner:
             if not open_ones:
                 break
         return out
+
+    def as_stored(self, x: np.ndarray) -> np.ndarray:
+        """Vectors (..., D) rounded as those of training were."""
+        if self.about["dtype"] != "int8":
+            return x.astype(np.float16).astype(np.float32)
+        scale = np.abs(x).max(-1, keepdims=True) / np.float32(127)
+        return np.rint(x / np.maximum(scale, np.finfo(np.float32).tiny)) * scale
 
     def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
         session = self.graphs[graph]

@@ -1,4 +1,4 @@
-"""Images -> data/features/<name>/: memory maps (float16 or the encoder's own type), resumable after any interruption."""
+"""Images -> data/features/<name>/: memory maps (float16, int8 or the encoder's own type), resumable after any interruption."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.files import fingerprint, loaded_code, named_files, read_json, whole_folder, write_json
 from pipeline.images import ImageError, read_image
 from pipeline.progress import bar
+from pipeline.storage import from_int8, grid_dtype, to_int8
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,29 +49,39 @@ def extract(
 
     Args:
         images: image_id -> file, relative to `root`.
-        about: what names this feature set (encoder and arguments), kept in manifest.json.
+        about: what names this feature set (encoder, arguments, dtype: float16 without it), kept in manifest.json.
         batch: images per forward pass; the result does not depend on it.
 
     Raises:
-        UserError: no image could be read.
+        UserError: no image could be read, or the encoder is not to be stored in this dtype.
     """
+    about = {"dtype": "float16", **about}
+    kind = grid_dtype(encoder, about["dtype"])
     stamps = [_stamp(root / file) for file in images.values()]
     made_by = [about, named_files(about.get("args", {})), loaded_code(), device]
     key = fingerprint([made_by, list(images), list(images.values()), stamps])
     encoder = encoder.to(device)
     with whole_folder(folder, keep_partial=True) as part:
         done, rejected = _resume(part, key)
-        grid, pooled = _arrays(part, len(images), encoder, fresh=done == 0)
+        arrays = _arrays(part, len(images), encoder, kind, about["dtype"], fresh=done == 0)
         for start, pixels, good, bad in _batches(encoder, images, root, done, batch, threads):
             if pixels is not None:
                 features = encoder(pixels.to(device))
-                _put(grid, good, features.grid)
-                _put(pooled, good, features.pooled)
+                for name, values in _as_kept(features, about["dtype"]).items():
+                    _put(arrays[name], good, values)
             rejected += bad
             if start // batch % 16 == 15:
-                _remember(part, key, start + batch, rejected, grid, pooled)
-        _remember(part, key, len(images), rejected, grid, pooled)
-        _finish(part, images, rejected, {**about, "crops": getattr(encoder, "crops", False)}, grid, pooled)
+                _remember(part, key, start + batch, rejected, arrays)
+        _remember(part, key, len(images), rejected, arrays)
+        _finish(part, images, rejected, {**about, "crops": getattr(encoder, "crops", False)}, arrays)
+
+
+def _as_kept(f: Features, dtype: str) -> "dict[str, Tensor]":
+    """By the name of the file."""
+    if dtype != "int8":
+        return {"grid": f.grid, "pooled": f.pooled}
+    (grid, grid_scale), (pooled, pooled_scale) = to_int8(f.grid), to_int8(f.pooled)
+    return {"grid": grid, "grid_scale": grid_scale, "pooled": pooled, "pooled_scale": pooled_scale}
 
 
 def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
@@ -102,16 +113,21 @@ def _resume(part: Path, key: str) -> tuple[int, list[dict[str, Any]]]:
     return 0, []
 
 
-def _remember(part: Path, key: str, done: int, rejected: list[dict[str, Any]], *arrays: np.memmap) -> None:
-    for array in arrays:
+def _remember(part: Path, key: str, done: int, rejected: list[dict[str, Any]], arrays: dict[str, np.memmap]) -> None:
+    for array in arrays.values():
         array.flush()
     write_json(part / "progress.json", {"key": key, "done": done, "rejected": rejected})
 
 
-def _arrays(part: Path, count: int, encoder: Encoder, fresh: bool) -> tuple[np.memmap, np.memmap]:
-    kind = getattr(encoder, "grid_dtype", "float16")
-    grid = _array(part / "grid.npy", (count, encoder.positions, encoder.grid_dim), kind, fresh)
-    return grid, _array(part / "pooled.npy", (count, encoder.pooled_dim), "float16", fresh)
+def _arrays(part: Path, count: int, encoder: Encoder, kind: str, dtype: str, fresh: bool) -> dict[str, np.memmap]:
+    """Args: kind: of the grid; dtype: of the pooled vectors."""
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "grid": ((count, encoder.positions, encoder.grid_dim), kind),
+        "pooled": ((count, encoder.pooled_dim), dtype),
+    }
+    if dtype == "int8":
+        shapes |= {f"{name}_scale": (shape[:-1], "float32") for name, (shape, _) in shapes.items()}
+    return {name: _array(part / f"{name}.npy", shape, its, fresh) for name, (shape, its) in shapes.items()}
 
 
 def _array(file: Path, shape: tuple[int, ...], kind: str, fresh: bool) -> np.memmap:
@@ -165,8 +181,7 @@ def _finish(
     images: dict[str, str],
     rejected: list[dict[str, Any]],
     about: dict[str, Any],
-    grid: np.memmap,
-    pooled: np.memmap,
+    arrays: dict[str, np.memmap],
 ) -> None:
     bad = {row["image_id"] for row in rejected}
     rows = {image_id: row for row, image_id in enumerate(images) if image_id not in bad}
@@ -176,7 +191,7 @@ def _finish(
     pq.write_table(pa.table({"image_id": list(rows), "row": list(rows.values())}), part / "ids.parquet")
     reasons = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
     pq.write_table(pa.Table.from_pylist(rejected, reasons), part / "rejected.parquet")
-    shapes = {"grid": list(grid.shape), "pooled": list(pooled.shape)}
+    shapes = {name: list(arrays[name].shape) for name in ("grid", "pooled")}
     write_json(part / "manifest.json", {**about, "shapes": shapes, "rejected": len(rejected)})
     (part / "progress.json").unlink()
 
@@ -188,17 +203,28 @@ class FeatureStore:
         self.folder = folder
         self.manifest = read_json(folder / "manifest.json")
         ids = pq.read_table(folder / "ids.parquet", columns=["image_id", "row"]).to_pydict()
+        self.scales: dict[str, np.memmap] = {}
         self.rows = dict(zip(ids["image_id"], ids["row"], strict=True))
-        self.grid = np.load(folder / "grid.npy", mmap_mode="r")  # (N, P, D)
-        self.pooled = np.load(folder / "pooled.npy", mmap_mode="r")  # (N, D')
+        self.grid, self.pooled = self._map("grid"), self._map("pooled")  # (N, P, D), (N, D')
+        if self.manifest.get("dtype") == "int8":
+            self.scales = {"grid": self._map("grid_scale"), "pooled": self._map("pooled_scale")}  # (N, P), (N,)
+
+    def _map(self, name: str) -> np.memmap:
+        array: np.memmap = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        return array
 
     def get(self, image_ids: Sequence[str], device: str = "cpu") -> Features:
         """Features of these images, float32."""
+        rows = [self.rows[i] for i in image_ids]
+        return Features(self._vectors("grid", rows, device), self._vectors("pooled", rows, device))
+
+    def _vectors(self, name: str, rows: list[int], device: str) -> "Tensor":
         import torch
 
-        rows = [self.rows[i] for i in image_ids]
-        grid, pooled = torch.from_numpy(self.grid[rows]), torch.from_numpy(self.pooled[rows])
-        return Features(grid.to(device).float(), pooled.to(device).float())
+        stored = torch.from_numpy(getattr(self, name)[rows]).to(device)
+        if not self.scales:
+            return stored.float()
+        return from_int8(stored, torch.from_numpy(self.scales[name][rows]).to(device))
 
     def check(self, image_ids: Sequence[str], where: str) -> None:
         """Raises a UserError when an image has no features."""

@@ -52,6 +52,8 @@ class FeatureSet(Section):
     encoder: str
     "a file of pipeline/encoders/"
     args: dict[str, Any]
+    dtype: Literal["float16", "int8"]
+    "on disk; int8 with a scale per vector is half the size"
 
 
 class Training(Section):

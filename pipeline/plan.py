@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.registry import check_args, load
+from pipeline.storage import SCALE_BYTES, grid_dtype
 
 if TYPE_CHECKING:
     from pipeline.encoders.base import Shapes
@@ -108,10 +109,11 @@ def _grid(name: str, params: "Params", sizes: "dict[str, Size]") -> Grid:
     check_args(module.Encoder.__init__, row.args, f"features.{name}.args")
     try:
         shapes = module.shapes(**row.args)
+        kinds = np.dtype(grid_dtype(module.Encoder, row.dtype)), np.dtype(row.dtype)
     except UserError as error:
         raise UserError(f"features.{name}: {error}") from None
-    kind = np.dtype(getattr(module.Encoder, "grid_dtype", "float16"))
-    of_image = shapes.positions * shapes.grid_dim * kind.itemsize + shapes.pooled_dim * 2
+    of_image = shapes.positions * shapes.grid_dim * kinds[0].itemsize + shapes.pooled_dim * kinds[1].itemsize
+    of_image += (shapes.positions + 1) * SCALE_BYTES if row.dtype == "int8" else 0
     from_hub = row.args.get("weights", "hub" if shapes.parameters else "") == "hub"
     network = str(row.args.get("model", row.encoder)).split("/")[-1].split(".")[0]
     download = FLOAT32 * shapes.parameters if from_hub else 0

@@ -187,7 +187,7 @@ def flat_params(variant: str, params: Params) -> dict[str, str]:
         "decode": params.decoding(variant).model_dump(),
         "scoring": {"clip": params.scoring.clip or {}},
         "corpus": {"name": v.corpus, **corpus.model_dump()},
-        "features": {"name": v.features},
+        "features": {"name": v.features, "dtype": features.dtype},
         "encoder": {"name": features.encoder, **features.args},
         "source": {"name": dataset.source, **dataset.args},
     }

@@ -17,7 +17,7 @@ def main(name: str) -> None:
     check_args(encoder_class.__init__, row.args, f"features.{name}.args")
     raw = layout.RAW / row.dataset
     images = image_files(raw / "captions.parquet")
-    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset}
+    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset, "dtype": row.dtype}
     extract(encoder_class(**row.args), images, raw, layout.FEATURES / name, about, device, workers())
 
 

@@ -21,7 +21,7 @@ from pipeline.decode import Caption, caption_features
 from pipeline.decoders.base import Decoder, Sizes
 from pipeline.errors import UserError
 from pipeline.features import FeatureStore, extract
-from pipeline.files import write_json
+from pipeline.files import read_json, write_json
 from pipeline.images import ImageError
 from pipeline.likelihood import likelihoods
 from pipeline.model import build_decoder, read_vocabulary, save_model
@@ -85,6 +85,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, args in ENCODERS.items():
         encoder = registry.load("encoders", name).Encoder(**args)
         extract(encoder, images, root / "raw", root / "features" / name, {}, "cpu", threads=1)
+    encoder = registry.load("encoders", "timm_model").Encoder(**ENCODER)
+    extract(encoder, images, root / "raw", root / "features" / "int8", {"dtype": "int8"}, "cpu", threads=1)
     write_model(root / "model", "soft_attention")
     return root
 
@@ -125,6 +127,18 @@ def test_pictures_are_captioned_as_their_stored_features_are(workspace: Path, tm
     theirs = caption_features(random_decoder(name, small_args(name, tmp_path)), tokenizer, features, BEAM)
     same(Captioner.load(tmp_path / "model", "cpu", BEAM).caption(files(workspace)), theirs)
     assert len({round(c.log_prob, 4) for c in theirs}) > 2  # else the pictures would play no part
+
+
+def test_pictures_are_captioned_as_features_in_int8_are(workspace: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "model", "soft_attention")
+    config = read_json(tmp_path / "model/config.json")
+    config["encoder"]["dtype"] = "int8"
+    write_json(tmp_path / "model/config.json", config)
+    ours = Captioner.load(tmp_path / "model", "cpu", BEAM)
+    features = FeatureStore(workspace / "features/int8").get([f"i{n}" for n in range(COUNT)])
+    same(ours.caption(files(workspace)), caption_features(ours.decoder, ours.tokenizer, features, BEAM))
+    whole = FeatureStore(workspace / "features/timm_model").get(["i0"])
+    assert ours.as_stored(whole).grid.sub(whole.grid).abs().max() > 0
 
 
 def as_bytes(path: Path) -> bytes:

@@ -117,7 +117,7 @@ def drawn(folder: Path, schemes: set[str]) -> pd.DataFrame:
 def seen(name: str, params: Params, raw: pd.DataFrame, folder: Path) -> None:
     row = params.features[name]
     encoder = registry.load("encoders", row.encoder).Encoder(**row.args)
-    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset}
+    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset, "dtype": row.dtype}
     images = dict(zip(raw["image_id"], raw["file"], strict=True))
     extract(encoder, images, folder / "raw", layout.FEATURES / name, about, "cpu", threads=1)
     assert np.isfinite(FeatureStore(layout.FEATURES / name).pooled).all()

@@ -81,7 +81,7 @@ def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
     folder = run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path, dataset="d")
     assert sorted(contents(folder)) == ["grid.npy", "ids.parquet", "manifest.json", "pooled.npy", "rejected.parquet"]
     assert read_json(folder / "manifest.json") == {
-        "encoder": "tiny", "args": {}, "dataset": "d", "crops": False,
+        "encoder": "tiny", "args": {}, "dataset": "d", "dtype": "float16", "crops": False,
         "rejected": 0, "shapes": {"grid": [3, 2, 3], "pooled": [3, 4]},
     }  # fmt: skip
     ids = pd.read_parquet(folder / "ids.parquet")

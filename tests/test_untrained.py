@@ -94,7 +94,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, P
     base = tmp_path_factory.mktemp("untrained")
     folder, said = tiny_published("git", base / "git"), io.StringIO()
     params = tiny_params()
-    pictures = {"dataset": "scenes", "encoder": "pixels", "args": {"image_size": 3}}
+    pictures = {"dataset": "scenes", "encoder": "pixels", "dtype": "float16", "args": {"image_size": 3}}
     row = {"corpus": "scenes", "features": "pictures", "decoder": "git", "args": {"model": str(folder)}}
     row |= {"train": {"epochs": 0}, "decode": {"max_tokens": 12, "beam": 1, "alternatives": 1}, "protocols": []}
     params["scoring"]["metrics"] = ["bleu"]
