@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from pipeline.decoders.base import Decoder, pick_rows
+from pipeline.decoders.base import Decoder, State, pick_rows
 from pipeline.encoders.base import Features
 from pipeline.tokenizers import Special, Tokenizer
 
@@ -56,7 +57,7 @@ def greedy(decoder: Decoder, f: Features, special: Special, max_tokens: int) -> 
 
 @dataclass
 class _Beams:
-    """Beam search state of the images still searched: A images, K beams each, row a * K + k."""
+    """Beam search state of the images still searched: A images, K beams each (one before the first word), row a * K + k."""
 
     images: list[int]
     words: Tensor  # (A, K, t)
@@ -73,37 +74,44 @@ def beam_search(
     An image is done when `beam` hypotheses have ended; those cut at `max_tokens` fill up only what is missing.
     """
     device = f.pooled.device
-    state = pick_rows(decoder.start(f), torch.arange(len(f), device=device).repeat_interleave(beam))
-    scores = torch.full((len(f), beam), -torch.inf, device=device)
-    scores[:, 0] = 0.0  # all beams are equal at first: only one may branch
-    words = torch.full((len(f), beam, 1), special.start, device=device)
+    state = decoder.start(f)
+    words, scores = torch.full((len(f), 1, 1), special.start, device=device), torch.zeros(len(f), 1, device=device)
     b = _Beams(list(range(len(f))), words, scores, [[] for _ in range(len(f))])
     of_image = set(state)  # what no step has changed is equal for all beams of an image, and need not follow them
     for _ in range(max_tokens):
         logits, after = decoder.step(b.words[:, :, -1].flatten(), state)
         of_image = {k for k in of_image if after.get(k) is state[k]}
-        count = len(b.images)
-        rows = _extend(b, _log_probs(logits, special).view(count, beam, -1), special.end)
+        count, width = b.scores.shape
+        rows = _extend(b, _log_probs(logits, special).view(count, width, -1), special.end, beam)
         rows = _drop_done(b, rows, beam)
         if not b.images:
             break
-        moving = pick_rows({k: v for k, v in after.items() if k not in of_image or len(b.images) < count}, rows.flatten())
-        state = after | moving
+        state = _follow(after, rows, of_image if len(b.images) == count and width == beam else set(), decoder.shared, width)
     _take_unfinished(b, beam)
     return [sorted(h, key=lambda x: -_score(x, length_penalty)) for h in b.finished]
 
 
-def _extend(b: _Beams, log_probs: Tensor, end: int) -> Tensor:
+def _follow(after: State, rows: Tensor, unmoved: set[str], shared: tuple[str, ...], width: int) -> State:
+    """The state of the beams that go on; `rows` (A, K) of it were theirs, of which there were `width` an image."""
+    moving = {k: v for k, v in after.items() if k not in unmoved and k not in shared}
+    out = after | pick_rows(moving, rows.flatten())
+    left = rows[:, 0] // width
+    return out | {k: after[k].index_select(0, left) for k in shared if len(left) < len(after[k])}
+
+
+def _extend(b: _Beams, log_probs: Tensor, end: int, beam: int) -> Tensor:
     """One word more for every beam: ended candidates among the best K go to `finished`, the best K others live on.
 
     Args:
-        log_probs: (A, K, V), written over.
+        log_probs: (A, K, V), written over; K is 1 before the first word, `beam` after it.
 
     Returns:
         (A, K) the row of the old state that each living beam continues.
     """
-    count, beam, vocabulary = log_probs.shape
-    best, place = top(log_probs.add_(b.scores[..., None]).flatten(1), min(2 * beam, beam * vocabulary))  # (A, 2K)
+    count, width, vocabulary = log_probs.shape
+    best, place = top(log_probs.add_(b.scores[..., None]).flatten(1), min(2 * beam, width * vocabulary))  # (A, 2K)
+    missing = max(0, beam - best.shape[1])  # of a vocabulary that is smaller than the beam
+    best, place = F.pad(best, (0, missing), value=-torch.inf), F.pad(place, (0, missing))
     source, word = place // vocabulary, place % vocabulary
     ends = word == end
     for a, rank in (ends[:, :beam] & best[:, :beam].isfinite()).nonzero().tolist():
@@ -114,7 +122,7 @@ def _extend(b: _Beams, log_probs: Tensor, end: int) -> Tensor:
     source = source.gather(1, living)
     old = b.words.gather(1, source[..., None].expand(-1, -1, b.words.shape[2]))
     b.words = torch.cat([old, word.gather(1, living)[..., None]], 2)
-    return source + torch.arange(count, device=source.device)[:, None] * beam
+    return source + torch.arange(count, device=source.device)[:, None] * width
 
 
 def top(values: Tensor, count: int, size: int = 128) -> tuple[Tensor, Tensor]:

@@ -263,6 +263,17 @@ def test_a_state_is_batch_first_so_that_a_beam_can_reorder_it(name: str) -> None
     close(swapped, decoder.step(tokens, state)[0][order])
 
 
+def test_what_beams_share_may_have_one_row_an_image(name: str) -> None:
+    decoder, tokens, rows = small_decoder(name), words(3 * B), torch.arange(B).repeat_interleave(3)
+    first = decoder.start(features())
+    shared = {k: first[k] for k in decoder.shared}
+    alone = together = pick_rows(first, rows)
+    for _ in range(3):
+        ours, together = decoder.step(tokens, together | shared)
+        theirs, alone = decoder.step(tokens, alone)
+        close(ours, theirs)
+
+
 def test_a_saved_model_gives_the_same_captions_after_loading(name: str, tmp_path) -> None:  # type: ignore[no-untyped-def]
     tokenizer = word_tokenizer(["a red dog runs", "two red cats sit on a mat"], 1)
     decoder = small_decoder(name, vocabulary=len(tokenizer))

@@ -49,6 +49,8 @@ class Loss:
 class Decoder(nn.Module):
     summed: ClassVar[tuple[str, ...]] = ()
     "names in State that the regulariser needs at the last step of each row"
+    shared: ClassVar[tuple[str, ...]] = ()
+    "names in State of an image, of which `advance` also takes one row for every K rows that follow each other: K beams"
     attends: ClassVar[bool] = False
     "over the grid's positions, of which there must then be more than one"
     published: str = ""
@@ -248,6 +250,18 @@ class _Product(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         ctx.pairs.append((x, gradient))
         return gradient @ weight, weight.new_zeros(()), None, None, None
+
+
+def energies(keys: Tensor, query: Tensor, weight: nn.Module) -> Tensor:
+    """Additive attention `weight(tanh(keys + query))`: keys (A, P, H), query (A * K, H) -> (A * K, P)."""
+    query = query.unflatten(0, (keys.shape[0], -1))  # len() would be a constant in an exported graph
+    out: Tensor = weight((keys[:, None] + query[:, :, None]).tanh_())
+    return out.squeeze(-1).flatten(0, 1)
+
+
+def contexts(weights: Tensor, grid: Tensor) -> Tensor:
+    """Weighted sums over positions: weights (A * K, P), grid (A, P, D) -> (A * K, D)."""
+    return torch.bmm(weights.to(grid.dtype).unflatten(0, (grid.shape[0], -1)), grid).flatten(0, 1)
 
 
 def words_gates(cell: nn.LSTMCell, words: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ class Decoder(base.Decoder):
 
     summed = ("log_sampled", "entropy")
     attends = True
+    shared = ("grid", "keys")
     baseline: Tensor
 
     def __init__(
@@ -65,11 +66,11 @@ class Decoder(base.Decoder):
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
         query = base.linear(s["h"], self.query.weight, self.query.bias)
-        energy = self.energy((s["keys"] + query[:, None]).tanh_()).squeeze(-1)
+        energy = base.energies(s["keys"], query, self.energy)
         log_alpha = energy.float().log_softmax(-1)  # (B, P)
         alpha, place = log_alpha.exp(), self._choose(log_alpha)
         weights = torch.where(s["expected"][:, None], alpha, F.one_hot(place, alpha.shape[1]))
-        context = torch.bmm(weights[:, None].to(s["grid"].dtype), s["grid"]).squeeze(1)  # (B, D)
+        context = base.contexts(weights, s["grid"])  # (B, D)
         h, c = base.lstm_cell(self.cell, words, context, s["h"], s["c"])
         log_sampled = log_alpha.gather(1, place[:, None]).squeeze(1).masked_fill(s["expected"], 0.0)
         sums = {"log_sampled": s["log_sampled"] + log_sampled, "entropy": s["entropy"] - (alpha * log_alpha).sum(-1)}

@@ -21,6 +21,7 @@ class Decoder(base.Decoder):
 
     summed = ("attended",)
     attends = True
+    shared = ("grid", "keys")
 
     def __init__(
         self,
@@ -54,9 +55,9 @@ class Decoder(base.Decoder):
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
         query = base.linear(s["h"], self.query.weight, self.query.bias)
-        energy = self.energy((s["keys"] + query[:, None]).tanh_()).squeeze(-1)
+        energy = base.energies(s["keys"], query, self.energy)
         alpha = energy.softmax(-1)  # (B, P)
-        context = torch.bmm(alpha[:, None].to(s["grid"].dtype), s["grid"]).squeeze(1)
+        context = base.contexts(alpha, s["grid"])
         context = torch.sigmoid(base.linear(s["h"], self.gate.weight, self.gate.bias)) * context  # (B, D)
         h, c = base.lstm_cell(self.cell, words, context, s["h"], s["c"])
         return h, {**s, "h": h, "c": c, "alpha": alpha, "attended": s["attended"] + alpha}
