@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.files import whole_folder
-from pipeline.sheets import Column, Sheet, Table, best_cells, csv_text, markdown
+from pipeline.sheets import Sheet, Table, best_cells, csv_text, markdown
 
 
 def latex(sheet: Sheet) -> str:
@@ -19,7 +19,7 @@ def latex(sheet: Sheet) -> str:
 
 def _tabular(table: Table) -> str:
     grouped = any(column.protocol for column in table.columns)
-    names = [(column.metric, _kind(column)) for column in table.columns]
+    names = [(column.metric, column.kind) for column in table.columns]
     heads = [(key, "") for key in table.keys] + names
     frame = pd.DataFrame(_cells(table), dtype=str)
     frame.columns = pd.MultiIndex.from_tuples([(escaped(a), escaped(b)) for a, b in heads])
@@ -38,12 +38,6 @@ def _cells(table: Table) -> list[list[str]]:
         cells = [rf"\textbf{{{cell}}}" if (r, c) in best else cell for c, cell in enumerate(cells)]
         out.append([*map(escaped, names), *cells])
     return out
-
-
-def _kind(column: Column) -> str:
-    if column.difference or not column.protocol:
-        return column.protocol
-    return f"{'paper' if column.paper else 'ours'}, {column.protocol}"
 
 
 SPECIAL = str.maketrans({

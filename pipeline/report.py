@@ -11,7 +11,7 @@ from pipeline.costs import Costs
 from pipeline.figures import Curves, panels, styles
 from pipeline.files import whole_file
 from pipeline.gallery import Gallery, Picture
-from pipeline.sheets import Column, Sheet, Table, best_cells
+from pipeline.sheets import Sheet, Table, best_cells
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,8 @@ def headings(table: Table) -> list[list[Heading]]:
             top += [Heading(metric, n, "first", height=2) for n, _ in columns]
         else:
             top.append(Heading(metric, None, "span first", width=len(columns)))
-            below += [Heading(_kind(c), n, "kind first" if c is columns[0][1] else "kind") for n, c in columns]
+            below += [Heading(c.kind, n, "kind first" if c is columns[0][1] else "kind") for n, c in columns]
     return [top, below]
-
-
-def _kind(column: Column) -> str:
-    if column.difference:
-        return column.protocol
-    return f"{'paper' if column.paper else 'ours'}, {column.protocol}"
 
 
 def write_page(path: Path, report: Report) -> None:

@@ -45,6 +45,13 @@ class Column:
         return self.metric not in NO_DIRECTION and not self.difference
 
     @property
+    def kind(self) -> str:
+        """What stands under the metric, where several columns share it; '' where one protocol holds for the whole table."""
+        if self.difference or not self.protocol:
+            return self.protocol
+        return f"{'paper' if self.paper else 'ours'}, {self.protocol}"
+
+    @property
     def header(self) -> str:
         return self.named("")
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -40,3 +41,12 @@ def server(monkeypatch):
         threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         yield running
         running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def restore_java() -> Iterator[None]:
+    """`use_java` changes PATH and JDK_JAVA_OPTIONS for its process; a module that calls it asks for them back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", os.environ["PATH"])
+        patch.setenv("JDK_JAVA_OPTIONS", "")
+        yield

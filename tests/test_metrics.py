@@ -1,6 +1,5 @@
 """Every metric equals the original tool, and no caption, locale or dead Java process can shift, stop or hang it."""
 
-import os
 import random
 import string
 from collections.abc import Iterator
@@ -66,13 +65,7 @@ REFERENCES: References = {f"i{n:02}": texts for n, (_, texts) in enumerate(ROWS)
 GOLD, GUESSES = REFERENCES, {i: [text] for i, text in CANDIDATES.items()}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def restore_java() -> Iterator[None]:
-    """`use_java` changes PATH and JDK_JAVA_OPTIONS for its process; these tests give them back."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", os.environ["PATH"])
-        patch.setenv("JDK_JAVA_OPTIONS", "")
-        yield
+pytestmark = pytest.mark.usefixtures("restore_java")
 
 
 def equal(ours: Scores, corpus: dict[str, float], per_image: dict[str, Any]) -> None:

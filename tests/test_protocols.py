@@ -1,8 +1,6 @@
 """Protocols: what each compares with what, equal to the tool that the source used; several protocols never share a column."""
 
 import math
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +34,7 @@ PUBLISHED = {
 SAID = {"a": "a dog runs .", "b": "a man on a bench", "c": "a red ball in the grass ."}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def restore_java() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", os.environ["PATH"])
-        patch.setenv("JDK_JAVA_OPTIONS", "")
-        yield
+pytestmark = pytest.mark.usefixtures("restore_java")
 
 
 def ids(rng: np.random.Generator, longest: int) -> list[int]:

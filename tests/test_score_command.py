@@ -1,7 +1,6 @@
 """`captionlab score`: figures of the original tools on any texts, files as people have them, and one line for a wrong one."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -43,10 +42,7 @@ NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider"]
 METRICS = ["bleu", "meteor", "rouge_l", "cider"]
 
 
-@pytest.fixture(autouse=True)
-def restore_java(monkeypatch):
-    monkeypatch.setenv("PATH", os.environ["PATH"])
-    monkeypatch.setenv("JDK_JAVA_OPTIONS", "")
+pytestmark = pytest.mark.usefixtures("restore_java")
 
 
 def original(gold, guesses):

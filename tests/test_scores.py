@@ -1,8 +1,6 @@
 """Captions and references -> scores: nothing shifts in the PTB tokenizer, and every figure stands where the tables look."""
 
 import math
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,7 @@ from pipeline.metrics.base import References
 from pipeline.scores import Folders, Scored, ptb_tokenize, score_captions, training_captions, write_scores
 from pipeline.uncertainty import read_estimates
 
-
-@pytest.fixture(scope="module", autouse=True)
-def restore_java() -> Iterator[None]:
-    """`use_java` changes PATH and JDK_JAVA_OPTIONS for its process; these tests give them back."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", os.environ["PATH"])
-        patch.setenv("JDK_JAVA_OPTIONS", "")
-        yield
+pytestmark = pytest.mark.usefixtures("restore_java")
 
 
 def test_captions_are_tokenised_as_the_original_does() -> None:
