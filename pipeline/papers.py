@@ -9,7 +9,7 @@ import yaml
 from pipeline.improvements import improvements
 from pipeline.protocols import STANDARD, find_protocol, of_paper
 from pipeline.results import Result
-from pipeline.sheets import FACTS, SPLITS, Column, Sheet, Table, Value
+from pipeline.sheets import FACTS, SPLITS, Column, Mean, Sheet, Table, Value, spread
 from pipeline.tables import (
     GENDER,
     ORDER,
@@ -148,6 +148,8 @@ def less(ours: Value, printed: float) -> Value:
     """Ours less the paper's figure, which has no interval of its own."""
     if isinstance(ours, Estimate):
         return replace(ours, value=ours.value - printed, resamples=ours.resamples - printed)
+    if isinstance(ours, Mean):
+        return replace(ours, value=ours.value - printed)
     return ours - printed if isinstance(ours, float) else "-"
 
 
@@ -249,7 +251,7 @@ def _lines(metric: str, row: Row, r: Result | None, split: str, ours: list[Resul
         low, high = figure.interval if isinstance(figure, Estimate) else (None, None)
         words = _words(r, metric)[1] if r and protocol == STANDARD else protocol
         numbers: dict[str, Value] = {"paper": same, "ours": figure, "difference": "-" if same is None else less(figure, same)}
-        numbers |= {"low": low, "high": high, "sd": figure.sd if isinstance(figure, Estimate) else None}
+        numbers |= {"low": low, "high": high, "sd": spread(figure)}
         trained = told["seeds"] if protocol == STANDARD else "1"  # the first seed's model alone
         out.append({**about, "protocol": words, **numbers, **told, "seeds": trained})
     if printed is not None and theirs not in protocols:

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.files import read_json
 from pipeline.params import Decoding, Params
 from pipeline.protocols import STANDARD
-from pipeline.sheets import FACTS, SPLITS, Value, number
+from pipeline.sheets import FACTS, SPLITS, Mean, Value, number
 from pipeline.uncertainty import Estimate, read_estimates
 
 
@@ -72,7 +72,9 @@ class Result:
             return None
         estimate = self.estimates.get((split, key))
         sd = scores.get(key.replace("mean.", "sd.", 1)) if key.startswith("mean.") else None
-        return replace(estimate, sd=sd) if estimate else float(scores[key])
+        if estimate:
+            return replace(estimate, sd=sd)
+        return float(scores[key]) if sd is None else Mean(float(scores[key]), float(sd))
 
 
 def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[str, list[str]]) -> Setting:

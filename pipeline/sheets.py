@@ -27,7 +27,17 @@ NO_DIRECTION = {
 FACTS = ("seeds", "commit")
 "of a row, not figures of a split: how many trainings, and the commit of code and parameters"
 SPLITS = {"test": "test", "val": "validation"}
-Value = float | Estimate | str | None
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Over training seeds, of a score that has no interval: a count, or whatever was not resampled."""
+
+    value: float
+    sd: float
+
+
+Value = float | Estimate | Mean | str | None
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ class Column:
         """Ours with four decimals, or what its interval leaves of them; a paper's with fewer where it printed fewer."""
         if value is None or isinstance(value, str):
             return value or "n/a"
+        if isinstance(value, Mean):
+            return self._with_spread(value)
         if isinstance(value, Estimate):
             text = _with_interval(value)
             return text if value.value < 0 or not self.difference else f"+{text}"
@@ -73,6 +85,12 @@ class Column:
             return f"{value:.0f}"
         text = f"{value:.4f}"
         return text[:-4] + text[-4:].rstrip("0").ljust(3 if value < 1 else 2, "0") if self.paper else text
+
+    def _with_spread(self, mean: Mean) -> str:
+        """`0.8030 s.0040`; of counts `364.5 s6.4`."""
+        if self.metric in COUNTS:
+            return f"{mean.value:{'+' if self.difference else ''}.1f} s{mean.sd:.1f}"
+        return f"{self.text(mean.value)} s{f'{mean.sd:.4f}'.removeprefix('0')}"
 
 
 def _with_interval(estimate: Estimate) -> str:
@@ -126,7 +144,12 @@ class Table:
 
 
 def number(value: Value) -> float | None:
-    return value.value if isinstance(value, Estimate) else value if isinstance(value, float) else None
+    return value.value if isinstance(value, Estimate | Mean) else value if isinstance(value, float) else None
+
+
+def spread(value: Value) -> float | None:
+    """Standard deviation over training seeds, of a mean over several."""
+    return value.sd if isinstance(value, Estimate | Mean) else None
 
 
 def best_cells(table: Table) -> set[tuple[int, int]]:
@@ -256,8 +279,8 @@ def _csv_columns(table: Table, c: int) -> dict[str, list[Value]]:
         out |= {"_low": [low for low, _ in intervals], "_high": [high for _, high in intervals]}
         if column.is_judged and column.protocol != "standard":  # which the first table has, with the rows of all
             out["_p"] = list(p_values(column, cells, table.unjudged))
-    if any(isinstance(cell, Estimate) and cell.sd is not None for cell in cells):
-        out["_sd"] = [cell.sd if isinstance(cell, Estimate) else None for cell in cells]
+    if any(spread(cell) is not None for cell in cells):
+        out["_sd"] = [spread(cell) for cell in cells]
     return {f"{table.split} {column.named(suffix)}": values for suffix, values in out.items()}
 
 

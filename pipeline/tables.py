@@ -173,23 +173,26 @@ GENDER_LEGEND = [
 
 def interval_legend(results: list[Result], columns: list[Column]) -> list[str]:
     if not any(r.estimates for r in results):
-        return []
+        return _spread_legend(results)
     lines = [
         f"±: half the {LEVEL:.0%} interval of a percentile bootstrap over images ({RESAMPLES} resamples; cider keeps the "
         "document frequencies of the whole set). It says how far other images would move a score, not another training.",
         f"Bold: the best of the column and what a paired bootstrap over the same images does not tell from it (p >= {ALPHA}).",
     ]
-    if any(key.startswith("sd.") for r in results if r.scores for key in r.scores.get("test", {})):
-        lines.append(
-            "s: standard deviation over training seeds; the figure is their mean, and under another protocol that of the "
-            "first seed's model. ± and bold tell of other images, s of another training."
-        )
+    lines += [f"{line} ± and bold tell of other images, s of another training." for line in _spread_legend(results)]
     if {column.metric for column in columns} & {*VARIETY, *GENDER}:
         lines.append(
             "Without ±: what is no mean over images (counts, ratios, distinct_*, collapse, log_prob_rho), or of so few images "
             "that some resample had none. A share of 0 has ±.0000, because no resample holds what no image has."
         )
     return lines
+
+
+def _spread_legend(results: list[Result]) -> list[str]:
+    if not any(key.startswith("sd.") for r in results if r.scores for scores in r.scores.values() for key in scores):
+        return []
+    about = "the figure is their mean, and under another protocol that of the first seed's model."
+    return [f"s: standard deviation over training seeds; {about}"]
 
 
 def metric_names(results: list[Result], requested: tuple[str, ...] = (), kind: str = "") -> list[str]:

@@ -1,5 +1,7 @@
 """Protocols: what each compares with what, equal to the tool that the source used; several protocols never share a column."""
 
+import csv
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from pipeline.papers import paper_sheets
 from pipeline.params import load_params
 from pipeline.protocols import find_protocol, of_paper, protocol_names, tokenise
 from pipeline.scores import Scored
-from pipeline.sheets import csv_text, markdown
+from pipeline.sheets import Mean, csv_text, markdown
 from pipeline.tables import everything
 from pipeline.teacher_forced import teacher_forced_sums
 from pipeline.uncertainty import Estimate
@@ -278,6 +280,29 @@ def test_several_seeds_show_their_mean_and_spread_and_the_table_says_so() -> Non
     assert dict(zip(head.split(","), line.replace("beam 3, length", "").split(","), strict=False))
     assert "test bleu_4_sd" in head
     assert ",0.0123" in line
+
+
+def test_the_spread_over_seeds_stands_beside_a_score_without_an_interval_in_every_form() -> None:
+    """A count and a share of all captions have none, and neither has anything where nothing was resampled."""
+    scores = {"vocabulary": 365.0, "mean.vocabulary": 360.5, "sd.vocabulary": 6.3639}
+    scores |= {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.01234}
+    seeds = {"seeds": 2, "commit": "abc1234"}
+    rows = [result(scores={"test": scores, "val": {}}, about=seeds, paper=("nic", "large")), baseline()]
+    sheet = everything(rows, [])
+    assert "| lstm                  |    n/a | 0.2500 s.0123 |    n/a |" in markdown(sheet)
+    assert "| lstm                  | 360.5 s6.4 |" in markdown(sheet)
+    assert "lstm & n/a & 0.2500 s.0123 & n/a" in latex(sheet)
+    assert [line for line in sheet.legend if line.startswith("s: ")] == [
+        "s: standard deviation over training seeds; the figure is their mean, and under another protocol that of the first "
+        "seed's model."
+    ]
+    with io.StringIO(csv_text(sheet), newline="") as file:
+        line = next(csv.DictReader(file))
+    assert (line["test bleu_4"], line["test bleu_4_sd"], line["test vocabulary_sd"]) == ("0.25", "0.01234", "6.3639")
+    (beside,) = paper_sheets(PAPERS, rows)
+    assert "0.2500 s.0123" in markdown(beside)
+    record = next(r for r in beside.records if r["variant"] == "lstm" and r["metric"] == "bleu_4")
+    assert (record["ours"], record["sd"]) == (Mean(0.25, 0.01234), 0.01234)
 
 
 def test_latex_has_the_figures_of_the_table_with_nothing_unescaped() -> None:
