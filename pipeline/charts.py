@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BARS = ("bleu_4", "meteor", "rouge_l", "cider")
-COLUMNS = ["variant", "split", "metric", "value", "low", "high"]
+COLUMNS = ["variant", "split", "metric", "value", "low", "high", "corpus", "decoding"]
 GREY = "#8a929b"
 "of the baseline; seen on white and on black"
+SHAPES = "os^Dv"
+"of marks, by their kind"
 SIDE = 13.0
 "points that the number of a mark takes, each way"
 STEPS = ((0.0, 0.8), (0.0, -0.8), (0.9, 0.0), (-0.9, 0.0), (0.7, 0.6), (-0.7, 0.6), (0.7, -0.6), (-0.7, -0.6))
@@ -30,9 +32,12 @@ REACH = 8
 
 
 def score_table(results: list[Result]) -> pd.DataFrame:
-    """`COLUMNS`, a row per system, split and metric of `BARS`; low and high: the 95 % interval, empty where there is none."""
+    """`COLUMNS`, a row per system, split and metric of `BARS`; only rows of one corpus and one decoding compare.
+
+    low and high: the 95 % interval, empty where there is none; decoding: empty for a baseline.
+    """
     rows = [
-        (r.name, split, metric, figure, *_interval(r, split, metric))
+        (r.name, split, metric, figure, *_interval(r, split, metric), r.setting.corpus, r.decoding)
         for r in results
         for split in SPLITS
         for metric in BARS
@@ -98,6 +103,8 @@ class Mark:
     "what stands beside it, and before its name in the key"
     x: float
     y: float
+    kind: int = 0
+    "marks of one kind have one colour and one shape"
 
 
 def scatter(marks: list[Mark], x: str, y: str, prefix: str) -> str:
@@ -110,7 +117,10 @@ def _scatter(marks: list[Mark], x: str, y: str) -> "Figure":
 
     figure = Figure(figsize=(4.0, 3.0))
     axes = figure.add_axes((0.17, 0.16, 0.81, 0.82))
-    axes.plot([m.x for m in marks], [m.y for m in marks], linestyle="none", marker="o", markersize=5, color=COLOURS[0])
+    for kind in sorted({m.kind for m in marks}):
+        alike, shape = [m for m in marks if m.kind == kind], SHAPES[kind % len(SHAPES)]
+        colour = COLOURS[kind % len(COLOURS)]
+        axes.plot([m.x for m in alike], [m.y for m in alike], linestyle="none", marker=shape, markersize=5, color=colour)
     axes.set_xscale("log")
     axes.margins(0.1, 0.12)
     axes.set_xlabel(x)

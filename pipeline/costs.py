@@ -61,6 +61,8 @@ class Cost:
 
     number: int
     "in the charts of its corpus"
+    kind: int
+    "of its decoding, in the charts of its corpus"
     result: Result
     parameters: int | None
     speed: Speed | None
@@ -94,7 +96,11 @@ def costs(results: list[Result], sizes: dict[str, int | None], speeds: dict[str,
     out = []
     for n, corpus in enumerate(dict.fromkeys(r.setting.corpus for r in results)):
         variants = [r for r in results if r.setting.corpus == corpus and r.decoding]
-        known = [Cost(k, r, sizes.get(r.name), _current(r, speeds.get(r.name))) for k, r in enumerate(variants, 1)]
+        kinds = list(dict.fromkeys(r.decoding for r in variants))
+        known = [
+            Cost(k, kinds.index(r.decoding), r, sizes.get(r.name), _current(r, speeds.get(r.name)))
+            for k, r in enumerate(variants, 1)
+        ]
         if known:
             old = [r.label for r in variants if r.name in speeds and not _current(r, speeds[r.name])]
             out.append(Costs(_charts(known, f"costs{n}"), _table(corpus, known, old), any(c.speed for c in known)))
@@ -106,7 +112,7 @@ def _current(result: Result, speed: Speed | None) -> Speed | None:
 
 
 def _charts(known: list[Cost], prefix: str) -> dict[str, str]:
-    """Test CIDEr by parameters, and by speed, machine by machine."""
+    """Test CIDEr by parameters, and by speed, machine by machine; a title says where decodings differ."""
     found = {"parameters of the decoder": _chart(known, [c.millions for c in known], "parameters, millions", f"{prefix}-size")}
     machines = sorted({c.speed.machine for c in known if c.speed})
     for n, machine in enumerate(machines):
@@ -115,14 +121,17 @@ def _charts(known: list[Cost], prefix: str) -> dict[str, str]:
             rates, title = [c.per_second(batch) for c in there], f"speed, {words}"
             title += f" ({machine})" if len(machines) > 1 else ""
             found[title] = _chart(there, rates, "captions per second", f"{prefix}-speed{n}-{batch}")
-    return {f"Test CIDEr by {title}": chart for title, chart in found.items() if chart}
+    told = "; a colour and shape for each decoding" if len({c.result.decoding for c in known}) > 1 else ""
+    return {f"Test CIDEr by {title}{told}": chart for title, chart in found.items() if chart}
 
 
 def _chart(known: list[Cost], paid: Sequence[float | None], x: str, prefix: str) -> str:
     """'' where no variant has both."""
     scores = [number(c.result.value("test", "cider")) for c in known]
     marks = [
-        Mark(c.number, cost, score) for c, cost, score in zip(known, paid, scores, strict=True) if cost and score is not None
+        Mark(c.number, cost, score, c.kind)
+        for c, cost, score in zip(known, paid, scores, strict=True)
+        if cost and score is not None
     ]
     return scatter(marks, x, "CIDEr", prefix) if marks else ""
 

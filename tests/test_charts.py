@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 from pipeline.charts import SIDE, Mark, places, scatter, score_bars, score_table
 from pipeline.costs import Speed, costs, parameters, read_speeds
 from pipeline.errors import UserError
+from pipeline.figures import COLOURS
 from pipeline.results import Result, Setting
 from pipeline.uncertainty import Estimate
 
@@ -37,6 +38,9 @@ def test_the_table_of_scores_has_a_row_per_system_split_and_metric_with_the_inte
         (BASELINE, "test", "cider", 0.1),
         (BASELINE, "val", "cider", 0.2),
     ]
+    assert [tuple(row) for row in rows[["corpus", "decoding"]].itertuples(index=False)] == [("scenes", GREEDY)] * 2 + [
+        ("scenes", "")
+    ] * 2
     assert rows.iloc[0][["low", "high"]].tolist() == pytest.approx([0.405, 0.595])
     assert rows.iloc[1:][["low", "high"]].isna().all(axis=None)
 
@@ -90,6 +94,18 @@ def test_variants_are_numbered_corpus_by_corpus_and_a_speed_under_another_decodi
     assert len(scenes.charts) == 3
     assert (flickr.charts, flickr.measured) == ({}, False)
     assert [keys for keys, _ in flickr.table.rows] == [["1", "c"]]
+
+
+def test_a_chart_of_several_decodings_says_so_and_tells_them_apart():
+    a, b, beam = result("a", 0.5), result("b", 0.4), result("b", 0.4, BEAM)
+    sizes = {"a": 2_000_000, "b": 4_000_000}
+    ((alike,), (mixed,)) = costs([a, b], sizes, {}), costs([a, beam], sizes, {})
+    assert list(alike.charts) == ["Test CIDEr by parameters of the decoder"]
+    (title,) = mixed.charts
+    assert title == "Test CIDEr by parameters of the decoder; a colour and shape for each decoding"
+    assert [COLOURS[1] in chart for chart in (*alike.charts.values(), mixed.charts[title])] == [False, True]
+    assert mixed.table.keys == ["number", "variant", "decoding"]
+    assert [keys[2] for keys, _ in mixed.table.rows] == [GREEDY, BEAM]
 
 
 def test_machines_have_charts_of_their_own():

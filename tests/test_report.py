@@ -250,7 +250,7 @@ def test_the_curves_of_all_variants_become_one_csv(reports):
 def test_figures_without_any_training_are_empty_not_an_error(tmp_path):
     write_figures(tmp_path / "figures", {}, score_table([]))
     assert (tmp_path / "figures/learning_curves.csv").read_text() == "variant\n"
-    assert (tmp_path / "figures/scores.csv").read_text() == "variant,split,metric,value,low,high\n"
+    assert (tmp_path / "figures/scores.csv").read_text() == "variant,split,metric,value,low,high,corpus,decoding\n"
 
 
 def test_a_column_of_differences_has_a_heading_of_its_own():
