@@ -12,6 +12,18 @@ from pipeline.sheets import COUNTS
 from pipeline.uncertainty import LEVEL, RESAMPLES, Estimate, resample
 
 METHOD = "percentile bootstrap over images; cider keeps the document frequencies of the whole set"
+OF_A_MODEL = "novel, log_prob_rho, loss, perplexity, top5: not scored, they need a model and its training captions (dvc repro)"
+NO_GENDER = "there is no image whose references agree on a gender"
+LEFT_OUT = {
+    "diversity": {"distinct_1": "no caption has a word", "distinct_2": "no caption has two words"},
+    "gender": {
+        **dict.fromkeys(["gender_error", "gender_neutral", "gender_nobody"], NO_GENDER),
+        "gender_error_named": "no caption of an image whose references agree on a gender names one gender",
+        "gender_ratio": "no caption of an image whose references agree on a gender names a man",
+        "gender_ratio_refs": "there is no image whose references agree on a man",
+    },
+}
+"metric -> score that it does not always give -> why not"
 
 
 @dataclass(frozen=True)
@@ -25,6 +37,9 @@ class Evaluation:
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     unavailable: dict[str, str]
+    "metric -> why it could not run"
+    missing: dict[str, str]
+    "score that its metric left out -> why"
 
     def as_json(self) -> dict[str, Any]:
         about = {"name": self.protocol, "about": find_protocol(self.protocol).about}
@@ -47,7 +62,19 @@ def evaluate(
         hint = "meteor and spice can be left out with --metrics, protocol raw tokenises without Java"
         raise UserError(f"{error} ({hint})") from None
     intervals = _intervals(found, len(predictions))
-    return Evaluation(protocol, len(predictions), left_out, each, found.corpus, intervals, found.unavailable)
+    missing = _missing(found, metrics)
+    return Evaluation(protocol, len(predictions), left_out, each, found.corpus, intervals, found.unavailable, missing)
+
+
+def _missing(found: SetScores, metrics: list[str]) -> dict[str, str]:
+    """What a metric that ran has not given, since it would be a share of nothing."""
+    known = {score: why for name in metrics if name not in found.unavailable for score, why in LEFT_OUT.get(name, {}).items()}
+    nobody = found.corpus.get("gender_images") == 0
+    return {
+        score: NO_GENDER if nobody and score.startswith("gender") else why
+        for score, why in known.items()
+        if score not in found.corpus
+    }
 
 
 def _tokenised(predictions: dict[str, str], references: References, protocol: str) -> tuple[Candidates, References]:
@@ -75,8 +102,10 @@ def render(e: Evaluation) -> str:
         value = f"{score:.0f}" if name in COUNTS else f"{score:.4f}"
         lines.append(f"{name:<{width}} {value:>7}  {f'{low} - {high}'.strip(' -'):<16} {e.images:>6}")
     lines += [f"{name:<{width}} {'n/a':>7}  {why}" for name, why in e.unavailable.items()]
+    for why in dict.fromkeys(e.missing.values()):
+        lines.append(f"left out, {why}: {', '.join(name for name, reason in e.missing.items() if reason == why)}")
     lines += ["", f"protocol {e.protocol}: {find_protocol(e.protocol).about}; {e.references_per_image} references an image"]
-    lines += [f"interval: {RESAMPLES} resamples, {METHOD}"]
+    lines += [f"interval: {RESAMPLES} resamples, {METHOD}", OF_A_MODEL]
     if e.left_out:
         lines.append(f"partial: {e.left_out} of {e.images + e.left_out} images have no prediction and are left out")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from pipeline.caption_files import read_predictions, read_references
 from pipeline.java import ENGLISH, use_java
 from pipeline.metrics import meteor
+from pipeline.registry import names as module_names
 from pipeline.standalone import evaluate
 
 SAID = {
@@ -191,6 +192,38 @@ def test_a_metric_that_cannot_run_says_why_in_the_table(captionlab, files, tmp_p
     status, out, _ = captionlab("score", *files, "--metrics", "spice,bleu", "--protocol", "raw")
     assert status == 0
     assert "spice          n/a  Stanford CoreNLP 3.6.0 is not beside SPICE's jar" in out
+
+
+def test_scores_that_a_metric_leaves_out_are_named_with_the_reason(captionlab, tmp_path):
+    said, meant = write(tmp_path / "p.json", {"1": "dog"}), write(tmp_path / "r.json", {"1": ["a dog"]})
+    out = tmp_path / "o.json"
+    _, text, _ = captionlab("score", said, meant, "--metrics", "bleu,diversity,gender", "--protocol", "raw", "--out", out)
+    figures = "gender_error, gender_neutral, gender_nobody, gender_error_named, gender_ratio, gender_ratio_refs"
+    assert [line for line in text.splitlines() if line.startswith("left out")] == [
+        "left out, no caption has two words: distinct_2",
+        f"left out, there is no image whose references agree on a gender: {figures}",
+    ]
+    assert text.splitlines()[-1].startswith("novel, log_prob_rho, loss, perplexity, top5: not scored, ")
+    assert json.loads(out.read_text())["missing"]["distinct_2"] == "no caption has two words"
+
+
+FULL = {"1": "a man walks", "2": "a woman runs"}
+POOR = {
+    "nothing said": ({"1": "", "2": ""}, {i: [text] for i, text in FULL.items()}),
+    "no gender": (FULL, {"1": ["a dog"], "2": ["a cat"]}),
+    "women alone": ({"1": "a woman", "2": "people"}, {"1": ["a woman"], "2": ["a girl"]}),
+    "nobody named": ({"1": "people", "2": "people"}, {"1": ["a woman"], "2": ["a man"]}),
+}
+
+
+@pytest.mark.parametrize("case", POOR)
+@pytest.mark.parametrize("metric", sorted(set(module_names("metrics")) - {"meteor", "spice", "clip_score"}))
+def test_every_score_that_a_metric_gives_elsewhere_is_there_or_explained(metric, case):
+    """Over the registry but for what needs Java or pictures; a new metric that leaves something out has to say why."""
+    everything = evaluate(FULL, {i: [text] for i, text in FULL.items()}, [metric], "raw").scores
+    found = evaluate(*POOR[case], [metric], "raw")
+    assert set(found.scores) | set(found.missing) == set(everything)
+    assert not set(found.scores) & set(found.missing)
 
 
 def test_partial_scores_what_is_there_and_says_so(captionlab, files):
