@@ -3,17 +3,20 @@
     COCO      [{"image_id": 1, "caption": "..."}], or such a list under the key `annotations`
     by image  {"1": "..."}, or {"1": ["...", "..."]}
     rows      JSON lines, CSV, TSV, Parquet with image_id and caption (or text), one or more rows an image
+    files     rows with `file` in place of image_id, as `captionlab caption --out` writes them; for predictions only
     corpus    captions.parquet of data/corpora/*/ and the rejected.parquet beside it: all captions as published
 
-An image_id is text: 42 and "42" are one image. Rows may have a `split`, by which to choose.
+An image_id is text: 42 and "42" are one image. A file is the image that the references call by its name, its name without
+suffix, either with folders before it, or whose `file_name` that is in COCO's JSON. Rows may have a `split`, by which to
+choose.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import Any
 
 from pipeline.errors import UserError, one_line
@@ -30,20 +33,54 @@ class Row:
     image: str
     texts: list[str]
     split: str | None
+    file: str = ""
+    "of the picture, where `image` is not known"
 
 
-def read_predictions(path: Path, split: str | None = None) -> dict[str, str]:
-    """image_id -> its one caption.
+def read_predictions(path: Path, split: str | None = None, names: Callable[[], Mapping[str, str]] = dict) -> dict[str, str]:
+    """image_id -> its one caption; pictures that `captionlab caption` could not read have none.
+
+    Args:
+        names: gives what references call an image -> image_id (`image_names`); asked where rows name files.
 
     Raises:
-        UserError: no such file, another form, an empty file, no rows of that split, two captions of an image.
+        UserError: no such file, another form, an empty file, no rows of that split, two captions of an image, a file that
+            may be either of two images.
     """
     out: dict[str, str] = {}
-    for row in _chosen(_read(path), path, split):
+    rows = _chosen(_read(path), path, split)
+    known = names() if any(row.file for row in rows) else {}
+    for row in (_known(row, known) for row in rows):
         if len(row.texts) != 1 or row.image in out:
             raise UserError(f"{row.where}: image '{row.image}' has {_count(row, out)}: give one caption an image")
         out[row.image] = row.texts[0]
     return out
+
+
+def _known(row: Row, names: Mapping[str, str]) -> Row:
+    """With the image that its file is, by as many folders as can be; a file that is none keeps its path: `match` reports it."""
+    if not row.file:
+        return row
+    parts = PurePath(row.file).parts
+    tails = ["/".join(parts[n:]) for n in range(len(parts))]
+    called = ({tail, tail.removesuffix(PurePath(tail).suffix)} & names.keys() for tail in tails)
+    images = sorted({names[name] for name in next(filter(None, called), ())})
+    if len(images) > 1:
+        raise UserError(f"{row.where}: '{row.file}' may be image '{images[0]}' or '{images[1]}': give each line its image_id")
+    return replace(row, image=images[0] if images else row.file)
+
+
+def image_names(path: Path, references: Iterable[str]) -> dict[str, str]:
+    """What files of these references' images may be called -> image_id: the ids, and every `file_name` of COCO's JSON."""
+    names = {image: image for image in references}
+    if path.suffix.lower() != ".json":
+        return names
+    found = json.loads(_text_of(path))
+    listed = found.get("images") if isinstance(found, dict) else None
+    for image in listed if isinstance(listed, list) else []:
+        if isinstance(image, dict) and {"id", "file_name"} <= set(image) and str(image["id"]) in names:
+            names.setdefault(str(image["file_name"]), str(image["id"]))
+    return names
 
 
 def _count(row: Row, before: Iterable[str]) -> str:
@@ -55,6 +92,8 @@ def read_references(path: Path, split: str | None = None) -> dict[str, list[str]
     """image_id -> its references, as published. Errors as for predictions; an image without references is one, too."""
     out: dict[str, list[str]] = {}
     for row in _corpus(path, split) or _chosen(_read(path), path, split):
+        if row.file:
+            raise UserError(f"{row.where}: references need an image_id, which a file's name is not: give each its image_id")
         out.setdefault(row.image, []).extend(row.texts)
     bare = [image for image, texts in out.items() if not texts]
     if bare:
@@ -142,7 +181,9 @@ def _lines(path: Path) -> Iterator[Row]:
     for number, line in enumerate(_text_of(path).split("\n"), 1):
         if line.strip():
             where = f"{path}, line {number}"
-            yield _row(_parse(line, where, "each line is an object of its own"), where)
+            row = _parse(line, where, "each line is an object of its own")
+            if not (isinstance(row, dict) and {"file", "error"} <= set(row) and not set(TEXTS) & set(row)):
+                yield _row(row, where)  # and the others are of pictures that could not be read
 
 
 def _parse(text: str, where: str, hint: str) -> Any:
@@ -177,8 +218,9 @@ def _parquet(path: Path) -> Iterator[Row]:
 
     try:
         names = parquet.read_schema(path).names
-        wanted = [name for name in ("image_id", *TEXTS, "split") if name in names]
-        rows = parquet.read_table(path, columns=wanted).to_pylist() if "image_id" in wanted else [dict.fromkeys(names)]
+        image = "image_id" if "image_id" in names else "file"
+        wanted = [name for name in (image, *TEXTS, "split") if name in names]
+        rows = parquet.read_table(path, columns=wanted).to_pylist() if image in wanted else [dict.fromkeys(names)]
     except (ArrowException, OSError) as error:
         empty = "is empty" if path.stat().st_size == 0 else f"is no readable Parquet file: {one_line(error)}"
         raise UserError(f"{path} {empty}") from None
@@ -212,10 +254,11 @@ def _row(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected an object with image_id and caption, found {_kind(row)}")
     named = [name for name in TEXTS if name in row]
-    if "image_id" not in row or not named:
+    file = row.get("file") if "image_id" not in row else None
+    if not named or ("image_id" not in row and not (file and isinstance(file, str))):
         raise UserError(f"{where}: expected image_id and caption (or text), found {', '.join(map(str, row)) or 'nothing'}")
-    split = row.get("split")
-    return Row(where, _image(row["image_id"], where), _texts(row[named[0]], where), split if isinstance(split, str) else None)
+    split = row.get("split") if isinstance(row.get("split"), str) else None
+    return Row(where, "" if file else _image(row["image_id"], where), _texts(row[named[0]], where), split, file or "")
 
 
 def _image(found: Any, where: str) -> str:

@@ -78,6 +78,20 @@ def test_every_image_of_a_folder_has_the_line_that_the_captioner_gives_it(worksp
     assert sorted(os.listdir()) == ["model", "out.jsonl", "photos"]
 
 
+def test_what_a_folder_was_captioned_with_can_be_scored(workspace, caption, captionlab):
+    """A picture that cannot be read has a line and no caption: its image is one without prediction."""
+    Path("photos/3.png").write_bytes(b"no picture")
+    assert caption()[0] == 0
+    said = {Path(row["file"]).stem: row["caption"] for row in lines() if "caption" in row}
+    Path("references.json").write_text(json.dumps({**dict.fromkeys(map(str, range(COUNT)), "x"), **said}))
+    arguments = ("score", "out.jsonl", "references.json", "--protocol", "raw", "--metrics", "rouge_l")
+    told = "1 of 7 images have no prediction, the first is '3': --partial scores the others, --split chooses images by a column"
+    assert captionlab(*arguments) == (2, "", f"error: {told} `split`\n")
+    status, out, _ = captionlab(*arguments, "--partial")
+    assert status == 0
+    assert out.splitlines()[1].split() == ["rouge_l", "1.0000", "1.0000", "-", "1.0000", "6"]
+
+
 def test_a_second_run_captions_only_what_is_new(workspace, caption, monkeypatch):
     caption()
     before = Path("out.jsonl").read_bytes()

@@ -15,7 +15,7 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from pipeline.caption_files import read_predictions, read_references
+from pipeline.caption_files import image_names, read_predictions, read_references
 from pipeline.java import ENGLISH, use_java
 from pipeline.metrics import meteor
 from pipeline.registry import names as module_names
@@ -140,6 +140,50 @@ def test_references_of_a_corpus_are_its_captions_as_published_with_those_too_lon
     columns = [c for c in columns if c != "text"] + ["reason"]
     pd.DataFrame(aside, columns=columns).to_parquet(tmp_path / "rejected.parquet")
     assert read_references(tmp_path / "captions.parquet", "test") == {"a": ["A Dog.", "A very long dog."]}
+
+
+def by_file(*files):
+    """Lines as `captionlab caption --out` writes them."""
+    return [{"file": file, "caption": "a dog", "log_prob": -1.5, "alternatives": [], "model": "m"} for file in files]
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.parquet"])
+def test_a_file_is_the_image_that_the_references_call_by_its_name(tmp_path, name):
+    """With or without suffix and folders, or COCO's file_name; the folder above tells sub/2 from 2."""
+    coco = {
+        "images": [{"id": 7, "file_name": "COCO_7.jpg"}, {"id": 9}],
+        "annotations": [{"image_id": i, "caption": "x"} for i in ("1.png", "2", "sub/2", 7, 9)],
+    }
+    references = write(tmp_path / "r.json", coco)
+    known = read_references(references)
+    said = by_file("./1.png", "/photos/2.JPG", "photos/sub/2.png", "COCO_7.jpg", "9.png")
+    found = read_predictions(write(tmp_path / name, said), names=lambda: image_names(references, known))
+    assert list(found) == ["1.png", "2", "sub/2", "7", "9"]
+    assert set(found) == set(known)
+
+
+def test_a_file_that_is_no_image_of_the_references_or_either_of_two_is_one_line(captionlab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("r.json"), {"1": "a dog", "1.png": "a dog", "2": "a cat"})
+
+    def refused(*files):
+        status, out, err = captionlab("score", write(Path("p.jsonl"), by_file(*files)), "r.json", "--protocol", "raw")
+        assert (status, out) == (2, "")
+        return err
+
+    assert refused("a/2.png", "a/1.png") == (
+        "error: p.jsonl, line 2: 'a/1.png' may be image '1' or '1.png': give each line its image_id\n"
+    )
+    assert refused("a/2.png", "a/3.png") == (
+        "error: 1 of 2 predictions are for images without references: the first is 'a/3.png', an image with references is '1'\n"
+    )
+    assert refused("a/2.png", "b/2.png") == (
+        "error: p.jsonl, line 2: image '2' has two predictions: give one caption an image\n"
+    )
+    write(Path("r.jsonl"), by_file("1.png"))
+    assert captionlab("score", "p.jsonl", "r.jsonl")[2] == (
+        "error: r.jsonl, line 1: references need an image_id, which a file's name is not: give each its image_id\n"
+    )
 
 
 @pytest.fixture

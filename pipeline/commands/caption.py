@@ -25,7 +25,8 @@ def command(
 ) -> None:
     """Print one line per image: file, caption, log-probability, parted by tabs. With --out, IMAGE may be a folder.
 
-    Run again, --out goes on where it ended and skips what stands in the file. Images that cannot be read are set aside.
+    Run again, --out goes on where it ended and skips what stands in the file. Images that cannot be read are set aside. What
+    --out writes, captionlab score reads.
     """
     if out is not None:
         return _into_file(out, images, model, beam, samples, dataset)
