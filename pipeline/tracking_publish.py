@@ -16,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.files import fingerprint, read_json
 from pipeline.params import Params
 from pipeline.tracking import curves_of
+from pipeline.tracking_current import confirm, inherit
 from pipeline.tracking_live import remembered
 from pipeline.tracking_payload import Payload, Places, example_image, gather, write_artifacts, write_model
 from pipeline.tracking_store import Store, curves, find_runs, send, trouble
@@ -37,7 +38,7 @@ REQUIREMENTS = [
 
 
 def publish(store: Store, payload: Payload) -> bool:
-    """Make the store hold the payload; False if it did already.
+    """Make the store hold the payload, and say that it is what this workspace holds; False if the store held it already.
 
     Another machine may do the same at the same time: neither touches what the other fills, and who ends second finds the
     run of the first and deletes its own.
@@ -59,7 +60,8 @@ def publish(store: Store, payload: Payload) -> bool:
             write_view(store)
             if not finished:
                 store.client.set_terminated(run_id, "FINISHED")
-        _drop_duplicates(store, payload)
+        kept = _drop_duplicates(store, payload)
+        confirm(store, kept.info.run_id, payload.tags["workspace"])
         _close_stale(store, payload)
         return not whole
 
@@ -120,12 +122,15 @@ def _drop_repetition(store: Store, payload: Payload) -> None:
         _delete_run(store, live)
 
 
-def _drop_duplicates(store: Store, payload: Payload) -> None:
+def _drop_duplicates(store: Store, payload: Payload) -> "Run":
     """Of the runs that several machines have finished, the first stays; each of them comes to the same choice."""
-    for run in _finished(store, payload)[1:]:
+    kept, *others = _finished(store, payload)
+    for run in others:
+        inherit(store, kept, run)
         for model in _models(store, run.info.run_id):
             store.client.delete_logged_model(model.model_id)
         _delete_run(store, run.info.run_id)
+    return kept
 
 
 def _delete_run(store: Store, run_id: str) -> None:

@@ -50,3 +50,13 @@ def restore_java() -> Iterator[None]:
         patch.setenv("PATH", os.environ["PATH"])
         patch.setenv("JDK_JAVA_OPTIONS", "")
         yield
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """An empty mlflow.db: creating the tables takes more than a second."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path

@@ -27,16 +27,6 @@ RUN_FILE = Path("checkpoints/merge/mlflow.json")
 NOWHERE = "http://127.0.0.1:9"
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory):
-    """An empty mlflow.db: creating the tables takes more than a second."""
-    from mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def workspace(tmp_path, monkeypatch, database):
     monkeypatch.chdir(tmp_path)

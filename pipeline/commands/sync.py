@@ -12,7 +12,10 @@ def command(
     to: Annotated[str | None, typer.Option(metavar="URI", help="Another server or database than MLFLOW_TRACKING_URI.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only what changed or failed; a dead server is a warning.")] = False,
 ) -> None:
-    """Publish to MLflow every finished variant of this workspace that it does not hold yet."""
+    """Publish to MLflow every finished variant of this workspace that it does not hold yet.
+
+    Of the others, say that they are what this workspace holds: captionlab tables --from-mlflow goes by that.
+    """
     from pipeline.tracking import warn
     from pipeline.tracking_store import StoreDown
 
@@ -26,6 +29,7 @@ def command(
 
 def _publish_all(to: str | None, quiet: bool) -> None:
     from pipeline.params import load_params
+    from pipeline.tracking_current import withdraw_others
     from pipeline.tracking_payload import gather
     from pipeline.tracking_publish import publish
     from pipeline.tracking_store import StoreDown, absolute, open_store, tracking_uri
@@ -46,3 +50,4 @@ def _publish_all(to: str | None, quiet: bool) -> None:
             is_new, state = True, f"left out: {one_line(error)}"
         if is_new or not quiet:
             print(f"{name}: {state}", flush=True)
+    withdraw_others(store, params)

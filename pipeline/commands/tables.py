@@ -1,5 +1,6 @@
 """`captionlab tables`: the result tables without the workspace that made them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,14 @@ from pipeline.errors import UserError
 def command(
     from_mlflow: Annotated[bool, typer.Option("--from-mlflow", help="From the finished runs of the tracking server.")] = False,
     to: Annotated[Path, typer.Option(help="Folder that is written, in place of what was there.")] = Path("tables"),
+    workspace: Annotated[
+        str | None, typer.Option(metavar="HOST:FOLDER", help="Whose, by the tag `workspace`; else of who published last.")
+    ] = None,
 ) -> None:
-    """Write the result tables (markdown, CSV, LaTeX) that MLflow's runs make up, equal to those of `dvc repro`."""
+    """Write the result tables (markdown, CSV, LaTeX) that MLflow's runs make up, equal to those of `dvc repro`.
+
+    They are those of one workspace, as its stage `track` or `captionlab sync` last found it.
+    """
     if not from_mlflow:
         raise UserError("name --from-mlflow: the workspace's own tables are made by dvc repro, in reports/tables")
     to = to.resolve()
@@ -21,10 +28,15 @@ def command(
 
     from pipeline.latex import write_tables
     from pipeline.tracking_store import open_store
-    from pipeline.tracking_tables import tables_of
+    from pipeline.tracking_tables import choose, tables_of
 
-    sheets = tables_of(open_store())
+    store = open_store()
+    published, others = choose(store, workspace)
+    sheets = tables_of(store, published)
     write_tables(to, sheets)
+    if others:
+        told = f"tables of {published.workspace}, which was published at {published.last}"
+        print(f"{told}; --workspace names another: {', '.join(others)}", file=sys.stderr)
     print(f"{to}: {', '.join(sheet.name for sheet in sheets)}")
 
 
