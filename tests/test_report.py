@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from pipeline import report
 from pipeline.charts import score_table
 from pipeline.figures import write_figures
-from pipeline.files import write_json
+from pipeline.files import read_json, write_json
 from pipeline.report import headings
 from pipeline.sheets import Column, Table, best_cells
 from pipeline.uncertainty import resample_table
@@ -185,12 +185,18 @@ def test_resampled_scores_stand_with_their_intervals_in_tables_and_page(workspac
         path = workspace / f"data/scores/resamples/{name}.parquet"
         path.parent.mkdir(exist_ok=True)
         resample_table(drawn, {"test": ["a"], "val": ["b"]}).to_parquet(path)
+    scores = read_json(workspace / "reports/scores/lstm.json")
+    scores["test"] |= {"mean.collapse": 0.25, "sd.collapse": 0.0125}
+    write_json(workspace / "reports/scores/lstm.json", scores)
     compare.main()
     table = (workspace / "reports/tables/all.md").read_text()
     lstm = next(line for line in table.splitlines() if line.startswith("| lstm "))
     assert re.search(r"\| 0.2500 \|.*\| \*\*0.810\*\* ±.05\d \|.*\| \*\*2.5000\*\* ±.0000 \|", lstm)
     assert "not run" not in table
-    assert '<td class="best">0.810 <small>±.05' in (workspace / "reports/index.html").read_text()
+    page = (workspace / "reports/index.html").read_text()
+    assert '<td class="best">0.810 <small>±.05' in page
+    assert ">0.2500 <small>s.0125</small></td>" in page
+    assert "<small>run</small>" not in page
     with open(workspace / "reports/tables/all.csv", newline="") as file:
         row = next(csv.DictReader(file))
     assert (row["variant"], row["test loss_low"], row["test loss_p"]) == ("lstm", "2.5", "1.0")
