@@ -3,7 +3,8 @@
 Captions per second of whole training steps (batch from the memory map, loss, gradients, clipping, Adam) by the Trainer. The
 limit is one square matrix product after another, of the same number of floating-point operations: those of our loss and its
 gradients, counted. The textbook (benchmarks/textbook.py) takes the same number of captions a step, each with its own copy of
-its image's features. Sizes are those of the papers, words by Zipf's law, random features.
+its image's features, in float32 on a CPU. Where the processor multiplies bfloat16, `precision: bfloat16` is measured too, its
+limit being products in bfloat16. Sizes are those of the papers, words by Zipf's law, random features.
 """
 
 import math
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from benchmarks import _common as common
 from benchmarks import _decoders as decoders
 from benchmarks import textbook
 from pipeline.batches import CaptionBatches, pad_rows
-from pipeline.devices import pick_device
+from pipeline.devices import multiplies_bfloat16, pick_device
 from pipeline.features import FeatureStore
 from pipeline.params import Training
 from pipeline.train import Progress, Trainer, Validation, autocast
@@ -41,21 +43,34 @@ GOALS = {"textbook": 5.0, "limit": 0.5}
 "soft attention at 32 captions over the textbook; all decoders at 32 images, as a share of the limit"
 
 
-def options(batch_images: int, device: str) -> Training:
-    """Those of the quickstart, in bfloat16 on a GPU."""
+@dataclass(frozen=True)
+class Setting:
+    """What a row of the table is measured with."""
+
+    batch: tuple[int, int]
+    precision: str
+
+
+def settings(device: str) -> list[Setting]:
+    """A GPU is there for bfloat16; a CPU has float32, and bfloat16 where it gains by it."""
+    precisions = ["bfloat16"] if device.startswith("cuda") else ["float32", "bfloat16"][: 1 + multiplies_bfloat16(device)]
+    return [Setting(batch, precision) for precision in precisions for batch in BATCHES]
+
+
+def options(setting: Setting) -> Training:
+    """Those of the quickstart but for the setting."""
     chosen = yaml.safe_load((common.ROOT / "params.yaml").read_text())["train"]
-    precision = "bfloat16" if device.startswith("cuda") else "float32"
-    return Training(**{**chosen, "batch_images": batch_images, "precision": precision})
+    return Training(**{**chosen, "batch_images": setting.batch[0], "precision": setting.precision})
 
 
-def make_trainer(name: str, batch: tuple[int, int], steps: int, store: FeatureStore, device: str) -> Trainer:
+def make_trainer(name: str, setting: Setting, store: FeatureStore, device: str) -> Trainer:
     tokenizer = common.tokenizer()
-    images, per_image = batch
-    chosen = options(images, device)
-    batches = CaptionBatches(common.captions(images * steps, per_image=per_image), store, tokenizer, images, device)
+    images, per_image = setting.batch
+    captions = common.captions(images * BATCHES[setting.batch], per_image=per_image)
+    batches = CaptionBatches(captions, store, tokenizer, images, device)
     decoder = decoders.build(name, tokenizer.special).to(device)
     nowhere = Path(tempfile.gettempdir()) / "never-written"
-    return Trainer(decoder, tokenizer, batches, Validation(batches, {}, 30), chosen, 1, nowhere, "")
+    return Trainer(decoder, tokenizer, batches, Validation(batches, {}, 30), options(setting), 1, nowhere, "")
 
 
 def ours(trainer: Trainer) -> Callable[[], None]:
@@ -109,9 +124,9 @@ def operations(trainer: Trainer) -> int:
     return counter.get_total_flops()
 
 
-def products(count: int, device: str) -> Callable[[], None]:
+def products(count: int, precision: str, device: str) -> Callable[[], None]:
     """Square matrix products of about `count` floating-point operations."""
-    kind = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    kind = getattr(torch, precision)
     a, b = torch.randn(2, SIDE, SIDE, device=device, dtype=kind)
     out = torch.empty_like(a)
 
@@ -123,30 +138,38 @@ def products(count: int, device: str) -> Callable[[], None]:
 
 
 def measure(name: str, store: FeatureStore, device: str) -> list[dict[str, Any]]:
-    """A row for each size of batch; the textbook has the first one."""
-    trainers = {batch: make_trainer(name, batch, steps, store, device) for batch, steps in BATCHES.items()}
-    counts = {batch: operations(trainer) for batch, trainer in trainers.items()}
-    works: dict[str, Callable[[], None]] = {"textbook": theirs(name, trainers[SMALL])}
-    for batch, trainer in trainers.items():
-        works |= {f"ours {batch}": ours(trainer), f"limit {batch}": products(counts[batch], device)}
+    """A row for each setting; the textbook has the first one."""
+    trainers = {setting: make_trainer(name, setting, store, device) for setting in settings(device)}
+    counts = {setting: operations(trainer) for setting, trainer in trainers.items()}
+    first = next(iter(trainers))
+    works: dict[Any, Callable[[], None]] = {("textbook", first): theirs(name, trainers[first])}
+    for setting, trainer in trainers.items():
+        works |= {
+            ("ours", setting): ours(trainer),
+            ("limit", setting): products(counts[setting], setting.precision, device),
+        }
     for work in works.values():
         work()
-    times = common.interleaved(works, REPEATS)
+    times = {(kind, s): [t / captions(s) for t in taken] for (kind, s), taken in common.interleaved(works, REPEATS).items()}
     rows = []
-    for batch, steps in BATCHES.items():
-        captions = {"ours": f"ours {batch}", "limit": f"limit {batch}", "textbook": "textbook"}
-        each = {k: [t / math.prod(SMALL if k == "textbook" else batch) for t in times[v]] for k, v in captions.items()}
-        each = {k: [t / (BATCHES[SMALL] if k == "textbook" else steps) for t in v] for k, v in each.items()}
-        rows.append(row(batch, counts[batch] / steps, each))
+    for setting, count in counts.items():
+        each = {"ours": times["ours", setting], "limit": times["limit", setting], "textbook": times["textbook", first]}
+        rows.append(row(setting, count / captions(setting), each))
     return rows
 
 
-def row(batch: tuple[int, int], operations: float, each: dict[str, list[float]]) -> dict[str, Any]:
-    """`each`: seconds per caption in each repeat. `operations`: of a step."""
+def captions(setting: Setting) -> int:
+    """Of all steps that are timed."""
+    return math.prod(setting.batch) * BATCHES[setting.batch]
+
+
+def row(setting: Setting, operations: float, each: dict[str, list[float]]) -> dict[str, Any]:
+    """`each`: seconds per caption in each repeat. `operations`: of a caption."""
     return {
-        "images_a_step": batch[0],
-        "captions_a_step": math.prod(batch),
-        "giga_operations_per_caption": round(operations / math.prod(batch) / 1e9, 3),
+        "images_a_step": setting.batch[0],
+        "captions_a_step": math.prod(setting.batch),
+        "precision": setting.precision,
+        "giga_operations_per_caption": round(operations / 1e9, 3),
         "captions_per_second": {k: round(1 / statistics.median(v), 1) for k, v in each.items()},
         "share_of_limit": round(common.ratio(each["limit"], each["ours"]), 3),
         "over_textbook": round(common.ratio(each["textbook"], each["ours"]), 2),
@@ -165,16 +188,17 @@ def main() -> None:
 
 
 def table(about: dict[str, Any]) -> str:
-    head = ["decoder", "images a step", "captions a step", "captions/s", "limit", "share of limit", "textbook", "over textbook"]
+    head = ["decoder", "precision", "images a step", "captions a step", "captions/s", "limit", "share of limit"]
+    head += ["textbook", "over textbook"]
     rows = []
     for name, measured in about["decoders"].items():
         for m in measured:
             speed = m["captions_per_second"]
-            cells = [name, m["images_a_step"], m["captions_a_step"], speed["ours"], speed["limit"]]
+            cells = [name, m["precision"], m["images_a_step"], m["captions_a_step"], speed["ours"], speed["limit"]]
             rows.append([*map(str, cells), f"{m['share_of_limit']:.0%}", str(speed["textbook"]), f"{m['over_textbook']:.2f}"])
     goals = (
         "Goals on a CPU: soft attention 5 times the textbook at 32 captions a step; every decoder half the limit at 32 images. "
-        "The textbook takes 32 captions a step in both rows."
+        "The textbook takes 32 captions a step in every row, in the precision of the first."
     )
     gpu = "" if about["device"] != "cpu" else " No GPU here: the share of its limit in bfloat16 was not measured."
     text = f"Median of {about['median_of']} interleaved runs on {about['device']}. {goals}{gpu}"

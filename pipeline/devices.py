@@ -22,6 +22,16 @@ def pick_device() -> str:
     return name
 
 
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether matrices of bfloat16 have instructions of their own there, so that train.precision bfloat16 is the faster one."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def keep_buffers() -> None:
     """Let glibc keep freed buffers: giving them back costs 9,808 page faults per image, 2-6 times the run time on CPU."""
     if not sys.platform.startswith("linux"):

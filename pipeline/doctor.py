@@ -183,10 +183,11 @@ def _package(name: str) -> Path:
 def device() -> Said:
     import torch
 
-    from pipeline.devices import pick_device
+    from pipeline.devices import multiplies_bfloat16, pick_device
 
     name = pick_device()
-    about = f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads"
+    faster = "trains faster than float32" if multiplies_bfloat16(name) else "is no faster than float32"
+    about = f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads, precision bfloat16 {faster}"
     if name.startswith("cuda"):
         card = torch.cuda.get_device_properties(torch.device(name))
         return "ok", f"{about}, {card.name}, {_size(card.total_memory)}"
