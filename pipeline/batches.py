@@ -1,6 +1,7 @@
 """Corpus + features -> batches of images. Each image's features stand once; its captions are rows that point at it."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.encoders.base import Features
-from pipeline.features import FeatureStore
+from pipeline.features import FeatureStore, ahead
 from pipeline.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ class CaptionBatches:
         return self._batches(np.arange(len(self.image_ids)), 0)
 
     def _batches(self, order: np.ndarray, skip: int) -> Iterator[Batch]:
-        for n in range(skip, len(self)):
-            yield self._batch(order[n * self.batch_images : (n + 1) * self.batch_images])
+        """The next ones are read while their predecessor is used: pages of a map may have to come from a disk."""
+        parts = [order[n * self.batch_images : (n + 1) * self.batch_images] for n in range(skip, len(self))]
+        with ThreadPoolExecutor(1) as reader:
+            yield from ahead(reader, self._batch, parts, 2)
 
     def _batch(self, images: np.ndarray) -> Batch:
         image_ids = [self.image_ids[i] for i in images]

@@ -155,7 +155,7 @@ def _batches(
             return str(error)
 
     with ThreadPoolExecutor(threads) as pool, bar(desc="extract", unit="images", total=len(images), initial=done) as progress:
-        decoded = _ahead(pool, read, range(done, len(images)), 4 * batch)
+        decoded = ahead(pool, read, range(done, len(images)), 4 * batch)
         for start in range(done, len(images), batch):
             results = list(islice(decoded, batch))
             rows = range(start, start + len(results))
@@ -166,7 +166,7 @@ def _batches(
             progress.update(len(results))
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Any, items: range, depth: int) -> Iterator[Any]:
+def ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[Any], depth: int) -> Iterator[Any]:
     """Like pool.map, but at most `depth` results wait in memory."""
     waiting: list[Future[Any]] = []
     queue = iter(items)
