@@ -4,10 +4,12 @@
 cannot be parsed with a stack trace, and a request without a content type with status 500 in plain text.
 """
 
+import asyncio
 import json
 import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.errors import UserError, brief
@@ -21,6 +23,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 MEGABYTE = 1_000_000
 LONGEST = 400
 "characters of a message"
+WAITING = 32
+"requests whose pictures may go into one batch"
 CODES = {413: "REQUEST_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE"}
 
 log = logging.getLogger("captionlab.serve")
@@ -76,6 +80,8 @@ class Door:
         self.app, self.limit = app, limit
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":  # a thread waits for each request's captions: there are six for two cores, else
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WAITING))
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         body = await _body(receive, self.limit)
