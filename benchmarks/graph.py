@@ -1,12 +1,13 @@
-"""The graph beside the work: `python -m benchmarks.graph [--whole]` -> benchmarks/results/graph.{json,md}.
+"""The graph beside the work: `python -m benchmarks.graph [--whole [FOLDER]]` -> benchmarks/results/graph.{json,md}.
 
 1. `dvc repro` with nothing to do on 62 stages (14 variants), their outputs made up and committed, against the same on a graph
    with the same data flow, the command `true` and no code or parameters to watch.
 2. `make repro` in a fresh workspace: its time outside the commands of the stages, each of which a `python` put first on PATH
-   clocks. The workspace is that of the tests (36 scenes, one epoch, stages that mostly import), or with `--whole` params.yaml
-   as it is committed.
+   clocks. The workspace is that of the tests (36 scenes, one epoch, stages that mostly import), or with `--whole` a clone of
+   what is committed, in FOLDER if it is to stay.
 """
 
+import argparse
 import os
 import shutil
 import statistics
@@ -100,9 +101,9 @@ def no_op(root: Path) -> dict[str, Any]:
     }
 
 
-def clocked(folder: Path) -> dict[str, Any]:
+def clocked(folder: Path, bin_folder: Path) -> dict[str, Any]:
     """What `make repro` runs, in this environment: dvc, then what is left to publish, then the table."""
-    log, bin_folder = folder / "clock.txt", folder / "bin"
+    log = bin_folder / "clock.txt"
     bin_folder.mkdir()
     (bin_folder / "python").write_text(CLOCK.format(python=sys.executable, log=log))
     (bin_folder / "python").chmod(0o755)
@@ -125,19 +126,27 @@ def clocked(folder: Path) -> dict[str, Any]:
     }
 
 
+def clone(folder: Path) -> Path:
+    """Where nothing has run yet, with dvc.lock and the reports of another run."""
+    subprocess.run(["git", "clone", "-q", str(common.ROOT), str(folder)], check=True)
+    return folder
+
+
 def main() -> None:
-    whole = "--whole" in sys.argv
-    params = yaml.safe_load((common.ROOT / "params.yaml").read_text()) if whole else tiny_params()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--whole", nargs="?", const="", metavar="FOLDER")
+    kept = parser.parse_args().whole
     with tempfile.TemporaryDirectory() as folder:
         nothing = no_op(Path(folder))
-        real = clocked(make_workspace(Path(folder) / "real", params))
-    workspace = "params.yaml" if whole else "the tests' tiny one"
+        place = Path(kept or f"{folder}/real").absolute()
+        workspace = make_workspace(place, tiny_params()) if kept is None else clone(place)
+        real = clocked(workspace, Path(folder) / "bin")
     about = {
         **common.environment(),
         "median_of": REPEATS,
         "goal": GOAL,
         "no_op": nothing,
-        "workspace": workspace,
+        "workspace": "the tests' tiny workspace" if kept is None else "a fresh clone",
         "repro": real,
     }
     common.save("graph", about, table(about))
