@@ -114,7 +114,7 @@ def forget() -> None:
     """As if this process had scored nothing yet."""
     for program in (meteor.SCORER, meteor.NORMALISER):
         program.stop()
-    for remembered in (base.counted, cider._weights, meteor._normalised_references):
+    for remembered in (base.counted, cider._norms, meteor._normalised_references):
         remembered.cache_clear()
 
 

@@ -131,7 +131,7 @@ def test_what_is_remembered_of_references_is_of_these_references_alone(name: str
     before, of_fewer = score(CANDIDATES, mine), score(fewer, mine)
     mine["i00"][0] = CANDIDATES["i00"]
     after = score(CANDIDATES, mine)
-    for remembered in (base.counted, cider._weights):
+    for remembered in (base.counted, cider._norms):
         remembered.cache_clear()
     assert (score(fewer, REFERENCES), score(CANDIDATES, REFERENCES)) == (of_fewer, before)
     assert score(CANDIDATES, mine) == after

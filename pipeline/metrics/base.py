@@ -1,18 +1,20 @@
 """A metric is a plain function: (candidates, references) -> scores, equal to the original tool's."""
 
+import hashlib
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.metrics._ngrams import Counted, count
+
 Candidates = dict[str, str]
 "image_id -> tokenised caption"
-References = dict[str, list[str]]
-"image_id -> tokenised references"
+References = Mapping[str, list[str]]
+"image_id -> tokenised references; a dict, or what reads them from a file (texts_on_disk)"
 Array = NDArray[np.float64]
 
 
@@ -68,44 +70,37 @@ def coco_style(candidates: Candidates, references: References) -> tuple[Referenc
     return {i: references[i] for i in candidates}, {i: [text] for i, text in candidates.items()}
 
 
-ReferenceSet = tuple[tuple[str, ...], ...]
-"references by image; what is made of one is remembered, because the variants of a corpus are scored one after the other"
 SETS = 2
-"reference sets that are remembered: validation and test images"
-ORDERS = range(1, 5)
-Ngram = tuple[str, ...]
+"reference sets of which is remembered what is made of them: validation and test images, by all variants of a corpus"
+
+
+class ReferenceSet:
+    """References by image, in the order of the candidates: equal to any other of the same texts, and a key of what they make.
+
+    The texts are asked for when they are iterated over, and not held.
+    """
+
+    def __init__(self, images: Iterable[str], references: References) -> None:
+        self._images, self._references = list(images), references
+        content = hashlib.sha256()
+        for texts in self:
+            content.update(repr(texts).encode("utf-8", "surrogatepass"))
+        self._content = content.digest()
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return (self._references[image] for image in self._images)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReferenceSet) and self._content == other._content
+
+    def __hash__(self) -> int:
+        return hash(self._content)
 
 
 def reference_set(candidates: Candidates, references: References) -> ReferenceSet:
-    """In the order of the candidates."""
-    return tuple(tuple(references[image]) for image in candidates)
-
-
-def ngrams(words: Sequence[str]) -> Iterator[Ngram]:
-    """Of all ORDERS."""
-    for n in ORDERS:
-        yield from zip(*(words[k:] for k in range(n)), strict=False)
-
-
-@dataclass(frozen=True)
-class CountedReferences:
-    """Of one image."""
-
-    counts: dict[Ngram, tuple[tuple[int, int], ...]]
-    "n-gram -> (number of the reference, how often it has it), of those references that have it"
-    lengths: list[int]
-    "words by reference"
+    return ReferenceSet(candidates, references)
 
 
 @lru_cache(SETS)
-def counted(references: ReferenceSet) -> list[CountedReferences]:
-    return [_counted(texts) for texts in references]
-
-
-def _counted(texts: tuple[str, ...]) -> CountedReferences:
-    words = [text.split() for text in texts]
-    counts: dict[Ngram, tuple[tuple[int, int], ...]] = {}
-    for n, each in enumerate(words):
-        for ngram, count in Counter(ngrams(each)).items():
-            counts[ngram] = (*counts.get(ngram, ()), (n, count))
-    return CountedReferences(counts, [len(each) for each in words])
+def counted(references: ReferenceSet) -> Counted:
+    return count(references)

@@ -1,21 +1,9 @@
 """BLEU-1..4, corpus level with the closest reference length (Papineni et al., 2002), as pycocoevalcap has it."""
 
-from collections import Counter
-
 import numpy as np
 
-from pipeline.metrics.base import (
-    ORDERS,
-    Array,
-    Candidates,
-    CountedReferences,
-    References,
-    Scores,
-    Sums,
-    counted,
-    ngrams,
-    reference_set,
-)
+from pipeline.metrics._ngrams import ORDERS, Counted, Ints, Texts, matches
+from pipeline.metrics.base import Array, Candidates, References, Scores, Sums, counted, reference_set
 
 TINY, SMALL = 1e-15, 1e-9
 "pycocoevalcap's guards against division by zero, in numerators and denominators"
@@ -23,27 +11,43 @@ TINY, SMALL = 1e-15, 1e-9
 
 def score(candidates: Candidates, references: References) -> Scores:
     known = counted(reference_set(candidates, references))
-    rows = [_statistics(text.split(), refs) for text, refs in zip(candidates.values(), known, strict=True)]
-    sums = Sums(np.array(rows, dtype=float).reshape(-1, 2 * len(ORDERS) + 2), of_sums)
+    said, size = known.number(candidates.values())
+    lengths = said.lengths[:, None]
+    guesses = np.maximum(0, lengths - np.array(ORDERS) + 1)
+    rows = [_clipped(said, known, size), guesses, lengths, _closest(said, known.texts)[:, None]]
+    sums = Sums(np.concatenate(rows, axis=1).astype(float), of_sums)
     corpus = {name: float(value) for name, value in of_sums(sums.statistics.sum(0)).items()}
     per_image = {n: dict(zip(candidates, v.tolist(), strict=True)) for n, v in of_sums(sums.statistics).items()}
     return Scores(corpus, per_image, sums)
 
 
-def _statistics(words: list[str], references: CountedReferences) -> list[int]:
-    """(10,): clipped n-gram matches and n-grams of the caption by order, its length, the closest reference length."""
-    matches = [0] * len(ORDERS)
-    for ngram, count in Counter(ngrams(words)).items():
-        found = references.counts.get(ngram)
-        if found:
-            matches[len(ngram) - 1] += min(count, max(times for _, times in found))
-    length = len(words)
-    closest = min(references.lengths, key=lambda other: (abs(other - length), other))
-    return [*matches, *(max(0, length - n + 1) for n in ORDERS), length, closest]
+def _clipped(said: Texts, known: Counted, size: int) -> Ints:
+    """(N, 4): n-grams of the caption by order, as often as the reference has them that has them most often."""
+    out = np.zeros((len(said.lengths), len(ORDERS)), np.int64)
+    for images, part in said.parts():
+        for grams, found in matches(part, known.texts.part(images), known, size):
+            most = np.zeros(len(grams.keys), np.int64)
+            np.maximum.at(most, found.gram, found.counts)
+            clipped = np.bincount(grams.text, np.minimum(grams.counts, most), len(images))
+            out[images.start : images.stop, grams.order - 1] = clipped
+    return out
+
+
+def _closest(said: Texts, references: Texts) -> Ints:
+    """(N,): length of the reference whose length is closest to the caption's, the shorter of two."""
+    lengths = references.lengths
+    away = np.abs(lengths - np.repeat(said.lengths, np.diff(references.firsts)))
+    if not len(away):
+        return away
+    longest = lengths.max() + 1
+    return np.minimum.reduceat(away * longest + lengths, references.firsts[:-1]) % longest
 
 
 def of_sums(sums: Array) -> dict[str, Array]:
-    """(..., 10) -> (...): geometric mean of the precisions of orders 1..n, times the brevity penalty."""
+    """(..., 10) -> (...): geometric mean of the precisions of orders 1..n, times the brevity penalty.
+
+    The ten: clipped n-gram matches and n-grams of the caption by order, its length, the closest reference length.
+    """
     matches, guesses, lengths = sums[..., :4], sums[..., 4:8], sums[..., 8:]
     precisions = np.multiply.accumulate((matches + TINY) / (guesses + SMALL), axis=-1)
     ratio = (lengths[..., 0] + TINY) / (lengths[..., 1] + SMALL)

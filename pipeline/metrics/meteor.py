@@ -7,7 +7,7 @@ normaliser, is asked of each text once, if at all.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +23,8 @@ NUMBERS = 23
 LENGTHS, MATCHES, CHUNKS, MATCHED = slice(0, 4), slice(4, 20), 20, slice(21, 23)
 "places among the numbers; all but CHUNKS: of the caption, of the reference, in turns"
 
+LINES = 1000
+"images that the jar is asked about at a time"
 PLAIN = re.compile("[a-z0-9 ]*")
 "the normaliser leaves such a text as it is: it parts and joins words at other characters only"
 
@@ -47,26 +49,32 @@ def prepare() -> None:
 
 def score(candidates: Candidates, references: References) -> Scores:
     """Raises JavaFailed when a Java process dies; it never hangs."""
-    said = _normalised(candidates.values())
     known = _normalised_references(reference_set(candidates, references))
-    lines = [" ||| ".join(["SCORE", *texts, text]) for texts, text in zip(known, said, strict=True)]
-    statistics = _statistics(SCORER.ask(lines, _numbers))
+    told = {**known, **_normalised(text for text in candidates.values() if text not in known)}
+    rows = [_statistics(SCORER.ask(lines, _numbers)) for lines in _lines(candidates, references, told)]
+    statistics = np.concatenate([np.empty((0, NUMBERS)), *rows])
     per_image = dict(zip(candidates, of_sums(statistics)["meteor"].tolist(), strict=True))
     corpus = float(of_sums(statistics.sum(0))["meteor"])
     return Scores({"meteor": corpus}, {"meteor": per_image}, Sums(statistics, of_sums))
 
 
+def _lines(candidates: Candidates, references: References, told: dict[str, str]) -> Iterator[list[str]]:
+    """What the jar is asked, of LINES images at a time."""
+    images = list(candidates)
+    for start in range(0, len(images), LINES):
+        texts = ([*references[image], candidates[image]] for image in images[start : start + LINES])
+        yield [" ||| ".join(["SCORE", *(told.get(line, line) for line in map(_one_line, each))]) for each in texts]
+
+
 @lru_cache(SETS)
-def _normalised_references(references: ReferenceSet) -> list[list[str]]:
-    texts = iter(_normalised(text for texts in references for text in texts))
-    return [[next(texts) for _ in each] for each in references]
+def _normalised_references(references: ReferenceSet) -> dict[str, str]:
+    return _normalised(text for texts in references for text in texts)
 
 
-def _normalised(texts: Iterable[str]) -> list[str]:
-    lines = [_one_line(text) for text in texts]
-    odd = sorted({line for line in lines if not PLAIN.fullmatch(line)})
-    told = dict(zip(odd, NORMALISER.ask(odd, str) if odd else [], strict=True))
-    return [told.get(line, line) for line in lines]
+def _normalised(texts: Iterable[str]) -> dict[str, str]:
+    """What the normaliser makes of those texts, each as one line, that it may change."""
+    odd = sorted({line for line in map(_one_line, texts) if not PLAIN.fullmatch(line)})
+    return dict(zip(odd, NORMALISER.ask(odd, str) if odd else [], strict=True))
 
 
 def _one_line(text: str) -> str:
