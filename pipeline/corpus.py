@@ -155,13 +155,13 @@ def read_raw(folder: Path) -> pd.DataFrame:
     return _read(folder / "captions.parquet", RAW_COLUMNS)
 
 
-def read_captions(path: Path) -> pd.DataFrame:
-    """The captions.parquet of a corpus, with `COLUMNS`.
+def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """Columns of the captions.parquet of a corpus.
 
     Raises:
         UserError: it is not there, is no Parquet, or lacks a column.
     """
-    return _read(path, COLUMNS)
+    return _read(path, columns)[columns]
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:

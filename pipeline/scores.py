@@ -1,7 +1,9 @@
 """Tokenised captions + references -> scores, with resamples for their intervals; the PTB tokenizer."""
 
 import math
-from collections.abc import Container, Mapping
+import subprocess
+import tempfile
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,37 +11,58 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.errors import UserError
 from pipeline.files import whole_file, write_json
 from pipeline.java import JavaFailed, starting_java
-from pipeline.metrics.base import Array, Candidates, References, Sums, Unavailable, means_of
+from pipeline.metrics.base import Array, Candidates, References, Sums, Unavailable, means, reference_set
 from pipeline.registry import load
 from pipeline.uncertainty import resample, resample_table
 
 More = Mapping[str, tuple[Any, ...]]
 GLANCE = ("bleu_4", "meteor", "rouge_l", "cider")
 "what `dvc metrics` shows"
+NEEDED = {"image_id", "split", "log_prob", "tokens", "reference_nll", "reference_tokens", "top5_hits"}
+"of a table of captions, beside the tokenised captions"
 
 
-def ptb_tokenize(captions: References) -> References:
-    """Lower-cased words without punctuation, by pycocoevalcap's PTBTokenizer (one Java start).
+PTB = "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"
+"as pycocoevalcap starts it"
+
+
+def ptb_tokenize(captions: References) -> dict[str, list[str]]:
+    """image_id -> captions -> the same with lower-cased words without punctuation; errors as in `ptb_lines`."""
+    lines = iter(ptb_lines(text for texts in captions.values() for text in texts))
+    return {image: [next(lines) for _ in texts] for image, texts in captions.items()}
+
+
+def ptb_lines(texts: Iterable[str]) -> list[str]:
+    """The texts after pycocoevalcap's PTB tokenizer (one Java start), as its class PTBTokenizer gives them.
+
+    That class holds all texts four times and writes where it is installed.
 
     Raises:
         JavaFailed: it gave back another number of captions.
-        UserError: it cannot write its temporary file, which it does where it is installed.
     """
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+    from pycocoevalcap.tokenizer import ptbtokenizer as original
 
-    # A line end inside a caption, U+2028 too, would silently shift every later caption.
-    coco = {i: [{"caption": " ".join(t.split())} for t in texts] for i, texts in captions.items()}
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        count, file = 0, Path(folder) / "captions.txt"
+        with file.open("w", encoding="utf-8", newline="\n") as out:
+            for text in texts:
+                # A line end inside a caption, U+2028 too, would silently shift every later caption.
+                out.write(" ".join(text.split()) + "\n")
+                count += 1
+        jar = Path(original.__file__).with_name(original.STANFORD_CORENLP_3_4_1_JAR)
         with starting_java():
-            tokenized: References = PTBTokenizer().tokenize(coco)
-    except PermissionError as error:
-        raise UserError(f"{error.filename}: the PTB tokenizer must write here: make the folder writable") from None
-    if [len(v) for v in tokenized.values()] != [len(v) for v in captions.values()]:
+            process = subprocess.Popen(["java", "-cp", str(jar), *PTB, str(file)], stdout=subprocess.PIPE)
+        with process:
+            lines = [_words(line, original.PUNCTUATIONS) for line in process.stdout or ()]
+    if len(lines) != count:
         raise JavaFailed("the PTB tokenizer returned another number of captions than it was given")
-    return tokenized
+    return lines
+
+
+def _words(line: bytes, punctuation: Sequence[str]) -> str:
+    return " ".join(word for word in line.decode().rstrip().split(" ") if word not in punctuation)
 
 
 def training_captions(captions: pd.DataFrame) -> list[str]:
@@ -48,7 +71,7 @@ def training_captions(captions: pd.DataFrame) -> list[str]:
     Of the cleaned text: a model trained without one-letter words could never repeat a caption as it was published.
     """
     texts = captions.text[captions["split"] == "train"].unique()
-    return sorted({text for (text,) in ptb_tokenize({str(n): [text] for n, text in enumerate(texts)}).values()})
+    return sorted(set(ptb_lines(texts)))
 
 
 @dataclass
@@ -56,8 +79,8 @@ class SetScores:
     """What the metrics say of one set of images."""
 
     corpus: dict[str, float] = field(default_factory=dict)
-    per_image: dict[str, dict[str, float]] = field(default_factory=dict)
-    "score -> image_id -> value"
+    per_image: dict[str, Array] = field(default_factory=dict)
+    "score -> (N,), in the order of the candidates; NaN for an image that has none"
     sums: list[Sums] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
     "metric -> why it could not run"
@@ -65,15 +88,16 @@ class SetScores:
 
 def score_set(candidates: Candidates, references: References, metrics: list[str], more: More | None = None) -> SetScores:
     """Args: candidates, references: tokenised; more: what a metric takes beside them, by its name."""
-    out = SetScores()
+    out, known = SetScores(), reference_set(candidates, references)
     for name in metrics:
         try:
-            scores = load("metrics", name).score(candidates, references, *(more or {}).get(name, ()))
+            scores = load("metrics", name).score(candidates, known, *(more or {}).get(name, ()))
         except Unavailable as reason:
             out.unavailable[name] = str(reason)
             continue
         out.corpus |= scores.corpus
-        out.per_image |= scores.per_image
+        for score, values in scores.per_image.items():
+            out.per_image[score] = np.array([values.get(image, math.nan) for image in candidates])
         out.sums += [scores.sums] if scores.sums else []
     return out
 
@@ -124,19 +148,19 @@ def score_captions(
         more: what a metric takes beside captions and references, by its name.
     """
     out = Scored({}, {}, pd.DataFrame(), {}, {})
-    tables = []
-    for name, rows in captions.groupby("split", sort=True):
+    tables, needed = [], captions[[column for column in captions if column in NEEDED]]
+    for name, rows in needed.groupby("split", sort=True):
         split = str(name)
         rows = rows.sort_values("image_id")  # the same images in the same order for every variant, so that resamples pair
-        said = {i: candidates[i] for i in rows.image_id}
+        images = rows.image_id.tolist()
+        said = {i: candidates[i] for i in images}
         found = score_set(said, references, metrics, more)
         if training is not None:
             _add_novel(found, said, training)
-        found.corpus |= _confidence(rows, found.per_image.get("cider", {}))
+        found.corpus |= _confidence(rows, found.per_image.get("cider"))
         _add_teacher_forced(found, rows)
-        columns = {column: [values.get(i, math.nan) for i in said] for column, values in found.per_image.items()}
-        tables.append(rows[["image_id", "split"]].assign(**columns))
-        out.summary[split], out.images[split] = found.corpus, list(rows.image_id)
+        tables.append(rows[["image_id", "split"]].assign(**found.per_image))
+        out.summary[split], out.images[split] = found.corpus, images
         out.resamples[split] = resample(found.sums, len(rows))
         out.unavailable.update(found.unavailable)
     return replace(out, per_image=pd.concat(tables, ignore_index=True))
@@ -144,23 +168,23 @@ def score_captions(
 
 def _add_novel(found: SetScores, candidates: Candidates, training: Container[str]) -> None:
     """novel: share of captions that are no training caption."""
-    novel = {i: float(text not in training) for i, text in candidates.items()}
-    found.corpus["novel"] = sum(novel.values()) / len(novel)
+    novel = np.array([float(text not in training) for text in candidates.values()])
+    found.corpus["novel"] = float(novel.sum()) / len(novel)
     found.per_image["novel"] = novel
-    found.sums.append(means_of(candidates, {"novel": novel}))
+    found.sums.append(means({"novel": novel}))
 
 
-def _confidence(rows: pd.DataFrame, cider: dict[str, float]) -> dict[str, float]:
+def _confidence(rows: pd.DataFrame, cider: Array | None) -> dict[str, float]:
     """log_prob_rho: Spearman's rank correlation, over images, of a caption's log-probability per token with its CIDEr.
 
     Pearson's on average ranks. Left out where there is neither, or where one of them is equal for all images.
 
     Args:
-        cider: image_id -> CIDEr.
+        cider: of each row.
     """
-    if not {"log_prob", "tokens"} <= set(rows) or not cider:
+    if not {"log_prob", "tokens"} <= set(rows) or cider is None:
         return {}
-    known = pd.DataFrame({"sure": rows.log_prob / rows.tokens, "good": rows.image_id.map(cider)}).dropna()
+    known = pd.DataFrame({"sure": rows.log_prob / rows.tokens, "good": cider}).dropna()
     if known.nunique().min() < 2 or known.empty:
         return {}
     ranks = known.rank()

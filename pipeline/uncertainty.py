@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESAMPLES = 1000
-BLOCK = 100
-"resamples drawn at once; bounds the memory"
+BLOCK, DRAWN = 100, 2**17
+"resamples, and images in them, drawn at once; bounds the memory"
 SEED = 1
 LEVEL = 0.95
 ALPHA = 0.05
@@ -65,11 +65,13 @@ def resample(parts: Sequence[Sums], images: int) -> dict[str, Array]:
 
 
 def _draws(images: int) -> Iterator[Array]:
-    """(BLOCK, images): how often each image is in each resample."""
+    """(at most BLOCK, images): how often each image is in each resample; the draws do not depend on how many come at once."""
     rng = np.random.default_rng(SEED)
-    for _ in range(RESAMPLES // BLOCK):
-        drawn = rng.integers(images, size=(BLOCK, images)) + np.arange(BLOCK)[:, None] * images
-        yield np.bincount(drawn.ravel(), minlength=BLOCK * images).reshape(BLOCK, images).astype(float)
+    most = max(1, min(BLOCK, DRAWN // images))
+    for start in range(0, RESAMPLES, most):
+        rows = min(most, RESAMPLES - start)
+        drawn = rng.integers(images, size=(rows, images)) + np.arange(rows)[:, None] * images
+        yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(float)
 
 
 def p_value(one: Estimate, other: Estimate) -> float | None:

@@ -1,6 +1,6 @@
 """All scores of a variant: the standard protocol, those of its papers beside it, and the spread over training seeds."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.metrics.base import Candidates, References
 from pipeline.protocols import Protocol, find_protocol, tokenise
 from pipeline.registry import load
-from pipeline.scores import Scored, ptb_tokenize, score_captions
+from pipeline.scores import Scored, ptb_lines, score_captions
 from pipeline.teacher_forced import teacher_forced_sums
 from pipeline.uncertainty import resample
 
@@ -31,6 +31,14 @@ class Said:
     seeds: pd.DataFrame
 
     @classmethod
+    def read(cls, files: list[Path], protocols: list[str]) -> "Said":
+        """Args: files: of the four tables; ids under teacher forcing are read only where a protocol scores them."""
+        captions, searches, teacher_forced, seeds = files
+        forced = any(find_protocol(name).captions == "argmax" for name in protocols)
+        ids = pd.read_parquet(teacher_forced) if forced else pd.DataFrame()
+        return cls(read_said(captions), read_said(searches), ids, read_said(seeds))
+
+    @classmethod
     def of_baseline(cls, captions: pd.DataFrame) -> "Said":
         """Captions that no model made."""
         return cls(captions, NO_SEARCH, pd.DataFrame(), captions.assign(seed=0).iloc[:0])
@@ -45,11 +53,15 @@ class Said:
     @cached_property
     def ptb(self) -> dict[str, Candidates]:
         """The tables after the PTB tokenizer, all in one call: starting Java takes longer than tokenising."""
-        texts = {
-            f"{name}/{i}": [t] for name, rows in self.tables.items() for i, t in zip(rows.image_id, rows.text, strict=True)
-        }
-        tokens = ptb_tokenize(texts)
-        return {name: {i: tokens[f"{name}/{i}"][0] for i in rows.image_id} for name, rows in self.tables.items()}
+        lines = iter(ptb_lines(text for rows in self.tables.values() for text in rows.text))
+        return {name: dict(zip(rows.image_id, lines, strict=False)) for name, rows in self.tables.items()}
+
+
+def read_said(path: Path) -> pd.DataFrame:
+    """Without the alternatives, which are not scored: as Python's lists of dicts they are most of a table."""
+    from pyarrow.parquet import read_schema
+
+    return pd.read_parquet(path, columns=[name for name in read_schema(path).names if name != "alternatives"])
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Known:
     "after the PTB tokenizer"
     published: References
     "as they were published"
-    training: Container[str]
+    training: Iterable[str]
     "the training captions after the PTB tokenizer"
     images: Mapping[str, Path] = field(default_factory=dict)
     "image_id -> file"
@@ -80,14 +92,15 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
     """
     for name in metrics:
         getattr(load("metrics", name), "prepare", bool)()  # what starts slowly starts beside the tokenizer
-    standard = score_captions(said.captions, said.ptb["own"], known.references, metrics, known.training, known.more)
+    every = {text for tokens in said.ptb.values() for text in tokens.values()}
+    training = every.intersection(known.training)
+    standard = score_captions(said.captions, said.ptb["own"], known.references, metrics, training, known.more)
     out = standard
     for name in protocols:
         out = out.beside(_under(find_protocol(name), said, known, [m for m in metrics if m in N_GRAMS]), name)
     further = [name for name in said.tables if name.startswith("seed-")]
     again = [
-        score_captions(said.tables[name], said.ptb[name], known.references, metrics, known.training, known.more)
-        for name in further
+        score_captions(said.tables[name], said.ptb[name], known.references, metrics, training, known.more) for name in further
     ]
     for name, scored in zip(further, again, strict=True):
         out = out.beside(scored, name)
@@ -101,8 +114,24 @@ def _under(protocol: Protocol, said: Said, known: Known, metrics: list[str]) -> 
     if protocol.tokens == "ptb":
         return score_captions(rows, said.ptb[protocol.captions], known.references, metrics)
     candidates = {i: tokenise(text, protocol.tokens) for i, text in zip(rows.image_id, rows.text, strict=True)}
-    references = {i: [tokenise(t, protocol.tokens) for t in known.published[i]] for i in rows.image_id}
-    return score_captions(rows, candidates, references, metrics)
+    return score_captions(rows, candidates, _Tokenised(known.published, protocol.tokens), metrics)
+
+
+@dataclass(frozen=True)
+class _Tokenised(Mapping[str, list[str]]):
+    """References as published, tokenised when they are asked for."""
+
+    published: References
+    tokens: str
+
+    def __getitem__(self, image: str) -> list[str]:
+        return [tokenise(text, self.tokens) for text in self.published[image]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.published)
+
+    def __len__(self) -> int:
+        return len(self.published)
 
 
 def _teacher_forced(said: Said) -> Scored:

@@ -10,29 +10,26 @@ def main(name: str) -> None:
     variant = pick(params, "variants", name)
     dataset = params.corpora[variant.corpus].dataset
 
-    import pandas as pd
-
     from pipeline.commit import code_commit, row_code
     from pipeline.corpus import image_files, read_captions
-    from pipeline.files import read_json
     from pipeline.scores import Folders, write_scores
+    from pipeline.texts_on_disk import Texts, texts_by_image
     from pipeline.variant_scores import Known, Said, score_variant
 
     folders = (layout.CAPTIONS, layout.SEARCHES, layout.TEACHER_FORCED, layout.SEED_CAPTIONS)
-    said = Said(*(pd.read_parquet(folder / f"{name}.parquet") for folder in folders))
-    files = (folder / f"{variant.corpus}.json" for folder in (layout.REFERENCES, layout.PUBLISHED, layout.TRAINING_CAPTIONS))
-    references, published, training = map(read_json, files)
-    images = image_files(read_captions(layout.CORPORA / variant.corpus / "captions.parquet"), layout.RAW / dataset)
-    scored = score_variant(
-        said,
-        Known(references, published, set(training), images, params.scoring.clip),
-        params.scoring.metrics,
-        params.protocols(name),
-    )
+    protocols, metrics = params.protocols(name), params.scoring.metrics
+    said = Said.read([folder / f"{name}.parquet" for folder in folders], protocols)
+    references, published = (texts_by_image(f / f"{variant.corpus}.json") for f in (layout.REFERENCES, layout.PUBLISHED))
+    training = Texts(layout.TRAINING_CAPTIONS / f"{variant.corpus}.json")
+    images = {}
+    if "clip_score" in metrics:
+        rows = read_captions(layout.CORPORA / variant.corpus / "captions.parquet", ["image_id", "file"])
+        images = image_files(rows, layout.RAW / dataset)
+    scored = score_variant(said, Known(references, published, training, images, params.scoring.clip), metrics, protocols)
     features = params.features[variant.features]
     names = {"source": params.datasets[dataset].source, "encoder": features.encoder, "decoder": variant.decoder}
     code = row_code(layout.GRAPH, ["download", "clean", "references", "extract", "train", "caption", "score"], names)
-    clip = (params.scoring.clip or {}).get("model") if "clip_score" in params.scoring.metrics else None
+    clip = (params.scoring.clip or {}).get("model") if "clip_score" in metrics else None
     about = {"commit": code_commit(code), "seeds": 1 + said.seeds.seed.nunique(), "clip": clip}
     write_scores(scored, about, name, Folders(layout.SCORE_FILES, layout.METRICS, layout.SCORES))
 

@@ -102,7 +102,7 @@ class Counted:
     "by order"
 
     def number(self, candidates: Iterable[str]) -> tuple[Texts, int]:
-        """Texts of one caption an image, and how many words are numbered then: other words than the references' have numbers."""
+        """One caption an image, and how many words are numbered then: those that no reference has are, too."""
         more: defaultdict[str, int] = defaultdict()
         more.default_factory = lambda: len(self.vocabulary) + len(more)
         known = self.vocabulary

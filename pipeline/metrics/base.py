@@ -32,7 +32,7 @@ class Sums:
     "sums (..., K) -> name -> scores (...)"
 
 
-def means(per_image: Mapping[str, Sequence[float]]) -> Sums:
+def means(per_image: Mapping[str, Sequence[float] | Array]) -> Sums:
     """Of metrics whose corpus score is the mean over the images that count; NaN stands for an image that does not.
 
     The mean of no image is NaN.
@@ -74,21 +74,27 @@ SETS = 2
 "reference sets of which is remembered what is made of them: validation and test images, by all variants of a corpus"
 
 
-class ReferenceSet:
-    """References by image, in the order of the candidates: equal to any other of the same texts, and a key of what they make.
+class ReferenceSet(References):
+    """References of some images, in the order of the candidates: equal to any other of the same texts.
 
-    The texts are asked for when they are iterated over, and not held.
+    So it is a key of what is made of them; the texts themselves are not held, but asked for again.
     """
 
     def __init__(self, images: Iterable[str], references: References) -> None:
-        self._images, self._references = list(images), references
+        self.images, self._references = list(images), references
         content = hashlib.sha256()
-        for texts in self:
+        for texts in self.values():
             content.update(repr(texts).encode("utf-8", "surrogatepass"))
         self._content = content.digest()
 
-    def __iter__(self) -> Iterator[list[str]]:
-        return (self._references[image] for image in self._images)
+    def __getitem__(self, image: str) -> list[str]:
+        return self._references[image]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ReferenceSet) and self._content == other._content
@@ -98,9 +104,12 @@ class ReferenceSet:
 
 
 def reference_set(candidates: Candidates, references: References) -> ReferenceSet:
+    """Of the candidates' images; what is one already is taken as it is."""
+    if isinstance(references, ReferenceSet) and references.images == list(candidates):
+        return references
     return ReferenceSet(candidates, references)
 
 
 @lru_cache(SETS)
 def counted(references: ReferenceSet) -> Counted:
-    return count(references)
+    return count(references.values())

@@ -118,5 +118,5 @@ def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
 @lru_cache(SETS)
 def _references(references: ReferenceSet, clip: tuple[tuple[str, Any], ...]) -> "tuple[Tensor, ...]":
     """By image (R, D), of length 1."""
-    texts = [PREFIX + text for each in references for text in each]
-    return _encoder(clip).texts(texts).cpu().split([len(each) for each in references])
+    texts = [PREFIX + text for each in references.values() for text in each]
+    return _encoder(clip).texts(texts).cpu().split([len(each) for each in references.values()])

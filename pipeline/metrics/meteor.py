@@ -68,7 +68,7 @@ def _lines(candidates: Candidates, references: References, told: dict[str, str])
 
 @lru_cache(SETS)
 def _normalised_references(references: ReferenceSet) -> dict[str, str]:
-    return _normalised(text for texts in references for text in texts)
+    return _normalised(text for texts in references.values() for text in texts)
 
 
 def _normalised(texts: Iterable[str]) -> dict[str, str]:
