@@ -174,17 +174,19 @@ def _longer(part: Part, order: int, at: Ints, *by_place: Ints) -> tuple[Ints, ..
 
 @dataclass(frozen=True, eq=False)
 class Grams:
-    """The different n-grams of each text of a part, of one order."""
+    """The different n-grams of each text of a part, of one order, as they come: float sums depend on the order."""
 
     order: int
-    keys: Ints
-    "(G,) sorted: (number of the text or of its first n - 1 words) x words that are numbered + the last word"
     text: Ints
     "(G,)"
     counts: Ints
     "(G,) how often the text has it"
     images: Ints
     "(G,) how many images' references have it, at least 1"
+    keys: Ints
+    "(G,) sorted: (number of the text or of its first n - 1 words) x words that are numbered + the last word"
+    place: Ints
+    "(G,) of each key among the n-grams as they come"
 
 
 def grams(part: Part, counted: Counted, size: int) -> Iterator[Grams]:
@@ -195,12 +197,16 @@ def grams(part: Part, counted: Counted, size: int) -> Iterator[Grams]:
         last = part.words[at + order - 1]
         ranks = counted.rank(order, ranks, last)
         keys, first, before, counts = np.unique(before * size + last, True, True, True)
-        yield Grams(order, keys, part.text[at[first]], counts, counted.images(order, ranks[first]))
+        comes = np.argsort(first)
+        place = np.empty_like(comes)
+        place[comes] = np.arange(len(comes))
+        first = first[comes]
+        yield Grams(order, part.text[at[first]], counts[comes], counted.images(order, ranks[first]), keys, place)
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What the references of a part's images have of the captions' n-grams; a row per reference that has one."""
+    """What the references of a part's images have of the captions' n-grams, a row per reference that has one."""
 
     gram: Ints
     "(M,) place among the captions' Grams, whose text is the image"
@@ -218,5 +224,5 @@ def matches(said: Part, references: Part, counted: Counted, size: int) -> Iterat
         at, before = _longer(references, found.order, at, before)
         before = Frequent(found.keys, found.counts).ranks(before * size + references.words[at + found.order - 1])
         at, before = at[before >= 0], before[before >= 0]
-        pairs, counts = np.unique(before * texts + references.text[at], return_counts=True)
+        pairs, counts = np.unique(found.place[before] * texts + references.text[at], return_counts=True)
         yield found, Matches(pairs // texts, pairs % texts, counts)

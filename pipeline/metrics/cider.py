@@ -4,11 +4,12 @@ A resample keeps the document frequencies of the whole set.
 """
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
-from pipeline.metrics._ngrams import ORDERS, Counted, Grams, Part, grams, matches
+from pipeline.metrics._ngrams import ORDERS, Counted, Grams, Part, matches
 from pipeline.metrics.base import SETS, Array, Candidates, References, ReferenceSet, Scores, counted, means, reference_set
 
 SIGMA = 6.0
@@ -34,15 +35,24 @@ def _norms(references: ReferenceSet) -> Array:
     norms = np.zeros((len(known.texts.lengths), len(ORDERS)))
     for images, part in known.texts.parts():
         rows = norms[known.texts.firsts[images.start] : known.texts.firsts[images.stop]]
-        for found in grams(part, known, len(known.vocabulary)):
-            rows[:, found.order - 1] = np.sqrt(np.bincount(found.text, (found.counts * _inverse(found, known)) ** 2, len(rows)))
+        whole = replace(part, text=part.image[part.text], image=np.arange(len(images)))  # an image's n-grams, as they come
+        for found, match in matches(whole, part, known, len(known.vocabulary)):
+            weights = match.counts * _inverse(found, known)[match.gram]
+            rows[:, found.order - 1] = np.sqrt(np.bincount(match.reference, weights * weights, len(rows)))
     return norms
 
 
 def _inverse(found: Grams, known: Counted) -> Array:
     """Logarithm of images / images whose references have the n-gram; of all images for what no reference says."""
-    weights: Array = math.log(max(1, len(known.texts.firsts) - 1)) - np.log(found.images)
+    logarithms = _logarithms(len(known.texts.firsts) - 1)
+    weights: Array = logarithms[-1] - logarithms[found.images]
     return weights
+
+
+@lru_cache(SETS)
+def _logarithms(most: int) -> Array:
+    """Of 0 (as of 1) to `most`; Python's, from which numpy's may differ in the last bit."""
+    return np.array([math.log(max(1, n)) for n in range(most + 1)])
 
 
 def _cider(said: Part, references: Part, known: Counted, norms: Array, size: int) -> Array:
@@ -58,6 +68,7 @@ def _cider(said: Part, references: Part, known: Counted, norms: Array, size: int
         cosines += np.divide(products, lengths, out=np.zeros(len(norms)), where=lengths > 0)
     # both in pairs of words
     pairs, their_pairs = (np.maximum(0, np.bincount(part.text, minlength=len(part.image)) - 1) for part in (said, references))
-    penalties = np.exp(-((pairs[references.image] - their_pairs) ** 2) / (2 * SIGMA**2))
+    apart = np.abs(pairs[references.image] - their_pairs)
+    penalties = np.array([math.exp(-(n**2) / (2 * SIGMA**2)) for n in range(apart.max() + 1)])[apart]
     totals = np.bincount(references.image, cosines * penalties, len(said.image))
     return 10 * totals / len(ORDERS) / np.bincount(references.image, minlength=len(said.image))
