@@ -56,7 +56,7 @@ def make(count: int, root: Path) -> None:
 
 
 def clean(root: Path) -> Callable[[], None]:
-    from pipeline.corpus import Picture, clean, read_raw
+    from pipeline.corpus import Picture, clean_file, raw_rows
     from pipeline.files import write_json
     from pipeline.params import Corpus
     from pipeline.validation import validate, write_data_docs
@@ -69,12 +69,10 @@ def clean(root: Path) -> Callable[[], None]:
     )  # fmt: skip
 
     def work() -> None:
-        raw = read_raw(root / "raw")
-        pictures = {file: Picture(None, f"{n:064}") for n, file in enumerate(raw["file"].unique())}
-        captions, rejected = clean(raw, pictures, options)
-        result = validate(captions, rejected, pictures, options)
-        captions.to_parquet(root / "captions.parquet", index=False)
-        rejected.to_parquet(root / "rejected.parquet", index=False)
+        files = dict.fromkeys(file for rows in raw_rows(root / "raw", options) for file in rows["file"].dropna())
+        pictures = {file: Picture(None, f"{n:064}") for n, file in enumerate(files)}
+        rejected = clean_file(root / "raw", pictures, options, root)
+        result = validate(root / "captions.parquet", rejected, pictures, options)
         (root / "docs").mkdir()
         write_data_docs(result, "c", root / "docs")
         write_json(root / "validation.json", result)
@@ -211,10 +209,13 @@ class Watch(threading.Thread):
 
 def one(stage: str, root: Path) -> dict[str, float]:
     """Run a stage here."""
+    from pipeline.corpus import lean_tables
     from pipeline.devices import keep_buffers
 
     if stage in ("extract", "train", "caption"):
         keep_buffers()  # as the stages do
+    if stage in ("clean", "score"):
+        lean_tables()
     work, watch = {"references": references, **STAGES}[stage](root), Watch()
     watch.start()
     started = time.perf_counter()

@@ -4,16 +4,23 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.errors import UserError, one_line
 from pipeline.images import ImageError, read_image
 from pipeline.params import Corpus
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
 
 RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]
 COLUMNS = ["image_id", "file", "caption_id", "raw", "text", "split"]
@@ -21,9 +28,25 @@ REJECTED_COLUMNS = ["image_id", "file", "caption_id", "raw", "split", "reason"]
 SPLITS = ["train", "val", "test"]
 SPREAD = 6
 "test images, evenly through the ids, that the report shows of every system"
+ROWS = 25_000
+"of a corpus that are held at once"
+CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
+"category Cc"
 
 
-@dataclass(frozen=True)
+class _WithoutPunctuation(dict[int, int | None]):
+    """For str.translate, which asks of each character once: letters, marks, numbers and spaces stay."""
+
+    def __missing__(self, point: int) -> int | None:
+        stays = chr(point).isspace() or unicodedata.category(chr(point))[0] in "LMN"
+        self[point] = point if stays else None
+        return self[point]
+
+
+WITHOUT_PUNCTUATION = _WithoutPunctuation()
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """What one look at an image file told."""
 
@@ -74,11 +97,11 @@ def clean_text(text: str, options: Corpus) -> str:
 
     U+2028 or a carriage return inside a caption would shift every later line of the PTB tokenizer.
     """
-    text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
+    text = text.translate(CONTROLS)
     if options.lower:
         text = text.lower()
     if options.punctuation == "drop":
-        text = "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] in "LMN")
+        text = text.translate(WITHOUT_PUNCTUATION)
     if options.punctuation == "letters":
         text = re.sub("[^A-Za-z]+", " ", text)
     words = text.split()
@@ -100,7 +123,67 @@ def clean(raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> t
         UserError: a column or the split scheme is missing; more than options.max_rejected of the rows are set aside.
     """
     _need(raw, RAW_COLUMNS, "the dataset's captions.parquet")
-    rows = raw[RAW_COLUMNS].assign(split=raw[_scheme(raw, options.split)], text="")
+    rows = raw[[*RAW_COLUMNS, _scheme(raw, options.split)]]
+    captions, rejected = _clean(rows, pictures, options, Seen())
+    _check_share(rejected, len(rows), options.max_rejected)
+    return captions, rejected
+
+
+def clean_file(folder: Path, pictures: dict[str, Picture], options: Corpus, out: Path) -> pd.DataFrame:
+    """The same, of data/raw/D into captions.parquet and rejected.parquet, ROWS at a time: what is set aside is returned."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    seen, aside, count, writer = Seen(), [], 0, None
+    try:
+        for rows in raw_rows(folder, options):
+            captions, rejected = _clean(rows, pictures, options, seen)
+            table = pa.Table.from_pandas(captions, preserve_index=False)
+            writer = writer or ParquetWriter(out / "captions.parquet", table.schema)
+            writer.write_table(table)
+            count += len(rows)
+            if len(rejected) or not aside:
+                aside.append(rejected)
+    finally:
+        if writer:
+            writer.close()
+    rejected = pd.concat([part for part in aside if len(part)] or aside, ignore_index=True)
+    _check_share(rejected, count, options.max_rejected)
+    rejected.to_parquet(out / "rejected.parquet", index=False)
+    return rejected
+
+
+class Seen:
+    """Which pairs of image and text there were, by digests: 16 bytes each, whatever the texts."""
+
+    def __init__(self) -> None:
+        self._sorted = digests([])
+
+    def again(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        """(N,): whether a row repeats the image and text of one before it, in these rows or in any that was asked about."""
+        found = digests(f"{image}\0{text}" for image, text in zip(rows["image_id"], rows["text"], strict=True))
+        order = np.argsort(found, kind="stable")
+        repeated = np.zeros(len(found), bool)
+        repeated[order[1:]] = found[order[1:]] == found[order[:-1]]
+        places = np.searchsorted(self._sorted, found)
+        if len(self._sorted):
+            repeated |= self._sorted[np.minimum(places, len(self._sorted) - 1)] == found
+        new = order[~repeated[order]]
+        self._sorted = np.insert(self._sorted, places[new], found[new])
+        return repeated
+
+
+def digests(texts: Iterable[str]) -> NDArray[np.bytes_]:
+    """(N,) of 16 bytes that stand for each text."""
+    joined = bytearray()
+    for text in texts:
+        joined += hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return np.frombuffer(joined, "S16")
+
+
+def _clean(raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus, seen: Seen) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Args: raw: RAW_COLUMNS and the splits; seen: of the rows before."""
+    rows = raw[RAW_COLUMNS].assign(split=raw[f"split_{options.split}"], text="")
     undecodable = rows["undecodable"].astype(bool) | rows["raw"].str.contains("\ufffd", regex=False).fillna(False).astype(bool)
     readable = ~undecodable & rows["raw"].notna()
     rows.loc[readable, "text"] = [clean_text(text, options) for text in rows.loc[readable, "raw"]]
@@ -116,21 +199,21 @@ def clean(raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> t
     ):
         reason = reason.mask(reason.isna() & faulty, name)
     good = rows[reason.isna()]
-    reason[good.index[good.duplicated(["image_id", "text"])]] = "duplicate"
+    reason[good.index[seen.again(good)]] = "duplicate"
     rejected = rows[reason.notna()].assign(reason=reason.dropna())[REJECTED_COLUMNS].reset_index(drop=True)
-    _check_share(rejected, len(rows), options.max_rejected)
     return rows[reason.isna()][COLUMNS].reset_index(drop=True), rejected
 
 
-def _scheme(raw: pd.DataFrame, name: str) -> str:
-    if f"split_{name}" not in raw:
-        there = [column.removeprefix("split_") for column in map(str, raw) if column.startswith("split_")]
+def _scheme(columns: Iterable[Hashable], name: str) -> str:
+    schemes = [column for column in map(str, columns) if column.startswith("split_")]
+    if f"split_{name}" not in schemes:
+        there = [column.removeprefix("split_") for column in schemes]
         raise UserError(f"split: '{name}' is no split scheme of this dataset: there are {', '.join(there) or 'none'}")
     return f"split_{name}"
 
 
-def _need(table: pd.DataFrame, columns: list[str], where: str) -> None:
-    missing = [column for column in columns if column not in table]
+def _need(there: Iterable[Hashable], columns: list[str], where: str) -> None:
+    missing = [column for column in columns if column not in set(there)]
     if missing:
         raise UserError(f"{where} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}")
 
@@ -161,18 +244,61 @@ def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
     Raises:
         UserError: it is not there, is no Parquet, or lacks a column.
     """
-    return _read(path, columns)[columns]
+    with _opened(path) as file:
+        _need(file.schema_arrow.names, columns, str(path))
+    with _readable(path):
+        return pd.read_parquet(path, columns=columns)
+
+
+def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
+    """The index of a dataset, ROWS at a time: `RAW_COLUMNS` and the splits of the scheme; errors as in `read_raw`."""
+    path = folder / "captions.parquet"
+    with _opened(path) as file:
+        _need(file.schema_arrow.names, RAW_COLUMNS, str(path))
+        scheme = _scheme(file.schema_arrow.names, options.split)
+    return rows_of(path, [*RAW_COLUMNS, scheme])
+
+
+def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """Columns of a Parquet file, ROWS rows at a time; a file without rows gives one table without rows."""
+    import pyarrow as pa
+
+    with _opened(path) as file:
+        for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+            yield pa.Table.from_batches([batch]).to_pandas()[columns]
+        if not file.metadata.num_rows:
+            yield file.schema_arrow.empty_table().to_pandas()[columns]
+
+
+def _opened(path: Path) -> "ParquetFile":
+    from pyarrow.parquet import ParquetFile
+
+    with _readable(path):
+        return ParquetFile(path, buffer_size=2**16, pre_buffer=False)
 
 
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    try:
+    with _readable(path):
         table = pd.read_parquet(path)
+    _need(table, columns, str(path))
+    return table
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"{path} is not there: run dvc repro") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no readable Parquet file: {error}") from None
-    _need(table, columns, str(path))
-    return table
+
+
+def lean_tables() -> None:
+    """Have Arrow take memory from where Python does: its own allocator keeps some 30 MB more of what was read and freed."""
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())
 
 
 def spread(image_ids: Iterable[str], n: int) -> list[str]:

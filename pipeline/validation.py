@@ -6,13 +6,16 @@ data docs load their style sheets from a CDN and print ids and times, so the pag
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from pipeline.corpus import COLUMNS, SPLITS, Picture, clean_text
+from pipeline.corpus import COLUMNS, ROWS, SPLITS, Picture, clean_text, digests, rows_of
 from pipeline.errors import UserError
 from pipeline.params import Corpus
 
@@ -21,11 +24,16 @@ SHOWN = 5
 CLEAN = r"^(?!\s)[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]*(?<!\s)$"
 
 
-def validate(captions: pd.DataFrame, rejected: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> dict[str, Any]:
+def validate(
+    captions: pd.DataFrame | Path, rejected: pd.DataFrame, pictures: dict[str, Picture], options: Corpus
+) -> dict[str, Any]:
     """Check a cleaned corpus.
 
+    What a row must be is checked of ROWS rows at a time, and holds if it holds of all of them; what may fail now and then
+    and what is a fact of all rows is checked of a table of all rows that has little more than numbers.
+
     Args:
-        captions, rejected: what `corpus.clean` gave.
+        captions, rejected: what `corpus.clean` gave, or its captions.parquet.
         pictures: what `corpus.look_at_images` saw in each file.
 
     Returns:
@@ -36,42 +44,150 @@ def validate(captions: pd.DataFrame, rejected: pd.DataFrame, pictures: dict[str,
     Raises:
         UserError: an expectation failed; the message names it, the number of rows, and the first of them.
     """
-    missing = [column for column in COLUMNS if column not in captions]
+    rows = Rows(captions)
+    missing = [column for column in COLUMNS if column not in rows.columns]
     if missing:
         raise UserError(f"the corpus lacks the column {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
-    results = _run(with_helpers(captions, pictures, options), _suite(captions, options))
-    failed = [result for result in results if not result["success"]]
+    facts = facts_of(rows, pictures)
+    usual = int(np.bincount(facts.table["captions_of_image"].dropna().astype(int)).argmax()) if len(facts.table) else 1
+    suite = _suite(options, usual)
+    results = _of_all_rows(facts.table, rows, [e for e in suite if e.meta["name"] in WHOLE])
+    results |= _of_each_row(
+        with_helpers(rows, facts.table, pictures, options), [e for e in suite if e.meta["name"] not in WHOLE]
+    )
+    ordered = [results[expectation.meta["name"]] for expectation in suite]
+    failed = [result for result in ordered if not result["success"]]
     if failed:
         raise UserError(f"validation failed: {'; '.join(_describe(result) for result in failed)}")
     return {
         "success": True,
-        "rows": len(captions),
-        "images": {split: int(n) for split, n in captions.groupby("split")["image_id"].nunique().items()},
+        "rows": len(facts.table),
+        "images": facts.images,
         "rejected": dict(sorted(Counter(rejected["reason"]).items())),
-        "expectations": results,
+        "expectations": ordered,
     }
 
 
-def with_helpers(captions: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> pd.DataFrame:
+WHOLE = {"rows", "caption ids unique", "every split there", "captions per image", *(f"captions shared by {s}" for s in SPLITS)}
+"expectations on all rows at once"
+FACTS = ["images_in_split", "captions_of_image", "splits_of_image", "splits_of_picture", "splits_of_text"]
+
+
+class Rows:
+    """The rows of a corpus, some columns and ROWS rows at a time, wherever they are."""
+
+    def __init__(self, captions: pd.DataFrame | Path) -> None:
+        self._captions = captions
+
+    @property
+    def columns(self) -> list[str]:
+        from pyarrow.parquet import read_schema
+
+        frame = isinstance(self._captions, pd.DataFrame)
+        return list(map(str, self._captions)) if frame else list(read_schema(self._captions).names)
+
+    def of(self, columns: list[str]) -> Iterator[pd.DataFrame]:
+        if isinstance(self._captions, Path):
+            yield from rows_of(self._captions, columns)
+            return
+        for start in range(0, max(1, len(self._captions)), ROWS):
+            yield self._captions[columns].iloc[start : start + ROWS]
+
+    def at(self, places: Iterable[int], column: str) -> dict[int, Any]:
+        """Row number -> what stands there."""
+        wanted, start = set(places), 0
+        found: dict[int, Any] = {}
+        for part in self.of([column]) if wanted else ():
+            found |= {n: part[column].iloc[n - start] for n in wanted if start <= n < start + len(part)}
+            start += len(part)
+        return found
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What takes all rows to know."""
+
+    table: pd.DataFrame
+    "per row FACTS, split, and caption_id: the number of the first row that has it"
+    images: dict[str, int]
+    "by split"
+
+
+def facts_of(rows: Rows, pictures: dict[str, Picture]) -> Facts:
+    split = pd.concat([part["split"].astype("category") for part in rows.of(["split"])], ignore_index=True)
+    split = split.astype("category")
+    splits = split.cat.codes.to_numpy()
+    caption, first = _numbers(_texts(rows, "caption_id"))
+    table = pd.DataFrame({"caption_id": _known(first[caption], caption >= 0), "split": split})
+    del caption, first
+    image, _ = _numbers(_texts(rows, "image_id"))
+    pairs = np.unique((image.astype(np.int64) * (splits.max(initial=0) + 1) + splits)[(image >= 0) & (splits >= 0)])
+    images = np.bincount(pairs % (splits.max(initial=0) + 1), minlength=len(split.cat.categories))
+    table["images_in_split"] = _known(images[splits] if len(images) else splits, splits >= 0)
+    table["captions_of_image"] = _known(np.bincount(image[image >= 0], minlength=1)[image], image >= 0)
+    table["splits_of_image"] = _splits(image, splits)
+    del image, pairs
+    pixels = (picture_of(pictures, file).digest for part in rows.of(["file"]) for file in part["file"])
+    table["splits_of_picture"] = _splits(_numbers(pixels)[0], splits)
+    table["splits_of_text"] = _splits(_numbers(_texts(rows, "text"))[0], splits)
+    return Facts(table, {str(name): int(n) for name, n in zip(split.cat.categories, images, strict=True)})
+
+
+def _texts(rows: Rows, column: str) -> Iterator[str | None]:
+    return (text if isinstance(text, str) else None for part in rows.of([column]) for text in part[column])
+
+
+def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Equal texts have equal numbers, from 0; -1 for None. And the first row of each number."""
+    absent = bytearray()
+
+    def present() -> Iterator[str]:
+        for text in texts:
+            absent.append(text is None)
+            yield text or ""
+
+    found = digests(present())
+    _, first, numbers = np.unique(found, return_index=True, return_inverse=True)
+    return np.where(np.frombuffer(absent, bool), -1, numbers).astype(np.int32), first
+
+
+def _splits(groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]) -> pd.Series:
+    """Per row: how many splits its group has."""
+    several = int(splits.max(initial=0)) + 1
+    pairs = np.unique((groups.astype(np.int64) * several + splits)[(groups >= 0) & (splits >= 0)])
+    counts = np.bincount(pairs // several, minlength=int(groups.max(initial=0)) + 1)
+    return _known(counts[groups], groups >= 0)
+
+
+def _known(numbers: NDArray[Any], known: NDArray[np.bool_]) -> pd.Series:
+    """NaN where it is not."""
+    small = numbers.astype(np.int32)
+    return pd.Series(small if known.all() else np.where(known, small, np.nan))
+
+
+def picture_of(pictures: dict[str, Picture], file: Any) -> Picture:
+    return pictures.get(file, Picture("image missing", None))
+
+
+def with_helpers(rows: Rows, facts: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> Iterator[pd.DataFrame]:
     """The captions with one column for each fact that an expectation on rows needs."""
-    seen = [pictures.get(file, Picture("image missing", None)) for file in captions["file"]]
-    table = captions.assign(
-        words=captions["text"].map(lambda text: len(text.split()), na_action="ignore"),
-        cleaned=captions["raw"].map(lambda raw: clean_text(raw, options), na_action="ignore"),
-        problem=pd.Series([picture.problem for picture in seen], captions.index, dtype=object),
-        pixels=pd.Series([picture.digest for picture in seen], captions.index, dtype=object),
-    )
-    return table.assign(
-        images_in_split=table["split"].map(table.groupby("split")["image_id"].nunique()),
-        captions_of_image=table.groupby("image_id")["image_id"].transform("size"),
-        splits_of_image=table.groupby("image_id")["split"].transform("nunique"),
-        splits_of_picture=table.groupby("pixels")["split"].transform("nunique"),
-        splits_of_text=table.groupby("text")["split"].transform("nunique"),
-    )
+    start = 0
+    for captions in rows.of(COLUMNS):
+        seen = [picture_of(pictures, file) for file in captions["file"]]
+        own = {
+            "words": captions["text"].map(lambda text: len(text.split()), na_action="ignore"),
+            "cleaned": captions["raw"].map(lambda raw: clean_text(raw, options), na_action="ignore"),
+            "problem": pd.Series([picture.problem for picture in seen], captions.index, dtype=object),
+            "pixels": pd.Series([picture.digest for picture in seen], captions.index, dtype=object),
+        }
+        of_all = facts[FACTS].iloc[start : start + len(captions)].set_axis(captions.index)
+        yield captions.assign(**own, **of_all)
+        start += len(captions)
 
 
-def _suite(captions: pd.DataFrame, options: Corpus) -> list[Any]:
-    return [*_on_columns(), *_on_splits(options), *_on_captions(captions, options), *_on_pictures()]
+def _suite(options: Corpus, usual: int) -> list[Any]:
+    """Args: usual: captions of an image."""
+    return [*_on_columns(), *_on_splits(options), *_on_captions(options, usual), *_on_pictures()]
 
 
 def _on_columns() -> Iterator[Any]:
@@ -104,11 +220,10 @@ def _on_splits(options: Corpus) -> Iterator[Any]:
         yield _named(f"captions shared by {split}", says, member, **alone)
 
 
-def _on_captions(captions: pd.DataFrame, options: Corpus) -> Iterator[Any]:
+def _on_captions(options: Corpus, usual: int) -> Iterator[Any]:
     expect = _great_expectations().expectations
     between, pair = expect.ExpectColumnValuesToBeBetween, expect.ExpectColumnPairValuesToBeEqual
     least, most = options.min_words, options.max_words
-    usual = int(captions.groupby("image_id").size().mode().iloc[0]) if len(captions) else 1
     count = {"column": "captions_of_image", "min_value": (usual + 1) // 2, "max_value": 2 * usual, "mostly": 0.99}
     yield _named("captions per image", f"99% of the rows: images with about {usual} captions, as most have", between, **count)
     length = {"column": "words", "min_value": least, "max_value": most}
@@ -139,7 +254,28 @@ def _great_expectations() -> Any:
     return great_expectations
 
 
-def _run(table: pd.DataFrame, suite: list[Any]) -> list[dict[str, Any]]:
+def _of_all_rows(table: pd.DataFrame, rows: Rows, suite: list[Any]) -> dict[str, dict[str, Any]]:
+    (results,) = _run([table], suite)
+    ids = rows.at([n for result in results.values() for n in result["first"] if pd.notna(n)], "caption_id")
+    return {name: {**result, "first": [ids.get(n) for n in result["first"]]} for name, result in results.items()}
+
+
+def _of_each_row(tables: Iterable[pd.DataFrame], suite: list[Any]) -> dict[str, dict[str, Any]]:
+    whole: dict[str, dict[str, Any]] = {}
+    for results in _run(tables, suite):
+        whole = {name: _joined(whole[name], result) if whole else result for name, result in results.items()}
+    return whole
+
+
+def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A result of some rows and that of the next: no expectation on rows has a tolerance."""
+    counts = {key: None if None in (one[key], other[key]) else one[key] + other[key] for key in ("checked", "unexpected")}
+    first, worse = [*one["first"], *other["first"]][:SHOWN], one if not one["success"] else other
+    return {**worse, **counts, "success": one["success"] and other["success"], "first": first}
+
+
+def _run(tables: Iterable[pd.DataFrame], suite: list[Any]) -> Iterator[dict[str, dict[str, Any]]]:
+    """Results by name, of each table."""
     gx = _great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -152,9 +288,9 @@ def _run(table: pd.DataFrame, suite: list[Any]) -> list[dict[str, Any]]:
         suite=context.suites.add(gx.ExpectationSuite(name="corpus", expectations=suite)),
     )
     form = {"result_format": "SUMMARY", "unexpected_index_column_names": ["caption_id"], "partial_unexpected_count": SHOWN}
-    outcome = definition.run(batch_parameters={"dataframe": table}, result_format=form).to_json_dict()
-    by_name = {row["expectation_config"]["meta"]["name"]: row for row in outcome["results"]}
-    return [_result(by_name[expectation.meta["name"]]) for expectation in suite]
+    for table in tables:
+        outcome = definition.run(batch_parameters={"dataframe": table}, result_format=form).to_json_dict()
+        yield {row["expectation_config"]["meta"]["name"]: _result(row) for row in outcome["results"]}
 
 
 def _result(row: dict[str, Any]) -> dict[str, Any]:

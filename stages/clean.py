@@ -6,22 +6,22 @@ from pipeline.processes import stage
 
 
 def main(name: str) -> None:
-    from pipeline.corpus import clean, look_at_images, picture_table, read_raw
+    from pipeline.corpus import clean_file, lean_tables, look_at_images, picture_table, raw_rows
     from pipeline.files import whole_folder, write_json
     from pipeline.validation import validate, write_data_docs
 
     options = pick(load_params(), "corpora", name)
+    lean_tables()
     folder = layout.RAW / options.dataset
-    raw = read_raw(folder)
-    pictures = look_at_images(raw["file"].dropna(), folder)
-    captions, rejected = clean(raw, pictures, options)
-    result = validate(captions, rejected, pictures, options)
-    with whole_folder(layout.CORPORA / name) as corpus, whole_folder(layout.VALIDATION / name) as docs:
-        captions.to_parquet(corpus / "captions.parquet", index=False)
-        rejected.to_parquet(corpus / "rejected.parquet", index=False)
+    files = (file for rows in raw_rows(folder, options) for file in rows["file"].dropna())
+    pictures = look_at_images(files, folder)
+    with whole_folder(layout.CORPORA / name) as corpus:
+        rejected = clean_file(folder, pictures, options, corpus)
+        result = validate(corpus / "captions.parquet", rejected, pictures, options)
         picture_table(pictures).to_parquet(corpus / "images.parquet", index=False)
-        write_data_docs(result, name, docs)
-        write_json(layout.VALIDATION / f"{name}.json", result)
+        with whole_folder(layout.VALIDATION / name) as docs:
+            write_data_docs(result, name, docs)
+            write_json(layout.VALIDATION / f"{name}.json", result)
 
 
 if __name__ == "__main__":

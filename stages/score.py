@@ -11,11 +11,12 @@ def main(name: str) -> None:
     dataset = params.corpora[variant.corpus].dataset
 
     from pipeline.commit import code_commit, row_code
-    from pipeline.corpus import image_files, read_captions
+    from pipeline.corpus import image_files, lean_tables, read_captions
     from pipeline.scores import Folders, write_scores
     from pipeline.texts_on_disk import Texts, texts_by_image
     from pipeline.variant_scores import Known, Said, score_variant
 
+    lean_tables()
     folders = (layout.CAPTIONS, layout.SEARCHES, layout.TEACHER_FORCED, layout.SEED_CAPTIONS)
     protocols, metrics = params.protocols(name), params.scoring.metrics
     said = Said.read([folder / f"{name}.parquet" for folder in folders], protocols)

@@ -252,4 +252,5 @@ def test_the_stage_writes_nothing_when_it_stops(workspace, fault):
     with pytest.raises(UserError, match=message):
         main("tiny")
     assert sorted(path.name for path in workspace.iterdir()) == ["data", "params.yaml"]
-    assert [path.name for path in (workspace / "data").iterdir()] == ["raw"]
+    written = [path for path in (workspace / "data").rglob("*") if path.is_file()]
+    assert {path.relative_to(workspace).parts[:3] for path in written} == {("data", "raw", "tiny")}
