@@ -56,7 +56,7 @@ def make(count: int, root: Path) -> None:
 
 
 def clean(root: Path) -> Callable[[], None]:
-    from pipeline.corpus import Picture, clean_file, raw_rows
+    from pipeline.corpus import Picture, clean_file, raw_files
     from pipeline.files import write_json
     from pipeline.params import Corpus
     from pipeline.validation import validate, write_data_docs
@@ -69,7 +69,7 @@ def clean(root: Path) -> Callable[[], None]:
     )  # fmt: skip
 
     def work() -> None:
-        files = dict.fromkeys(file for rows in raw_rows(root / "raw", options) for file in rows["file"].dropna())
+        files = dict.fromkeys(raw_files(root / "raw"))
         pictures = {file: Picture(None, f"{n:064}") for n, file in enumerate(files)}
         rejected = clean_file(root / "raw", pictures, options, root)
         result = validate(root / "captions.parquet", rejected, pictures, options)

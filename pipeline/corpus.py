@@ -134,7 +134,8 @@ def clean_file(folder: Path, pictures: dict[str, Picture], options: Corpus, out:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    seen, aside, count, writer = Seen(), [], 0, None
+    seen, count, writer = Seen(), 0, None
+    aside: list[pd.DataFrame] = []
     try:
         for rows in raw_rows(folder, options):
             captions, rejected = _clean(rows, pictures, options, seen)
@@ -257,6 +258,14 @@ def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
         _need(file.schema_arrow.names, RAW_COLUMNS, str(path))
         scheme = _scheme(file.schema_arrow.names, options.split)
     return rows_of(path, [*RAW_COLUMNS, scheme])
+
+
+def raw_files(folder: Path) -> Iterator[str]:
+    """Of every row that names one; errors as in `read_raw`."""
+    path = folder / "captions.parquet"
+    with _opened(path) as file:
+        _need(file.schema_arrow.names, RAW_COLUMNS, str(path))
+    return (file for rows in rows_of(path, ["file"]) for file in rows["file"].dropna())
 
 
 def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:

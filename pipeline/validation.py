@@ -83,8 +83,9 @@ class Rows:
     def columns(self) -> list[str]:
         from pyarrow.parquet import read_schema
 
-        frame = isinstance(self._captions, pd.DataFrame)
-        return list(map(str, self._captions)) if frame else list(read_schema(self._captions).names)
+        if isinstance(self._captions, Path):
+            return list(read_schema(self._captions).names)
+        return list(map(str, self._captions))
 
     def of(self, columns: list[str]) -> Iterator[pd.DataFrame]:
         if isinstance(self._captions, Path):
@@ -118,19 +119,19 @@ def facts_of(rows: Rows, pictures: dict[str, Picture]) -> Facts:
     split = split.astype("category")
     splits = split.cat.codes.to_numpy()
     caption, first = _numbers(_texts(rows, "caption_id"))
-    table = pd.DataFrame({"caption_id": _known(first[caption], caption >= 0), "split": split})
+    table = pd.DataFrame({"caption_id": _known(first, caption), "split": split})
     del caption, first
     image, _ = _numbers(_texts(rows, "image_id"))
-    pairs = np.unique((image.astype(np.int64) * (splits.max(initial=0) + 1) + splits)[(image >= 0) & (splits >= 0)])
-    images = np.bincount(pairs % (splits.max(initial=0) + 1), minlength=len(split.cat.categories))
-    table["images_in_split"] = _known(images[splits] if len(images) else splits, splits >= 0)
-    table["captions_of_image"] = _known(np.bincount(image[image >= 0], minlength=1)[image], image >= 0)
+    pairs, several = _distinct(image, splits)
+    images = np.bincount(pairs % several, minlength=several)
+    table["images_in_split"] = _known(images, splits)
+    table["captions_of_image"] = _known(np.bincount(image[image >= 0], minlength=1), image)
     table["splits_of_image"] = _splits(image, splits)
     del image, pairs
     pixels = (picture_of(pictures, file).digest for part in rows.of(["file"]) for file in part["file"])
     table["splits_of_picture"] = _splits(_numbers(pixels)[0], splits)
     table["splits_of_text"] = _splits(_numbers(_texts(rows, "text"))[0], splits)
-    return Facts(table, {str(name): int(n) for name, n in zip(split.cat.categories, images, strict=True)})
+    return Facts(table, {str(name): int(n) for name, n in zip(split.cat.categories, images, strict=False)})
 
 
 def _texts(rows: Rows, column: str) -> Iterator[str | None]:
@@ -147,22 +148,40 @@ def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np
             yield text or ""
 
     found = digests(present())
-    _, first, numbers = np.unique(found, return_index=True, return_inverse=True)
-    return np.where(np.frombuffer(absent, bool), -1, numbers).astype(np.int32), first
+    order = np.argsort(found)
+    found = found[order]
+    news = np.append(True, found[1:] != found[:-1])[: len(found)]
+    del found
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.cumsum(news, dtype=np.int32) - 1
+    first = np.minimum.reduceat(order, np.flatnonzero(news)) if len(order) else order
+    numbers[np.frombuffer(absent, bool)] = -1
+    return numbers, first
+
+
+def _distinct(groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], int]:
+    """The different pairs of a row's group and split as group x splits + split, and how many splits there are."""
+    several = int(splits.max(initial=0)) + 1
+    pairs = groups.astype(np.int64)
+    pairs *= several
+    pairs += splits
+    if min(groups.min(initial=0), splits.min(initial=0)) < 0:
+        pairs = pairs[(groups >= 0) & (splits >= 0)]
+    pairs.sort()
+    return pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]], several
 
 
 def _splits(groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]) -> pd.Series:
     """Per row: how many splits its group has."""
-    several = int(splits.max(initial=0)) + 1
-    pairs = np.unique((groups.astype(np.int64) * several + splits)[(groups >= 0) & (splits >= 0)])
+    pairs, several = _distinct(groups, splits)
     counts = np.bincount(pairs // several, minlength=int(groups.max(initial=0)) + 1)
-    return _known(counts[groups], groups >= 0)
+    return _known(counts, groups)
 
 
-def _known(numbers: NDArray[Any], known: NDArray[np.bool_]) -> pd.Series:
-    """NaN where it is not."""
-    small = numbers.astype(np.int32)
-    return pd.Series(small if known.all() else np.where(known, small, np.nan))
+def _known(numbers: NDArray[Any], rows: NDArray[np.integer[Any]]) -> pd.Series:
+    """The numbers of each row's group; NaN where it has none, -1."""
+    small = numbers.astype(np.min_scalar_type(numbers.max(initial=0)))[rows]
+    return pd.Series(small if rows.min(initial=0) >= 0 else np.where(rows >= 0, small, np.nan))
 
 
 def picture_of(pictures: dict[str, Picture], file: Any) -> Picture:

@@ -6,15 +6,14 @@ from pipeline.processes import stage
 
 
 def main(name: str) -> None:
-    from pipeline.corpus import clean_file, lean_tables, look_at_images, picture_table, raw_rows
+    from pipeline.corpus import clean_file, lean_tables, look_at_images, picture_table, raw_files
     from pipeline.files import whole_folder, write_json
     from pipeline.validation import validate, write_data_docs
 
     options = pick(load_params(), "corpora", name)
     lean_tables()
     folder = layout.RAW / options.dataset
-    files = (file for rows in raw_rows(folder, options) for file in rows["file"].dropna())
-    pictures = look_at_images(files, folder)
+    pictures = look_at_images(raw_files(folder), folder)
     with whole_folder(layout.CORPORA / name) as corpus:
         rejected = clean_file(folder, pictures, options, corpus)
         result = validate(corpus / "captions.parquet", rejected, pictures, options)
