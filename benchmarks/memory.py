@@ -209,13 +209,13 @@ class Watch(threading.Thread):
 
 def one(stage: str, root: Path) -> dict[str, float]:
     """Run a stage here."""
-    from pipeline.corpus import lean_tables
+    from pipeline.allocation import give_back
     from pipeline.devices import keep_buffers
 
     if stage in ("extract", "train", "caption"):
         keep_buffers()  # as the stages do
     if stage in ("clean", "score"):
-        lean_tables()
+        give_back()
     work, watch = {"references": references, **STAGES}[stage](root), Watch()
     watch.start()
     started = time.perf_counter()

@@ -303,13 +303,6 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is no readable Parquet file: {error}") from None
 
 
-def lean_tables() -> None:
-    """Have Arrow take memory from where Python does: its own allocator keeps some 30 MB more of what was read and freed."""
-    import pyarrow as pa
-
-    pa.set_memory_pool(pa.system_memory_pool())
-
-
 def spread(image_ids: Iterable[str], n: int) -> list[str]:
     """At most n of the images, evenly through their sorted ids: what a person is shown of a split."""
     ids = sorted(set(image_ids))

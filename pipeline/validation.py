@@ -51,10 +51,10 @@ def validate(
     facts = facts_of(rows, pictures)
     usual = int(np.bincount(facts.table["captions_of_image"].dropna().astype(int)).argmax()) if len(facts.table) else 1
     suite = _suite(options, usual)
-    results = _of_all_rows(facts.table, rows, [e for e in suite if e.meta["name"] in WHOLE])
-    results |= _of_each_row(
+    results = _of_each_row(
         with_helpers(rows, facts.table, pictures, options), [e for e in suite if e.meta["name"] not in WHOLE]
     )
+    results |= _of_all_rows(facts.table, rows, [e for e in suite if e.meta["name"] in WHOLE])
     ordered = [results[expectation.meta["name"]] for expectation in suite]
     failed = [result for result in ordered if not result["success"]]
     if failed:

@@ -1,17 +1,18 @@
 """corpora.NAME -> data/corpora/NAME and reports/validation/NAME: captions cleaned, split and validated."""
 
 from pipeline import layout
+from pipeline.allocation import give_back
 from pipeline.params import load_params, pick
 from pipeline.processes import stage
 
 
 def main(name: str) -> None:
-    from pipeline.corpus import clean_file, lean_tables, look_at_images, picture_table, raw_files
+    give_back()
+    from pipeline.corpus import clean_file, look_at_images, picture_table, raw_files
     from pipeline.files import whole_folder, write_json
     from pipeline.validation import validate, write_data_docs
 
     options = pick(load_params(), "corpora", name)
-    lean_tables()
     folder = layout.RAW / options.dataset
     pictures = look_at_images(raw_files(folder), folder)
     with whole_folder(layout.CORPORA / name) as corpus:

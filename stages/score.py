@@ -1,6 +1,7 @@
 """variants.NAME -> reports/scores/NAME.json, data/scores/: under the standard protocol and those named beside it."""
 
 from pipeline import layout
+from pipeline.allocation import give_back
 from pipeline.params import load_params, pick
 from pipeline.processes import stage
 
@@ -10,13 +11,13 @@ def main(name: str) -> None:
     variant = pick(params, "variants", name)
     dataset = params.corpora[variant.corpus].dataset
 
+    give_back()
     from pipeline.commit import code_commit, row_code
-    from pipeline.corpus import image_files, lean_tables, read_captions
+    from pipeline.corpus import image_files, read_captions
     from pipeline.scores import Folders, write_scores
     from pipeline.texts_on_disk import Texts, texts_by_image
     from pipeline.variant_scores import Known, Said, score_variant
 
-    lean_tables()
     folders = (layout.CAPTIONS, layout.SEARCHES, layout.TEACHER_FORCED, layout.SEED_CAPTIONS)
     protocols, metrics = params.protocols(name), params.scoring.metrics
     said = Said.read([folder / f"{name}.parquet" for folder in folders], protocols)
