@@ -34,7 +34,7 @@ class _Texts(Mapping[str, list[str]]):
         self._keys: list[str] = []
         self._places: list[int] = []
         self._count, self._block = 0, (-1, dict[str, list[str]]())
-        place, last = 0, ""
+        place, last, line = 0, "", b""
         for n, line in enumerate(self._file):
             if n == 0 and line != b"{\n":
                 raise ValueError(path)
@@ -47,6 +47,8 @@ class _Texts(Mapping[str, list[str]]):
                     self._places.append(place)
                 self._count, last = self._count + 1, key
             place += len(line)
+        if line != b"}\n" or not self._count:
+            raise ValueError(path)
         self._places.append(place - len(b"}\n"))
 
     def __getitem__(self, image: str) -> list[str]:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from PIL import Image
+from pyarrow.parquet import read_schema
 
 from pipeline import corpus
 from pipeline.corpus import Picture, clean, clean_text, look_at_images, read_captions, read_raw, references
@@ -179,3 +180,45 @@ def test_references_are_the_texts_of_a_split_by_image():
     captions, _ = clean(table, fine(table), options())
     assert references(captions, "test") == {"b": ["the sea", "a beach"], "c": ["a cat"]}
     assert list(references(captions, "test")) == ["b", "c"]
+
+
+def shuffled():
+    """40 rows of 8 images in no order, with duplicates far apart and rows of every reason."""
+    texts = ["A dog.", "a DOG", "", "one two three four five six", "The cat sits!", "so \ufffd", None]
+    rows = [(f"i{n % 8}", texts[n * 5 % 7], ("train", "val", None)[n % 8 % 3]) for n in range(40)]
+    return raw(*rows)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 100])
+def test_a_corpus_is_cleaned_alike_however_many_rows_at_a_time(tmp_path, monkeypatch, rows):
+    table = shuffled()
+    table.to_parquet(tmp_path / "captions.parquet", index=False)
+    pictures = fine(table) | {"images/i2.png": Picture("image broken: odd", None)}
+    captions, rejected = clean(table, pictures, options())
+    assert set(rejected["reason"]) == {
+        "duplicate", "empty", "image broken: odd", "no split", "too long", "undecodable",
+    }  # fmt: skip
+    captions.to_parquet(tmp_path / "whole.parquet", index=False)
+    monkeypatch.setattr(corpus, "ROWS", rows)
+    (tmp_path / "out").mkdir()
+    aside = corpus.clean_file(tmp_path, pictures, options(), tmp_path / "out")
+    pd.testing.assert_frame_equal(aside, rejected)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out/rejected.parquet"), rejected.astype("str"))
+    pd.testing.assert_frame_equal(read_captions(tmp_path / "out/captions.parquet"), captions)
+    assert read_schema(tmp_path / "out/captions.parquet").equals(read_schema(tmp_path / "whole.parquet"), check_metadata=True)
+
+
+def test_a_dataset_without_rows_is_a_corpus_without_rows(tmp_path):
+    table = shuffled()
+    table.iloc[:0].to_parquet(tmp_path / "captions.parquet", index=False)
+    (tmp_path / "out").mkdir()
+    assert len(corpus.clean_file(tmp_path, {}, options(), tmp_path / "out")) == 0
+    assert list(read_captions(tmp_path / "out/captions.parquet")) == corpus.COLUMNS
+
+
+@pytest.mark.parametrize("changes", [{"split": "other"}, {}])
+def test_what_a_dataset_lacks_is_said_before_a_row_is_read(tmp_path, changes):
+    table = shuffled().drop(columns=[] if changes else ["raw"])
+    table.to_parquet(tmp_path / "captions.parquet", index=False)
+    with pytest.raises(UserError, match="no split scheme" if changes else "lacks the column raw"):
+        corpus.raw_rows(tmp_path, options(**changes))

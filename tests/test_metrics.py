@@ -138,6 +138,23 @@ def test_what_is_remembered_of_references_is_of_these_references_alone(name: str
     assert after.per_image != before.per_image
 
 
+@pytest.mark.parametrize("name", ["bleu", "cider"])
+def test_images_are_counted_alike_however_many_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = load("metrics", name).score(CANDIDATES, REFERENCES)
+    for remembered in (base.counted, cider._norms):
+        remembered.cache_clear()
+    monkeypatch.setattr("pipeline.metrics._ngrams.PART", 4)
+    assert load("metrics", name).score(CANDIDATES, REFERENCES) == together
+    for remembered in (base.counted, cider._norms):
+        remembered.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["bleu", "cider"])
+def test_an_image_without_references_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="without references"):
+        load("metrics", name).score({"a": "a dog", "b": "a cat"}, {"a": ["a dog"], "b": []})
+
+
 @pytest.fixture(scope="module")
 def plain_meteor() -> Iterator[Scores]:
     """Its Java starts where numbers have decimal commas, and answers all tests of this file."""

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline import uncertainty
 from pipeline.metrics.base import means
 from pipeline.results import Result, setting
 from pipeline.sheets import Column, Sheet, Table, best_cells, csv_text, markdown
@@ -170,3 +171,12 @@ def test_tables_beyond_n_grams_and_of_gender_have_intervals_where_a_score_is_a_m
     assert "| lstm    |        365 | 0.500 ±.019 |   0.2500 |" in text
     assert "| lstm    |             4 | **0.250** ±.019 |" in text
     assert "- Without ±: what is no mean over images (counts, ratios, distinct_*, collapse, log_prob_rho), or of so few" in text
+
+
+def test_the_draws_are_the_same_however_many_are_made_at_once(monkeypatch):
+    together = np.concatenate(list(uncertainty._draws(7)))
+    monkeypatch.setattr(uncertainty, "DRAWN", 7 * 3)
+    by_three = list(uncertainty._draws(7))
+    assert {len(part) for part in by_three} == {3, 1}
+    assert (np.concatenate(by_three) == together).all()
+    assert (together.sum(axis=1) == 7).all()

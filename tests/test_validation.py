@@ -100,6 +100,46 @@ def test_the_page_is_self_contained_and_shows_every_expectation(result, tmp_path
     assert '<tr><td>too long</td><td class="n">2</td></tr>' in page
 
 
+@pytest.fixture
+def by_fives(tmp_path, monkeypatch):
+    """What validate says of a file that it reads five rows at a time."""
+    monkeypatch.setattr("pipeline.corpus.ROWS", 5)
+
+    def check(captions):
+        captions.to_parquet(tmp_path / "captions.parquet", index=False)
+        return validate(tmp_path / "captions.parquet", EMPTY, pictures(), OPTIONS)
+
+    return check
+
+
+def test_a_file_is_validated_alike_some_rows_at_a_time(by_fives):
+    """Also in naming the row that is tolerated."""
+    captions = planted(11, text="the a0 no 0", raw="The a0 no 0.")
+    found = by_fives(captions)
+    assert found == validate(captions, EMPTY, pictures(), OPTIONS)
+    shared = next(row for row in found["expectations"] if row["name"] == "captions shared by test")
+    assert (shared["checked"], shared["unexpected"], shared["first"]) == (4, 1, ["c1#1"])
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [(0, "caption_id", "c1#1")],
+        [(row, *text) for row in (0, 3) for text in (("text", "the c1 no 1"), ("raw", "The c1 no 1."))],
+        [(2, "split", "test"), (7, "file", None), (11, "text", "the  other")],
+        [(4, "split", None), (9, "image_id", "a0"), (1, "text", "one"), (6, "text", "two")],
+    ],
+    ids=["caption ids", "shared text", "three kinds", "four kinds"],
+)
+def test_faults_in_different_parts_of_a_file_are_told_together(by_fives, faults):
+    captions = corpus()
+    for row, column, value in faults:
+        captions.loc[row, column] = value
+    with pytest.raises(UserError) as error:
+        by_fives(captions)
+    assert str(error.value) == f"validation failed: {failure(captions)}"
+
+
 def test_a_caption_id_that_stands_twice():
     assert failure(planted(1, caption_id="a0#0")) == (
         "'caption ids unique' (no caption_id stands twice): 2 of 12 rows, first a0#0, a0#0"
