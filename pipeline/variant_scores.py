@@ -92,8 +92,7 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
     """
     for name in metrics:
         getattr(load("metrics", name), "prepare", bool)()  # what starts slowly starts beside the tokenizer
-    every = {text for tokens in said.ptb.values() for text in tokens.values()}
-    training = every.intersection(known.training)
+    training = {text for tokens in said.ptb.values() for text in tokens.values()}.intersection(known.training)
     standard = score_captions(said.captions, said.ptb["own"], known.references, metrics, training, known.more)
     out = standard
     for name in protocols:

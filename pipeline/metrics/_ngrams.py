@@ -9,6 +9,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,8 @@ class Part:
 class Texts:
     """Texts by image."""
 
-    words: NDArray[np.int32]
-    "(W,)"
+    words: NDArray[np.unsignedinteger[Any]]
+    "(W,) in as few bytes as hold the largest"
     starts: Ints
     "(T + 1,) where each text begins among the words, and the end of the last"
     firsts: Ints
@@ -72,7 +73,8 @@ def number(images: Iterable[Sequence[str]], of_word: Callable[[str], int]) -> Te
             words.extend(map(of_word, text.split()))
             starts.append(len(words))
         firsts.append(len(starts) - 1)
-    return Texts(np.array(words, np.int32), np.array(starts, np.int64), np.array(firsts, np.int64))
+    numbers, places = np.frombuffer(words, np.int32), (np.array(each, np.int64) for each in (starts, firsts))
+    return Texts(numbers.astype(np.min_scalar_type(numbers.max(initial=0))), *places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +83,16 @@ class Frequent:
 
     keys: Ints
     "rank of the first n - 1 words x words of the vocabulary + the last"
-    images: Ints
+    images: NDArray[np.int32]
     "how many have it"
 
-    def ranks(self, keys: Ints) -> Ints:
-        """Places among `keys`, -1 for what is not there."""
-        if not len(self.keys):
-            return np.full(len(keys), -1)
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[places] == keys, places, -1)
+
+def _places(known: Ints, keys: Ints) -> Ints:
+    """Of keys among those known, which are sorted; -1 for what is not there."""
+    if not len(known):
+        return np.full(len(keys), -1)
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[places] == keys, places, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +122,8 @@ class Counted:
         What several images have begins with what they have as well.
         """
         size = len(self.vocabulary)
-        return self.frequent[order - 1].ranks(np.where((before >= 0) & (last < size), before * size + last, -1))
+        keys = np.where((before >= 0) & (last < size), before * size + last, -1)
+        return _places(self.frequent[order - 1].keys, keys)
 
     def images(self, order: int, ranks: Ints) -> Ints:
         """How many images have the n-grams: 1 also for those that none has, as CIDEr counts."""
@@ -163,7 +167,8 @@ def _frequent(counted: Counted, order: int) -> Frequent:
     keys = keys[:filled]
     keys.sort()
     several = np.unique(keys[1:][keys[1:] == keys[:-1]])
-    return Frequent(several, np.searchsorted(keys, several, "right") - np.searchsorted(keys, several))
+    images = np.searchsorted(keys, several, "right") - np.searchsorted(keys, several)
+    return Frequent(several, images.astype(np.int32))
 
 
 def _longer(part: Part, order: int, at: Ints, *by_place: Ints) -> tuple[Ints, ...]:
@@ -222,7 +227,7 @@ def matches(said: Part, references: Part, counted: Counted, size: int) -> Iterat
     at, before = np.arange(len(references.words)), references.image[references.text]
     for found in grams(said, counted, size):
         at, before = _longer(references, found.order, at, before)
-        before = Frequent(found.keys, found.counts).ranks(before * size + references.words[at + found.order - 1])
+        before = _places(found.keys, before * size + references.words[at + found.order - 1])
         at, before = at[before >= 0], before[before >= 0]
         pairs, counts = np.unique(found.place[before] * texts + references.text[at], return_counts=True)
         yield found, Matches(pairs // texts, pairs % texts, counts)
