@@ -52,8 +52,11 @@ class CaptionBatches:
         return self._batches(np.arange(len(self.image_ids)), 0)
 
     def _batches(self, order: np.ndarray, skip: int) -> Iterator[Batch]:
-        """The next ones are read while their predecessor is used: pages of a map may have to come from a disk."""
+        """For a GPU the next ones are read while it works; on a CPU the kernels of a second thread take cores from training's."""
         parts = [order[n * self.batch_images : (n + 1) * self.batch_images] for n in range(skip, len(self))]
+        if self.device == "cpu":
+            yield from map(self._batch, parts)
+            return
         with ThreadPoolExecutor(1) as reader:
             yield from ahead(reader, self._batch, parts, 2)
 

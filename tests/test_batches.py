@@ -111,6 +111,15 @@ def test_skipping_batches_gives_the_tail_of_the_epoch(batches: CaptionBatches, s
     assert all(map(equal, whole, tail))
 
 
+def test_batches_that_are_read_ahead_are_the_same_batches(batches: CaptionBatches) -> None:
+    whole = list(batches.epoch(7, 2))
+    batches.device = "cpu:0"  # as any device but cpu
+    assert all(map(equal, whole, list(batches.epoch(7, 2))))
+    assert [b.image_ids for b in batches.epoch(7, 2, skip=2)] == [whole[2].image_ids]
+    assert list(batches.epoch(7, 2, skip=3)) == []
+    next(batches.epoch(7, 2))  # and the rest is not asked for
+
+
 def test_in_order_is_by_image_id_and_caption_id(batches: CaptionBatches) -> None:
     assert [b.image_ids for b in batches.in_order()] == [["bear", "cat", "dog"], ["emu", "fox", "gnu"], ["hen"]]
     assert seen(list(batches.in_order())) == [(i, text) for i, texts in CAPTIONS.items() for text in texts]
