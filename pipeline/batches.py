@@ -52,7 +52,7 @@ class CaptionBatches:
         return self._batches(np.arange(len(self.image_ids)), 0)
 
     def _batches(self, order: np.ndarray, skip: int) -> Iterator[Batch]:
-        """For a GPU the next ones are read while it works; on a CPU the kernels of a second thread take cores from training's."""
+        """For a GPU the next ones are read while it works; on a CPU a second thread would take cores from training."""
         parts = [order[n * self.batch_images : (n + 1) * self.batch_images] for n in range(skip, len(self))]
         if self.device == "cpu":
             yield from map(self._batch, parts)
