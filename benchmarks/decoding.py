@@ -27,7 +27,7 @@ from pipeline.tokenizers import Special
 
 BEAM, LONGEST, PENALTY = 5, 12, 0.7
 BATCHES = (1, 32, 256)
-ONE_BY_ONE = 2
+ONE_BY_ONE = 4
 "images that the textbook captions in a repeat"
 GENERATED = 32
 REPEATS = 3

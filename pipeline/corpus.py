@@ -273,7 +273,12 @@ def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
     import pyarrow as pa
 
     with _opened(path) as file:
-        for batch in file.iter_batches(ROWS, columns=columns, use_threads=False):
+        batches = file.iter_batches(ROWS, columns=columns, use_threads=False)
+        while True:
+            with _readable(path):
+                batch = next(batches, None)
+            if batch is None:
+                break
             yield pa.Table.from_batches([batch]).to_pandas()[columns]
         if not file.metadata.num_rows:
             yield file.schema_arrow.empty_table().to_pandas()[columns]

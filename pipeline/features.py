@@ -56,7 +56,10 @@ def extract(
         UserError: no image could be read, or the encoder is not to be stored in this dtype.
     """
     about = {"dtype": "float16", **about}
-    kind = grid_dtype(encoder, about["dtype"])
+    try:
+        kind = grid_dtype(encoder, about["dtype"])
+    except UserError as error:
+        raise UserError(f"features.{folder.name}: {error}") from None
     stamps = [_stamp(root / file) for file in images.values()]
     made_by = [about, named_files(about.get("args", {})), loaded_code(), device]
     key = fingerprint([made_by, list(images), list(images.values()), stamps])

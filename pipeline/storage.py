@@ -49,5 +49,5 @@ def grid_dtype(encoder: object, dtype: str) -> str:
     """
     own: str | None = getattr(encoder, "grid_dtype", None)
     if own and dtype != "float16":
-        raise UserError(f"dtype {dtype} is not for this encoder: it keeps its grid as {own}, leave dtype out")
+        raise UserError(f"dtype {dtype} is not for this encoder: it keeps its grid as {own}: write dtype: float16")
     return own or dtype

@@ -55,3 +55,7 @@ class Together(Generic[Item, Answer]):
                     self._answer([call])
             else:
                 calls[0].error, calls[0].done = error, True
+        except BaseException:  # of an interrupted thread; the others are answered by nobody else
+            for call in calls:
+                call.error, call.done = RuntimeError("interrupted"), True
+            raise

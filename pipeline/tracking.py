@@ -2,8 +2,8 @@
 
 Importing mlflow and opening its store costs up to eight seconds of processor time, and a server may hang; neither may touch
 a training. So `start_live` starts `pipeline.tracking_live` beside it at the lowest priority, where training needs all cores
-only once it has lasted (`delay`), and writes one JSON line per report to its standard input, without ever waiting. What the
-receiver misses, `track` replays from the history file.
+only once it has lasted (`delay`), and writes one JSON line per report to its standard input, without ever waiting. Epochs
+that the receiver misses `track` replays from the history file; figures within an epoch (`step_*`) are live or not at all.
 """
 
 import getpass
@@ -29,7 +29,7 @@ GRACE = 15.0
 WORTH = 400
 "seconds of a training of which the start of a receiver is 2 %"
 KEPT = 10_000
-"reports that wait for the receiver; of more, the oldest are forgotten"
+"reports that wait for the receiver; more are not sent"
 
 
 class Live:
@@ -45,15 +45,15 @@ class Live:
         self, begin: "Callable[[], subprocess.Popen[bytes]] | None", header: dict[str, Any] | None = None, after: float = 0.0
     ):
         self._begin, self._due = begin, time.monotonic() + after
-        self._header, self._lines = _line(header), deque[bytes](maxlen=KEPT)
+        self._header, self._lines = _line(header), deque[bytes]()
         self._receiver: subprocess.Popen[bytes] | None = None
         self._pass_on()
 
     def log(self, step: int, values: dict[str, float]) -> None:
         """Send figures of one step, by the column names of the history file."""
-        if self._begin or self._receiver:
+        if (self._begin or self._receiver) and len(self._lines) < KEPT:
             self._lines.append(_line({"step": step, "values": values, "time": int(1000 * time.time())}))
-            self._pass_on()
+        self._pass_on()
 
     def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
         """End the curves. A FINISHED training's run stays RUNNING, until `track` has put everything else into it."""
@@ -77,10 +77,13 @@ class Live:
             self._lines.appendleft(self._header)
         while self._receiver and self._lines:
             assert self._receiver.stdin
-            try:  # a line is shorter than PIPE_BUF, so it goes whole or not at all
-                os.write(self._receiver.stdin.fileno(), self._lines[0])
-                self._lines.popleft()
+            try:
+                line = self._lines.popleft()
+                taken = os.write(self._receiver.stdin.fileno(), line)
+                if taken < len(line):  # one that is longer than PIPE_BUF, 512 bytes on some systems
+                    self._lines.appendleft(line[taken:])
             except BlockingIOError:
+                self._lines.appendleft(line)
                 return True
             except OSError:  # the receiver has given up and has said why
                 self._receiver = None

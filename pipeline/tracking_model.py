@@ -38,7 +38,7 @@ class CaptionModel(PythonModel):  # type: ignore[misc]
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         images = [_picture(value) for value in model_input["image"]]
         readable = [image for image in images if not isinstance(image, ImageError)]
-        captions = iter(self.together(readable))
+        captions = iter(self.together(readable) if readable else [])
         found = [image if isinstance(image, ImageError) else next(captions) for image in images]
         rows = [_row(caption) for caption in found]
         if rows and all(row["error"] for row in rows):

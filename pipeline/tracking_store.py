@@ -126,12 +126,12 @@ def address_of_process(uri: str) -> Iterator[None]:
     """MLflow looks `models:/` and `runs:/` up at the address of the process, whatever it is given: set while that is done."""
     import mlflow
 
-    before = os.environ.get("MLFLOW_TRACKING_URI")
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri keeps its address there as well
     mlflow.set_tracking_uri(absolute(uri))
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # it takes its variable out of the environment as well
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
 

@@ -49,8 +49,7 @@ def validate(
     if missing:
         raise UserError(f"the corpus lacks the column {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
     facts = facts_of(rows, pictures)
-    usual = int(np.bincount(facts.table["captions_of_image"].dropna().astype(int)).argmax()) if len(facts.table) else 1
-    suite = _suite(options, usual)
+    suite = _suite(options, _usual(facts.table["captions_of_image"]))
     results = _of_each_row(
         with_helpers(rows, facts.table, pictures, options), [e for e in suite if e.meta["name"] not in WHOLE]
     )
@@ -71,6 +70,12 @@ def validate(
 WHOLE = {"rows", "caption ids unique", "every split there", "captions per image", *(f"captions shared by {s}" for s in SPLITS)}
 "expectations on all rows at once"
 FACTS = ["images_in_split", "captions_of_image", "splits_of_image", "splits_of_picture", "splits_of_text"]
+
+
+def _usual(captions_of_image: pd.Series) -> int:
+    """How many captions most images have, the fewest of equals; of the number that each row's image has."""
+    rows = np.bincount(captions_of_image.dropna().astype(int), minlength=2)
+    return int((rows[1:] / np.arange(1, len(rows))).argmax()) + 1
 
 
 class Rows:
@@ -95,8 +100,8 @@ class Rows:
             yield self._captions[columns].iloc[start : start + ROWS]
 
     def at(self, places: Iterable[int], column: str) -> dict[int, Any]:
-        """Row number -> what stands there."""
-        wanted, start = set(places), 0
+        """Row number (a float where another row has none) -> what stands there."""
+        wanted, start = {int(n) for n in places}, 0
         found: dict[int, Any] = {}
         for part in self.of([column]) if wanted else ():
             found |= {n: part[column].iloc[n - start] for n in wanted if start <= n < start + len(part)}

@@ -114,7 +114,8 @@ def _code() -> str:
 
 def config(name: str, variant: Variant, store: "FeatureStore") -> dict[str, Any]:
     """What models/NAME/config.json tells of the model, beside its sizes: nothing that training did not depend on."""
-    encoder = {key: store.manifest[name] for key, name in (("name", "encoder"), ("args", "args"), ("dtype", "dtype"))}
+    seen = store.manifest
+    encoder = {"name": seen["encoder"], "args": seen["args"], "dtype": seen.get("dtype", "float16")}
     about = {"variant": name, "decoder": variant.decoder, "args": variant.args, "encoder": encoder}
     return {**about, "dataset": store.manifest["dataset"], "corpus": variant.corpus}
 

@@ -158,6 +158,16 @@ def test_a_file_that_is_missing_or_no_parquet_is_one_line(tmp_path):
         read_captions(tmp_path / "captions.parquet")
 
 
+def test_a_file_whose_middle_is_damaged_is_one_line(tmp_path):
+    path = tmp_path / "captions.parquet"
+    raw(*((f"i{n}", f"a dog number {n}", "train") for n in range(500))).to_parquet(path, index=False, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[200:400] = bytes(200)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"captions.parquet is no readable Parquet file"):
+        list(corpus.raw_rows(tmp_path, options()))
+
+
 def test_every_image_is_looked_at_once(tmp_path, monkeypatch):
     for name, colour in (("a", "red"), ("b", "red"), ("c", "blue")):
         Image.new("RGB", (4, 4), colour).save(tmp_path / f"{name}.{'bmp' if name == 'b' else 'png'}")

@@ -55,6 +55,31 @@ def test_the_error_of_one_call_is_that_calls_alone() -> None:
     assert (first, others) == ([9], [[1], ZeroDivisionError, [25]])
 
 
+def test_an_interruption_leaves_no_call_without_an_answer() -> None:
+    work, interrupted = Work(), threading.Event()
+    together = Together[int, int](work)
+
+    def ask(items: list[int]) -> object:
+        try:
+            return together(items)
+        except BaseException as error:
+            interrupted.set()
+            return type(error)
+
+    def stop(items: list[int]) -> list[int]:
+        raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(ask, [3])
+        assert work.begun.wait(10)
+        others = [pool.submit(ask, [n]) for n in (1, 2)]
+        while len(together._waiting) < 2:
+            threading.Event().wait(0.005)
+        together.work = stop
+        work.go.set()
+        assert {other.result(10) for other in others} == {KeyboardInterrupt, RuntimeError}
+
+
 def test_a_call_alone_is_answered_at_once_and_raises_its_own_error() -> None:
     work = Work()
     work.go.set()

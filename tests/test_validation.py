@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.corpus import Picture
 from pipeline.errors import UserError
-from pipeline.validation import validate, write_data_docs
+from pipeline.validation import _usual, validate, write_data_docs
 
 OPTIONS = SimpleNamespace(
     lower=True, punctuation="drop", one_letter_words="keep", min_words=2, max_words=6, min_images_per_split=2,
@@ -112,6 +112,13 @@ def by_fives(tmp_path, monkeypatch):
     return check
 
 
+def test_what_is_usual_is_counted_by_image_and_not_by_row():
+    images = [2] * 50 + [3] * 45 + [1] * 5
+    assert _usual(pd.Series([n for n in images for _ in range(n)])) == 2  # 100 rows against 135
+    assert _usual(pd.Series([1, 2, 2])) == 1  # the fewest of equals, as a mode
+    assert _usual(pd.Series([], dtype=float)) == 1
+
+
 def test_a_file_is_validated_alike_some_rows_at_a_time(by_fives):
     """Also in naming the row that is tolerated."""
     captions = planted(11, text="the a0 no 0", raw="The a0 no 0.")
@@ -125,11 +132,12 @@ def test_a_file_is_validated_alike_some_rows_at_a_time(by_fives):
     "faults",
     [
         [(0, "caption_id", "c1#1")],
+        [(0, "caption_id", "c1#1"), (5, "caption_id", None)],
         [(row, *text) for row in (0, 3) for text in (("text", "the c1 no 1"), ("raw", "The c1 no 1."))],
         [(2, "split", "test"), (7, "file", None), (11, "text", "the  other")],
         [(4, "split", None), (9, "image_id", "a0"), (1, "text", "one"), (6, "text", "two")],
     ],
-    ids=["caption ids", "shared text", "three kinds", "four kinds"],
+    ids=["caption ids", "caption ids and one missing", "shared text", "three kinds", "four kinds"],
 )
 def test_faults_in_different_parts_of_a_file_are_told_together(by_fives, faults):
     captions = corpus()
@@ -292,5 +300,6 @@ def test_the_stage_writes_nothing_when_it_stops(workspace, fault):
     with pytest.raises(UserError, match=message):
         main("tiny")
     assert sorted(path.name for path in workspace.iterdir()) == ["data", "params.yaml"]
+    assert not [path for path in workspace.rglob("*") if path.name.endswith(".part")]
     written = [path for path in (workspace / "data").rglob("*") if path.is_file()]
     assert {path.relative_to(workspace).parts[:3] for path in written} == {("data", "raw", "tiny")}
