@@ -68,7 +68,16 @@ def make_model(folder: Path) -> Path:
     about = {"decoder": "soft_attention", "args": ARGS, "sizes": asdict(sizes)}
     config = {**about, "encoder": {"name": "timm_model", "args": ENCODER}}
     save_model(folder / "soft", build_decoder("soft_attention", sizes, ARGS), tokenizer, config)
-    nothing: Any = {"params": {}, "tags": {}, "metrics": {}, "history": [], "samples": [], "files": [], "rows": {}, "requested": []}
+    nothing: Any = {
+        "params": {},
+        "tags": {},
+        "metrics": {},
+        "history": [],
+        "samples": [],
+        "files": [],
+        "rows": [],
+        "requested": [],
+    }
     nothing |= dict.fromkeys(("images", "run_file", "lock", "corpus", "resamples"), folder / "none")
     _save_model(Payload(variant="soft", fingerprint="", model=folder / "soft", decode=DECODE, **nothing), folder, Model())
     return folder / "model"
