@@ -110,27 +110,19 @@ def clean_text(text: str, options: Corpus) -> str:
     return " ".join(words)
 
 
-def clean(raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split and clean the rows of a dataset (`RAW_COLUMNS` and its `split_<scheme>`s).
+def clean_file(folder: Path, pictures: dict[str, Picture], options: Corpus, out: Path) -> pd.DataFrame:
+    """Split and clean a dataset, data/raw/D, ROWS rows at a time and in their order.
 
     Args:
         pictures: of every file that a row names (`look_at_images`).
+        out: the folder for captions.parquet (`COLUMNS`) and rejected.parquet (`REJECTED_COLUMNS`).
 
     Returns:
-        the rows kept (`COLUMNS`) and those set aside (`REJECTED_COLUMNS`), both in the order of `raw`.
+        the rows set aside.
 
     Raises:
         UserError: a column or the split scheme is missing; more than options.max_rejected of the rows are set aside.
     """
-    _need(raw, RAW_COLUMNS, "the dataset's captions.parquet")
-    rows = raw[[*RAW_COLUMNS, _scheme(raw, options.split)]]
-    captions, rejected = _clean(rows, pictures, options, Seen())
-    _check_share(rejected, len(rows), options.max_rejected)
-    return captions, rejected
-
-
-def clean_file(folder: Path, pictures: dict[str, Picture], options: Corpus, out: Path) -> pd.DataFrame:
-    """The same, of data/raw/D into captions.parquet and rejected.parquet, ROWS at a time: what is set aside is returned."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -230,15 +222,6 @@ def _check_share(rejected: pd.DataFrame, rows: int, most: float) -> None:
     )
 
 
-def read_raw(folder: Path) -> pd.DataFrame:
-    """The index of a dataset, data/raw/D.
-
-    Raises:
-        UserError: it is not there, is no Parquet, or lacks a column.
-    """
-    return _read(folder / "captions.parquet", RAW_COLUMNS)
-
-
 def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
     """Columns of the captions.parquet of a corpus.
 
@@ -252,7 +235,11 @@ def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
 
 
 def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
-    """The index of a dataset, ROWS at a time: `RAW_COLUMNS` and the splits of the scheme; errors as in `read_raw`."""
+    """The index of a dataset, ROWS rows at a time: `RAW_COLUMNS` and the splits of the scheme.
+
+    Raises:
+        UserError: it is not there, is no Parquet, or lacks a column or the scheme.
+    """
     path = folder / "captions.parquet"
     with _opened(path) as file:
         _need(file.schema_arrow.names, RAW_COLUMNS, str(path))
@@ -261,7 +248,7 @@ def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
 
 
 def raw_files(folder: Path) -> Iterator[str]:
-    """Of every row that names one; errors as in `read_raw`."""
+    """Of every row of a dataset's index that names one. Errors as in `raw_rows`, the scheme aside."""
     path = folder / "captions.parquet"
     with _opened(path) as file:
         _need(file.schema_arrow.names, RAW_COLUMNS, str(path))
@@ -289,13 +276,6 @@ def _opened(path: Path) -> "ParquetFile":
 
     with _readable(path):
         return ParquetFile(path, buffer_size=2**16, pre_buffer=False)
-
-
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
-    with _readable(path):
-        table = pd.read_parquet(path)
-    _need(table, columns, str(path))
-    return table
 
 
 @contextmanager

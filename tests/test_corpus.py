@@ -1,5 +1,7 @@
 """Cleaning, splitting, and the reason of every row set aside."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pandas as pd
@@ -8,7 +10,7 @@ from PIL import Image
 from pyarrow.parquet import read_schema
 
 from pipeline import corpus
-from pipeline.corpus import Picture, clean, clean_text, look_at_images, read_captions, read_raw, references
+from pipeline.corpus import Picture, clean_file, clean_text, look_at_images, raw_files, read_captions, references
 from pipeline.errors import UserError
 
 
@@ -30,6 +32,16 @@ def raw(*rows):
 
 def fine(table):
     return {file: Picture(None, file) for file in table["file"].dropna()}
+
+
+def clean(table, pictures, options):
+    """What the stage makes of this index: the rows kept and those set aside."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        table.to_parquet(folder / "captions.parquet", index=False)
+        (folder / "out").mkdir()
+        clean_file(folder, pictures, options, folder / "out")
+        return read_captions(folder / "out/captions.parquet"), pd.read_parquet(folder / "out/rejected.parquet")
 
 
 def reasons(table, pictures=None, **changes):
@@ -141,11 +153,10 @@ def test_an_unknown_split_scheme_lists_those_there_are():
 
 def test_a_missing_column_is_named(tmp_path):
     table = raw(("a", "a dog", "train")).drop(columns="raw")
-    with pytest.raises(UserError, match=r"^the dataset's captions.parquet lacks the column raw: it needs image_id, file"):
-        clean(table, fine(table), options())
     table.to_parquet(tmp_path / "captions.parquet")
-    with pytest.raises(UserError, match=r"captions.parquet lacks the column raw"):
-        read_raw(tmp_path)
+    for read in (raw_files, lambda folder: corpus.raw_rows(folder, options())):
+        with pytest.raises(UserError, match=r"captions.parquet lacks the column raw: it needs image_id, file"):
+            read(tmp_path)
     with pytest.raises(UserError, match=r"captions.parquet lacks the column raw, text, split: it needs image_id"):
         read_captions(tmp_path / "captions.parquet")
 
@@ -204,25 +215,25 @@ def test_a_corpus_is_cleaned_alike_however_many_rows_at_a_time(tmp_path, monkeyp
     table = shuffled()
     table.to_parquet(tmp_path / "captions.parquet", index=False)
     pictures = fine(table) | {"images/i2.png": Picture("image broken: odd", None)}
-    captions, rejected = clean(table, pictures, options())
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    rejected = clean_file(tmp_path, pictures, options(), tmp_path / "whole")
     assert set(rejected["reason"]) == {
         "duplicate", "empty", "image broken: odd", "no split", "too long", "undecodable",
     }  # fmt: skip
-    captions.to_parquet(tmp_path / "whole.parquet", index=False)
     monkeypatch.setattr(corpus, "ROWS", rows)
-    (tmp_path / "out").mkdir()
-    aside = corpus.clean_file(tmp_path, pictures, options(), tmp_path / "out")
-    pd.testing.assert_frame_equal(aside, rejected)
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out/rejected.parquet"), rejected.astype("str"))
-    pd.testing.assert_frame_equal(read_captions(tmp_path / "out/captions.parquet"), captions)
-    assert read_schema(tmp_path / "out/captions.parquet").equals(read_schema(tmp_path / "whole.parquet"), check_metadata=True)
+    pd.testing.assert_frame_equal(clean_file(tmp_path, pictures, options(), tmp_path / "parts"), rejected)
+    for file in ("captions.parquet", "rejected.parquet"):
+        whole, parts = (tmp_path / name / file for name in ("whole", "parts"))
+        pd.testing.assert_frame_equal(pd.read_parquet(parts), pd.read_parquet(whole))
+        assert read_schema(parts).equals(read_schema(whole), check_metadata=True)
 
 
 def test_a_dataset_without_rows_is_a_corpus_without_rows(tmp_path):
     table = shuffled()
     table.iloc[:0].to_parquet(tmp_path / "captions.parquet", index=False)
     (tmp_path / "out").mkdir()
-    assert len(corpus.clean_file(tmp_path, {}, options(), tmp_path / "out")) == 0
+    assert len(clean_file(tmp_path, {}, options(), tmp_path / "out")) == 0
     assert list(read_captions(tmp_path / "out/captions.parquet")) == corpus.COLUMNS
 
 

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from pipeline import layout, registry
 from pipeline.captioning import Model, caption_split
-from pipeline.corpus import clean, look_at_images, published_references, read_raw
+from pipeline.corpus import clean_file, look_at_images, published_references, raw_files, read_captions
 from pipeline.features import FeatureStore, extract
 from pipeline.files import read_json, write_json
 from pipeline.model import load_model, save_model
@@ -95,10 +95,11 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], "tup
 
 def prepared(params: Params, folder: Path) -> Params:
     raw = drawn(folder / "raw", {corpus.split for corpus in params.corpora.values()})
+    pictures = look_at_images(raw_files(folder / "raw"), folder / "raw")
     for name, corpus in params.corpora.items():
-        captions, rejected = clean(raw, look_at_images(raw.file, folder / "raw"), corpus)
         (layout.CORPORA / name).mkdir(parents=True)
-        captions.to_parquet(layout.CORPORA / name / "captions.parquet")
+        rejected = clean_file(folder / "raw", pictures, corpus, layout.CORPORA / name)
+        captions = read_captions(layout.CORPORA / name / "captions.parquet")
         published = published_references(captions, rejected, ["val", "test"])
         write_json(layout.PUBLISHED / f"{name}.json", published)
         write_json(layout.REFERENCES / f"{name}.json", ptb_tokenize(published))
@@ -110,8 +111,10 @@ def prepared(params: Params, folder: Path) -> Params:
 def drawn(folder: Path, schemes: set[str]) -> pd.DataFrame:
     """Eight scenes of 64 x 64 pixels with five captions each, split by every scheme that the file's corpora name."""
     scenes.fetch(folder, images=8, size=64, seed=1)
-    raw = read_raw(folder)
-    return raw.assign(**{f"split_{scheme}": raw["split_official"] for scheme in schemes})
+    raw = pd.read_parquet(folder / "captions.parquet")
+    raw = raw.assign(**{f"split_{scheme}": raw["split_official"] for scheme in schemes})
+    raw.to_parquet(folder / "captions.parquet", index=False)
+    return raw
 
 
 def seen(name: str, params: Params, raw: pd.DataFrame, folder: Path) -> None:

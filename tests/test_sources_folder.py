@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from pipeline import registry
-from pipeline.corpus import clean, look_at_images
+from pipeline.corpus import clean_file, look_at_images, raw_files, read_captions
 from pipeline.errors import UserError
 from pipeline.params import load_params
 from pipeline.sources import folder
@@ -116,11 +116,11 @@ def test_what_lacks_its_other_half_is_told_and_set_aside_with_its_reason(tmp_pat
         "folder: 1 of 3 images without captions, to be set aside as 'empty': sub/bare.png",
         "folder: 1 of 3 images with captions that are not there, to be set aside as 'image missing': gone.jpg",
     ]
-    raw = pd.read_parquet(tmp_path / "raw/captions.parquet")
-    pictures = look_at_images(raw["file"].dropna(), tmp_path / "raw")
+    pictures = look_at_images(raw_files(tmp_path / "raw"), tmp_path / "raw")
     options = load_params(ROOT / "params.yaml").corpora["scenes"].model_copy(update={"split": "random", "max_rejected": 1.0})
-    kept, rejected = clean(raw, pictures, options)
-    assert list(kept["caption_id"]) == ["a#0"]
+    (tmp_path / "corpus").mkdir()
+    rejected = clean_file(tmp_path / "raw", pictures, options, tmp_path / "corpus")
+    assert list(read_captions(tmp_path / "corpus/captions.parquet")["caption_id"]) == ["a#0"]
     assert dict(zip(rejected["caption_id"], rejected["reason"], strict=True)) == {
         "gone#0": "image missing",
         "b#0": "empty",
