@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,16 +197,16 @@ def _clean(raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus, see
     return rows[reason.isna()][COLUMNS].reset_index(drop=True), rejected
 
 
-def _scheme(columns: Iterable[Hashable], name: str) -> str:
-    schemes = [column for column in map(str, columns) if column.startswith("split_")]
+def _scheme(columns: list[str], name: str) -> str:
+    schemes = [column for column in columns if column.startswith("split_")]
     if f"split_{name}" not in schemes:
         there = [column.removeprefix("split_") for column in schemes]
         raise UserError(f"split: '{name}' is no split scheme of this dataset: there are {', '.join(there) or 'none'}")
     return f"split_{name}"
 
 
-def _need(there: Iterable[Hashable], columns: list[str], where: str) -> None:
-    missing = [column for column in columns if column not in set(there)]
+def _need(there: list[str], columns: list[str], where: str) -> None:
+    missing = [column for column in columns if column not in there]
     if missing:
         raise UserError(f"{where} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}")
 
@@ -241,18 +241,27 @@ def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
         UserError: it is not there, is no Parquet, or lacks a column or the scheme.
     """
     path = folder / "captions.parquet"
-    with _opened(path) as file:
-        _need(file.schema_arrow.names, RAW_COLUMNS, str(path))
-        scheme = _scheme(file.schema_arrow.names, options.split)
+    scheme = _scheme(columns_of(path, RAW_COLUMNS), options.split)
     return rows_of(path, [*RAW_COLUMNS, scheme])
 
 
 def raw_files(folder: Path) -> Iterator[str]:
     """Of every row of a dataset's index that names one. Errors as in `raw_rows`, the scheme aside."""
     path = folder / "captions.parquet"
-    with _opened(path) as file:
-        _need(file.schema_arrow.names, RAW_COLUMNS, str(path))
+    columns_of(path, RAW_COLUMNS)
     return (file for rows in rows_of(path, ["file"]) for file in rows["file"].dropna())
+
+
+def columns_of(path: Path, needed: list[str]) -> list[str]:
+    """All columns of a Parquet file.
+
+    Raises:
+        UserError: it is not there, is no Parquet, or lacks a column that is needed.
+    """
+    with _opened(path) as file:
+        names: list[str] = file.schema_arrow.names
+    _need(names, needed, str(path))
+    return names
 
 
 def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.corpus import COLUMNS, ROWS, SPLITS, Picture, clean_text, digests, rows_of
+from pipeline.corpus import COLUMNS, SPLITS, Picture, clean_text, columns_of, digests, rows_of
 from pipeline.errors import UserError
 from pipeline.params import Corpus
 
@@ -24,16 +24,14 @@ SHOWN = 5
 CLEAN = r"^(?!\s)[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]*(?<!\s)$"
 
 
-def validate(
-    captions: pd.DataFrame | Path, rejected: pd.DataFrame, pictures: dict[str, Picture], options: Corpus
-) -> dict[str, Any]:
+def validate(captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> dict[str, Any]:
     """Check a cleaned corpus.
 
     What a row must be is checked of ROWS rows at a time, and holds if it holds of all of them; what may fail now and then
     and what is a fact of all rows is checked of a table of all rows that has little more than numbers.
 
     Args:
-        captions, rejected: what `corpus.clean` gave, or its captions.parquet.
+        captions, rejected: the captions.parquet that `corpus.clean_file` wrote, and the rows that it set aside.
         pictures: what `corpus.look_at_images` saw in each file.
 
     Returns:
@@ -42,18 +40,15 @@ def validate(
         or missing if it is a fact of the whole table.
 
     Raises:
-        UserError: an expectation failed; the message names it, the number of rows, and the first of them.
+        UserError: a column is missing, or an expectation failed; the message names it, the number of rows, and the first of
+            them.
     """
-    rows = Rows(captions)
-    missing = [column for column in COLUMNS if column not in rows.columns]
-    if missing:
-        raise UserError(f"the corpus lacks the column {', '.join(missing)}: it needs {', '.join(COLUMNS)}")
-    facts = facts_of(rows, pictures)
+    columns_of(captions, COLUMNS)
+    facts = facts_of(captions, pictures)
     suite = _suite(options, _usual(facts.table["captions_of_image"]))
-    results = _of_each_row(
-        with_helpers(rows, facts.table, pictures, options), [e for e in suite if e.meta["name"] not in WHOLE]
-    )
-    results |= _of_all_rows(facts.table, rows, [e for e in suite if e.meta["name"] in WHOLE])
+    parts = with_helpers(captions, facts.table, pictures, options)
+    results = _of_each_row(parts, [e for e in suite if e.meta["name"] not in WHOLE])
+    results |= _of_all_rows(facts.table, captions, [e for e in suite if e.meta["name"] in WHOLE])
     ordered = [results[expectation.meta["name"]] for expectation in suite]
     failed = [result for result in ordered if not result["success"]]
     if failed:
@@ -78,37 +73,6 @@ def _usual(captions_of_image: pd.Series) -> int:
     return int((rows[1:] / np.arange(1, len(rows))).argmax()) + 1
 
 
-class Rows:
-    """The rows of a corpus, some columns and ROWS rows at a time, wherever they are."""
-
-    def __init__(self, captions: pd.DataFrame | Path) -> None:
-        self._captions = captions
-
-    @property
-    def columns(self) -> list[str]:
-        from pyarrow.parquet import read_schema
-
-        if isinstance(self._captions, Path):
-            return list(read_schema(self._captions).names)
-        return list(map(str, self._captions))
-
-    def of(self, columns: list[str]) -> Iterator[pd.DataFrame]:
-        if isinstance(self._captions, Path):
-            yield from rows_of(self._captions, columns)
-            return
-        for start in range(0, max(1, len(self._captions)), ROWS):
-            yield self._captions[columns].iloc[start : start + ROWS]
-
-    def at(self, places: Iterable[int], column: str) -> dict[int, Any]:
-        """Row number (a float where another row has none) -> what stands there."""
-        wanted, start = {int(n) for n in places}, 0
-        found: dict[int, Any] = {}
-        for part in self.of([column]) if wanted else ():
-            found |= {n: part[column].iloc[n - start] for n in wanted if start <= n < start + len(part)}
-            start += len(part)
-        return found
-
-
 @dataclass(frozen=True)
 class Facts:
     """What takes all rows to know."""
@@ -119,28 +83,28 @@ class Facts:
     "by split"
 
 
-def facts_of(rows: Rows, pictures: dict[str, Picture]) -> Facts:
-    split = pd.concat([part["split"].astype("category") for part in rows.of(["split"])], ignore_index=True)
+def facts_of(captions: Path, pictures: dict[str, Picture]) -> Facts:
+    split = pd.concat([part["split"].astype("category") for part in rows_of(captions, ["split"])], ignore_index=True)
     split = split.astype("category")
     splits = split.cat.codes.to_numpy()
-    caption, first = _numbers(_texts(rows, "caption_id"))
+    caption, first = _numbers(_texts(captions, "caption_id"))
     table = pd.DataFrame({"caption_id": _known(first, caption), "split": split})
     del caption, first
-    image, _ = _numbers(_texts(rows, "image_id"))
+    image, _ = _numbers(_texts(captions, "image_id"))
     pairs, several = _distinct(image, splits)
     images = np.bincount(pairs % several, minlength=several)
     table["images_in_split"] = _known(images, splits)
     table["captions_of_image"] = _known(np.bincount(image[image >= 0], minlength=1), image)
     table["splits_of_image"] = _splits(image, splits)
     del image, pairs
-    pixels = (picture_of(pictures, file).digest for part in rows.of(["file"]) for file in part["file"])
+    pixels = (picture_of(pictures, file).digest for part in rows_of(captions, ["file"]) for file in part["file"])
     table["splits_of_picture"] = _splits(_numbers(pixels)[0], splits)
-    table["splits_of_text"] = _splits(_numbers(_texts(rows, "text"))[0], splits)
+    table["splits_of_text"] = _splits(_numbers(_texts(captions, "text"))[0], splits)
     return Facts(table, {str(name): int(n) for name, n in zip(split.cat.categories, images, strict=False)})
 
 
-def _texts(rows: Rows, column: str) -> Iterator[str | None]:
-    return (text if isinstance(text, str) else None for part in rows.of([column]) for text in part[column])
+def _texts(captions: Path, column: str) -> Iterator[str | None]:
+    return (text if isinstance(text, str) else None for part in rows_of(captions, [column]) for text in part[column])
 
 
 def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -193,20 +157,20 @@ def picture_of(pictures: dict[str, Picture], file: Any) -> Picture:
     return pictures.get(file, Picture("image missing", None))
 
 
-def with_helpers(rows: Rows, facts: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> Iterator[pd.DataFrame]:
+def with_helpers(captions: Path, facts: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> Iterator[pd.DataFrame]:
     """The captions with one column for each fact that an expectation on rows needs."""
     start = 0
-    for captions in rows.of(COLUMNS):
-        seen = [picture_of(pictures, file) for file in captions["file"]]
+    for rows in rows_of(captions, COLUMNS):
+        seen = [picture_of(pictures, file) for file in rows["file"]]
         own = {
-            "words": captions["text"].map(lambda text: len(text.split()), na_action="ignore"),
-            "cleaned": captions["raw"].map(lambda raw: clean_text(raw, options), na_action="ignore"),
-            "problem": pd.Series([picture.problem for picture in seen], captions.index, dtype=object),
-            "pixels": pd.Series([picture.digest for picture in seen], captions.index, dtype=object),
+            "words": rows["text"].map(lambda text: len(text.split()), na_action="ignore"),
+            "cleaned": rows["raw"].map(lambda raw: clean_text(raw, options), na_action="ignore"),
+            "problem": pd.Series([picture.problem for picture in seen], rows.index, dtype=object),
+            "pixels": pd.Series([picture.digest for picture in seen], rows.index, dtype=object),
         }
-        of_all = facts[FACTS].iloc[start : start + len(captions)].set_axis(captions.index)
-        yield captions.assign(**own, **of_all)
-        start += len(captions)
+        of_all = facts[FACTS].iloc[start : start + len(rows)].set_axis(rows.index)
+        yield rows.assign(**own, **of_all)
+        start += len(rows)
 
 
 def _suite(options: Corpus, usual: int) -> list[Any]:
@@ -278,10 +242,19 @@ def _great_expectations() -> Any:
     return great_expectations
 
 
-def _of_all_rows(table: pd.DataFrame, rows: Rows, suite: list[Any]) -> dict[str, dict[str, Any]]:
+def _of_all_rows(table: pd.DataFrame, captions: Path, suite: list[Any]) -> dict[str, dict[str, Any]]:
     (results,) = _run([table], suite)
-    ids = rows.at([n for result in results.values() for n in result["first"] if pd.notna(n)], "caption_id")
+    ids = _ids(captions, {int(n) for result in results.values() for n in result["first"] if pd.notna(n)})
     return {name: {**result, "first": [ids.get(n) for n in result["first"]]} for name, result in results.items()}
+
+
+def _ids(captions: Path, wanted: set[int]) -> dict[int, Any]:
+    """Row number (a float where another row has none) -> its caption_id."""
+    start, found = 0, dict[int, Any]()
+    for rows in rows_of(captions, ["caption_id"]) if wanted else ():
+        found |= {n: rows["caption_id"].iloc[n - start] for n in wanted if start <= n < start + len(rows)}
+        start += len(rows)
+    return found
 
 
 def _of_each_row(tables: Iterable[pd.DataFrame], suite: list[Any]) -> dict[str, dict[str, Any]]:

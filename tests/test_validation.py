@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import pandas as pd
@@ -43,9 +44,16 @@ def pictures():
     return {file: Picture(None, file) for file in corpus()["file"]}
 
 
+def validated(captions, rejected=EMPTY, seen=None):
+    """What validate says of a file of these captions."""
+    with TemporaryDirectory() as folder:
+        captions.to_parquet(Path(folder) / "captions.parquet", index=False)
+        return validate(Path(folder) / "captions.parquet", rejected, seen or pictures(), OPTIONS)
+
+
 def failure(captions, seen=None):
     with pytest.raises(UserError) as error:
-        validate(captions, EMPTY, seen or pictures(), OPTIONS)
+        validated(captions, seen=seen)
     message = str(error.value)
     assert message.startswith("validation failed: ")
     assert "\n" not in message
@@ -62,7 +70,7 @@ def planted(row, **values):
 @pytest.fixture(scope="module")
 def result():
     rejected = pd.DataFrame({"reason": ["too long", "duplicate", "too long"]})
-    return validate(corpus(), rejected, pictures(), OPTIONS)
+    return validated(corpus(), rejected)
 
 
 def test_a_sound_corpus_meets_every_expectation(result):
@@ -84,7 +92,7 @@ def test_the_suite_covers_what_a_corpus_needs(result):
 
 
 def test_two_runs_give_the_same_json_and_the_same_page(result, tmp_path):
-    again = validate(corpus(), pd.DataFrame({"reason": ["too long", "duplicate", "too long"]}), pictures(), OPTIONS)
+    again = validated(corpus(), pd.DataFrame({"reason": ["too long", "duplicate", "too long"]}))
     assert json.dumps(again) == json.dumps(result)
     write_data_docs(result, "tiny", tmp_path / "one")
     write_data_docs(again, "tiny", tmp_path / "two")
@@ -101,13 +109,13 @@ def test_the_page_is_self_contained_and_shows_every_expectation(result, tmp_path
 
 
 @pytest.fixture
-def by_fives(tmp_path, monkeypatch):
+def by_fives(monkeypatch):
     """What validate says of a file that it reads five rows at a time."""
-    monkeypatch.setattr("pipeline.corpus.ROWS", 5)
 
     def check(captions):
-        captions.to_parquet(tmp_path / "captions.parquet", index=False)
-        return validate(tmp_path / "captions.parquet", EMPTY, pictures(), OPTIONS)
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.corpus.ROWS", 5)
+            return validated(captions)
 
     return check
 
@@ -123,7 +131,7 @@ def test_a_file_is_validated_alike_some_rows_at_a_time(by_fives):
     """Also in naming the row that is tolerated."""
     captions = planted(11, text="the a0 no 0", raw="The a0 no 0.")
     found = by_fives(captions)
-    assert found == validate(captions, EMPTY, pictures(), OPTIONS)
+    assert found == validated(captions)
     shared = next(row for row in found["expectations"] if row["name"] == "captions shared by test")
     assert (shared["checked"], shared["unexpected"], shared["first"]) == (4, 1, ["c1#1"])
 
@@ -235,7 +243,7 @@ def test_too_many_captions_shared_between_splits():
 def test_few_captions_shared_between_splits_are_no_fault():
     captions = corpus()
     captions.loc[8, ["raw", "text"]] = captions.loc[0, ["raw", "text"]].to_numpy()
-    assert validate(captions, EMPTY, pictures(), OPTIONS)["success"]
+    assert validated(captions)["success"]
 
 
 def test_a_corpus_without_rows():
@@ -243,12 +251,12 @@ def test_a_corpus_without_rows():
 
 
 def test_a_missing_column_is_named():
-    with pytest.raises(UserError, match=r"^the corpus lacks the column text: it needs image_id, file"):
-        validate(corpus().drop(columns="text"), EMPTY, pictures(), OPTIONS)
+    with pytest.raises(UserError, match=r"captions\.parquet lacks the column text: it needs image_id, file"):
+        validated(corpus().drop(columns="text"))
 
 
 def test_nothing_is_printed(capfd):
-    validate(corpus(), EMPTY, pictures(), OPTIONS)
+    validated(corpus())
     assert capfd.readouterr() == ("", "")
 
 
