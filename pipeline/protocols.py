@@ -31,10 +31,6 @@ def _rows() -> dict[str, dict[str, Any]]:
     return rows
 
 
-def protocol_names() -> list[str]:
-    return list(_rows())
-
-
 def find_protocol(name: str) -> Protocol:
     """Args: name: as in protocols.yaml, `beam-k` with a number.
 

@@ -7,7 +7,6 @@ import csv
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 
 from pipeline.uncertainty import ALPHA, Estimate, p_value
 
@@ -124,10 +123,6 @@ class Table:
     def texts(self) -> list[tuple[list[str], list[str]]]:
         """The rows as printed: names, figures."""
         return [(names, [c.text(v) for c, v in zip(self.columns, values, strict=True)]) for names, values in self.rows]
-
-    def spans(self) -> list[tuple[str, int]]:
-        """Neighbouring columns of one metric: (metric, how many)."""
-        return [(metric, len(list(columns))) for metric, columns in groupby(c.metric for c in self.columns)]
 
     def for_people(self) -> "Table":
         """Without what only the CSV has; a fact that all rows share stands above the table."""
