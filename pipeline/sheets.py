@@ -89,7 +89,7 @@ class Column:
         """`0.8030 s.0040`; of counts `364.5 s6.4`."""
         if self.metric in COUNTS:
             return f"{mean.value:{'+' if self.difference else ''}.1f} s{mean.sd:.1f}"
-        return f"{self.text(mean.value)} s{f'{mean.sd:.4f}'.removeprefix('0')}"
+        return f"{self.text(mean.value)} {_sd(mean.sd, 4)}"
 
 
 def _with_interval(estimate: Estimate) -> str:
@@ -97,8 +97,18 @@ def _with_interval(estimate: Estimate) -> str:
     low, high = estimate.interval
     half = (high - low) / 2
     digits = 3 if half >= 0.00995 else 4
-    spread = "" if estimate.sd is None else f" s{f'{estimate.sd:.{digits}f}'.removeprefix('0')}"
-    return f"{estimate.value:.{digits}f} ±{f'{half:.{digits}f}'.removeprefix('0')}{spread}"
+    spread = "" if estimate.sd is None else f" {_sd(estimate.sd, digits)}"
+    return f"{estimate.value:.{digits}f} ±{_short(half, digits)}{spread}"
+
+
+def _sd(sd: float, digits: int) -> str:
+    """`s.0040`."""
+    return f"s{_short(sd, digits)}"
+
+
+def _short(value: float, digits: int) -> str:
+    """`.0040`, without the zero before the point."""
+    return f"{value:.{digits}f}".removeprefix("0")
 
 
 @dataclass(frozen=True)
