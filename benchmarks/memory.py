@@ -56,9 +56,10 @@ def make(count: int, root: Path) -> None:
 
 
 def clean(root: Path) -> Callable[[], None]:
-    from pipeline.corpus import Picture, clean_file, raw_files
+    from pipeline.cleaning import clean_file, raw_files
     from pipeline.files import write_json
     from pipeline.params import Corpus
+    from pipeline.pictures import Picture
     from pipeline.validation import validate, write_data_docs
 
     import great_expectations  # noqa: F401  isort: skip  # imported at its first use, else

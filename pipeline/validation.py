@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.corpus import COLUMNS, SPLITS, Picture, clean_text, columns_of, digests, rows_of
+from pipeline.cleaning import clean_text, digests
+from pipeline.corpus import COLUMNS, SPLITS, columns_of, rows_of
 from pipeline.errors import UserError
 from pipeline.params import Corpus
+from pipeline.pictures import Picture
 
 SHOWN = 5
 "rows that a message and the docs name"
@@ -31,8 +33,8 @@ def validate(captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture
     and what is a fact of all rows is checked of a table of all rows that has little more than numbers.
 
     Args:
-        captions, rejected: the captions.parquet that `corpus.clean_file` wrote, and the rows that it set aside.
-        pictures: what `corpus.look_at_images` saw in each file.
+        captions, rejected: the captions.parquet that `cleaning.clean_file` wrote, and the rows that it set aside.
+        pictures: what `pictures.look_at_images` saw in each file.
 
     Returns:
         success, rows, images per split, rejected rows by reason, and per expectation: name, description, type,

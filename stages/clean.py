@@ -8,8 +8,9 @@ from pipeline.processes import stage
 
 def main(name: str) -> None:
     give_back()
-    from pipeline.corpus import clean_file, look_at_images, picture_table, raw_files
+    from pipeline.cleaning import clean_file, raw_files
     from pipeline.files import whole_folder, write_json
+    from pipeline.pictures import look_at_images, picture_table
     from pipeline.validation import validate, write_data_docs
 
     options = pick(load_params(), "corpora", name)

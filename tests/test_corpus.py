@@ -10,8 +10,11 @@ from PIL import Image
 from pyarrow.parquet import read_schema
 
 from pipeline import corpus
-from pipeline.corpus import Picture, clean_file, clean_text, look_at_images, raw_files, read_captions, references
+from pipeline.cleaning import RAW_COLUMNS, clean_file, clean_text, raw_files, raw_rows
+from pipeline.corpus import read_captions, references
 from pipeline.errors import UserError
+from pipeline.images import read_image
+from pipeline.pictures import Picture, look_at_images
 
 
 def options(**changes):
@@ -27,7 +30,7 @@ def raw(*rows):
     table = table.assign(
         file="images/" + table["image_id"] + ".png", caption_id=table["image_id"] + "#" + numbers, undecodable=False
     )
-    return table[[*corpus.RAW_COLUMNS, "split_official"]]
+    return table[[*RAW_COLUMNS, "split_official"]]
 
 
 def fine(table):
@@ -154,7 +157,7 @@ def test_an_unknown_split_scheme_lists_those_there_are():
 def test_a_missing_column_is_named(tmp_path):
     table = raw(("a", "a dog", "train")).drop(columns="raw")
     table.to_parquet(tmp_path / "captions.parquet")
-    for read in (raw_files, lambda folder: corpus.raw_rows(folder, options())):
+    for read in (raw_files, lambda folder: raw_rows(folder, options())):
         with pytest.raises(UserError, match=r"captions.parquet lacks the column raw: it needs image_id, file"):
             read(tmp_path)
     with pytest.raises(UserError, match=r"captions.parquet lacks the column raw, text, split: it needs image_id"):
@@ -176,7 +179,7 @@ def test_a_file_whose_middle_is_damaged_is_one_line(tmp_path):
     content[200:400] = bytes(200)
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"captions.parquet is no readable Parquet file"):
-        list(corpus.raw_rows(tmp_path, options()))
+        list(raw_rows(tmp_path, options()))
 
 
 def test_every_image_is_looked_at_once(tmp_path, monkeypatch):
@@ -185,7 +188,7 @@ def test_every_image_is_looked_at_once(tmp_path, monkeypatch):
     (tmp_path / "d.png").write_bytes(b"")
     (tmp_path / "e.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
     calls = []
-    monkeypatch.setattr(corpus, "read_image", lambda path, real=corpus.read_image: calls.append(path.name) or real(path))
+    monkeypatch.setattr("pipeline.pictures.read_image", lambda path: calls.append(path.name) or read_image(path))
     files = ["a.png", "a.png", "b.bmp", "c.png", "d.png", "e.png", "f.png"]
     looks = look_at_images(files, tmp_path)
     assert sorted(calls) == ["a.png", "b.bmp", "c.png", "d.png", "e.png"]
@@ -242,4 +245,4 @@ def test_what_a_dataset_lacks_is_said_before_a_row_is_read(tmp_path, changes):
     table = shuffled().drop(columns=[] if changes else ["raw"])
     table.to_parquet(tmp_path / "captions.parquet", index=False)
     with pytest.raises(UserError, match="no split scheme" if changes else "lacks the column raw"):
-        corpus.raw_rows(tmp_path, options(**changes))
+        raw_rows(tmp_path, options(**changes))

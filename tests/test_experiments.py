@@ -20,12 +20,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from pipeline import layout, registry
 from pipeline.captioning import Model, caption_split
-from pipeline.corpus import clean_file, look_at_images, published_references, raw_files, read_captions
+from pipeline.cleaning import clean_file, raw_files
+from pipeline.corpus import published_references, read_captions
 from pipeline.features import FeatureStore, extract
 from pipeline.files import read_json, write_json
 from pipeline.model import load_model, save_model
 from pipeline.papers import paper_sheets, read_papers
 from pipeline.params import Params, load_params
+from pipeline.pictures import look_at_images
 from pipeline.results import Files, Setting, results_of
 from pipeline.scores import ptb_tokenize
 from pipeline.sources import scenes

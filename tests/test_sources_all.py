@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from pipeline import registry
-from pipeline.corpus import RAW_COLUMNS, look_at_images
+from pipeline.cleaning import RAW_COLUMNS
 from pipeline.errors import UserError
 from pipeline.files import digest
+from pipeline.pictures import look_at_images
 from pipeline.sources.base import SPLITS
 from tests import test_sources, test_sources_a3ds, test_sources_coco2014, test_sources_flickr30k, test_sources_folder
 from tests.releases import everything

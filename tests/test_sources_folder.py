@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 
 from pipeline import registry
-from pipeline.corpus import clean_file, look_at_images, raw_files, read_captions
+from pipeline.cleaning import clean_file, raw_files
+from pipeline.corpus import read_captions
 from pipeline.errors import UserError
 from pipeline.params import load_params
+from pipeline.pictures import look_at_images
 from pipeline.sources import folder
 from tests.releases import everything, index_of, jpeg, split_of
 from tests.workspace import ROOT

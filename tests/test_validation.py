@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from pipeline.corpus import Picture
 from pipeline.errors import UserError
+from pipeline.pictures import Picture
 from pipeline.validation import _usual, validate, write_data_docs
 
 OPTIONS = SimpleNamespace(
