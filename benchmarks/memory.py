@@ -57,10 +57,11 @@ def make(count: int, root: Path) -> None:
 
 def clean(root: Path) -> Callable[[], None]:
     from pipeline.cleaning import clean_file, raw_files
+    from pipeline.data_docs import write_data_docs
     from pipeline.files import write_json
     from pipeline.params import Corpus
     from pipeline.pictures import Picture
-    from pipeline.validation import validate, write_data_docs
+    from pipeline.validation import validate
 
     import great_expectations  # noqa: F401  isort: skip  # imported at its first use, else
 

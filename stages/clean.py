@@ -9,9 +9,10 @@ from pipeline.processes import stage
 def main(name: str) -> None:
     give_back()
     from pipeline.cleaning import clean_file, raw_files
+    from pipeline.data_docs import write_data_docs
     from pipeline.files import whole_folder, write_json
     from pipeline.pictures import look_at_images, picture_table
-    from pipeline.validation import validate, write_data_docs
+    from pipeline.validation import validate
 
     options = pick(load_params(), "corpora", name)
     folder = layout.RAW / options.dataset

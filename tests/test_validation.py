@@ -11,9 +11,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline.corpus_facts import usual_count
+from pipeline.data_docs import write_data_docs
 from pipeline.errors import UserError
 from pipeline.pictures import Picture
-from pipeline.validation import _usual, validate, write_data_docs
+from pipeline.validation import validate
 
 OPTIONS = SimpleNamespace(
     lower=True, punctuation="drop", one_letter_words="keep", min_words=2, max_words=6, min_images_per_split=2,
@@ -122,9 +124,9 @@ def by_fives(monkeypatch):
 
 def test_what_is_usual_is_counted_by_image_and_not_by_row():
     images = [2] * 50 + [3] * 45 + [1] * 5
-    assert _usual(pd.Series([n for n in images for _ in range(n)])) == 2  # 100 rows against 135
-    assert _usual(pd.Series([1, 2, 2])) == 1  # the fewest of equals, as a mode
-    assert _usual(pd.Series([], dtype=float)) == 1
+    assert usual_count(pd.Series([n for n in images for _ in range(n)])) == 2  # 100 rows against 135
+    assert usual_count(pd.Series([1, 2, 2])) == 1  # the fewest of equals, as a mode
+    assert usual_count(pd.Series([], dtype=float)) == 1
 
 
 def test_a_file_is_validated_alike_some_rows_at_a_time(by_fives):
