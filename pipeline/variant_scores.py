@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.corpus import image_files, read_captions
 from pipeline.metrics.base import Candidates, References
 from pipeline.protocols import Protocol, find_protocol, tokenise
 from pipeline.registry import load
@@ -83,6 +84,18 @@ class Known:
     def more(self) -> dict[str, tuple[Any, ...]]:
         """What metrics take beside captions and references."""
         return {"clip_score": (self.images, self.clip)}
+
+
+def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, Path]:
+    """image_id -> file of a corpus, where one of the metrics looks at pictures; {} elsewhere, since a corpus may be large.
+
+    Args:
+        captions: the captions.parquet of the corpus.
+        raw: the folder of its dataset.
+    """
+    if not any(getattr(load("metrics", name), "NEEDS_IMAGES", False) for name in metrics):
+        return {}
+    return image_files(read_captions(captions, ["image_id", "file"]), raw)
 
 
 def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> Scored:

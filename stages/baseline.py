@@ -11,18 +11,18 @@ def main(name: str) -> None:
 
     from pipeline.baseline import most_frequent_captions
     from pipeline.commit import code_commit, row_code
-    from pipeline.corpus import image_files, read_captions
+    from pipeline.corpus import read_captions
     from pipeline.files import read_json, whole_file
     from pipeline.protocols import find_protocol
     from pipeline.scores import Folders, write_scores
-    from pipeline.variant_scores import Known, Said, score_variant
+    from pipeline.variant_scores import Known, Said, pictures_needed, score_variant
 
-    row = f"most-frequent--{name}"
-    captions = most_frequent_captions(read_captions(layout.CORPORA / name / "captions.parquet"))
+    row, corpus = f"most-frequent--{name}", layout.CORPORA / name / "captions.parquet"
+    captions = most_frequent_captions(read_captions(corpus, ["image_id", "text", "split"]))
     files = (folder / f"{name}.json" for folder in (layout.REFERENCES, layout.PUBLISHED, layout.TRAINING_CAPTIONS))
     references, published, training = map(read_json, files)
     protocols = [p for p in params.scoring.protocols if find_protocol(p).captions == "own" and p != "standard"]
-    images = image_files(read_captions(layout.CORPORA / name / "captions.parquet"), layout.RAW / dataset)
+    images = pictures_needed(params.scoring.metrics, corpus, layout.RAW / dataset)
     known = Known(references, published, set(training), images, params.scoring.clip)
     scored = score_variant(Said.of_baseline(captions), known, params.scoring.metrics, protocols)
     with whole_file(layout.CAPTIONS / f"{row}.parquet") as part:

@@ -13,20 +13,16 @@ def main(name: str) -> None:
 
     give_back()
     from pipeline.commit import code_commit, row_code
-    from pipeline.corpus import image_files, read_captions
     from pipeline.scores import Folders, write_scores
     from pipeline.texts_on_disk import Texts, texts_by_image
-    from pipeline.variant_scores import Known, Said, score_variant
+    from pipeline.variant_scores import Known, Said, pictures_needed, score_variant
 
     folders = (layout.CAPTIONS, layout.SEARCHES, layout.TEACHER_FORCED, layout.SEED_CAPTIONS)
     protocols, metrics = params.protocols(name), params.scoring.metrics
     said = Said.read([folder / f"{name}.parquet" for folder in folders], protocols)
     references, published = (texts_by_image(f / f"{variant.corpus}.json") for f in (layout.REFERENCES, layout.PUBLISHED))
     training = Texts(layout.TRAINING_CAPTIONS / f"{variant.corpus}.json")
-    images = {}
-    if "clip_score" in metrics:
-        rows = read_captions(layout.CORPORA / variant.corpus / "captions.parquet", ["image_id", "file"])
-        images = image_files(rows, layout.RAW / dataset)
+    images = pictures_needed(metrics, layout.CORPORA / variant.corpus / "captions.parquet", layout.RAW / dataset)
     scored = score_variant(said, Known(references, published, training, images, params.scoring.clip), metrics, protocols)
     features = params.features[variant.features]
     names = {"source": params.datasets[dataset].source, "encoder": features.encoder, "decoder": variant.decoder}

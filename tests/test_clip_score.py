@@ -1,10 +1,12 @@
 """CLIPScore and RefCLIPScore are what transformers' CLIP gives by hand, image by image and text by text."""
 
 import shutil
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoTokenizer, CLIPModel
@@ -14,6 +16,8 @@ from pipeline.errors import UserError
 from pipeline.images import read_image
 from pipeline.metrics import clip_score
 from pipeline.metrics.base import Candidates, References, Scores, Unavailable
+from pipeline.registry import load, names
+from pipeline.variant_scores import pictures_needed
 from tests.test_encoders import MODELS, noise
 from tests.test_encoders_clip import published
 
@@ -156,3 +160,12 @@ def test_a_missing_or_broken_picture_and_another_kind_of_model_are_one_line(
 def test_no_captions_have_no_score(model: Path) -> None:
     scores = clip_score.score({}, {}, {}, {"model": str(model)})
     assert (scores.corpus, scores.per_image) == ({}, {"clip_score": {}, "ref_clip_score": {}})
+
+
+@pytest.mark.parametrize("name", names("metrics"))
+def test_the_pictures_of_a_corpus_are_looked_up_for_a_metric_that_takes_them(name: str, tmp_path: Path) -> None:
+    takes_pictures = "images" in signature(load("metrics", name).score).parameters
+    captions, raw = tmp_path / "captions.parquet", tmp_path / "raw"
+    pd.DataFrame({"image_id": ["a", "a", "b"], "file": ["images/a.png", "images/a.png", "images/b.png"]}).to_parquet(captions)
+    found = {"a": raw / "images/a.png", "b": raw / "images/b.png"}
+    assert pictures_needed(["bleu", name], captions, raw) == (found if takes_pictures else {})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.encoders.clip import Encoder
 
 NEEDS_IMAGES = True
-"`score` takes the pictures and the arguments of the CLIP encoder as well"
+"`score` takes the pictures and the arguments of the CLIP encoder as well: `variant_scores.pictures_needed` asks"
 PREFIX, WEIGHT = "A photo depicts ", 2.5
 BATCH = 32
 "pictures in one pass"
