@@ -53,14 +53,11 @@ class Load:
 def make_model(folder: Path) -> Path:
     """A folder as MLflow holds it."""
     import torch
-    from mlflow.models import Model
 
     from pipeline.decoders.base import Sizes
     from pipeline.encoders.timm_model import Encoder
     from pipeline.model import build_decoder, save_model
     from pipeline.tokenizers import word_tokenizer
-    from pipeline.tracking_payload import Payload
-    from pipeline.tracking_publish import _save_model
 
     torch.manual_seed(0)
     tokenizer, encoder = word_tokenizer([" ".join(VOCABULARY)], 1), Encoder(**ENCODER)
@@ -68,18 +65,21 @@ def make_model(folder: Path) -> Path:
     about = {"decoder": "soft_attention", "args": ARGS, "sizes": asdict(sizes)}
     config = {**about, "encoder": {"name": "timm_model", "args": ENCODER}}
     save_model(folder / "soft", build_decoder("soft_attention", sizes, ARGS), tokenizer, config)
-    nothing: Any = {
-        "params": {},
-        "tags": {},
-        "metrics": {},
-        "history": [],
-        "samples": [],
-        "files": [],
-        "rows": [],
-        "requested": [],
-    }
+    return publish(folder / "soft", DECODE, folder)
+
+
+def publish(captioner: Path, decode: dict[str, Any], folder: Path) -> Path:
+    """The folder that `track` would lay into the store for this model folder, of a variant without scores and samples."""
+    from mlflow.models import Model
+
+    from pipeline.tracking_payload import Payload
+    from pipeline.tracking_publish import _save_model
+
+    nothing: Any = {name: {} for name in ("params", "tags", "metrics")}
+    nothing |= {name: [] for name in ("history", "samples", "files", "rows", "requested")}
     nothing |= dict.fromkeys(("images", "run_file", "lock", "corpus", "resamples"), folder / "none")
-    _save_model(Payload(variant="soft", fingerprint="", model=folder / "soft", decode=DECODE, **nothing), folder, Model())
+    payload = Payload(variant=captioner.name, fingerprint="", model=captioner, decode=decode, **nothing)
+    _save_model(payload, folder, Model())
     return folder / "model"
 
 

@@ -20,9 +20,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks.serving import publish
 from pipeline.files import digest
 from pipeline.model_card import _pretrained, card, read_run
-from pipeline.tracking_payload import Payload
 from tests.test_captioner import picture
 from tests.tracking_workspace import make_captioner
 from tests.workspace import ROOT, tool
@@ -44,26 +44,9 @@ def text(n: int) -> str:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `track` lays into the store, with a captioner of random weights."""
-    from mlflow.models import Model
-
-    from pipeline.tracking_publish import _save_model
-
     folder = tmp_path_factory.mktemp("published")
     make_captioner(folder / "merge")
-    nothing: Any = {
-        "params": {},
-        "tags": {},
-        "metrics": {},
-        "history": [],
-        "samples": [],
-        "files": [],
-        "rows": [],
-        "requested": [],
-    }
-    nothing |= dict.fromkeys(("images", "run_file", "lock", "corpus", "resamples"), folder / "none")
-    payload = Payload(variant="merge", fingerprint="", model=folder / "merge", decode=DECODE, **nothing)
-    _save_model(payload, folder, Model())
-    return folder / "model"
+    return publish(folder / "merge", DECODE, folder)
 
 
 @pytest.fixture(scope="module")
