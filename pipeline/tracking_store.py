@@ -126,14 +126,27 @@ def address_of_process(uri: str) -> Iterator[None]:
     """MLflow looks `models:/` and `runs:/` up at the address of the process, whatever it is given: set while that is done."""
     import mlflow
 
-    before = os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri keeps its address there as well
+    own, environment = _own_address(), os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(absolute(uri))
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
+        mlflow.set_tracking_uri(own)  # type: ignore[arg-type]
+        os.environ.pop("MLFLOW_TRACKING_URI", None)  # where set_tracking_uri keeps its address as well
+        if environment is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = environment
+
+
+def _own_address() -> str | None:
+    """What somebody has given mlflow.set_tracking_uri in this process; None: the environment decides, also when it changes."""
+    import mlflow
+
+    environment = os.environ.pop("MLFLOW_TRACKING_URI", None)  # both answer to is_tracking_uri_set
+    try:
+        return mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    finally:
+        if environment is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = environment
 
 
 @contextmanager

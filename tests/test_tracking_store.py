@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking_store import StoreDown, find_runs, open_store, without_password
+from pipeline.tracking_store import StoreDown, address_of_process, find_runs, open_store, without_password
 
 
 @pytest.fixture
@@ -149,6 +149,36 @@ def test_a_password_in_the_address_is_not_shown(folder, address):
 def test_a_password_inside_a_librarys_message_is_not_shown():
     message = "API request to https://me:p@ss@host/api failed; mssql://host/db?PWD=x&driver=y"
     assert without_password(message) == "API request to https://host/api failed; mssql://host/db?PWD=***&driver=y"
+
+
+@pytest.fixture
+def address(folder, monkeypatch):
+    """Sets the address of this process, or none, while the environment has this one, or none."""
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is as before in the end
+
+    def given(own, environment):
+        mlflow.set_tracking_uri(own)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        os.environ |= {"MLFLOW_TRACKING_URI": environment} if environment else {}
+
+    yield given
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.parametrize("own", [None, "sqlite:////own.db"])
+@pytest.mark.parametrize("environment", [None, "sqlite:////environment.db"])
+def test_the_address_of_the_process_is_afterwards_as_before_whoever_had_set_it(address, folder, own, environment):
+    from mlflow import get_tracking_uri
+
+    address(own, environment)
+    before = get_tracking_uri()
+    with address_of_process("sqlite:///other.db"):
+        assert get_tracking_uri() == f"sqlite:///{folder}/other.db"
+    assert (get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")) == (before, environment)
+    os.environ["MLFLOW_TRACKING_URI"] = "sqlite:////later.db"
+    assert get_tracking_uri() == (own or "sqlite:////later.db")
 
 
 def test_without_mlflow_a_store_is_down(folder):
