@@ -44,8 +44,8 @@ def read_predictions(path: Path, split: str | None = None, names: Callable[[], M
         names: gives what references call an image -> image_id (`image_names`); asked where rows name files.
 
     Raises:
-        UserError: no such file, another form, an empty file, no rows of that split, two captions of an image, a file that
-            may be either of two images.
+        UserError: no such file, another form, an empty file, one of unread pictures alone, no rows of that split, two
+            captions of an image, a file that may be either of two images.
     """
     out: dict[str, str] = {}
     rows = _chosen(_read(path), path, split)
@@ -178,12 +178,19 @@ def _rows(found: list[Any], where: str) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_text_of(path).split("\n"), 1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            row = _parse(line, where, "each line is an object of its own")
-            if not (isinstance(row, dict) and {"file", "error"} <= set(row) and not set(TEXTS) & set(row)):
-                yield _row(row, where)  # and the others are of pictures that could not be read
+    lines = [(f"{path}, line {n}", line) for n, line in enumerate(_text_of(path).split("\n"), 1) if line.strip()]
+    rows = [(where, _parse(line, where, "each line is an object of its own")) for where, line in lines]
+    unread = [row for _, row in rows if _is_unread(row)]
+    if unread and len(unread) == len(rows):
+        count = f"{len(unread)} picture{'s' * (len(unread) != 1)}"
+        first = f"{unread[0]['file']}: {unread[0]['error']}"
+        raise UserError(f"{path} has no captions: {count} could not be read (first {first}): caption others")
+    yield from (_row(row, where) for where, row in rows if not _is_unread(row))
+
+
+def _is_unread(row: Any) -> bool:
+    """Whether it is of a picture that `captionlab caption` could not read."""
+    return isinstance(row, dict) and {"file", "error"} <= set(row) and not set(TEXTS) & set(row)
 
 
 def _parse(text: str, where: str, hint: str) -> Any:

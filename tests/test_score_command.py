@@ -342,6 +342,8 @@ def test_a_wrong_file_is_one_line(case, captionlab, tmp_path, monkeypatch):
          "p.csv, line 2: not as many fields as the header has: put captions with commas in double quotes"),
         ("p.csv", b"image_id,caption\n1,\xff\n", "p.csv is no UTF-8 text (byte 19): save it as UTF-8"),
         ("p.parquet", b"", "p.parquet is empty"),
+        ("p.jsonl", b'{"file": "a.png", "error": "truncated"}\n\n{"file": "b.png", "error": "empty file"}\n',
+         "p.jsonl has no captions: 2 pictures could not be read (first a.png: truncated): caption others"),
         ("p.jsonl", b'{"image_id": 1, "caption": "a"}\n{"image\n', "p.jsonl, line 2 is not JSON: Unterminated string starting "
          "at: line 1 column 2 (char 1) (each line is an object of its own)"),
     ],
