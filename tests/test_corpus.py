@@ -232,6 +232,20 @@ def test_a_corpus_is_cleaned_alike_however_many_rows_at_a_time(tmp_path, monkeyp
         assert read_schema(parts).equals(read_schema(whole), check_metadata=True)
 
 
+@pytest.mark.parametrize(("text", "split"), [("A dog.", None), (None, "train"), ("", "val"), ("so \ufffd", "test")])
+def test_parts_that_are_set_aside_whole_change_nothing_of_the_others(tmp_path, monkeypatch, text, split):
+    """The first part, which gives the file its columns' types, and two more."""
+    faulty, kept = [("a", text, split)] * 3, [("b", "The sea!", "train"), ("c", "A cat", "val"), ("d", "A car", "test")]
+    table = raw(*faulty, *kept, *faulty, *faulty)
+    monkeypatch.setattr(corpus, "ROWS", 3)
+    captions, rejected = clean(table, fine(table), options())
+    alone, _ = clean(table[3:6], fine(table), options())
+    pd.testing.assert_frame_equal(captions, alone)
+    assert list(captions["text"]) == ["the sea", "a cat", "a car"]
+    assert list(rejected["caption_id"]) == [f"a#{n}" for n in range(9)]
+    assert rejected["reason"].nunique() == 1
+
+
 def test_a_dataset_without_rows_is_a_corpus_without_rows(tmp_path):
     table = shuffled()
     table.iloc[:0].to_parquet(tmp_path / "captions.parquet", index=False)
