@@ -6,14 +6,16 @@ import shutil
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline import layout
 from pipeline.errors import UserError
 from pipeline.params import load_params
-from pipeline.tracking import delay, flat_params, start_live, tags
+from pipeline.tracking import Live, delay, flat_params, start_live, tags
 from pipeline.tracking_live import messages, receive
 from pipeline.tracking_payload import gather
 from pipeline.tracking_registry import register
@@ -348,6 +350,39 @@ def test_lines_that_arrive_in_pieces_are_put_together():
     os.write(writer, b'ep": 2}\n')
     os.close(writer)
     assert list(received) == [[{"step": 2}]]
+    os.close(reader)
+
+
+def test_lines_longer_than_a_pipe_holds_arrive_whole_and_hold_nobody_up(monkeypatch):
+    """A pipe of 64 KiB takes a line of 200 kB in pieces, whenever somebody has read."""
+    monkeypatch.setattr("pipeline.tracking._put_behind", lambda process: None)
+    monkeypatch.setattr("pipeline.tracking_live.PAUSE", 0)
+    (reader, writer), (said, says) = os.pipe(), os.pipe()
+    stdin, stdout = os.fdopen(writer, "wb", 0), os.fdopen(said, "rb", 0)
+    receiver = SimpleNamespace(pid=0, stdin=stdin, stdout=stdout, wait=lambda seconds: None)
+    live = Live(lambda: receiver, {"variant": "merge"})
+    reports = [{f"train_{n}": step / 3 for n in range(8_000)} for step in (1, 2)]
+    start = time.monotonic()
+    for step, values in enumerate(reports):
+        live.log(step, values)
+    assert time.monotonic() - start < 5
+    os.write(says, b"c")
+    with ThreadPoolExecutor(1) as pool:
+        received = pool.submit(lambda: [message for batch in messages(reader) for message in batch])
+        live.close("FINISHED")
+    header, *figures, end = received.result()
+    assert (header, end) == ({"variant": "merge"}, DONE)
+    assert [(message["step"], message["values"]) for message in figures] == list(enumerate(reports))
+    os.close(reader)
+    os.close(says)
+
+
+def test_a_line_that_the_end_of_the_input_tears_is_left_out(monkeypatch):
+    monkeypatch.setattr("pipeline.tracking_live.PAUSE", 0)
+    reader, writer = os.pipe()
+    os.write(writer, b'{"step": 1}\n{"st')
+    os.close(writer)
+    assert list(messages(reader)) == [[{"step": 1}]]
     os.close(reader)
 
 
