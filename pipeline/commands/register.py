@@ -8,7 +8,8 @@ from pipeline import layout
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.tracking_registry import Candidate, Choice
+    from pipeline.tracking_ranking import Candidate
+    from pipeline.tracking_registry import Choice
 
 
 def command(
