@@ -63,10 +63,10 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def digest(path: Path, algorithm: str = "md5") -> str:
-    """Hex digest of a file, read in pieces."""
+def digest(path: Path) -> str:
+    """MD5 of a file as hex digits, read in pieces."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+        return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def loaded_code() -> str:
