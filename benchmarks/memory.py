@@ -102,7 +102,7 @@ def train(root: Path) -> Callable[[], None]:
     import yaml
 
     from pipeline.batches import CaptionBatches
-    from pipeline.corpus import read_captions, references
+    from pipeline.corpus import SPLITS, Captions, references
     from pipeline.decoders.base import Sizes
     from pipeline.features import FeatureStore
     from pipeline.model import build_decoder, read_vocabulary, save_model
@@ -113,18 +113,15 @@ def train(root: Path) -> Callable[[], None]:
     args = {"embedding": 32, "hidden": 32}
 
     def work() -> None:
-        captions, store = read_captions(root / "captions.parquet"), FeatureStore(root / "features")
-        store.check(captions.image_id.unique().tolist(), "features")
-        counted = captions.text[captions.split == "train"].tolist()
-        tokenizer, known = read_vocabulary("lstm", counted, 1, args, "args")
+        path, store = root / "captions.parquet", FeatureStore(root / "features")
+        store.check(Captions(path, SPLITS, ["image_id"])["image_id"], "features")
+        tokenizer, known = read_vocabulary("lstm", Captions(path, ["train"], ["text"])["text"], 1, args, "args")
         sizes = Sizes(16, 16, len(tokenizer), known)
         decoder = build_decoder("lstm", sizes, args)
-        batches, val = (
-            CaptionBatches(captions[captions.split == split], store, tokenizer, options.batch_images, "cpu")
-            for split in ("train", "val")
-        )
-        longest = max(len(text.split()) for text in captions.text[captions.split == "train"])
-        validation = Validation(val, references(captions, "val"), longest + 1)
+        train, val = (Captions(path, [split], ["image_id", "caption_id", "text"]) for split in ("train", "val"))
+        batches, others = (CaptionBatches(split, store, tokenizer, options.batch_images, "cpu") for split in (train, val))
+        longest = max(len(text.split()) for text in train["text"])
+        validation = Validation(others, references(val), longest + 1)
         trainer = Trainer(decoder, tokenizer, batches, validation, options, 1, root / "checkpoint.pt", "")
         torch.manual_seed(1)
         done = 0
@@ -142,10 +139,10 @@ def train(root: Path) -> Callable[[], None]:
 
 
 def caption(root: Path) -> Callable[[], None]:
-    import pandas as pd
+    from pyarrow.parquet import ParquetWriter
 
-    from pipeline.captioning import Model, caption_split
-    from pipeline.corpus import read_captions
+    from pipeline.captioning import SCHEMAS, Model, caption_split
+    from pipeline.corpus import Captions
     from pipeline.features import FeatureStore
     from pipeline.model import load_model
 
@@ -153,10 +150,13 @@ def caption(root: Path) -> Callable[[], None]:
 
     def work() -> None:
         decoder, tokenizer, _ = load_model(root / "model")
-        captions, store = read_captions(root / "captions.parquet"), FeatureStore(root / "features")
-        model = Model(decoder, tokenizer, store, decoding, "cpu")
-        parts = [caption_split(model, captions, split).captions for split in ("val", "test")]
-        pd.concat(parts, ignore_index=True).to_parquet(root / "said.parquet", index=False)
+        model = Model(decoder, tokenizer, FeatureStore(root / "features"), decoding, "cpu")
+        with ParquetWriter(root / "said.parquet", SCHEMAS[0]) as said, ParquetWriter(root / "ids.parquet", SCHEMAS[2]) as ids:
+            for split in ("val", "test"):
+                captions = Captions(root / "captions.parquet", [split], ["image_id", "caption_id", "text"])
+                for part in caption_split(model, captions, split):
+                    said.write_table(part.captions)
+                    ids.write_table(part.teacher_forced)
 
     return work
 

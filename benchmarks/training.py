@@ -67,7 +67,7 @@ def make_trainer(name: str, setting: Setting, store: FeatureStore, device: str) 
     tokenizer = common.tokenizer()
     images, per_image = setting.batch
     captions = common.captions(images * BATCHES[setting.batch], per_image=per_image)
-    batches = CaptionBatches(captions, store, tokenizer, images, device)
+    batches = CaptionBatches([captions], store, tokenizer, images, device)
     decoder = decoders.build(name, tokenizer.special).to(device)
     nowhere = Path(tempfile.gettempdir()) / "never-written"
     return Trainer(decoder, tokenizer, batches, Validation(batches, {}, 30), options(setting), 1, nowhere, "")

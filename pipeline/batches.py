@@ -1,19 +1,25 @@
 """Corpus + features -> batches of images. Each image's features stand once; its captions are rows that point at it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.encoders.base import Features
 from pipeline.features import FeatureStore, ahead
+from pipeline.image_ids import ImageIds
 from pipeline.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+KEYS = ["image_id", "caption_id"]
 
 
 @dataclass(frozen=True)
@@ -28,17 +34,24 @@ class Batch:
 
 
 class CaptionBatches:
-    """Batches of one split; the order depends on (seed, epoch) alone, so an epoch can be entered at any batch."""
+    """Batches of one split; the order depends on (seed, epoch) alone, so an epoch can be entered at any batch.
 
-    def __init__(self, captions: pd.DataFrame, store: FeatureStore, tokenizer: Tokenizer, batch_images: int, device: str):
+    Args:
+        captions: tables with image_id, caption_id and text, in any order; of their texts nothing but token ids is kept.
+    """
+
+    def __init__(
+        self, captions: Iterable[pd.DataFrame], store: FeatureStore, tokenizer: Tokenizer, batch_images: int, device: str
+    ):
         self.store, self.device, self.batch_images = store, device, batch_images
         self.pad = tokenizer.special.pad
-        captions = captions.sort_values(["image_id", "caption_id"])
-        self.ids, lengths = _encode(captions.text, tokenizer)
-        self.offsets = np.append(0, np.cumsum(lengths))  # caption n is ids[offsets[n]:offsets[n + 1]]
-        image_ids, first = np.unique(captions.image_id.to_numpy(dtype=str), return_index=True)
-        self.image_ids: list[str] = image_ids.tolist()
-        self.first = np.append(first, len(captions))  # image n has captions first[n] .. first[n + 1]
+        keys, self.ids, ends = _encode(captions, tokenizer)
+        order = pc.sort_indices(keys, [("image_id", "ascending"), ("caption_id", "ascending")])
+        starts = np.append(0, ends[:-1])
+        self.starts, self.ends = (places[order.to_numpy()] for places in (starts, ends))  # caption n is ids[starts[n]:ends[n]]
+        images = pc.run_end_encode(keys["image_id"].take(order).combine_chunks(), run_end_type=pa.int64())
+        self.image_ids = ImageIds(text.as_py() for text in images.values)
+        self.first = np.append(0, images.run_ends)  # image n has captions first[n] .. first[n + 1]
 
     def __len__(self) -> int:
         return -(-len(self.image_ids) // self.batch_images)
@@ -62,9 +75,7 @@ class CaptionBatches:
 
     def _batch(self, images: np.ndarray) -> Batch:
         image_ids = [self.image_ids[i] for i in images]
-        captions = [
-            self.ids[self.offsets[c] : self.offsets[c + 1]] for i in images for c in range(self.first[i], self.first[i + 1])
-        ]
+        captions = [self.ids[self.starts[c] : self.ends[c]] for i in images for c in range(self.first[i], self.first[i + 1])]
         counts = [self.first[i + 1] - self.first[i] for i in images]
         tokens, mask = pad_rows(captions, self.pad)
         rows = np.repeat(np.arange(len(images)), counts)
@@ -73,14 +84,17 @@ class CaptionBatches:
         )
 
 
-def _encode(texts: pd.Series, tokenizer: Tokenizer, many: int = 4096) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of all captions in a row and the length of each; few at a time, since an encoded caption takes kilobytes at first."""
-    ids, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
-    for start in range(0, len(texts), many):
-        encoded = tokenizer.encode(texts.iloc[start : start + many].tolist())
+def _encode(captions: Iterable[pd.DataFrame], tokenizer: Tokenizer) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """image_id and caption_id of N captions; the token ids of all in a row; where each ends (N,)."""
+    kind = np.min_scalar_type(max(tokenizer.words().values()))
+    keys = [pa.table({name: pa.array([], pa.string()) for name in KEYS})]
+    ids, lengths = [np.empty(0, kind)], [np.empty(0, np.int64)]
+    for rows in captions:
+        keys.append(pa.table({name: pa.array(rows[name], pa.string()) for name in KEYS}))
+        encoded = list(tokenizer.encode_each(rows["text"]))
         lengths.append(np.fromiter(map(len, encoded), np.int64))
-        ids.append(np.fromiter((i for row in encoded for i in row), np.int32))
-    return np.concatenate(ids), np.concatenate(lengths)
+        ids.append(np.fromiter(chain.from_iterable(encoded), kind))
+    return pa.concat_tables(keys), np.concatenate(ids), np.concatenate(lengths).cumsum()
 
 
 def pad_rows(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:

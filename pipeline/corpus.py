@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,7 @@ def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
     Raises:
         UserError: it is not there, is no Parquet, or lacks a column.
     """
-    with _opened(path) as file:
-        _need(file.schema_arrow.names, columns, str(path))
+    columns_of(path, columns)
     with _readable(path):
         return pd.read_parquet(path, columns=columns)
 
@@ -55,6 +55,7 @@ def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
     import pyarrow as pa
 
     with _opened(path) as file:
+        _need(file.schema_arrow.names, columns, str(path))
         batches = file.iter_batches(ROWS, columns=columns, use_threads=False)
         while True:
             with _readable(path):
@@ -100,10 +101,42 @@ def image_files(captions: pd.DataFrame, images: Path) -> dict[str, Path]:
     return {image: images / file for image, file in zip(rows.image_id, rows.file, strict=True)}
 
 
-def references(captions: pd.DataFrame, split: str) -> dict[str, list[str]]:
-    """image_id -> the texts of its captions, of one split, both in the order of the rows."""
-    rows = captions[captions["split"] == split]
-    return {str(image): list(group["text"]) for image, group in rows.groupby("image_id", sort=False)}
+class Captions:
+    """Columns of the captions.parquet of a corpus, of the rows in some splits, a table at a time whenever it is iterated over.
+
+    Raises:
+        UserError: while it is read, as `read_captions` does.
+    """
+
+    def __init__(self, path: Path, splits: Iterable[str], columns: list[str]) -> None:
+        self._path, self._splits, self._columns = path, set(splits), columns
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        for rows in rows_of(self._path, list(dict.fromkeys([*self._columns, "split"]))):
+            yield rows.loc[rows["split"].isin(self._splits), self._columns]
+
+    def __getitem__(self, column: str) -> "Column":
+        return Column(self, column)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Its values one by one, from the first whenever it is iterated over."""
+
+    captions: Captions
+    name: str
+
+    def __iter__(self) -> Iterator[str]:
+        return (value for rows in self.captions for value in rows[self.name])
+
+
+def references(captions: Iterable[pd.DataFrame]) -> dict[str, list[str]]:
+    """image_id -> the texts of its captions, both in the order of the rows."""
+    found: dict[str, list[str]] = {}
+    for rows in captions:
+        for image, text in zip(rows["image_id"], rows["text"], strict=True):
+            found.setdefault(image, []).append(text)
+    return found
 
 
 def published_references(captions: pd.DataFrame, rejected: pd.DataFrame, splits: list[str]) -> dict[str, list[str]]:

@@ -1,19 +1,23 @@
 """Images -> data/features/<name>/: memory maps (float16, int8 or the encoder's own type), resumable after any interruption."""
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline.encoders.base import Encoder, Features
 from pipeline.errors import UserError
 from pipeline.files import fingerprint, loaded_code, named_files, read_json, whole_folder, write_json
+from pipeline.image_ids import ImageIds
 from pipeline.images import ImageError, read_image
 from pipeline.progress import bar
 from pipeline.storage import from_int8, grid_dtype, to_int8
@@ -25,14 +29,15 @@ if TYPE_CHECKING:
 def image_files(captions: Path) -> dict[str, str]:
     """image_id -> file of every image of a dataset's captions.parquet, ordered by image_id. A second file is left out.
 
-    pyarrow reads it, for pandas would be a sixth of the stage's start.
+    pyarrow reads it, for pandas would be a sixth of the stage's start; in parts, for there are five rows an image.
     """
-    table = pq.read_table(captions, columns=["image_id", "file"])
     found: dict[str, str] = {}
-    for image_id, file in zip(table["image_id"].to_pylist(), table["file"].to_pylist(), strict=True):
-        if image_id is not None and file is not None:
-            found.setdefault(image_id, file)
-    return dict(sorted(found.items()))
+    with pq.ParquetFile(captions, buffer_size=2**16, pre_buffer=False) as table:
+        for part in table.iter_batches(8192, columns=["image_id", "file"], use_threads=False):
+            for image_id, file in zip(*(column.to_pylist() for column in part.columns), strict=True):
+                if image_id is not None and file is not None:
+                    found.setdefault(image_id, file)
+    return {image_id: found[image_id] for image_id in sorted(found)}
 
 
 def extract(
@@ -60,9 +65,8 @@ def extract(
         kind = grid_dtype(encoder, about["dtype"])
     except UserError as error:
         raise UserError(f"features.{folder.name}: {error}") from None
-    stamps = [_stamp(root / file) for file in images.values()]
     made_by = [about, named_files(about.get("args", {})), loaded_code(), device]
-    key = fingerprint([made_by, list(images), list(images.values()), stamps])
+    key = fingerprint([made_by, _digest(images, root)])
     encoder = encoder.to(device)
     with whole_folder(folder, keep_partial=True) as part:
         done, rejected = _resume(part, key)
@@ -96,8 +100,15 @@ def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
     array[place] = values.to(getattr(torch, array.dtype.name)).contiguous().cpu().numpy()
 
 
+def _digest(images: dict[str, str], root: Path) -> str:
+    """Of ids, files, and their sizes and times of change, so that no resumed run mixes old pictures with new ones."""
+    found = hashlib.sha256()
+    for image in images.items():
+        found.update(json.dumps([*image, *_stamp(root / image[1])]).encode())
+    return found.hexdigest()
+
+
 def _stamp(path: Path) -> list[int]:
-    """Size and time of change, so that no resumed run mixes old pictures with new ones."""
     try:
         about = path.stat()
     except OSError:
@@ -187,11 +198,12 @@ def _finish(
     arrays: dict[str, np.memmap],
 ) -> None:
     bad = {row["image_id"] for row in rejected}
-    rows = {image_id: row for row, image_id in enumerate(images) if image_id not in bad}
-    if not rows:
+    good = np.array([image_id not in bad for image_id in images], bool)
+    if not good.any():
         first = rejected[0]["reason"] if rejected else "there is none"
         raise UserError(f"no image could be read for these features (first: {first}): check the data set's images")
-    pq.write_table(pa.table({"image_id": list(rows), "row": list(rows.values())}), part / "ids.parquet")
+    ids = pa.array(compress(images, good), pa.string())
+    pq.write_table(pa.table({"image_id": ids, "row": np.flatnonzero(good)}), part / "ids.parquet")
     reasons = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
     pq.write_table(pa.Table.from_pylist(rejected, reasons), part / "rejected.parquet")
     shapes = {name: list(arrays[name].shape) for name in ("grid", "pooled")}
@@ -205,9 +217,11 @@ class FeatureStore:
     def __init__(self, folder: Path):
         self.folder = folder
         self.manifest = read_json(folder / "manifest.json")
-        ids = pq.read_table(folder / "ids.parquet", columns=["image_id", "row"]).to_pydict()
+        table = pq.read_table(folder / "ids.parquet", columns=["image_id", "row"]).sort_by("image_id")
+        self.ids = ImageIds(text.as_py() for text in table["image_id"])
+        self.rows = table["row"].to_numpy()
+        "of the arrays, of each of `ids`"
         self.scales: dict[str, np.memmap] = {}
-        self.rows = dict(zip(ids["image_id"], ids["row"], strict=True))
         self.grid, self.pooled = self._map("grid"), self._map("pooled")  # (N, P, D), (N, D')
         if self.manifest.get("dtype") == "int8":
             self.scales = {"grid": self._map("grid_scale"), "pooled": self._map("pooled_scale")}  # (N, P), (N,)
@@ -217,11 +231,18 @@ class FeatureStore:
         return array
 
     def get(self, image_ids: Sequence[str], device: str = "cpu") -> Features:
-        """Features of these images, float32."""
-        rows = [self.rows[i] for i in image_ids]
+        """Features of these images, float32.
+
+        Raises:
+            KeyError: one has none.
+        """
+        places = self.ids.find(image_ids)
+        if (places < 0).any():
+            raise KeyError(image_ids[int(places.argmin())])
+        rows = self.rows[places]
         return Features(self._vectors("grid", rows, device), self._vectors("pooled", rows, device))
 
-    def _vectors(self, name: str, rows: list[int], device: str) -> "Tensor":
+    def _vectors(self, name: str, rows: NDArray[np.int64], device: str) -> "Tensor":
         import torch
 
         stored = torch.from_numpy(getattr(self, name)[rows]).to(device)
@@ -229,10 +250,9 @@ class FeatureStore:
             return stored.float()
         return from_int8(stored, torch.from_numpy(self.scales[name][rows]).to(device))
 
-    def check(self, image_ids: Sequence[str], where: str) -> None:
+    def check(self, image_ids: Iterable[str], where: str) -> None:
         """Raises a UserError when an image has no features."""
-        missing = [i for i in image_ids if i not in self.rows]
-        if missing:
+        if missing := self.ids.lacking(image_ids):
             raise UserError(
                 f"{where}: {len(missing)} images have no features (first: {missing[0]}): see rejected.parquet there"
             )

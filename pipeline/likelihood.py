@@ -31,11 +31,12 @@ def likelihoods(decoder: Decoder, batches: CaptionBatches, ids: bool = False) ->
     """
     decoder.eval()
     for batch in batches.in_order():
-        yield from _of_batch(decoder, batch, ids)
+        yield from batch_likelihoods(decoder, batch, ids)
 
 
 @torch.inference_mode()
-def _of_batch(decoder: Decoder, batch: Batch, ids: bool) -> list[Likelihood]:
+def batch_likelihoods(decoder: Decoder, batch: Batch, ids: bool) -> list[Likelihood]:
+    """The same, of the images of a batch; the decoder is in evaluation mode."""
     valid = batch.mask[:, 1:]
     hidden, _ = decoder.unroll(batch.features, batch.tokens[:, :-1], valid.sum(1).cpu(), batch.rows)
     log_probs = decoder.project(hidden[valid]).float().log_softmax(-1)  # (N, V)

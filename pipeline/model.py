@@ -1,5 +1,6 @@
 """models/<variant>/: a decoder as safetensors, JSON and tokenizer.json. No pickles, no training code needed to load."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def check_grid(name: str, positions: int, where: str) -> None:
 
 
 def read_vocabulary(
-    name: str, texts: list[str], min_count: int, args: dict[str, Any], where: str
+    name: str, texts: Iterable[str], min_count: int, args: dict[str, Any], where: str
 ) -> tuple[Tokenizer, dict[str, Any]]:
     """What the decoder file of that name makes of the captions: its tokenizer, and `Sizes.known`."""
     cls = load("decoders", name).Decoder

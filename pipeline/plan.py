@@ -190,14 +190,11 @@ def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[s
     return len(tokenizer), known, texts is None
 
 
-def _texts(file: Path, splits: Sequence[str]) -> list[str] | None:
+def _texts(file: Path, splits: Sequence[str]) -> Iterable[str] | None:
     """The captions whose words are counted; None: they have not been cleaned yet."""
-    from pipeline.corpus import read_captions
+    from pipeline.corpus import Captions
 
-    if not file.is_file():
-        return None
-    captions = read_captions(file)
-    return list(captions.text[captions.split.isin(splits)])
+    return Captions(file, splits, ["text"])["text"] if file.is_file() else None
 
 
 def _brings(variant: "Variant") -> bool:

@@ -2,14 +2,17 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
+MANY = 4096
+"captions that are encoded at once"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,12 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.inner.encode_batch(list(texts))]
+
+    def encode_each(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """The same one by one: some are encoded at a time, for an encoded caption takes kilobytes at first."""
+        rest = iter(texts)
+        while some := list(islice(rest, MANY)):
+            yield from self.encode(some)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Words with single spaces between them: a language model may write line breaks, or a space at the start."""

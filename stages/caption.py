@@ -1,8 +1,11 @@
 """variants.NAME -> data/captions/: every validation and test image captioned by each of its models, and what protocols need."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from pipeline import layout
+from pipeline.files import whole_file
 from pipeline.params import Variant, load_params, pick
 from pipeline.processes import stage
 
@@ -10,55 +13,60 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    import pandas as pd
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
 
     from pipeline.captioning import Captioned
+
+FOLDERS = (layout.CAPTIONS, layout.SEARCHES, layout.TEACHER_FORCED, layout.ATTENTION)
+"of the tables of Captioned"
 
 
 def main(name: str) -> None:
     params = load_params()
     variant = pick(params, "variants", name)
 
-    import pandas as pd
-
-    from pipeline.corpus import read_captions
-
-    captions = read_captions(layout.CORPORA / variant.corpus / "captions.parquet")
-    decoding = params.decoding(name).model_dump()
-    own = _caption(layout.MODELS / name, variant, captions, decoding)
-    again = [
-        _caption(folder, variant, captions, {**decoding, "also": []}).captions.assign(seed=int(folder.name))
-        for folder in sorted((layout.FURTHER_SEEDS / name).glob("[0-9]*"), key=lambda folder: int(folder.name))
-    ]
-    seeds = pd.concat(again) if again else own.captions.assign(seed=0).iloc[:0]
-    _write(layout.CAPTIONS / f"{name}.parquet", own.captions)
-    _write(layout.SEARCHES / f"{name}.parquet", own.searches)
-    _write(layout.TEACHER_FORCED / f"{name}.parquet", own.teacher_forced)
-    _write(layout.ATTENTION / f"{name}.parquet", own.attention)
-    _write(layout.SEED_CAPTIONS / f"{name}.parquet", seeds)
-
-
-def _caption(folder: "Path", variant: Variant, captions: "pd.DataFrame", decoding: "dict[str, Any]") -> "Captioned":
-    import pandas as pd
-
-    from pipeline.captioning import Captioned, Model, caption_split
     from pipeline.devices import pick_device
+
+    device = pick_device()  # before Arrow is imported
+    import pyarrow as pa
+
+    from pipeline.captioning import SCHEMAS
+
+    decoding = params.decoding(name).model_dump()
+    with ExitStack() as files:
+        own = [files.enter_context(_table(f / f"{name}.parquet", kind)) for f, kind in zip(FOLDERS, SCHEMAS, strict=True)]
+        with_seed = SCHEMAS[0].append(pa.field("seed", pa.int64()))
+        seeds = files.enter_context(_table(layout.SEED_CAPTIONS / f"{name}.parquet", with_seed))
+        for part in _caption(layout.MODELS / name, variant, decoding, device):
+            for writer, table in zip(own, part, strict=True):
+                writer.write_table(table)
+        for folder in sorted((layout.FURTHER_SEEDS / name).glob("[0-9]*"), key=lambda folder: int(folder.name)):
+            for part in _caption(folder, variant, {**decoding, "also": []}, device):
+                seed = pa.array([int(folder.name)] * len(part.captions))
+                seeds.write_table(part.captions.append_column("seed", seed))
+
+
+@contextmanager
+def _table(path: "Path", schema: "pa.Schema") -> "Iterator[ParquetWriter]":
+    """A Parquet file that is written in parts, and there when it is whole."""
+    from pyarrow.parquet import ParquetWriter
+
+    with whole_file(path) as part, ParquetWriter(part, schema) as writer:
+        yield writer
+
+
+def _caption(folder: "Path", variant: Variant, decoding: "dict[str, Any]", device: str) -> "Iterator[Captioned]":
+    from pipeline.captioning import Model, caption_split
+    from pipeline.corpus import Captions
     from pipeline.features import FeatureStore
     from pipeline.model import load_model
 
-    device = pick_device()
     decoder, tokenizer, _ = load_model(folder, device)
     model = Model(decoder, tokenizer, FeatureStore(layout.FEATURES / variant.features), decoding, device)
-    splits = [caption_split(model, captions, split) for split in ("val", "test")]
-    tables = zip(*((s.captions, s.searches, s.teacher_forced, s.attention) for s in splits), strict=True)
-    return Captioned(*(pd.concat(parts, ignore_index=True) for parts in tables))
-
-
-def _write(path: "Path", table: "pd.DataFrame") -> None:
-    from pipeline.files import whole_file
-
-    with whole_file(path) as part:
-        table.to_parquet(part, index=False)
+    for split in ("val", "test"):
+        captions = Captions(layout.CORPORA / variant.corpus / "captions.parquet", [split], ["image_id", "caption_id", "text"])
+        yield from caption_split(model, captions, split)
 
 
 if __name__ == "__main__":

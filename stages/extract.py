@@ -9,10 +9,11 @@ def main(name: str) -> None:
     row = pick(load_params(), "features", name)
 
     from pipeline.devices import pick_device, workers
+
+    device = pick_device()  # before Arrow is imported
     from pipeline.features import extract, image_files
     from pipeline.registry import check_args, load
 
-    device = pick_device()
     encoder_class = load("encoders", row.encoder).Encoder
     check_args(encoder_class.__init__, row.args, f"features.{name}.args")
     raw = layout.RAW / row.dataset

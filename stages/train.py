@@ -69,41 +69,40 @@ def prepare(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, A
     variant, options = params.variants[name], params.training(name)
     corpus_file = layout.CORPORA / variant.corpus / "captions.parquet"
 
+    from pipeline.devices import pick_device
+
+    device = pick_device()  # before Arrow is imported
     import torch
 
     from pipeline.batches import CaptionBatches
-    from pipeline.corpus import read_captions, references
+    from pipeline.corpus import SPLITS, Captions, references
     from pipeline.decoders.base import Sizes
-    from pipeline.devices import pick_device
     from pipeline.features import FeatureStore
     from pipeline.model import build_decoder, check_grid, read_vocabulary
     from pipeline.self_critical import CiderReward
     from pipeline.train import Trainer, Validation
 
-    device = pick_device()
-    captions, store = read_captions(corpus_file), FeatureStore(layout.FEATURES / variant.features)
-    store.check(captions.image_id.unique().tolist(), f"features '{variant.features}'")
+    store = FeatureStore(layout.FEATURES / variant.features)
+    store.check(Captions(corpus_file, SPLITS, ["image_id"])["image_id"], f"features '{variant.features}'")
     check_grid(variant.decoder, store.grid.shape[1], f"variants.{name}, features '{variant.features}'")
-    counted = captions.text[captions.split.isin(options.vocabulary_splits)].tolist()
+    counted = Captions(corpus_file, options.vocabulary_splits, ["text"])["text"]
     tokenizer, known = read_vocabulary(variant.decoder, counted, options.min_count, variant.args, f"variants.{name}.args")
     sizes = Sizes(store.grid.shape[2], store.pooled.shape[1], len(tokenizer), known)
     torch.manual_seed(seed)
     decoder = build_decoder(variant.decoder, sizes, variant.args)
     decoder.load_pretrained(tokenizer)
     decoder = decoder.to(device)
-    train, val = (
-        CaptionBatches(captions[captions.split == split], store, tokenizer, options.batch_images, device)
-        for split in ("train", "val")
-    )
+    train, val = (Captions(corpus_file, [split], ["image_id", "caption_id", "text"]) for split in ("train", "val"))
+    batches = [CaptionBatches(split, store, tokenizer, options.batch_images, device) for split in (train, val)]
     about = {**config(name, variant, store), "sizes": asdict(sizes)}
     data = [digest(corpus_file), store.manifest, digest(store.folder / "pooled.npy"), digest(store.folder / "ids.parquet")]
     settings = options.model_dump(exclude={"seeds"})
     key = fingerprint([about, settings, seed, data, named_files(variant.args), _code()])
-    longest = max(len(text.split()) for text in captions.text[captions.split == "train"])
-    validation = Validation(val, references(captions, "val"), longest + 1)
+    longest = max(len(text.split()) for text in train["text"])
+    validation = Validation(batches[1], references(val), longest + 1)
     checkpoint = layout.CHECKPOINTS / name / ("checkpoint.pt" if seed == options.seeds[0] else f"seed-{seed}.pt")
-    reward = CiderReward(references(captions, "train")) if options.self_critical_epochs else None
-    return Trainer(decoder, tokenizer, train, validation, options, seed, checkpoint, key, reward), about
+    reward = CiderReward(references(train)) if options.self_critical_epochs else None
+    return Trainer(decoder, tokenizer, batches[0], validation, options, seed, checkpoint, key, reward), about
 
 
 @cache

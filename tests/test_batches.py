@@ -53,7 +53,7 @@ def write_store(folder: Path, grid: np.ndarray, pooled: np.ndarray) -> FeatureSt
 def batches(tmp_path: Path) -> CaptionBatches:
     number = np.arange(8.0)
     store = write_store(tmp_path / "f", number[:, None, None] + [[100], [200]], number[:, None])
-    return CaptionBatches(captions(), store, tokenizer(), 3, "cpu")
+    return CaptionBatches([captions()], store, tokenizer(), 3, "cpu")
 
 
 def seen(epoch: "list[Batch]") -> list[tuple[str, str]]:
@@ -75,6 +75,13 @@ def test_every_caption_comes_once_an_epoch_with_the_features_of_its_own_image(ba
     expected = sorted((i, text) for i, texts in CAPTIONS.items() for text in texts)
     assert sorted(seen(list(batches.epoch(1, 0)))) == expected
     assert sorted(seen(list(batches.in_order()))) == expected
+
+
+def test_it_makes_no_difference_in_how_many_tables_captions_come(batches: CaptionBatches) -> None:
+    rows = captions()
+    tables = [rows.iloc[:5], rows.iloc[5:5], rows.iloc[5:6], rows.iloc[6:]]
+    parts = CaptionBatches(tables, batches.store, tokenizer(), 3, "cpu")
+    assert all(equal(*pair) for pair in zip(parts.epoch(1, 0), batches.epoch(1, 0), strict=True))
 
 
 def test_grid_and_pooled_features_stand_in_the_order_of_the_image_ids(batches: CaptionBatches) -> None:
@@ -130,7 +137,7 @@ def test_rows_are_start_words_end_padding_and_the_mask_leaves_out_padding(tmp_pa
     words = word_tokenizer(["a a a cat cat dog"], 1)  # a 4, cat 5, dog 6
     rows = [("dog", "d#1", "a"), ("cat", "c#0", "a red cat"), ("dog", "d#0", "dog a")]
     frame = pd.DataFrame(rows, columns=["image_id", "caption_id", "text"])
-    (batch,) = CaptionBatches(frame, store, words, 8, "cpu").in_order()
+    (batch,) = CaptionBatches([frame], store, words, 8, "cpu").in_order()
     assert batch.image_ids == ["cat", "dog"]
     assert batch.tokens.tolist() == [[1, 4, 3, 5, 2], [1, 6, 4, 2, 0], [1, 4, 2, 0, 0]]
     assert batch.mask.int().tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 1, 0, 0]]
@@ -161,7 +168,7 @@ def deep(tmp_path: Path) -> CaptionBatches:
     """Batches whose features fit `small_decoder`."""
     rng = np.random.default_rng(0)
     store = write_store(tmp_path / "f", rng.normal(size=(8, P, D)), rng.normal(size=(8, DP)))
-    return CaptionBatches(captions(), store, tokenizer(), 3, "cpu")
+    return CaptionBatches([captions()], store, tokenizer(), 3, "cpu")
 
 
 def test_a_likelihood_is_the_sum_of_log_probabilities_of_an_images_references(name: str, deep: CaptionBatches) -> None:
@@ -193,7 +200,7 @@ def test_a_likelihood_knows_no_dropout(name: str, deep: CaptionBatches) -> None:
 
 def test_the_mean_loss_is_per_token_over_the_whole_split_however_it_is_batched(name: str, deep: CaptionBatches) -> None:
     decoder = small_decoder(name, vocabulary=len(tokenizer()))
-    (whole,) = CaptionBatches(captions(), deep.store, tokenizer(), 7, "cpu").in_order()
+    (whole,) = CaptionBatches([captions()], deep.store, tokenizer(), 7, "cpu").in_order()
     loss = decoder.loss(whole.features, whole.tokens, whole.mask, whole.rows)
     assert loss.tokens == 52
     assert mean_loss(decoder, deep) == pytest.approx(loss.cross_entropy.item(), rel=1e-5)

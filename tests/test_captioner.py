@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
-from pipeline import registry
+from pipeline import captioning, registry
 from pipeline.batches import CaptionBatches
 from pipeline.captioner import GREEDY, Captioner
 from pipeline.captioning import Model, caption_split
@@ -227,23 +228,41 @@ def test_a_split_is_captioned_in_the_order_of_its_image_ids(workspace: Path, cap
     corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text", "split"])
     store = FeatureStore(workspace / "features/timm_model")
     model = Model(captioner.decoder, captioner.tokenizer, store, {**BEAM, "also": ["greedy", "beam-2"]}, "cpu")
-    found = caption_split(model, corpus, "test")
-    table = found.captions
+    (found,) = caption_split(model, [corpus[corpus.split == "test"]], "test")
+    table = found.captions.to_pandas()
     columns = ["image_id", "split", "text", "log_prob", "tokens", "alternatives"]
     assert list(table.columns) == [*columns, "reference_nll", "reference_tokens", "top5_hits"]
     assert table[["image_id", "split"]].to_numpy().tolist() == [["i0", "test"], ["i4", "test"]]
     theirs = captioner.caption([files(workspace)[0], files(workspace)[4]])
     assert table.text.tolist() == [c.text for c in theirs]
     assert [[a["text"] for a in row] for row in table.alternatives] == [[t for t, _ in c.alternatives] for c in theirs]
-    batches = CaptionBatches(corpus[corpus.split == "test"], store, captioner.tokenizer, 1, "cpu")
+    batches = CaptionBatches([corpus[corpus.split == "test"]], store, captioner.tokenizer, 1, "cpu")
     expected = [r.reference_nll for r in likelihoods(captioner.decoder, batches)]
     assert table.reference_nll.tolist() == pytest.approx(expected, rel=1e-4)
     assert table.reference_tokens.tolist() == [23, 23]  # 6 + 7 + 7 words and three ends
     for search, beam in (("greedy", 1), ("beam-2", 2)):
-        again = found.searches[found.searches.search == search]
+        searches = found.searches.to_pandas()
+        again = searches[searches.search == search]
         others = captioner.caption([files(workspace)[0], files(workspace)[4]], beam=beam)
         assert again[["image_id", "split"]].to_numpy().tolist() == [["i0", "test"], ["i4", "test"]]
         assert again.text.tolist() == [c.text for c in others]
+
+
+def test_a_split_in_several_parts_is_the_same_captions(
+    workspace: Path, captioner: Captioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(f"i{i}", f"i{i}#{n}", text) for i in range(COUNT) for n, text in enumerate(TEXTS)]
+    corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text"])
+    store = FeatureStore(workspace / "features/timm_model")
+    model = Model(captioner.decoder, captioner.tokenizer, store, {**BEAM, "also": ["greedy"]}, "cpu")
+    monkeypatch.setattr(captioning, "BATCH", 1)
+    (whole,) = caption_split(model, [corpus], "test")
+    monkeypatch.setattr(captioning, "PART", 2)
+    parts = list(caption_split(model, [corpus], "test"))
+    assert [len(part.captions) for part in parts] == [2] * (COUNT // 2) + [1] * (COUNT % 2)
+    for number, table in enumerate(whole):
+        assert len(table)
+        assert pa.concat_tables(part[number] for part in parts).equals(table)
 
 
 @torch.inference_mode()
@@ -254,7 +273,8 @@ def test_argmax_under_teacher_forcing_is_what_the_decoder_would_say_after_each_r
     corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text", "split"])
     store = FeatureStore(workspace / "features/timm_model")
     model = Model(captioner.decoder, captioner.tokenizer, store, {**BEAM, "also": []}, "cpu")
-    table = caption_split(model, corpus, "test").teacher_forced
+    (found,) = caption_split(model, [corpus], "test")
+    table = found.teacher_forced.to_pandas()
     assert table[["image_id", "split"]].to_numpy().tolist() == [["i0", "test"]] * len(TEXTS)
     known = {tuple(row.reference): list(row.argmax) for row in table.itertuples()}
     for ids in captioner.tokenizer.encode(list(TEXTS)):

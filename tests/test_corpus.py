@@ -11,7 +11,7 @@ from pyarrow.parquet import read_schema
 
 from pipeline import corpus
 from pipeline.cleaning import RAW_COLUMNS, clean_file, clean_text, raw_files, raw_rows
-from pipeline.corpus import read_captions, references
+from pipeline.corpus import read_captions
 from pipeline.errors import UserError
 from pipeline.images import read_image
 from pipeline.pictures import Picture, look_at_images
@@ -197,13 +197,6 @@ def test_every_image_is_looked_at_once(tmp_path, monkeypatch):
     assert looks["e.png"].problem.startswith("image broken: ")
     assert looks["f.png"].problem == "image missing"
     assert looks["a.png"].digest == looks["b.bmp"].digest != looks["c.png"].digest
-
-
-def test_references_are_the_texts_of_a_split_by_image():
-    table = raw(("b", "The sea", "test"), ("a", "A dog", "train"), ("b", "A beach .", "test"), ("c", "A cat", "test"))
-    captions, _ = clean(table, fine(table), options())
-    assert references(captions, "test") == {"b": ["the sea", "a beach"], "c": ["a cat"]}
-    assert list(references(captions, "test")) == ["b", "c"]
 
 
 def shuffled():

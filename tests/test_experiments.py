@@ -147,13 +147,14 @@ def test_a_row_runs_two_steps_a_caption_and_a_score(
     save_model(layout.MODELS / name, trainer.decoder, trainer.tokenizer, about)
     variant, decoding = params.variants[name], params.decoding(name).model_dump()
     captions = pd.read_parquet(layout.CORPORA / variant.corpus / "captions.parquet")
+    captions = captions[captions.split == "test"]
     store = FeatureStore(layout.FEATURES / variant.features)
     decoder, tokenizer, _ = load_model(layout.MODELS / name)
-    made = caption_split(Model(decoder, tokenizer, store, decoding, "cpu"), captions, "test")
-    found = made.captions
-    assert found.image_id.tolist() == sorted(captions[captions.split == "test"].image_id.unique())
+    (made,) = caption_split(Model(decoder, tokenizer, store, decoding, "cpu"), [captions], "test")
+    found, searches, forced, _ = (table.to_pandas() for table in made)
+    assert found.image_id.tolist() == sorted(captions.image_id.unique())
     references, published = (read_json(folder / f"{variant.corpus}.json") for folder in (layout.REFERENCES, layout.PUBLISHED))
-    said = Said(found, made.searches, made.teacher_forced, found.assign(seed=0).iloc[:0])
+    said = Said(found, searches, forced, found.assign(seed=0).iloc[:0])
     protocols = params.protocols(name)
     scores = score_variant(said, Known(references, published, set()), ["bleu"], protocols).summary["test"]
     assert all(0 <= scores[f"{protocol}.bleu_4"] <= 1 for protocol in protocols)

@@ -182,7 +182,7 @@ def test_broken_images_are_set_aside_with_a_reason_and_the_others_keep_their_row
         "i05": "cannot be read (No such file or directory)",
     }
     store, expected = FeatureStore(folder), direct(tmp_path / "raw", images, 0, 3)
-    assert store.rows == {"i00": 0, "i03": 3}
+    assert dict(zip(store.ids, store.rows, strict=True)) == {"i00": 0, "i03": 3}
     assert torch.equal(store.get(["i03", "i00"]).pooled, expected.pooled.half().float().flip(0))
     assert read_json(folder / "manifest.json")["rejected"] == 4
 
@@ -191,7 +191,7 @@ def test_a_batch_of_broken_images_only_is_no_stop(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw", 5)
     for name in ("02.png", "03.png"):
         (tmp_path / "raw/images" / name).write_bytes(b"")
-    assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).rows) == ["i00", "i01", "i04"]
+    assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).ids) == ["i00", "i01", "i04"]
 
 
 def test_no_readable_image_is_one_line_and_no_folder(tmp_path: Path) -> None:
@@ -247,4 +247,4 @@ def test_repaired_pictures_are_read_after_a_run_that_could_read_none(tmp_path: P
         if not content:
             with pytest.raises(UserError):
                 run(TinyEncoder(), images, tmp_path)
-    assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).rows) == ["i00", "i01", "i02"]
+    assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).ids) == ["i00", "i01", "i02"]

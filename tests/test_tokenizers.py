@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import tokenizers
 from pipeline.errors import UserError
 from pipeline.tokenizers import Special, Tokenizer, word_tokenizer
 
@@ -66,6 +67,13 @@ def test_a_saved_tokenizer_is_the_same_after_loading(tmp_path: Path) -> None:
     assert (len(loaded), loaded.special) == (9, tokenizer.special)
     assert loaded.encode(CORPUS) == tokenizer.encode(CORPUS)
     assert loaded.decode([1, 8, 6, 7, 2]) == "the dog runs"
+
+
+@pytest.mark.parametrize("many", [1, 2, 100])
+def test_captions_encoded_one_by_one_are_those_encoded_together(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizers, "MANY", many)
+    tokenizer = word_tokenizer(CORPUS, 1)
+    assert list(tokenizer.encode_each(iter(CORPUS))) == tokenizer.encode(CORPUS)
 
 
 @pytest.mark.parametrize("texts", [CORPUS, []])

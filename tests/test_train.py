@@ -83,7 +83,7 @@ def trainer(folder: Path, decoder: str = "soft_attention", live: Any = None, key
     torch.manual_seed(0)
     model = build_decoder(decoder, Sizes(features.grid.shape[2], 7, len(tokenizer), known), args)
     chosen = Training(**{**OPTIONS, **options})
-    batches = CaptionBatches(table, features, tokenizer, chosen.batch_images, "cpu")
+    batches = CaptionBatches([table], features, tokenizer, chosen.batch_images, "cpu")
     validation = Validation(batches, table.groupby("image_id").text.apply(list).to_dict(), 8)
     reward = CiderReward(validation.references)
     return Trainer(model, tokenizer, batches, validation, chosen, 5, folder / "checkpoint.pt", key, reward, live)

@@ -62,7 +62,7 @@ def _material(params: "Params", name: str) -> "Material":
     captions = read_captions(layout.CORPORA / variant.corpus / "captions.parquet")
     files = captions[captions["split"] == "test"].drop_duplicates("image_id").set_index("image_id")["file"]
     store = FeatureStore(features)
-    ids = spread((str(image) for image in files.index if image in store.rows), TOGETHER)
+    ids = spread((str(image) for image in files.index if image in store.ids), TOGETHER)
     return Material(store, ids, [raw / str(files[image]) for image in ids])
 
 

@@ -4,7 +4,7 @@ W width of the language part, N heads of W / N, S positions that are attended to
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import isqrt
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,7 +150,7 @@ def plain(content: dict[str, Any]) -> dict[str, Any]:
     return {k: plain(v) if isinstance(v, dict) else v for k, v in content.items() if k not in OF_THE_FILE}
 
 
-def words_of(texts: list[str], min_count: int, part: dict[str, Any], end: str) -> Tokenizer:
+def words_of(texts: Iterable[str], min_count: int, part: dict[str, Any], end: str) -> Tokenizer:
     """For random weights without a tokenizer: the captions' words, to which `part` of the config.json is fitted."""
     tokenizer = word_tokenizer(texts, min_count)
     special = tokenizer.special

@@ -4,7 +4,7 @@ B images or rows, R caption rows, T steps, V words, P grid positions, D grid wid
 A decoder gives `start`, `advance` and `project`; it may override `unroll` with something faster, never different.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -57,8 +57,12 @@ class Decoder(nn.Module):
     "the model that `load_pretrained` takes all weights from, so that it captions without training; empty: it does not"
 
     @classmethod
-    def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
-        """Before training: the tokenizer for captions `texts`, and `Sizes.known`. `args` are those of the constructor."""
+    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+        """Before training: the tokenizer for captions `texts`, and `Sizes.known`. `args` are those of the constructor.
+
+        Args:
+            texts: read from disk whenever they are iterated over.
+        """
         return word_tokenizer(texts, min_count), {}
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:

@@ -10,6 +10,7 @@ state. K keywords, N texts that CLIP compares, L tokens of a prompt, E width of 
 import math
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import accumulate, combinations
 from typing import Any, Literal
@@ -122,7 +123,7 @@ class Decoder(base.Decoder):
         self.register_buffer("embeddings", F.normalize(torch.randn(count, sizes.pooled), dim=-1))  # until load_pretrained
 
     @classmethod
-    def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
         """The language model's tokenizer and configuration, and the keywords of the captions seen `min_count` times.
 
         Raises:
@@ -275,7 +276,7 @@ def likeliest(similar: list[float], scale: float, share: float) -> list[int]:
     return [n for n, so_far in zip(order, before, strict=False) if so_far <= share * total]
 
 
-def lemmas(texts: list[str]) -> list[tuple[str, str, int]]:
+def lemmas(texts: Iterable[str]) -> list[tuple[str, str, int]]:
     """Lemmas that may be keywords: (lemma, its most frequent part of speech, count), the most frequent first.
 
     Raises:
@@ -295,7 +296,7 @@ def lemmas(texts: list[str]) -> list[tuple[str, str, int]]:
     return sorted(found, key=lambda row: (-row[2], row[0]))
 
 
-def _bank(texts: list[str], min_count: int, a: dict[str, Any]) -> dict[str, Any]:
+def _bank(texts: Iterable[str], min_count: int, a: dict[str, Any]) -> dict[str, Any]:
     """keywords, how many of them are labels (they stand first), and the answers to each question as places in keywords."""
     found = [(lemma, kind) for lemma, kind, count in lemmas(texts) if count >= min_count]
     clip = load("encoders", "clip").Encoder(model=a["clip"], weights=a["clip_weights"])
@@ -304,8 +305,9 @@ def _bank(texts: list[str], min_count: int, a: dict[str, Any]) -> dict[str, Any]
     found = [found[n] for n in kept]
     labels = [lemma for lemma, kind in found if kind in ("noun", "adjective", "adverb")][: max(0, a["labels"])]
     if not labels:
+        seen = f"seen {min_count} times in {sum(1 for _ in texts)} captions"
         raise UserError(
-            f"decoder blind finds no keyword: no noun, adjective or adverb is seen {min_count} times in {len(texts)} captions: "
+            f"decoder blind finds no keyword: no noun, adjective or adverb is {seen}: "
             "lower train.min_count, or raise args.labels"
         )
     answers = _answers(found, embeddings[kept], clip) if a["hierarchy"] else {}
@@ -350,13 +352,13 @@ def _spaced(inner: Any) -> Any:
 
 
 def _check_room(
-    tokenizer: Tokenizer, texts: list[str], keywords: list[str], prompt: dict[str, Any], longest: int, config: Any, lm: str
+    tokenizer: Tokenizer, texts: Iterable[str], keywords: list[str], prompt: dict[str, Any], longest: int, config: Any, lm: str
 ) -> None:
     separator = len(prompt["separator"])
     for keyword, ids in zip(keywords, prompt["ids"], strict=True):
         if len(ids) + separator > longest:
             raise UserError(f"args.longest_prompt: {longest} tokens do not hold '{keyword}' and '{SEPARATOR.strip()}'")
-    caption = max((len(ids) for ids in tokenizer.encode(texts)), default=2) - 2
+    caption = max((len(ids) for ids in tokenizer.encode_each(texts)), default=2) - 2
     room = getattr(config, "max_position_embeddings", None)
     if room is not None and longest + caption > room:
         raise UserError(

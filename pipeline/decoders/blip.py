@@ -8,6 +8,7 @@ per layer: x = norm(x + self(x));  x = norm(x + cross(x, v));  x = norm(x + feed
 p(w_t+1) = softmax(E norm(gelu(A x_t)) + b), with E the embedding itself unless the model's config.json unties them
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -53,7 +54,7 @@ class Decoder(_published.Decoder):
     opening: Tensor
 
     @classmethod
-    def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
         """The model's own tokenizer; known: its config.json, its pictures' colours, our <start>, and the prompt's ids."""
         files, is_random = Files("blip", args["model"]), args.get("weights") == "random"
         content = files.json("config.json")

@@ -9,6 +9,7 @@ p(w_t+1) = softmax(E x_t + b)
 No patch attends to a word, so a picture passes the layers once, and its keys and values serve all its captions.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -50,7 +51,7 @@ class Decoder(_published.Decoder):
     bias: Tensor
 
     @classmethod
-    def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
         """The model's own tokenizer; known: its config.json, mean and std of its pictures' colours, and our <start>."""
         files, is_random = Files("git", args["model"]), args.get("weights") == "random"
         content = files.json("config.json")

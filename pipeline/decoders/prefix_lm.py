@@ -6,6 +6,7 @@ The token <start> stands for p_k. What comes before it is run once per image; it
 k prefix length, E width of the language model, N its attention heads, d their width.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,7 +71,7 @@ class Decoder(base.Decoder):
             self.mapping = _TransformerMapping(sizes.pooled, width, prefix, clip_length, mapping_layers, mapping_heads)
 
     @classmethod
-    def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
         """The language model's tokenizer or a new one, and its configuration. BPE needs no `min_count`.
 
         Raises:
@@ -192,10 +193,10 @@ class _Block(nn.Module):
         return x + self.feedforward(self.norm_feedforward(x))
 
 
-def _check_room(tokenizer: Tokenizer, texts: list[str], prefix: int, config: Any, lm: str) -> None:
+def _check_room(tokenizer: Tokenizer, texts: Iterable[str], prefix: int, config: Any, lm: str) -> None:
     if prefix < 1:
         raise UserError(f"args.prefix: {prefix}: at least one embedding must stand for the image")
-    longest = max((len(ids) for ids in tokenizer.encode(texts)), default=2) - 2
+    longest = max((len(ids) for ids in tokenizer.encode_each(texts)), default=2) - 2
     room = getattr(config, "max_position_embeddings", None)
     if room is not None and prefix + longest > room:
         raise UserError(

@@ -8,6 +8,7 @@ per layer: x += self(norm(x));  x += cross(norm(x), v);  x += feed(norm(x))
 p(w_t+1) = softmax(E norm(x_t)), with E the embedding itself unless the model's config.json unties them
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Decoder(_published.Decoder):
     output: Any
 
     @classmethod
-    def read(cls, texts: list[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
+    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
         """The model's own tokenizer; known: its config.json, mean and std of its pictures' colours, and our <start>."""
         given = {**(cls.__init__.__kwdefaults__ or {}), **args}
         eyes, mouth = _sources(given["model"], given["encoder"], given["decoder"])

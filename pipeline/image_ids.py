@@ -1,0 +1,63 @@
+"""Many image ids in little memory: as Python's strings in a dict they take 200 bytes an image."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+MANY = 10_000
+"that are Python's strings at once"
+
+
+class ImageIds(Sequence[str]):
+    """Different ids, ordered by their code points, which is the order of their bytes in UTF-8."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        """Args: ids: in order, each once.
+
+        Raises:
+            ValueError: they are not.
+        """
+        self._ids = np.concatenate([_encoded([]), *map(_encoded, _parts(ids))])
+        if (self._ids[1:] <= self._ids[:-1]).any():
+            raise ValueError("image ids that are not in order, each once")
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [text.decode() for text in self._ids[place].tolist()]
+        return str(self._ids[place].decode())
+
+    def __contains__(self, image_id: object) -> bool:
+        return isinstance(image_id, str) and bool(self.find([image_id])[0] >= 0)
+
+    def find(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
+        """(N,): the place of each of N ids, -1 for one that is not here."""
+        if not len(self):
+            return np.full(len(image_ids), -1)
+        wanted = _encoded(image_ids)
+        places = np.minimum(np.searchsorted(self._ids, wanted), len(self) - 1)
+        return np.where(self._ids[places] == wanted, places, -1)
+
+    def lacking(self, image_ids: Iterable[str]) -> list[str]:
+        """Those that are not here, each once."""
+        parts = ((part, self.find(part)) for part in _parts(image_ids))
+        return list(dict.fromkeys(part[n] for part, places in parts for n in np.flatnonzero(places < 0)))
+
+
+def _parts(ids: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(ids)
+    while part := list(islice(rest, MANY)):
+        yield part
+
+
+def _encoded(ids: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.array([text.encode() for text in ids], "S")
