@@ -108,7 +108,7 @@ def single_captions(batches: CaptionBatches) -> Iterator[tuple[Any, torch.Tensor
     rows = batches.batch_images * int(counts[0])
     for start in range(0, len(order), rows):
         chosen = order[start : start + rows]
-        tokens, mask = pad_rows([batches.ids[batches.offsets[c] : batches.offsets[c + 1]] for c in chosen], batches.pad)
+        tokens, mask = pad_rows([batches.caption(n) for n in chosen], batches.pad)
         f = batches.store.get([image_ids[c] for c in chosen], batches.device)
         yield f, torch.from_numpy(tokens).to(batches.device), torch.from_numpy(mask).to(batches.device)
 

@@ -48,13 +48,17 @@ class CaptionBatches:
         keys, self.ids, ends = _encode(captions, tokenizer)
         order = pc.sort_indices(keys, [("image_id", "ascending"), ("caption_id", "ascending")])
         starts = np.append(0, ends[:-1])
-        self.starts, self.ends = (places[order.to_numpy()] for places in (starts, ends))  # caption n is ids[starts[n]:ends[n]]
+        self.starts, self.ends = (places[order.to_numpy()] for places in (starts, ends))
         images = pc.run_end_encode(keys["image_id"].take(order).combine_chunks(), run_end_type=pa.int64())
         self.image_ids = ImageIds(text.as_py() for text in images.values)
         self.first = np.append(0, images.run_ends)  # image n has captions first[n] .. first[n + 1]
 
     def __len__(self) -> int:
         return -(-len(self.image_ids) // self.batch_images)
+
+    def caption(self, n: int) -> np.ndarray:
+        """(T + 1,): the tokens of caption n."""
+        return self.ids[self.starts[n] : self.ends[n]]
 
     def epoch(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """All batches of a shuffled epoch from number `skip` on."""
@@ -75,7 +79,7 @@ class CaptionBatches:
 
     def _batch(self, images: np.ndarray) -> Batch:
         image_ids = [self.image_ids[i] for i in images]
-        captions = [self.ids[self.starts[c] : self.ends[c]] for i in images for c in range(self.first[i], self.first[i + 1])]
+        captions = [self.caption(n) for i in images for n in range(self.first[i], self.first[i + 1])]
         counts = [self.first[i + 1] - self.first[i] for i in images]
         tokens, mask = pad_rows(captions, self.pad)
         rows = np.repeat(np.arange(len(images)), counts)
