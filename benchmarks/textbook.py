@@ -220,10 +220,10 @@ MODELS: dict[str, Callable[[Any], Model]] = {
 @torch.no_grad()
 def beam_search(decoder: Decoder, f: Features, special: Special, beam: int, longest: int, penalty: float) -> Hypothesis:
     """The best caption of one image: a list of hypotheses, each asked for its next words in turn."""
-    living = [((special.start,), 0.0, decoder.start(f))]
+    living: list[tuple[tuple[int, ...], float, State]] = [((special.start,), 0.0, decoder.start(f))]
     finished: list[tuple[tuple[int, ...], float]] = []
     for _ in range(longest):
-        candidates = []
+        candidates: list[tuple[tuple[int, ...], float, State]] = []
         for words, score, state in living:
             logits, after = decoder.step(torch.tensor([words[-1]], device=f.pooled.device), state)
             log_probs = logits[0].float().log_softmax(-1)

@@ -33,7 +33,12 @@ def training(variant: str, params: Params, folder: Path) -> dict[str, Any]:
     begun: list[tuple[float, float]] = []
     begin = live._begin
     assert begin, "CAPTIONLAB_LIVE_SECONDS must leave some training before the receiver, to compare with"
-    live._begin = lambda: (begun.append((time.time(), _waited())), begin())[1]
+
+    def timed() -> Any:
+        begun.append((time.time(), _waited()))
+        return begin()
+
+    live._begin = timed
     trainer.run()
     now, in_all = time.time(), _waited()
     first = run_file.stat().st_mtime - started if run_file.is_file() else None

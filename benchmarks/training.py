@@ -142,7 +142,7 @@ def measure(name: str, store: FeatureStore, device: str) -> list[dict[str, Any]]
     trainers = {setting: make_trainer(name, setting, store, device) for setting in settings(device)}
     counts = {setting: operations(trainer) for setting, trainer in trainers.items()}
     first = next(iter(trainers))
-    works: dict[Any, Callable[[], None]] = {("textbook", first): theirs(name, trainers[first])}
+    works: dict[tuple[str, Setting], Callable[[], None]] = {("textbook", first): theirs(name, trainers[first])}
     for setting, trainer in trainers.items():
         works |= {
             ("ours", setting): ours(trainer),
