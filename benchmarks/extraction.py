@@ -7,6 +7,7 @@ their sum; on a GPU it can be that of the slower one. Pictures are 500 x 375 pix
 as photographs.
 """
 
+# ruff: noqa: E402
 import os
 import shutil
 import statistics
@@ -17,6 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pipeline.devices import let_threads_sleep
+
+let_threads_sleep()  # as the stage does, before torch is imported
 
 import numpy as np
 import pandas as pd

@@ -46,6 +46,14 @@ def keep_buffers() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
+def let_threads_sleep() -> None:
+    """To be called before torch is imported: its threads then sleep until there is work for them.
+
+    They would spin for a while, on cores where pictures are decoded meanwhile.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def workers() -> int:
     """Threads that decode images: `CAPTIONLAB_WORKERS` or one per core."""
     text = os.environ.get("CAPTIONLAB_WORKERS", "")
