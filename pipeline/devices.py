@@ -55,8 +55,12 @@ def let_threads_sleep() -> None:
 
 
 def workers() -> int:
-    """Threads that decode images: `CAPTIONLAB_WORKERS` or one per core."""
-    text = os.environ.get("CAPTIONLAB_WORKERS", "")
-    if text and not text.isdigit():
-        raise UserError(f"CAPTIONLAB_WORKERS={text}: expected a whole number of threads")
-    return max(1, int(text) if text else os.cpu_count() or 1)
+    """Threads that decode images: `CAPTIONLAB_WORKERS` or one per core.
+
+    Raises:
+        UserError: that is no whole number above 0.
+    """
+    text = os.environ.get("CAPTIONLAB_WORKERS") or str(os.cpu_count() or 1)
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"CAPTIONLAB_WORKERS={text}: expected a whole number of threads, 1 or more")
+    return int(text)

@@ -1,7 +1,6 @@
 """Every image file of a dataset looked at once: what is wrong with it, and which pictures are equal."""
 
 import hashlib
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.errors import UserError, one_line
+from pipeline.devices import workers
+from pipeline.errors import one_line
 from pipeline.images import ImageError, read_image
 
 
@@ -24,7 +24,7 @@ class Picture:
 
 
 def look_at_images(files: Iterable[str], folder: Path) -> dict[str, Picture]:
-    """Decode every image once, in CAPTIONLAB_WORKERS threads (default: one per CPU).
+    """Decode every image once, in `workers()` threads.
 
     Args:
         files: paths relative to `folder`.
@@ -32,16 +32,9 @@ def look_at_images(files: Iterable[str], folder: Path) -> dict[str, Picture]:
     from tqdm import tqdm
 
     names = list(dict.fromkeys(files))
-    with ThreadPoolExecutor(_workers()) as pool:
+    with ThreadPoolExecutor(workers()) as pool:
         looks = pool.map(lambda name: _look(folder / name), names)
         return dict(zip(names, tqdm(looks, "checking images", len(names), unit=" images", disable=None), strict=True))
-
-
-def _workers() -> int:
-    text = os.environ.get("CAPTIONLAB_WORKERS") or str(os.cpu_count() or 1)
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"CAPTIONLAB_WORKERS={text}: expected a number of threads, 1 or more")
-    return int(text)
 
 
 def _look(path: Path) -> Picture:
