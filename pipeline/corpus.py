@@ -22,7 +22,7 @@ ROWS = 25_000
 
 
 def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
-    """Columns of the captions.parquet of a corpus.
+    """Columns of the captions.parquet of a corpus, or of the rejected.parquet beside it.
 
     Raises:
         UserError: it is not there, is no Parquet, or lacks a column.

@@ -8,13 +8,13 @@ from pipeline.processes import stage
 def main(name: str) -> None:
     pick(load_params(), "corpora", name)
 
-    import pandas as pd
-
-    from pipeline.corpus import published_references
+    from pipeline.corpus import published_references, read_captions
     from pipeline.files import write_json
     from pipeline.scores import ptb_tokenize, training_captions
 
-    captions, rejected = (pd.read_parquet(layout.CORPORA / name / f"{part}.parquet") for part in ("captions", "rejected"))
+    folder, columns = layout.CORPORA / name, ["image_id", "caption_id", "raw", "split"]
+    captions = read_captions(folder / "captions.parquet", [*columns, "text"])
+    rejected = read_captions(folder / "rejected.parquet", [*columns, "reason"])
     published = published_references(captions, rejected, ["val", "test"])
     write_json(layout.PUBLISHED / f"{name}.json", published)
     write_json(layout.REFERENCES / f"{name}.json", ptb_tokenize(published))
