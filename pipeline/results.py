@@ -40,7 +40,7 @@ class Result:
     scores: dict[str, Any] | None
     "reports/scores/<name>.json; None: not run"
     about: dict[str, Any] = field(default_factory=dict)
-    "data/scores/about/<name>.json: commit, seeds, unavailable"
+    "data/scores/about/<name>.json: commit, seeds (none of the baseline), clip, unavailable"
     paper: tuple[str, str] | None = None
     "table and system of papers.yaml"
     notes: str = ""

@@ -85,6 +85,10 @@ class Known:
         """What metrics take beside captions and references."""
         return {"clip_score": (self.images, self.clip)}
 
+    def clip_model(self, metrics: list[str]) -> str | None:
+        """By which CLIP these metrics judge; None: none of them asks one."""
+        return (self.clip or {}).get("model") if "clip_score" in metrics else None
+
 
 def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, Path]:
     """image_id -> file of a corpus, where one of the metrics looks at pictures; {} elsewhere, since a corpus may be large.

@@ -22,15 +22,16 @@ def main(name: str) -> None:
     files = (folder / f"{name}.json" for folder in (layout.REFERENCES, layout.PUBLISHED, layout.TRAINING_CAPTIONS))
     references, published, training = map(read_json, files)
     protocols = [p for p in params.scoring.protocols if find_protocol(p).captions == "own" and p != "standard"]
-    images = pictures_needed(params.scoring.metrics, corpus, layout.RAW / dataset)
+    metrics = params.scoring.metrics
+    images = pictures_needed(metrics, corpus, layout.RAW / dataset)
     known = Known(references, published, set(training), images, params.scoring.clip)
-    scored = score_variant(Said.of_baseline(captions), known, params.scoring.metrics, protocols)
+    scored = score_variant(Said.of_baseline(captions), known, metrics, protocols)
     with whole_file(layout.CAPTIONS / f"{row}.parquet") as part:
         captions.to_parquet(part, index=False)
     folders = Folders(layout.SCORE_FILES, layout.METRICS, layout.SCORES)
     names = {"source": params.datasets[dataset].source}
     code = row_code(layout.GRAPH, ["download", "clean", "references", "baseline"], names)
-    write_scores(scored, {"commit": code_commit(code)}, row, folders)
+    write_scores(scored, {"commit": code_commit(code), "clip": known.clip_model(metrics)}, row, folders)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,12 @@ def main(name: str) -> None:
     references, published = (texts_by_image(f / f"{variant.corpus}.json") for f in (layout.REFERENCES, layout.PUBLISHED))
     training = Texts(layout.TRAINING_CAPTIONS / f"{variant.corpus}.json")
     images = pictures_needed(metrics, layout.CORPORA / variant.corpus / "captions.parquet", layout.RAW / dataset)
-    scored = score_variant(said, Known(references, published, training, images, params.scoring.clip), metrics, protocols)
+    known = Known(references, published, training, images, params.scoring.clip)
+    scored = score_variant(said, known, metrics, protocols)
     features = params.features[variant.features]
     names = {"source": params.datasets[dataset].source, "encoder": features.encoder, "decoder": variant.decoder}
     code = row_code(layout.GRAPH, ["download", "clean", "references", "extract", "train", "caption", "score"], names)
-    clip = (params.scoring.clip or {}).get("model") if "clip_score" in metrics else None
-    about = {"commit": code_commit(code), "seeds": 1 + said.seeds.seed.nunique(), "clip": clip}
+    about = {"commit": code_commit(code), "seeds": 1 + said.seeds.seed.nunique(), "clip": known.clip_model(metrics)}
     write_scores(scored, about, name, Folders(layout.SCORE_FILES, layout.METRICS, layout.SCORES))
 
 

@@ -12,14 +12,18 @@ import torch
 from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from pipeline import layout
 from pipeline.errors import UserError
+from pipeline.files import read_json, write_json
 from pipeline.images import read_image
 from pipeline.metrics import clip_score
 from pipeline.metrics.base import Candidates, References, Scores, Unavailable
 from pipeline.registry import load, names
-from pipeline.variant_scores import pictures_needed
+from pipeline.variant_scores import NO_SEARCH, pictures_needed
+from stages import baseline, score
 from tests.test_encoders import MODELS, noise
 from tests.test_encoders_clip import published
+from tests.workspace import ROOT, tiny_params, write_params
 
 SAID = ["a dog", "", "naïve 犬", "a dog", "the man 's hat", "word " * 30] * 7
 "more than one batch of pictures; the last text is longer than the model reads"
@@ -169,3 +173,34 @@ def test_the_pictures_of_a_corpus_are_looked_up_for_a_metric_that_takes_them(nam
     pd.DataFrame({"image_id": ["a", "a", "b"], "file": ["images/a.png", "images/a.png", "images/b.png"]}).to_parquet(captions)
     found = {"a": raw / "images/a.png", "b": raw / "images/b.png"}
     assert pictures_needed(["bleu", name], captions, raw) == (found if takes_pictures else {})
+
+
+@pytest.mark.usefixtures("restore_java")
+def test_a_variant_and_the_baseline_beside_it_say_which_clip_judged_them(
+    model: Path, images: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = tiny_params()
+    params["scoring"] |= {"metrics": ["clip_score"], "clip": {"model": str(model)}, "protocols": []}
+    write_params(tmp_path, params)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    files = {"image_id": ["a", "b", "c"], "file": [str(images[name]) for name in ("i00", "i01", "i02")]}
+    folders = [layout.CORPORA / "scenes", layout.SEARCHES, layout.SEED_CAPTIONS]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    captions = pd.DataFrame({**files, "text": "a dog", "split": ["train", "val", "test"]})
+    captions.to_parquet(folders[0] / "captions.parquet")
+    for folder in (layout.REFERENCES, layout.PUBLISHED):
+        write_json(folder / "scenes.json", {"b": ["a dog"], "c": ["a cat"]})
+    write_json(layout.TRAINING_CAPTIONS / "scenes.json", ["a dog"])
+    baseline.main("scenes")
+    said = pd.read_parquet(layout.CAPTIONS / "most-frequent--scenes.parquet")
+    for path, table in zip((layout.CAPTIONS, *folders[1:]), (said, NO_SEARCH, said.assign(seed=2).iloc[:0]), strict=True):
+        table.to_parquet(path / "merge.parquet")
+    score.main("merge")
+    both = ("most-frequent--scenes", "merge")
+    rows = [read_json(layout.SCORES / f"about/{name}.json") for name in both]
+    told = {"clip": str(model), "commit": None, "unavailable": {}}
+    assert rows == [told, {**told, "seeds": 1}]
+    first, second = (read_json(layout.SCORE_FILES / f"{name}.json")["test"]["clip_score"] for name in both)
+    assert first == second > 0
