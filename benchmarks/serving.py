@@ -10,7 +10,6 @@ import base64
 import http.client
 import json
 import os
-import platform
 import random
 import socket
 import statistics
@@ -26,9 +25,9 @@ from typing import Any
 
 import psutil
 
+from benchmarks import _common as common
 from pipeline.sources import scenes
 
-ROOT = Path(__file__).parent.parent
 SECONDS = 60
 CLIENTS = 50
 PICTURES = 64
@@ -129,7 +128,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
     command = [sys.executable, "-m", "pipeline.cli", "serve", str(make_model(folder)), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(common.ROOT)})
     while process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -148,22 +147,15 @@ def main() -> None:
         finally:
             process.terminate()
             process.wait(20)
-    about = figures(load, seconds, clients)
-    out = ROOT / "benchmarks" / "results"
-    (out / "serving.json").write_text(json.dumps(about, indent=2) + "\n")
-    (out / "serving.md").write_text(table(about))
-    print(table(about))
+    about = {**common.environment(), **figures(load, seconds, clients)}
+    common.save("serving", about, table(about))
 
 
 def figures(load: Load, seconds: int, clients: int) -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     warm = load.memory[len(load.memory) // 5 :]
     half = len(warm) // 2
     waited = sorted(load.seconds)
     return {
-        "command": " ".join(["python -m benchmarks.serving", *sys.argv[1:]]),
-        "commit": commit or "no git",
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "clients": clients,
         "seconds": seconds,
         "requests": len(waited),
@@ -187,13 +179,13 @@ def figures(load: Load, seconds: int, clients: int) -> dict[str, Any]:
 
 def table(about: dict[str, Any]) -> str:
     head = (
-        f"`{about['command']}` at {about['commit']}, {about['machine']}: `captionlab serve`, {about['clients']} clients for "
-        f"{about['seconds']} s, one picture a request, soft attention, beam 3, 30 tokens.\n\n"
+        f"{common.introduction(about)} `captionlab serve`, {about['clients']} clients for {about['seconds']} s, one picture a "
+        "request, soft attention, beam 3, 30 tokens.\n\n"
     )
     rows = {"requests": about["requests"], "errors": about["errors"], "requests a second": about["requests_per_second"]}
     rows |= {f"seconds, {name}": value for name, value in about["latency_seconds"].items()}
     rows |= {f"memory, {name.replace('_', ' ')} (MB)": value for name, value in about["memory_mb"].items()}
-    return head + "\n".join(["| | |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows.items())]) + "\n"
+    return head + common.markdown(["", ""], [[name, str(value)] for name, value in rows.items()])
 
 
 if __name__ == "__main__":
