@@ -1,17 +1,19 @@
 """Scores as a table of bars, numbers beside marks, and what a variant costs."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from pipeline.charts import SIDE, Mark, places, scatter, score_bars, score_table
+from pipeline.charts import COLUMNS, SIDE, Mark, places, scatter, score_bars, score_table
 from pipeline.costs import Speed, costs, parameters, read_speeds
 from pipeline.errors import UserError
 from pipeline.figures import COLOURS
 from pipeline.results import Result, Setting
 from pipeline.uncertainty import Estimate
+from tests.workspace import ROOT
 
 BASELINE = "most-frequent--scenes"
 GREEDY, BEAM = "greedy, at most 30 tokens", "beam 3, length penalty 0.7, at most 30 tokens"
@@ -27,6 +29,18 @@ def speed(decoding=GREEDY, **more):
         "captions_per_second": {"1": 10.0, "64": 200.0}, "images_per_second": 40.0, "decoding": decoding, "machine": "Abacus",
         "commit": None, **more,
     })  # fmt: skip
+
+
+def test_the_plot_of_scores_reads_columns_of_that_table_and_has_a_panel_per_corpus_decoding_and_metric():
+    template = json.loads((ROOT / ".dvc/plots/scores.json").read_text())
+    read, made = {"rev"}, set()
+    for step in template["transform"]:
+        text = json.dumps(step)
+        read |= set(re.findall(r"datum\.(\w+)", text)) | {name for name in step.get("groupby", []) if "<" not in name}
+        made |= set(re.findall(r'"as": "(\w+)"', text)) | set(step.get("flatten", []))
+    assert read - made == {"rev", *COLUMNS} - {"variant", "value"}  # these two are named in dvc.yaml
+    panel = next(step["calculate"] for step in template["transform"] if step.get("as") == template["facet"]["field"])
+    assert re.findall(r"datum\.(\w+)", panel) == ["corpus", "beside", "metric"]
 
 
 def test_the_table_of_scores_has_a_row_per_system_split_and_metric_with_the_interval_where_there_is_one():
