@@ -52,13 +52,16 @@ class Result:
         return self.name if self.decoding else "most frequent caption"
 
     def value(self, split: str, metric: str, protocol: str = STANDARD) -> Value:
-        """Under `standard`, the mean over training seeds; under others that of the first seed's model."""
+        """Under `standard`, the mean over training seeds; under others that of the first seed's model.
+
+        None: it has none, which under `standard` is so as soon as one of the seeds has none.
+        """
         if metric in FACTS:
             return str(self.about.get(metric) or "n/a") if self.scores is not None else "not run"
         if protocol != STANDARD:
             return self._of(split, f"{protocol}.{metric}")
         mean = self._of(split, f"mean.{metric}")
-        return self._of(split, metric) if mean is None else mean
+        return self._of(split, metric) if mean is None and self.about.get("seeds", 1) == 1 else mean
 
     def own(self, split: str, metric: str) -> Value:
         """Under `standard`, of the first seed's model, whatever further seeds there are."""

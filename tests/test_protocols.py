@@ -225,10 +225,13 @@ PRINTED["tables"]["nic"]["rows"] = [
 ]
 
 
+MEANS = {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.01}
+
+
 def test_ours_stands_beside_a_paper_under_its_protocol_too_and_only_there_is_a_difference() -> None:
     ours = [
         result(scores={"test": RAW, "val": VAL}, paper=("nic", "small"), about={"seeds": 1, "commit": "abc1234"}),
-        result("other", paper=("nic", "large"), about={"seeds": 3, "commit": "abc1234"}),
+        result("other", scores={"test": MEANS, "val": VAL}, paper=("nic", "large"), about={"seeds": 3, "commit": "abc1234"}),
     ]
     (sheet,) = paper_sheets(PRINTED, ours)
     assert [c.header for c in sheet.tables[0].columns] == [
@@ -242,7 +245,7 @@ def test_ours_stands_beside_a_paper_under_its_protocol_too_and_only_there_is_a_d
     ]
     assert sheet.tables[0].texts() == [
         (["small", "lstm"], ["0.2500", "0.2800", "0.272", "-", "+0.0080", "1", "abc1234"]),
-        (["large", "other"], ["0.2500", "-", "-", "0.3126", "-", "3", "abc1234"]),
+        (["large", "other"], ["0.2500 s.0100", "-", "-", "0.3126", "-", "3", "abc1234"]),
     ]
     assert "Commit: abc1234." in sheet.tables[0].for_people().about
     lines = csv_text(sheet).splitlines()
@@ -281,6 +284,14 @@ def test_several_seeds_show_their_mean_and_spread_and_the_table_says_so() -> Non
     assert dict(zip(head.split(","), line.replace("beam 3, length", "").split(","), strict=False))
     assert "test bleu_4_sd" in head
     assert ",0.0123" in line
+
+
+def test_a_score_that_only_some_seeds_have_is_no_number_in_the_table() -> None:
+    """Neither the first seed's own nor a mean of fewer than `seeds` says stands for it."""
+    lucky = {"test": {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.0123, "gender_error_named": 0.5}, "val": {}}
+    several, single = (result(scores=lucky, about={"seeds": n, "commit": "abc1234"}) for n in (2, 1))
+    assert several.value("test", "gender_error_named") is None
+    assert single.value("test", "gender_error_named") == several.own("test", "gender_error_named") == 0.5
 
 
 def test_the_spread_over_seeds_stands_beside_a_score_without_an_interval_in_every_form() -> None:
