@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from benchmarks import textbook
+from benchmarks.training import single_captions
+from pipeline.batches import CaptionBatches
 from pipeline.decode import beam_search
 from pipeline.encoders.base import Features
+from tests.test_batches import CAPTIONS, NUMBER, batches, tokenizer  # noqa: F401  batches: a fixture
 from tests.test_decoders import SPECIAL, features, padded_batch, small_decoder
 
 
@@ -29,6 +32,15 @@ def test_losses_equal_the_textbooks(name: str) -> None:
     ours, cross_entropy, regulariser = losses(decoder, textbook.model(name, decoder))
     assert ours.cross_entropy.item() == pytest.approx(cross_entropy.item(), rel=1e-5)
     assert sum(t.item() for t in ours.terms.values()) == pytest.approx(regulariser.item(), rel=1e-5, abs=1e-7)
+
+
+def test_single_captions_are_those_of_the_batches_with_their_images(batches: CaptionBatches) -> None:  # noqa: F811
+    found = [
+        (f.pooled[n, 0].item(), tokenizer().decode(row[kept].tolist()))
+        for f, tokens, mask in single_captions(batches)
+        for n, (row, kept) in enumerate(zip(tokens, mask, strict=True))
+    ]
+    assert sorted(found) == sorted((NUMBER[image], text) for image, texts in CAPTIONS.items() for text in texts)
 
 
 def test_gradients_equal_the_textbooks(name: str) -> None:
