@@ -23,20 +23,20 @@ class Likelihood:
     "beside each reference: the likeliest token at every place, given the reference's tokens before it"
 
 
-def likelihoods(decoder: Decoder, batches: CaptionBatches, ids: bool = False) -> Iterator[Likelihood]:
-    """Every image of a split, without dropout, label smoothing or regularisers.
+def likelihoods(decoder: Decoder, batches: CaptionBatches) -> Iterator[Likelihood]:
+    """Every image of a split, ordered by image_id."""
+    for batch in batches.in_order():
+        yield from batch_likelihoods(decoder, batch)
+
+
+@torch.inference_mode()
+def batch_likelihoods(decoder: Decoder, batch: Batch, ids: bool = False) -> list[Likelihood]:
+    """Of the images of a batch, without dropout, label smoothing or regularisers.
 
     Args:
         ids: also what is argmax under teacher forcing.
     """
     decoder.eval()
-    for batch in batches.in_order():
-        yield from batch_likelihoods(decoder, batch, ids)
-
-
-@torch.inference_mode()
-def batch_likelihoods(decoder: Decoder, batch: Batch, ids: bool) -> list[Likelihood]:
-    """The same, of the images of a batch; the decoder is in evaluation mode."""
     valid = batch.mask[:, 1:]
     hidden, _ = decoder.unroll(batch.features, batch.tokens[:, :-1], valid.sum(1).cpu(), batch.rows)
     log_probs = decoder.project(hidden[valid]).float().log_softmax(-1)  # (N, V)

@@ -40,7 +40,8 @@ def main(name: str) -> None:
         seeds = files.enter_context(_table(layout.SEED_CAPTIONS / f"{name}.parquet", with_seed))
         for part in _caption(layout.MODELS / name, variant, decoding, device):
             for writer, table in zip(own, part, strict=True):
-                writer.write_table(table)
+                if len(table):  # or a row group without rows
+                    writer.write_table(table)
         for folder in sorted((layout.FURTHER_SEEDS / name).glob("[0-9]*"), key=lambda folder: int(folder.name)):
             for part in _caption(folder, variant, {**decoding, "also": []}, device):
                 seed = pa.array([int(folder.name)] * len(part.captions))

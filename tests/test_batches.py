@@ -144,6 +144,16 @@ def test_rows_are_start_words_end_padding_and_the_mask_leaves_out_padding(tmp_pa
     assert batch.rows.tolist() == [0, 1, 1]
 
 
+@pytest.mark.parametrize("many", [200, 300, 70_000])
+def test_token_ids_of_any_vocabulary_are_kept(tmp_path: Path, many: int) -> None:
+    words = [f"w{n:05}" for n in range(many)]
+    counted = word_tokenizer(words, 1)
+    frame = pd.DataFrame({"image_id": "cat", "caption_id": ["c#0"], "text": [f"{words[0]} {words[-1]}"]})
+    store = write_store(tmp_path / "f", np.zeros((8, 1, 1)), np.zeros((8, 1)))
+    (batch,) = CaptionBatches([frame], store, counted, 8, "cpu").in_order()
+    assert batch.tokens.tolist() == [[1, 4, many + 3, 2]]
+
+
 def test_ragged_rows_are_filled_with_the_pad_id() -> None:
     tokens, mask = pad_rows([np.array([7]), np.array([8, 9, 9])], pad=5)
     assert tokens.tolist() == [[7, 5, 5], [8, 9, 9]]
