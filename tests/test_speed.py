@@ -10,9 +10,11 @@ import yaml
 from PIL import Image
 
 from pipeline import speed
+from pipeline.commands.speed import _material
 from pipeline.costs import BATCHES, read_speeds
 from pipeline.encoders.timm_model import Encoder
 from pipeline.features import extract
+from pipeline.params import load_params
 from tests.tracking_workspace import make_captioner
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +97,16 @@ def test_every_trained_variant_is_measured_and_an_encoder_once(workspace, captio
         assert entry.decoding == "greedy, at most 2 tokens"
         assert entry.commit is None
     assert found["lstm"].images_per_second == found["merge"].images_per_second > 0
+
+
+def test_what_is_measured_are_test_images_that_have_features(workspace):
+    raw = Path("data/raw/scenes/images")
+    rows = [("t0", "images/t0.png", "train"), ("s9", "images/s9.png", "test")]
+    rows += [(f"s{n}", f"images/s{n}{again}.png", "test") for n in (2, 0) for again in ("", "b")]
+    file = Path("data/corpora/scenes/captions.parquet")
+    pd.DataFrame(rows, columns=["image_id", "file", "split"]).to_parquet(file, row_group_size=3)
+    found = _material(load_params(), "merge")
+    assert (found.image_ids, found.pictures) == (["s0", "s2"], [raw / "s0.png", raw / "s2.png"])
 
 
 def test_measuring_one_variant_keeps_the_others_that_are_still_there(workspace, captionlab):

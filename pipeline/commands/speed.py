@@ -8,6 +8,8 @@ from pipeline import layout
 from pipeline.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.params import Params
     from pipeline.speed import Material
 
@@ -51,7 +53,7 @@ def _trained(params: "Params") -> list[str]:
 
 def _material(params: "Params", name: str) -> "Material":
     """The test images of the variant's corpus, some of them, evenly through the ids."""
-    from pipeline.corpus import read_captions, spread
+    from pipeline.corpus import Captions, image_files, spread
     from pipeline.features import FeatureStore
     from pipeline.speed import TOGETHER, Material
 
@@ -59,11 +61,12 @@ def _material(params: "Params", name: str) -> "Material":
     features, raw = layout.FEATURES / variant.features, layout.RAW / params.corpora[variant.corpus].dataset
     if not (features / "manifest.json").is_file():
         raise UserError(f"{features} is not here, and {name} reads it: run dvc repro first")
-    captions = read_captions(layout.CORPORA / variant.corpus / "captions.parquet")
-    files = captions[captions["split"] == "test"].drop_duplicates("image_id").set_index("image_id")["file"]
+    files: dict[str, Path] = {}
+    for rows in Captions(layout.CORPORA / variant.corpus / "captions.parquet", ["test"], ["image_id", "file"]):
+        files = image_files(rows, raw) | files
     store = FeatureStore(features)
-    ids = spread((str(image) for image in files.index if image in store.ids), TOGETHER)
-    return Material(store, ids, [raw / str(files[image]) for image in ids])
+    ids = spread((image for image in files if image in store.ids), TOGETHER)
+    return Material(store, ids, [files[image] for image in ids])
 
 
 def _line(name: str, entry: dict[str, Any]) -> str:
