@@ -83,7 +83,7 @@ class Corpus:
 
     name: str
     captions: pd.DataFrame
-    "captions.parquet"
+    "image_id, file, raw, split"
     images: Path
     "the folder that its column `file` is relative to"
     tables: dict[str, pd.DataFrame]

@@ -9,6 +9,8 @@ from pipeline.params import load_params
 from pipeline.processes import die_with_dvc
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from pipeline.attention_view import Views
@@ -21,7 +23,6 @@ def main() -> None:
     params = load_params()
 
     from pipeline.charts import score_bars, score_table
-    from pipeline.corpus import read_captions
     from pipeline.costs import costs, parameters, read_speeds
     from pipeline.figures import read_curves, write_figures
     from pipeline.latex import write_tables
@@ -30,7 +31,7 @@ def main() -> None:
     from pipeline.results import Files, results_of, setting
     from pipeline.tables import everything
 
-    captions = {name: read_captions(layout.CORPORA / name / "captions.parquet") for name in params.corpora}
+    captions = {name: _captions(layout.CORPORA / name / "captions.parquet") for name in params.corpora}
     references = {name: read_json(layout.REFERENCES / f"{name}.json") for name in params.corpora}
     settings = {name: setting(name, corpus.split, captions[name], references[name]) for name, corpus in params.corpora.items()}
     results = results_of(params, settings, Files(layout.SCORE_FILES, layout.SCORES))
@@ -42,6 +43,15 @@ def main() -> None:
     write_figures(layout.REPORTS / "figures", curves, score_table(results))
     page = Report(sheets, curves, score_bars(results), paid, *_pictures(params, captions, results))
     write_page(layout.REPORTS / "index.html", page)
+
+
+def _captions(file: "Path") -> "pd.DataFrame":
+    """Of validation and test, what tables and page tell of: image_id, file, raw, split."""
+    import pandas as pd
+
+    from pipeline.corpus import Captions
+
+    return pd.concat(Captions(file, ["val", "test"], ["image_id", "file", "raw", "split"]), ignore_index=True)
 
 
 def _pictures(
