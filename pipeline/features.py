@@ -31,6 +31,8 @@ def image_files(captions: Path) -> dict[str, str]:
 
     pyarrow reads it, for pandas would be a sixth of the stage's start; in parts, for there are five rows an image.
     """
+    if not captions.is_file():
+        raise UserError(f"{captions} is not there: run dvc repro")
     found: dict[str, str] = {}
     with pq.ParquetFile(captions, buffer_size=2**16, pre_buffer=False) as table:
         for part in table.iter_batches(8192, columns=["image_id", "file"], use_threads=False):
@@ -216,6 +218,8 @@ class FeatureStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        if not (folder / "manifest.json").is_file():
+            raise UserError(f"{folder} holds no features: run dvc repro")
         self.manifest = read_json(folder / "manifest.json")
         table = pq.read_table(folder / "ids.parquet", columns=["image_id", "row"]).sort_by("image_id")
         self.ids = ImageIds(text.as_py() for text in table["image_id"])

@@ -248,3 +248,10 @@ def test_repaired_pictures_are_read_after_a_run_that_could_read_none(tmp_path: P
             with pytest.raises(UserError):
                 run(TinyEncoder(), images, tmp_path)
     assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).ids) == ["i00", "i01", "i02"]
+
+
+def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"/none holds no features: run dvc repro$"):
+        FeatureStore(tmp_path / "none")
+    with pytest.raises(UserError, match=r"/captions\.parquet is not there: run dvc repro$"):
+        image_files(tmp_path / "captions.parquet")
