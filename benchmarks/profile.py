@@ -1,0 +1,80 @@
+"""Where a training step goes: `python -m benchmarks.profile [decoder ...]` -> benchmarks/results/profile.{json,md}.
+
+Own processor time of every operation in the steps of benchmarks.training with 32 captions in float32, on one thread, where
+shares do not depend on what waits for what. Without names, of the decoders that miss a goal there.
+"""
+
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import profile
+
+from benchmarks import _common as common
+from benchmarks.training import Setting, make_trainer, operations, ours, products
+from pipeline.features import FeatureStore
+
+DECODERS = ("soft_attention",)
+IMAGES = 96
+WITH_VOCABULARY, OTHER_PRODUCTS = "matrix products with the vocabulary", "other matrix products"
+LEAST = 0.01
+"share of a step below which an operation is one of the others"
+
+
+def measure(name: str, store: FeatureStore) -> dict[str, Any]:
+    """Seconds of an epoch by operation, and of square matrix products of as many floating-point operations."""
+    trainer = make_trainer(name, Setting((8, 4), "float32"), store, "cpu")
+    square = products(operations(trainer), "float32", "cpu")
+    epoch = ours(trainer)
+    epoch(), square()
+    return {"square": common.seconds(square), "seconds": spent(epoch)}
+
+
+def spent(epoch: Callable[[], None]) -> dict[str, float]:
+    """By operation, the longest first; matrix products by what they multiply with."""
+    with profile(record_shapes=True) as watched:
+        epoch()
+    found: dict[str, float] = defaultdict(float)
+    for event in watched.key_averages(group_by_input_shape=True):
+        found[_kind(event.key, event.input_shapes)] += event.self_cpu_time_total / 1e6
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _kind(operation: str, shapes: list[list[int]]) -> str:
+    if operation not in ("aten::mm", "aten::addmm", "aten::bmm"):
+        return operation.removeprefix("aten::")
+    sizes = [size for shape in shapes for size in shape]
+    if common.WORDS in sizes:
+        return WITH_VOCABULARY
+    return OTHER_PRODUCTS
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        store = common.feature_store(Path(folder), IMAGES)
+        found = {name: measure(name, store) for name in sys.argv[1:] or DECODERS}
+    about = {**common.environment(), "threads": 1, "captions a step": 32, "decoders": found}
+    common.save("profile", about, table(about))
+
+
+def table(about: dict[str, Any]) -> str:
+    parts = [f"{common.introduction(about)} Share of a step's own processor time, 32 captions, float32, one thread.\n"]
+    for name, found in about["decoders"].items():
+        seconds = found["seconds"]
+        whole = sum(seconds.values())
+        large = {kind: taken / whole for kind, taken in seconds.items() if taken >= LEAST * whole}
+        rows = [[kind, f"{share:.1%}"] for kind, share in large.items()]
+        rows.append([f"{len(seconds) - len(large)} others", f"{1 - sum(large.values()):.1%}"])
+        share = found["square"] / (seconds[WITH_VOCABULARY] + seconds[OTHER_PRODUCTS])
+        parts.append(common.markdown([name, "share"], rows))
+        parts.append(f"Its matrix products have {share:.0%} of the speed of square ones.\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()
