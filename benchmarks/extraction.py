@@ -29,10 +29,11 @@ import torch
 from PIL import Image
 
 from benchmarks import _common as common
-from pipeline.devices import pick_device, workers
+from pipeline.devices import pick_device
 from pipeline.features import extract
 from pipeline.images import read_image
 from pipeline.registry import load
+from pipeline.workers import workers
 
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tf_efficientnet_lite0": ("timm_model", {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 224}),

@@ -83,10 +83,11 @@ def _caption(model: Model, batch: Batch, split: str, shown: set[str]) -> Caption
     known = batch_likelihoods(model.decoder, batch, ids=True)
     found = _decode(model, batch, model.decoding)
     own = [{**_row(c), "split": split, "alternatives": _alternatives(c), **vars(k)} for c, k in zip(found, known, strict=True)]
+    others = {search: _decode(model, batch, searched(model.decoding, search)) for search in model.decoding["also"]}
     searches = [
         {**_row(caption), "image_id": image, "split": split, "search": search}
-        for search in model.decoding["also"]
-        for image, caption in zip(batch.image_ids, _decode(model, batch, searched(model.decoding, search)), strict=True)
+        for image, captions in zip(batch.image_ids, zip(*others.values(), strict=True), strict=False)
+        for search, caption in zip(others, captions, strict=True)
     ]
     forced = [
         {"image_id": image.image_id, "split": split, "reference": reference, "argmax": argmax}

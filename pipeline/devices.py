@@ -52,15 +52,3 @@ def let_threads_sleep() -> None:
     They would spin for a while, on cores where pictures are decoded meanwhile.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def workers() -> int:
-    """Threads that decode images: `CAPTIONLAB_WORKERS` or one per core.
-
-    Raises:
-        UserError: that is no whole number above 0.
-    """
-    text = os.environ.get("CAPTIONLAB_WORKERS") or str(os.cpu_count() or 1)
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"CAPTIONLAB_WORKERS={text}: expected a whole number of threads, 1 or more")
-    return int(text)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.encoders.base import Encoder, Features
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.files import fingerprint, loaded_code, named_files, read_json, whole_folder, write_json
 from pipeline.image_ids import ImageIds
 from pipeline.images import ImageError, read_image
@@ -31,14 +31,17 @@ def image_files(captions: Path) -> dict[str, str]:
 
     pyarrow reads it, for pandas would be a sixth of the stage's start; in parts, for there are five rows an image.
     """
-    if not captions.is_file():
-        raise UserError(f"{captions} is not there: run dvc repro")
     found: dict[str, str] = {}
-    with pq.ParquetFile(captions, buffer_size=2**16, pre_buffer=False) as table:
-        for part in table.iter_batches(8192, columns=["image_id", "file"], use_threads=False):
-            for image_id, file in zip(*(column.to_pylist() for column in part.columns), strict=True):
-                if image_id is not None and file is not None:
-                    found.setdefault(image_id, file)
+    try:
+        with pq.ParquetFile(captions, buffer_size=2**16, pre_buffer=False) as table:
+            for part in table.iter_batches(8192, columns=["image_id", "file"], use_threads=False):
+                for image_id, file in zip(*(part[name].to_pylist() for name in ("image_id", "file")), strict=True):
+                    if image_id is not None and file is not None:
+                        found.setdefault(image_id, file)
+    except FileNotFoundError:
+        raise UserError(f"{captions} is not there: run dvc repro") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{captions} is no readable index of images: {one_line(error)}") from None
     return {image_id: found[image_id] for image_id in sorted(found)}
 
 

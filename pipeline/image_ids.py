@@ -1,8 +1,7 @@
 """Many image ids in little memory: as Python's strings in a dict they take 200 bytes an image."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ MANY = 10_000
 "that are Python's strings at once"
 
 
-class ImageIds(Sequence[str]):
+class ImageIds(Collection[str]):
     """Different ids, ordered by their code points, which is the order of their bytes in UTF-8."""
 
     def __init__(self, ids: Iterable[str]) -> None:
@@ -27,14 +26,11 @@ class ImageIds(Sequence[str]):
     def __len__(self) -> int:
         return len(self._ids)
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
-        if isinstance(place, slice):
-            return [text.decode() for text in self._ids[place].tolist()]
+    def __getitem__(self, place: int) -> str:
         return str(self._ids[place].decode())
+
+    def __iter__(self) -> Iterator[str]:
+        return (text.decode() for text in self._ids.tolist())
 
     def __contains__(self, image_id: object) -> bool:
         return isinstance(image_id, str) and bool(self.find([image_id])[0] >= 0)

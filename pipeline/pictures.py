@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.devices import workers
 from pipeline.errors import one_line
 from pipeline.images import ImageError, read_image
+from pipeline.workers import workers
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,9 +192,12 @@ def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[s
 
 def _texts(file: Path, splits: Sequence[str]) -> Iterable[str] | None:
     """The captions whose words are counted; None: they have not been cleaned yet."""
-    from pipeline.corpus import Captions
+    from pipeline.corpus import Captions, columns_of
 
-    return Captions(file, splits, ["text"])["text"] if file.is_file() else None
+    if not file.is_file():
+        return None
+    columns_of(file, ["text", "split"])  # says now what is wrong with the file, whatever a decoder makes of its texts later
+    return Captions(file, splits, ["text"])["text"]
 
 
 def _brings(variant: "Variant") -> bool:

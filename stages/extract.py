@@ -8,12 +8,13 @@ from pipeline.processes import stage
 def main(name: str) -> None:
     row = pick(load_params(), "features", name)
 
-    from pipeline.devices import let_threads_sleep, pick_device, workers
+    from pipeline.devices import let_threads_sleep, pick_device
 
     let_threads_sleep()
     device = pick_device()  # before Arrow is imported
     from pipeline.features import extract, image_files
     from pipeline.registry import check_args, load
+    from pipeline.workers import workers
 
     encoder_class = load("encoders", row.encoder).Encoder
     check_args(encoder_class.__init__, row.args, f"features.{name}.args")

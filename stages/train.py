@@ -92,17 +92,17 @@ def prepare(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, A
     decoder = build_decoder(variant.decoder, sizes, variant.args)
     decoder.load_pretrained(tokenizer)
     decoder = decoder.to(device)
-    train, val = (Captions(corpus_file, [split], ["image_id", "caption_id", "text"]) for split in ("train", "val"))
-    batches = [CaptionBatches(split, store, tokenizer, options.batch_images, device) for split in (train, val)]
+    learnt, held_out = (Captions(corpus_file, [split], ["image_id", "caption_id", "text"]) for split in ("train", "val"))
+    batches, val = (CaptionBatches(split, store, tokenizer, options.batch_images, device) for split in (learnt, held_out))
     about = {**config(name, variant, store), "sizes": asdict(sizes)}
     data = [digest(corpus_file), store.manifest, digest(store.folder / "pooled.npy"), digest(store.folder / "ids.parquet")]
     settings = options.model_dump(exclude={"seeds"})
     key = fingerprint([about, settings, seed, data, named_files(variant.args), _code()])
-    longest = max(len(text.split()) for text in train["text"])
-    validation = Validation(batches[1], references(val), longest + 1)
+    longest = max(len(text.split()) for text in learnt["text"])
+    validation = Validation(val, references(held_out), longest + 1)
     checkpoint = layout.CHECKPOINTS / name / ("checkpoint.pt" if seed == options.seeds[0] else f"seed-{seed}.pt")
-    reward = CiderReward(references(train)) if options.self_critical_epochs else None
-    return Trainer(decoder, tokenizer, batches[0], validation, options, seed, checkpoint, key, reward), about
+    reward = CiderReward(references(learnt)) if options.self_critical_epochs else None
+    return Trainer(decoder, tokenizer, batches, validation, options, seed, checkpoint, key, reward), about
 
 
 @cache

@@ -255,3 +255,8 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
         FeatureStore(tmp_path / "none")
     with pytest.raises(UserError, match=r"/captions\.parquet is not there: run dvc repro$"):
         image_files(tmp_path / "captions.parquet")
+    pd.DataFrame({"image_id": ["a"]}).to_parquet(tmp_path / "ids.parquet")
+    (tmp_path / "junk.parquet").write_bytes(b"no table at all")
+    for name in ("ids", "junk"):
+        with pytest.raises(UserError, match=rf"/{name}\.parquet is no readable index of images: .+"):
+            image_files(tmp_path / f"{name}.parquet")

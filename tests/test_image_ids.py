@@ -17,10 +17,10 @@ def ids(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Imag
     return ImageIds(iter(ODD))
 
 
-def test_they_are_a_sequence(ids: ImageIds) -> None:
+def test_they_stand_in_their_order(ids: ImageIds) -> None:
     assert list(ids) == ODD
     assert len(ids) == len(ODD)
-    assert (ids[7], ids[-1], ids[2:4]) == ("日本", "\U0001f600", ["a/b c.jpg", "ab"])
+    assert (ids[7], ids[-1]) == ("日本", "\U0001f600")
     with pytest.raises(IndexError):
         ids[len(ODD)]
 

@@ -261,3 +261,12 @@ def test_the_default_is_todays_params_and_a_file_that_is_not_there_is_one_line(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
     cli.main()
     assert capsys.readouterr().out.startswith("params.yaml: 3 variants\n")
+
+
+def test_a_broken_file_of_captions_is_said_whatever_the_decoder_is(tmp_path):
+    params = load_params(ROOT / "experiments/pretrained.yaml")
+    for corpus in params.corpora:
+        (tmp_path / corpus).mkdir(parents=True)
+        (tmp_path / corpus / "captions.parquet").write_bytes(b"no table at all")
+    lacks = {row.name: row.lacks for row in plan(params, tmp_path).rows}
+    assert all("captions.parquet is no readable Parquet file" in said for said in lacks.values()), lacks

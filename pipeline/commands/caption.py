@@ -68,8 +68,8 @@ def _into_file(out: Path, images: list[Path], model: str, beam: int | None, samp
     check_out(out)
     files = find_images(images)
 
-    from pipeline.devices import workers
     from pipeline.files import digest, fingerprint
+    from pipeline.workers import workers
 
     with open_folder(model, dataset) as folder:
         captioner = load(folder)

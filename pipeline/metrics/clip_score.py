@@ -101,8 +101,8 @@ def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
     """(B, 3, S, S) uint8."""
     import torch
 
-    from pipeline.devices import workers
     from pipeline.images import ImageError, read_image
+    from pipeline.workers import workers
 
     def read(file: Path) -> "Tensor":
         try:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.devices import workers
 from pipeline.errors import UserError
 from pipeline.pictures import look_at_images
+from pipeline.workers import workers
 
 
 @pytest.mark.parametrize(("text", "threads"), [("1", 1), ("12", 12), ("", os.cpu_count())])
