@@ -77,5 +77,5 @@ def stage(folder: Path, name: str, *args: str, check: bool = True, **extra: str)
 
 def repro(folder: Path, *args: str, **extra: str) -> list[str]:
     """`dvc repro`; the stages that it ran."""
-    done = run(folder, tool("dvc"), "repro", *args, **extra)
+    done = run(folder, tool("dvc"), "repro", *args, check=True, **extra)
     return sorted(line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage '"))
