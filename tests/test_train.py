@@ -272,7 +272,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny workspace up to its features, with training long enough to be killed."""
     params = tiny_params()
     params["variants"] = {"soft": params["variants"]["soft-attention"]}
-    params["train"] |= {"epochs": 60, "patience": 60, "batch_images": 1}
+    params["train"] |= {"epochs": 30, "patience": 30, "batch_images": 1}
     folder = make_workspace(tmp_path_factory.mktemp("train") / "w", params)
     repro(folder, "extract", "clean")
     return folder
