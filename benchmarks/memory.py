@@ -1,13 +1,14 @@
 """Peak memory and time of stages on ever more captions: `python -m benchmarks.memory [--quick]` -> results/memory.{json,md}.
 
-clean, extract, train (a fixed number of steps), caption and score, each in a process of its own on 8 thousand, 80 thousand and
-800 thousand made-up captions (`--quick` leaves out the last), five an image. What grows with the corpus is looked for, so all
-else is small: pictures of 16 x 16 pixels from a handful of files, feature maps of 4 x 16 numbers, an LSTM of 32 units, words
-of a vocabulary of 1,000. Memory is what the process holds itself (anonymous pages, looked at 50 times a second); pages of a
-memory map, which the kernel may drop whenever it likes, stand beside it in the JSON. Time is that of the stage's work without
-imports; an eighth of the images is validation, an eighth test.
+clean, extract, train (a fixed number of steps; self-critical ones after them, once more), caption and score, each in a process
+of its own on 8 thousand, 80 thousand and 800 thousand made-up captions (`--quick` leaves out the last), five an image. What
+grows with the corpus is looked for, so all else is small: pictures of 16 x 16 pixels from a handful of files, feature maps of
+4 x 16 numbers, an LSTM of 32 units, words of a vocabulary of 1,000. Memory is what the process holds itself (anonymous pages,
+looked at 50 times a second); pages of a memory map, which the kernel may drop whenever it likes, stand beside it in the JSON.
+Time is that of the stage's work without imports; an eighth of the images is validation, an eighth test.
 """
 
+import itertools
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from benchmarks import _common as common
 
 SIZES = (8_000, 80_000, 800_000)
 SPLITS = ("train", "train", "train", "val", "train", "train", "train", "test")
-WORDS, FILES, STEPS = 1000, 16, 50
+WORDS, FILES, STEPS, SAMPLED = 1000, 16, 50, 5
 GOALS = {"memory": 1.2, "linear": 0.1}
 "growth from the first to the last size; how far ten times the captions may be from ten times the time"
 
@@ -96,6 +98,15 @@ def extract(root: Path) -> Callable[[], None]:
 
 def train(root: Path) -> Callable[[], None]:
     """As the stage does it, up to STEPS steps."""
+    return _training(root, 0)
+
+
+def self_critical(root: Path) -> Callable[[], None]:
+    """The same, and SAMPLED steps with CIDEr-D as reward."""
+    return _training(root, SAMPLED)
+
+
+def _training(root: Path, sampled: int) -> Callable[[], None]:
     from dataclasses import asdict
 
     import torch
@@ -107,6 +118,7 @@ def train(root: Path) -> Callable[[], None]:
     from pipeline.features import FeatureStore
     from pipeline.model import build_decoder, read_vocabulary, save_model
     from pipeline.params import Training
+    from pipeline.self_critical import CiderReward
     from pipeline.train import Trainer, Validation
 
     options = Training(**yaml.safe_load((common.ROOT / "params.yaml").read_text())["train"])
@@ -122,18 +134,20 @@ def train(root: Path) -> Callable[[], None]:
         batches, others = (CaptionBatches(split, store, tokenizer, options.batch_images, "cpu") for split in (train, val))
         longest = max(len(text.split()) for text in train["text"])
         validation = Validation(others, references(val), longest + 1)
-        trainer = Trainer(decoder, tokenizer, batches, validation, options, 1, root / "checkpoint.pt", "")
+        reward = CiderReward(references(train)) if sampled else None
+        trainer = Trainer(decoder, tokenizer, batches, validation, options, 1, root / "checkpoint.pt", "", reward)
         torch.manual_seed(1)
-        done = 0
-        while done < STEPS:
-            for batch in batches.epoch(1, done):
-                trainer.optimizer.zero_grad()
-                trainer._cross_entropy(batch)[0].backward()
-                trainer.optimizer.step()
-                done += 1
-                if done == STEPS:
-                    break
-        save_model(root / "model", decoder, tokenizer, {"decoder": "lstm", "args": args, "sizes": asdict(sizes)})
+        endless = chain.from_iterable(batches.epoch(1, epoch) for epoch in itertools.count())
+        for n, batch in enumerate(islice(endless, STEPS + sampled)):
+            trainer.optimizer.zero_grad()
+            (trainer._cross_entropy if n < STEPS else trainer._self_critical)(batch)[0].backward()
+            trainer.optimizer.step()
+        save_model(
+            root / ("sampled" if sampled else "model"),
+            decoder,
+            tokenizer,
+            {"decoder": "lstm", "args": args, "sizes": asdict(sizes)},
+        )
 
     return work
 
@@ -190,7 +204,7 @@ def score(root: Path) -> Callable[[], None]:
     return work
 
 
-STAGES = {f.__name__: f for f in (clean, extract, train, caption, score)}
+STAGES = {f.__name__: f for f in (clean, extract, train, self_critical, caption, score)}
 
 
 class Watch(threading.Thread):
@@ -211,10 +225,9 @@ class Watch(threading.Thread):
 
 def one(stage: str, root: Path) -> dict[str, float]:
     """Run a stage here."""
-    from pipeline.allocation import give_back
-    from pipeline.devices import keep_buffers
+    from pipeline.allocation import give_back, keep_buffers
 
-    if stage in ("extract", "train", "caption"):
+    if stage in ("extract", "train", "self_critical", "caption"):
         keep_buffers()  # as the stages do
     if stage in ("clean", "score"):
         give_back()
@@ -254,7 +267,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for stage, figures in measure(count, Path(folder)).items():
                 found[stage][str(count)] = figures
-    about = {**common.environment(), "captions": sizes, "steps": STEPS, "goals": GOALS, "stages": found}
+    about = {**common.environment(), "captions": sizes, "steps": STEPS, "sampled": SAMPLED, "goals": GOALS, "stages": found}
     common.save("memory", about, table(about))
 
 
@@ -265,11 +278,11 @@ def table(about: dict[str, Any]) -> str:
     rows = []
     for stage, by_size in about["stages"].items():
         memory, spent = ([by_size[n][key] for n in sizes] for key in ("peak_mb", "seconds"))
-        linear = "fixed steps" if stage == "train" else f"{spent[-1] / spent[-2] / 10:.2f}"
+        linear = "fixed steps" if stage in ("train", "self_critical") else f"{spent[-1] / spent[-2] / 10:.2f}"
         rows.append([stage, *map(str, memory), f"{memory[-1] / memory[0]:.2f}", *map(str, spent), linear])
     text = (
-        f"One run each, {about['steps']} steps of training. Goals: memory at most {GOALS['memory']} times from first to last, "
-        f"time within {GOALS['linear']:.0%} of linear."
+        f"One run each, {about['steps']} steps of training, {about['sampled']} more of the self-critical one. "
+        f"Goals: memory at most {GOALS['memory']} times from first to last, time within {GOALS['linear']:.0%} of linear."
     )
     return f"{common.introduction(about)} {text}\n\n{common.markdown(head, rows)}"
 

@@ -3,10 +3,12 @@
 Synthetic captions of the grammar of `scenes`, five references an image. This project tokenises the references once and then
 scores variant by variant, intervals included; against it pycocoevalcap's classes, called once a variant as its COCOEvalCap
 does (references and captions tokenised each time, SPICE aside), in the same process and run. The scores must be equal. Then
-one variant alone, step by step.
+one variant alone, step by step; and the reward of self-critical training, CIDEr-D, against pycocoevalcap's scorer of
+references that were counted before.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -15,7 +17,10 @@ import random
 import subprocess
 import sys
 import time
+import timeit
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,12 +31,14 @@ from pipeline.metrics import base, cider, meteor
 from pipeline.metrics.base import References
 from pipeline.registry import load
 from pipeline.scores import ptb_tokenize
+from pipeline.self_critical import CiderReward
 from pipeline.sources import scenes
 from pipeline.variant_scores import Known, Said, score_variant
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = 10
 IMAGES = 1000
+SAMPLES = 5
 METRICS = ["bleu", "meteor", "rouge_l", "cider"]
 ALL = [*METRICS, "diversity", "degeneration", "gender"]
 NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider"]
@@ -114,8 +121,49 @@ def forget() -> None:
     """As if this process had scored nothing yet."""
     for program in (meteor.SCORER, meteor.NORMALISER):
         program.stop()
-    for remembered in (base.counted, cider._norms, meteor._normalised_references):
+    for remembered in (base.counted, cider._remembered, meteor._normalised_references):
         remembered.cache_clear()
+
+
+class TheirReward:
+    """CIDEr-D with the document frequencies of all references, whose n-grams are counted once."""
+
+    def __init__(self, references: References) -> None:
+        from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs
+
+        self.references = {image: cook_refs([f"{text} <end>" for text in texts]) for image, texts in references.items()}
+        self.scorer = CiderScorer()
+        self.scorer.crefs = list(self.references.values())
+        self.scorer.compute_doc_freq()
+
+    def __call__(self, images: list[str], said: list[str]) -> list[float]:
+        from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_test
+
+        class Within(CiderScorer):
+            ref_len = property(lambda _: np.log(float(images_in_all)), lambda *_: None)  # else of the images at hand
+
+        images_in_all, scorer = len(self.references), Within()
+        scorer.document_frequency = self.scorer.document_frequency
+        scorer.crefs, scorer.ctest = [self.references[i] for i in images], [cook_test(text) for text in said]
+        return [float(score) for score in scorer.compute_cider()]
+
+
+def reward(references: References, variants: list[dict[str, str]]) -> dict[str, Any]:
+    """Of one step: `SAMPLES` captions of each of 32 images, several times."""
+    images = [image for image in list(references)[:32] for _ in range(SAMPLES)]
+    said = [f"{variants[n % len(variants)][image]} <end>" for n, image in enumerate(images)]
+    found, milliseconds = [], {}
+    scorers: dict[str, Callable[[list[str], list[str]], list[float]]]
+    scorers = {"captionlab": CiderReward(references), "pycocoevalcap": TheirReward(references)}
+    for name, scorer in scorers.items():
+        found.append(scorer(images, said))
+        taken = timeit.repeat(functools.partial(scorer, images, said), number=1, repeat=9)
+        milliseconds[name] = round(1000 * median(taken), 2)
+    return {
+        "captions": len(said),
+        "milliseconds": milliseconds,
+        "largest_difference": float(np.abs(np.diff(found, axis=0)).max()),
+    }
 
 
 def timed(score: Any, *inputs: Any) -> tuple[float, float, Any]:
@@ -160,6 +208,7 @@ def main() -> None:
         "ratio": round(their_seconds / our_seconds, 2),
         "processor_ratio": round(their_work / our_work, 2),
         "largest_difference": largest_difference(found, expected),
+        "reward": reward(references, variants),
         "one_variant": {name: [round(first[name], 3), round(following[name], 3)] for name in first},
     }
     folder = ROOT / "benchmarks" / "results"
@@ -180,12 +229,19 @@ def table(about: dict[str, Any]) -> str:
     )
     work = about["processor_seconds"]
     rows = [f"| {name} | {seconds:.2f} | {work[name]:.2f} |" for name, seconds in about["seconds"].items()]
+    ten = "\n".join(["| scorer | seconds | processor seconds |", "|---|---:|---:|", *rows])
     ratios = f"Ratio {about['ratio']:.2f}, of processor seconds {about['processor_ratio']:.2f}"
     tail = f"\n\n{ratios}; the scores, captions' own included, differ by {about['largest_difference']:.1e} at most.\n"
     one = "\nOne variant, its references tokenised, in seconds: the first of a process (Java not yet started) and the next.\n\n"
     parts = [f"| {name} | {first:.2f} | {following:.2f} |" for name, (first, following) in about["one_variant"].items()]
+    of = about["reward"]
+    ours, theirs = of["milliseconds"].values()
+    reward = (
+        f"\nThe reward of {of['captions']} captions in self-critical training: {ours:.1f} ms, by pycocoevalcap's scorer "
+        f"{theirs:.1f} ms ({theirs / ours:.0f} times); they differ by {of['largest_difference']:.1e} at most.\n"
+    )
     steps = "\n".join(["| step | first | next |", "|---|---:|---:|", *parts]) + "\n"
-    return head + "\n".join(["| scorer | seconds | processor seconds |", "|---|---:|---:|", *rows]) + tail + one + steps
+    return head + ten + tail + one + steps + reward
 
 
 if __name__ == "__main__":

@@ -4,34 +4,17 @@ The reward is CIDEr-D with document frequencies of the training split. The end t
 without it, captions that break off after "a" or "of" earn as much as whole ones, and training finds them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs, cook_test
 from torch import Tensor, nn
 
 from pipeline.batches import Batch
 from pipeline.decode import greedy
 from pipeline.decoders.base import Decoder, pick_rows
+from pipeline.image_ids import ImageIds
+from pipeline.metrics.cider import against
 from pipeline.tokenizers import END, Special, Tokenizer
-
-
-class _FixedFrequencies(CiderScorer):
-    """pycocoevalcap's scorer; it takes the size of the corpus from the captions at hand, here it is the training split's."""
-
-    def __init__(self, frequencies: dict[tuple[str, ...], float], images: int):
-        self.images = images
-        super().__init__()
-        self.document_frequency = frequencies
-
-    @property
-    def ref_len(self) -> float:
-        return float(np.log(float(self.images)))
-
-    @ref_len.setter
-    def ref_len(self, _: float | None) -> None:
-        """The scorer sets it from the captions at hand."""
 
 
 class CiderReward:
@@ -41,18 +24,16 @@ class CiderReward:
         references: image_id -> cleaned captions, of all images of the training split.
     """
 
-    def __init__(self, references: dict[str, list[str]]):
-        self.references = {i: cook_refs([f"{text} {END}" for text in texts]) for i, texts in references.items()}
-        counter = CiderScorer()
-        counter.crefs = list(self.references.values())
-        counter.compute_doc_freq()
-        self.frequencies = counter.document_frequency
+    def __init__(self, references: Mapping[str, Sequence[str]]):
+        self.image_ids = ImageIds(sorted(references))
+        self.cider = against([f"{text} {END}" for text in references[image]] for image in self.image_ids)
 
     def __call__(self, image_ids: Sequence[str], texts: Sequence[str]) -> list[float]:
-        scorer = _FixedFrequencies(self.frequencies, len(self.references))
-        scorer.crefs = [self.references[i] for i in image_ids]
-        scorer.ctest = [cook_test(text) for text in texts]
-        return [float(score) for score in scorer.compute_cider()]
+        places = self.image_ids.find(image_ids)
+        if (places < 0).any():
+            raise KeyError(self.image_ids.lacking(image_ids)[0])
+        scores: list[float] = self.cider(places, texts).tolist()
+        return scores
 
 
 @torch.no_grad()

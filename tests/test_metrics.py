@@ -131,7 +131,7 @@ def test_what_is_remembered_of_references_is_of_these_references_alone(name: str
     before, of_fewer = score(CANDIDATES, mine), score(fewer, mine)
     mine["i00"][0] = CANDIDATES["i00"]
     after = score(CANDIDATES, mine)
-    for remembered in (base.counted, cider._norms):
+    for remembered in (base.counted, cider._remembered):
         remembered.cache_clear()
     assert (score(fewer, REFERENCES), score(CANDIDATES, REFERENCES)) == (of_fewer, before)
     assert score(CANDIDATES, mine) == after
@@ -141,11 +141,11 @@ def test_what_is_remembered_of_references_is_of_these_references_alone(name: str
 @pytest.mark.parametrize("name", ["bleu", "cider"])
 def test_images_are_counted_alike_however_many_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     together = load("metrics", name).score(CANDIDATES, REFERENCES)
-    for remembered in (base.counted, cider._norms):
+    for remembered in (base.counted, cider._remembered):
         remembered.cache_clear()
     monkeypatch.setattr("pipeline.metrics._ngrams.PART", 4)
     assert load("metrics", name).score(CANDIDATES, REFERENCES) == together
-    for remembered in (base.counted, cider._norms):
+    for remembered in (base.counted, cider._remembered):
         remembered.cache_clear()
 
 

@@ -1,6 +1,7 @@
 """Scheduled sampling and self-critical training, for every decoder there is."""
 
 import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from pipeline.batches import Batch
 from pipeline.decoders.base import Decoder, State
 from pipeline.encoders.base import Features
+from pipeline.metrics import _ngrams
 from pipeline.metrics.degeneration import bad_endings
 from pipeline.params import Training
 from pipeline.regimes import mixed_inputs, own_word_probability
@@ -99,6 +101,28 @@ def test_the_reward_of_a_part_of_the_images_is_that_within_all() -> None:
     reward = CiderReward(REFERENCES)
     whole = reward(["a", "b", "c"], ["a red star <end>", "a blue heart <end>", "a square"])
     assert reward(["b", "b"], ["a blue heart <end>", "a blue heart <end>"]) == [whole[1]] * 2
+
+
+def test_rewards_of_many_captions_of_images_in_any_order_equal_the_original_scorers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_ngrams, "PART", 7)  # images that are looked at together
+    rng, words = random.Random(1), ["a", "red", "star", "blue", "heart", "on", "<end>", "unheard"]
+    images = rng.choices(list(REFERENCES), k=40)
+    said = [" ".join(rng.choices(words, k=rng.randrange(9))) for _ in images]
+    expected = []
+    for image, text in zip(images, said, strict=True):
+        original = CiderScorer()
+        for other, references in REFERENCES.items():
+            original += (text if other == image else "", [f"{r} <end>" for r in references])
+        expected.append(original.compute_score()[1][list(REFERENCES).index(image)])
+    assert CiderReward(REFERENCES)(images, said) == pytest.approx(expected, abs=1e-12)
+    assert max(expected) > 1
+
+
+def test_an_image_that_the_reward_does_not_know_is_an_error() -> None:
+    with pytest.raises(KeyError, match="stranger"):
+        CiderReward(REFERENCES)(["a", "stranger"], ["a red star", "a red star"])
 
 
 def test_a_caption_that_breaks_off_earns_less() -> None:

@@ -22,7 +22,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """The texts of some images that follow each other; texts and images are numbered from 0."""
+    """The texts of some images; texts and images are numbered from 0."""
 
     words: Ints
     "(W,) numbers of the words, text after text"
@@ -50,19 +50,31 @@ class Texts:
         """(T,) in words."""
         return np.diff(self.starts)
 
-    def part(self, images: range) -> Part:
-        low, high = self.firsts[[images.start, images.stop]]
-        starts = self.starts[low : high + 1] - self.starts[low]
-        words = self.words[self.starts[low] : self.starts[high]].astype(np.int64)
-        text = np.repeat(np.arange(high - low), np.diff(starts))
-        image = np.repeat(np.arange(len(images)), np.diff(self.firsts[images.start : images.stop + 1]))
-        return Part(words, text, starts[1:][text] - np.arange(len(words)), image)
+    def of(self, images: Ints) -> Ints:
+        """(T,) the texts of some images, one image's after another's."""
+        return _runs(self.firsts[images], self.firsts[images + 1])
 
-    def parts(self) -> Iterator[tuple[range, Part]]:
+    def part(self, images: Ints) -> Part:
+        """Args: images: in any order; one that comes twice is two images."""
+        texts = self.of(images)
+        starts, ends = self.starts[texts], self.starts[texts + 1]
+        words = self.words[_runs(starts, ends)].astype(np.int64)
+        text = np.repeat(np.arange(len(texts)), ends - starts)
+        left = np.cumsum(ends - starts)[text] - np.arange(len(words))
+        image = np.repeat(np.arange(len(images)), self.firsts[images + 1] - self.firsts[images])
+        return Part(words, text, left, image)
+
+    def parts(self) -> Iterator[tuple[Ints, Part]]:
         count = len(self.firsts) - 1
         for start in range(0, count, PART):
-            images = range(start, min(start + PART, count))
+            images = np.arange(start, min(start + PART, count))
             yield images, self.part(images)
+
+
+def _runs(starts: Ints, ends: Ints) -> Ints:
+    """start .. end - 1 of each, one after another."""
+    lengths = ends - starts
+    return np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
 
 
 def number(images: Iterable[Sequence[str]], of_word: Callable[[str], int]) -> Texts:

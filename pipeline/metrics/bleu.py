@@ -29,7 +29,7 @@ def _clipped(said: Texts, known: Counted, size: int) -> Ints:
             most = np.zeros(len(grams.keys), np.int64)
             np.maximum.at(most, found.gram, found.counts)
             clipped = np.bincount(grams.text, np.minimum(grams.counts, most), len(images))
-            out[images.start : images.stop, grams.order - 1] = clipped
+            out[images, grams.order - 1] = clipped
     return out
 
 

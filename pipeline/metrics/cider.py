@@ -4,42 +4,64 @@ A resample keeps the document frequencies of the whole set.
 """
 
 import math
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
-from pipeline.metrics._ngrams import ORDERS, Counted, Grams, Part, matches
+from pipeline.metrics._ngrams import ORDERS, Counted, Grams, Ints, Part, count, matches
 from pipeline.metrics.base import SETS, Array, Candidates, References, ReferenceSet, Scores, counted, means, reference_set
 
 SIGMA = 6.0
 "of the penalty for another length, in pairs of words"
 
 
-def score(candidates: Candidates, references: References) -> Scores:
-    known = reference_set(candidates, references)
-    refs, norms = counted(known), _norms(known)
-    said, size = refs.number(candidates.values())
-    scores: list[float] = []
-    for images, part in said.parts():
-        low, high = refs.texts.firsts[[images.start, images.stop]]
-        scores += _cider(part, refs.texts.part(images), refs, norms[low:high], size).tolist()
-    corpus = sum(scores) / max(1, len(scores))
-    return Scores({"cider": corpus}, {"cider": dict(zip(candidates, scores, strict=True))}, means({"cider": scores}))
+@dataclass(frozen=True, eq=False)
+class Cider:
+    """References that were counted once, of any captions of their images."""
+
+    references: Counted
+    norms: Array
+    "(T, 4): length of the vector of the n-grams' weights, by reference and order"
+
+    def __call__(self, images: Ints, captions: Iterable[str]) -> Array:
+        """(N,) of N captions, each of one image by its place; an image may have several, or none."""
+        texts = self.references.texts
+        said, size = self.references.number(captions)
+        scores = [np.zeros(0)]
+        for rows, part in said.parts():
+            norms = self.norms[texts.of(images[rows])]
+            scores.append(_cider(part, texts.part(images[rows]), self.references, norms, size))
+        return np.concatenate(scores)
+
+
+def against(images: Iterable[Sequence[str]]) -> Cider:
+    """Args: images: the tokenised references of each."""
+    return _weighed(count(images))
+
+
+def _weighed(references: Counted) -> Cider:
+    norms = np.zeros((len(references.texts.lengths), len(ORDERS)))
+    for images, part in references.texts.parts():
+        rows = references.texts.of(images)
+        whole = replace(part, text=part.image[part.text], image=np.arange(len(images)))  # an image's n-grams, as they come
+        for found, match in matches(whole, part, references, len(references.vocabulary)):
+            weights = match.counts * _inverse(found, references)[match.gram]
+            norms[rows, found.order - 1] = np.sqrt(np.bincount(match.reference, weights * weights, len(rows)))
+    return Cider(references, norms)
 
 
 @lru_cache(SETS)
-def _norms(references: ReferenceSet) -> Array:
-    """(T, 4): length of the vector of the n-grams' weights, by reference and order."""
-    known = counted(references)
-    norms = np.zeros((len(known.texts.lengths), len(ORDERS)))
-    for images, part in known.texts.parts():
-        rows = norms[known.texts.firsts[images.start] : known.texts.firsts[images.stop]]
-        whole = replace(part, text=part.image[part.text], image=np.arange(len(images)))  # an image's n-grams, as they come
-        for found, match in matches(whole, part, known, len(known.vocabulary)):
-            weights = match.counts * _inverse(found, known)[match.gram]
-            rows[:, found.order - 1] = np.sqrt(np.bincount(match.reference, weights * weights, len(rows)))
-    return norms
+def _remembered(references: ReferenceSet) -> Cider:
+    return _weighed(counted(references))
+
+
+def score(candidates: Candidates, references: References) -> Scores:
+    known = _remembered(reference_set(candidates, references))
+    scores = known(np.arange(len(candidates)), candidates.values()).tolist()
+    corpus = sum(scores) / max(1, len(scores))
+    return Scores({"cider": corpus}, {"cider": dict(zip(candidates, scores, strict=True))}, means({"cider": scores}))
 
 
 def _inverse(found: Grams, known: Counted) -> Array:
