@@ -1,9 +1,8 @@
 """Where tensors live. The device cannot change what is asked for, only how fast it comes: no param, an environment variable."""
 
-import ctypes
 import os
-import sys
 
+from pipeline.allocation import keep_buffers
 from pipeline.errors import UserError
 
 
@@ -30,20 +29,6 @@ def multiplies_bfloat16(device: str) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     found = torch.cpu.get_capabilities()
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def keep_buffers() -> None:
-    """Let glibc keep freed buffers: giving them back costs 9,808 page faults per image, 2-6 times the run time on CPU.
-
-    Arrow, if it is imported later, takes its memory from there, too.
-    """
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # musl has none
-        libc.mallopt(-4, 0)  # M_MMAP_MAX
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def let_threads_sleep() -> None:
