@@ -131,6 +131,6 @@ def test_what_is_not_there_to_be_measured_is_said_in_one_line(workspace, caption
     assert "'lsmt' is not in variants of params.yaml" in refused(captionlab("speed", "merge", "lsmt"))
     assert "models/soft-attention is not a model folder" in refused(captionlab("speed", "soft-attention"))
     shutil.rmtree("data/features")
-    assert "data/features/scenes-lite0 is not here, and merge reads it: run dvc repro" in refused(captionlab("speed", "merge"))
+    assert "data/features/scenes-lite0 holds no features: run dvc repro" in refused(captionlab("speed", "merge"))
     shutil.rmtree("models")
     assert "no variant of params.yaml is in models/: run dvc repro first" in refused(captionlab("speed"))

@@ -58,13 +58,10 @@ def _material(params: "Params", name: str) -> "Material":
     from pipeline.speed import TOGETHER, Material
 
     variant = params.variants[name]
-    features, raw = layout.FEATURES / variant.features, layout.RAW / params.corpora[variant.corpus].dataset
-    if not (features / "manifest.json").is_file():
-        raise UserError(f"{features} is not here, and {name} reads it: run dvc repro first")
+    store, raw = FeatureStore(layout.FEATURES / variant.features), layout.RAW / params.corpora[variant.corpus].dataset
     files: dict[str, Path] = {}
     for rows in Captions(layout.CORPORA / variant.corpus / "captions.parquet", ["test"], ["image_id", "file"]):
         files = image_files(rows, raw) | files
-    store = FeatureStore(features)
     ids = spread((image for image in files if image in store.ids), TOGETHER)
     return Material(store, ids, [files[image] for image in ids])
 
