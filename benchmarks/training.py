@@ -37,7 +37,7 @@ SIDE = 1024
 "of the matrices that are the limit"
 SMALL, GROUPED = (8, 4), (32, 5)
 "images a step, captions of each; the first is the 32 captions of the papers, the second what params.yaml has"
-BATCHES = {SMALL: 3, GROUPED: 1}
+BATCHES = {SMALL: 2, GROUPED: 1}
 "and the steps that are timed"
 GOALS = {"textbook": 5.0, "limit": 0.5}
 "soft attention at 32 captions over the textbook; all decoders at 32 images, as a share of the limit"
