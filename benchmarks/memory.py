@@ -1,12 +1,11 @@
 """Peak memory and time of stages on ever more captions: `python -m benchmarks.memory [--quick]` -> results/memory.{json,md}.
 
-clean, extract, train (a fixed number of steps; self-critical ones after them, once more), caption and score, each in a process
-of its own on 8 thousand, 80 thousand and 800 thousand made-up captions, five an image (`--quick` leaves out the last, and
-self-critical training). What grows with the corpus is looked for, so all else is small: pictures of 16 x 16 pixels from a
-handful of files, feature maps of 4 x 16 numbers, an LSTM of 32 units, words of a vocabulary of 1,000. Memory is what the
-process holds itself (anonymous pages, looked at 50 times a second); pages of a memory map, which the kernel may drop whenever
-it likes, stand beside it in the JSON. Time is that of the stage's work without imports; an eighth of the images is validation,
-an eighth test.
+clean, extract, train (a fixed number of steps), self_critical (the same, and some with the reward), caption and score, each in
+a process of its own on 8 thousand, 80 thousand and 800 thousand made-up captions, five an image (`--quick` leaves out the last,
+and self_critical). What grows with the corpus is looked for, so all else is small: pictures of 16 x 16 pixels from a handful of
+files, feature maps of 4 x 16 numbers, an LSTM of 32 units, words of a vocabulary of 1,000. Memory is what the process holds
+itself (anonymous pages, looked at 50 times a second); pages of a memory map, which the kernel may drop whenever it likes, stand
+beside it in the JSON. Time is that of the stage's work without imports; an eighth of the images is validation, an eighth test.
 """
 
 import itertools
@@ -19,7 +18,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +136,8 @@ def _training(root: Path, sampled: int) -> Callable[[], None]:
         reward = CiderReward(references(train)) if sampled else None
         trainer = Trainer(decoder, tokenizer, batches, validation, options, 1, root / "checkpoint.pt", "", reward)
         torch.manual_seed(1)
-        endless = chain.from_iterable(batches.epoch(1, epoch) for epoch in itertools.count())
-        for n, batch in enumerate(islice(endless, STEPS + sampled)):
+        endless = itertools.chain.from_iterable(batches.epoch(1, epoch) for epoch in itertools.count())
+        for n, batch in enumerate(itertools.islice(endless, STEPS + sampled)):
             trainer.optimizer.zero_grad()
             (trainer._cross_entropy if n < STEPS else trainer._self_critical)(batch)[0].backward()
             trainer.optimizer.step()

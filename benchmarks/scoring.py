@@ -136,13 +136,17 @@ class TheirReward:
         self.scorer.crefs = list(self.references.values())
         self.scorer.compute_doc_freq()
 
-    def __call__(self, images: list[str], said: list[str]) -> list[float]:
-        from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_test
+        images_in_all = len(self.references)
 
         class Within(CiderScorer):
             ref_len = property(lambda _: np.log(float(images_in_all)), lambda *_: None)  # else of the images at hand
 
-        images_in_all, scorer = len(self.references), Within()
+        self.within = Within
+
+    def __call__(self, images: list[str], said: list[str]) -> list[float]:
+        from pycocoevalcap.cider.cider_scorer import cook_test
+
+        scorer = self.within()
         scorer.document_frequency = self.scorer.document_frequency
         scorer.crefs, scorer.ctest = [self.references[i] for i in images], [cook_test(text) for text in said]
         return [float(score) for score in scorer.compute_cider()]
@@ -236,12 +240,12 @@ def table(about: dict[str, Any]) -> str:
     parts = [f"| {name} | {first:.2f} | {following:.2f} |" for name, (first, following) in about["one_variant"].items()]
     of = about["reward"]
     ours, theirs = of["milliseconds"].values()
-    reward = (
+    rewards = (
         f"\nThe reward of {of['captions']} captions in self-critical training: {ours:.1f} ms, by pycocoevalcap's scorer "
         f"{theirs:.1f} ms ({theirs / ours:.0f} times); they differ by {of['largest_difference']:.1e} at most.\n"
     )
     steps = "\n".join(["| step | first | next |", "|---|---:|---:|", *parts]) + "\n"
-    return head + ten + tail + one + steps + reward
+    return head + ten + tail + one + steps + rewards
 
 
 if __name__ == "__main__":

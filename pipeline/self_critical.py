@@ -22,6 +22,10 @@ class CiderReward:
 
     Args:
         references: image_id -> cleaned captions, of all images of the training split.
+
+    Raises:
+        KeyError: when it is called, of an image that has none.
+        ValueError: of not as many texts as images.
     """
 
     def __init__(self, references: Mapping[str, Sequence[str]]):

@@ -125,6 +125,12 @@ def test_an_image_that_the_reward_does_not_know_is_an_error() -> None:
         CiderReward(REFERENCES)(["a", "stranger"], ["a red star", "a red star"])
 
 
+@pytest.mark.parametrize("said", [[], ["a red star"], ["a red star"] * 3])
+def test_a_reward_is_of_as_many_captions_as_images(said: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"{len(said)} captions of 2 images"):
+        CiderReward(REFERENCES)(["a", "b"], said)
+
+
 def test_a_caption_that_breaks_off_earns_less() -> None:
     whole, cut, open_end = CiderReward(REFERENCES)(["a"] * 3, ["a red star <end>", "a red star", "a red star on a <end>"])
     assert whole > cut

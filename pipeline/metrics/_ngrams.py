@@ -117,7 +117,7 @@ class Counted:
     "by order"
 
     def number(self, candidates: Iterable[str]) -> tuple[Texts, int]:
-        """One caption an image, and how many words are numbered then: those that no reference has are, too."""
+        """Each caption as an image of its own, and how many words are numbered then: those that no reference has are, too."""
         more: defaultdict[str, int] = defaultdict()
         more.default_factory = lambda: len(self.vocabulary) + len(more)
         known = self.vocabulary

@@ -19,16 +19,22 @@ SIGMA = 6.0
 
 @dataclass(frozen=True, eq=False)
 class Cider:
-    """References that were counted once, of any captions of their images."""
+    """Scores any captions of some images by what is known of the references of all: words, document frequencies, norms."""
 
     references: Counted
     norms: Array
     "(T, 4): length of the vector of the n-grams' weights, by reference and order"
 
     def __call__(self, images: Ints, captions: Iterable[str]) -> Array:
-        """(N,) of N captions, each of one image by its place; an image may have several, or none."""
+        """(N,) of N captions, each of one image by its place; an image may have several, or none.
+
+        Raises:
+            ValueError: there are not as many captions as images.
+        """
         texts = self.references.texts
         said, size = self.references.number(captions)
+        if len(said.lengths) != len(images):
+            raise ValueError(f"{len(said.lengths)} captions of {len(images)} images")
         scores = [np.zeros(0)]
         for rows, part in said.parts():
             norms = self.norms[texts.of(images[rows])]
