@@ -3,8 +3,8 @@
 1. `dvc repro` with nothing to do on 62 stages (14 variants), their outputs made up and committed, against the same on a graph
    with the same data flow, the command `true` and no code or parameters to watch.
 2. `make repro` in a fresh workspace: its time outside the commands of the stages, each of which a `python` put first on PATH
-   clocks. The workspace is that of the tests (36 scenes, one epoch and seed, stages that mostly import), or with `--whole` a clone of
-   what is committed, in FOLDER if it is to stay.
+   clocks. The workspace is that of the tests (36 scenes, one epoch and seed, stages that mostly import), or with `--whole` a
+   clone of what is committed, in FOLDER if it is to stay.
 """
 
 import argparse
