@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,13 +54,14 @@ def publish(store: Store, payload: Payload) -> bool:
         if finished:
             _drop_repetition(store, payload)
         whole = [run for run in finished if run.data.tags.get("layout") == _layout(payload)]
+        run_id = None
         if not whole:
             run_id = finished[0].info.run_id if finished else _run_to_complete(store, payload)
             _fill(store, run_id, payload)
             write_view(store)
             if not finished:
                 store.client.set_terminated(run_id, "FINISHED")
-        kept = _drop_duplicates(store, payload)
+        kept = _drop_duplicates(store, payload, run_id)
         confirm(store, kept.info.run_id, payload.tags["workspace"])
         _close_stale(store, payload)
         return not whole
@@ -122,9 +123,15 @@ def _drop_repetition(store: Store, payload: Payload) -> None:
         _delete_run(store, live)
 
 
-def _drop_duplicates(store: Store, payload: Payload) -> "Run":
-    """Of the runs that several machines have finished, the first stays; each of them comes to the same choice."""
+def _drop_duplicates(store: Store, payload: Payload, own: str | None) -> "Run":
+    """Of the runs that several machines have finished, the first stays; each of them comes to the same choice.
+
+    Args:
+        own: the run that was filled here, if any. Another machine that was done may have closed it as killed just now.
+    """
     kept, *others = _finished(store, payload)
+    if own and own not in {run.info.run_id for run in (kept, *others)}:
+        others.append(store.client.get_run(own))
     for run in others:
         inherit(store, kept, run)
         for model in _models(store, run.info.run_id):
@@ -134,12 +141,19 @@ def _drop_duplicates(store: Store, payload: Payload) -> "Run":
 
 
 def _delete_run(store: Store, run_id: str) -> None:
+    with _unless_deleted(store, run_id):
+        store.client.delete_run(run_id)
+
+
+@contextmanager
+def _unless_deleted(store: Store, run_id: str) -> "Iterator[None]":
+    """What is refused of a run that another machine deleted a moment ago need not be done."""
     from mlflow.exceptions import MlflowException
 
     try:
-        store.client.delete_run(run_id)
+        yield
     except MlflowException:
-        if store.client.get_run(run_id).info.lifecycle_stage != "deleted":  # by another machine, a moment ago
+        if store.client.get_run(run_id).info.lifecycle_stage != "deleted":
             raise
 
 
@@ -150,7 +164,8 @@ def _close_stale(store: Store, payload: Payload) -> None:
     """
     for which in (f"{_own(payload)} and tags.variant = '{payload.variant}'", f"tags.fingerprint = '{payload.fingerprint}'"):
         for run in find_runs(store, f"{which} and attributes.status = 'RUNNING'"):
-            store.client.set_terminated(run.info.run_id, "KILLED")
+            with _unless_deleted(store, run.info.run_id):
+                store.client.set_terminated(run.info.run_id, "KILLED")
 
 
 def _fill(store: Store, run_id: str, payload: Payload) -> None:

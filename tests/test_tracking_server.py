@@ -182,12 +182,13 @@ def test_two_machines_that_publish_at_once_leave_one_finished_run(workspace, tmp
     assert [run.info.status for run in runs()] == ["FINISHED"]
 
 
-def test_who_ends_second_drops_its_own_run_and_its_model(workspace, tmp_path_factory, monkeypatch):
+@pytest.mark.parametrize("closed", [False, True], ids=["finished", "closed as killed by the first"])
+def test_who_ends_second_drops_its_own_run_and_its_model(workspace, tmp_path_factory, monkeypatch, closed):
     from pipeline import tracking_publish
 
     other = tmp_path_factory.mktemp("machine")
     shutil.copytree(workspace, other, dirs_exist_ok=True)
-    log_model = tracking_publish._log_model
+    log_model, drop_duplicates = tracking_publish._log_model, tracking_publish._drop_duplicates
 
     def overtaken(store, run_id, payload):
         with monkeypatch.context() as patch:
@@ -196,10 +197,18 @@ def test_who_ends_second_drops_its_own_run_and_its_model(workspace, tmp_path_fac
             assert publish(store, gather("merge", load_params(), layout))
         log_model(store, run_id, payload)
 
+    def close_and_drop(store, payload, own):
+        """The other looked for open runs before this one was finished, and closes it after that."""
+        if closed and not Path.cwd().samefile(other):
+            store.client.set_terminated(own, "KILLED")
+        return drop_duplicates(store, payload, own)
+
     with monkeypatch.context() as patch:
         patch.setattr(tracking_publish, "_log_model", overtaken)
+        patch.setattr(tracking_publish, "_drop_duplicates", close_and_drop)
         publish(open_store(), gather("merge", load_params(), layout))
     run = assert_one_whole_run()
+    assert [run.info.status for run in runs()] == ["FINISHED"]
     assert run.data.tags["workspace"].endswith(str(other))
     store = open_store()
     models = store.client.search_logged_models([store.experiment])
@@ -214,6 +223,26 @@ def test_what_another_machine_left_half_published_is_closed(workspace):
     publish(store, payload)
     assert sorted(run.info.status for run in runs()) == ["FINISHED", "KILLED"]
     assert_one_whole_run()
+
+
+def test_an_open_run_that_its_own_machine_deletes_meanwhile_is_not_closed(workspace, monkeypatch):
+    from pipeline import tracking_publish
+
+    store = open_store()
+    payload = gather("merge", load_params(), layout)
+    tags = {**payload.tags, "workspace": "alive:/home"}
+    run_id = store.client.create_run(store.experiment, run_name="merge", tags=tags).info.run_id
+
+    def found_and_gone(store, condition):
+        found = find_runs(store, condition)
+        if "RUNNING" in condition and any(run.info.run_id == run_id for run in found):
+            store.client.delete_run(run_id)
+        return found
+
+    monkeypatch.setattr(tracking_publish, "find_runs", found_and_gone)
+    publish(store, payload)
+    assert store.client.get_run(run_id).info.lifecycle_stage == "deleted"
+    assert [run.info.status for run in runs()] == ["FINISHED"]
 
 
 def test_a_finished_run_of_an_earlier_layout_is_filled_again(workspace):
