@@ -105,7 +105,7 @@ def captions(images: int, seed: int = 0, per_image: int = PER_IMAGE, words: int 
 
 def tokenizer():  # type: ignore[no-untyped-def]
     """Of WORDS entries, whatever the captions hold."""
-    from pipeline.tokenizers import word_tokenizer
+    from pipeline.decoders.shared.tokenizers import word_tokenizer
 
     return word_tokenizer([word(n) for n in range(WORDS - 4)], 1)
 
@@ -114,8 +114,8 @@ def feature_store(folder: Path, images: int, positions: int = POSITIONS, width: 
     """Random features of `images` images, as the extract stage would leave them."""
     import pandas as pd
 
-    from pipeline.features import FeatureStore
-    from pipeline.files import write_json
+    from pipeline.data.files import write_json
+    from pipeline.features.store import FeatureStore
 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from benchmarks._common import WIDTH, WORDS
-from pipeline.decoders.base import Decoder, Sizes
-from pipeline.model import build_decoder
-from pipeline.tokenizers import Special
+from pipeline.decoders.shared.contract import Decoder, Sizes
+from pipeline.decoders.shared.model_folder import build_decoder
+from pipeline.decoders.shared.tokenizers import Special
 
 ATTENTION = {"embedding": 512, "hidden": 512, "attention": 512, "dropout": 0.5}
 ARGS: dict[str, dict[str, Any]] = {

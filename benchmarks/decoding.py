@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from benchmarks import _common as common
 from benchmarks import _decoders as decoders
 from benchmarks import textbook
-from pipeline.decode import Hypothesis, beam_search
-from pipeline.decoders.base import Decoder
-from pipeline.devices import pick_device
-from pipeline.encoders.base import Features
-from pipeline.tokenizers import Special
+from pipeline.core.machine import pick_device
+from pipeline.decoders.shared.contract import Decoder
+from pipeline.decoders.shared.tokenizers import Special
+from pipeline.decoding.search import Hypothesis, beam_search
+from pipeline.encoders.shared.base import Features
 
 BEAM, LONGEST, PENALTY = 5, 12, 0.7
 BATCHES = (1, 32, 256)

@@ -1,7 +1,7 @@
 """Extraction: `python -m benchmarks.extraction [images]` -> benchmarks/results/extraction.{json,md}.
 
-Images per second from JPEG files to the memory map (pipeline.features.extract: read, decode, transform, network, write), at
-several images a batch. The limits, in the same run: the network alone on ready tensors of as many images a batch, and reading,
+Images per second from JPEG files to the memory map (pipeline.features.store.extract: read, decode, transform, network,
+write), at several images a batch. The limits, in the same run: the network alone on ready tensors of as many images a batch, and reading,
 decoding and transforming alone in as many threads. On a CPU both share the cores, so the time of a whole run can at best be
 their sum; on a GPU it can be that of the slower one. Pictures are 500 x 375 pixels of noise on a gradient, as large in bytes
 as photographs.
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.devices import let_threads_sleep
+from pipeline.core.machine import let_threads_sleep
 
 let_threads_sleep()  # as the stage does, before torch is imported
 
@@ -29,11 +29,11 @@ import torch
 from PIL import Image
 
 from benchmarks import _common as common
-from pipeline.devices import pick_device
-from pipeline.features import extract
-from pipeline.images import read_image
-from pipeline.registry import load
-from pipeline.workers import workers
+from pipeline.core.machine import pick_device
+from pipeline.core.registry import load
+from pipeline.core.workers import workers
+from pipeline.data.images import read_image
+from pipeline.features.store import extract
 
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tf_efficientnet_lite0": ("timm_model", {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 224}),

@@ -57,12 +57,12 @@ def make(count: int, root: Path) -> None:
 
 
 def clean(root: Path) -> Callable[[], None]:
-    from pipeline.cleaning import clean_file, raw_files
-    from pipeline.data_docs import write_data_docs
-    from pipeline.files import write_json
-    from pipeline.params import Corpus
-    from pipeline.pictures import Picture
-    from pipeline.validation import validate
+    from pipeline.cleaning.clean import clean_file, raw_files
+    from pipeline.cleaning.data_docs import write_data_docs
+    from pipeline.cleaning.expectations import validate
+    from pipeline.cleaning.image_check import Picture
+    from pipeline.data.files import write_json
+    from pipeline.experiment.params import Corpus
 
     import great_expectations  # noqa: F401  isort: skip  # imported at its first use, else
 
@@ -85,7 +85,7 @@ def clean(root: Path) -> Callable[[], None]:
 
 def extract(root: Path) -> Callable[[], None]:
     from pipeline.encoders.pixels import Encoder
-    from pipeline.features import extract, image_files
+    from pipeline.features.store import extract, image_files
 
     def work() -> None:
         images = image_files(root / "raw" / "captions.parquet")
@@ -111,14 +111,14 @@ def _training(root: Path, sampled: int) -> Callable[[], None]:
     import torch
     import yaml
 
-    from pipeline.batches import CaptionBatches
-    from pipeline.corpus import SPLITS, Captions, references
-    from pipeline.decoders.base import Sizes
-    from pipeline.features import FeatureStore
-    from pipeline.model import build_decoder, read_vocabulary, save_model
-    from pipeline.params import Training
-    from pipeline.self_critical import CiderReward
-    from pipeline.train import Trainer, Validation
+    from pipeline.data.corpus import SPLITS, Captions, references
+    from pipeline.decoders.shared.contract import Sizes
+    from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary, save_model
+    from pipeline.decoding.batches import CaptionBatches
+    from pipeline.experiment.params import Training
+    from pipeline.features.store import FeatureStore
+    from pipeline.training.self_critical import CiderReward
+    from pipeline.training.trainer import Trainer, Validation
 
     options = Training(**yaml.safe_load((common.ROOT / "params.yaml").read_text())["train"])
     args = {"embedding": 32, "hidden": 32}
@@ -154,10 +154,10 @@ def _training(root: Path, sampled: int) -> Callable[[], None]:
 def caption(root: Path) -> Callable[[], None]:
     from pyarrow.parquet import ParquetWriter
 
-    from pipeline.captioning import SCHEMAS, Model, caption_split
-    from pipeline.corpus import Captions
-    from pipeline.features import FeatureStore
-    from pipeline.model import load_model
+    from pipeline.captioning.split import SCHEMAS, Model, caption_split
+    from pipeline.data.corpus import Captions
+    from pipeline.decoders.shared.model_folder import load_model
+    from pipeline.features.store import FeatureStore
 
     decoding = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2, "samples": 0, "also": []}
 
@@ -176,8 +176,8 @@ def caption(root: Path) -> Callable[[], None]:
 
 def references(root: Path) -> Callable[[], None]:
     """Not measured: what the stage `references` makes, without its PTB tokenizer, which would change nothing here."""
-    from pipeline.corpus import read_captions
-    from pipeline.files import write_json
+    from pipeline.data.corpus import read_captions
+    from pipeline.data.files import write_json
 
     def work() -> None:
         captions = read_captions(root / "captions.parquet")
@@ -190,9 +190,9 @@ def references(root: Path) -> Callable[[], None]:
 
 def score(root: Path) -> Callable[[], None]:
     """METEOR's Java process is left out."""
-    from pipeline.scores import Folders, write_scores
-    from pipeline.texts_on_disk import Texts, texts_by_image
-    from pipeline.variant_scores import Known, Said, read_said, score_variant
+    from pipeline.data.json_texts import Texts, texts_by_image
+    from pipeline.scoring.score import Folders, write_scores
+    from pipeline.scoring.variant import Known, Said, read_said, score_variant
 
     def work() -> None:
         known = Known(texts_by_image(root / "references.json"), {}, Texts(root / "training.json"))
@@ -224,7 +224,7 @@ class Watch(threading.Thread):
 
 def one(stage: str, root: Path) -> dict[str, float]:
     """Run a stage here."""
-    from pipeline.allocation import give_back, keep_buffers
+    from pipeline.core.allocation import give_back, keep_buffers
 
     if stage in ("extract", "train", "self_critical", "caption"):
         keep_buffers()  # as the stages do

@@ -16,7 +16,7 @@ from torch.profiler import profile
 
 from benchmarks import _common as common
 from benchmarks.training import Setting, make_trainer, operations, ours, products
-from pipeline.features import FeatureStore
+from pipeline.features.store import FeatureStore
 
 DECODERS = ("soft_attention",)
 IMAGES = 96

@@ -26,14 +26,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.java import ENGLISH, use_java
-from pipeline.metrics import base, cider, meteor
-from pipeline.metrics.base import References
-from pipeline.registry import load
-from pipeline.scores import ptb_tokenize
-from pipeline.self_critical import CiderReward
+from pipeline.core.java import ENGLISH, use_java
+from pipeline.core.registry import load
+from pipeline.metrics import cider, meteor
+from pipeline.metrics.shared import base
+from pipeline.metrics.shared.base import References
+from pipeline.scoring.score import ptb_tokenize
+from pipeline.scoring.variant import Known, Said, score_variant
 from pipeline.sources import scenes
-from pipeline.variant_scores import Known, Said, score_variant
+from pipeline.training.self_critical import CiderReward
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = 10

@@ -53,10 +53,10 @@ def make_model(folder: Path) -> Path:
     """A folder as MLflow holds it."""
     import torch
 
-    from pipeline.decoders.base import Sizes
+    from pipeline.decoders.shared.contract import Sizes
+    from pipeline.decoders.shared.model_folder import build_decoder, save_model
+    from pipeline.decoders.shared.tokenizers import word_tokenizer
     from pipeline.encoders.timm_model import Encoder
-    from pipeline.model import build_decoder, save_model
-    from pipeline.tokenizers import word_tokenizer
 
     torch.manual_seed(0)
     tokenizer, encoder = word_tokenizer([" ".join(VOCABULARY)], 1), Encoder(**ENCODER)
@@ -71,8 +71,8 @@ def publish(captioner: Path, decode: dict[str, Any], folder: Path) -> Path:
     """The folder that `track` would lay into the store for this model folder, of a variant without scores and samples."""
     from mlflow.models import Model
 
-    from pipeline.tracking_payload import Payload
-    from pipeline.tracking_publish import _save_model
+    from pipeline.tracking.payload import Payload
+    from pipeline.tracking.publish import _save_model
 
     nothing: Any = {name: {} for name in ("params", "tags", "metrics")}
     nothing |= {name: [] for name in ("history", "samples", "files", "rows", "requested")}
@@ -127,7 +127,7 @@ def measure(port: int, server: psutil.Process, clients: int, seconds: float) -> 
 def start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
-    command = [sys.executable, "-m", "pipeline.cli", "serve", str(make_model(folder)), "--port", str(port)]
+    command = [sys.executable, "-m", "captionlab.__main__", "serve", str(make_model(folder)), "--port", str(port)]
     process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(common.ROOT)})
     while process.poll() is None:
         try:

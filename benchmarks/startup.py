@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 BY_NAME = {"download": "sources.scenes", "extract": "encoders.timm_model", "train": "decoders.soft_attention"} | {
     "caption": "decoders.soft_attention"
 }
-PRELUDE = "from pipeline.processes import collect_seldom; collect_seldom()"
+PRELUDE = "from pipeline.core.stage import collect_seldom; collect_seldom()"
 "what every stage begins with"
 REPEATS = 3
 

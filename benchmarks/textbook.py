@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decode import Hypothesis
-from pipeline.decoders.base import Decoder, State
-from pipeline.encoders.base import Features
-from pipeline.tokenizers import Special
+from pipeline.decoders.shared.contract import Decoder, State
+from pipeline.decoders.shared.tokenizers import Special
+from pipeline.decoding.search import Hypothesis
+from pipeline.encoders.shared.base import Features
 
 
 def model(name: str, decoder: Decoder) -> "Model":

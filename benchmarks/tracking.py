@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _common as common
-from pipeline.params import Params, load_params
-from pipeline.tracking import delay, start_live
+from pipeline.experiment.params import Params, load_params
+from pipeline.tracking.live import delay, start_live
 from stages.train import prepare
 
 GOAL = 0.02

@@ -26,11 +26,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import _common as common
 from benchmarks import _decoders as decoders
 from benchmarks import textbook
-from pipeline.batches import CaptionBatches, pad_rows
-from pipeline.devices import multiplies_bfloat16, pick_device
-from pipeline.features import FeatureStore
-from pipeline.params import Training
-from pipeline.train import Progress, Trainer, Validation, autocast
+from pipeline.core.machine import multiplies_bfloat16, pick_device
+from pipeline.decoding.batches import CaptionBatches, pad_rows
+from pipeline.experiment.params import Training
+from pipeline.features.store import FeatureStore
+from pipeline.training.trainer import Progress, Trainer, Validation, autocast
 
 REPEATS = 3
 SIDE = 1024

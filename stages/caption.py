@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from pipeline import layout
-from pipeline.files import whole_file
-from pipeline.params import Variant, load_params, pick
-from pipeline.processes import stage
+from pipeline.core import paths
+from pipeline.core.stage import stage
+from pipeline.data.files import whole_file
+from pipeline.experiment.params import Variant, load_params, pick
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    from pipeline.captioning import Captioned
+    from pipeline.captioning.split import Captioned
 
-FOLDERS = (layout.CAPTIONS, layout.SEARCHES, layout.TEACHER_FORCED, layout.ATTENTION)
+FOLDERS = (paths.CAPTIONS, paths.SEARCHES, paths.TEACHER_FORCED, paths.ATTENTION)
 "of the tables of Captioned"
 
 
@@ -26,23 +26,23 @@ def main(name: str) -> None:
     params = load_params()
     variant = pick(params, "variants", name)
 
-    from pipeline.devices import pick_device
+    from pipeline.core.machine import pick_device
 
     device = pick_device()  # before Arrow is imported
     import pyarrow as pa
 
-    from pipeline.captioning import SCHEMAS
+    from pipeline.captioning.split import SCHEMAS
 
     decoding = params.decoding(name).model_dump()
     with ExitStack() as files:
         own = [files.enter_context(_table(f / f"{name}.parquet", kind)) for f, kind in zip(FOLDERS, SCHEMAS, strict=True)]
         with_seed = SCHEMAS[0].append(pa.field("seed", pa.int64()))
-        seeds = files.enter_context(_table(layout.SEED_CAPTIONS / f"{name}.parquet", with_seed))
-        for part in _caption(layout.MODELS / name, variant, decoding, device):
+        seeds = files.enter_context(_table(paths.SEED_CAPTIONS / f"{name}.parquet", with_seed))
+        for part in _caption(paths.MODELS / name, variant, decoding, device):
             for writer, table in zip(own, part, strict=True):
                 if len(table):  # or a row group without rows
                     writer.write_table(table)
-        for folder in sorted((layout.FURTHER_SEEDS / name).glob("[0-9]*"), key=lambda folder: int(folder.name)):
+        for folder in sorted((paths.FURTHER_SEEDS / name).glob("[0-9]*"), key=lambda folder: int(folder.name)):
             for part in _caption(folder, variant, {**decoding, "also": []}, device):
                 seed = pa.array([int(folder.name)] * len(part.captions))
                 seeds.write_table(part.captions.append_column("seed", seed))
@@ -58,15 +58,15 @@ def _table(path: "Path", schema: "pa.Schema") -> "Iterator[ParquetWriter]":
 
 
 def _caption(folder: "Path", variant: Variant, decoding: "dict[str, Any]", device: str) -> "Iterator[Captioned]":
-    from pipeline.captioning import Model, caption_split
-    from pipeline.corpus import Captions
-    from pipeline.features import FeatureStore
-    from pipeline.model import load_model
+    from pipeline.captioning.split import Model, caption_split
+    from pipeline.data.corpus import Captions
+    from pipeline.decoders.shared.model_folder import load_model
+    from pipeline.features.store import FeatureStore
 
     decoder, tokenizer, _ = load_model(folder, device)
-    model = Model(decoder, tokenizer, FeatureStore(layout.FEATURES / variant.features), decoding, device)
+    model = Model(decoder, tokenizer, FeatureStore(paths.FEATURES / variant.features), decoding, device)
     for split in ("val", "test"):
-        captions = Captions(layout.CORPORA / variant.corpus / "captions.parquet", [split], ["image_id", "caption_id", "text"])
+        captions = Captions(paths.CORPORA / variant.corpus / "captions.parquet", [split], ["image_id", "caption_id", "text"])
         yield from caption_split(model, captions, split)
 
 

@@ -4,18 +4,18 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pipeline import layout
-from pipeline.files import digest, fingerprint, loaded_code, named_files, remove, whole_file, whole_folder, write_json
-from pipeline.params import Params, Variant, load_params, pick
-from pipeline.processes import stage
+from pipeline.core import paths
+from pipeline.core.stage import stage
+from pipeline.data.files import digest, fingerprint, loaded_code, named_files, remove, whole_file, whole_folder, write_json
+from pipeline.experiment.params import Params, Variant, load_params, pick
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
 
-    from pipeline.features import FeatureStore
-    from pipeline.train import Trainer
+    from pipeline.features.store import FeatureStore
+    from pipeline.training.trainer import Trainer
 
 
 def main(name: str) -> None:
@@ -23,8 +23,8 @@ def main(name: str) -> None:
     pick(params, "variants", name)
     first, *further = params.training(name).seeds
 
-    checkpoints = [_train(name, params, first, layout.MODELS / name, layout.HISTORY / f"{name}.csv")]
-    with whole_folder(layout.FURTHER_SEEDS / name) as part:
+    checkpoints = [_train(name, params, first, paths.MODELS / name, paths.HISTORY / f"{name}.csv")]
+    with whole_folder(paths.FURTHER_SEEDS / name) as part:
         write_json(part / "seeds.json", further)  # DVC warns of an empty folder
         for seed in further:
             checkpoints.append(_train(name, params, seed, part / str(seed), part / str(seed) / "history.csv"))
@@ -34,7 +34,7 @@ def main(name: str) -> None:
 
 def _train(name: str, params: Params, seed: int, folder: "Path", history_file: "Path") -> "Path":
     """One training, written; its checkpoint. Nothing of it stays in memory for the next."""
-    from pipeline.model import save_model
+    from pipeline.decoders.shared.model_folder import save_model
 
     trainer, about, history = train(name, params, seed)
     save_model(folder, trainer.decoder, trainer.tokenizer, about)
@@ -45,13 +45,13 @@ def _train(name: str, params: Params, seed: int, folder: "Path", history_file: "
 
 def train(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, Any], pd.DataFrame]":
     """A trained model, its config.json and its history; the curves of the first seed are sent to MLflow as they grow."""
-    from pipeline.tracking import Live, delay, start_live
+    from pipeline.tracking.live import Live, delay, start_live
 
     trainer, about = prepare(name, params, seed)
     is_first = seed == params.training(name).seeds[0]
     if not is_first:
         print(f"{name}: seed {seed}", flush=True)
-    run_file = layout.CHECKPOINTS / name / "mlflow.json"
+    run_file = paths.CHECKPOINTS / name / "mlflow.json"
     trainer.live = live = start_live(name, params, run_file, delay(trainer.device)) if is_first else Live(None)
     try:
         history = trainer.run()
@@ -67,22 +67,22 @@ def train(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, Any
 def prepare(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, Any]]":
     """The trainer of a variant, ready to run or to resume, and its config.json."""
     variant, options = params.variants[name], params.training(name)
-    corpus_file = layout.CORPORA / variant.corpus / "captions.parquet"
+    corpus_file = paths.CORPORA / variant.corpus / "captions.parquet"
 
-    from pipeline.devices import pick_device
+    from pipeline.core.machine import pick_device
 
     device = pick_device()  # before Arrow is imported
     import torch
 
-    from pipeline.batches import CaptionBatches
-    from pipeline.corpus import SPLITS, Captions, references
-    from pipeline.decoders.base import Sizes
-    from pipeline.features import FeatureStore
-    from pipeline.model import build_decoder, check_grid, read_vocabulary
-    from pipeline.self_critical import CiderReward
-    from pipeline.train import Trainer, Validation
+    from pipeline.data.corpus import SPLITS, Captions, references
+    from pipeline.decoders.shared.contract import Sizes
+    from pipeline.decoders.shared.model_folder import build_decoder, check_grid, read_vocabulary
+    from pipeline.decoding.batches import CaptionBatches
+    from pipeline.features.store import FeatureStore
+    from pipeline.training.self_critical import CiderReward
+    from pipeline.training.trainer import Trainer, Validation
 
-    store = FeatureStore(layout.FEATURES / variant.features)
+    store = FeatureStore(paths.FEATURES / variant.features)
     store.check(Captions(corpus_file, SPLITS, ["image_id"])["image_id"], f"features '{variant.features}'")
     check_grid(variant.decoder, store.grid.shape[1], f"variants.{name}, features '{variant.features}'")
     counted = Captions(corpus_file, options.vocabulary_splits, ["text"])["text"]
@@ -100,7 +100,7 @@ def prepare(name: str, params: Params, seed: int) -> "tuple[Trainer, dict[str, A
     key = fingerprint([about, settings, seed, data, named_files(variant.args), _code()])
     longest = max(len(text.split()) for text in learnt["text"])
     validation = Validation(val, references(held_out), longest + 1)
-    checkpoint = layout.CHECKPOINTS / name / ("checkpoint.pt" if seed == options.seeds[0] else f"seed-{seed}.pt")
+    checkpoint = paths.CHECKPOINTS / name / ("checkpoint.pt" if seed == options.seeds[0] else f"seed-{seed}.pt")
     reward = CiderReward(references(learnt)) if options.self_critical_epochs else None
     return Trainer(decoder, tokenizer, batches, validation, options, seed, checkpoint, key, reward), about
 

@@ -17,13 +17,13 @@ for name in [n for n in os.environ if n.startswith(("CAPTIONLAB_", "MLFLOW_TRACK
 @pytest.fixture
 def captionlab(monkeypatch, capsys):
     """The command line: arguments -> status, standard output, standard error."""
-    from pipeline import cli
+    from captionlab import __main__
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["captionlab", *map(str, arguments)])
         status = 0
         try:
-            cli.main()
+            __main__.main()
         except SystemExit as end:
             status = end.code
         return status, *capsys.readouterr()

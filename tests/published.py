@@ -9,11 +9,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
-from pipeline.decoders.base import Sizes
-from pipeline.encoders.base import Features
-from pipeline.files import read_json, write_json
-from pipeline.model import build_decoder, read_vocabulary
-from pipeline.tokenizers import Tokenizer
+from pipeline.data.files import read_json, write_json
+from pipeline.decoders.shared.contract import Sizes
+from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.encoders.shared.base import Features
 
 MODELS = Path(__file__).parent / "models"
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "a picture of a green box"]

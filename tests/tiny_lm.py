@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.files import write_json
 from pipeline.decoders.blind import CLOTHING, GROUPS, PEOPLE
-from pipeline.files import write_json
-from pipeline.tokenizers import byte_level_bpe
+from pipeline.decoders.shared.tokenizers import byte_level_bpe
 
 END = "<|endoftext|>"
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -12,8 +12,8 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from pipeline.params import read_params_file
-from pipeline.tracking_versions import dvc_md5
+from pipeline.experiment.params import read_params_file
+from pipeline.tracking.versions import dvc_md5
 
 ROOT = Path(__file__).parents[1]
 SCORES = {  # merge is the better one on val, lstm on test; on val lstm is less collapsed
@@ -95,7 +95,7 @@ def lock_variant(folder: Path, variant: str) -> None:
     }
     path = folder / "dvc.lock"
     lock = yaml.safe_load(path.read_text()) if path.is_file() else {"schema": "2.0", "stages": {}}
-    inputs = {"data/corpora/scenes": "c0ffee.dir", "data/references/scenes.json": "beef", "pipeline/train.py": "1"}
+    inputs = {"data/corpora/scenes": "c0ffee.dir", "data/references/scenes.json": "beef", "pipeline/training/trainer.py": "1"}
     deps = [{"path": name, "md5": md5} for name, md5 in inputs.items()]
     params = {"params.yaml": {f"variants.{variant}": read_params_file(folder / "params.yaml")["variants"][variant]}}
     for stage, files in outs.items():
@@ -123,10 +123,10 @@ def make_captioner(folder: Path) -> None:
     """An untrained model folder that captions: a tiny timm network with random weights and the merge decoder."""
     import torch
 
-    from pipeline.decoders.base import Sizes
+    from pipeline.decoders.shared.contract import Sizes
+    from pipeline.decoders.shared.model_folder import build_decoder, save_model
+    from pipeline.decoders.shared.tokenizers import word_tokenizer
     from pipeline.encoders.timm_model import Encoder
-    from pipeline.model import build_decoder, save_model
-    from pipeline.tokenizers import word_tokenizer
 
     encoder = {"model": "test_efficientnet", "weights": "random", "image_size": 32}
     torch.manual_seed(0)

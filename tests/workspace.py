@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent
-COPIED = ["pipeline", "stages", "dvc.yaml", ".dvcignore"]
+COPIED = ["captionlab", "pipeline", "stages", "dvc.yaml", ".dvcignore"]
 
 
 def tiny_params() -> dict[str, Any]:

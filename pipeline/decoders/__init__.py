@@ -1,1 +1,1 @@
-"""Registry: a module here is found by its name; see pipeline/registry.py."""
+"""Registry: a module here is found by its name; see pipeline/core/registry.py."""

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.decoders import _language_model as language_model
-from pipeline.decoders import base
-from pipeline.decoders.base import Sizes, State
-from pipeline.encoders.base import Features
-from pipeline.errors import UserError
-from pipeline.registry import load
-from pipeline.tokenizers import Tokenizer, language_model_tokenizer
+from pipeline.core.errors import UserError
+from pipeline.core.registry import load
+from pipeline.decoders.shared import contract
+from pipeline.decoders.shared import language_model as language_model
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.tokenizers import Tokenizer, language_model_tokenizer
+from pipeline.encoders.shared.base import Features
 
 # The source's questions to CLIP, and what they may be answered with.
 ALWAYS = ("landscape", "some object")
@@ -73,7 +73,7 @@ DIGITS = dict(zip("0123456789", ["zero", "one", "two", "three", "four", "five", 
 TOKENS = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
 
 
-class Decoder(base.Decoder):
+class Decoder(contract.Decoder):
     """A causal language model of transformers behind keywords that CLIP chooses for the image; features are CLIP's.
 
     Args:
@@ -224,7 +224,7 @@ class Decoder(base.Decoder):
 
     def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
         s = self.start(f)
-        return self._run(tokens, s if rows is None else base.pick_rows(s, rows))[0], {}
+        return self._run(tokens, s if rows is None else contract.pick_rows(s, rows))[0], {}
 
     def project(self, hidden: Tensor) -> Tensor:
         return language_model.logits(self.body, self.head, hidden)

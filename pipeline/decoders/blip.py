@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders import _published
-from pipeline.decoders._published import GREY, Captions, Files, attend, look, plain, words_of
-from pipeline.decoders.base import Sizes, State
-from pipeline.encoders.base import Features
-from pipeline.tokenizers import Tokenizer
+from pipeline.decoders.shared import pretrained
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.pretrained import GREY, Captions, Files, attend, look, plain, words_of
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.encoders.shared.base import Features
 
 KNOWN: dict[str, dict[str, Any]] = {
     "Salesforce/blip-image-captioning-base": {"text_config": {"num_attention_heads": 12}, "vision_config": {}},
@@ -33,7 +33,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 "config.json of the models that can be costed without a network; what is not named has its usual value"
 
 
-class Decoder(_published.Decoder):
+class Decoder(pretrained.Decoder):
     """Its features are those of the encoder `pixels`: the grid is the picture.
 
     Args:

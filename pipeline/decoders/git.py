@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders import _published
-from pipeline.decoders._published import GREY, Captions, Files, attend, plain, words_of
-from pipeline.decoders.base import Sizes, State
-from pipeline.encoders.base import Features
-from pipeline.errors import UserError
-from pipeline.tokenizers import Tokenizer
+from pipeline.core.errors import UserError
+from pipeline.decoders.shared import pretrained
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.pretrained import GREY, Captions, Files, attend, plain, words_of
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.encoders.shared.base import Features
 
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14}
 KNOWN: dict[str, dict[str, Any]] = {
@@ -33,7 +33,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 "config.json of the models that can be costed without a network; what is not named has its usual value"
 
 
-class Decoder(_published.Decoder):
+class Decoder(pretrained.Decoder):
     """Its features are those of the encoder `pixels`: the grid is the picture.
 
     Args:

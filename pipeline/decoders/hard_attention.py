@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders import base
-from pipeline.decoders.base import Loss, Sizes, State
-from pipeline.encoders.base import Features
+from pipeline.decoders.shared import contract
+from pipeline.decoders.shared.contract import Loss, Sizes, State
+from pipeline.encoders.shared.base import Features
 
 
-class Decoder(base.Decoder):
+class Decoder(contract.Decoder):
     """`reinforce` is lambda_r (1 leaves the gradient unbiased), `entropy` lambda_e; `expected` is the probability that an
     image is seen through the expected context sum_i alpha_i a_i instead of samples, for one loss. In evaluation the likeliest
     position is looked at; self-critical training runs in that mode too and trains all but the attention.
@@ -62,16 +62,16 @@ class Decoder(base.Decoder):
         return {**image, "h": h, "c": c, "alpha": alpha, "log_sampled": zero, "entropy": zero}
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return base.words_gates(self.cell, self.embedding(tokens))
+        return contract.words_gates(self.cell, self.embedding(tokens))
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
-        query = base.linear(s["h"], self.query.weight, self.query.bias)
-        energy = base.energies(s["keys"], query, self.energy)
+        query = contract.linear(s["h"], self.query.weight, self.query.bias)
+        energy = contract.energies(s["keys"], query, self.energy)
         log_alpha = energy.float().log_softmax(-1)  # (B, P)
         alpha, place = log_alpha.exp(), self._choose(log_alpha)
         weights = torch.where(s["expected"][:, None], alpha, F.one_hot(place, alpha.shape[1]))
-        context = base.contexts(weights, s["grid"])  # (B, D)
-        h, c = base.lstm_cell(self.cell, words, context, s["h"], s["c"])
+        context = contract.contexts(weights, s["grid"])  # (B, D)
+        h, c = contract.lstm_cell(self.cell, words, context, s["h"], s["c"])
         log_sampled = log_alpha.gather(1, place[:, None]).squeeze(1).masked_fill(s["expected"], 0.0)
         sums = {"log_sampled": s["log_sampled"] + log_sampled, "entropy": s["entropy"] - (alpha * log_alpha).sum(-1)}
         return h, {**s, **sums, "h": h, "c": c, "alpha": alpha}

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.decoders import base
-from pipeline.decoders.base import Sizes, State
-from pipeline.encoders.base import Features
-from pipeline.tokenizers import Tokenizer
+from pipeline.decoders.shared import contract
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.encoders.shared.base import Features
 
 
-class Decoder(base.Decoder):
+class Decoder(contract.Decoder):
     """`normalise`: layer norm on the image's token. Word embeddings start at unit variance; without it an image whose features
     are small is a faint word, forgotten after a few others (docs/decisions.md). The paper has none.
     `vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains them on.
@@ -37,7 +37,7 @@ class Decoder(base.Decoder):
         self.dropout = nn.Dropout(dropout)
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
-        base.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
+        contract.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
 
     def start(self, f: Features) -> State:
         zero = f.pooled.new_zeros(self.lstm.num_layers, len(f), self.lstm.hidden_size)
@@ -50,7 +50,7 @@ class Decoder(base.Decoder):
 
     def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
         s = self.start(f)
-        return self._run(self._embed(tokens), _layers_first(s if rows is None else base.pick_rows(s, rows)))[0], {}
+        return self._run(self._embed(tokens), _layers_first(s if rows is None else contract.pick_rows(s, rows)))[0], {}
 
     def project(self, hidden: Tensor) -> Tensor:
         return self.output(self.dropout(hidden))

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders import base
-from pipeline.decoders.base import Sizes, State
-from pipeline.encoders.base import Features
-from pipeline.tokenizers import Tokenizer
+from pipeline.decoders.shared import contract
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.encoders.shared.base import Features
 
 
-class Decoder(base.Decoder):
+class Decoder(contract.Decoder):
     """`vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains them on."""
 
     def __init__(
@@ -37,7 +37,7 @@ class Decoder(base.Decoder):
         self.dropout = nn.Dropout(dropout)
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
-        base.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
+        contract.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
 
     def start(self, f: Features) -> State:
         image = F.relu(self.image(self.dropout(f.pooled)))  # (B, H)
@@ -49,7 +49,7 @@ class Decoder(base.Decoder):
 
     def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
         s = self.start(f)
-        return self._run(tokens, s if rows is None else base.pick_rows(s, rows))[0], {}
+        return self._run(tokens, s if rows is None else contract.pick_rows(s, rows))[0], {}
 
     def project(self, hidden: Tensor) -> Tensor:
         return self.output(F.relu(self.merge(hidden)))

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders import _language_model as language_model
-from pipeline.decoders import base
-from pipeline.decoders.base import Sizes, State
-from pipeline.encoders.base import Features
-from pipeline.errors import UserError, brief
-from pipeline.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
+from pipeline.core.errors import UserError, brief
+from pipeline.decoders.shared import contract
+from pipeline.decoders.shared import language_model as language_model
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
+from pipeline.encoders.shared.base import Features
 
 
-class Decoder(base.Decoder):
+class Decoder(contract.Decoder):
     """A causal language model of transformers, tuned or frozen (then in evaluation mode always), behind a mapping network.
 
     Args:
@@ -120,7 +120,7 @@ class Decoder(base.Decoder):
 
     def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
         s = self.start(f)
-        return self._run(tokens, s if rows is None else base.pick_rows(s, rows))[0], {}
+        return self._run(tokens, s if rows is None else contract.pick_rows(s, rows))[0], {}
 
     def project(self, hidden: Tensor) -> Tensor:
         return language_model.logits(self.body, self.head, hidden)

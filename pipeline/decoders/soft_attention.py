@@ -7,12 +7,12 @@ h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)   (equations 4-
 import torch
 from torch import Tensor, nn
 
-from pipeline.decoders import base
-from pipeline.decoders.base import Sizes, State
-from pipeline.encoders.base import Features
+from pipeline.decoders.shared import contract
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.encoders.shared.base import Features
 
 
-class Decoder(base.Decoder):
+class Decoder(contract.Decoder):
     """`stochastic` weighs the regulariser mean_i (1 - sum_t alpha_ti)^2 beside a cross-entropy per token.
 
     Equation 14 has the sum over positions beside a sum over words; the mean beside a mean is what later code, that of the
@@ -51,15 +51,15 @@ class Decoder(base.Decoder):
         return {"grid": f.grid, "keys": self.keys(f.grid), "h": h, "c": c, "alpha": nothing, "attended": nothing}
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return base.words_gates(self.cell, self.embedding(tokens))
+        return contract.words_gates(self.cell, self.embedding(tokens))
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
-        query = base.linear(s["h"], self.query.weight, self.query.bias)
-        energy = base.energies(s["keys"], query, self.energy)
+        query = contract.linear(s["h"], self.query.weight, self.query.bias)
+        energy = contract.energies(s["keys"], query, self.energy)
         alpha = energy.softmax(-1)  # (B, P)
-        context = base.contexts(alpha, s["grid"])
-        context = torch.sigmoid(base.linear(s["h"], self.gate.weight, self.gate.bias)) * context  # (B, D)
-        h, c = base.lstm_cell(self.cell, words, context, s["h"], s["c"])
+        context = contract.contexts(alpha, s["grid"])
+        context = torch.sigmoid(contract.linear(s["h"], self.gate.weight, self.gate.bias)) * context  # (B, D)
+        h, c = contract.lstm_cell(self.cell, words, context, s["h"], s["c"])
         return h, {**s, "h": h, "c": c, "alpha": alpha, "attended": s["attended"] + alpha}
 
     def project(self, hidden: Tensor) -> Tensor:

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders import base
-from pipeline.decoders.base import Sizes, State
-from pipeline.encoders.base import Features
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.decoders.shared import contract
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.encoders.shared.base import Features
 
 
-class Decoder(base.Decoder):
+class Decoder(contract.Decoder):
     """Positions are sinusoids, so no caption is too long. `tied` uses one matrix for reading and for writing words.
 
     State, per layer n: `words<n>`, keys and values of the words read so far, one position longer each step, so that all
@@ -68,7 +68,7 @@ class Decoder(base.Decoder):
     def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
         """All positions at once, under a causal mask."""
         s = self.start(f)
-        hidden, _ = self._run(tokens, s if rows is None else base.pick_rows(s, rows))
+        hidden, _ = self._run(tokens, s if rows is None else contract.pick_rows(s, rows))
         past_end = torch.arange(tokens.shape[1]) >= lengths[:, None]
         return hidden.masked_fill(past_end.to(hidden.device)[..., None], 0.0), {}
 
@@ -129,7 +129,7 @@ class Attention(nn.Module):
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, T, W / N)
         keys, values = memory.unbind(1)
         if looks is not None:
-            looks.append(base.attention_weights(query, keys, causal))
+            looks.append(contract.attention_weights(query, keys, causal))
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, is_causal=causal)
         return self.output(out.transpose(1, 2).flatten(2))

@@ -14,12 +14,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders import _published
-from pipeline.decoders._published import GREY, Captions, Files, attend, look, plain, words_of
-from pipeline.decoders.base import Sizes, State
-from pipeline.encoders.base import Features
-from pipeline.errors import UserError
-from pipeline.tokenizers import Tokenizer
+from pipeline.core.errors import UserError
+from pipeline.decoders.shared import pretrained
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.pretrained import GREY, Captions, Files, attend, look, plain, words_of
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.encoders.shared.base import Features
 
 KNOWN: dict[str, dict[str, Any]] = {
     "nlpconnect/vit-gpt2-image-captioning": {
@@ -31,7 +31,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 "config.json of the models that can be costed without a network; what is not named has its usual value"
 
 
-class Decoder(_published.Decoder):
+class Decoder(pretrained.Decoder):
     """Its features are those of the encoder `pixels`: the grid is the picture.
 
     Args:

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.base import Features, Shapes, shapes_of
-from pipeline.errors import UserError, brief
+from pipeline.core.errors import UserError, brief
+from pipeline.encoders.shared.base import Features, Shapes, shapes_of
 
 KNOWN: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": {

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from PIL import Image
 from torch import Tensor, nn
 
-from pipeline.encoders.base import RESAMPLING, Features, Shapes, shapes_of, square
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
+from pipeline.encoders.shared.base import RESAMPLING, Features, Shapes, shapes_of, square
 
 
 class Encoder(nn.Module):

@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.encoders.base import RESAMPLING, Features, Shapes, shapes_of, square
-from pipeline.errors import UserError, brief
+from pipeline.core.errors import UserError, brief
+from pipeline.encoders.shared.base import RESAMPLING, Features, Shapes, shapes_of, square
 
 
 @contextmanager

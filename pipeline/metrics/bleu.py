@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.metrics._ngrams import ORDERS, Counted, Ints, Texts, matches
-from pipeline.metrics.base import Array, Candidates, References, Scores, Sums, counted, reference_set
+from pipeline.metrics.shared.base import Array, Candidates, References, Scores, Sums, counted, reference_set
+from pipeline.metrics.shared.ngrams import ORDERS, Counted, Ints, Texts, matches
 
 TINY, SMALL = 1e-15, 1e-9
 "pycocoevalcap's guards against division by zero, in numerators and denominators"

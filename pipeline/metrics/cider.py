@@ -10,8 +10,18 @@ from functools import lru_cache
 
 import numpy as np
 
-from pipeline.metrics._ngrams import ORDERS, Counted, Grams, Ints, Part, count, matches
-from pipeline.metrics.base import SETS, Array, Candidates, References, ReferenceSet, Scores, counted, means, reference_set
+from pipeline.metrics.shared.base import (
+    SETS,
+    Array,
+    Candidates,
+    References,
+    ReferenceSet,
+    Scores,
+    counted,
+    means,
+    reference_set,
+)
+from pipeline.metrics.shared.ngrams import ORDERS, Counted, Grams, Ints, Part, count, matches
 
 SIGMA = 6.0
 "of the penalty for another length, in pairs of words"

@@ -13,8 +13,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
-from pipeline.metrics.base import SETS, Candidates, References, ReferenceSet, Scores, Unavailable, means_of, reference_set
+from pipeline.core.errors import UserError
+from pipeline.metrics.shared.base import (
+    SETS,
+    Candidates,
+    References,
+    ReferenceSet,
+    Scores,
+    Unavailable,
+    means_of,
+    reference_set,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +72,7 @@ def score(
 
 @lru_cache(1)
 def _encoder(clip: tuple[tuple[str, Any], ...]) -> "Encoder":
-    from pipeline.devices import pick_device
+    from pipeline.core.machine import pick_device
     from pipeline.encoders.clip import Encoder
 
     try:
@@ -101,8 +110,8 @@ def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
     """(B, 3, S, S) uint8."""
     import torch
 
-    from pipeline.images import ImageError, read_image
-    from pipeline.workers import workers
+    from pipeline.core.workers import workers
+    from pipeline.data.images import ImageError, read_image
 
     def read(file: Path) -> "Tensor":
         try:

@@ -9,7 +9,7 @@ bad_endings: share of captions that break off after an article, a preposition or
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pipeline.metrics.base import Candidates, References, Scores, means_of
+from pipeline.metrics.shared.base import Candidates, References, Scores, means_of
 
 OPEN_ENDINGS = {"a", "an", "the", "of", "with", "in", "on", "at", "to", "and", "or", "is", "are", "by", "for", "from", "his"}
 "no English caption ends in one of these"

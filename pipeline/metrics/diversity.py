@@ -12,7 +12,7 @@ A share of nothing (no caption has a word, or two) is left out.
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
-from pipeline.metrics.base import Candidates, References, Scores, means_of
+from pipeline.metrics.shared.base import Candidates, References, Scores, means_of
 
 
 def score(candidates: Candidates, references: References) -> Scores:

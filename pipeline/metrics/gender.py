@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.metrics.base import Candidates, References, Scores, means_of
+from pipeline.metrics.shared.base import Candidates, References, Scores, means_of
 
 WOMAN, MAN, BOTH = 1.0, 0.0, 0.5
 

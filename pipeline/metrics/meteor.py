@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.java import ENGLISH, Responder
-from pipeline.metrics.base import SETS, Array, Candidates, References, ReferenceSet, Scores, Sums, reference_set
+from pipeline.core.java import ENGLISH, Responder
+from pipeline.metrics.shared.base import SETS, Array, Candidates, References, ReferenceSet, Scores, Sums, reference_set
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from pipeline.metrics.base import Candidates, References, Scores, means
+from pipeline.metrics.shared.base import Candidates, References, Scores, means
 
 BETA = 1.2
 

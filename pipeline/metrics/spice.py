@@ -3,8 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from pipeline.java import starting_java
-from pipeline.metrics.base import Candidates, References, Scores, Unavailable, coco_style, means
+from pipeline.core.java import starting_java
+from pipeline.metrics.shared.base import Candidates, References, Scores, Unavailable, coco_style, means
 
 BASE = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java.util.concurrent")
 OPENED = " ".join(f"--add-opens={p}=ALL-UNNAMED" for p in (*(f"java.base/{name}" for name in BASE), "java.sql/java.sql"))

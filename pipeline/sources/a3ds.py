@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import UserError, one_line
-from pipeline.files import whole_folder
-from pipeline.sources import base
+from pipeline.core.errors import UserError, one_line
+from pipeline.data.files import whole_folder
+from pipeline.sources.shared import base
 
 RELEASE = base.Archive(
     "A3DS.zip",

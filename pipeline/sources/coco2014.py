@@ -10,9 +10,9 @@ Split schemes:
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.files import whole_folder
-from pipeline.sources import base
+from pipeline.core.errors import UserError
+from pipeline.data.files import whole_folder
+from pipeline.sources.shared import base
 
 MIRRORS = (
     "http://images.cocodataset.org/zips/",

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from pipeline.errors import UserError
-from pipeline.files import digest, whole_folder
-from pipeline.sources import base
+from pipeline.core.errors import UserError
+from pipeline.data.files import digest, whole_folder
+from pipeline.sources.shared import base
 
 RELEASE = base.Archive(
     "flickr30k.zip",

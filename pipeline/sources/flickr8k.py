@@ -10,8 +10,8 @@ Split schemes:
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.files import whole_folder
-from pipeline.sources import base
+from pipeline.data.files import whole_folder
+from pipeline.sources.shared import base
 
 MIRRORS = (
     "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/",

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.errors import UserError, one_line
-from pipeline.files import digest, fingerprint, whole_folder
-from pipeline.sources import base
+from pipeline.core.errors import UserError, one_line
+from pipeline.data.files import digest, fingerprint, whole_folder
+from pipeline.sources.shared import base
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "restval": "train"} | {name: name for name in base.SPLITS}

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from pipeline.errors import UserError
-from pipeline.files import whole_folder
-from pipeline.sources import base
+from pipeline.core.errors import UserError
+from pipeline.data.files import whole_folder
+from pipeline.sources.shared import base
 
 COLOURS = {
     "red": (214, 30, 38),

@@ -1,0 +1,44 @@
+"""`captionlab COMMAND`: one file of captionlab/cli/ each."""
+
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
+import typer
+
+from captionlab import cli
+from pipeline.core import errors
+from pipeline.core.errors import UserError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def captionlab() -> None:
+    """Image captioning: what DVC has trained, registered and used."""
+
+
+for _file in iter_modules(cli.__path__):
+    if not _file.ispkg:
+        app.command(_file.name)(import_module(f"{cli.__name__}.{_file.name}").command)
+
+
+def main() -> None:
+    errors.run(_run)
+
+
+def _run() -> None:
+    from typer.exceptions import TyperException
+
+    try:
+        status = app(standalone_mode=False)
+    except TyperException as error:
+        raise UserError(f"{error.format_message()} (captionlab --help)") from None
+    if status == 130:  # typer's own, of Ctrl-C
+        raise KeyboardInterrupt
+    if status:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

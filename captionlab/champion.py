@@ -1,0 +1,182 @@
+"""MLflow's registry: the best variant becomes the champion, which serving and the command line ask for."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captionlab.ranking import Candidate, candidates, comparable, rank
+from pipeline.core.errors import UserError
+from pipeline.results.estimates import ALPHA
+from pipeline.tracking.store import Store, address_of_process, trouble
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+PREFIX = "captionlab-"
+ALIAS = "champion"
+PREVIOUS = "previous"
+"the alias of the version that was champion before"
+
+
+@dataclass(frozen=True)
+class Choice:
+    metric: str
+    ranking: list[Candidate]
+    "best first; those without the metric last"
+    left_out: list[str]
+    "variants whose runs do not compare with these"
+    model: str
+    version: str
+    is_new: bool
+    before: str | None
+    "the version that has lost the alias champion and has the alias previous now"
+
+    @property
+    def lead(self) -> str:
+        """How far the best is ahead, and whether other validation images could turn it."""
+        best, *others = self.ranking
+        text = f"val/{self.metric} {best.val:.4f} is the best of {len(self.ranking)}"
+        if not others or others[0].val is None or best.val is None:
+            return text
+        text += f"; its lead over {others[0].variant}, {abs(best.val - others[0].val):.4f}, is"
+        p = others[0].p
+        if p is None:
+            return f"{text} of unknown weight: the two cannot be paired"
+        known = f"p {p:.3f}" if p else "p < 0.002"
+        return f"{text} {'within' if p >= ALPHA else 'more than'} noise ({known}, paired bootstrap over the validation images)"
+
+
+@dataclass(frozen=True)
+class Rollback:
+    model: str
+    champion: str
+    "version that has the alias again"
+    variant: str
+    previous: str
+    "version that had it"
+
+
+def register(store: Store, dataset: str | None, metric: str, current: dict[str, str], like: str | None = None) -> Choice:
+    """Register the best finished run of a dataset under `captionlab-<dataset>`, alias `champion`; twice changes nothing.
+
+    Args:
+        dataset: None where the store knows only one.
+        metric: compared on the validation split.
+        current: variant -> fingerprint in this workspace. Such a variant enters with that run, another with its newest.
+        like: the variant whose protocol and references the others must share, where there are several.
+
+    Raises:
+        UserError: there is no such dataset or metric, or the runs do not compare; the message lists what there is.
+    """
+    with trouble(store.uri):
+        runs = candidates(store, dataset, current)
+        chosen = comparable(runs, current, like)
+        ranking = rank(store, chosen, metric)
+        best = next(run for run in chosen if run.info.run_id == ranking[0].run_id)
+        left_out = sorted(run.data.tags["variant"] for run in runs if run not in chosen)
+        name = PREFIX + best.data.tags["dataset"]
+        version, is_new = _version(store, name, best)
+        number, before = str(version.version), _aliases(store, name).get(ALIAS)
+        choice = Choice(metric, ranking, left_out, name, number, is_new, before if before != number else None)
+        _describe(store, version, f"{choice.lead}.\n\n{best.data.tags['protocol']}")
+        if choice.before:
+            store.client.set_registered_model_alias(name, PREVIOUS, choice.before)
+        if before != number:
+            store.client.set_registered_model_alias(name, ALIAS, number)
+        return choice
+
+
+def roll_back(store: Store, dataset: str | None) -> Rollback:
+    """The previous champion and the champion change places, so that a second call undoes the first.
+
+    Raises:
+        UserError: there is no champion, or none before it.
+    """
+    with trouble(store.uri):
+        name = _champion_name(store, dataset)
+        aliases = _aliases(store, name)
+        if aliases.get(PREVIOUS) in (None, aliases[ALIAS]):
+            raise UserError(f"{name} has no previous champion to go back to: version {aliases[ALIAS]} is the only one")
+        store.client.set_registered_model_alias(name, ALIAS, aliases[PREVIOUS])
+        store.client.set_registered_model_alias(name, PREVIOUS, aliases[ALIAS])
+        variant = store.client.get_model_version(name, aliases[PREVIOUS]).tags["variant"]
+        return Rollback(name, aliases[PREVIOUS], variant, aliases[ALIAS])
+
+
+def _version(store: Store, name: str, run: "Run") -> "tuple[ModelVersion, bool]":
+    """The registered version of a run, and whether it had to be made."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        about = "Captioners by validation score. champion: the best one, which is served; previous: the one before it"
+        store.client.create_registered_model(name, description=about)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for old in store.client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"):
+        return old, False
+    outputs = store.client.get_run(run.info.run_id).outputs
+    if not outputs or not outputs.model_outputs:
+        raise UserError(f"run {run.info.run_id} of '{run.data.tags['variant']}' has no model: delete it, then captionlab sync")
+    model_id = outputs.model_outputs[0].model_id
+    source = store.client.get_logged_model(model_id).artifact_location
+    made = store.client.create_model_version(name, source, run.info.run_id, tags=_version_tags(run), model_id=model_id)
+    return made, True
+
+
+def _version_tags(run: "Run") -> dict[str, str]:
+    """What the version is, from which data and code, and its scores."""
+    kept = ("variant", "dataset", "decoder", "encoder", "corpus", "protocol", "fingerprint", "git.commit")
+    told = {name: value for name, value in run.data.tags.items() if name in kept or name.startswith("dvc.")}
+    return told | {k: f"{v:.6g}" for k, v in run.data.metrics.items() if k.startswith(("val/", "test/"))}
+
+
+def _describe(store: Store, version: "ModelVersion", text: str) -> None:
+    if version.description != text:
+        store.client.update_model_version(version.name, version.version, text)
+
+
+def _aliases(store: Store, name: str) -> dict[str, str]:
+    return {alias: str(version) for alias, version in store.client.get_registered_model(name).aliases.items()}
+
+
+@contextmanager
+def champion_folder(store: Store, dataset: str | None) -> Iterator[Path]:
+    """The model folder of a dataset's champion, as `Captioner.load` takes it; a download is deleted afterwards.
+
+    Raises:
+        UserError: nothing is registered, or several datasets have a champion and none is named.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    with tempfile.TemporaryDirectory() as folder:
+        with trouble(store.uri), address_of_process(store.uri):
+            uri = _champion(store, dataset)
+            fetched = download_artifacts(artifact_uri=f"{uri}/artifacts/captioner", dst_path=folder, tracking_uri=store.uri)
+        yield Path(fetched)
+
+
+def champion_uri(store: Store, dataset: str | None) -> str:
+    """MLflow's address of a dataset's champion; errors as in `champion_folder`."""
+    with trouble(store.uri):
+        return _champion(store, dataset)
+
+
+def _champion(store: Store, dataset: str | None) -> str:
+    return f"models:/{_champion_name(store, dataset)}@{ALIAS}"
+
+
+def _champion_name(store: Store, dataset: str | None) -> str:
+    found = store.client.search_registered_models(f"name LIKE '{PREFIX}%'")
+    there = sorted(m.name.removeprefix(PREFIX) for m in found if ALIAS in m.aliases)
+    if not there:
+        raise UserError("no champion is registered: run captionlab register, or name a variant or a folder with --model")
+    if dataset is None and len(there) > 1:
+        raise UserError(f"{len(there)} datasets have a champion, name one with --dataset: {', '.join(there)}")
+    if dataset is not None and dataset not in there:
+        raise UserError(f"dataset '{dataset}' has no champion: there are {', '.join(there)}")
+    return PREFIX + (dataset or there[0])

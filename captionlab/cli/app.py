@@ -1,0 +1,99 @@
+"""`captionlab app`: the page to try models on."""
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from captionlab.cli.shared.models import load, open_folder, variants
+from pipeline.core import paths
+from pipeline.core.errors import UserError, one_line
+
+EXAMPLES = 8
+SHOWN_BY_BROWSERS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def command(
+    host: Annotated[str, typer.Option(help="127.0.0.1 is this machine alone; 0.0.0.0 is everybody who can reach it.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    dataset: Annotated[str | None, typer.Option(help="Whose champion, when there are several.")] = None,
+) -> None:
+    """Serve a page on which the champion and the models of this workspace caption your pictures."""
+    from captionlab.page.answers import Shelf
+    from captionlab.page.server import check_address, serving
+
+    check_address(host, port)
+    with ExitStack() as stack:
+        folders = stack.enter_context(model_folders(dataset))
+        if not folders:
+            raise UserError("no trained model in models/, and no champion: run dvc repro (or make repro) first")
+        address = stack.enter_context(serving(Shelf(folders, load), example_images(), host, port))
+        if host not in LOOPBACK:
+            print(f"warning: everybody who can reach {host} can use this page", file=sys.stderr)
+        print(f"{address} (Ctrl-C ends it)", flush=True)
+        _wait()
+
+
+def _wait() -> None:
+    """Until Ctrl-C or SIGTERM, so that both delete what was uploaded."""
+    ended = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        ended.wait()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+
+
+@contextmanager
+def model_folders(dataset: str | None) -> Iterator[dict[str, Path]]:
+    """Name -> folder: the champion, if there is one, then every model of this workspace."""
+    found = {name: paths.MODELS / name for name in variants() if (paths.MODELS / name / "model.safetensors").is_file()}
+    with ExitStack() as stack:
+        try:
+            champion = stack.enter_context(open_folder("champion", dataset)) if _has_registry() else None
+        except UserError as error:
+            print(f"no champion: {one_line(error)}", file=sys.stderr)
+            champion = None
+        yield ({_champion_name(champion): champion} if champion else {}) | found
+
+
+def _has_registry() -> bool:
+    """Looking for a champion would create the default database where there is none."""
+    from pipeline.tracking.store import DEFAULT_URI, tracking_uri
+
+    uri = tracking_uri()
+    return uri != DEFAULT_URI or Path(uri.removeprefix("sqlite:///")).is_file()
+
+
+def _champion_name(folder: Path) -> str:
+    from pipeline.data.files import read_json
+
+    variant = read_json(folder / "config.json").get("variant")
+    return f"champion ({variant})" if variant else "champion"
+
+
+def example_images() -> list[Path]:
+    """A few test images of every corpus, spread over it."""
+    import pandas as pd
+
+    from pipeline.experiment.params import load_params
+
+    corpora = [name for name in load_params().corpora if (paths.CORPORA / name / "captions.parquet").is_file()]
+    out: list[Path] = []
+    for name in corpora:
+        rows = pd.read_parquet(paths.CORPORA / name / "captions.parquet", columns=["image_id", "file", "split"])
+        files = sorted(set(rows.file[rows.split == "test"].dropna()))
+        root = paths.RAW / load_params().corpora[name].dataset
+        there = [root / file for file in files if Path(file).suffix.lower() in SHOWN_BY_BROWSERS and (root / file).is_file()]
+        wanted = max(1, EXAMPLES // len(corpora))
+        out += there[:: max(1, len(there) // wanted)][:wanted]
+    return out

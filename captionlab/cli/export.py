@@ -1,0 +1,40 @@
+"""`captionlab export`: a model for other software."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from captionlab.cli.shared.models import open_captioner
+from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.captioning.captioner import Captioner
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="champion, a variant of models/, or a model folder.")],
+    to: Annotated[Path, typer.Option(help="A new or empty folder.")],
+    form: Annotated[str, typer.Option("--format", help="hf (Hugging Face's layout) or onnx.")],
+    dataset: Annotated[str | None, typer.Option(help="Whose champion, when there are several.")] = None,
+) -> None:
+    """Write a model in the layout of Hugging Face, or as ONNX graphs; with its card, loadable without this project."""
+    from captionlab.export import check, export
+
+    check(to, form)
+    captioner = open_captioner(model, dataset)
+    export(captioner, to, form, captioner.card or _card(model, captioner))
+    print(f"{model} is in {to}: see its README.md")
+
+
+def _card(variant: str, captioner: "Captioner") -> str:
+    """Of a model whose folder holds none: it is written when a variant is published, and may be made here, too."""
+    from pipeline.core import paths
+    from pipeline.experiment.params import load_params
+    from pipeline.tracking.model_card import Run, card
+    from pipeline.tracking.payload import gather, readme
+
+    try:
+        return readme(gather(variant, load_params(), paths))
+    except UserError:  # no variant of this workspace, or one without scores
+        return card(captioner.config, captioner.decode, Run())

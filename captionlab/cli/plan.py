@@ -1,0 +1,23 @@
+"""`captionlab plan`: what an experiment would cost."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.core import paths
+from pipeline.core.errors import UserError
+
+
+def command(
+    experiment: Annotated[Path, typer.Argument(metavar="FILE", help="An experiment.")] = Path("params.yaml"),
+) -> None:
+    """Print what an experiment would cost: parameters, disk and downloads of every row, and the paper's row beside it."""
+    from captionlab.plan import plan as make_plan
+    from captionlab.plan import render
+    from pipeline.experiment.params import load_params
+
+    planned = make_plan(load_params(experiment), paths.CORPORA)
+    print(render(planned, str(experiment)), flush=True)
+    if lacking := [row.name for row in planned.rows if row.lacks]:
+        raise UserError(f"{experiment}: {', '.join(lacking)} cannot run yet, see what they lack above")

@@ -1,0 +1,64 @@
+"""`captionlab register`: the best variant becomes the champion."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.core import paths
+from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    from captionlab.champion import Choice
+    from captionlab.ranking import Candidate
+
+
+def command(
+    metric: Annotated[str | None, typer.Option(help="Compared on the validation split, never on test; else cider.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Needed when there are runs of several.")] = None,
+    like: Annotated[str | None, typer.Option(help="Choose among runs scored as this variant's was.")] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Champion and previous change places; again undoes it.")] = False,
+) -> None:
+    """Register the variant with the best validation score in MLflow as `champion`; the one before it is kept as `previous`."""
+    if rollback and (metric or like):
+        raise UserError("--rollback goes back to the version before: it takes no --metric and no --like")
+
+    from captionlab.champion import register as register_best
+    from pipeline.data.files import read_json
+    from pipeline.tracking.store import open_store
+
+    if rollback:
+        _roll_back(dataset)
+        return
+    current = {path.stem: read_json(path)["fingerprint"] for path in paths.RUNS.glob("*.json")}
+    _print_choice(register_best(open_store(), dataset, metric or "cider", current, like))
+
+
+def _roll_back(dataset: str | None) -> None:
+    from captionlab.champion import roll_back
+    from pipeline.tracking.store import open_store
+
+    done = roll_back(open_store(), dataset)
+    print(f"{done.model}: version {done.champion} ({done.variant}) is champion again, version {done.previous} is previous now;")
+    print("captionlab register --rollback once more undoes this, captionlab register chooses by score again")
+
+
+def _print_choice(choice: "Choice") -> None:
+    print(f"{'variant':<24} {'val/' + choice.metric:>12} {'p':>7} {'test/' + choice.metric:>14}  corpus")
+    for row in choice.ranking:
+        print(f"{row.variant:<24} {_number(row.val):>12} {_p(row, choice):>7} {_number(row.test):>14}  {row.corpus}")
+    if choice.left_out:
+        print(f"not compared (another protocol or other references; see --like): {', '.join(choice.left_out)}")
+    state = "registered" if choice.is_new else "was registered already"
+    kept = f"; version {choice.before} is kept as previous" if choice.before else ""
+    print(f"{choice.model} version {choice.version} ({choice.ranking[0].variant}) {state} and has the alias champion{kept}")
+    print(choice.lead)
+
+
+def _p(row: "Candidate", choice: "Choice") -> str:
+    if row is choice.ranking[0]:
+        return "best"
+    return "n/a" if row.p is None else f"{row.p:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"

@@ -1,0 +1,21 @@
+"""`captionlab serve`: a model over HTTP."""
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="champion, an address of MLflow, or a folder with MLmodel.")] = "champion",
+    dataset: Annotated[str | None, typer.Option(help="Whose champion, when there are several.")] = None,
+    host: str = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,
+    max_mb: Annotated[int, typer.Option(min=1, help="Largest body of a request, in megabytes.")] = 32,
+) -> None:
+    """Answer POST /invocations as `mlflow models serve` does, with a limit of size and short errors."""
+    from captionlab.champion import champion_uri
+    from captionlab.server import MEGABYTE, serve
+    from pipeline.tracking.store import open_store, tracking_uri
+
+    address = champion_uri(open_store(), dataset) if model == "champion" else model
+    serve(address, tracking_uri(), host, port, max_mb * MEGABYTE)

@@ -1,0 +1,32 @@
+"""A model folder -> a folder for other software: Hugging Face's layout, or ONNX."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.core.errors import UserError
+from pipeline.data.files import whole_folder
+
+if TYPE_CHECKING:
+    from pipeline.captioning.captioner import Captioner
+
+FORMATS = ("hf", "onnx")
+
+
+def check(to: Path, form: str) -> None:
+    """Raises a UserError where nothing could be written; called before a model is loaded, which takes seconds."""
+    if form not in FORMATS:
+        raise UserError(f"unknown format '{form}': there are {', '.join(FORMATS)}")
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"{to} is there already: name a folder that is new or empty")
+
+
+def export(captioner: "Captioner", to: Path, form: str, readme: str) -> None:
+    """Write the folder whole; `readme` is the model's card, which the format's use is put under.
+
+    Raises:
+        UserError: the decoder cannot be exported to this format.
+    """
+    check(to, form)
+    with whole_folder(to) as part:
+        import_module(f"captionlab.export.{form}").write(captioner, part, readme)

@@ -1,0 +1,192 @@
+"""A captioner -> the layout of Hugging Face.
+
+A decoder that is a model of transformers (vit_gpt2, blip, git) becomes that model. Any other goes with its code: transformers
+copies flat Python files beside each other, so the modules of this project that it needs are written as `captionlab_*.py`
+whose imports are relative.
+"""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import pipeline
+from captionlab.export import hf_model
+from pipeline.captioning.captioner import Captioner
+from pipeline.core.errors import UserError
+from pipeline.data.files import write_json
+from pipeline.decoders.shared.pretrained import Decoder as Published
+from pipeline.decoders.shared.tokenizers import PAD, UNKNOWN, Tokenizer
+
+ROOT = Path(pipeline.__file__).parent
+NATIVE = {
+    "vision-encoder-decoder": "VisionEncoderDecoderModel",
+    "blip": "BlipForConditionalGeneration",
+    "git": "GitForCausalLM",
+}
+"model_type -> class of transformers"
+MAIN = "modeling_captionlab"
+OF_CODE = """## Use
+
+```python
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("this/folder", trust_remote_code=True)
+print(model.caption(["photo.jpg"]), model.caption(["photo.jpg"], beam=1))
+```
+
+The code beside the weights is run; it needs {needs}. Captions are those of the project, searched as
+`captioner.decode` in config.json says.
+"""
+OF_NATIVE = """## Use
+
+```python
+from PIL import Image
+from transformers import AutoImageProcessor, AutoTokenizer, {name}
+
+model, tokenizer = {name}.from_pretrained("this/folder"), AutoTokenizer.from_pretrained("this/folder")
+pixels = AutoImageProcessor.from_pretrained("this/folder")([Image.open("photo.jpg").convert("RGB")], return_tensors="pt")
+print(tokenizer.batch_decode(model.generate(**pixels, max_new_tokens={longest}), skip_special_tokens=True))
+```
+
+That is greedy search by transformers, on pictures that its own image processor scales.
+"""
+
+
+def write(captioner: Captioner, folder: Path, readme: str) -> None:
+    """Fill an empty folder.
+
+    Raises:
+        UserError: the decoder, or its encoder, finds parts of itself by name while it runs.
+    """
+    decoder = captioner.decoder
+    use = _native(captioner, decoder, folder) if isinstance(decoder, Published) else _with_code(captioner, folder)
+    captioner.tokenizer.save(folder / "tokenizer.json")
+    write_json(folder / "tokenizer_config.json", _about(captioner.tokenizer))
+    (folder / "README.md").write_text(f"{readme}\n{use}", encoding="utf-8")
+
+
+def _about(tokenizer: Tokenizer) -> dict[str, Any]:
+    words = {i: word for word, i in tokenizer.words().items()}
+    special = tokenizer.special
+    named = {"bos_token": words[special.start], "eos_token": words[special.end]}
+    return {"tokenizer_class": "PreTrainedTokenizerFast", **named, "pad_token": PAD, "unk_token": UNKNOWN}
+
+
+def _with_code(captioner: Captioner, folder: Path) -> str:
+    from safetensors.torch import save_file
+
+    about = captioner.config
+    names = (f"pipeline.decoders.{about['decoder']}", f"pipeline.encoders.{about['encoder']['name']}")
+    text = Path(hf_model.__file__).read_text("utf-8")
+    for stands, name in zip(("pipeline.decoders.merge", "pipeline.encoders.timm_model"), names, strict=True):
+        text = text.replace(f"from {stands} import", f"from {name} import")
+    modules = _closure(text)
+    if "pipeline.core.registry" in modules:
+        raise UserError(
+            f"{about['decoder']} cannot be exported to hf: it loads an encoder by name, which flat files do not allow; "
+            "decoders that see what they get can (merge, lstm, soft_attention, hard_attention, transformer, prefix_lm)"
+        )
+    (folder / f"{MAIN}.py").write_text(_flat(text), encoding="utf-8")
+    for module in modules:
+        (folder / f"{_name(module)}.py").write_text(_flat(_file(module).read_text("utf-8")), encoding="utf-8")
+    write_json(folder / "config.json", _config(captioner))
+    parts = {"encoder": captioner.encoder, "decoder": captioner.decoder}
+    states = {name: part.state_dict() for name, part in parts.items() if isinstance(part, nn.Module)}
+    weights = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
+    save_file({key: value.detach().cpu().clone().contiguous() for key, value in weights.items()}, folder / "model.safetensors")
+    return OF_CODE.format(needs=", ".join(sorted(_packages([text, *(_file(m).read_text("utf-8") for m in modules)]))))
+
+
+def _config(captioner: Captioner) -> dict[str, Any]:
+    """The encoder's weights are in the folder: a timm model is built empty, another as its arguments say."""
+    encoder = captioner.config["encoder"]
+    if encoder["name"] == "timm_model":
+        encoder = {**encoder, "args": {**encoder["args"], "weights": "random"}}
+    auto = {"AutoConfig": f"{MAIN}.CaptionlabConfig", "AutoModel": f"{MAIN}.CaptionlabModel"}
+    about = {"model_type": "captionlab", "architectures": ["CaptionlabModel"], "auto_map": auto, "dtype": "float32"}
+    return {**about, "captioner": {**captioner.config, "encoder": encoder, "decode": captioner.decode}}
+
+
+def _closure(text: str) -> list[str]:
+    """Modules of this project that a source imports, and what they import."""
+    seen: dict[str, None] = {}
+    queue = _imported(text)
+    while queue:
+        module = queue.pop()
+        if module not in seen:
+            seen[module] = None
+            queue += _imported(_file(module).read_text("utf-8"))
+    return sorted(seen)
+
+
+def _imported(text: str) -> list[str]:
+    found = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("pipeline")]
+    names = [[n.module or "", *(f"{n.module}.{a.name}" for a in n.names)] for n in found]
+    return [name for both in names for name in both if _file(name).is_file()]
+
+
+def _packages(sources: list[str]) -> set[str]:
+    """Of what the sources import at their head, less Python's own; Pillow by its usual name."""
+    import sys
+
+    nodes = [node for text in sources for node in ast.parse(text).body]
+    names = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
+    names += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module]
+    top = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"pipeline"}
+    return {"pillow" if name == "PIL" else name for name in top} | {"tokenizers", "safetensors"}
+
+
+def _file(module: str) -> Path:
+    return ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py")
+
+
+def _name(module: str) -> str:
+    return module.replace("pipeline.", "captionlab_").replace(".", "_")
+
+
+def _flat(text: str) -> str:
+    """`from pipeline.decoders import base` -> `from . import captionlab_decoders_base as base`, and so on."""
+
+    def relative(found: re.Match[str]) -> str:
+        indent, module, names = found.groups()
+        if _file(module).is_file():
+            return f"{indent}from .{_name(module)} import {names}"
+        lines = []
+        for name in names.split(","):
+            what, _, alias = name.strip().partition(" as ")
+            flat = _name(f"{module}.{what}")
+            lines.append(f"{indent}from .{flat} import __name__ as _  # transformers copies what is imported in this way")
+            lines.append(f"{indent}from . import {flat} as {alias or what}")
+        return "\n".join(lines)
+
+    return re.sub(r"^( *)from (pipeline[\w.]*) import (.+)$", relative, text, flags=re.MULTILINE)
+
+
+def _native(captioner: Captioner, decoder: Published, folder: Path) -> str:
+    """transformers' own model: the decoder's weights go back to where `adopt` took them from."""
+    import transformers
+
+    config = captioner.config["sizes"]["known"]["config"]
+    name = NATIVE[config["model_type"]]
+    cls = getattr(transformers, name)
+    body = cls(cls.config_class.from_dict(config))
+    ours = nn.Module()
+    decoder.adopt(ours, body)
+    ours.load_state_dict(decoder.state_dict())
+    body.save_pretrained(folder)
+    write_json(folder / "preprocessor_config.json", _processor(captioner, decoder))
+    return OF_NATIVE.format(name=name, longest=captioner.decode["max_tokens"])
+
+
+def _processor(captioner: Captioner, decoder: Published) -> dict[str, Any]:
+    encoder: Any = captioner.encoder
+    square = {"height": decoder.side, "width": decoder.side}
+    colours = {"image_mean": decoder.mean.flatten().tolist(), "image_std": decoder.std.flatten().tolist()}
+    common = {"do_resize": True, "resample": int(encoder.resampling), "do_rescale": True, "do_normalize": True, **colours}
+    if encoder.resize == "crop":
+        size = {"size": {"shortest_edge": decoder.side}, "do_center_crop": True, "crop_size": square}
+        return {"image_processor_type": "CLIPImageProcessor", **size, **common}
+    return {"image_processor_type": "ViTImageProcessor", "size": square, **common}

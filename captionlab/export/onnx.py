@@ -1,0 +1,165 @@
+"""A captioner -> three ONNX graphs, and caption.py that runs them with onnxruntime alone.
+
+What differs from the project's captions: they are greedy, whatever the model's decode.json says. After writing, the graphs are
+run on pictures and must say what the project says.
+"""
+
+import importlib.util
+import inspect
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captionlab.export import onnx_caption
+from pipeline.captioning.captioner import Captioner
+from pipeline.core.errors import UserError, brief
+from pipeline.data.files import write_json
+from pipeline.decoders.shared.contract import Decoder
+from pipeline.decoding.search import Hypothesis, greedy
+from pipeline.encoders.shared.base import RESAMPLING, Features
+
+WORK = ("blip", "git", "hard_attention", "lstm", "merge", "prefix_lm", "soft_attention", "transformer")
+"decoders whose graphs were compared with the project's captions"
+ANY = torch.export.Dim.AUTO
+USE = """## Use
+
+Greedy captions with onnxruntime, numpy, pillow and tokenizers:
+
+```
+python caption.py photo.jpg
+```
+
+`encoder.onnx`{encoder}; `start.onnx`: features -> state; `step.onnx`: state and words (B,) -> log-probabilities (B, V) and
+the next state. `config.json` names sizes and tokens; caption.py is the loop.
+"""
+
+
+def write(captioner: Captioner, folder: Path, readme: str) -> None:
+    """Fill an empty folder.
+
+    Raises:
+        UserError: torch cannot export the decoder, or its graphs do not say what the project says.
+    """
+    name = type(captioner.decoder).__module__.rpartition(".")[2]
+    decoder, encoder = captioner.decoder.cpu().eval(), _Encoder(captioner.encoder)
+    captioner.device = "cpu"
+    seen = encoder.exportable
+    pixels = torch.stack([captioner.encoder.transform(picture) for picture in _pictures()])
+    f = captioner.as_stored(captioner.encoder.to("cpu")(pixels))
+    f = Features(f.grid.clone(), f.pooled.clone())  # what is made in inference mode cannot be exported
+    try:
+        if seen:
+            _graph(encoder, (pixels,), ({0: ANY},), ["pixels"], ["grid", "pooled"], folder / "encoder.onnx")
+        _decoder(decoder, f, folder)
+    except UserError:
+        raise
+    except Exception as error:  # torch.export fails in many ways
+        why = brief(error.__cause__ or error)
+        raise UserError(f"{name} cannot be exported to ONNX ({why}): these can: {', '.join(WORK)}") from None
+    special, longest = captioner.tokenizer.special, captioner.decode["max_tokens"]
+    image = {"side": encoder.side, "resize": encoder.resize, "resampling": encoder.resampling} if seen else None
+    dtype = captioner.config["encoder"].get("dtype", "float16")
+    about = {"decoder": name, "dtype": dtype, "image": image, "start": special.start, "end": special.end, "max_tokens": longest}
+    rows = decoder.step(torch.tensor([special.start]), decoder.start(f.select(torch.tensor([0]))))[0].shape[1]
+    never = [i for i in (special.pad, special.start, special.unknown) if i < rows]
+    write_json(folder / "config.json", {**about, "never": never})
+    captioner.tokenizer.save(folder / "tokenizer.json")
+    shutil.copyfile(onnx_caption.__file__, folder / "caption.py")
+    what = ": pixels (B, 3, S, S), 0-255 -> features" if seen else " is not there: features are the input"
+    (folder / "README.md").write_text(f"{readme}\n{USE.format(encoder=what)}", encoding="utf-8")
+    _compare(folder, greedy(decoder, f, special, longest), pixels if seen else None, f, name)
+
+
+class _Encoder(nn.Module):
+    """An encoder that resizes as `square` does, and is a fixed network, has a graph; another's features are the input."""
+
+    def __init__(self, encoder: Any):
+        super().__init__()
+        self.encoder = encoder
+        names: dict[Any, str] = {resampling: name.upper() for name, resampling in RESAMPLING.items()}
+        self.side, self.resize = getattr(encoder, "size", 0), getattr(encoder, "resize", "")
+        self.resampling = names.get(getattr(encoder, "resampling", None))
+        self.exportable = bool(self.side and self.resize and self.resampling) and not getattr(encoder, "branches", 0)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        f = inspect.unwrap(type(self.encoder).forward)(self.encoder, pixels)  # torch.export knows no inference_mode
+        return f.grid, f.pooled
+
+
+class _Start(nn.Module):
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, grid: Tensor, pooled: Tensor) -> list[Tensor]:
+        return list(self.decoder.start(Features(grid, pooled)).values())
+
+
+class _Step(nn.Module):
+    """`changing` are the names of the state that a step gives anew; the rest is of the image, and stays."""
+
+    def __init__(self, decoder: Decoder, names: list[str], changing: list[str]):
+        super().__init__()
+        self.decoder, self.names, self.changing = decoder, names, changing
+
+    def forward(self, tokens: Tensor, state: list[Tensor]) -> list[Tensor]:
+        logits, new = self.decoder.step(tokens, dict(zip(self.names, state, strict=True)))
+        return [logits.log_softmax(-1), *(new[name] for name in self.changing)]
+
+
+@torch.no_grad()
+def _decoder(decoder: Decoder, f: Features, folder: Path) -> None:
+    first = decoder.start(f)
+    state, words = first, torch.full((len(f),), 4)
+    for _ in range(2):  # torch.export takes a length of 0 or 1 for one that never changes
+        before, state = state, decoder.step(words, state)[1]
+    changing = [name for name in first if state[name] is not before[name]]
+    names = [f"state_{name}" for name in first]
+    _graph(_Start(decoder), (f.grid, f.pooled), ({0: ANY}, {0: ANY}), ["grid", "pooled"], names, folder / "start.onnx")
+    outputs = ["log_probs", *(f"next_{name}" for name in changing)]
+    example = (words, [state[name] for name in first])
+    shapes = ({0: ANY}, [_changing_sizes(first[name], state[name]) for name in first])
+    _graph(_Step(decoder, list(first), changing), example, shapes, ["tokens", *names], outputs, folder / "step.onnx")
+
+
+def _changing_sizes(first: Tensor, later: Tensor) -> dict[int, Any]:
+    """The batch, and the axis along which a memory of words grows."""
+    return {axis: ANY for axis in range(later.ndim) if axis == 0 or later.shape[axis] != first.shape[axis]}
+
+
+def _graph(model: nn.Module, args: Any, shapes: Any, inputs: list[str], outputs: list[str], file: Path) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        made = torch.onnx.export(
+            model.eval(), args, dynamo=True, dynamic_shapes=shapes, input_names=inputs, output_names=outputs, verbose=False
+        )
+    assert made is not None
+    made.save(str(file))
+
+
+def _pictures() -> list[Image.Image]:
+    """Coarse noise: pictures that differ."""
+    cells = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    return [Image.fromarray(cell).resize((96, 80), Image.Resampling.NEAREST) for cell in cells]
+
+
+def _compare(folder: Path, ours: list[Hypothesis], pixels: Tensor | None, f: Features, name: str) -> None:
+    spec = importlib.util.spec_from_file_location("exported_caption", folder / "caption.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    exported = module.Captioner(folder)
+    features = {"grid": f.grid.numpy(), "pooled": f.pooled.numpy()}
+    if pixels is not None:
+        features = exported.run("encoder", {"pixels": pixels.numpy()})
+    if exported.tokens(**features) != [list(hypothesis.tokens) for hypothesis in ours]:
+        raise UserError(f"{name} cannot be exported to ONNX (its graphs say something else): these can: {', '.join(WORK)}")

@@ -1,0 +1,119 @@
+"""The result tables from the tracking server alone: each run holds its line of them, and says in which workspaces."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.errors import UserError
+from pipeline.data.files import read_json
+from pipeline.report.paper_tables import paper_sheets, read_papers
+from pipeline.report.results_table import everything
+from pipeline.report.table import Sheet
+from pipeline.results.result import Result, from_json, in_order
+from pipeline.tracking.current import WITHDRAWN, confirmations, moment
+from pipeline.tracking.payload import ROWS
+from pipeline.tracking.store import Store, find_runs, trouble
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+@dataclass(frozen=True)
+class Published:
+    """The runs of one workspace."""
+
+    workspace: str
+    "HOST:FOLDER"
+    runs: "dict[str, list[tuple[str, Run]]]"
+    "variant -> (time, run); the first is the current one, then those of earlier states"
+
+    @property
+    def last(self) -> str:
+        """When any of them was last found to be current."""
+        return max(known[0][0] for known in self.runs.values())
+
+    @property
+    def current(self) -> set[str]:
+        """Run ids."""
+        return {known[0][1].info.run_id for known in self.runs.values()}
+
+
+def published(store: Store) -> list[Published]:
+    """By workspace, that which published last first.
+
+    Of a workspace that never confirmed a run (earlier versions did not), those count that it made, the newest first.
+    """
+    with trouble(store.uri):
+        runs = [run for run in find_runs(store, "attributes.status = 'FINISHED'") if run.data.tags.get("variant")]
+    found: dict[str, dict[str, list[tuple[str, Run]]]] = {}
+    for run in runs:
+        for workspace, time in confirmations(run):
+            mine = found.setdefault(workspace, {})
+            if time != WITHDRAWN:
+                mine.setdefault(run.data.tags["variant"], []).append((time, run))
+    confirmed = set(found)
+    for run in runs:
+        workspace, ended = run.data.tags.get("workspace", "unknown"), run.info.end_time or run.info.start_time
+        if workspace not in confirmed:
+            found.setdefault(workspace, {}).setdefault(run.data.tags["variant"], []).append((moment(ended), run))
+    ordered = {
+        workspace: {name: sorted(known, key=lambda pair: pair[0], reverse=True) for name, known in mine.items()}
+        for workspace, mine in found.items()
+    }
+    there = [Published(workspace, mine) for workspace, mine in ordered.items() if mine]
+    return sorted(there, key=lambda p: p.last, reverse=True)
+
+
+def choose(store: Store, workspace: str | None) -> tuple[Published, list[str]]:
+    """The workspace of that name, or the one that published last; and the others that hold other runs.
+
+    Raises:
+        UserError: none has published, or none of that name.
+    """
+    found = published(store)
+    if not found:
+        raise UserError(f"no finished run of {store.uri} holds results: publish them with captionlab sync")
+    chosen = next((p for p in found if workspace in (None, p.workspace)), None)
+    if not chosen:
+        there = ", ".join(p.workspace for p in found)
+        raise UserError(f"no workspace '{workspace}' (--workspace) has published to {store.uri}: there are {there}")
+    return chosen, [p.workspace for p in found if p is not chosen and p.current - chosen.current]
+
+
+def tables_of(store: Store, published: Published) -> list[Sheet]:
+    """The sheets that `compare` makes in that workspace.
+
+    Raises:
+        UserError: no run of it holds a line.
+    """
+    results: dict[str, Result] = {}
+    requested: dict[str, None] = {}
+    with trouble(store.uri), TemporaryDirectory() as temporary:
+        for number, run in enumerate(_with_rows(store, published)):
+            folder = Path(temporary, str(number))
+            folder.mkdir()
+            said = _said(store, run, folder)
+            requested |= dict.fromkeys(said["requested"])
+            for row in said["rows"]:
+                results.setdefault(row["name"], from_json(row, folder / "resamples" / f"{row['name']}.parquet"))
+    if not results:
+        raise UserError(f"no run of {published.workspace} in {store.uri} holds results: publish them with captionlab sync")
+    rows = in_order(list(results.values()))
+    return [everything(rows, list(requested)), *paper_sheets(read_papers(), rows)]
+
+
+def _with_rows(store: Store, published: Published) -> "list[Run]":
+    """Of each variant the first run that has its line, the last confirmed first: the corpus's baseline is read from that."""
+    found = []
+    for known in published.runs.values():
+        has = (pair for pair in known if any(f.path == ROWS for f in store.client.list_artifacts(pair[1].info.run_id)))
+        found += [pair for pair in [next(has, None)] if pair]
+    return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def _said(store: Store, run: "Run", folder: Path) -> dict[str, Any]:
+    for name in (ROWS, "resamples"):
+        store.client.download_artifacts(run.info.run_id, name, str(folder))
+    said: dict[str, Any] = read_json(folder / ROWS)
+    return said

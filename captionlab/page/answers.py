@@ -1,0 +1,163 @@
+"""What the page shows of a picture: each chosen model's caption with its chances, as HTML. Nothing here knows the server."""
+
+import math
+import time
+from base64 import b64encode
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from captionlab.page.neutral import Wording, neutral_wording
+from pipeline.core.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+    from PIL.Image import Image
+
+    from pipeline.captioning.captioner import Captioner
+
+KEPT = 3
+"models in memory; the one that was not used for longest goes first"
+WIDEST = 10
+"beam, and samples drawn"
+SHOWN = 5
+"alternatives"
+SEEN = 480
+"pixels of the longer side of a picture, from which the maps of attention are made"
+
+
+class Decoding(BaseModel):
+    """What a person chose: `beam` is for beam search, what follows for sampling."""
+
+    way: Literal["own", "greedy", "beam", "sampling"] = "own"
+    beam: Annotated[int, Field(ge=1, le=WIDEST)] = 5
+    samples: Annotated[int, Field(ge=1, le=WIDEST)] = 5
+    temperature: Annotated[float, Field(ge=0.1, le=2)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+
+    @classmethod
+    def read(cls, **values: object) -> "Decoding":
+        """Raises a UserError that names the field that is not as it should be."""
+        try:
+            return cls(**values)  # type: ignore[arg-type]
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise UserError(f"{problem['loc'][0]}: {problem['msg'].removeprefix('Input ')}") from None
+
+    def keys(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys of params.yaml's `decode`: those of the model, but for what was chosen."""
+        if self.way == "greedy":
+            return {**own, "beam": 1, "samples": 0, "alternatives": 1}
+        if self.way == "beam":
+            return {**own, "beam": self.beam, "samples": 0, "alternatives": min(self.beam, SHOWN)}
+        if self.way == "sampling":
+            drawn = {"samples": self.samples, "temperature": self.temperature, "seed": self.seed}
+            return {**own, **drawn, "alternatives": min(self.samples, SHOWN)}
+        return dict(own)
+
+
+class Shelf:
+    """Models by name, loaded when they are first asked for; a few of them stay."""
+
+    def __init__(self, folders: Mapping[str, Path], load: "Callable[[Path], Captioner]", kept: int = KEPT):
+        self.folders, self.kept = dict(folders), kept
+        self._load, self._loaded, self._lock = load, OrderedDict[str, "Captioner"](), Lock()
+
+    def get(self, name: str) -> "Captioner":
+        """Raises a UserError for an unknown name, or a model that cannot be loaded."""
+        if name not in self.folders:
+            raise UserError(f"unknown model '{name}': there are {', '.join(self.folders)}")
+        with self._lock:
+            if name not in self._loaded:
+                while len(self._loaded) >= self.kept:
+                    self._loaded.popitem(last=False)
+                self._loaded[name] = self._load(self.folders[name])
+            self._loaded.move_to_end(name)
+            return self._loaded[name]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's card."""
+
+    model: str
+    error: str = ""
+    text: str = ""
+    decoding: str = ""
+    log_prob: float = 0.0
+    word_chance: float = 0.0
+    "geometric mean of the words' probabilities, the end counted"
+    others: list[tuple[str, float]] = field(default_factory=list)
+    "alternatives but for the caption itself, with their log-probabilities"
+    wording: Wording | None = None
+    looked: list[tuple[str, str]] = field(default_factory=list)
+    "each word with the address of a picture (data:...) of where the decoder looked; empty where it does not attend"
+    seconds: float = 0.0
+
+
+def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> Answer:
+    """One model's card; a model that cannot be used says so on it and leaves the others theirs."""
+    try:
+        captioner = copy(shelf.get(model))
+        captioner.decode = decoding.keys(captioner.decode)
+        started = time.monotonic()
+        said = captioner.caption([picture])[0]
+    except UserError as error:
+        return Answer(model, error=one_line(error))
+    seconds = time.monotonic() - started
+    drawn = (
+        f"best of {captioner.decode['samples']} drawn" if captioner.decode["samples"] else f"beam {captioner.decode['beam']}"
+    )
+    return Answer(
+        model,
+        text=said.text,
+        decoding="greedy" if drawn == "beam 1" else drawn,
+        log_prob=said.log_prob,
+        word_chance=math.exp(said.log_prob / max(1, said.tokens)),
+        others=said.alternatives[1:],
+        wording=neutral_wording(said.text),
+        looked=looked_at(captioner, picture, said.text),
+        seconds=seconds,
+    )
+
+
+def looked_at(captioner: "Captioner", picture: "Image", text: str) -> list[tuple[str, str]]:
+    """`Answer.looked` of a caption; one brightness for all its words."""
+    from captionlab.heat import grid_shape, overlay
+    from pipeline.captioning.attention import explain
+
+    f = captioner.as_stored(captioner.encoder(captioner.encoder.transform(picture)[None].to(captioner.device)))
+    words = explain(captioner.decoder, captioner.tokenizer, f, text)
+    shape = grid_shape(len(words[0][1])) if words else None
+    if shape is None:
+        return []
+    small = picture.copy()
+    small.thumbnail((SEEN, SEEN))
+    crops, top = getattr(captioner.encoder, "crops", False), max(max(weights) for _, weights in words)
+    return [(word, _address(overlay(small, weights, shape, crops, top))) for word, weights in words]
+
+
+def _address(picture: "Image") -> str:
+    data = BytesIO()
+    picture.save(data, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + b64encode(data.getvalue()).decode()
+
+
+def render(answers: Sequence[Answer]) -> str:
+    return _template().render(answers=answers)
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment
+
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))

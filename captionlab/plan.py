@@ -1,0 +1,286 @@
+"""`captionlab plan`: what the rows of an experiment would cost, from shapes alone: no network, no weights, nothing is run."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.errors import UserError
+from pipeline.core.registry import check_args, load
+from pipeline.features.quantise import SCALE_BYTES, grid_dtype
+
+if TYPE_CHECKING:
+    from pipeline.encoders.shared.base import Shapes
+    from pipeline.experiment.params import Params, Variant
+    from pipeline.sources.shared.base import Size
+
+WORDS = 10_000
+"the vocabulary that is assumed where the corpus has not been cleaned yet"
+FLOAT32 = 4
+"bytes of a weight, as models are written and as hubs hold them, about"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One feature set."""
+
+    network: str
+    "what its encoder calls the model"
+    shapes: "Shapes"
+    disk: int
+    download: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder as its arguments and its vocabulary make it; all zero where neither its files nor an outline are there."""
+
+    words: int
+    assumed: bool
+    "the vocabulary is not that of cleaned captions"
+    trainable: int
+    "none where a published model is used as it is"
+    parameters: int
+    fetched: str
+    "the name on the hub that its weights come from, all of them"
+    problem: str
+    "why it could not be built"
+
+    @property
+    def download(self) -> int:
+        return FLOAT32 * self.parameters if self.fetched else 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant; bytes are of all that it needs, shared or not."""
+
+    name: str
+    source: str
+    network: str
+    decoder: str
+    model: "Model"
+    disk: int
+    download: int
+    paper: str
+    brings: bool
+    "weights of its own, which `download` does not count"
+    lacks: str
+    "what is not there and is needed"
+
+
+@dataclass(frozen=True)
+class Plan:
+    sizes: "dict[str, Size]"
+    "by dataset"
+    grids: dict[str, Grid]
+    rows: list[Row]
+
+
+def plan(params: "Params", corpora: Path) -> Plan:
+    """Cost every row.
+
+    Args:
+        corpora: data/corpora; a corpus that is there gives the real size of a vocabulary.
+
+    Raises:
+        UserError: arguments that do not fit a source, an encoder or a decoder.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library is imported
+    sizes = {name: _size(name, row.source, row.args) for name, row in params.datasets.items()}
+    grids = {name: _grid(name, params, sizes) for name in params.features}
+    return Plan(sizes, grids, [_row(name, params, sizes, grids, corpora) for name in params.variants])
+
+
+def _size(name: str, source: str, args: dict[str, Any]) -> "Size":
+    module = load("sources", source)
+    check_args(module.fetch, args, f"datasets.{name}.args")
+    size: Size = module.size(**args)
+    return size
+
+
+def _grid(name: str, params: "Params", sizes: "dict[str, Size]") -> Grid:
+    import numpy as np
+
+    row = params.features[name]
+    module = load("encoders", row.encoder)
+    check_args(module.Encoder.__init__, row.args, f"features.{name}.args")
+    try:
+        shapes = module.shapes(**row.args)
+        kinds = np.dtype(grid_dtype(module.Encoder, row.dtype)), np.dtype(row.dtype)
+    except UserError as error:
+        raise UserError(f"features.{name}: {error}") from None
+    of_image = shapes.positions * shapes.grid_dim * kinds[0].itemsize + shapes.pooled_dim * kinds[1].itemsize
+    of_image += (shapes.positions + 1) * SCALE_BYTES if row.dtype == "int8" else 0
+    from_hub = row.args.get("weights", "hub" if shapes.parameters else "") == "hub"
+    network = str(row.args.get("model", row.encoder)).split("/")[-1].split(".")[0]
+    download = FLOAT32 * shapes.parameters if from_hub else 0
+    return Grid(network, shapes, sizes[row.dataset].images * of_image, download)
+
+
+def _row(name: str, params: "Params", sizes: "dict[str, Size]", grids: dict[str, Grid], corpora: Path) -> Row:
+    variant = params.variants[name]
+    grid, dataset = grids[variant.features], params.corpora[variant.corpus].dataset
+    model, size = _model(name, params, grid.shapes, corpora), sizes[dataset]
+    return Row(
+        name=name,
+        source=params.datasets[dataset].source,
+        network=grid.network,
+        decoder=variant.decoder,
+        model=model,
+        disk=size.disk + grid.disk + FLOAT32 * model.parameters * len(params.training(name).seeds),
+        download=size.download + grid.download + model.download,
+        paper=f"{variant.paper.table}, {variant.paper.system}" if variant.paper else "",
+        brings=_brings(variant) and not model.fetched,
+        lacks=model.problem or _missing_file(variant),
+    )
+
+
+def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Model:
+    """A decoder built where tensors have no storage."""
+    import torch
+
+    from pipeline.decoders.shared.contract import Sizes
+    from pipeline.decoders.shared.model_folder import build_decoder, check_grid
+
+    variant, where = params.variants[name], f"variants.{name}.args"
+    check_args(load("decoders", variant.decoder).Decoder.__init__, variant.args, where)
+    try:
+        check_grid(variant.decoder, shapes.positions, f"features '{variant.features}'")
+        words, known, assumed = _vocabulary(name, params, corpora)
+        with torch.device("meta"):
+            decoder = build_decoder(variant.decoder, Sizes(shapes.grid_dim, shapes.pooled_dim, words, known), variant.args)
+    except UserError as error:
+        return Model(0, False, 0, 0, "", str(error))
+    if variant.args.get("vectors") and not variant.args.get("tune_vectors", True):  # frozen when they are read
+        decoder.get_submodule("embedding").requires_grad_(False)
+    options = params.training(name)
+    trains = options.epochs + options.self_critical_epochs > 0
+    counts = [(w.numel(), w.requires_grad and trains) for w in decoder.parameters()]
+    from_hub = decoder.published == variant.args.get("model") and not Path(decoder.published).is_dir()
+    fetched = decoder.published if from_hub else ""
+    return Model(words, assumed, sum(n for n, trained in counts if trained), sum(n for n, _ in counts), fetched, "")
+
+
+def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[str, Any], bool]:
+    """Entries of the vocabulary, `Sizes.known`, and whether they are assumed.
+
+    A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`: entries and known of a
+    well-known model, for when its files or the cleaned captions are not there; None of any other. PLANNED_BY_OUTLINE = True
+    says that reading the captions would take too much.
+    """
+    from pipeline.decoders.shared.model_folder import read_vocabulary
+
+    variant, options, where = params.variants[name], params.training(name), f"variants.{name}.args"
+    module = load("decoders", variant.decoder)
+    outline = module.outline(**variant.args) if hasattr(module, "outline") else None
+    texts = _texts(corpora / variant.corpus / "captions.parquet", options.vocabulary_splits)
+    if outline and (texts is None or getattr(module, "PLANNED_BY_OUTLINE", False)):
+        return (*outline, True)
+    if texts is None and "read" not in vars(module.Decoder):
+        return WORDS, {}, True
+    try:
+        tokenizer, known = read_vocabulary(variant.decoder, texts or [], options.min_count, variant.args, where)
+    except UserError:
+        if outline is None:
+            raise
+        return (*outline, True)
+    return len(tokenizer), known, texts is None
+
+
+def _texts(file: Path, splits: Sequence[str]) -> Iterable[str] | None:
+    """The captions whose words are counted; None: they have not been cleaned yet."""
+    from pipeline.data.corpus import Captions, columns_of
+
+    if not file.is_file():
+        return None
+    columns_of(file, ["text", "split"])  # says now what is wrong with the file, whatever a decoder makes of its texts later
+    return Captions(file, splits, ["text"])["text"]
+
+
+def _brings(variant: "Variant") -> bool:
+    from_nothing = "random" in (variant.args.get("weights"), variant.args.get("lm_weights"))
+    return "read" in vars(load("decoders", variant.decoder).Decoder) and not from_nothing
+
+
+def _missing_file(variant: "Variant") -> str:
+    named = [str(variant.args.get(key, "")) for key in ("vectors", "checkpoint")]
+    return next((f"{file} is not there" for file in named if file and not Path(file).expanduser().is_file()), "")
+
+
+def render(plan: Plan, title: str) -> str:
+    """The plan as text of at most 120 columns where the names are short."""
+    count = f"{title}: {len(plan.rows)} variant{'s' * (len(plan.rows) != 1)}"
+    blocks = [count, _datasets(plan), _features(plan), _variants(plan), _totals(plan)]
+    return "\n\n".join(blocks)
+
+
+def _datasets(plan: Plan) -> str:
+    rows = [[name, f"{s.images:,}", _bytes(s.disk), _bytes(s.download)] for name, s in plan.sizes.items()]
+    return "\n".join(_aligned([["data set", "images", "on disk", "download"], *rows], 1))
+
+
+def _features(plan: Plan) -> str:
+    head = ["features", "network", "grid", "pooled", "parameters", "on disk", "weights"]
+    rows = []
+    for name, grid in plan.grids.items():
+        s = grid.shapes
+        numbers = [f"{s.positions:,} x {s.grid_dim:,}", f"{s.pooled_dim:,}", _millions(s.parameters)]
+        rows.append([name, grid.network, *numbers, _bytes(grid.disk), _bytes(grid.download)])
+    return "\n".join(_aligned([head, *rows], 2))
+
+
+def _variants(plan: Plan) -> str:
+    """Under the paper's row that they stand beside; of each group in the order of the file."""
+    head = ["variant", "source", "encoder", "decoder", "words", "trained", "of", "disk", "download"]
+    cells = [head]
+    for row in plan.rows:
+        m = row.model
+        counts = [f"{'~' * m.assumed}{m.words:,}", _millions(m.trainable), _millions(m.parameters)] if m.words else ["?"] * 3
+        cells.append(["  " + row.name, row.source, row.network, row.decoder, *counts, _bytes(row.disk), _bytes(row.download)])
+    first, *lines = _aligned(cells, 4)
+    out = [first]
+    for paper in dict.fromkeys(row.paper for row in plan.rows):
+        out.append(f"beside {paper}:" if paper else "beside no paper's row:")
+        out += [line for line, row in zip(lines, plan.rows, strict=True) if row.paper == paper]
+    return "\n".join(out)
+
+
+def _totals(plan: Plan) -> str:
+    """What is shared counts once."""
+    used = plan.grids.values()
+    models = FLOAT32 * sum(row.model.parameters for row in plan.rows)
+    disk = sum(s.disk for s in plan.sizes.values()) + sum(g.disk for g in used) + models
+    weights = {g.network: g.download for g in used} | {row.model.fetched: row.model.download for row in plan.rows}
+    download = sum(s.download for s in plan.sizes.values()) + sum(weights.values())
+    lines = [f"all together: {_bytes(disk)} on disk, {_bytes(download)} to download, about"]
+    if any(row.model.assumed for row in plan.rows):
+        lines.append("~: assumed, for the captions have not been cleaned yet; parameters move with it")
+    bring = dict.fromkeys(row.decoder for row in plan.rows if row.brings)
+    lines += [f"{decoder} brings weights of its own, which are not in the downloads" for decoder in bring]
+    for lacks in dict.fromkeys(row.lacks for row in plan.rows if row.lacks):
+        names = ", ".join(row.name for row in plan.rows if row.lacks == lacks)
+        lines += wrap(f"{names}: {lacks}", 100, subsequent_indent="  ", break_long_words=False)
+    return "\n".join(lines)
+
+
+def _aligned(rows: list[list[str]], left: int) -> Iterable[str]:
+    """Columns two spaces apart; the first `left` of them flush left, the others right."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(w) if n < left else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        yield "  ".join(cells).rstrip()
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
+def _bytes(count: int) -> str:
+    """Decimal units, three digits."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:#.3g}".rstrip(".") + f" {unit}"
+    return f"{count} B" if count else "0"

@@ -1,0 +1,108 @@
+"""How fast trained variants caption on this machine. Measured by hand, an input of the report: two runs of the graph give
+equal bytes, and two measurements do not.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from pipeline.captioning.captioner import Captioner
+from pipeline.data.images import read_image
+from pipeline.decoding.search import caption_features
+from pipeline.features.store import FeatureStore
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipeline.encoders.shared.base import Encoder
+
+PASSES = 5
+LIMIT = 30.0
+"seconds after which no further pass begins"
+ALONE = 16
+"images that are captioned one by one in a pass"
+TOGETHER = 64
+ENCODED = 32
+"pictures in one pass of the encoder, as `extract` has them"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a variant is measured on."""
+
+    store: FeatureStore
+    image_ids: list[str]
+    "taken again from the first where there are too few"
+    pictures: list[Path]
+    "the files of these images"
+
+
+def rate(work: Callable[[], object], count: int) -> float:
+    """`count` by the median seconds of `work()`, two digits that count; after one call that does not count."""
+    began = time.perf_counter()
+    work()
+    taken: list[float] = []
+    while len(taken) < PASSES and (not taken or time.perf_counter() - began < LIMIT):
+        start = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - start)
+    return float(f"{count / median(taken):.2g}")
+
+
+def captions_per_second(captioner: Captioner, material: Material) -> dict[str, float]:
+    """The decoder with its own decoding, from stored features: one image at a time, and `TOGETHER`."""
+    ids = list(islice(cycle(material.image_ids), TOGETHER))
+
+    def caption(images: Sequence[str]) -> None:
+        features = material.store.get(images, captioner.device)
+        caption_features(captioner.decoder, captioner.tokenizer, features, captioner.decode)
+
+    def one_by_one() -> None:
+        for image in ids[:ALONE]:
+            caption([image])
+
+    return {"1": rate(one_by_one, ALONE), str(TOGETHER): rate(lambda: caption(ids), TOGETHER)}
+
+
+def images_per_second(encoder: "Encoder", pictures: Sequence[Path], device: str) -> float:
+    """The encoder alone: pictures are read and resized before."""
+    import torch
+
+    files = islice(cycle(pictures), ENCODED)
+    pixels: Tensor = torch.stack([encoder.transform(read_image(file)) for file in files]).to(device)
+    return rate(lambda: encoder(pixels).pooled.cpu(), ENCODED)  # .cpu() waits for the device
+
+
+def machine(device: str) -> str:
+    """The processor that did the work, by the name its maker gave it."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    name = f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+    return name if device == "cpu" else f"{device} of {_processor()}"
+
+
+def _processor() -> str:
+    """Linux hides the name from `platform`."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(errors="replace").splitlines() if about.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def measure(captioner: Captioner, material: Material, encoder_rate: float | None = None) -> dict[str, Any]:
+    """A variant's entry of reports/speed.json, but for its commit and what its decoding is called.
+
+    Args:
+        encoder_rate: of its features, where another variant's measurement told it.
+    """
+    known = encoder_rate or images_per_second(captioner.encoder, material.pictures, captioner.device)
+    found = captions_per_second(captioner, material)
+    return {"captions_per_second": found, "images_per_second": known, "machine": machine(captioner.device)}

@@ -1,0 +1,128 @@
+"""Images -> captions with a model folder: what the command line, MLflow and the page call."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.core.errors import UserError
+from pipeline.core.machine import pick_device
+from pipeline.core.registry import load
+from pipeline.data.files import read_json
+from pipeline.data.images import MAX_PIXELS, ImageError, read_image, upright_rgb
+from pipeline.decoders.shared.contract import Decoder
+from pipeline.decoders.shared.model_folder import load_model
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.decoding.search import Caption, caption_features
+from pipeline.encoders.shared.base import Encoder, Features
+from pipeline.features.quantise import as_stored
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+    Picture = bytes | Path | Image | np.ndarray
+
+BATCH = 32
+"pictures in one forward pass; what is said of a picture does not depend on it"
+GREEDY = {"beam": 1, "max_tokens": 50, "length_penalty": 0.0, "alternatives": 1}
+GREEDY |= {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
+
+
+class Captioner:
+    """A trained decoder with its encoder; `config` is its config.json, `card` its README.md or ''."""
+
+    config: dict[str, Any]
+    card: str
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, tokenizer: Tokenizer, decode: dict[str, Any], device: str):
+        self.encoder, self.decoder, self.tokenizer, self.decode, self.device = encoder, decoder, tokenizer, decode, device
+
+    @classmethod
+    def load(cls, folder: Path, device: str | None = None, decode: dict[str, Any] | None = None) -> "Captioner":
+        """Open models/<variant>/ or a copy of it.
+
+        Args:
+            decode: the keys of params.yaml's `decode`; else the folder's decode.json, else greedy.
+        """
+        device = device or pick_device()
+        decoder, tokenizer, config = load_model(Path(folder), device)
+        encoder = load("encoders", config["encoder"]["name"]).Encoder(**config["encoder"]["args"]).to(device)
+        if decode is None:
+            file = Path(folder) / "decode.json"
+            decode = {**GREEDY, **(read_json(file) if file.is_file() else {})}  # older models do not tell of samples
+        captioner, card = cls(encoder, decoder, tokenizer, decode, device), Path(folder) / "README.md"
+        captioner.config, captioner.card = config, card.read_text("utf-8") if card.is_file() else ""
+        return captioner
+
+    def caption(self, images: "Sequence[Picture]", beam: int | None = None, samples: int | None = None) -> list[Caption]:
+        """One caption per image, decoded as in training's `decode` unless `beam` or `samples` says otherwise.
+
+        Args:
+            images: content of picture files, their paths, opened pictures, or arrays (H, W, 3) of 0 to 255.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        found = self.caption_each(images, beam, samples)
+        for caption in found:
+            if isinstance(caption, ImageError):
+                raise caption
+        return [caption for caption in found if isinstance(caption, Caption)]
+
+    def caption_each(
+        self, images: "Sequence[Picture]", beam: int | None = None, samples: int | None = None
+    ) -> list[Caption | ImageError]:
+        """Like `caption`, but an image that cannot be read has the reason in its place, and the others their captions."""
+        decoding = self._decoding(beam, samples)
+        found: list[Caption | ImageError] = []
+        for start in range(0, len(images), BATCH):
+            pixels = [self._pixels(image) for image in images[start : start + BATCH]]
+            captions = iter(self._say([p for p in pixels if not isinstance(p, ImageError)], decoding))
+            found += [p if isinstance(p, ImageError) else next(captions) for p in pixels]
+        return found
+
+    def _pixels(self, image: "Picture") -> "Tensor | ImageError":
+        """(3, S, S) uint8; large pictures are let go one by one."""
+        try:
+            return self.encoder.transform(_read(image))
+        except ImageError as error:
+            return error
+
+    def _say(self, pixels: "list[Tensor]", decoding: dict[str, Any]) -> list[Caption]:
+        import torch
+
+        if not pixels:
+            return []
+        f = self.encoder(torch.stack(pixels).to(self.device))
+        return caption_features(self.decoder, self.tokenizer, self.as_stored(f), decoding)
+
+    def as_stored(self, f: Features) -> Features:
+        """Rounded as those were that the decoder learned from."""
+        return as_stored(f, self.config["encoder"].get("dtype", "float16"))
+
+    def _decoding(self, beam: int | None, samples: int | None) -> dict[str, Any]:
+        if beam and samples:
+            raise UserError("a beam searches and samples are drawn: name one of beam and samples")
+        if beam:
+            return {**self.decode, "beam": beam, "samples": 0}
+        return {**self.decode, "samples": samples} if samples else self.decode
+
+
+def _read(image: "Picture") -> "Image":
+    if isinstance(image, np.ndarray):
+        return _from_array(image)
+    return read_image(image) if isinstance(image, bytes | Path) else upright_rgb(image)
+
+
+def _from_array(array: np.ndarray) -> "Image":
+    from PIL import Image
+
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ImageError(f"an array of shape {array.shape}, not (H, W, 3)")
+    if array.dtype.kind not in "ui" or array.min() < 0 or array.max() > 255:
+        raise ImageError("an array whose values are not whole numbers from 0 to 255")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise ImageError(f"{array.shape[1]} x {array.shape[0]}, more than {MAX_PIXELS:,} pixels")
+    return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))

@@ -1,0 +1,233 @@
+"""Thousands of pictures -> a file of JSON lines, one a picture as it is captioned; run again, it goes on where it ended.
+
+A line: `file` (as it was named, or found below the folder that was), then `caption`, `log_prob` and `alternatives`
+([{text, log_prob}]) or, of a picture that cannot be read, `error`; last `model` and `made_by`, which stands for the weights
+and the decoding. So a line says by itself what made it, and a file needs no other beside it to be resumed.
+"""
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pipeline.core.errors import UserError, one_line
+from pipeline.core.progress import bar
+from pipeline.data.images import ImageError, read_image
+from pipeline.sources.folder import SUFFIXES
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from pipeline.captioning.captioner import Captioner
+
+BATCH = 32
+BATCH_PIXELS = 64_000_000
+"of the decoded pictures that wait for the model, 192 MB: a batch of photographs holds fewer of them"
+
+
+HEAD = b'{"file": '
+"how every line begins"
+
+
+@dataclass
+class Counts:
+    """Of the images that were named."""
+
+    captioned: int = 0
+    broken: int = 0
+    before: int = 0
+    "of these, those that stood in the file already"
+
+    def add(self, captioned: Iterable[bool]) -> None:
+        for good in captioned:
+            self.captioned += good
+            self.broken += not good
+
+
+@dataclass
+class _Batch:
+    waiting: "list[tuple[str, Image]]" = field(default_factory=list)
+    pixels: int = 0
+
+    def add(self, file: str, picture: "Image") -> bool:
+        """Whether it is full now."""
+        self.waiting.append((file, picture))
+        self.pixels += picture.width * picture.height
+        return len(self.waiting) == BATCH or self.pixels >= BATCH_PIXELS
+
+
+def find_images(places: Iterable[Path]) -> list[str]:
+    """Files as they are named, and every image below a folder, by name; hidden ones and linked folders are left out.
+
+    Raises:
+        UserError: a place is not there, or a folder holds no image.
+    """
+    return list(dict.fromkeys(chain.from_iterable(map(_images_of, places))))
+
+
+def _images_of(place: Path) -> list[str]:
+    if place.is_file():
+        return [str(place)]
+    if not place.is_dir():
+        raise UserError(f"{place} is not there: name an image, or a folder of images")
+    found = []
+    for folder, folders, files in os.walk(place):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        named = (name for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
+        found += [os.path.join(folder, name) for name in named]
+    if not found:
+        raise UserError(f"{place} holds no images ({', '.join(sorted(SUFFIXES))})")
+    return sorted(found)
+
+
+def check_out(out: Path) -> None:
+    """Raises a UserError where no file can be written, before anything slow begins."""
+    if out.exists() and not out.is_file():
+        raise UserError(f"{out} (--out) is {'a folder' if out.is_dir() else 'no plain file'}: name a file")
+    if not out.parent.is_dir():
+        raise UserError(f"{out} (--out): there is no folder {out.parent}: make it first")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise UserError(f"{out} (--out) cannot be written: name another place")
+
+
+def caption_into(
+    out: Path,
+    images: list[str],
+    captioner: "Captioner",
+    model: str,
+    made_by: str,
+    beam: int | None,
+    samples: int | None,
+    threads: int,
+) -> Counts:
+    """Append a line for each of `images` that has none in `out`.
+
+    Args:
+        model, made_by: the name of what captions, and a fingerprint of it and its decoding.
+        threads: that decode pictures ahead of the model.
+
+    Raises:
+        UserError: `out` was made by something else, holds other lines, or is being written by another process.
+    """
+    with _open_alone(out) as file:
+        there = _resume(file, out, model, made_by)
+        left = [name for name in images if os.path.abspath(name) not in there]
+        counts = Counts(before=len(images) - len(left))
+        counts.add(there[path] for path in map(os.path.abspath, images) if path in there)
+        with bar(desc="caption", unit="images", total=len(images), initial=counts.before) as progress:
+            for rows in _captioned(left, captioner, beam, samples, threads):
+                for row in rows:
+                    file.write(_line(row | {"model": model, "made_by": made_by}))
+                    file.flush()
+                counts.add("caption" in row for row in rows)
+                progress.update(len(rows))
+        return counts
+
+
+@contextmanager
+def _open_alone(out: Path) -> Iterator[BinaryIO]:
+    """Open to read and append; two processes in one file would caption everything twice. No empty file is left."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out.with_name(f".{out.name}.lock"))
+    try:
+        file = out.open("a+b")
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{out} is being written by another run: wait for it, or name another --out") from None
+    except OSError as error:
+        raise UserError(f"{out} (--out) cannot be written ({error.strerror}): name another place") from None
+    try:
+        with file:
+            yield file
+    finally:
+        if not out.stat().st_size:
+            out.unlink()
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _resume(file: BinaryIO, out: Path, model: str, made_by: str) -> dict[str, bool]:
+    """Absolute path of every image in the file -> whether it is captioned; a last line that was half-written is cut off."""
+    there: dict[str, bool] = {}
+    file.seek(0)
+    for number, line in enumerate(file, 1):
+        if not line.endswith(b"\n") and (line.startswith(HEAD) or HEAD.startswith(line)):  # its writer was killed
+            file.truncate(file.seek(0, os.SEEK_END) - len(line))
+            break
+        row = _checked(line, f"{out}, line {number}", model, made_by)
+        there[os.path.abspath(row["file"])] = "caption" in row
+    return there
+
+
+def _checked(line: bytes, where: str, model: str, made_by: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        maker, name, _ = row["made_by"], row["model"], os.fspath(row["file"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{where} is no line of captionlab caption: name another --out") from None
+    if maker != made_by:
+        other = f"'{name}', not '{model}'" if name != model else f"'{name}' with other weights or another decoding"
+        raise UserError(f"{where} was made by {other}: name another --out, or delete the file")
+    return dict(row)
+
+
+def _captioned(
+    files: list[str], captioner: "Captioner", beam: int | None, samples: int | None, threads: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Rows of the file, some at a time: each picture's once its batch is full, a broken one's at once."""
+    batch = _Batch()
+    for file, picture in _decoded(files, threads):
+        if isinstance(picture, str):
+            yield [{"file": file, "error": picture}]
+        elif batch.add(file, picture):
+            yield _rows(batch, captioner, beam, samples)
+            batch = _Batch()
+    if batch.waiting:
+        yield _rows(batch, captioner, beam, samples)
+
+
+def _rows(batch: _Batch, captioner: "Captioner", beam: int | None, samples: int | None) -> list[dict[str, Any]]:
+    said = captioner.caption([picture for _, picture in batch.waiting], beam, samples)
+    return [
+        {
+            "file": file,
+            "caption": caption.text,
+            "log_prob": caption.log_prob,
+            "alternatives": [{"text": text, "log_prob": log_prob} for text, log_prob in caption.alternatives],
+        }
+        for (file, _), caption in zip(batch.waiting, said, strict=True)
+    ]
+
+
+def _decoded(files: list[str], threads: int) -> "Iterator[tuple[str, Image | str]]":
+    """In order, with the picture or why it cannot be read; `threads` of them are decoded ahead."""
+    ahead: deque[tuple[str, Future[Any]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        for file in files:
+            ahead.append((file, pool.submit(_read, file)))
+            if len(ahead) > threads:
+                name, picture = ahead.popleft()
+                yield name, picture.result()
+        for name, picture in ahead:
+            yield name, picture.result()
+
+
+def _read(file: str) -> "Image | str":
+    try:
+        return read_image(Path(file))
+    except ImageError as error:
+        return one_line(error)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # a file name of bytes that are no text
+        return json.dumps(row).encode() + b"\n"

@@ -1,0 +1,118 @@
+"""A trained decoder + features -> the captions of a split, the same under other searches, and argmax under teacher forcing."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+
+from pipeline.captioning.attention import attention_rows
+from pipeline.core.progress import bar
+from pipeline.data.corpus import SPREAD, spread
+from pipeline.decoders.shared.contract import Decoder
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.decoding.batches import Batch, CaptionBatches
+from pipeline.decoding.likelihood import batch_likelihoods
+from pipeline.decoding.search import Caption, caption_features
+from pipeline.features.store import FeatureStore
+
+BATCH = 64
+"images that are decoded together"
+PART = 16
+"batches whose tables are one row group of the files"
+IMAGE = [("image_id", pa.string()), ("split", pa.string())]
+CAPTION = [("text", pa.string()), ("log_prob", pa.float64()), ("tokens", pa.int64())]
+ALTERNATIVES = pa.list_(pa.struct(CAPTION[:2]))
+SUMS = [("reference_nll", pa.float64()), ("reference_tokens", pa.int64()), ("top5_hits", pa.int64())]
+IDS = pa.list_(pa.int64())
+SCHEMAS = (
+    pa.schema([*IMAGE, *CAPTION, ("alternatives", ALTERNATIVES), *SUMS]),
+    pa.schema([("search", pa.string()), *IMAGE, *CAPTION]),
+    pa.schema([*IMAGE, ("reference", IDS), ("argmax", IDS)]),
+    pa.schema(
+        [
+            *[("image_id", pa.string()), ("position", pa.int64()), ("word", pa.string()), ("weights", pa.list_(pa.float32()))],
+            *[("rows", pa.int64()), ("columns", pa.int64()), ("crops", pa.bool_())],
+        ]
+    ),
+)
+"of the tables of Captioned"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder with all that its captions depend on."""
+
+    decoder: Decoder
+    tokenizer: Tokenizer
+    store: FeatureStore
+    decoding: dict[str, Any]
+    device: str
+
+
+class Captioned(NamedTuple):
+    """Tables of images of one split, ordered by image_id."""
+
+    captions: pa.Table
+    "a row per image: its caption, and the teacher-forced sums over its references"
+    searches: pa.Table
+    "a row per image and further search of `decode.also`"
+    teacher_forced: pa.Table
+    "a row per reference: it and the argmax beside it (token ids, the end token last)"
+    attention: pa.Table
+    "see attention.attention_rows; of the test images of the report"
+
+
+def caption_split(model: Model, captions: Iterable[pd.DataFrame], split: str) -> Iterator[Captioned]:
+    """All its images, `PART` batches at a time.
+
+    Args:
+        captions: tables with image_id, caption_id and text, of that split.
+    """
+    batches = CaptionBatches(captions, model.store, model.tokenizer, BATCH, model.device)
+    shown = set(spread(batches.image_ids, SPREAD if split == "test" else 0))
+    rest = iter(bar(batches.in_order(), desc=f"caption {split}", unit="batches", total=len(batches)))
+    while part := [_caption(model, batch, split, shown) for batch in islice(rest, PART)]:
+        yield Captioned(*(pa.concat_tables(tables) for tables in zip(*part, strict=True)))
+
+
+def _caption(model: Model, batch: Batch, split: str, shown: set[str]) -> Captioned:
+    """Args: shown: images whose attention is kept."""
+    known = batch_likelihoods(model.decoder, batch, ids=True)
+    found = _decode(model, batch, model.decoding)
+    own = [{**_row(c), "split": split, "alternatives": _alternatives(c), **vars(k)} for c, k in zip(found, known, strict=True)]
+    others = {search: _decode(model, batch, searched(model.decoding, search)) for search in model.decoding["also"]}
+    searches = [
+        {**_row(caption), "image_id": image, "split": split, "search": search}
+        for image, captions in zip(batch.image_ids, zip(*others.values(), strict=True), strict=False)
+        for search, caption in zip(others, captions, strict=True)
+    ]
+    forced = [
+        {"image_id": image.image_id, "split": split, "reference": reference, "argmax": argmax}
+        for image in known
+        for reference, argmax in zip(image.references, image.argmax, strict=True)
+    ]
+    said = {image: caption.text for image, caption in zip(batch.image_ids, found, strict=True) if image in shown}
+    looked = attention_rows(model.decoder, model.tokenizer, model.store, [*said], [*said.values()], model.device)
+    lists = own, searches, forced, looked.to_dict("records")
+    return Captioned(*(pa.Table.from_pylist(rows, schema) for rows, schema in zip(lists, SCHEMAS, strict=True)))
+
+
+def _decode(model: Model, batch: Batch, decoding: dict[str, Any]) -> list[Caption]:
+    return caption_features(model.decoder, model.tokenizer, batch.features, decoding)
+
+
+def _row(caption: Caption) -> dict[str, Any]:
+    return {"text": caption.text, "log_prob": caption.log_prob, "tokens": caption.tokens}
+
+
+def _alternatives(caption: Caption) -> list[dict[str, Any]]:
+    return [{"text": text, "log_prob": log_prob} for text, log_prob in caption.alternatives]
+
+
+def searched(decoding: dict[str, Any], search: str) -> dict[str, Any]:
+    """The decoding with another search: `greedy` or `beam-<k>`."""
+    beam = 1 if search == "greedy" else int(search.removeprefix("beam-"))
+    return {**decoding, "beam": beam, "samples": 0, "alternatives": 1}

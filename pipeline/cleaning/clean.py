@@ -1,0 +1,175 @@
+"""Captions as published -> the rows that are trained and scored on, and the rows set aside, each with its reason."""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.cleaning.image_check import Picture
+from pipeline.core.errors import UserError
+from pipeline.data.corpus import COLUMNS, columns_of, rows_of
+from pipeline.experiment.params import Corpus
+
+RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]
+REJECTED_COLUMNS = ["image_id", "file", "caption_id", "raw", "split", "reason"]
+CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
+"category Cc"
+
+
+class _WithoutPunctuation(dict[int, int | None]):
+    """For str.translate, which asks of each character once: letters, marks, numbers and spaces stay."""
+
+    def __missing__(self, point: int) -> int | None:
+        stays = chr(point).isspace() or unicodedata.category(chr(point))[0] in "LMN"
+        self[point] = point if stays else None
+        return self[point]
+
+
+WITHOUT_PUNCTUATION = _WithoutPunctuation()
+
+
+def clean_text(text: str, options: Corpus) -> str:
+    """One caption as configured; all white space and control characters become single spaces.
+
+    U+2028 or a carriage return inside a caption would shift every later line of the PTB tokenizer.
+    """
+    text = text.translate(CONTROLS)
+    if options.lower:
+        text = text.lower()
+    if options.punctuation == "drop":
+        text = text.translate(WITHOUT_PUNCTUATION)
+    if options.punctuation == "letters":
+        text = re.sub("[^A-Za-z]+", " ", text)
+    words = text.split()
+    if options.one_letter_words == "drop":
+        words = [word for word in words if len(word) > 1]
+    return " ".join(words)
+
+
+def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
+    """The index of a dataset, ROWS rows at a time: `RAW_COLUMNS` and the splits of the scheme.
+
+    Raises:
+        UserError: it is not there, is no Parquet, or lacks a column or the scheme.
+    """
+    path = folder / "captions.parquet"
+    scheme = _scheme(columns_of(path, RAW_COLUMNS), options.split)
+    return rows_of(path, [*RAW_COLUMNS, scheme])
+
+
+def raw_files(folder: Path) -> Iterator[str]:
+    """Of every row of a dataset's index that names one. Errors as in `raw_rows`, the scheme aside."""
+    path = folder / "captions.parquet"
+    columns_of(path, RAW_COLUMNS)
+    return (file for rows in rows_of(path, ["file"]) for file in rows["file"].dropna())
+
+
+def _scheme(columns: list[str], name: str) -> str:
+    schemes = [column for column in columns if column.startswith("split_")]
+    if f"split_{name}" not in schemes:
+        there = [column.removeprefix("split_") for column in schemes]
+        raise UserError(f"split: '{name}' is no split scheme of this dataset: there are {', '.join(there) or 'none'}")
+    return f"split_{name}"
+
+
+def clean_file(folder: Path, pictures: dict[str, Picture], options: Corpus, out: Path) -> pd.DataFrame:
+    """Split and clean a dataset, data/raw/D, ROWS rows at a time and in their order.
+
+    Args:
+        pictures: of every file that a row names (`look_at_images`).
+        out: the folder for captions.parquet (`COLUMNS`) and rejected.parquet (`REJECTED_COLUMNS`).
+
+    Returns:
+        the rows set aside.
+
+    Raises:
+        UserError: a column or the split scheme is missing; more than options.max_rejected of the rows are set aside.
+    """
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    seen, count, writer = Seen(), 0, None
+    aside: list[pd.DataFrame] = []
+    try:
+        for rows in raw_rows(folder, options):
+            captions, rejected = _clean(rows, pictures, options, seen)
+            table = pa.Table.from_pandas(captions, preserve_index=False)
+            writer = writer or ParquetWriter(out / "captions.parquet", table.schema)
+            writer.write_table(table)
+            count += len(rows)
+            if len(rejected) or not aside:
+                aside.append(rejected)
+    finally:
+        if writer:
+            writer.close()
+    rejected = pd.concat([part for part in aside if len(part)] or aside, ignore_index=True)
+    _check_share(rejected, count, options.max_rejected)
+    rejected.to_parquet(out / "rejected.parquet", index=False)
+    return rejected
+
+
+class Seen:
+    """Which pairs of image and text there were, by digests: 16 bytes each, whatever the texts."""
+
+    def __init__(self) -> None:
+        self._sorted = digests([])
+
+    def again(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        """(N,): whether a row repeats the image and text of one before it, in these rows or in any that was asked about."""
+        found = digests(f"{image}\0{text}" for image, text in zip(rows["image_id"], rows["text"], strict=True))
+        order = np.argsort(found, kind="stable")
+        repeated = np.zeros(len(found), bool)
+        repeated[order[1:]] = found[order[1:]] == found[order[:-1]]
+        places = np.searchsorted(self._sorted, found)
+        if len(self._sorted):
+            repeated |= self._sorted[np.minimum(places, len(self._sorted) - 1)] == found
+        new = order[~repeated[order]]
+        self._sorted = np.insert(self._sorted, places[new], found[new])
+        return repeated
+
+
+def digests(texts: Iterable[str]) -> NDArray[np.bytes_]:
+    """(N,) of 16 bytes that stand for each text."""
+    joined = bytearray()
+    for text in texts:
+        joined += hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return np.frombuffer(joined, "S16")
+
+
+def _clean(raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus, seen: Seen) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Args: raw: RAW_COLUMNS and the splits; seen: of the rows before."""
+    rows = raw[RAW_COLUMNS].assign(split=raw[f"split_{options.split}"], text="")
+    undecodable = rows["undecodable"].astype(bool) | rows["raw"].str.contains("\ufffd", regex=False).fillna(False).astype(bool)
+    readable = ~undecodable & rows["raw"].notna()
+    rows.loc[readable, "text"] = [clean_text(text, options) for text in rows.loc[readable, "raw"]]
+    words = rows["text"].map(lambda text: len(text.split()))
+    problems = rows["file"].map(lambda file: "image missing" if pd.isna(file) else pictures[file].problem)
+    reason = problems.astype(object).where(problems.notna(), None)
+    for faulty, name in (
+        (rows["split"].isna(), "no split"),
+        (undecodable, "undecodable"),
+        (words == 0, "empty"),
+        (words < options.min_words, "too short"),
+        (words > options.max_words, "too long"),
+    ):
+        reason = reason.mask(reason.isna() & faulty, name)
+    good = rows[reason.isna()]
+    reason[good.index[seen.again(good)]] = "duplicate"
+    rejected = rows[reason.notna()].assign(reason=reason.dropna())[REJECTED_COLUMNS].reset_index(drop=True)
+    return rows[reason.isna()][COLUMNS].reset_index(drop=True), rejected
+
+
+def _check_share(rejected: pd.DataFrame, rows: int, most: float) -> None:
+    if len(rejected) <= most * rows:
+        return
+    reasons = ", ".join(f"{name} ({count})" for name, count in rejected["reason"].value_counts().head(3).items())
+    first = "; ".join(f"{row.caption_id}: {row.reason}" for row in rejected.head(3).itertuples())
+    raise UserError(
+        f"{len(rejected)} of {rows} rows ({len(rejected) / rows:.1%}) would be set aside, max_rejected allows {most:.1%}: "
+        f"{reasons}; first rows {first}; mend the captions or raise max_rejected"
+    )

@@ -1,0 +1,127 @@
+"""What the expectations on a corpus are asked of: facts of single rows, and those that take all rows to know.
+
+Equal texts, images and pictures are found by digests, so that of all rows little more than numbers is held.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.cleaning.clean import clean_text, digests
+from pipeline.cleaning.image_check import Picture
+from pipeline.data.corpus import COLUMNS, rows_of
+from pipeline.experiment.params import Corpus
+
+FACTS = ["images_in_split", "captions_of_image", "splits_of_image", "splits_of_picture", "splits_of_text"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What takes all rows to know."""
+
+    table: pd.DataFrame
+    "per row FACTS, split, and caption_id: the number of the first row that has it"
+    images: dict[str, int]
+    "by split"
+
+
+def facts_of(captions: Path, pictures: dict[str, Picture]) -> Facts:
+    """Args: captions: the captions.parquet of a corpus; pictures: by file."""
+    split = pd.concat([part["split"].astype("category") for part in rows_of(captions, ["split"])], ignore_index=True)
+    split = split.astype("category")
+    splits = split.cat.codes.to_numpy()
+    caption, first = _numbers(_texts(captions, "caption_id"))
+    table = pd.DataFrame({"caption_id": _known(first, caption), "split": split})
+    del caption, first
+    image, _ = _numbers(_texts(captions, "image_id"))
+    pairs, several = _distinct(image, splits)
+    images = np.bincount(pairs % several, minlength=several)
+    table["images_in_split"] = _known(images, splits)
+    table["captions_of_image"] = _known(np.bincount(image[image >= 0], minlength=1), image)
+    table["splits_of_image"] = _splits(image, splits)
+    del image, pairs
+    pixels = (_picture(pictures, file).digest for part in rows_of(captions, ["file"]) for file in part["file"])
+    table["splits_of_picture"] = _splits(_numbers(pixels)[0], splits)
+    table["splits_of_text"] = _splits(_numbers(_texts(captions, "text"))[0], splits)
+    return Facts(table, {str(name): int(n) for name, n in zip(split.cat.categories, images, strict=False)})
+
+
+def _texts(captions: Path, column: str) -> Iterator[str | None]:
+    return (text if isinstance(text, str) else None for part in rows_of(captions, [column]) for text in part[column])
+
+
+def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Equal texts have equal numbers, from 0; -1 for None. And the first row of each number."""
+    absent = bytearray()
+
+    def present() -> Iterator[str]:
+        for text in texts:
+            absent.append(text is None)
+            yield text or ""
+
+    found = digests(present())
+    order = np.argsort(found)
+    found = found[order]
+    news = np.append(True, found[1:] != found[:-1])[: len(found)]
+    del found
+    numbers = np.empty(len(order), np.int32)
+    numbers[order] = np.cumsum(news, dtype=np.int32) - 1
+    first = np.minimum.reduceat(order, np.flatnonzero(news)) if len(order) else order
+    numbers[np.frombuffer(absent, bool)] = -1
+    return numbers, first
+
+
+def _distinct(groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], int]:
+    """The different pairs of a row's group and split as group x splits + split, and how many splits there are."""
+    several = int(splits.max(initial=0)) + 1
+    pairs = groups.astype(np.int64)
+    pairs *= several
+    pairs += splits
+    if min(groups.min(initial=0), splits.min(initial=0)) < 0:
+        pairs = pairs[(groups >= 0) & (splits >= 0)]
+    pairs.sort()
+    return pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]], several
+
+
+def _splits(groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]) -> pd.Series:
+    """Per row: how many splits its group has."""
+    pairs, several = _distinct(groups, splits)
+    counts = np.bincount(pairs // several, minlength=int(groups.max(initial=0)) + 1)
+    return _known(counts, groups)
+
+
+def _known(numbers: NDArray[Any], rows: NDArray[np.integer[Any]]) -> pd.Series:
+    """The numbers of each row's group; NaN where it has none, -1."""
+    small = numbers.astype(np.min_scalar_type(numbers.max(initial=0)))[rows]
+    return pd.Series(small if rows.min(initial=0) >= 0 else np.where(rows >= 0, small, np.nan))
+
+
+def _picture(pictures: dict[str, Picture], file: Any) -> Picture:
+    return pictures.get(file, Picture("image missing", None))
+
+
+def usual_count(captions_of_image: pd.Series) -> int:
+    """How many captions most images have, the fewest of equals; of the number that each row's image has."""
+    rows = np.bincount(captions_of_image.dropna().astype(int), minlength=2)
+    return int((rows[1:] / np.arange(1, len(rows))).argmax()) + 1
+
+
+def with_helpers(captions: Path, facts: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> Iterator[pd.DataFrame]:
+    """The captions with one column for each fact that an expectation on rows needs."""
+    start = 0
+    for rows in rows_of(captions, COLUMNS):
+        seen = [_picture(pictures, file) for file in rows["file"]]
+        own = {
+            "words": rows["text"].map(lambda text: len(text.split()), na_action="ignore"),
+            "cleaned": rows["raw"].map(lambda raw: clean_text(raw, options), na_action="ignore"),
+            "problem": pd.Series([picture.problem for picture in seen], rows.index, dtype=object),
+            "pixels": pd.Series([picture.digest for picture in seen], rows.index, dtype=object),
+        }
+        of_all = facts[FACTS].iloc[start : start + len(rows)].set_axis(rows.index)
+        yield rows.assign(**own, **of_all)
+        start += len(rows)

@@ -1,0 +1,97 @@
+"""The module name is the registry: `pipeline/decoders/lstm.py` is the decoder `lstm`. Adding one is adding a file."""
+
+import ast
+import inspect
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from pipeline.core.errors import UserError
+
+ROOMS = Path(__file__).parents[1]
+"pipeline/, whose folders `sources`, `encoders`, `decoders` and `metrics` are registries; what their files share is in shared/"
+ENTRIES = {"sources": ["fetch"], "encoders": ["Encoder", "__init__"], "decoders": ["Decoder", "__init__"]}
+"whose keyword-only parameters are what params.yaml may set"
+
+
+def names(kind: str) -> list[str]:
+    """The modules of `pipeline/<kind>/` that can be named in params.yaml."""
+    return sorted(path.stem for path in (ROOMS / kind).glob("[!_]*.py"))
+
+
+def find(kind: str, name: str) -> str:
+    """The module's full name, nothing imported.
+
+    Raises:
+        UserError: there is no such module; the message lists those there are.
+    """
+    known = names(kind)
+    if name not in known:
+        raise UserError(f"unknown {kind.removesuffix('s')} '{name}'{nearest(name, known)}: there are {', '.join(known)}")
+    return f"pipeline.{kind}.{name}"
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """Import `pipeline.<kind>.<name>`; errors as in `find`."""
+    return import_module(find(kind, name))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for whoever misspelt a name, or ''."""
+    near = get_close_matches(name, known, 1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def signature(kind: str, name: str) -> inspect.Signature | None:
+    """What `check_args` wants of a module, read from its text: importing it would import torch. None: it inherits its entry."""
+    node: Any = ast.parse((ROOMS / kind / f"{name}.py").read_text(encoding="utf-8"))
+    for part in ENTRIES[kind]:
+        node = next((child for child in node.body if getattr(child, "name", "") == part), None)
+        if node is None:
+            return None
+    pairs = zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+    return inspect.Signature([_parameter(argument, default) for argument, default in pairs])
+
+
+def _parameter(argument: ast.arg, default: ast.expr | None) -> inspect.Parameter:
+    empty = inspect.Parameter.empty
+    annotation = empty
+    if argument.annotation:
+        try:
+            annotation = eval(ast.unparse(argument.annotation), {"Literal": Literal, "Any": Any})
+        except NameError:  # a type of that module, which is checked once it is imported
+            annotation = empty
+    return inspect.Parameter(argument.arg, inspect.Parameter.KEYWORD_ONLY, default=default or empty, annotation=annotation)
+
+
+def check_args(target: Callable[..., Any] | inspect.Signature, args: dict[str, Any], where: str) -> None:
+    """Check `args` against the keyword-only parameters of `target`, which are what params.yaml may set.
+
+    Raises:
+        UserError: an unknown or missing argument, or a value of the wrong type.
+    """
+    known = target if isinstance(target, inspect.Signature) else inspect.signature(target)
+    allowed = {n: p for n, p in known.parameters.items() if p.kind is p.KEYWORD_ONLY}
+    for name, value in args.items():
+        if name not in allowed:
+            takes = ", ".join(sorted(allowed)) or "none"
+            raise UserError(f"{where}: unknown argument '{name}'{nearest(name, allowed)}; it takes {takes}")
+        _check_type(allowed[name].annotation, value, f"{where}.{name}")
+    missing = [n for n, p in allowed.items() if p.default is p.empty and n not in args]
+    if missing:
+        raise UserError(f"{where}: '{missing[0]}' must be given")
+
+
+def _check_type(annotation: Any, value: Any, where: str) -> None:
+    if annotation is inspect.Parameter.empty:
+        return
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Input ")
+        raise UserError(f"{where}: {problem}, not {value!r}") from None

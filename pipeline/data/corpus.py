@@ -1,0 +1,150 @@
+"""The captions of a corpus: tables read whole or some rows at a time, and what is asked of them."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
+
+COLUMNS = ["image_id", "file", "caption_id", "raw", "text", "split"]
+SPLITS = ["train", "val", "test"]
+SPREAD = 6
+"test images, evenly through the ids, that the report shows of every system"
+ROWS = 25_000
+"of a table that are held at once"
+
+
+def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
+    """Columns of the captions.parquet of a corpus, or of the rejected.parquet beside it.
+
+    Raises:
+        UserError: it is not there, is no Parquet, or lacks a column.
+    """
+    columns_of(path, columns)
+    with _readable(path):
+        return pd.read_parquet(path, columns=columns)
+
+
+def columns_of(path: Path, needed: list[str]) -> list[str]:
+    """All columns of a Parquet file.
+
+    Raises:
+        UserError: it is not there, is no Parquet, or lacks a column that is needed.
+    """
+    with _opened(path) as file:
+        names: list[str] = file.schema_arrow.names
+    _need(names, needed, str(path))
+    return names
+
+
+def _need(there: list[str], columns: list[str], where: str) -> None:
+    missing = [column for column in columns if column not in there]
+    if missing:
+        raise UserError(f"{where} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}")
+
+
+def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
+    """Columns of a Parquet file, ROWS rows at a time; a file without rows gives one table without rows."""
+    import pyarrow as pa
+
+    with _opened(path) as file:
+        _need(file.schema_arrow.names, columns, str(path))
+        batches = file.iter_batches(ROWS, columns=columns, use_threads=False)
+        while True:
+            with _readable(path):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            yield pa.Table.from_batches([batch]).to_pandas()[columns]
+        if not file.metadata.num_rows:
+            yield file.schema_arrow.empty_table().to_pandas()[columns]
+
+
+def _opened(path: Path) -> "ParquetFile":
+    from pyarrow.parquet import ParquetFile
+
+    with _readable(path):
+        return ParquetFile(path, buffer_size=2**16, pre_buffer=False)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: run dvc repro") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable Parquet file: {error}") from None
+
+
+def spread(image_ids: Iterable[str], n: int) -> list[str]:
+    """At most n of the images, evenly through their sorted ids: what a person is shown of a split."""
+    ids = sorted(set(image_ids))
+    n = min(n, len(ids))
+    return [ids[(2 * i + 1) * len(ids) // (2 * n)] for i in range(n)]
+
+
+def image_files(captions: pd.DataFrame, images: Path) -> dict[str, Path]:
+    """image_id -> file.
+
+    Args:
+        images: the folder that the column `file` is relative to.
+    """
+    rows = captions.drop_duplicates("image_id")
+    return {image: images / file for image, file in zip(rows.image_id, rows.file, strict=True)}
+
+
+class Captions:
+    """Columns of the captions.parquet of a corpus, of the rows in some splits, a table at a time whenever it is iterated over.
+
+    Raises:
+        UserError: while it is read, as `read_captions` does.
+    """
+
+    def __init__(self, path: Path, splits: Iterable[str], columns: list[str]) -> None:
+        self._path, self._splits, self._columns = path, set(splits), columns
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        for rows in rows_of(self._path, list(dict.fromkeys([*self._columns, "split"]))):
+            yield rows.loc[rows["split"].isin(self._splits), self._columns]
+
+    def __getitem__(self, column: str) -> "Column":
+        return Column(self, column)
+
+
+@dataclass(frozen=True)
+class Column:
+    """Its values one by one, from the first whenever it is iterated over."""
+
+    captions: Captions
+    name: str
+
+    def __iter__(self) -> Iterator[str]:
+        return (value for rows in self.captions for value in rows[self.name])
+
+
+def references(captions: Iterable[pd.DataFrame]) -> dict[str, list[str]]:
+    """image_id -> the texts of its captions, both in the order of the rows."""
+    found: dict[str, list[str]] = {}
+    for rows in captions:
+        for image, text in zip(rows["image_id"], rows["text"], strict=True):
+            found.setdefault(image, []).append(text)
+    return found
+
+
+def published_references(captions: pd.DataFrame, rejected: pd.DataFrame, splits: list[str]) -> dict[str, list[str]]:
+    """image_id -> all its captions as published, for the images kept in these splits, ordered by image and caption.
+
+    A caption too long to train on is still a reference: papers score against all five.
+    """
+    usable = rejected["raw"].notna() & ~rejected["reason"].isin(["undecodable", "empty"])
+    rows = pd.concat([captions, rejected[usable & rejected["image_id"].isin(captions["image_id"])]])
+    rows = rows[rows["split"].isin(splits)].sort_values(["image_id", "caption_id"])
+    return {str(image): list(group["raw"]) for image, group in rows.groupby("image_id")}

@@ -1,0 +1,95 @@
+"""JSON files of texts, as `files.write_json` lays them out, read a few texts at a time."""
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+
+from pipeline.data.files import read_json
+
+IMAGES = 64
+"that are read at once"
+LINES = 1000
+
+
+def texts_by_image(path: Path) -> Mapping[str, list[str]]:
+    """image_id -> texts. A file that was laid out otherwise is read whole."""
+    try:
+        return _Texts(path)
+    except ValueError:
+        whole: dict[str, list[str]] = read_json(path)
+        return whole
+
+
+class _Texts(Mapping[str, list[str]]):
+    """Every key stands on a line of its own, two blanks in, and keys are sorted: the place of each 64th finds them all.
+
+    Raises:
+        ValueError: this is not so.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._keys: list[str] = []
+        self._places: list[int] = []
+        self._count, self._block = 0, (-1, dict[str, list[str]]())
+        place, last, line = 0, "", b""
+        for n, line in enumerate(self._file):
+            if n == 0 and line != b"{\n":
+                raise ValueError(path)
+            if line.startswith(b'  "'):
+                key = _key(line)
+                if self._count and key <= last:
+                    raise ValueError(path)
+                if self._count % IMAGES == 0:
+                    self._keys.append(key)
+                    self._places.append(place)
+                self._count, last = self._count + 1, key
+            place += len(line)
+        if line != b"}\n" or not self._count:
+            raise ValueError(path)
+        self._places.append(place - len(b"}\n"))
+
+    def __getitem__(self, image: str) -> list[str]:
+        n = bisect_right(self._keys, image) - 1
+        if n != self._block[0]:
+            self._block = n, self._read(n) if n >= 0 else {}
+        return self._block[1][image]
+
+    def _read(self, n: int) -> dict[str, list[str]]:
+        start, end = self._places[n : n + 2]
+        self._file.seek(start)
+        texts: dict[str, list[str]] = json.loads(b"{" + self._file.read(end - start).rstrip(b",\n") + b"}")
+        return texts
+
+    def __iter__(self) -> Iterator[str]:
+        for n in range(len(self._keys)):
+            yield from self._read(n)
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def _key(line: bytes) -> str:
+    """Of the line `  "key": [` or, without texts, `  "key": [],`."""
+    text = line.strip().removesuffix(b",").removesuffix(b"]").removesuffix(b"[").rstrip().removesuffix(b":")
+    key = json.loads(text)
+    if not isinstance(key, str):
+        raise ValueError(line)
+    return key
+
+
+class Texts:
+    """The texts of a list, from its beginning whenever it is iterated over."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __iter__(self) -> Iterator[str]:
+        with self._path.open("rb") as file:
+            if file.readline() != b"[\n":
+                yield from read_json(self._path)
+                return
+            while lines := b"".join(islice(file, LINES)):
+                yield from json.loads(b"[" + lines.rstrip(b",]\n") + b"]")

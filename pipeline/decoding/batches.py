@@ -1,0 +1,116 @@
+"""Corpus + features -> batches of images. Each image's features stand once; its captions are rows that point at it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.data.image_ids import ImageIds
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.encoders.shared.base import Features
+from pipeline.features.store import FeatureStore, ahead
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KEYS = ["image_id", "caption_id"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """I images, R caption rows, T + 1 tokens: <start> words <end> pad..."""
+
+    image_ids: list[str]
+    features: Features
+    tokens: "Tensor"  # (R, T + 1) long
+    mask: "Tensor"  # (R, T + 1) bool, False on padding
+    rows: "Tensor"  # (R,) long, the image of each row
+
+
+class CaptionBatches:
+    """Batches of one split; the order depends on (seed, epoch) alone, so an epoch can be entered at any batch.
+
+    Args:
+        captions: tables with image_id, caption_id and text, in any order; of their texts nothing but token ids is kept.
+    """
+
+    def __init__(
+        self, captions: Iterable[pd.DataFrame], store: FeatureStore, tokenizer: Tokenizer, batch_images: int, device: str
+    ):
+        self.store, self.device, self.batch_images = store, device, batch_images
+        self.pad = tokenizer.special.pad
+        keys, self.ids, ends = _encode(captions, tokenizer)
+        order = pc.sort_indices(keys, [("image_id", "ascending"), ("caption_id", "ascending")])
+        starts = np.append(0, ends[:-1])
+        self.starts, self.ends = (places[order.to_numpy()] for places in (starts, ends))
+        images = pc.run_end_encode(keys["image_id"].take(order).combine_chunks(), run_end_type=pa.int64())
+        self.image_ids = ImageIds(text.as_py() for text in images.values)
+        self.first = np.append(0, images.run_ends)  # image n has captions first[n] .. first[n + 1]
+
+    def __len__(self) -> int:
+        return -(-len(self.image_ids) // self.batch_images)
+
+    def caption(self, n: int) -> np.ndarray:
+        """(T + 1,): the tokens of caption n."""
+        return self.ids[self.starts[n] : self.ends[n]]
+
+    def epoch(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """All batches of a shuffled epoch from number `skip` on."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.image_ids))
+        return self._batches(order, skip)
+
+    def in_order(self) -> Iterator[Batch]:
+        return self._batches(np.arange(len(self.image_ids)), 0)
+
+    def _batches(self, order: np.ndarray, skip: int) -> Iterator[Batch]:
+        """For a GPU the next ones are read while it works; on a CPU a second thread would take cores from training."""
+        parts = [order[n * self.batch_images : (n + 1) * self.batch_images] for n in range(skip, len(self))]
+        if self.device == "cpu":
+            yield from map(self._batch, parts)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            yield from ahead(reader, self._batch, parts, 2)
+
+    def _batch(self, images: np.ndarray) -> Batch:
+        image_ids = [self.image_ids[i] for i in images]
+        captions = [self.caption(n) for i in images for n in range(self.first[i], self.first[i + 1])]
+        counts = [self.first[i + 1] - self.first[i] for i in images]
+        tokens, mask = pad_rows(captions, self.pad)
+        rows = np.repeat(np.arange(len(images)), counts)
+        return Batch(
+            image_ids, self.store.get(image_ids, self.device), *(_tensor(a, self.device) for a in (tokens, mask, rows))
+        )
+
+
+def _encode(captions: Iterable[pd.DataFrame], tokenizer: Tokenizer) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """image_id and caption_id of N captions; the token ids of all in a row; where each ends (N,)."""
+    kind = np.min_scalar_type(max(tokenizer.words().values()))
+    keys = [pa.table({name: pa.array([], pa.string()) for name in KEYS})]
+    ids, lengths = [np.empty(0, kind)], [np.empty(0, np.int64)]
+    for rows in captions:
+        keys.append(pa.table({name: pa.array(rows[name], pa.string()) for name in KEYS}))
+        encoded = list(tokenizer.encode_each(rows["text"]))
+        lengths.append(np.fromiter(map(len, encoded), np.int64))
+        ids.append(np.fromiter(chain.from_iterable(encoded), kind))
+    return pa.concat_tables(keys), np.concatenate(ids), np.concatenate(lengths).cumsum()
+
+
+def pad_rows(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged rows -> (R, T) int64 filled with `pad`, and its mask (R, T) bool."""
+    lengths = np.array([len(row) for row in rows])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    tokens = np.full(mask.shape, pad, np.int64)
+    tokens[mask] = np.concatenate(rows)
+    return tokens, mask
+
+
+def _tensor(array: np.ndarray, device: str) -> "Tensor":
+    import torch
+
+    return torch.from_numpy(array).to(device)

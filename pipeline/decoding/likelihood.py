@@ -1,0 +1,65 @@
+"""Teacher-forced figures: how probable the references are, and how often a right word is among the first five."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+
+from pipeline.decoders.shared.contract import Decoder
+from pipeline.decoding.batches import Batch, CaptionBatches
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Sums over one image's references; end tokens count, <start> and padding do not."""
+
+    image_id: str
+    reference_nll: float
+    reference_tokens: int
+    top5_hits: int
+    references: list[list[int]] = field(default_factory=list)
+    "token ids of each reference with its end token, where they were asked for"
+    argmax: list[list[int]] = field(default_factory=list)
+    "beside each reference: the likeliest token at every place, given the reference's tokens before it"
+
+
+def likelihoods(decoder: Decoder, batches: CaptionBatches) -> Iterator[Likelihood]:
+    """Every image of a split, ordered by image_id."""
+    for batch in batches.in_order():
+        yield from batch_likelihoods(decoder, batch)
+
+
+@torch.inference_mode()
+def batch_likelihoods(decoder: Decoder, batch: Batch, ids: bool = False) -> list[Likelihood]:
+    """Of the images of a batch, without dropout, label smoothing or regularisers.
+
+    Args:
+        ids: also what is argmax under teacher forcing.
+    """
+    decoder.eval()
+    valid = batch.mask[:, 1:]
+    hidden, _ = decoder.unroll(batch.features, batch.tokens[:, :-1], valid.sum(1).cpu(), batch.rows)
+    log_probs = decoder.project(hidden[valid]).float().log_softmax(-1)  # (N, V)
+    targets = batch.tokens[:, 1:][valid]
+    nll = -log_probs.gather(1, targets[:, None])[:, 0]
+    hits = (log_probs.topk(min(5, log_probs.shape[1])).indices == targets[:, None]).any(1)
+    image = batch.rows[:, None].expand_as(valid)[valid]
+    nlls, tokens, hit_counts = (
+        torch.zeros(len(batch.image_ids), device=nll.device, dtype=torch.float64).index_add_(0, image, values.double())
+        for values in (nll, torch.ones_like(nll), hits)
+    )
+    columns = zip(batch.image_ids, nlls.tolist(), tokens.tolist(), hit_counts.tolist(), strict=True)
+    found = [Likelihood(i, n, int(t), int(h)) for i, n, t, h in columns]
+    if ids:
+        lengths = valid.sum(1).tolist()
+        pairs = zip(targets.split(lengths), log_probs.argmax(-1).split(lengths), strict=True)
+        for image_row, (reference, argmax) in zip(batch.rows.tolist(), pairs, strict=True):
+            found[image_row].references.append(reference.tolist())
+            found[image_row].argmax.append(argmax.tolist())
+    return found
+
+
+def mean_loss(decoder: Decoder, batches: CaptionBatches) -> float:
+    """Cross-entropy per token (nats) over a split."""
+    rows = list(likelihoods(decoder, batches))
+    return sum(r.reference_nll for r in rows) / sum(r.reference_tokens for r in rows)

@@ -1,0 +1,253 @@
+"""Greedy and beam search, and sampling. They know a decoder only through start, step and judge."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.decoders.shared.contract import Decoder, State, pick_rows
+from pipeline.decoders.shared.tokenizers import Special, Tokenizer
+from pipeline.encoders.shared.base import Features
+
+ROWS = 64
+"captions drawn at once: the keys and values of a language model take megabytes for each"
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    tokens: tuple[int, ...]
+    "after <start>, with <end> unless cut at max_tokens"
+    log_prob: float
+    "natural logarithm, of all `tokens`"
+
+
+def _log_probs(logits: Tensor, special: Special) -> Tensor:
+    """(B, V) -> log-probabilities of the model; what is never generated is ruled out after the softmax."""
+    log_probs = logits.float().log_softmax(-1)
+    barred = [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
+    log_probs[:, barred] = -torch.inf
+    return log_probs
+
+
+@torch.inference_mode()
+def greedy(decoder: Decoder, f: Features, special: Special, max_tokens: int) -> list[Hypothesis]:
+    """The likeliest word at each step, for all images at once; finished images are dropped."""
+    state = decoder.start(f)
+    alive = torch.arange(len(f), device=f.pooled.device)
+    tokens = torch.full_like(alive, special.start)
+    words: list[list[int]] = [[] for _ in range(len(f))]
+    totals = torch.zeros(len(f), device=alive.device)
+    for _ in range(max_tokens):
+        logits, state = decoder.step(tokens, state)
+        best, tokens = _log_probs(logits, special).max(-1)
+        totals[alive] += best
+        for image, word in zip(alive.tolist(), tokens.tolist(), strict=True):
+            words[image].append(word)
+        going = (tokens != special.end).nonzero().squeeze(1)
+        if not len(going):
+            break
+        if len(going) < len(alive):
+            alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
+    return [Hypothesis(tuple(w), p) for w, p in zip(words, totals.tolist(), strict=True)]
+
+
+@dataclass
+class _Beams:
+    """Beam search state of the images still searched: A images, K beams each (one before the first word), row a * K + k."""
+
+    images: list[int]
+    words: Tensor  # (A, K, t)
+    scores: Tensor  # (A, K) summed log-probabilities
+    finished: list[list[Hypothesis]] = field(default_factory=list)
+
+
+@torch.inference_mode()
+def beam_search(
+    decoder: Decoder, f: Features, special: Special, beam: int, max_tokens: int, length_penalty: float
+) -> list[list[Hypothesis]]:
+    """Batched beam search; per image its finished hypotheses, best first by log_prob / length ** length_penalty.
+
+    An image is done when `beam` hypotheses have ended; those cut at `max_tokens` fill up only what is missing.
+    """
+    device = f.pooled.device
+    state = decoder.start(f)
+    words, scores = torch.full((len(f), 1, 1), special.start, device=device), torch.zeros(len(f), 1, device=device)
+    b = _Beams(list(range(len(f))), words, scores, [[] for _ in range(len(f))])
+    of_image = set(state)  # what no step has changed is equal for all beams of an image, and need not follow them
+    for _ in range(max_tokens):
+        logits, after = decoder.step(b.words[:, :, -1].flatten(), state)
+        of_image = {k for k in of_image if after.get(k) is state[k]}
+        count, width = b.scores.shape
+        rows = _extend(b, _log_probs(logits, special).view(count, width, -1), special.end, beam)
+        rows = _drop_done(b, rows, beam)
+        if not b.images:
+            break
+        state = _follow(after, rows, of_image if len(b.images) == count and width == beam else set(), decoder.shared, width)
+    _take_unfinished(b, beam)
+    return [sorted(h, key=lambda x: -_score(x, length_penalty)) for h in b.finished]
+
+
+def _follow(after: State, rows: Tensor, unmoved: set[str], shared: tuple[str, ...], width: int) -> State:
+    """The state of the beams that go on; `rows` (A, K) of it were theirs, of which there were `width` an image."""
+    moving = {k: v for k, v in after.items() if k not in unmoved and k not in shared}
+    out = after | pick_rows(moving, rows.flatten())
+    left = rows[:, 0] // width
+    return out | {k: after[k].index_select(0, left) for k in shared if len(left) < len(after[k])}
+
+
+def _extend(b: _Beams, log_probs: Tensor, end: int, beam: int) -> Tensor:
+    """One word more for every beam: ended candidates among the best K go to `finished`, the best K others live on.
+
+    Args:
+        log_probs: (A, K, V), written over; K is 1 before the first word, `beam` after it.
+
+    Returns:
+        (A, K) the row of the old state that each living beam continues.
+    """
+    count, width, vocabulary = log_probs.shape
+    best, place = top(log_probs.add_(b.scores[..., None]).flatten(1), min(2 * beam, width * vocabulary))  # (A, 2K)
+    missing = max(0, beam - best.shape[1])  # of a vocabulary that is smaller than the beam
+    best, place = F.pad(best, (0, missing), value=-torch.inf), F.pad(place, (0, missing))
+    source, word = place // vocabulary, place % vocabulary
+    ends = word == end
+    for a, rank in (ends[:, :beam] & best[:, :beam].isfinite()).nonzero().tolist():
+        tokens = (*b.words[a, source[a, rank], 1:].tolist(), end)
+        b.finished[b.images[a]].append(Hypothesis(tokens, best[a, rank].item()))
+    living = best.masked_fill(ends, -torch.inf).topk(beam, dim=1).indices  # (A, K); every old beam ends at most once
+    b.scores = best.gather(1, living).masked_fill(ends.gather(1, living), -torch.inf)
+    source = source.gather(1, living)
+    old = b.words.gather(1, source[..., None].expand(-1, -1, b.words.shape[2]))
+    b.words = torch.cat([old, word.gather(1, living)[..., None]], 2)
+    return source + torch.arange(count, device=source.device)[:, None] * width
+
+
+def top(values: Tensor, count: int, size: int = 128) -> tuple[Tensor, Tensor]:
+    """The largest of each row (A, N) and where they are, (A, count) each, best first.
+
+    On a CPU topk takes three times as long as this: the largest of every `size` neighbours, then those of the best groups.
+    """
+    whole = values.shape[1] // size * size
+    if values.is_cuda or whole < count * size:
+        return values.topk(count)
+    groups = values[:, :whole].unflatten(1, (-1, size)).amax(-1).topk(count).indices
+    place = (groups[..., None] * size + torch.arange(size, device=values.device)).flatten(1)
+    rest = torch.arange(whole, values.shape[1], device=values.device).expand(len(values), -1)
+    place = torch.cat([place, rest], 1)
+    best, chosen = values.gather(1, place).topk(count)
+    return best, place.gather(1, chosen)
+
+
+def _drop_done(b: _Beams, rows: Tensor, beam: int) -> Tensor:
+    """Leave out the images that have `beam` finished hypotheses, or no living beam."""
+    dead = b.scores.isinf().all(1).tolist()
+    keep = [a for a, image in enumerate(b.images) if len(b.finished[image]) < beam and not dead[a]]
+    if len(keep) < len(b.images):
+        index = torch.tensor(keep, device=rows.device, dtype=torch.long)
+        b.images = [b.images[a] for a in keep]
+        b.words, b.scores, rows = b.words[index], b.scores[index], rows[index]
+    return rows
+
+
+def _take_unfinished(b: _Beams, beam: int) -> None:
+    for a, image in enumerate(b.images):
+        for tokens, score in zip(b.words[a, :, 1:].tolist(), b.scores[a].tolist(), strict=True):
+            if len(b.finished[image]) < beam and score > float("-inf"):
+                b.finished[image].append(Hypothesis(tuple(tokens), score))
+
+
+@torch.inference_mode()
+def sample(
+    decoder: Decoder, f: Features, special: Special, count: int, max_tokens: int, temperature: float, top_k: int, seed: int
+) -> list[list[Hypothesis]]:
+    """`count` captions drawn per image, word by word; `log_prob` is the model's own, whatever the temperature.
+
+    What is drawn for an image depends on `seed` and its features alone, not on its batch; the first of five is the only of one.
+    """
+    device = f.pooled.device
+    rows = torch.arange(len(f), device=device).repeat_interleave(count)
+    state = pick_rows(decoder.start(f), rows)
+    chances = torch.from_numpy(np.concatenate(_chances(f, count, max_tokens, seed))).to(device)  # (B * count, max_tokens)
+    alive = torch.arange(len(rows), device=device)
+    tokens = torch.full_like(alive, special.start)
+    words: list[list[int]] = [[] for _ in rows]
+    totals = torch.zeros(len(rows), device=device)
+    for t in range(max_tokens):
+        logits, state = decoder.step(tokens, state)
+        log_probs = _log_probs(logits, special)
+        tokens = _draw(log_probs / temperature, chances[alive, t], top_k)
+        totals[alive] += log_probs.gather(1, tokens[:, None])[:, 0]
+        for row, word in zip(alive.tolist(), tokens.tolist(), strict=True):
+            words[row].append(word)
+        going = (tokens != special.end).nonzero().squeeze(1)
+        if not len(going):
+            break
+        if len(going) < len(alive):
+            alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
+    found = [Hypothesis(tuple(w), p) for w, p in zip(words, totals.tolist(), strict=True)]
+    return [found[start : start + count] for start in range(0, len(found), count)]
+
+
+def _chances(f: Features, count: int, max_tokens: int, seed: int) -> list[np.ndarray]:
+    """Numbers of [0, 1) for each image (count, max_tokens), from a generator of its own: `seed` and its stored features."""
+    out = []
+    for grid, pooled in zip(f.grid.half().cpu().numpy(), f.pooled.half().cpu().numpy(), strict=True):
+        key = hashlib.sha256(b"%d " % seed + grid.tobytes() + pooled.tobytes()).digest()
+        out.append(np.random.default_rng(list(key)).random((count, max_tokens)))
+    return out
+
+
+def _draw(scores: Tensor, chances: Tensor, top_k: int) -> Tensor:
+    """Unnormalised log-probabilities (B, V), chances (B,) -> the words (B,) where cumulative probabilities pass the chances."""
+    ids = scores.topk(top_k).indices if 0 < top_k < scores.shape[1] else None
+    kept = scores if ids is None else scores.gather(1, ids)
+    cumulative = kept.double().softmax(-1).cumsum(-1)
+    place = (cumulative[:, :-1] <= chances[:, None] * cumulative[:, -1:]).sum(-1, keepdim=True)
+    return (place if ids is None else ids.gather(1, place))[:, 0]
+
+
+@dataclass(frozen=True)
+class Caption:
+    text: str
+    log_prob: float
+    "natural logarithm, of the whole caption with its end token"
+    tokens: int
+    "end token counted"
+    alternatives: list[tuple[str, float]]
+    "the best hypotheses with their log-probabilities, the caption itself first"
+
+
+def caption_features(decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]) -> list[Caption]:
+    """Sampling or beam search (beam 1 is greedy), with the keys of params.yaml's `decode`."""
+    if decoding["samples"]:
+        parts = torch.arange(len(f), device=f.pooled.device).split(max(1, ROWS // decoding["samples"]))
+        found = [best for part in parts for best in _best_samples(decoder, tokenizer, f.select(part), decoding)]
+    else:
+        longest, penalty = decoding["max_tokens"], decoding["length_penalty"]
+        found = beam_search(decoder, f, tokenizer.special, decoding["beam"], longest, penalty)
+    return [_caption(hypotheses, tokenizer, decoding["alternatives"]) for hypotheses in found]
+
+
+def _best_samples(decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]) -> list[list[Hypothesis]]:
+    """Each image's different samples, best first: as the decoder judges their texts, else by their log-probability."""
+    keys = ("samples", "max_tokens", "temperature", "top_k", "seed")
+    drawn = sample(decoder, f, tokenizer.special, *(decoding[key] for key in keys))
+    drawn = [list({h.tokens: h for h in hypotheses}.values()) for hypotheses in drawn]
+    every = [h for hypotheses in drawn for h in hypotheses]
+    rows = torch.tensor([image for image, hypotheses in enumerate(drawn) for _ in hypotheses], device=f.pooled.device)
+    judged = decoder.judge(f, [tokenizer.decode(h.tokens) for h in every], rows) if len(every) > len(drawn) else None
+    scores = iter([_score(h, decoding["length_penalty"]) for h in every] if judged is None else judged.tolist())
+    scored = [[(next(scores), h) for h in hypotheses] for hypotheses in drawn]
+    return [[h for _, h in sorted(pairs, key=lambda pair: -pair[0])] for pairs in scored]
+
+
+def _score(h: Hypothesis, length_penalty: float) -> float:
+    return h.log_prob / max(1, len(h.tokens)) ** length_penalty
+
+
+def _caption(hypotheses: list[Hypothesis], tokenizer: Tokenizer, count: int) -> Caption:
+    texts = [(tokenizer.decode(h.tokens), h.log_prob) for h in hypotheses[:count]]
+    return Caption(texts[0][0], hypotheses[0].log_prob, len(hypotheses[0].tokens), texts)

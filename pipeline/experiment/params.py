@@ -1,0 +1,348 @@
+"""params.yaml as typed, checked values. Nothing that changes a result has a default here: every value stands in the file."""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.core.errors import UserError
+from pipeline.core.registry import check_args, find, nearest, signature
+from pipeline.experiment.protocols import find_protocol, of_paper
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Section):
+    source: str
+    "a file of pipeline/sources/"
+    args: dict[str, Any]
+    "arguments of that source"
+
+
+class Corpus(Section):
+    dataset: Slug
+    split: str
+    "a split scheme of the source (see its docstring), e.g. official or karpathy"
+    lower: bool
+    punctuation: Literal["keep", "drop", "letters"]
+    "drop: only letters, digits and spaces stay; letters: all but a-z parts words"
+    one_letter_words: Literal["keep", "drop"]
+    min_words: Count
+    "shorter captions are set aside in rejected.parquet"
+    max_words: Count
+    max_rejected: Share
+    "the pipeline stops when more than this share of the rows is set aside"
+    min_images_per_split: Count
+    "a split with fewer images fails validation"
+    max_shared_captions: Share
+    "share of a split's captions that may also stand, word for word, in another split"
+
+
+class FeatureSet(Section):
+    dataset: Slug
+    encoder: str
+    "a file of pipeline/encoders/"
+    args: dict[str, Any]
+    dtype: Literal["float16", "int8"]
+    "on disk; int8 with a scale per vector is half the size"
+
+
+class Training(Section):
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    "one training each; the first one's model is served, the tables show mean and spread over all"
+    epochs: Annotated[int, Field(ge=0)]
+    "0: a published model is used as it is (or goes into self-critical training)"
+    batch_images: Count
+    "images in a step; each brings all its captions"
+    optimizer: Literal["adam", "adamw", "sgd"]
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    momentum: Share
+    "sgd only"
+    schedule: Literal["constant", "linear", "cosine", "plateau"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    plateau_factor: Share
+    plateau_patience: Annotated[int, Field(ge=0)]
+    "epochs without gain before lr is multiplied by plateau_factor"
+    clip: Literal["none", "norm", "value"]
+    clip_at: Annotated[float, Field(gt=0)]
+    label_smoothing: Share
+    precision: Literal["float32", "bfloat16"]
+    select: Literal["cider", "bleu_4", "loss"]
+    "validation figure that chooses the checkpoint; cider and bleu_4 are of greedy captions, never teacher-forced"
+    patience: Count
+    "stop after this many epochs without gain"
+    scheduled_sampling: Literal["none", "linear", "inverse_sigmoid", "always"]
+    "how often the decoder reads its own previous word in training; always: no teacher forcing"
+    sampling_end: Share
+    "linear: the share at the last step"
+    sampling_k: Annotated[float, Field(gt=0)]
+    "inverse_sigmoid: steps; the larger, the later"
+    self_critical_epochs: Annotated[int, Field(ge=0)]
+    "epochs of self-critical training on CIDEr-D after the cross-entropy, from its best weights"
+    self_critical_lr: Annotated[float, Field(gt=0)]
+    self_critical_samples: Count
+    "captions drawn per image and step"
+    min_count: Count
+    "a word seen at least this often has an entry in the vocabulary"
+    vocabulary_splits: list[Literal["train", "val", "test"]]
+    "the splits whose words are counted; [train] unless a paper did otherwise"
+
+
+class Decoding(Section):
+    beam: Count
+    "1 is greedy"
+    max_tokens: Count
+    length_penalty: Annotated[float, Field(ge=0)]
+    "hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by log-probability alone"
+    alternatives: Count
+    "captions kept per image, at most `beam`, or `samples`"
+    samples: Annotated[int, Field(ge=0)]
+    "0 searches; otherwise so many captions are drawn per image, best first as the decoder judges them, and `beam` is not used"
+    temperature: Annotated[float, Field(gt=0)]
+    "of the draw: log-probabilities are divided by it"
+    top_k: Annotated[int, Field(ge=0)]
+    "a word is drawn among so many likeliest; 0: among all"
+    seed: Annotated[int, Field(ge=0)]
+    "of the draw; what is drawn for an image depends on its features beside it, not on other images"
+    also: list[Annotated[str, Field(pattern=r"^(greedy|beam-[1-9][0-9]*)$")]]
+    "captions by further searches, for the protocols of these names: greedy, beam-<k>"
+
+
+class Scoring(Section):
+    metrics: list[str]
+    "files of pipeline/metrics/"
+    clip: dict[str, Any] | None
+    "arguments of the encoder `clip`, for the metric clip_score, e.g. {model: openai/clip-vit-base-patch32}"
+    protocols: list[str]
+    "names of pipeline/experiment/protocols.yaml under which every variant is scored, beside `standard`"
+
+
+class PaperRow(Section):
+    table: str
+    system: str
+
+
+class Variant(Section):
+    corpus: Slug
+    features: Slug
+    decoder: str
+    "a file of pipeline/decoders/"
+    args: dict[str, Any]
+    "arguments of that decoder"
+    train: dict[str, Any]
+    "overrides of the top-level `train`"
+    decode: dict[str, Any]
+    "overrides of the top-level `decode`"
+    protocols: list[str]
+    "further ones of this variant; that of the paper's row must be there"
+    paper: PaperRow | None = None
+    "the row of pipeline/experiment/papers.yaml that this variant stands beside"
+    notes: str = ""
+    "deviations from the source, printed under the table"
+
+
+class Params(Section):
+    datasets: dict[Slug, Dataset]
+    corpora: dict[Slug, Corpus]
+    features: dict[Slug, FeatureSet]
+    train: Training
+    decode: Decoding
+    scoring: Scoring
+    variants: dict[Slug, Variant]
+
+    def training(self, variant: str) -> Training:
+        """The top-level `train` with the variant's overrides."""
+        return Training(**{**self.train.model_dump(), **self.variants[variant].train})
+
+    def decoding(self, variant: str) -> Decoding:
+        return Decoding(**{**self.decode.model_dump(), **self.variants[variant].decode})
+
+    def protocols(self, variant: str) -> list[str]:
+        """Under which a variant is scored beside `standard`, in the order of the file."""
+        named = dict.fromkeys([*self.scoring.protocols, *self.variants[variant].protocols])
+        return [name for name in named if name != "standard"]
+
+
+PAPERS = Path(__file__).with_name("papers.yaml")
+
+
+class Yaml12(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C one, where libyaml is there
+    """YAML 1.1 reads 1e-3 as a string; DVC (YAML 1.2) and people read it as a number."""
+
+
+Yaml12.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def read_params_file(path: Path = Path("params.yaml")) -> Any:
+    """The file as DVC reads it: unchecked, without what is derived.
+
+    Raises:
+        UserError: it is not there, or it is not YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Yaml12)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is not there: copy one from experiments/, e.g. cp experiments/quickstart.yaml params.yaml"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
+
+
+def _describe(problem: dict[str, Any], prefix: str = "") -> str:
+    where = prefix + ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    if problem["type"] == "missing":
+        return f"{where}: missing"
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    return f"{where}: {problem['msg'].removeprefix('Input ')}, not {problem['input']!r}"
+
+
+def _problems(model: type[Section], data: Any, prefix: str = "") -> list[str]:
+    try:
+        model.model_validate(data, strict=True)
+    except ValidationError as error:
+        return [_describe(problem, prefix) for problem in error.errors()]  # type: ignore[arg-type]
+    return []
+
+
+def _override_problems(data: dict[str, Any]) -> list[str]:
+    out = []
+    for name, row in data["variants"].items():
+        for key, model in (("train", Training), ("decode", Decoding)):
+            out += _problems(model, {**data[key], **row[key]}, f"variants.{name}.{key}.")
+    return out
+
+
+def _registry_problems(params: Params) -> list[str]:
+    """Names that no file of the registry bears and arguments that it does not take, told before the first stage has run."""
+    rows: list[tuple[str, str, str, dict[str, Any]]]
+    rows = [(f"datasets.{n}.", "sources", row.source, row.args) for n, row in params.datasets.items()]
+    rows += [(f"features.{n}.", "encoders", row.encoder, row.args) for n, row in params.features.items()]
+    rows += [(f"variants.{n}.", "decoders", row.decoder, row.args) for n, row in params.variants.items()]
+    rows += [("scoring.clip.", "encoders", "clip", params.scoring.clip)] if params.scoring.clip else []
+    out = [_complaint("scoring.metrics: ", find, "metrics", name) for name in params.scoring.metrics]
+    if "clip_score" in params.scoring.metrics and not params.scoring.clip:
+        out.append("scoring.clip: clip_score needs a model, e.g. {model: openai/clip-vit-base-patch32}")
+    for where, kind, name, args in rows:
+        unknown = _complaint(f"{where}{kind.removesuffix('s')}: ", find, kind, name)
+        takes = None if unknown else signature(kind, name)
+        out.append(_complaint("", check_args, takes, args, f"{where}args") if takes else unknown)
+    return [problem for problem in out if problem]
+
+
+def _complaint(prefix: str, check: Callable[..., object], *args: object) -> str:
+    try:
+        check(*args)
+    except UserError as error:
+        return f"{prefix}{error}"
+    return ""
+
+
+def _protocol_problems(params: Params) -> list[str]:
+    """Protocols that protocols.yaml does not have, or whose captions the variant does not make."""
+    out = [_complaint("scoring.protocols: ", find_protocol, name) for name in params.scoring.protocols]
+    for variant, row in params.variants.items():
+        where = f"variants.{variant}.protocols: "
+        out += [_complaint(where, find_protocol, name) for name in row.protocols]
+        made = {"own", "argmax", *params.decoding(variant).also}
+        for name in [] if any(out) else params.protocols(variant):
+            search = find_protocol(name).captions
+            out += [] if search in made else [f"{where}{name} needs captions of that search: decode: {{also: [{search}]}}"]
+        if len(set(params.training(variant).seeds)) < len(params.training(variant).seeds):
+            out.append(f"variants.{variant}.train.seeds: a seed stands there twice")
+    return list(dict.fromkeys(problem for problem in out if problem))
+
+
+def _paper_problems(params: Params) -> list[str]:
+    """Rows that papers.yaml does not have."""
+    named = {name: row.paper for name, row in params.variants.items() if row.paper}
+    if not named:
+        return []
+    tables = read_params_file(PAPERS)["tables"]
+    out = []
+    for name, paper in named.items():
+        where, rows = f"variants.{name}.paper.", tables.get(paper.table, {"rows": []})["rows"]
+        systems = {row["system"]: row.get("protocol") for row in rows}
+        if paper.table not in tables:
+            out.append(f"{where}table: papers.yaml has no '{paper.table}'{_there(paper.table, tables)}")
+        elif paper.system not in systems:
+            out.append(f"{where}system: '{paper.table}' in papers.yaml has no '{paper.system}'{_there(paper.system, systems)}")
+        else:
+            theirs = of_paper(systems[paper.system])
+            if theirs and theirs not in ["standard", *params.protocols(name)]:
+                out.append(f"variants.{name}.protocols: the paper's row is scored under {theirs}: name it here")
+    return out
+
+
+def _there(name: str, known: Iterable[str]) -> str:
+    return f"{nearest(name, known)}: there are {', '.join(dict.fromkeys(known))}"
+
+
+def _reference_problems(params: Params) -> list[str]:
+    """References between sections that lead nowhere, or join two datasets."""
+    out = []
+
+    def known(where: str, name: str, section: str) -> bool:
+        there = getattr(params, section)
+        if name not in there:
+            out.append(f"{where}: '{name}' is not in {section} (there are {', '.join(there) or 'none'})")
+        return name in there
+
+    for section in ("corpora", "features"):
+        for name, row in getattr(params, section).items():
+            known(f"{section}.{name}.dataset", row.dataset, "datasets")
+    for name, variant in params.variants.items():
+        corpus_there = known(f"variants.{name}.corpus", variant.corpus, "corpora")
+        features_there = known(f"variants.{name}.features", variant.features, "features")
+        if (
+            corpus_there
+            and features_there
+            and params.corpora[variant.corpus].dataset != params.features[variant.features].dataset
+        ):
+            out.append(
+                f"variants.{name}: corpus '{variant.corpus}' and features '{variant.features}' are of different datasets"
+            )
+    return out
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the whole file.
+
+    Raises:
+        UserError: one line that names every problem, its key, and what is allowed there.
+    """
+    data = read_params_file(path)
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: expected the keys {', '.join(Params.model_fields)}")
+    problems = _problems(Params, data)
+    if not problems:
+        params = Params.model_validate(data)
+        overrides = _override_problems(data)
+        problems = overrides + _registry_problems(params) + _reference_problems(params) + _paper_problems(params)
+        problems += [] if overrides else _protocol_problems(params)
+    if problems:
+        raise UserError(f"{path}: " + "; ".join(problems))
+    return Params.model_validate(data)
+
+
+def pick(params: Params, section: str, name: str) -> Any:
+    """One named row of a section.
+
+    Raises:
+        UserError: there is no such row; the message lists those there are.
+    """
+    rows = getattr(params, section)
+    if name not in rows:
+        raise UserError(f"'{name}' is not in {section} of params.yaml: there are {', '.join(rows) or 'none'}")
+    return rows[name]

@@ -1,0 +1,58 @@
+"""Protocols: what a score's name leaves open, as data (protocols.yaml)."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import UserError
+
+FILE = Path(__file__).with_name("protocols.yaml")
+STANDARD = "standard"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    name: str
+    captions: str
+    "own, argmax, or a search: greedy, beam-<k>"
+    tokens: str
+    about: str
+    paper: str = ""
+    "its name in papers.yaml"
+
+
+@cache
+def _rows() -> dict[str, dict[str, Any]]:
+    import yaml
+
+    rows: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return rows
+
+
+def find_protocol(name: str) -> Protocol:
+    """Args: name: as in protocols.yaml, `beam-k` with a number.
+
+    Raises:
+        UserError: there is no such protocol; the message lists those there are.
+    """
+    beam = re.fullmatch(r"beam-([1-9]\d*)", name)
+    row = _rows().get("beam-k" if beam else name)
+    if row is None or name == "beam-k":
+        raise UserError(f"unknown protocol '{name}': there are {', '.join(_rows())} (k a number)")
+    return Protocol(name=name, **{**row, "captions": name}) if beam else Protocol(name=name, **row)
+
+
+def of_paper(theirs: str | None) -> str:
+    """Our protocol that equals one of papers.yaml; '' where none does."""
+    return next((name for name, row in _rows().items() if theirs and row.get("paper") == theirs), "")
+
+
+def tokenise(text: str, tokens: str) -> str:
+    """One caption for the comparison, words parted by spaces, without Java. `ptb` is scores.ptb_tokenize's work."""
+    if tokens == "spaces":
+        return " ".join(text.lower().split())
+    if tokens == "letters":
+        return " ".join(word for word in re.sub("[^a-z]+", " ", text.lower()).split() if len(word) > 1)
+    raise ValueError(tokens)

@@ -1,0 +1,167 @@
+"""What each variant costs: the parameters of its decoder, and the speed that `captionlab speed` measured."""
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.errors import UserError
+from pipeline.data.files import read_json
+from pipeline.report.charts import Mark, scatter
+from pipeline.report.table import Column, Table, Value, number
+from pipeline.results.result import Result
+
+BATCHES = {"1": "one by one", "64": "64 at once"}
+"images that are captioned together, as reports/speed.json names them"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A variant's entry of reports/speed.json."""
+
+    captions_per_second: dict[str, float]
+    "by `BATCHES`; of the decoder, from stored features"
+    images_per_second: float
+    "of the encoder, from decoded pictures"
+    decoding: str
+    "as `results.decoding_text` says it"
+    machine: str
+    commit: str | None
+
+
+def read_speeds(file: Path) -> dict[str, Speed]:
+    """variant -> what was measured; empty where nothing was.
+
+    Raises:
+        UserError: the file is not what `captionlab speed` writes.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        return {name: Speed(**entry) for name, entry in read_json(file).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{file} is not what captionlab speed writes: put {{}} into it and measure again") from None
+
+
+def parameters(weights: Path) -> int | None:
+    """Numbers in a .safetensors file, from its header alone (8 bytes of its length, then JSON). None: there is no such file."""
+    if not weights.is_file():
+        return None
+    with weights.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One variant that was scored or trained."""
+
+    number: int
+    "in the charts of its corpus"
+    kind: int
+    "of its decoding, in the charts of its corpus"
+    result: Result
+    parameters: int | None
+    speed: Speed | None
+    "None: not measured, or under a decoding that it has no more"
+
+    @property
+    def millions(self) -> float | None:
+        return None if self.parameters is None else self.parameters / 1e6
+
+    def per_second(self, batch: str) -> float | None:
+        return self.speed.captions_per_second.get(batch) if self.speed else None
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The variants of one corpus: charts by title, and the table that is their key."""
+
+    charts: dict[str, str]
+    table: Table
+    measured: bool
+    "whether any speed is known"
+
+
+def costs(results: list[Result], sizes: dict[str, int | None], speeds: dict[str, Speed]) -> list[Costs]:
+    """A group per corpus, its variants numbered in the order of `results`.
+
+    Args:
+        sizes: variant -> parameters.
+        speeds: variant -> what was measured.
+    """
+    out = []
+    for n, corpus in enumerate(dict.fromkeys(r.setting.corpus for r in results)):
+        variants = [r for r in results if r.setting.corpus == corpus and r.decoding]
+        kinds = list(dict.fromkeys(r.decoding for r in variants))
+        known = [
+            Cost(k, kinds.index(r.decoding), r, sizes.get(r.name), _current(r, speeds.get(r.name)))
+            for k, r in enumerate(variants, 1)
+        ]
+        if known:
+            old = [r.label for r in variants if r.name in speeds and not _current(r, speeds[r.name])]
+            out.append(Costs(_charts(known, f"costs{n}"), _table(corpus, known, old), any(c.speed for c in known)))
+    return out
+
+
+def _current(result: Result, speed: Speed | None) -> Speed | None:
+    return speed if speed and speed.decoding == result.decoding else None
+
+
+def _charts(known: list[Cost], prefix: str) -> dict[str, str]:
+    """Test CIDEr by parameters, and by speed, machine by machine; a title says where decodings differ."""
+    found = {"parameters of the decoder": _chart(known, [c.millions for c in known], "parameters, millions", f"{prefix}-size")}
+    machines = sorted({c.speed.machine for c in known if c.speed})
+    for n, machine in enumerate(machines):
+        there = [c for c in known if c.speed and c.speed.machine == machine]
+        for batch, words in BATCHES.items():
+            rates, title = [c.per_second(batch) for c in there], f"speed, {words}"
+            title += f" ({machine})" if len(machines) > 1 else ""
+            found[title] = _chart(there, rates, "captions per second", f"{prefix}-speed{n}-{batch}")
+    told = "; a colour and shape for each decoding" if len({c.result.decoding for c in known}) > 1 else ""
+    return {f"Test CIDEr by {title}{told}": chart for title, chart in found.items() if chart}
+
+
+def _chart(known: list[Cost], paid: Sequence[float | None], x: str, prefix: str) -> str:
+    """'' where no variant has both."""
+    scores = [number(c.result.value("test", "cider")) for c in known]
+    marks = [
+        Mark(c.number, cost, score, c.kind)
+        for c, cost, score in zip(known, paid, scores, strict=True)
+        if cost and score is not None
+    ]
+    return scatter(marks, x, "CIDEr", prefix) if marks else ""
+
+
+def _table(corpus: str, known: list[Cost], old: list[str]) -> Table:
+    """Strings but for the score: a measured figure has no four decimals. What all rows share stands above them."""
+    facts = {"decoding": [c.result.decoding for c in known], "measured on": [_measured(c.speed) for c in known]}
+    shared = {name: texts[0] for name, texts in facts.items() if len(set(texts)) == 1}
+    keys = ["number", "variant", *(name for name in facts if name not in shared)]
+    columns = [
+        "cider",
+        "parameters, millions",
+        *(f"captions/s, {words}" for words in BATCHES.values()),
+        "images/s of the encoder",
+    ]
+    rows = [
+        ([str(c.number), c.result.label, *(facts[name][n] for name in keys[2:])], [c.result.value("test", "cider"), *_cells(c)])
+        for n, c in enumerate(known)
+    ]
+    told = "".join(f" {name.capitalize()}: {text}." for name, text in shared.items() if text != "n/a")
+    about = f"{known[0].result.setting.about('test')}.{told} Parameters: all numbers in model.safetensors, frozen ones too."
+    warnings = [f"the speed of {', '.join(old)} was measured under another decoding and is left out"] if old else []
+    return Table(f"{corpus}: score, size and speed", about, "test", {}, keys, list(map(Column, columns)), rows, warnings)
+
+
+def _measured(speed: Speed | None) -> str:
+    return f"{speed.machine}, commit {speed.commit or 'unknown'}" if speed else "n/a"
+
+
+def _cells(cost: Cost) -> list[Value]:
+    millions = None if cost.millions is None else f"{cost.millions:.2f}"
+    rates = [*(cost.per_second(batch) for batch in BATCHES), cost.speed.images_per_second if cost.speed else None]
+    return [millions, *(None if rate is None else f"{rate:.10g}" for rate in rates)]

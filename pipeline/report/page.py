@@ -1,0 +1,70 @@
+"""The report: one page with tables, charts and pictures, with nothing to fetch."""
+
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from pipeline.data.corpus import SPREAD
+from pipeline.data.files import whole_file
+from pipeline.report.attention import FULL, Views
+from pipeline.report.charts import Bars
+from pipeline.report.cost_table import Costs
+from pipeline.report.gallery import Gallery, Picture
+from pipeline.report.learning_curves import Curves, panels, styles
+from pipeline.report.table import Sheet, Table, best_cells
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page shows."""
+
+    sheets: list[Sheet]
+    curves: Curves
+    bars: list[Bars]
+    costs: list[Costs]
+    galleries: list[Gallery]
+    views: list[Views]
+    "where decoders looked; of corpora that have such decoders"
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A cell in the head of a table."""
+
+    text: str
+    column: int | None
+    "of the cells below it; None: it stands over several"
+    classes: str = ""
+    width: int = 1
+    height: int = 1
+
+
+def headings(table: Table) -> list[list[Heading]]:
+    """The lines of a table's head: one, or metrics over the protocols of their figures."""
+    keys = len(table.keys)
+    if not any(column.protocol for column in table.columns):
+        names = [Heading(key, n, "name") for n, key in enumerate(table.keys)]
+        return [names + [Heading(column.header, keys + n) for n, column in enumerate(table.columns)]]
+    top, below = [Heading(key, n, "name", height=2) for n, key in enumerate(table.keys)], []
+    for metric, group in groupby(enumerate(table.columns, keys), key=lambda pair: pair[1].metric):
+        columns = list(group)
+        if not any(column.protocol for _, column in columns):
+            top += [Heading(metric, n, "first", height=2) for n, _ in columns]
+        else:
+            top.append(Heading(metric, None, "span first", width=len(columns)))
+            below += [Heading(c.kind, n, "kind first" if c is columns[0][1] else "kind") for n, c in columns]
+    return [top, below]
+
+
+def write_page(path: Path, report: Report) -> None:
+    """The whole report as one page without scripts, styles or pictures from elsewhere."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals.update(best_cells=best_cells, headings=headings, spread=SPREAD, full=FULL)
+    shown = {**vars(report), "panels": panels(report.curves), "styles": styles(report.curves)}
+    page = environment.get_template("page.html").render(shown)
+    with whole_file(path) as part:
+        part.write_text(page, encoding="utf-8")

@@ -1,0 +1,163 @@
+"""What a table is made of: the scores of each system with all that its row says. From the workspace, or from JSON."""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.data.files import read_json
+from pipeline.experiment.params import Decoding, Params
+from pipeline.experiment.protocols import STANDARD
+from pipeline.report.table import FACTS, SPLITS, Mean, Value, number
+from pipeline.results.estimates import Estimate, read_estimates
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a corpus offers to score on."""
+
+    corpus: str
+    scheme: str
+    "its split scheme"
+    images: dict[str, int]
+    references: dict[str, str]
+    "split -> references per image, '5' or '3-5'"
+
+    def about(self, split: str) -> str:
+        each = f"{self.references.get(split, 'no')} references each"
+        return f"corpus {self.corpus}, split '{self.scheme}': {self.images.get(split, 0)} {SPLITS[split]} images, {each}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One scored system: a variant, or a corpus's most-frequent-caption baseline (which decodes nothing)."""
+
+    name: str
+    setting: Setting
+    decoding: str
+    "as `decoding_text` says it; '' for the baseline"
+    scores: dict[str, Any] | None
+    "reports/scores/<name>.json; None: not run"
+    about: dict[str, Any] = field(default_factory=dict)
+    "data/scores/about/<name>.json: commit, seeds (none of the baseline), clip, unavailable"
+    paper: tuple[str, str] | None = None
+    "table and system of papers.yaml"
+    notes: str = ""
+    estimates: dict[tuple[str, str], Estimate] = field(default_factory=dict)
+    "by split and metric; empty where nothing was resampled"
+
+    @property
+    def label(self) -> str:
+        return self.name if self.decoding else "most frequent caption"
+
+    def value(self, split: str, metric: str, protocol: str = STANDARD) -> Value:
+        """Under `standard`, the mean over training seeds; under others that of the first seed's model.
+
+        None: it has none, which under `standard` is so as soon as one of the seeds has none.
+        """
+        if metric in FACTS:
+            return str(self.about.get(metric) or "n/a") if self.scores is not None else "not run"
+        if protocol != STANDARD:
+            return self._of(split, f"{protocol}.{metric}")
+        mean = self._of(split, f"mean.{metric}")
+        return self._of(split, metric) if mean is None and self.about.get("seeds", 1) == 1 else mean
+
+    def own(self, split: str, metric: str) -> Value:
+        """Under `standard`, of the first seed's model, whatever further seeds there are."""
+        return self._of(split, metric)
+
+    def _of(self, split: str, key: str) -> Value:
+        if self.scores is None:
+            return "not run"
+        scores = self.scores.get(split, {})
+        if key not in scores:
+            return None
+        estimate = self.estimates.get((split, key))
+        sd = scores.get(key.replace("mean.", "sd.", 1)) if key.startswith("mean.") else None
+        if estimate:
+            return replace(estimate, sd=sd)
+        return float(scores[key]) if sd is None else Mean(float(scores[key]), float(sd))
+
+
+def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[str, list[str]]) -> Setting:
+    """Args:
+    captions: image_id and split.
+    references: image_id -> what its captions are scored against, for validation and test.
+    """
+    images, each = {}, {}
+    for split, ids in captions[captions["split"].isin(SPLITS)].groupby("split")["image_id"]:
+        counts = [len(references[image]) for image in ids.unique()]
+        images[str(split)] = len(counts)
+        each[str(split)] = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
+    return Setting(corpus, scheme, images, each)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a row's figures lie."""
+
+    scores: Path
+    "the folder of <name>.json; a system without one was not run"
+    images: Path
+    "the folder of about/<name>.json and resamples/<name>.parquet; without the latter there are no intervals"
+
+    def of(self, name: str) -> list[Path]:
+        return [self.scores / f"{name}.json", self.images / f"about/{name}.json", self.images / f"resamples/{name}.parquet"]
+
+
+def results_of(params: Params, settings: dict[str, Setting], files: Files) -> list[Result]:
+    """Every variant, the best first, then the baseline of every corpus."""
+    rows = [variant_result(name, params, settings[variant.corpus], files) for name, variant in params.variants.items()]
+    return in_order(rows + [baseline_result(setting, files) for setting in settings.values()])
+
+
+def variant_result(name: str, params: Params, setting: Setting, files: Files) -> Result:
+    variant, words = params.variants[name], params.training(name).vocabulary_splits
+    note = "" if words == ["train"] else f"vocabulary counted over {', '.join(words)}; "
+    paper = (variant.paper.table, variant.paper.system) if variant.paper else None
+    notes = (note + " ".join(variant.notes.split())).removesuffix("; ")
+    return _read(Result(name, setting, decoding_text(params.decoding(name)), None, {}, paper, notes), files)
+
+
+def baseline_result(setting: Setting, files: Files) -> Result:
+    return _read(Result(f"most-frequent--{setting.corpus}", setting, "", None), files)
+
+
+def _read(row: Result, files: Files) -> Result:
+    scores, about, resamples = files.of(row.name)
+    if not scores.is_file() or not about.is_file():  # git holds the former of a row that ran elsewhere
+        return row
+    summary = read_json(scores)
+    return replace(row, scores=summary, about=read_json(about), estimates=read_estimates(resamples, summary))
+
+
+def as_json(row: Result) -> dict[str, Any]:
+    """All but the estimates, which are the file of resamples."""
+    return {name: value for name, value in asdict(replace(row, estimates={})).items() if name != "estimates"}
+
+
+def from_json(data: dict[str, Any], resamples: Path) -> Result:
+    """What `as_json` wrote, with its file of resamples."""
+    paper = tuple(data["paper"]) if data["paper"] else None
+    fields = {**data, "setting": Setting(**data["setting"]), "paper": paper}
+    return Result(**fields, estimates=read_estimates(resamples, data["scores"] or {}))
+
+
+def in_order(results: list[Result]) -> list[Result]:
+    """The best test CIDEr first, what was not run and the baselines at the end: an order that needs no params.yaml."""
+
+    def rank(r: Result) -> tuple[bool, str, bool, float, str]:
+        score = number(r.value("test", "cider"))
+        return not r.decoding, r.setting.corpus, score is None, -(score or 0.0), r.name
+
+    return sorted(results, key=rank)
+
+
+def decoding_text(decode: Decoding) -> str:
+    search = "greedy" if decode.beam == 1 else f"beam {decode.beam}, length penalty {decode.length_penalty:g}"
+    if decode.samples:
+        count = "one sample" if decode.samples == 1 else f"best of {decode.samples} samples"
+        among = f"the {decode.top_k} likeliest words" if decode.top_k else "all words"
+        search = f"{count}, temperature {decode.temperature:g} among {among}, seed {decode.seed}"
+    return f"{search}, at most {decode.max_tokens} tokens"

@@ -1,0 +1,233 @@
+"""Tokenised captions + references -> scores, with resamples for their intervals; the PTB tokenizer."""
+
+import math
+import subprocess
+import tempfile
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.java import JavaFailed, starting_java
+from pipeline.core.registry import load
+from pipeline.data.files import whole_file, write_json
+from pipeline.metrics.shared.base import Array, Candidates, References, Sums, Unavailable, means, reference_set
+from pipeline.results.estimates import resample, resample_table
+
+More = Mapping[str, tuple[Any, ...]]
+GLANCE = ("bleu_4", "meteor", "rouge_l", "cider")
+"what `dvc metrics` shows"
+NEEDED = {"image_id", "split", "log_prob", "tokens", "reference_nll", "reference_tokens", "top5_hits"}
+"of a table of captions, beside the tokenised captions"
+
+
+PTB = "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"
+"as pycocoevalcap starts it"
+
+
+def ptb_tokenize(captions: References) -> dict[str, list[str]]:
+    """image_id -> captions -> the same with lower-cased words without punctuation; errors as in `ptb_lines`."""
+    lines = iter(ptb_lines(text for texts in captions.values() for text in texts))
+    return {image: [next(lines) for _ in texts] for image, texts in captions.items()}
+
+
+def ptb_lines(texts: Iterable[str]) -> list[str]:
+    """The texts after pycocoevalcap's PTB tokenizer (one Java start), as its class PTBTokenizer gives them.
+
+    That class holds all texts four times and writes where it is installed.
+
+    Raises:
+        JavaFailed: it gave back another number of captions.
+    """
+    from pycocoevalcap.tokenizer import ptbtokenizer as original
+
+    with tempfile.TemporaryDirectory() as folder:
+        count, file = 0, Path(folder) / "captions.txt"
+        with file.open("w", encoding="utf-8", newline="\n") as out:
+            for text in texts:
+                # A line end inside a caption, U+2028 too, would silently shift every later caption.
+                out.write(" ".join(text.split()) + "\n")
+                count += 1
+        jar = Path(original.__file__).with_name(original.STANFORD_CORENLP_3_4_1_JAR)
+        with starting_java():
+            process = subprocess.Popen(["java", "-cp", str(jar), *PTB, str(file)], stdout=subprocess.PIPE)
+        with process:
+            lines = [_words(line, original.PUNCTUATIONS) for line in process.stdout or ()]
+    if len(lines) != count:
+        raise JavaFailed("the PTB tokenizer returned another number of captions than it was given")
+    return lines
+
+
+def _words(line: bytes, punctuation: Sequence[str]) -> str:
+    return " ".join(word for word in line.decode().rstrip().split(" ") if word not in punctuation)
+
+
+def training_captions(captions: pd.DataFrame) -> list[str]:
+    """The different training captions of a corpus (image_id, text, split) as a model learns them, after the PTB tokenizer.
+
+    Of the cleaned text: a model trained without one-letter words could never repeat a caption as it was published.
+    """
+    texts = captions.text[captions["split"] == "train"].unique()
+    return sorted(set(ptb_lines(texts)))
+
+
+@dataclass
+class SetScores:
+    """What the metrics say of one set of images."""
+
+    corpus: dict[str, float] = field(default_factory=dict)
+    per_image: dict[str, Array] = field(default_factory=dict)
+    "score -> (N,), in the order of the candidates; NaN for an image that has none"
+    sums: list[Sums] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
+    "metric -> why it could not run"
+
+
+def score_set(candidates: Candidates, references: References, metrics: list[str], more: More | None = None) -> SetScores:
+    """Args: candidates, references: tokenised; more: what a metric takes beside them, by its name."""
+    out, known = SetScores(), reference_set(candidates, references)
+    for name in metrics:
+        try:
+            scores = load("metrics", name).score(candidates, known, *(more or {}).get(name, ()))
+        except Unavailable as reason:
+            out.unavailable[name] = str(reason)
+            continue
+        out.corpus |= scores.corpus
+        for score, values in scores.per_image.items():
+            out.per_image[score] = np.array([values.get(image, math.nan) for image in candidates])
+        out.sums += [scores.sums] if scores.sums else []
+    return out
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one table of captions."""
+
+    summary: dict[str, dict[str, float]]
+    "split -> score -> value"
+    unavailable: dict[str, str]
+    "metric -> why it could not run"
+    per_image: pd.DataFrame
+    "image_id, split, and a column per score that an image has"
+    resamples: dict[str, dict[str, Array]]
+    "split -> score -> its values on resamples of the images"
+    images: dict[str, list[str]]
+    "split -> the ids that were resampled, in their order"
+
+    def beside(self, other: "Scored", protocol: str) -> "Scored":
+        """With another's scores as `<protocol>.<score>`; it has the same images, or columns of its own for none."""
+        named = {split: {f"{protocol}.{k}": v for k, v in scores.items()} for split, scores in other.summary.items()}
+        drawn = {split: {f"{protocol}.{k}": v for k, v in scores.items()} for split, scores in other.resamples.items()}
+        columns = other.per_image.drop(columns="split").set_index("image_id").add_prefix(f"{protocol}.").reset_index()
+        return Scored(
+            {split: scores | named.get(split, {}) for split, scores in self.summary.items()},
+            self.unavailable | other.unavailable,
+            self.per_image.merge(columns, on="image_id", how="left", validate="one_to_one"),
+            {split: scores | drawn.get(split, {}) for split, scores in self.resamples.items()},
+            self.images,
+        )
+
+
+def score_captions(
+    captions: pd.DataFrame,
+    candidates: Candidates,
+    references: References,
+    metrics: list[str],
+    training: Container[str] | None = None,
+    more: More | None = None,
+) -> Scored:
+    """Score each split of a table of captions (image_id, split, and what is asked for below).
+
+    Args:
+        captions: with log_prob and tokens, and with the teacher-forced sums over references, where there was a model.
+        candidates, references: image_id -> tokenised.
+        training: the tokenised training captions; None: it is not asked which captions are new.
+        more: what a metric takes beside captions and references, by its name.
+    """
+    out = Scored({}, {}, pd.DataFrame(), {}, {})
+    tables, needed = [], captions[[column for column in captions if column in NEEDED]]
+    for name, rows in needed.groupby("split", sort=True):
+        split = str(name)
+        rows = rows.sort_values("image_id")  # the same images in the same order for every variant, so that resamples pair
+        images = rows.image_id.tolist()
+        said = {i: candidates[i] for i in images}
+        found = score_set(said, references, metrics, more)
+        if training is not None:
+            _add_novel(found, said, training)
+        found.corpus |= _confidence(rows, found.per_image.get("cider"))
+        _add_teacher_forced(found, rows)
+        tables.append(rows[["image_id", "split"]].assign(**found.per_image))
+        out.summary[split], out.images[split] = found.corpus, images
+        out.resamples[split] = resample(found.sums, len(rows))
+        out.unavailable.update(found.unavailable)
+    return replace(out, per_image=pd.concat(tables, ignore_index=True))
+
+
+def _add_novel(found: SetScores, candidates: Candidates, training: Container[str]) -> None:
+    """novel: share of captions that are no training caption."""
+    novel = np.array([float(text not in training) for text in candidates.values()])
+    found.corpus["novel"] = float(novel.sum()) / len(novel)
+    found.per_image["novel"] = novel
+    found.sums.append(means({"novel": novel}))
+
+
+def _confidence(rows: pd.DataFrame, cider: Array | None) -> dict[str, float]:
+    """log_prob_rho: Spearman's rank correlation, over images, of a caption's log-probability per token with its CIDEr.
+
+    Pearson's on average ranks. Left out where there is neither, or where one of them is equal for all images.
+
+    Args:
+        cider: of each row.
+    """
+    if not {"log_prob", "tokens"} <= set(rows) or cider is None:
+        return {}
+    known = pd.DataFrame({"sure": rows.log_prob / rows.tokens, "good": cider}).dropna()
+    if known.nunique().min() < 2 or known.empty:
+        return {}
+    ranks = known.rank()
+    return {"log_prob_rho": float(ranks.sure.corr(ranks.good))}
+
+
+def _add_teacher_forced(found: SetScores, rows: pd.DataFrame) -> None:
+    """loss (nats per token), perplexity and top-5 accuracy over all references; captions without a model have none."""
+    if "reference_nll" in rows:
+        sums = Sums(rows[["reference_nll", "reference_tokens", "top5_hits"]].to_numpy(dtype=float), _teacher_forced)
+        found.corpus |= {name: float(value) for name, value in _teacher_forced(sums.statistics.sum(0)).items()}
+        found.sums.append(sums)
+
+
+def _teacher_forced(sums: Array) -> dict[str, Array]:
+    """(..., 3) -> (...)."""
+    nll, tokens, hits = np.moveaxis(sums, -1, 0)
+    return {"loss": nll / tokens, "perplexity": np.exp(nll / tokens), "top5": hits / tokens}
+
+
+def write_scores(scored: Scored, about: dict[str, Any], name: str, folders: "Folders") -> None:
+    """All files of one row; `about` is what is no number, beside the metrics that could not run."""
+    resamples = resample_table(scored.resamples, scored.images)
+    tables = {folders.images: scored.per_image, folders.images / "resamples": resamples}
+    for folder, table in tables.items():
+        with whole_file(folder / f"{name}.parquet") as part:
+            table.to_parquet(part, index=False)
+    write_json(folders.images / "about" / f"{name}.json", {**about, "unavailable": scored.unavailable})
+    write_json(folders.metrics / f"{name}.json", {split: _few(scores) for split, scores in scored.summary.items()})
+    write_json(folders.scores / f"{name}.json", scored.summary)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where `write_scores` writes."""
+
+    scores: Path
+    "<name>.json: every score, {split: {score: value}}"
+    metrics: Path
+    "<name>.json: the few that are compared at a glance"
+    images: Path
+    "<name>.parquet (per image), resamples/<name>.parquet, about/<name>.json"
+
+
+def _few(scores: dict[str, float]) -> dict[str, float]:
+    return {name: scores[name] for name in GLANCE if name in scores}

@@ -1,0 +1,176 @@
+"""All scores of a variant: the standard protocol, those of its papers beside it, and the spread over training seeds."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.registry import load
+from pipeline.data.corpus import image_files, read_captions
+from pipeline.experiment.protocols import Protocol, find_protocol, tokenise
+from pipeline.metrics.shared.base import Candidates, References
+from pipeline.results.estimates import resample
+from pipeline.scoring.score import Scored, ptb_lines, score_captions
+from pipeline.scoring.teacher_forced import teacher_forced_sums
+
+N_GRAMS = ("bleu", "meteor", "rouge_l", "cider")
+"metrics that a protocol other than the standard one is for"
+NO_SEARCH = pd.DataFrame(columns=["search", "image_id", "split", "text"])
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a variant said; tables as the caption stage writes them."""
+
+    captions: pd.DataFrame
+    searches: pd.DataFrame
+    teacher_forced: pd.DataFrame
+    seeds: pd.DataFrame
+
+    @classmethod
+    def read(cls, files: list[Path], protocols: list[str]) -> "Said":
+        """Args: files: of the four tables; ids under teacher forcing are read only where a protocol scores them."""
+        captions, searches, teacher_forced, seeds = files
+        forced = any(find_protocol(name).captions == "argmax" for name in protocols)
+        ids = pd.read_parquet(teacher_forced) if forced else pd.DataFrame()
+        return cls(read_said(captions), read_said(searches), ids, read_said(seeds))
+
+    @classmethod
+    def of_baseline(cls, captions: pd.DataFrame) -> "Said":
+        """Captions that no model made."""
+        return cls(captions, NO_SEARCH, pd.DataFrame(), captions.assign(seed=0).iloc[:0])
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """own, every search, and `seed-<n>`."""
+        out = {"own": self.captions}
+        out |= {str(name): rows for name, rows in self.searches.groupby("search", sort=False)}
+        return out | {f"seed-{seed}": rows for seed, rows in self.seeds.groupby("seed")}
+
+    @cached_property
+    def ptb(self) -> dict[str, Candidates]:
+        """The tables after the PTB tokenizer, all in one call: starting Java takes longer than tokenising."""
+        lines = iter(ptb_lines(text for rows in self.tables.values() for text in rows.text))
+        return {name: dict(zip(rows.image_id, lines, strict=False)) for name, rows in self.tables.items()}
+
+
+def read_said(path: Path) -> pd.DataFrame:
+    """Without the alternatives, which are not scored: as Python's lists of dicts they are most of a table."""
+    from pyarrow.parquet import read_schema
+
+    return pd.read_parquet(path, columns=[name for name in read_schema(path).names if name != "alternatives"])
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a corpus holds to score against."""
+
+    references: References
+    "after the PTB tokenizer"
+    published: References
+    "as they were published"
+    training: Iterable[str]
+    "the training captions after the PTB tokenizer"
+    images: Mapping[str, Path] = field(default_factory=dict)
+    "image_id -> file"
+    clip: dict[str, Any] | None = None
+    "arguments of the encoder that clip_score asks"
+
+    @property
+    def more(self) -> dict[str, tuple[Any, ...]]:
+        """What metrics take beside captions and references."""
+        return {"clip_score": (self.images, self.clip)}
+
+    def clip_model(self, metrics: list[str]) -> str | None:
+        """By which CLIP these metrics judge; None: none of them asks one."""
+        return (self.clip or {}).get("model") if "clip_score" in metrics else None
+
+
+def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, Path]:
+    """image_id -> file of a corpus, where one of the metrics looks at pictures; {} elsewhere, since a corpus may be large.
+
+    Args:
+        captions: the captions.parquet of the corpus.
+        raw: the folder of its dataset.
+    """
+    if not any(getattr(load("metrics", name), "NEEDS_IMAGES", False) for name in metrics):
+        return {}
+    return image_files(read_captions(captions, ["image_id", "file"]), raw)
+
+
+def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> Scored:
+    """Scores under `standard` by their names, those under another protocol as `<protocol>.<score>`.
+
+    With several seeds: `mean.<score>`, `sd.<score>` over all of them and `seed-<n>.<score>` of each further one, standard.
+    """
+    for name in metrics:
+        getattr(load("metrics", name), "prepare", bool)()  # what starts slowly starts beside the tokenizer
+    training = {text for tokens in said.ptb.values() for text in tokens.values()}.intersection(known.training)
+    standard = score_captions(said.captions, said.ptb["own"], known.references, metrics, training, known.more)
+    out = standard
+    for name in protocols:
+        out = out.beside(_under(find_protocol(name), said, known, [m for m in metrics if m in N_GRAMS]), name)
+    further = [name for name in said.tables if name.startswith("seed-")]
+    again = [
+        score_captions(said.tables[name], said.ptb[name], known.references, metrics, training, known.more) for name in further
+    ]
+    for name, scored in zip(further, again, strict=True):
+        out = out.beside(scored, name)
+    return _with_spread(out, [standard, *again]) if again else out
+
+
+def _under(protocol: Protocol, said: Said, known: Known, metrics: list[str]) -> Scored:
+    if protocol.captions == "argmax":
+        return _teacher_forced(said)
+    rows = said.tables[protocol.captions][["image_id", "split", "text"]]
+    if protocol.tokens == "ptb":
+        return score_captions(rows, said.ptb[protocol.captions], known.references, metrics)
+    candidates = {i: tokenise(text, protocol.tokens) for i, text in zip(rows.image_id, rows.text, strict=True)}
+    return score_captions(rows, candidates, _Tokenised(known.published, protocol.tokens), metrics)
+
+
+@dataclass(frozen=True)
+class _Tokenised(Mapping[str, list[str]]):
+    """References as published, tokenised when they are asked for."""
+
+    published: References
+    tokens: str
+
+    def __getitem__(self, image: str) -> list[str]:
+        return [tokenise(text, self.tokens) for text in self.published[image]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.published)
+
+    def __len__(self) -> int:
+        return len(self.published)
+
+
+def _teacher_forced(said: Said) -> Scored:
+    out = Scored({}, {}, pd.DataFrame(columns=["image_id", "split"]), {}, {})
+    for name, rows in said.teacher_forced.groupby("split", sort=True):
+        sums = teacher_forced_sums(rows)
+        out.images[str(name)] = sorted(rows.image_id.unique())
+        out.summary[str(name)] = {score: float(v) for score, v in sums.score(sums.statistics.sum(0)).items()}
+        out.resamples[str(name)] = resample([sums], len(sums.statistics))
+    return out
+
+
+def _with_spread(out: Scored, trainings: list[Scored]) -> Scored:
+    for split, scores in out.summary.items():
+        for name in _shared([t.summary[split] for t in trainings]):
+            values = [t.summary[split][name] for t in trainings]
+            scores |= {f"mean.{name}": float(np.mean(values)), f"sd.{name}": float(np.std(values, ddof=1))}
+        drawn = out.resamples[split]
+        for name in _shared([t.resamples[split] for t in trainings]):
+            drawn[f"mean.{name}"] = np.mean([t.resamples[split][name] for t in trainings], axis=0)
+    return out
+
+
+def _shared(scores: Sequence[Mapping[str, object]]) -> list[str]:
+    """The names that all have, in the order of the first: a set's order would change from run to run."""
+    return [name for name in scores[0] if all(name in other for other in scores)]

@@ -1,0 +1,243 @@
+"""All that MLflow is to hold of a variant, read from its finished files before any server is asked for anything."""
+
+import csv
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipeline.core.errors import UserError
+from pipeline.data.files import fingerprint, read_json, write_json
+from pipeline.experiment.params import Params, pick, read_params_file
+from pipeline.results.result import Files, Setting, as_json, baseline_result, setting, variant_result
+from pipeline.tracking.live import flat_params, tags
+from pipeline.tracking.model_card import card, read_run
+from pipeline.tracking.versions import check_outputs, check_params, entries_fingerprint, lock_entries, version_tags
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL.Image import Image
+
+LOCK = Path("dvc.lock")
+ROWS = "rows.json"
+"artifact of a run from which `tables_of` makes its lines of the tables"
+SAMPLES = 20
+"test images in the table of captions, at most"
+PICTURES = 6
+"of those are drawn, at most"
+SHOWN = ("val/cider", "val/bleu_4", "test/cider", "test/bleu_4")
+WIDTH = 320
+"of a drawn picture, in pixels"
+
+
+class Places(Protocol):
+    """The folders of layout.py that are read here."""
+
+    RAW: Path
+    CORPORA: Path
+    REFERENCES: Path
+    MODELS: Path
+    CHECKPOINTS: Path
+    CAPTIONS: Path
+    SCORES: Path
+    REPORTS: Path
+    HISTORY: Path
+    SCORE_FILES: Path
+    RUNS: Path
+
+
+@dataclass(frozen=True)
+class Payload:
+    variant: str
+    fingerprint: str
+    "stands for the commands, code, params and data that made the variant"
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    "final scores: test/cider, val/bleu_4, ..."
+    history: list[dict[str, float]]
+    "rows of the history file, each with its step"
+    samples: list[dict[str, Any]]
+    "rows of the table: image_id, file, caption, log_prob, references, and the per-image scores"
+    images: Path
+    "folder that `file` is relative to"
+    files: list[Path]
+    rows: list[dict[str, Any]]
+    "the variant's line of the tables and the baseline of its corpus, as results.as_json writes them"
+    requested: list[str]
+    "scoring.metrics"
+    corpus: Path
+    "captions.parquet, which the model card counts"
+    resamples: Path
+    "what the intervals of the scores are read from; may be missing"
+    model: Path
+    decode: dict[str, Any]
+    run_file: Path
+    "what the live curves left: {tracking_uri, run_id, params}"
+    lock: Path
+    "held by the process that publishes"
+
+    @property
+    def note(self) -> str:
+        """What stands at the top of the run's page."""
+        scores = [f"{name} {self.metrics[name]:.4f}" for name in SHOWN if name in self.metrics]
+        best = next((f"{row['epoch']:.0f}" for row in reversed(self.history) if row.get("best")), "?")
+        weights = f"weights of epoch {best} of {len(self.history)}" if self.history else "not trained"
+        return f"{self.tags['decoder']} on {self.tags['encoder']}: {', '.join(scores)}; {weights}\n\n{self.tags['protocol']}"
+
+    @property
+    def receipt(self) -> dict[str, str]:
+        """What DVC keeps as the output of `track`: no run ids, no times, nothing of the machine."""
+        content = [self.params, self.metrics, self.history, self.samples, self.decode, self.rows]
+        return {"fingerprint": self.fingerprint, "payload": fingerprint(content)}
+
+
+def gather(variant: str, params: Params, places: Places) -> Payload:
+    """Read everything of one variant.
+
+    Raises:
+        UserError: it is not complete, or its files are not those of dvc.lock.
+    """
+    v = pick(params, "variants", variant)
+    entries = lock_entries(LOCK, variant)
+    check_outputs(entries, variant)
+    check_params(entries, read_params_file(), variant)
+    scores = read_json(places.SCORE_FILES / f"{variant}.json")
+    files = Files(places.SCORE_FILES, places.SCORES)
+    captions, per_image = places.CAPTIONS / f"{variant}.parquet", places.SCORES / f"{variant}.parquet"
+    corpus = places.CORPORA / v.corpus / "captions.parquet"
+    offered = _setting(params, v.corpus, corpus, places.REFERENCES / f"{v.corpus}.json")
+    row, baseline = variant_result(variant, params, offered, files), baseline_result(offered, files)
+    for name, stage in ((variant, f"score@{variant}"), (baseline.name, f"baseline@{v.corpus}")):
+        if missing_file := next((path for path in files.of(name) if not path.is_file()), None):
+            raise UserError(f"{missing_file} is missing: run dvc repro {stage}")
+    key = entries_fingerprint(entries)
+    missing = {f"unavailable.{name}": reason for name, reason in row.about["unavailable"].items()}
+    return Payload(
+        variant=variant,
+        fingerprint=key,
+        params=flat_params(variant, params),
+        tags={**tags(variant, params), **version_tags(entries, [LOCK, places.REPORTS]), **missing, "fingerprint": key},
+        metrics=_final_metrics(scores),
+        history=_history(places.HISTORY / f"{variant}.csv"),
+        samples=_samples(captions, per_image, corpus),
+        images=places.RAW / params.corpora[v.corpus].dataset,
+        files=[places.HISTORY / f"{variant}.csv", captions, per_image, *files.of(variant), *files.of(baseline.name)],
+        rows=[as_json(row), as_json(baseline)],
+        requested=params.scoring.metrics,
+        corpus=corpus,
+        resamples=files.of(variant)[-1],
+        model=places.MODELS / variant,
+        decode=params.decoding(variant).model_dump(),
+        run_file=places.CHECKPOINTS / variant / "mlflow.json",
+        lock=places.RUNS / ".lock",
+    )
+
+
+def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setting:
+    import pandas as pd
+
+    try:
+        return setting(name, params.corpora[name].split, pd.read_parquet(corpus), read_json(references))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout") from None
+
+
+def _final_metrics(scores: dict[str, Any]) -> dict[str, float]:
+    return {f"{split}/{name}": float(value) for split, values in scores.items() for name, value in values.items()}
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, Any]]:
+    """Test images at even distances, in the order of their ids, with what was said of them."""
+    import pandas as pd
+
+    try:
+        said = pd.read_parquet(captions, columns=["image_id", "split", "text", "log_prob"])
+        scores = pd.read_parquet(per_image).drop(columns="split")
+        scores = scores[
+            [column for column in scores if "." not in str(column)]
+        ]  # those under further protocols stay in the file
+        known = pd.read_parquet(corpus, columns=["image_id", "file", "text"])
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout") from None
+    test = said[said.split == "test"].sort_values("image_id")
+    test = test.iloc[:: max(1, math.ceil(len(test) / SAMPLES))].drop(columns="split").rename(columns={"text": "caption"})
+    table = test.merge(_references(known, test.image_id), on="image_id").merge(scores, on="image_id", how="left")
+    return [{str(k): None if v != v else v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _references(known: "pd.DataFrame", image_ids: "pd.Series[str]") -> "pd.DataFrame":
+    rows = known[known.image_id.isin(image_ids)]
+    return rows.groupby("image_id").agg(file=("file", "first"), references=("text", " | ".join)).reset_index()
+
+
+def write_artifacts(payload: Payload, folder: Path) -> None:
+    """Lay out the run's files: history, scores, captions, per-image scores, the table and the drawn pictures."""
+    for path in payload.files:
+        target = folder / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    columns = list(payload.samples[0]) if payload.samples else []
+    write_json(folder / "samples.json", {"columns": columns, "data": [list(row.values()) for row in payload.samples]})
+    write_json(folder / ROWS, {"rows": payload.rows, "requested": payload.requested})
+    (folder / "images").mkdir()
+    for number, row in enumerate(payload.samples[:: max(1, len(payload.samples) // PICTURES)][:PICTURES], 1):
+        picture = draw(payload.images / row["file"], row["caption"], row["references"].split(" | ")[0])
+        name = f"captions~{number}+step+0+timestamp+0+{fingerprint(row['image_id'])}"  # as `log_image` would, without its time
+        picture.save(folder / "images" / f"{name}.png")
+        picture.save(folder / "images" / f"{name}+compressed.webp")
+
+
+def draw(image: Path, caption: str, reference: str) -> "Image":
+    """The caption in black, one reference in grey, and below them the picture, `WIDTH` pixels wide."""
+    import textwrap
+
+    from PIL import Image, ImageDraw
+
+    from pipeline.data.images import read_image
+
+    picture = read_image(image)
+    picture = picture.resize((WIDTH, max(1, round(picture.height * WIDTH / picture.width))))
+    lines = [(line, colour) for text, colour in ((caption, "black"), (reference, "gray")) for line in textwrap.wrap(text, 50)]
+    top = 18 * len(lines) + 8
+    sheet = Image.new("RGB", (WIDTH, top + picture.height), "white")
+    sheet.paste(picture, (0, top))
+    pen = ImageDraw.Draw(sheet)
+    for number, (line, colour) in enumerate(lines):
+        pen.text((6, 4 + 18 * number), line, fill=colour, font_size=12)
+    return sheet
+
+
+def write_model(payload: Payload, folder: Path) -> None:
+    """The model folder, how its captions are decoded, all that `Captioner.load` needs, and the model card."""
+    shutil.copytree(payload.model, folder)
+    write_json(folder / "decode.json", payload.decode)
+    (folder / "README.md").write_text(readme(payload), encoding="utf-8")
+
+
+def readme(p: Payload) -> str:
+    """The model card."""
+    run = read_run(p.params, p.tags, p.metrics, len(p.history), p.resamples, p.corpus)
+    return card(read_json(p.model / "config.json"), p.decode, run)
+
+
+def example_image(payload: Payload) -> str:
+    """A small test image as base64, the form in which the served model takes images."""
+    import base64
+    from io import BytesIO
+
+    from PIL import Image
+
+    from pipeline.data.images import read_image
+
+    picture = read_image(payload.images / payload.samples[0]["file"]) if payload.samples else Image.new("RGB", (64, 64))
+    picture.thumbnail((64, 64))
+    buffer = BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,247 @@
+"""The MLflow store: probed before use, created by one process at a time, silent, and one exception for all its troubles."""
+
+import http.client
+import logging
+import os
+import re
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pipeline.core.errors import UserError, one_line
+from pipeline.tracking.sqlite import PREFIX, database, make_whole
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+
+EXPERIMENT = "captionlab"
+DEFAULT_URI = "sqlite:///mlflow.db"
+PROBE_SECONDS = 3.0
+BATCH = 1000
+"metrics that MLflow takes in one request"
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+KNOWN = "http://HOST:PORT, https://HOST, sqlite:///FILE, or postgresql, mysql or mssql://USER:PASSWORD@HOST/NAME"
+
+
+class StoreDown(UserError):
+    """The store does not answer, or refuses, or is none; what was to be kept there is still in the workspace."""
+
+
+@dataclass(frozen=True)
+class Store:
+    client: "MlflowClient"
+    experiment: str
+    "id of the experiment `captionlab`"
+    uri: str
+
+    @property
+    def address(self) -> str:
+        """As a file of the workspace may name it: without password, and the same after the workspace was moved."""
+        file = database(self.uri)
+        inside = file and file.is_relative_to(Path.cwd())
+        return f"{PREFIX}{file.relative_to(Path.cwd())}" if file and inside else without_password(self.uri)
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or the database of this workspace."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def open_store(uri: str | None = None, request_seconds: int = 60, create: bool = False) -> Store:
+    """Connect to a store, by default to `tracking_uri()`.
+
+    Args:
+        create: make the database of a `sqlite:///` address where it is missing. Only who writes asks for it: a command that
+            reads would leave an empty database in whatever folder it is called from.
+
+    Raises:
+        StoreDown: mlflow is not installed, or the address is none, or nothing answers there (found out within seconds).
+    """
+    _configure_mlflow(request_seconds)
+    uri = absolute(uri or tracking_uri())
+    check_address(uri)
+    probe(uri)
+    file = database(uri)
+    with trouble(uri):
+        if file and create:
+            make_whole(file)
+        elif file and not file.is_file():
+            raise StoreDown(
+                f"there is no MLflow store {file}: run this in a workspace after dvc repro, or set MLFLOW_TRACKING_URI"
+            )
+        from mlflow import MlflowClient
+
+        client = MlflowClient(uri)
+        return Store(client, _experiment(client, file), uri)
+
+
+def _configure_mlflow(request_seconds: int) -> None:
+    """No telemetry, progress bars or addresses on stdout, and few retries: the default client retries for four minutes."""
+    defaults = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",  # read when mlflow is imported; of DO_NOT_TRACK it only understands "true"
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(request_seconds),
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def absolute(uri: str) -> str:
+    """mlflow keeps one open store per address, so a relative path would go on meaning an earlier working directory."""
+    file = database(uri)
+    return f"{PREFIX}{file.absolute()}" if file and file.name else uri
+
+
+def check_address(uri: str) -> None:
+    """Raise StoreDown for what MLflow would take for a folder, or fail at with a traceback."""
+    if not _is_address(uri):
+        raise StoreDown(f"'{without_password(uri)}' is no address of an MLflow store: write {KNOWN}")
+
+
+def _is_address(uri: str) -> bool:
+    file = database(uri)
+    if file:
+        return bool(file.name) and not file.is_dir()
+    try:
+        parts = urlsplit(uri)
+        has_host = bool(parts.hostname) and parts.port != 0  # a port that is no number raises
+    except ValueError:
+        return False
+    scheme = parts.scheme.split("+")[0]
+    return uri.split(":")[0] == "databricks" or (has_host and scheme in ("http", "https", *PORTS))
+
+
+@contextmanager
+def address_of_process(uri: str) -> Iterator[None]:
+    """MLflow looks `models:/` and `runs:/` up at the address of the process, whatever it is given: set while that is done."""
+    import mlflow
+
+    own, environment = _own_address(), os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(absolute(uri))
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(own)  # type: ignore[arg-type]
+        os.environ.pop("MLFLOW_TRACKING_URI", None)  # where set_tracking_uri keeps its address as well
+        if environment is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = environment
+
+
+def _own_address() -> str | None:
+    """What somebody has given mlflow.set_tracking_uri in this process; None: the environment decides, also when it changes."""
+    import mlflow
+
+    environment = os.environ.pop("MLFLOW_TRACKING_URI", None)  # both answer to is_tracking_uri_set
+    try:
+        return mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    finally:
+        if environment is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = environment
+
+
+@contextmanager
+def trouble(uri: str) -> Iterator[None]:
+    """Turn whatever goes wrong between here and the store into StoreDown."""
+    try:
+        from mlflow.exceptions import MlflowException
+        from requests import RequestException
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError as error:
+        raise StoreDown(f"MLflow cannot be imported here ({error})") from None
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):  # importing mlflow sets its own level
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError, http.client.HTTPException, OSError) as error:
+        raise _down(uri, error) from error
+
+
+def _down(uri: str, error: BaseException) -> StoreDown:
+    return StoreDown(f"MLflow at {without_password(uri)} is out of reach ({_short(error)})")
+
+
+def without_password(text: str) -> str:
+    """An address, or a message that holds some, as it may be shown."""
+    hidden = re.sub(r"(?<=://)\S*@", "", text)
+    return re.sub(r"(?i)\b(password|passwd|pwd|token)=[^&\s]+", r"\1=***", hidden)
+
+
+def _short(error: BaseException) -> str:
+    text = without_password(one_line(error)) or type(error).__name__
+    return text if len(text) <= 170 else f"{text[:70]} ... {text[-95:]}"  # the cause stands at the end
+
+
+def probe(uri: str) -> None:
+    """Raise StoreDown unless something answers at the address within seconds; files and unknown schemes pass."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.split("+")[0]
+    try:
+        if scheme in ("http", "https"):
+            _probe_http(without_password(uri))
+        elif scheme in PORTS and parts.hostname:
+            socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), PROBE_SECONDS).close()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise _down(uri, error) from None
+
+
+def _probe_http(uri: str) -> None:
+    try:
+        urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError as error:
+        if error.code >= 500:  # below, somebody is there: the client will say what is wrong
+            raise
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # mlflow has settings of its own for certificates
+            raise OSError(str(error.reason)) from None
+
+
+def _experiment(client: "MlflowClient", file: Path | None) -> str:
+    """Its id. Beside a SQLite file stand the files of its runs, wherever the process that writes them is."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if not found:
+            return str(client.create_experiment(EXPERIMENT, str(file.parent / "mlruns" / EXPERIMENT) if file else None))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        found = client.get_experiment_by_name(EXPERIMENT)  # another process was faster
+        assert found
+    if found.lifecycle_stage == "deleted":
+        cure = f"mlflow experiments restore -x {found.experiment_id}"
+        raise StoreDown(f"the experiment '{EXPERIMENT}' is deleted in MLflow ({cure} brings it back)")
+    return str(found.experiment_id)
+
+
+def find_runs(store: Store, condition: str) -> "list[Run]":
+    """Every run of the experiment that is not deleted and meets the condition, the newest first."""
+    out: list[Run] = []
+    token: str | None = ""
+    while token is not None:
+        page = store.client.search_runs(
+            [store.experiment], condition, max_results=BATCH, order_by=["attributes.start_time DESC"], page_token=token or None
+        )
+        out, token = out + page, page.token or None
+    return out
+
+
+def curves(store: Store, run_id: str) -> dict[str, dict[int, float]]:
+    """Every metric of a run as {step: value}."""
+    names = store.client.get_run(run_id).data.metrics
+    return {name: {m.step: m.value for m in store.client.get_metric_history(run_id, name)} for name in names}
+
+
+def send(store: Store, run_id: str, metrics: "Sequence[Metric]") -> None:
+    for start in range(0, len(metrics), BATCH):
+        store.client.log_batch(run_id, metrics=metrics[start : start + BATCH])

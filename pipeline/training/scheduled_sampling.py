@@ -1,0 +1,52 @@
+"""Scheduled sampling: the decoder reads some of its own words in training (Bengio et al., 2015).
+
+The words that it reads are drawn first, without gradients, step by step; the loss is then that of any other inputs. No
+gradient flows through a drawn word, so this is the paper's training, for every decoder, in one pass more.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pipeline.decoders.shared.contract import Decoder, pick_rows
+from pipeline.decoders.shared.tokenizers import Special
+from pipeline.decoding.batches import Batch
+from pipeline.experiment.params import Training
+
+
+def own_word_probability(options: Training, step: int, total: int) -> float:
+    """Probability that an input is the decoder's own previous word, at step `step` (from 0) of `total`.
+
+    linear: grows from 0 to `sampling_end`; inverse_sigmoid: 1 - k / (k + exp(step / k)) with k = `sampling_k`
+    (section 2.4 of the paper, whose epsilon is 1 minus this); always: no teacher forcing at all.
+    """
+    if options.scheduled_sampling == "linear":
+        return options.sampling_end * min(1.0, step / max(1, total - 1))
+    if options.scheduled_sampling == "inverse_sigmoid":
+        k = options.sampling_k
+        return 1 - k / (k + math.exp(min(step / k, 700)))  # exp overflows beyond 709
+    return float(options.scheduled_sampling == "always")
+
+
+@torch.no_grad()
+def mixed_inputs(decoder: Decoder, batch: Batch, probability: float, special: Special) -> Tensor:
+    """Inputs (R, T) that start like the batch's and in which each later word is drawn from the decoder with `probability`.
+
+    Special tokens are never drawn: where a word is drawn, the reference goes on.
+    """
+    state = pick_rows(decoder.start(batch.features), batch.rows)
+    inputs = [batch.tokens[:, 0]]
+    for t in range(1, batch.tokens.shape[1] - 1):
+        logits, state = decoder.step(inputs[-1], state)
+        own = _draw(logits, special)
+        coin = torch.rand(len(own), device=own.device) < probability
+        inputs.append(torch.where(coin, own, batch.tokens[:, t]))
+    return torch.stack(inputs, 1)
+
+
+def _draw(logits: Tensor, special: Special) -> Tensor:
+    """One word (R,) from the distribution of each row of logits (R, V)."""
+    barred = [i for i in (special.pad, special.start, special.unknown, special.end) if i < logits.shape[1]]
+    probabilities = logits.float().index_fill(1, torch.tensor(barred, device=logits.device), -torch.inf).softmax(-1)
+    return torch.multinomial(probabilities, 1)[:, 0]

@@ -1,0 +1,114 @@
+"""Self-critical sequence training (Rennie et al., 2017): sampled captions are made likelier that earn more than a baseline.
+
+The reward is CIDEr-D with document frequencies of the training split. The end token is a word of captions and references:
+without it, captions that break off after "a" or "of" earn as much as whole ones, and training finds them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.data.image_ids import ImageIds
+from pipeline.decoders.shared.contract import Decoder, pick_rows
+from pipeline.decoders.shared.tokenizers import END, Special, Tokenizer
+from pipeline.decoding.batches import Batch
+from pipeline.decoding.search import greedy
+from pipeline.metrics.cider import against
+
+
+class CiderReward:
+    """CIDEr-D (0 to 10) of captions against the references of their images, both with `<end>` as last word.
+
+    Args:
+        references: image_id -> cleaned captions, of all images of the training split.
+
+    Raises:
+        KeyError: when it is called, of an image that has none.
+        ValueError: of not as many texts as images.
+    """
+
+    def __init__(self, references: Mapping[str, Sequence[str]]):
+        self.image_ids = ImageIds(sorted(references))
+        self.cider = against([f"{text} {END}" for text in references[image]] for image in self.image_ids)
+
+    def __call__(self, image_ids: Sequence[str], texts: Sequence[str]) -> list[float]:
+        places = self.image_ids.find(image_ids)
+        if (places < 0).any():
+            raise KeyError(self.image_ids.lacking(image_ids)[0])
+        scores: list[float] = self.cider(places, texts).tolist()
+        return scores
+
+
+@torch.no_grad()
+def sample(decoder: Decoder, batch: Batch, count: int, special: Special, max_tokens: int) -> tuple[Tensor, Tensor]:
+    """`count` captions per image drawn word by word: tokens and mask (I * count, T + 1), <start> first, image by image."""
+    rows = torch.arange(len(batch.features), device=batch.tokens.device).repeat_interleave(count)
+    state = pick_rows(decoder.start(batch.features), rows)
+    tokens = [torch.full_like(rows, special.start)]
+    alive = [torch.ones_like(rows, dtype=torch.bool)]
+    for _ in range(max_tokens):
+        logits, state = decoder.step(tokens[-1], state)
+        barred = [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
+        logits = logits.float().index_fill(1, torch.tensor(barred, device=logits.device, dtype=torch.long), -torch.inf)
+        going = alive[-1] & (tokens[-1] != special.end)
+        alive.append(going)
+        tokens.append(torch.where(going, torch.multinomial(logits.softmax(-1), 1)[:, 0], special.pad))
+        if not going.any():
+            break
+    return torch.stack(tokens, 1), torch.stack(alive, 1)
+
+
+def self_critical_loss(
+    decoder: Decoder, batch: Batch, tokenizer: Tokenizer, reward: CiderReward, count: int, max_tokens: int
+) -> tuple[Tensor, dict[str, float], int]:
+    """-(reward - baseline) * log p(sampled), mean over the sampled tokens (equation 8); dropout is off.
+
+    The baseline of one sample an image is the greedy caption's reward; of several, the mean of the others' (Luo, 2020, "A
+    better variant of self-critical sequence training"), which spares the greedy pass and varies less.
+
+    Returns:
+        the loss, the mean reward and baseline, and the number of sampled tokens.
+    """
+    _without_dropout(decoder)
+    tokens, mask = sample(decoder, batch, count, tokenizer.special, max_tokens)
+    ids = [i for i in batch.image_ids for _ in range(count)]
+    rewards = torch.tensor(reward(ids, [_text(row, tokenizer) for row in tokens[:, 1:].tolist()]))
+    if count == 1:
+        found = greedy(decoder, batch.features, tokenizer.special, max_tokens)
+        baseline = torch.tensor(reward(ids, [_text(h.tokens, tokenizer) for h in found]))
+    else:
+        baseline = _mean_of_others(rewards.view(-1, count)).flatten()
+    log_probs, valid = _log_probs(decoder, batch, tokens, mask, count)
+    advantage = (rewards - baseline).to(tokens.device)[:, None].expand_as(valid)[valid]
+    parts = {"train_reward": rewards.mean().item(), "train_baseline": baseline.mean().item()}
+    return -(advantage * log_probs).mean(), parts, len(log_probs)
+
+
+def _mean_of_others(rewards: Tensor) -> Tensor:
+    """(I, K) -> (I, K)"""
+    return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+
+
+def _log_probs(decoder: Decoder, batch: Batch, tokens: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Of the sampled tokens (N,), with gradients, and where they stand (I * count, T)."""
+    valid = mask[:, 1:]
+    rows = torch.arange(len(batch.image_ids), device=tokens.device).repeat_interleave(count)
+    hidden, _ = decoder.unroll(batch.features, tokens[:, :-1], valid.sum(1).cpu(), rows)
+    log_probs = decoder.project(hidden[valid]).float().log_softmax(-1)
+    return log_probs.gather(1, tokens[:, 1:][valid][:, None])[:, 0], valid
+
+
+def _without_dropout(decoder: nn.Module) -> None:
+    """Evaluation mode, but for fused recurrent layers: on a GPU they have no gradient in it."""
+    decoder.eval()
+    for module in decoder.modules():
+        if isinstance(module, nn.RNNBase):
+            module.train()
+            module.dropout = 0.0
+
+
+def _text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """Words of a caption, with the end token as a word if it came to an end."""
+    words = tokenizer.decode([i for i in ids if i != tokenizer.special.end])
+    return f"{words} {END}" if tokenizer.special.end in ids else words

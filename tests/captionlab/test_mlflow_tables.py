@@ -1,0 +1,220 @@
+"""`captionlab tables --from-mlflow`: the bytes of the workspace's own tables, whatever else the server holds."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline.core import paths
+from pipeline.data.files import read_json
+from pipeline.experiment.params import load_params
+from pipeline.report.latex import write_tables
+from pipeline.report.paper_tables import paper_sheets, read_papers
+from pipeline.report.results_table import everything
+from pipeline.results.result import Files, results_of, setting
+from pipeline.tracking.current import PREFIX
+from pipeline.tracking.live import publish
+from pipeline.tracking.store import find_runs, open_store
+from stages import track
+from tests.tracking_workspace import SCORES, lock_variant, make_scores, make_workspace
+
+
+@pytest.fixture
+def enter(tmp_path, monkeypatch, database):
+    """Name -> the process works in that workspace; all of them publish to one store. Models are left out, for speed."""
+    shutil.copy(database, tmp_path / "server.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
+    monkeypatch.setattr(publish, "_log_model", lambda *arguments: None)
+
+    def call(name="one", **cider):
+        folder = tmp_path / name
+        if not folder.exists():
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            make_workspace(folder)
+            edit_params(lambda params: params["variants"].pop("soft-attention"))
+        monkeypatch.chdir(folder)
+        for variant, score in cider.items():
+            rescore(variant, score)
+
+    return call
+
+
+def edit_params(change):
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    change(params)
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def rescore(variant, cider):
+    """As if the variant had been trained with other params, to that test CIDEr."""
+    scores = {**SCORES[variant], "test": {**SCORES[variant]["test"], "cider": cider}}
+    make_scores(Path(), variant, scores)
+    lock_variant(Path(), variant)
+
+
+def own_tables():
+    """What the stage `compare` writes here."""
+    params = load_params()
+    captions = {name: pd.read_parquet(paths.CORPORA / name / "captions.parquet") for name in params.corpora}
+    references = {name: read_json(paths.REFERENCES / f"{name}.json") for name in params.corpora}
+    settings = {name: setting(name, c.split, captions[name], references[name]) for name, c in params.corpora.items()}
+    results = results_of(params, settings, Files(paths.SCORE_FILES, paths.SCORES))
+    write_tables(Path("own"), [everything(results, params.scoring.metrics), *paper_sheets(read_papers(), results)])
+    return contents("own")
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+@pytest.fixture
+def tables(captionlab):
+    """Arguments -> files by name; the one line on stderr, or ''."""
+
+    def call(*arguments):
+        status, _, err = captionlab("tables", "--from-mlflow", "--to", "again", *arguments)
+        assert status == 0, err
+        return contents("again"), err
+
+    return call
+
+
+def runs(condition=""):
+    return find_runs(open_store(), condition)
+
+
+def publish_all():
+    for variant in load_params().variants:
+        track.main(variant)
+
+
+def held(run):
+    """All of a run but which workspaces it is current in."""
+    tags = {name: value for name, value in run.data.tags.items() if not name.startswith(PREFIX)}
+    files = {path: path.stat().st_mtime_ns for path in Path(run.info.artifact_uri.removeprefix("file://")).rglob("*")}
+    return tags, run.data.params, run.data.metrics, run.info.start_time, run.info.end_time, run.info.status, files
+
+
+def test_a_parameter_that_was_changed_and_changed_back_shows_the_first_run_again_which_stays_as_it_was(enter, tables):
+    enter(merge=0.11)
+    publish_all()
+    (first,) = runs("tags.variant = 'merge'")
+    rescore("merge", 0.99)
+    track.main("merge")
+    assert tables() == (own_tables(), "")
+    rescore("merge", 0.11)
+    assert b"0.99" in tables()[0]["all.csv"]
+    track.main("merge")
+    assert tables() == (own_tables(), "")
+    assert b"0.11" in tables()[0]["all.csv"]
+    assert len(runs("attributes.status = 'FINISHED'")) == 3
+    (again,) = [run for run in runs() if run.info.run_id == first.info.run_id]
+    assert held(again) == held(first)
+    assert sum(name.startswith(PREFIX) for name in again.data.tags) == 1
+
+
+def test_what_dvc_restored_without_its_stage_is_current_after_a_quiet_sync(enter, tables, captionlab):
+    enter(merge=0.11)
+    publish_all()
+    rescore("merge", 0.99)
+    track.main("merge")
+    rescore("merge", 0.11)
+    assert captionlab("sync", "--quiet") == (0, "", "")
+    assert tables() == (own_tables(), "")
+
+
+def test_a_row_that_params_have_no_more_is_in_no_table_until_it_comes_back(enter, tables, captionlab):
+    enter()
+    publish_all()
+    whole, text = own_tables(), Path("params.yaml").read_text()
+    edit_params(lambda params: params["variants"].pop("lstm"))
+    assert captionlab("sync", "--quiet") == (0, "", "")
+    assert tables() == (own_tables(), "")
+    assert b"lstm" not in tables()[0]["all.csv"]
+    Path("params.yaml").write_text(text)
+    captionlab("sync", "--quiet")
+    assert tables() == (whole, "")
+
+
+def test_of_several_workspaces_the_tables_are_those_of_the_one_that_published_last_or_is_named(enter, tables, captionlab):
+    """The same names in both, in `two` of another corpus; lstm has one run, which both hold."""
+    enter("one", merge=0.11)
+    publish_all()
+    one, first = own_tables(), runs()[0].data.tags["workspace"]
+    enter("two")
+    shutil.copytree("data/corpora/scenes", "data/corpora/other")
+    shutil.copy("data/references/scenes.json", "data/references/other.json")
+    make_scores(Path(), "most-frequent--other", {"val": {"cider": 0.1}, "test": {"cider": 0.07}})
+
+    def other_corpus(params):
+        params["corpora"]["other"] = params["corpora"]["scenes"]
+        params["variants"]["merge"]["corpus"] = "other"
+
+    edit_params(other_corpus)
+    rescore("merge", 0.22)
+    lock = yaml.safe_load(Path("dvc.lock").read_text())
+    for stage in ("train", "caption", "score"):
+        deps = lock["stages"][f"{stage}@merge"]["deps"]
+        lock["stages"][f"{stage}@merge"]["deps"] = [{**d, "path": d["path"].replace("scenes", "other")} for d in deps]
+    Path("dvc.lock").write_text(yaml.safe_dump(lock))
+    publish_all()
+    assert len(runs()) == 3
+    two, err = tables()
+    assert two == own_tables()
+    assert b"other," in two["all.csv"]
+    second = first.removesuffix("one") + "two"
+    assert err.startswith(f"tables of {second}, which was published at 20")
+    assert err.endswith(f"Z; --workspace names another: {first}\n")
+    assert tables("--workspace", first)[0] == one
+    enter("one")
+    captionlab("sync", "--quiet")
+    assert tables()[0] == one
+    status, _, err = captionlab("tables", "--from-mlflow", "--workspace", "x:/y")
+    assert status == 2
+    assert err.startswith("error: no workspace 'x:/y' (--workspace) has published to sqlite:///")
+    assert err.endswith(f": there are {first}, {second}\n")
+
+
+def test_of_runs_that_an_earlier_version_published_the_newest_are_shown_until_one_is_confirmed(enter, tables):
+    enter(merge=0.11)
+    publish_all()
+    old = own_tables()
+    rescore("merge", 0.99)
+    track.main("merge")
+    store = open_store()
+    for run in runs():
+        for name in [name for name in run.data.tags if name.startswith(PREFIX)]:
+            store.client.delete_tag(run.info.run_id, name)
+    assert tables() == (own_tables(), "")
+    rescore("merge", 0.11)
+    publish_all()
+    assert tables() == (old, "")
+
+
+def test_who_confirmed_a_duplicate_that_is_dropped_holds_the_run_that_stays(enter):
+    enter()
+    track.main("merge")
+    store, (kept,) = open_store(), runs()
+    confirmed = {**kept.data.tags, f"{PREFIX}f00": "2026-11-21T00:00:00.000000Z far:/away"}
+    twin = store.client.create_run(store.experiment, tags=confirmed)
+    store.client.set_terminated(twin.info.run_id, "FINISHED")
+    track.main("merge")
+    (left,) = runs()
+    assert left.info.run_id == kept.info.run_id
+    assert left.data.tags[f"{PREFIX}f00"] == "2026-11-21T00:00:00.000000Z far:/away"
+
+
+def test_runs_without_lines_of_tables_are_no_results(enter, captionlab):
+    enter()
+    told = "no finished run of sqlite:///"
+    assert captionlab("tables", "--from-mlflow")[2].startswith(f"error: {told}")
+    track.main("merge")
+    (run,) = runs()
+    (Path(run.info.artifact_uri.removeprefix("file://")) / "rows.json").unlink()
+    status, _, err = captionlab("tables", "--from-mlflow")
+    assert status == 2
+    assert err.endswith(" holds results: publish them with captionlab sync\n")
+    assert not Path("tables").exists()

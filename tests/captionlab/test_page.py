@@ -1,0 +1,441 @@
+"""The page: what it says is what the captioner says, a visitor reaches nothing but the page, and mistakes are one line."""
+
+import asyncio
+import json
+import math
+import os
+import re
+import shutil
+import socket
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from PIL import Image
+
+from captionlab.cli import app as command
+from captionlab.cli.shared.models import load
+from captionlab.page import answers
+from captionlab.page.answers import Answer, Decoding, Shelf, answer, render
+from captionlab.page.neutral import Wording, neutral_wording
+from captionlab.page.server import FORMS, HINT, POLICY, REQUEST, UPLOAD, answers_to, build, refused, serving, uploaded_picture
+from pipeline.captioning.captioner import GREEDY, Captioner
+from pipeline.core.errors import UserError
+from pipeline.decoding.search import Caption
+from pipeline.metrics import gender
+from tests.captioning.test_captioner import picture, write_model
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["merge", "soft-attention"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A workspace of two models; one of them attends. picture.png is dropped on the page."""
+    root = tmp_path_factory.mktemp("app")
+    shutil.copy(ROOT / "params.yaml", root)
+    for name in NAMES:
+        write_model(root / "models" / name, name.replace("-", "_"))
+    (root / "models/unfinished").mkdir()
+    images = root / "data/raw/scenes/images"
+    images.mkdir(parents=True)
+    for n in range(12):
+        picture(n).save(images / f"{n:02}.png")
+    rows = [(f"{n:02}", f"images/{n:02}.png", "test" if n % 2 else "train") for n in range(12)]
+    rows += [("gone", "images/gone.png", "test"), ("scan", "images/scan.tif", "test")]
+    (images / "scan.tif").touch()
+    (root / "data/corpora/scenes").mkdir(parents=True)
+    pd.DataFrame(rows, columns=["image_id", "file", "split"]).to_parquet(root / "data/corpora/scenes/captions.parquet")
+    picture(99).save(root / "picture.png")
+    return root
+
+
+@pytest.fixture
+def workspace(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder):
+    """A running page with both models and two examples; afterwards nothing of it is left."""
+    before = settings()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        examples = [folder / f"data/raw/scenes/images/{n:02}.png" for n in (1, 3)]
+        shelf = Shelf({name: folder / "models" / name for name in NAMES}, load)
+        with serving(shelf, examples, "127.0.0.1", free_port()) as url:
+            uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+            yield url
+        assert not uploads.exists()
+    assert settings() == before
+
+
+def settings():
+    return {name: value for name, value in os.environ.items() if name.startswith("GRADIO_") or "proxy" in name.lower()}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Said:
+    """A captioner that always says the same."""
+
+    decode = GREEDY
+    device = "cpu"
+
+    def __init__(self, text, log_prob=-1.0, tokens=1, others=()):
+        self.said = Caption(text, log_prob, tokens, [(text, log_prob), *others])
+
+    def caption(self, images):
+        return [self.said for _ in images]
+
+
+def shelf_of(**captioners):
+    return Shelf({name: Path(name) for name in captioners}, lambda path: captioners[path.name])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "keys"),
+    [
+        ({}, {}),
+        ({"way": "greedy"}, {"beam": 1, "alternatives": 1}),
+        ({"way": "beam", "beam": 7}, {"beam": 7, "alternatives": 5}),
+        (
+            {"way": "sampling", "samples": 4, "temperature": 0.5, "seed": 3},
+            {"samples": 4, "temperature": 0.5, "seed": 3, "alternatives": 4},
+        ),
+    ],
+    ids=["own", "greedy", "beam", "sampling"],
+)
+@pytest.mark.parametrize("model", NAMES)
+def test_a_card_says_what_the_captioner_says_with_that_decoding(workspace, model, chosen, keys):
+    own = {**GREEDY, "beam": 3, "max_tokens": 30, "length_penalty": 0.7, "alternatives": 3}
+    theirs = Captioner.load(Path("models") / model, "cpu", {**own, **keys}).caption([picture(5)])[0]
+    ours = answer(Shelf({model: Path("models") / model}, load), model, picture(5), Decoding(**chosen))
+    assert (ours.text, ours.log_prob, ours.error) == (theirs.text, theirs.log_prob, "")
+    assert ours.others == theirs.alternatives[1:]
+
+
+def test_confidence_is_the_mean_probability_of_a_word(monkeypatch):
+    monkeypatch.setattr(answers, "looked_at", lambda *_: [])
+    ours = answer(shelf_of(a=Said("a dog", 3 * math.log(0.5), 3)), "a", picture(0), Decoding())
+    assert ours.word_chance == pytest.approx(0.5)
+    assert "<b>50 %</b> per word" in render([ours])
+
+
+def test_a_decoder_that_attends_shows_a_picture_for_each_word_and_another_none(workspace):
+    shelf = Shelf({name: Path("models") / name for name in NAMES}, load)
+    looking = answer(shelf, "soft-attention", picture(5), Decoding())
+    assert [word for word, _ in looking.looked] == looking.text.split()
+    assert len({address for _, address in looking.looked}) > 1
+    assert answer(shelf, "merge", picture(5), Decoding()).looked == []
+    html = render([looking])
+    assert html.count("<figure>") == len(looking.text.split()) > 0
+
+
+def test_models_are_loaded_when_asked_for_and_few_are_kept():
+    loaded = []
+    shelf = Shelf({name: Path(name) for name in "abc"}, lambda path: loaded.append(path.name) or path, kept=2)
+    assert loaded == []
+    for name in "aabacab":
+        shelf.get(name)
+    assert loaded == ["a", "b", "c", "b"]
+
+
+def test_a_model_that_cannot_be_used_says_so_on_its_card_and_the_others_have_theirs(workspace, monkeypatch):
+    monkeypatch.setattr(answers, "looked_at", lambda *_: [])
+    shelf = Shelf({name: Path("models") / name for name in ("unfinished", "merge")}, load)
+    cards = [answer(shelf, name, picture(0), Decoding()) for name in ("unfinished", "merge", "unknown")]
+    assert cards[0].error.startswith("models/unfinished is not a model folder: config.json is missing")
+    assert cards[1].error == ""
+    assert cards[2].error == "unknown model 'unknown': there are unfinished, merge"
+    assert render(cards).count('role="alert"') == 2
+
+
+def test_what_a_model_says_is_text_on_the_page():
+    card = Answer("<i>m</i>", text="<script>x</script>", others=[("<b>", -1.0)], wording=Wording(("man",), "<u>"))
+    html = render([card])
+    assert not re.search(r"<(script|b>|i>m|u>)", html.replace("<b>0 %", ""))
+    assert "&lt;script&gt;" in html
+
+
+def test_a_caption_that_names_a_gender_is_flagged_with_its_neutral_wording(monkeypatch):
+    monkeypatch.setattr(answers, "looked_at", lambda *_: [])
+    cards = [answer(shelf_of(a=Said(text)), "a", picture(0), Decoding()) for text in ("a man runs", "a dog runs")]
+    assert "names a gender: man</span> Without it: <q>a person runs</q>" in render(cards[:1])
+    assert "gender" not in render(cards[1:])
+
+
+@pytest.mark.parametrize(
+    ("caption", "neutral"),
+    [
+        ("a man in a red shirt", "a person in a red shirt"),
+        ("A woman holds her baby", "A person holds their baby"),
+        ("a man and a woman are standing", "two people are standing"),
+        ("the boys and girls play", "the children play"),
+        ("an uncle and a sportsman", "a relative and an athlete"),
+        ("a female athlete runs", "an athlete runs"),
+        ("a male and a female", "two people"),
+        ("two male swimmers", "two swimmers"),
+        ("A man's hat , and his dog looks at her .", "A person's hat , and their dog looks at them ."),
+        ("she is a girl", "they are a child"),
+        ("a dog with a ball in his mouth", None),
+        ("two people", None),
+        ("", None),
+    ],
+)
+def test_neutral_wording_follows_its_rule(caption, neutral):
+    found = neutral_wording(caption)
+    assert (found and found.text) == neutral
+
+
+def test_every_gendered_word_has_a_neutral_counterpart():
+    women, men, _ = gender.words()
+    for word in women | men:
+        found = neutral_wording(f"a {word} rests")
+        assert found, word
+        assert found.named == (word,)
+        assert gender.named(found.text) is None, word
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"way": "magic"}, "way: should be 'own', 'greedy', 'beam' or 'sampling'"),
+        ({"beam": 0}, "beam: should be greater than or equal to 1"),
+        ({"samples": 10**6}, "samples: should be less than or equal to 10"),
+        ({"temperature": "hot"}, "temperature: should be a valid number, unable to parse string as a number"),
+        ({"seed": None}, "seed: should be a valid integer"),
+    ],
+)
+def test_a_decoding_that_cannot_be_is_one_line(values, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        Decoding.read(**values)
+
+
+def test_without_a_picture_or_a_model_the_page_asks_for_one(tmp_path):
+    shelf, decoding = shelf_of(a=Said("a dog")), ("own", 5, 5, 1.0, 1)
+    picture(0).save(tmp_path / "a.png")
+    dropped = {"path": str(tmp_path / "a.png")}
+    assert answers_to(shelf, tmp_path, None, ["a"], *decoding) == HINT
+    for models in ([], None, "a"):
+        assert answers_to(shelf, tmp_path, dropped, models, *decoding) == '<p class="trouble" role="alert">choose a model</p>'
+
+
+def test_only_what_was_uploaded_is_opened(tmp_path):
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    picture(0).save(tmp_path / "outside.png")
+    (uploads / "link.png").symlink_to(tmp_path / "outside.png")
+    for path in (
+        tmp_path / "outside.png",
+        uploads / "../outside.png",
+        uploads / "link.png",
+        uploads / "none.png",
+        uploads,
+        "x",
+    ):
+        with pytest.raises(UserError, match=r"^this picture was not uploaded here, or is gone: drop it again$"):
+            uploaded_picture({"path": str(path)}, uploads)
+    for nothing in ({}, {"url": "data:image/png;base64,AAAA"}, 3, "/etc/passwd"):
+        with pytest.raises(UserError, match=r"^this picture was not uploaded here"):
+            uploaded_picture(nothing, uploads)
+
+
+def test_a_picture_that_is_none_or_too_large_is_one_line(tmp_path):
+    contents = {"text": b"no picture", "empty": b"", "large": bytes(UPLOAD + 1)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    Image.fromarray(np.zeros((8001, 8000), dtype=np.uint8)).save(tmp_path / "many.png")
+    messages = {
+        "text": "this file cannot be used: not a picture",
+        "empty": "this file cannot be used: empty file",
+        "large": "the picture has more than 10 MB: drop a smaller one",
+        "many.png": "this file cannot be used: 8000 x 8001, more than 64,000,000 pixels",
+    }
+    for name, message in messages.items():
+        with pytest.raises(UserError, match=f"^{message}$"):
+            uploaded_picture({"path": str(tmp_path / name)}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "length", "status"),
+    [
+        ("GET /", None, None),
+        ("GET /gradio_api/file=/tmp/a.png", None, None),
+        ("GET /gradio_api/file=http://example.org/a", None, 403),
+        ("GET /gradio_api/file=https://example.org/a", None, 403),
+        ("GET /gradio_api/proxy=https://example.org/a", None, 403),
+        ("GET /monitoring/summary", None, 403),
+        ("POST /gradio_api/process_recording", 10, 403),
+        ("POST /gradio_api/upload", UPLOAD + FORMS, None),
+        ("POST /gradio_api/upload", UPLOAD + FORMS + 1, 413),
+        ("POST /gradio_api/upload", None, 411),
+        ("POST /gradio_api/queue/join", REQUEST, None),
+        ("POST /gradio_api/queue/join", REQUEST + 1, 413),
+        ("POST /gradio_api/queue/join", "ten", 411),
+    ],
+)
+def test_requests_are_bounded_and_lead_nowhere_else(request_line, length, status):
+    found = refused(*request_line.split(), None if length is None else str(length).encode())
+    assert (found and found[0]) == status
+
+
+def test_the_server_serves_no_file_of_the_machine_and_binds_the_browser_to_itself(address, folder):
+    page = requests.get(address, timeout=10)
+    assert page.headers["content-security-policy"] == POLICY
+    for path in (
+        "/etc/passwd",
+        folder / "params.yaml",
+        "params.yaml",
+        "%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        f"{folder}/models/merge/config.json",
+    ):
+        assert requests.get(f"{address}gradio_api/file={path}", timeout=10).status_code == 403, path
+    assert requests.get(f"{address}gradio_api/file=http://127.0.0.1:9/", timeout=10).status_code == 403
+    for path in ("openapi.json", "docs", "monitoring"):
+        assert requests.get(address + path, timeout=10).status_code in (403, 404), path
+    large = requests.post(f"{address}gradio_api/upload", files={"files": ("a.png", bytes(UPLOAD + FORMS))}, timeout=30)
+    assert large.status_code == 413
+
+
+def submit(address, picture_data, models=("merge",)):
+    """What the page's event answers to data that no page would send."""
+    session = uuid.uuid4().hex
+    functions = requests.get(f"{address}config", timeout=10).json()["dependencies"]
+    index = next(f["id"] for f in functions if len(f["inputs"]) == 7)
+    sent = {"data": [picture_data, list(models), "own", 5, 5, 1, 1], "fn_index": index, "session_hash": session}
+    joined = requests.post(f"{address}gradio_api/queue/join", json=sent, timeout=10)
+    joined.raise_for_status()
+    with requests.get(f"{address}gradio_api/queue/data", params={"session_hash": session}, stream=True, timeout=30) as stream:
+        for line in stream.iter_lines():
+            message = json.loads(line.removeprefix(b"data: ")) if line else {}
+            if message.get("msg") == "process_completed":
+                return message
+    raise AssertionError("no answer")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "{folder}/picture.png", "http://127.0.0.1:{port}/a.png"])
+def test_a_forged_picture_is_refused_and_nothing_is_fetched(address, folder, path, server):
+    port = server.server_address[1]
+    described = {"path": path.format(folder=folder, port=port), "meta": {"_type": "gradio.FileData"}}
+    answered = submit(address, described)
+    assert not answered["success"], answered
+    bare = submit(address, {"path": described["path"]})
+    assert not bare["success"] or "was not uploaded here" in bare["output"]["data"][0]
+
+
+def test_no_address_is_fetched_for_a_picture(folder):
+    page = build(Shelf({"merge": folder}, load), [], folder)
+    box = next(block for block in page.blocks.values() if block.elem_id == "picture")
+    with pytest.raises(ValueError, match="uploaded, not fetched"):
+        asyncio.run(box.async_move_resource_to_block_cache("https://example.org/a.png"))
+    with pytest.raises(ValueError, match="uploaded, not fetched"):
+        box.move_resource_to_block_cache("https://example.org/a.png")
+
+
+def browser_path():
+    return os.environ.get("CAPTIONLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(not browser_path(), reason="no Chromium on PATH or in CAPTIONLAB_CHROMIUM")
+def test_in_a_browser_an_uploaded_picture_gets_the_captions_of_the_chosen_models(address, folder, monkeypatch):
+    from playwright.sync_api import sync_playwright
+
+    monkeypatch.chdir(folder)
+    said = {name: load(Path("models") / name).caption([Path("picture.png")])[0] for name in NAMES}
+    example = load(Path("models/merge")).caption([Path("data/raw/scenes/images/03.png")])[0]
+    chances = {"picture": f"{said['merge'].log_prob:.2f}", "example": f"{example.log_prob:.2f}"}
+    assert chances["picture"] != chances["example"]
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=browser_path(), args=flags)
+        page = browser.new_page(viewport={"width": 400, "height": 800})
+        asked, troubles = [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda line: troubles.append(line.text) if line.type == "error" else None)
+        page.goto(address)
+        page.set_input_files("#picture input[type=file]", "picture.png")
+        page.wait_for_selector("[data-model=merge] .caption", timeout=60_000)
+        page.get_by_label("soft-attention", exact=True).check()
+        page.wait_for_selector("[data-model=soft-attention] .looked", timeout=60_000)
+        for name, caption in said.items():
+            card = page.locator(f"[data-model={name}]")
+            assert card.locator(".caption").inner_text() == caption.text
+            assert f"log-probability {caption.log_prob:.2f}" in card.inner_text()
+            assert card.locator(".others li").count() == len(caption.alternatives) - 1
+        words = page.locator("[data-model=soft-attention] figcaption").all_inner_texts()
+        assert words == said["soft-attention"].text.split()
+        assert page.evaluate("document.documentElement.scrollWidth") == 400
+        page.locator(".gallery-item").nth(1).click()
+        page.locator("[data-model=merge]", has_text=f"log-probability {chances['example']}").wait_for(timeout=60_000)
+        browser.close()
+    assert troubles == []
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+
+
+def test_the_workspaces_models_are_offered_and_unfinished_ones_are_not(workspace):
+    with command.model_folders(None) as found:
+        assert found == {name: Path("models") / name for name in NAMES}
+    assert not Path("mlflow.db").exists()
+
+
+def test_the_champion_stands_first_with_its_variants_name(workspace, monkeypatch, tmp_path):
+    from contextlib import nullcontext
+
+    (tmp_path / "config.json").write_text('{"variant": "merge"}')
+    monkeypatch.setattr(command, "_has_registry", lambda: True)
+    monkeypatch.setattr(command, "open_folder", lambda *_: nullcontext(tmp_path))
+    with command.model_folders(None) as found:
+        assert next(iter(found.items())) == ("champion (merge)", tmp_path)
+        assert list(found) == ["champion (merge)", *NAMES]
+
+
+def test_without_a_champion_the_page_says_why_and_offers_the_others(workspace, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with command.model_folders(None) as found:
+        assert list(found) == NAMES
+    assert capsys.readouterr().err.startswith("no champion: MLflow at http://127.0.0.1:9 is out of reach (")
+
+
+def test_examples_are_test_images_that_a_browser_can_show(workspace):
+    assert [path.name for path in command.example_images()] == [f"{n:02}.png" for n in (1, 3, 5, 7, 9, 11)]
+
+
+def test_a_port_in_use_and_an_unknown_host_are_one_line(workspace, captionlab):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, out, err = captionlab("app", "--port", port)
+    assert (status, out) == (2, "")
+    assert err == f"error: cannot serve at 127.0.0.1:{port} (address already in use): name another --port, or --host\n"
+    status, _, err = captionlab("app", "--host", "no.such.host.invalid")
+    assert status == 2
+    assert err.startswith("error: cannot serve at no.such.host.invalid:7860 (")
+    assert err.count("\n") == 1
+
+
+def test_a_workspace_without_models_is_told_to_run_dvc_repro(tmp_path, monkeypatch, captionlab):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert captionlab("app", "--port", free_port()) == (
+        2,
+        "",
+        "error: no trained model in models/, and no champion: run dvc repro (or make repro) first\n",
+    )
+
+
+def test_only_the_page_imports_gradio():
+    for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
+        assert path.name == "app.py" or not re.search(r"^\s*(import|from) gradio", path.read_text(), re.M), path

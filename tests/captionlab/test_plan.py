@@ -1,0 +1,272 @@
+"""`captionlab plan`: figures counted by hand and by building the real thing, without a network and without weights."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from captionlab import __main__
+from captionlab.plan import Row, plan, render
+from pipeline.core.errors import UserError
+from pipeline.core.registry import load
+from pipeline.experiment.params import Params, load_params
+from pipeline.features.store import extract, image_files
+from pipeline.sources import scenes
+from tests.workspace import ROOT, environment, tiny_params
+
+FILES = sorted((ROOT / "experiments").glob("*.yaml"))
+NOWHERE = Path("no-such-folder")
+
+
+def planned(file: str, name: str, corpora: Path = NOWHERE) -> Row:
+    return next(row for row in plan(load_params(ROOT / "experiments" / file), corpora).rows if row.name == name)
+
+
+def cleaned(corpora: Path, corpus: str, words: int) -> Path:
+    """A corpus whose training captions hold so many different words."""
+    (corpora / corpus).mkdir(parents=True)
+    row = {"image_id": "i", "file": "f", "caption_id": "i#0", "raw": "", "split": "train"}
+    table = pd.DataFrame([{**row, "text": " ".join(f"w{n}" for n in range(words))}])
+    table.to_parquet(corpora / corpus / "captions.parquet")
+    return corpora
+
+
+def test_the_papers_two_models_have_the_papers_numbers_of_parameters(tmp_path: Path) -> None:
+    """C's paper prints 5.52 M with 7,698 words and 19.23 M with 8,911; four special tokens are in both. Its attention has one
+    bias more than ours: 19,238,356."""
+    v = 7_698 + 4
+    image, lstm = 2048 * 256 + 256, 2 * 4 * (2 * 256 * 256 + 2 * 256)
+    row = planned("sat-flickr8k.yaml", "cnn-lstm", cleaned(tmp_path / "a", "flickr8k", 7_698))
+    assert row.model.trainable == row.model.parameters == image + 256 * v + lstm + 257 * v == 5_528_342
+    v = 8_911 + 4
+    attention = 2048 * 256 + 256 + 512 * 256 + 256 + 256
+    cell = 4 * 512 * (512 + 2048 + 512 + 2)
+    row = planned("sat-flickr8k.yaml", "sat", cleaned(tmp_path / "b", "flickr8k", 8_911))
+    expected = attention + 512 * v + cell + 2 * (2048 * 512 + 512) + 512 * 2048 + 2048 + 513 * v
+    assert row.model.parameters == expected == 19_238_355
+    assert not row.model.assumed
+
+
+def test_word_vectors_that_are_not_tuned_are_no_trained_parameters(tmp_path: Path) -> None:
+    params = load_params(ROOT / "experiments/merge-flickr8k.yaml")
+    row = plan(params, NOWHERE).rows[0]
+    assert row.model.parameters - row.model.trainable == 50 * row.model.words
+    assert row.lacks == "glove/glove.6B.50d.txt is not there"
+    variant = params.variants["merge-glove"]
+    (tmp_path / "glove.txt").touch()
+    tuned = variant.model_copy(update={"args": {**variant.args, "tune_vectors": True, "vectors": str(tmp_path / "glove.txt")}})
+    row = plan(params.model_copy(update={"variants": {"merge-glove": tuned}}), NOWHERE).rows[0]
+    assert row.model.parameters == row.model.trainable
+    assert row.lacks == ""
+
+
+def test_a_language_model_is_counted_without_its_files() -> None:
+    """GPT-2's 124,439,808 and a mapping; ClipCap's paper prints 156 M, with a CLIP of 512 numbers in place of 768."""
+    rows = {row.name: row.model for row in plan(load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml"), NOWHERE).rows}
+    gpt2, mapping = 124_439_808, 768 * 3840 + 3840 + 3840 * 7680 + 7680
+    for name in ("clip-prefix-original", "clip-prefix-gradclip", "clip-prefix-tokenizer"):
+        assert rows[name].trainable == rows[name].parameters == gpt2 + mapping == 156_891_648
+        assert rows[name].words == 50_257
+    frozen = rows["clip-prefix-transformer"]
+    block = 768 * 3 * 768 + 768 * 768 + 768 + 2 * (768 * 1536) + 1536 + 768 + 4 * 768
+    assert frozen.parameters - frozen.trainable == gpt2
+    assert frozen.trainable == 768 * 40 * 768 + 40 * 768 + 40 * 768 + 8 * block
+
+
+def test_a_published_model_is_downloaded_and_not_trained(tmp_path: Path) -> None:
+    row = planned("pretrained.yaml", "blip-base")
+    data, model = planned("flickr8k-offline.yaml", "merge").download, row.model
+    assert (model.trainable, model.parameters) == (0, 223_971_644)
+    assert model.fetched == "Salesforce/blip-image-captioning-base"
+    assert row.download == data + 4 * model.parameters
+    assert planned("pretrained.yaml", "clipcap-coco").lacks == "clipcap/coco_weights.pt is not there"
+    params = load_params(ROOT / "experiments/pretrained.yaml")
+    args = {"model": str(ROOT / "tests/models/git"), "weights": "random"}
+    tuned = params.variants["git-base-coco"].model_copy(update={"args": args, "train": {"epochs": 3}})
+    found = plan(params.model_copy(update={"variants": {"mine": tuned}}), NOWHERE)
+    assert found.rows[0].model.download == 0
+    assert found.rows[0].lacks  # without tokenizer files its words are the captions', which are not there yet
+
+
+def test_features_take_the_bytes_that_extraction_writes(tmp_path: Path) -> None:
+    params = Params.model_validate(tiny_params())
+    row, args = params.features["scenes-lite0"], params.datasets["scenes"].args
+    expected = plan(params, NOWHERE)
+    scenes.fetch(tmp_path / "raw", **args)
+    images = image_files(tmp_path / "raw/captions.parquet")
+    extract(load("encoders", row.encoder).Encoder(**row.args), images, tmp_path / "raw", tmp_path / "features", {}, "cpu", 1)
+    headers = 2 * 128
+    written = sum((tmp_path / "features" / name).stat().st_size for name in ("grid.npy", "pooled.npy"))
+    assert expected.grids["scenes-lite0"].disk == written - headers
+    assert expected.grids["scenes-lite0"].download == 0
+    assert expected.sizes["scenes"].images == len(images) == 36
+
+
+def test_pictures_themselves_take_a_byte_a_colour() -> None:
+    data = tiny_params()
+    data["features"]["scenes-lite0"] |= {"encoder": "pixels", "args": {"image_size": 32}}
+    grid = plan(Params.model_validate(data), NOWHERE).grids["scenes-lite0"]
+    assert grid.disk == 36 * (32 * 32 * 3 + 3 * 2)
+    assert grid.download == 0
+
+
+def test_a_plan_as_it_is_printed() -> None:
+    data = tiny_params()
+    data["datasets"]["scenes"]["args"] = {"images": 2000, "size": 128, "seed": 1}
+    network = {"model": "tf_efficientnet_lite0.in1k", "weights": "hub", "image_size": 128, "resize": "squash"}
+    data["features"]["scenes-lite0"]["args"] = network
+    args = {"embedding": 128, "hidden": 256, "dropout": 0.3}
+    row = {**data["variants"]["merge"], "args": args}
+    paper = {"table": "merge_flickr8k", "system": "merge-glove"}
+    data["variants"] = {"merge": row, "beside": {**row, "paper": paper}, "again": row}
+    assert 1280 * 256 + 256 + 128 * 10_000 + 4 * 256 * (128 + 256 + 2) + 256 * 257 + 257 * 10_000 == 4_638_992
+    assert render(plan(Params.model_validate(data), NOWHERE), "params.yaml").splitlines() == [
+        "params.yaml: 3 variants",
+        "",
+        "data set  images  on disk  download",
+        "scenes     2,000  4.59 MB         0",
+        "",
+        "features      network                      grid  pooled  parameters  on disk  weights",
+        "scenes-lite0  tf_efficientnet_lite0  16 x 1,280   1,280      4.65 M  87.0 MB  18.6 MB",
+        "",
+        "variant   source  encoder                decoder    words  trained      of    disk  download",
+        "beside no paper's row:",
+        "  merge   scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 MB   18.6 MB",
+        "  again   scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 MB   18.6 MB",
+        "beside merge_flickr8k, merge-glove:",
+        "  beside  scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 MB   18.6 MB",
+        "",
+        "all together: 147 MB on disk, 18.6 MB to download, about",
+        "~: assumed, for the captions have not been cleaned yet; parameters move with it",
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_every_experiment_is_planned_without_a_network_in_120_columns(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a plan opened a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    params = load_params(file)
+    found = plan(params, NOWHERE)
+    assert [row.name for row in found.rows] == list(params.variants)
+    for row in found.rows:
+        assert row.lacks or (row.model.words and row.model.parameters and row.disk)
+        assert row.lacks or (row.model.trainable > 0) == (params.training(row.name).epochs > 0)
+    assert all(grid.shapes.positions and grid.disk for grid in found.grids.values())
+    text = render(found, file.name)
+    assert max(map(len, text.splitlines())) <= 120
+    for name, variant in params.variants.items():
+        assert f"  {name} " in text
+        assert not variant.paper or f"beside {variant.paper.table}, {variant.paper.system}:" in text
+
+
+def test_a_language_model_from_nothing_brings_no_weights_and_one_of_a_package_does() -> None:
+    told = "prefix_lm brings weights of its own"
+    assert told not in render(plan(load_params(ROOT / "experiments/scenes-all.yaml"), NOWHERE), "x")
+    assert told in render(plan(load_params(ROOT / "experiments/flickr8k-offline.yaml"), NOWHERE), "x")
+
+
+def test_a_local_folder_of_archives_is_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params(ROOT / "experiments/flickr8k-offline.yaml")
+    assert plan(params, NOWHERE).rows[0].download == 1_120_000_000
+    monkeypatch.setenv("CAPTIONLAB_FLICKR8K", "/somewhere")
+    assert plan(params, NOWHERE).rows[0].download == 0
+
+
+def test_coco_is_planned_with_its_cap_on_images() -> None:
+    size = load("sources", "coco2014").size
+    assert size(karpathy="download")[:2] == (123_287, 20_408_459_804)
+    assert size(karpathy="download").download == 20_408_459_804 + 36_700_000
+    assert size()[:1] == (123_287,)
+    assert size(karpathy="x.json", max_images=6_000).images == 6_000 + 5_000 + 5_000
+    assert size(max_images=6_000).images == 12_000
+
+
+def test_what_is_shared_counts_once_in_the_totals() -> None:
+    found = plan(load_params(ROOT / "experiments/flickr8k-offline.yaml"), NOWHERE)
+    one = found.sizes["flickr8k"].disk + found.grids["flickr8k-lite0"].disk
+    models = 4 * sum(row.model.parameters for row in found.rows)
+    assert sum(row.disk for row in found.rows) == len(found.rows) * one + models
+    assert f"all together: {(one + models) / 1e9:.2f} GB on disk, 1.12 GB to download" in render(found, "x")
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "args", "expected"),
+    [
+        ("datasets", "scenes", {"images": "many"}, r"datasets\.scenes\.args\.images: should be a valid integer, not 'many'"),
+        ("features", "scenes-lite0", {"model": "test_effnet"}, r"features\.scenes-lite0: timm has no model 'test_effnet'"),
+        ("features", "scenes-lite0", {"colour": 1}, r"features\.scenes-lite0\.args: unknown argument 'colour'"),
+        ("variants", "merge", {"hiden": 1}, r"variants\.merge\.args: unknown argument 'hiden' \(did you mean 'hidden'\?\)"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_its_place(section: str, name: str, args: dict[str, Any], expected: str) -> None:
+    data = tiny_params()
+    data[section][name]["args"] |= args
+    with pytest.raises(UserError, match=f"^{expected}[^\n]*$"):
+        plan(Params.model_validate(data), NOWHERE)
+
+
+def test_a_decoder_that_cannot_be_built_is_told_and_the_others_are_planned() -> None:
+    data = tiny_params()
+    args = {"width": 9, "heads": 2}
+    data["variants"]["merge"] |= {"decoder": "transformer", "args": args}
+    found = plan(Params.model_validate(data), NOWHERE)
+    broken, fine, _ = found.rows
+    assert (broken.model.words, fine.model.words) == (0, 10_000)
+    assert "merge: args of a transformer: width 9 must be even and a multiple of heads 2" in render(found, "x")
+
+
+MEASURED = """
+import sys
+from pipeline import cli
+sys.argv = ["captionlab", "plan", sys.argv[1]]
+cli.main()
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
+"""
+
+
+def test_the_command_needs_neither_weights_in_memory_nor_a_workspace(tmp_path: Path) -> None:
+    """The encoders of this file have 1.07 billion weights, 4.3 GB: what is there at the end is libraries.
+
+    VmHWM, because a child's ru_maxrss begins with its parent's.
+    """
+    started = time.monotonic()
+    command = [sys.executable, "-c", MEASURED, str(ROOT / "experiments/convnext-coco.yaml")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True, timeout=300)
+    print(f"{time.monotonic() - started:.1f} s")
+    assert done.returncode == 0, done.stderr
+    assert "beside convnext_coco, vgg16:" in done.stdout
+    assert int(done.stderr.split()[-1]) < 1_500_000
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_default_is_todays_params_and_a_file_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["captionlab", "plan"])
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    out, err = capsys.readouterr()
+    assert (end.value.code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: params.yaml is not there: copy one from experiments/")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
+    __main__.main()
+    assert capsys.readouterr().out.startswith("params.yaml: 3 variants\n")
+
+
+def test_a_broken_file_of_captions_is_said_whatever_the_decoder_is(tmp_path):
+    params = load_params(ROOT / "experiments/pretrained.yaml")
+    for corpus in params.corpora:
+        (tmp_path / corpus).mkdir(parents=True)
+        (tmp_path / corpus / "captions.parquet").write_bytes(b"no table at all")
+    lacks = {row.name: row.lacks for row in plan(params, tmp_path).rows}
+    assert all("captions.parquet is no readable Parquet file" in said for said in lacks.values()), lacks

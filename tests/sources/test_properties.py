@@ -1,0 +1,120 @@
+"""What holds for every source there is, and for one that is added: a new file needs one line in RELEASES."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from pipeline.cleaning.clean import RAW_COLUMNS
+from pipeline.cleaning.image_check import look_at_images
+from pipeline.core import registry
+from pipeline.core.errors import UserError
+from pipeline.data.files import digest
+from pipeline.sources.shared.base import SPLITS
+from tests import test_sources, test_sources_a3ds, test_sources_coco2014, test_sources_flickr30k, test_sources_folder
+from tests.releases import everything
+
+
+def own_images(folder):
+    root = test_sources_folder.photos(folder)
+    (root / "c.csv").write_text(test_sources_folder.SPLIT_CSV)
+    return str(root)
+
+
+RELEASES = {
+    "a3ds": lambda folder: {"archives": test_sources_a3ds.release(folder)},
+    "coco2014": lambda folder: {
+        "archives": test_sources_coco2014.release(folder, karpathy=test_sources_coco2014.karpathy_json()),
+        "karpathy": "download",
+    },
+    "flickr30k": lambda folder: {"archives": test_sources_flickr30k.parts(folder)},
+    "flickr8k": lambda folder: {"archives": test_sources.release(folder)},
+    "folder": lambda folder: {"path": own_images(folder), "captions": "c.csv"},
+    "scenes": lambda folder: {"images": 16, "size": 64, "seed": 1},
+}
+"the arguments for a tiny release of each source, which is written to the folder"
+
+
+@pytest.fixture(params=registry.names("sources"))
+def fetched(request, tmp_path):
+    """A source's name, its arguments and what it made of them."""
+    args = RELEASES[request.param](tmp_path / "release")
+    source = registry.load("sources", request.param)
+    registry.check_args(source.fetch, args, "datasets.x.args")
+    source.fetch(tmp_path / "raw", **args)
+    return request.param, args, tmp_path / "raw"
+
+
+def test_what_a_source_says_of_its_size_is_of_the_same_arguments(fetched):
+    """The number of images is the real release's; the tiny releases here are for a person's folder and for scenes alone."""
+    name, args, raw = fetched
+    size = registry.load("sources", name).size(**args)
+    assert size.download == 0
+    if name in ("folder", "scenes"):
+        pictures = [path for path in (raw / "images").rglob("*") if path.is_file()]
+        assert size.images == len(pictures)
+        assert 0.3 < size.disk / sum(path.stat().st_size for path in pictures) < 3
+    else:
+        assert size.images >= 1000
+        assert 5_000 < size.disk / size.images < 300_000
+
+
+def test_the_index_has_its_columns_and_their_types(fetched):
+    _, _, raw = fetched
+    table = pd.read_parquet(raw / "captions.parquet")
+    schemes = [column for column in table if column.startswith("split_")]
+    assert list(table) == RAW_COLUMNS + schemes
+    assert schemes
+    assert table["undecodable"].dtype == bool
+    assert table[["image_id", "caption_id", "raw"]].notna().all(axis=None)
+    for scheme in schemes:
+        assert set(table[scheme].dropna()) <= set(SPLITS)
+        assert table.groupby("image_id")[scheme].nunique().max() == 1
+
+
+def test_caption_ids_are_unique_and_name_their_image(fetched):
+    _, _, raw = fetched
+    table = pd.read_parquet(raw / "captions.parquet")
+    assert table["caption_id"].is_unique
+    assert list(table["caption_id"].str.rsplit("#", n=1).str[0]) == list(table["image_id"])
+    assert table.groupby("image_id")["file"].nunique().max() == 1
+
+
+def test_every_file_named_is_there_and_every_file_there_is_named(fetched):
+    _, _, raw = fetched
+    files = set(pd.read_parquet(raw / "captions.parquet")["file"].dropna())
+    assert files == {path.relative_to(raw).as_posix() for path in (raw / "images").rglob("*") if path.is_file()}
+    assert {picture.problem for picture in look_at_images(files, raw).values()} == {None}
+
+
+def test_a_second_run_gives_the_same_bytes_and_none_names_the_machine(fetched, tmp_path):
+    name, args, raw = fetched
+    registry.load("sources", name).fetch(tmp_path / "again", **args)
+    again = everything(tmp_path / "again")
+    assert again == everything(raw)
+    assert not [file for file, data in again.items() if str(tmp_path).encode() in data]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "release") == ["again", "raw"]
+
+
+def test_the_manifest_names_the_source_and_the_md5_of_what_was_read(fetched, tmp_path):
+    name, _, raw = fetched
+    manifest = json.loads((raw / "manifest.json").read_text())
+    assert manifest["source"] == name
+    there = {path.name: digest(path) for path in (tmp_path / "release").glob("*") if path.is_file()}
+    joined = {"flickr30k.zip"}
+    assert all(there[file] == md5 for file, md5 in manifest["archives"].items() if file not in joined)
+    assert set(manifest["archives"]) <= there.keys() | joined
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names("sources") if name not in ("scenes", "folder")])
+def test_the_environment_names_the_folder_and_a_folder_without_archives_is_one_line(name, tmp_path, monkeypatch):
+    args = RELEASES[name](tmp_path / "release")
+    source = registry.load("sources", name)
+    monkeypatch.setenv(f"CAPTIONLAB_{name.upper()}", args["archives"])
+    source.fetch(tmp_path / "raw", **args | {"archives": str(tmp_path / "nowhere")})
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv(f"CAPTIONLAB_{name.upper()}", str(tmp_path / "empty"))
+    with pytest.raises(UserError, match=rf"empty \(CAPTIONLAB_{name.upper()}\) lacks .*: put .* there") as error:
+        source.fetch(tmp_path / "none", **args)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "none").exists()
