@@ -23,7 +23,7 @@ from pipeline.core.machine import pick_device
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.tokenizers import Special
 from pipeline.decoding.search import Hypothesis, beam_search
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 BEAM, LONGEST, PENALTY = 5, 12, 0.7
 BATCHES = (1, 32, 256)

@@ -1,8 +1,9 @@
 """Extraction: `python -m benchmarks.extraction [images]` -> benchmarks/results/extraction.{json,md}.
 
-Images per second from JPEG files to the memory map (pipeline.features.store.extract: read, decode, transform, network,
-write), at several images a batch. The limits, in the same run: the network alone on ready tensors of as many images a batch, and reading,
-decoding and transforming alone in as many threads. On a CPU both share the cores, so the time of a whole run can at best be
+Images per second from JPEG files to the memory map (pipeline.extraction.extract: read, decode, transform, network,
+write), at several images a batch. The limits, in the same run: the network alone on ready tensors of as many images a
+batch, and reading, decoding and transforming alone in as many threads. On a CPU both share the cores, so the time of a whole
+run can at best be
 their sum; on a GPU it can be that of the slower one. Pictures are 500 x 375 pixels of noise on a gradient, as large in bytes
 as photographs.
 """
@@ -29,11 +30,10 @@ import torch
 from PIL import Image
 
 from benchmarks import _common as common
-from pipeline.core.machine import pick_device
+from pipeline.core.machine import pick_device, workers
 from pipeline.core.registry import load
-from pipeline.core.workers import workers
 from pipeline.data.images import read_image
-from pipeline.features.store import extract
+from pipeline.extraction.extract import extract
 
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tf_efficientnet_lite0": ("timm_model", {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 224}),

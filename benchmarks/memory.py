@@ -85,7 +85,7 @@ def clean(root: Path) -> Callable[[], None]:
 
 def extract(root: Path) -> Callable[[], None]:
     from pipeline.encoders.pixels import Encoder
-    from pipeline.features.store import extract, image_files
+    from pipeline.extraction.extract import extract, image_files
 
     def work() -> None:
         images = image_files(root / "raw" / "captions.parquet")
@@ -224,7 +224,7 @@ class Watch(threading.Thread):
 
 def one(stage: str, root: Path) -> dict[str, float]:
     """Run a stage here."""
-    from pipeline.core.allocation import give_back, keep_buffers
+    from pipeline.core.machine import give_back, keep_buffers
 
     if stage in ("extract", "train", "self_critical", "caption"):
         keep_buffers()  # as the stages do

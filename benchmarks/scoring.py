@@ -31,7 +31,7 @@ from pipeline.core.registry import load
 from pipeline.metrics import cider, meteor
 from pipeline.metrics.shared import base
 from pipeline.metrics.shared.base import References
-from pipeline.scoring.score import ptb_tokenize
+from pipeline.scoring.ptb import ptb_tokenize
 from pipeline.scoring.variant import Known, Said, score_variant
 from pipeline.sources import scenes
 from pipeline.training.self_critical import CiderReward

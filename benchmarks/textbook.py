@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from pipeline.decoders.shared.contract import Decoder, State
 from pipeline.decoders.shared.tokenizers import Special
 from pipeline.decoding.search import Hypothesis
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 
 def model(name: str, decoder: Decoder) -> "Model":

@@ -314,7 +314,7 @@ def holders(lock: Path) -> tuple[list[str], list[str]]:
 
 
 def git() -> Said:
-    from pipeline.tracking.versions import git_commit
+    from pipeline.core.git import git_commit
 
     commit = git_commit([])
     if commit == "none":

@@ -7,9 +7,11 @@ from pipeline.core.errors import UserError
 from pipeline.core.java import JavaFailed
 from pipeline.experiment.protocols import find_protocol, tokenise
 from pipeline.metrics.shared.base import Candidates, References
-from pipeline.report.table import COUNTS
-from pipeline.results.estimates import LEVEL, RESAMPLES, Estimate, resample
-from pipeline.scoring.score import SetScores, ptb_tokenize, score_set
+from pipeline.results.estimates import LEVEL, RESAMPLES, Estimate
+from pipeline.results.values import COUNTS
+from pipeline.scoring.bootstrap import resample
+from pipeline.scoring.ptb import ptb_tokenize
+from pipeline.scoring.score import SetScores, score_set
 
 METHOD = "percentile bootstrap over images; cider keeps the document frequencies of the whole set"
 OF_A_MODEL = "novel, log_prob_rho, loss, perplexity, top5: not scored, they need a model and its training captions (dvc repro)"

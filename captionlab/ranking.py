@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError
-from pipeline.report.table import LOWER_IS_BETTER, NO_DIRECTION
 from pipeline.results.estimates import Estimate, p_value, read_estimates
+from pipeline.results.values import LOWER_IS_BETTER, NO_DIRECTION
 from pipeline.tracking.store import Store, find_runs
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pipeline.captioning.captioner import Captioner
+from pipeline.captioning.captions import caption_features
 from pipeline.data.images import read_image
-from pipeline.decoding.search import caption_features
 from pipeline.features.store import FeatureStore
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""corpora.NAME -> data/corpora/NAME and reports/validation/NAME: captions cleaned, split and validated."""
+"""corpora.NAME -> data/corpora/NAME and data/validation/NAME: captions cleaned, split and validated."""
 
 from pipeline.core import paths
-from pipeline.core.allocation import give_back
+from pipeline.core.machine import give_back
 from pipeline.core.stage import stage
 from pipeline.experiment.params import load_params, pick
 

@@ -1,11 +1,12 @@
-"""Everything scored -> reports/tables, reports/figures, reports/index.html."""
+"""Everything scored -> data/report: tables beside the papers', figures, the page, and what validation found."""
 
+import shutil
 from typing import TYPE_CHECKING
 
 from pipeline.core import paths
 from pipeline.core.errors import run
 from pipeline.core.stage import die_with_dvc
-from pipeline.data.files import read_json
+from pipeline.data.files import read_json, whole_folder
 from pipeline.experiment.params import load_params
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ def main() -> None:
     curves = read_curves({name: paths.HISTORY / f"{name}.csv" for name in params.variants})
     sizes = {name: parameters(paths.MODELS / name / "model.safetensors") for name in params.variants}
     paid = costs(results, sizes, read_speeds(paths.SPEED))
-    write_tables(paths.TABLES, sheets)
-    write_figures(paths.REPORTS / "figures", curves, score_table(results))
     page = Report(sheets, curves, score_bars(results), paid, *_pictures(params, captions, results))
-    write_page(paths.REPORTS / "index.html", page)
+    with whole_folder(paths.REPORT) as part:
+        write_tables(part / "tables", sheets)
+        write_figures(part / "figures", curves, score_table(results))
+        write_page(part / "index.html", page)
+        shutil.copytree(paths.VALIDATION, part / "validation")
 
 
 def _captions(file: "Path") -> "pd.DataFrame":

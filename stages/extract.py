@@ -12,9 +12,9 @@ def main(name: str) -> None:
 
     let_threads_sleep()
     device = pick_device()  # before Arrow is imported
+    from pipeline.core.machine import workers
     from pipeline.core.registry import check_args, load
-    from pipeline.core.workers import workers
-    from pipeline.features.store import extract, image_files
+    from pipeline.extraction.extract import extract, image_files
 
     encoder_class = load("encoders", row.encoder).Encoder
     check_args(encoder_class.__init__, row.args, f"features.{name}.args")

@@ -10,7 +10,7 @@ def main(name: str) -> None:
 
     from pipeline.data.corpus import published_references, read_captions
     from pipeline.data.files import write_json
-    from pipeline.scoring.score import ptb_tokenize, training_captions
+    from pipeline.scoring.ptb import ptb_tokenize, training_captions
 
     folder, columns = paths.CORPORA / name, ["image_id", "caption_id", "raw", "split"]
     captions = read_captions(folder / "captions.parquet", [*columns, "text"])

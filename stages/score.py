@@ -1,7 +1,7 @@
-"""variants.NAME -> reports/scores/NAME.json, data/scores/: under the standard protocol and those named beside it."""
+"""variants.NAME -> data/scores/NAME.json, data/scores/: under the standard protocol and those named beside it."""
 
 from pipeline.core import paths
-from pipeline.core.allocation import give_back
+from pipeline.core.machine import give_back
 from pipeline.core.stage import stage
 from pipeline.experiment.params import load_params, pick
 

@@ -1,4 +1,4 @@
-"""variants.NAME -> models/NAME, reports/history/NAME.csv: a trained decoder; data/seeds/NAME: the same with further seeds."""
+"""variants.NAME -> models/NAME, data/history/NAME.csv: a trained decoder; data/seeds/NAME: the same with further seeds."""
 
 from dataclasses import asdict
 from functools import cache

@@ -13,7 +13,7 @@ from pipeline.data.files import read_json, write_json
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 MODELS = Path(__file__).parent / "models"
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "a picture of a green box"]

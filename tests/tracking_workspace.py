@@ -60,14 +60,14 @@ def make_variant(folder: Path, variant: str, ids: list[str], cider: tuple[float,
     _parquet(folder / f"data/captions/{variant}.parquet", captions)
     _parquet(folder / f"data/scores/{variant}.parquet", [{"image_id": i, "split": "test", "cider": 0.5} for i in ids])
     history = [f"{e + 1},{10 * (e + 1)},{3.0 - e},{c},{int(c == max(cider[: e + 1]))}" for e, c in enumerate(cider)]
-    _text(folder / f"reports/history/{variant}.csv", "\n".join(["epoch,step,train_loss,val_cider,best", *history]) + "\n")
+    _text(folder / f"data/history/{variant}.csv", "\n".join(["epoch,step,train_loss,val_cider,best", *history]) + "\n")
     make_scores(folder, variant, SCORES[variant])
     write_resamples(folder, variant)
     lock_variant(folder, variant)
 
 
 def make_scores(folder: Path, name: str, scores: dict) -> None:
-    _text(folder / f"reports/scores/{name}.json", json.dumps(scores))
+    _text(folder / f"data/scores/{name}.json", json.dumps(scores))
     about = {"unavailable": {"spice": "no models"}, "commit": "abc1234", "seeds": 1}
     _text(folder / f"data/scores/about/{name}.json", json.dumps(about))
     rows = [(split, "c0ffee", scores[split]["cider"] + n / 1000) for split in ("val", "test") for n in range(4)]
@@ -88,10 +88,10 @@ def write_resamples(folder: Path, variant: str, spread: float = 0.0) -> None:
 def lock_variant(folder: Path, variant: str) -> None:
     """Write the entries that DVC would write after train, caption and score."""
     outs = {
-        "train": [f"models/{variant}", f"reports/history/{variant}.csv"],
+        "train": [f"models/{variant}", f"data/history/{variant}.csv"],
         "caption": [f"data/captions/{variant}.parquet"],
         "score": [f"data/scores/{name}" for name in (f"{variant}.parquet", f"resamples/{variant}.parquet")]
-        + [f"reports/scores/{variant}.json"],
+        + [f"data/scores/{variant}.json"],
     }
     path = folder / "dvc.lock"
     lock = yaml.safe_load(path.read_text()) if path.is_file() else {"schema": "2.0", "stages": {}}

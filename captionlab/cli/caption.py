@@ -68,7 +68,7 @@ def _into_file(out: Path, images: list[Path], model: str, beam: int | None, samp
     check_out(out)
     files = find_images(images)
 
-    from pipeline.core.workers import workers
+    from pipeline.core.machine import workers
     from pipeline.data.files import digest, fingerprint
 
     with open_folder(model, dataset) as folder:

@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
+from pipeline.captioning.captions import Caption, caption_features
 from pipeline.data.images import read_image, upright_rgb
 from pipeline.decoders.merge import Decoder
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.decoding.search import Caption, caption_features
-from pipeline.encoders.shared.base import Features
 from pipeline.encoders.timm_model import Encoder
+from pipeline.features.features import Features
 from pipeline.features.quantise import as_stored
 
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")

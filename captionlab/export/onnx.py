@@ -23,7 +23,8 @@ from pipeline.core.errors import UserError, brief
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoding.search import Hypothesis, greedy
-from pipeline.encoders.shared.base import RESAMPLING, Features
+from pipeline.encoders.shared.base import RESAMPLING
+from pipeline.features.features import Features
 
 WORK = ("blip", "git", "hard_attention", "lstm", "merge", "prefix_lm", "soft_attention", "transformer")
 "decoders whose graphs were compared with the project's captions"

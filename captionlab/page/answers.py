@@ -131,8 +131,8 @@ def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> An
 
 def looked_at(captioner: "Captioner", picture: "Image", text: str) -> list[tuple[str, str]]:
     """`Answer.looked` of a caption; one brightness for all its words."""
-    from captionlab.heat import grid_shape, overlay
-    from pipeline.captioning.attention import explain
+    from captionlab.page.heat import overlay
+    from pipeline.captioning.attention import explain, grid_shape
 
     f = captioner.as_stored(captioner.encoder(captioner.encoder.transform(picture)[None].to(captioner.device)))
     words = explain(captioner.decoder, captioner.tokenizer, f, text)

@@ -5,16 +5,16 @@ decoder's own network (see `Decoder.attention`). Nothing is kept while a decoder
 """
 
 from collections.abc import Sequence
+from math import isqrt
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from captionlab.heat import grid_shape
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 from pipeline.features.store import FeatureStore
 
 COLUMNS = ["image_id", "position", "word", "weights", "rows", "columns", "crops"]
@@ -72,3 +72,12 @@ def attention_rows(
                 rounded = np.round(weights, DECIMALS).astype(np.float32)
                 rows.append((image_id, position, word, rounded, *shape, store.manifest.get("crops", False)))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def grid_shape(positions: int) -> tuple[int, int] | None:
+    """Rows and columns of a grid, which lie row by row from the top left: networks here see squares, and keep a square map.
+
+    None: no square, so that no position has a place in the picture.
+    """
+    side = isqrt(positions)
+    return (side, side) if side > 1 and side * side == positions else None

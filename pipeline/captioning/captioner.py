@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.captioning.captions import Caption, caption_features
 from pipeline.core.errors import UserError
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import load
@@ -14,8 +15,8 @@ from pipeline.data.images import MAX_PIXELS, ImageError, read_image, upright_rgb
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.model_folder import load_model
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.decoding.search import Caption, caption_features
-from pipeline.encoders.shared.base import Encoder, Features
+from pipeline.encoders.shared.base import Encoder
+from pipeline.features.features import Features
 from pipeline.features.quantise import as_stored
 
 if TYPE_CHECKING:

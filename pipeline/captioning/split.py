@@ -9,13 +9,13 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.captioning.attention import attention_rows
+from pipeline.captioning.captions import Caption, caption_features
 from pipeline.core.progress import bar
 from pipeline.data.corpus import SPREAD, spread
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.batches import Batch, CaptionBatches
 from pipeline.decoding.likelihood import batch_likelihoods
-from pipeline.decoding.search import Caption, caption_features
 from pipeline.features.store import FeatureStore
 
 BATCH = 64

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core.errors import one_line
-from pipeline.core.workers import workers
+from pipeline.core.machine import workers
 from pipeline.data.images import ImageError, read_image
 
 

@@ -1,8 +1,16 @@
-"""Where tensors live. The device cannot change what is asked for, only how fast it comes: no param, an environment variable."""
+"""The machine a process runs on: its device, its decoding threads, and the allocator that its memory comes from.
 
+None of these is a key of params.yaml, because none of them changes what is asked for.
+"""
+
+import ctypes
 import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import Any
 
-from pipeline.core.allocation import keep_buffers
 from pipeline.core.errors import UserError
 
 
@@ -37,3 +45,57 @@ def let_threads_sleep() -> None:
     They would spin for a while, on cores where pictures are decoded meanwhile.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[Any], depth: int) -> Iterator[Any]:
+    """Like pool.map, but at most `depth` results wait in memory."""
+    waiting: list[Future[Any]] = []
+    queue = iter(items)
+    waiting.extend(pool.submit(work, item) for item in islice(queue, depth))
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting.extend(pool.submit(work, item) for item in islice(queue, 1))
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+"as glibc's mallopt numbers them"
+
+
+def keep_buffers() -> None:
+    """To be called before Arrow is imported, whose own allocator would keep as much once more.
+
+    Without it glibc gives large buffers back and asks for them again: 9,808 page faults per image, 2-6 times the run time on a
+    CPU.
+    """
+    _set({MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1})
+
+
+def give_back() -> None:
+    """To be called before pandas is imported.
+
+    Arrow's own allocator keeps up to 30 MB more than the system's. glibc gives a large block back alone, but raises what it
+    calls large with every block that was freed, and holes remain in its heap.
+    """
+    _set({MMAP_THRESHOLD: 2**20})
+
+
+def _set(options: dict[int, int]) -> None:
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # musl has none
+        for option, value in options.items():
+            libc.mallopt(option, value)
+
+
+def workers() -> int:
+    """Threads that decode images: `CAPTIONLAB_WORKERS` or one per core.
+
+    Raises:
+        UserError: that is no whole number above 0.
+    """
+    text = os.environ.get("CAPTIONLAB_WORKERS") or str(os.cpu_count() or 1)
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"CAPTIONLAB_WORKERS={text}: expected a whole number of threads, 1 or more")
+    return int(text)

@@ -33,17 +33,21 @@ ATTENTION = Path("data/attention")
 SCORES = Path("data/scores")
 "data/scores/<variant>.parquet: per image; resamples/<variant>.parquet; about/<variant>.json: what is no number"
 REPORTS = Path("reports")
-VALIDATION = REPORTS / "validation"
-"reports/validation/<corpus>.json, and data docs in <corpus>/"
-HISTORY = REPORTS / "history"
-"reports/history/<variant>.csv"
-SCORE_FILES = REPORTS / "scores"
-"reports/scores/<variant>.json: all scores"
-METRICS = REPORTS / "metrics"
-"reports/metrics/<variant>.json: the few that `dvc metrics` shows"
-RUNS = REPORTS / "runs"
-"reports/runs/<variant>.json: the receipt of what was published to MLflow"
+VALIDATION = Path("data/validation")
+"data/validation/<corpus>.json, and data docs in <corpus>/"
+HISTORY = Path("data/history")
+"data/history/<variant>.csv"
+SCORE_FILES = SCORES
+"data/scores/<variant>.json: all scores"
+METRICS = Path("data/metrics")
+"data/metrics/<variant>.json: the few that `dvc metrics` shows"
+RUNS = Path("data/runs")
+"data/runs/<variant>.json: the receipt of what was published to MLflow"
 SPEED = REPORTS / "speed.json"
 "what `captionlab speed` measured: an input of the report, {} where nothing was"
+REPORT = Path("data/report")
+"data/report/: tables, figures, index.html and validation, as `compare` makes them"
+PUBLISHED_REPORT = ("tables", "figures", "validation", "index.html")
+"of data/report/, what `publish` puts into reports/, which git keeps"
 TABLES = REPORTS / "tables"
 GRAPH = Path("dvc.yaml")

@@ -25,7 +25,7 @@ from pipeline.decoders.shared import contract
 from pipeline.decoders.shared import language_model as language_model
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.tokenizers import Tokenizer, language_model_tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 # The source's questions to CLIP, and what they may be answered with.
 ALWAYS = ("landscape", "some object")

@@ -21,7 +21,7 @@ from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.pretrained import GREY, Captions, Files, attend, plain, words_of
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14}
 KNOWN: dict[str, dict[str, Any]] = {

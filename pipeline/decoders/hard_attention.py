@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders.shared import contract
+from pipeline.decoders.shared import contract, deferred_gradient, layers
 from pipeline.decoders.shared.contract import Loss, Sizes, State
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
@@ -62,16 +62,16 @@ class Decoder(contract.Decoder):
         return {**image, "h": h, "c": c, "alpha": alpha, "log_sampled": zero, "entropy": zero}
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return contract.words_gates(self.cell, self.embedding(tokens))
+        return layers.words_gates(self.cell, self.embedding(tokens))
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
-        query = contract.linear(s["h"], self.query.weight, self.query.bias)
-        energy = contract.energies(s["keys"], query, self.energy)
+        query = deferred_gradient.linear(s["h"], self.query.weight, self.query.bias)
+        energy = layers.energies(s["keys"], query, self.energy)
         log_alpha = energy.float().log_softmax(-1)  # (B, P)
         alpha, place = log_alpha.exp(), self._choose(log_alpha)
         weights = torch.where(s["expected"][:, None], alpha, F.one_hot(place, alpha.shape[1]))
-        context = contract.contexts(weights, s["grid"])  # (B, D)
-        h, c = contract.lstm_cell(self.cell, words, context, s["h"], s["c"])
+        context = layers.contexts(weights, s["grid"])  # (B, D)
+        h, c = layers.lstm_cell(self.cell, words, context, s["h"], s["c"])
         log_sampled = log_alpha.gather(1, place[:, None]).squeeze(1).masked_fill(s["expected"], 0.0)
         sums = {"log_sampled": s["log_sampled"] + log_sampled, "entropy": s["entropy"] - (alpha * log_alpha).sum(-1)}
         return h, {**s, **sums, "h": h, "c": c, "alpha": alpha}

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.decoders.shared import contract
+from pipeline.decoders.shared import contract, layers
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
@@ -37,7 +37,7 @@ class Decoder(contract.Decoder):
         self.dropout = nn.Dropout(dropout)
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
-        contract.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
+        layers.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
 
     def start(self, f: Features) -> State:
         zero = f.pooled.new_zeros(self.lstm.num_layers, len(f), self.lstm.hidden_size)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders.shared import contract
+from pipeline.decoders.shared import contract, layers
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
@@ -37,7 +37,7 @@ class Decoder(contract.Decoder):
         self.dropout = nn.Dropout(dropout)
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
-        contract.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
+        layers.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
 
     def start(self, f: Features) -> State:
         image = F.relu(self.image(self.dropout(f.pooled)))  # (B, H)

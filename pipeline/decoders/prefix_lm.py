@@ -19,7 +19,7 @@ from pipeline.decoders.shared import contract
 from pipeline.decoders.shared import language_model as language_model
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):

@@ -7,9 +7,9 @@ h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)   (equations 4-
 import torch
 from torch import Tensor, nn
 
-from pipeline.decoders.shared import contract
+from pipeline.decoders.shared import contract, deferred_gradient, layers
 from pipeline.decoders.shared.contract import Sizes, State
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
@@ -51,15 +51,15 @@ class Decoder(contract.Decoder):
         return {"grid": f.grid, "keys": self.keys(f.grid), "h": h, "c": c, "alpha": nothing, "attended": nothing}
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return contract.words_gates(self.cell, self.embedding(tokens))
+        return layers.words_gates(self.cell, self.embedding(tokens))
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
-        query = contract.linear(s["h"], self.query.weight, self.query.bias)
-        energy = contract.energies(s["keys"], query, self.energy)
+        query = deferred_gradient.linear(s["h"], self.query.weight, self.query.bias)
+        energy = layers.energies(s["keys"], query, self.energy)
         alpha = energy.softmax(-1)  # (B, P)
-        context = contract.contexts(alpha, s["grid"])
-        context = torch.sigmoid(contract.linear(s["h"], self.gate.weight, self.gate.bias)) * context  # (B, D)
-        h, c = contract.lstm_cell(self.cell, words, context, s["h"], s["c"])
+        context = layers.contexts(alpha, s["grid"])
+        context = torch.sigmoid(deferred_gradient.linear(s["h"], self.gate.weight, self.gate.bias)) * context  # (B, D)
+        h, c = layers.lstm_cell(self.cell, words, context, s["h"], s["c"])
         return h, {**s, "h": h, "c": c, "alpha": alpha, "attended": s["attended"] + alpha}
 
     def project(self, hidden: Tensor) -> Tensor:

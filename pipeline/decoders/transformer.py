@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
-from pipeline.decoders.shared import contract
+from pipeline.decoders.shared import contract, layers
 from pipeline.decoders.shared.contract import Sizes, State
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
@@ -129,7 +129,7 @@ class Attention(nn.Module):
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, T, W / N)
         keys, values = memory.unbind(1)
         if looks is not None:
-            looks.append(contract.attention_weights(query, keys, causal))
+            looks.append(layers.attention_weights(query, keys, causal))
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, is_causal=causal)
         return self.output(out.transpose(1, 2).flatten(2))

@@ -19,7 +19,7 @@ from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.pretrained import GREY, Captions, Files, attend, look, plain, words_of
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 KNOWN: dict[str, dict[str, Any]] = {
     "nlpconnect/vit-gpt2-image-captioning": {

@@ -11,10 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.core.machine import ahead
 from pipeline.data.image_ids import ImageIds
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.encoders.shared.base import Features
-from pipeline.features.store import FeatureStore, ahead
+from pipeline.features.features import Features
+from pipeline.features.store import FeatureStore
 
 if TYPE_CHECKING:
     from torch import Tensor

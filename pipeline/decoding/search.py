@@ -1,20 +1,14 @@
 """Greedy and beam search, and sampling. They know a decoder only through start, step and judge."""
 
-import hashlib
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.decoders.shared.contract import Decoder, State, pick_rows
-from pipeline.decoders.shared.tokenizers import Special, Tokenizer
-from pipeline.encoders.shared.base import Features
-
-ROWS = 64
-"captions drawn at once: the keys and values of a language model take megabytes for each"
+from pipeline.decoders.shared.tokenizers import Special
+from pipeline.features.features import Features
 
 
 @dataclass(frozen=True)
@@ -25,7 +19,7 @@ class Hypothesis:
     "natural logarithm, of all `tokens`"
 
 
-def _log_probs(logits: Tensor, special: Special) -> Tensor:
+def log_probs_of(logits: Tensor, special: Special) -> Tensor:
     """(B, V) -> log-probabilities of the model; what is never generated is ruled out after the softmax."""
     log_probs = logits.float().log_softmax(-1)
     barred = [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
@@ -43,7 +37,7 @@ def greedy(decoder: Decoder, f: Features, special: Special, max_tokens: int) -> 
     totals = torch.zeros(len(f), device=alive.device)
     for _ in range(max_tokens):
         logits, state = decoder.step(tokens, state)
-        best, tokens = _log_probs(logits, special).max(-1)
+        best, tokens = log_probs_of(logits, special).max(-1)
         totals[alive] += best
         for image, word in zip(alive.tolist(), tokens.tolist(), strict=True):
             words[image].append(word)
@@ -82,13 +76,13 @@ def beam_search(
         logits, after = decoder.step(b.words[:, :, -1].flatten(), state)
         of_image = {k for k in of_image if after.get(k) is state[k]}
         count, width = b.scores.shape
-        rows = _extend(b, _log_probs(logits, special).view(count, width, -1), special.end, beam)
+        rows = _extend(b, log_probs_of(logits, special).view(count, width, -1), special.end, beam)
         rows = _drop_done(b, rows, beam)
         if not b.images:
             break
         state = _follow(after, rows, of_image if len(b.images) == count and width == beam else set(), decoder.shared, width)
     _take_unfinished(b, beam)
-    return [sorted(h, key=lambda x: -_score(x, length_penalty)) for h in b.finished]
+    return [sorted(h, key=lambda x: -ranking_score(x, length_penalty)) for h in b.finished]
 
 
 def _follow(after: State, rows: Tensor, unmoved: set[str], shared: tuple[str, ...], width: int) -> State:
@@ -159,95 +153,5 @@ def _take_unfinished(b: _Beams, beam: int) -> None:
                 b.finished[image].append(Hypothesis(tuple(tokens), score))
 
 
-@torch.inference_mode()
-def sample(
-    decoder: Decoder, f: Features, special: Special, count: int, max_tokens: int, temperature: float, top_k: int, seed: int
-) -> list[list[Hypothesis]]:
-    """`count` captions drawn per image, word by word; `log_prob` is the model's own, whatever the temperature.
-
-    What is drawn for an image depends on `seed` and its features alone, not on its batch; the first of five is the only of one.
-    """
-    device = f.pooled.device
-    rows = torch.arange(len(f), device=device).repeat_interleave(count)
-    state = pick_rows(decoder.start(f), rows)
-    chances = torch.from_numpy(np.concatenate(_chances(f, count, max_tokens, seed))).to(device)  # (B * count, max_tokens)
-    alive = torch.arange(len(rows), device=device)
-    tokens = torch.full_like(alive, special.start)
-    words: list[list[int]] = [[] for _ in rows]
-    totals = torch.zeros(len(rows), device=device)
-    for t in range(max_tokens):
-        logits, state = decoder.step(tokens, state)
-        log_probs = _log_probs(logits, special)
-        tokens = _draw(log_probs / temperature, chances[alive, t], top_k)
-        totals[alive] += log_probs.gather(1, tokens[:, None])[:, 0]
-        for row, word in zip(alive.tolist(), tokens.tolist(), strict=True):
-            words[row].append(word)
-        going = (tokens != special.end).nonzero().squeeze(1)
-        if not len(going):
-            break
-        if len(going) < len(alive):
-            alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
-    found = [Hypothesis(tuple(w), p) for w, p in zip(words, totals.tolist(), strict=True)]
-    return [found[start : start + count] for start in range(0, len(found), count)]
-
-
-def _chances(f: Features, count: int, max_tokens: int, seed: int) -> list[np.ndarray]:
-    """Numbers of [0, 1) for each image (count, max_tokens), from a generator of its own: `seed` and its stored features."""
-    out = []
-    for grid, pooled in zip(f.grid.half().cpu().numpy(), f.pooled.half().cpu().numpy(), strict=True):
-        key = hashlib.sha256(b"%d " % seed + grid.tobytes() + pooled.tobytes()).digest()
-        out.append(np.random.default_rng(list(key)).random((count, max_tokens)))
-    return out
-
-
-def _draw(scores: Tensor, chances: Tensor, top_k: int) -> Tensor:
-    """Unnormalised log-probabilities (B, V), chances (B,) -> the words (B,) where cumulative probabilities pass the chances."""
-    ids = scores.topk(top_k).indices if 0 < top_k < scores.shape[1] else None
-    kept = scores if ids is None else scores.gather(1, ids)
-    cumulative = kept.double().softmax(-1).cumsum(-1)
-    place = (cumulative[:, :-1] <= chances[:, None] * cumulative[:, -1:]).sum(-1, keepdim=True)
-    return (place if ids is None else ids.gather(1, place))[:, 0]
-
-
-@dataclass(frozen=True)
-class Caption:
-    text: str
-    log_prob: float
-    "natural logarithm, of the whole caption with its end token"
-    tokens: int
-    "end token counted"
-    alternatives: list[tuple[str, float]]
-    "the best hypotheses with their log-probabilities, the caption itself first"
-
-
-def caption_features(decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]) -> list[Caption]:
-    """Sampling or beam search (beam 1 is greedy), with the keys of params.yaml's `decode`."""
-    if decoding["samples"]:
-        parts = torch.arange(len(f), device=f.pooled.device).split(max(1, ROWS // decoding["samples"]))
-        found = [best for part in parts for best in _best_samples(decoder, tokenizer, f.select(part), decoding)]
-    else:
-        longest, penalty = decoding["max_tokens"], decoding["length_penalty"]
-        found = beam_search(decoder, f, tokenizer.special, decoding["beam"], longest, penalty)
-    return [_caption(hypotheses, tokenizer, decoding["alternatives"]) for hypotheses in found]
-
-
-def _best_samples(decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]) -> list[list[Hypothesis]]:
-    """Each image's different samples, best first: as the decoder judges their texts, else by their log-probability."""
-    keys = ("samples", "max_tokens", "temperature", "top_k", "seed")
-    drawn = sample(decoder, f, tokenizer.special, *(decoding[key] for key in keys))
-    drawn = [list({h.tokens: h for h in hypotheses}.values()) for hypotheses in drawn]
-    every = [h for hypotheses in drawn for h in hypotheses]
-    rows = torch.tensor([image for image, hypotheses in enumerate(drawn) for _ in hypotheses], device=f.pooled.device)
-    judged = decoder.judge(f, [tokenizer.decode(h.tokens) for h in every], rows) if len(every) > len(drawn) else None
-    scores = iter([_score(h, decoding["length_penalty"]) for h in every] if judged is None else judged.tolist())
-    scored = [[(next(scores), h) for h in hypotheses] for hypotheses in drawn]
-    return [[h for _, h in sorted(pairs, key=lambda pair: -pair[0])] for pairs in scored]
-
-
-def _score(h: Hypothesis, length_penalty: float) -> float:
+def ranking_score(h: Hypothesis, length_penalty: float) -> float:
     return h.log_prob / max(1, len(h.tokens)) ** length_penalty
-
-
-def _caption(hypotheses: list[Hypothesis], tokenizer: Tokenizer, count: int) -> Caption:
-    texts = [(tokenizer.decode(h.tokens), h.log_prob) for h in hypotheses[:count]]
-    return Caption(texts[0][0], hypotheses[0].log_prob, len(hypotheses[0].tokens), texts)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
-from pipeline.encoders.shared.base import Features, Shapes, shapes_of
+from pipeline.encoders.shared.base import Shapes, shapes_of
+from pipeline.features.features import Features
 
 KNOWN: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": {

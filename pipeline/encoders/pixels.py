@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.core.errors import UserError
-from pipeline.encoders.shared.base import RESAMPLING, Features, Shapes, shapes_of, square
+from pipeline.encoders.shared.base import RESAMPLING, Shapes, shapes_of, square
+from pipeline.features.features import Features
 
 
 class Encoder(nn.Module):

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
-from pipeline.encoders.shared.base import RESAMPLING, Features, Shapes, shapes_of, square
+from pipeline.encoders.shared.base import RESAMPLING, Shapes, shapes_of, square
+from pipeline.features.features import Features
 
 
 @contextmanager

@@ -6,7 +6,7 @@ A model is trained on what was kept, so whoever gives it fresh features rounds t
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -110,7 +110,7 @@ def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
     """(B, 3, S, S) uint8."""
     import torch
 
-    from pipeline.core.workers import workers
+    from pipeline.core.machine import workers
     from pipeline.data.images import ImageError, read_image
 
     def read(file: Path) -> "Tensor":

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pipeline.report.learning_curves import COLOURS, INK, inline
-from pipeline.report.table import SPLITS, number
 from pipeline.results.estimates import Estimate
 from pipeline.results.result import Result
+from pipeline.results.values import SPLITS, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,9 @@ from pathlib import Path
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json
 from pipeline.report.charts import Mark, scatter
-from pipeline.report.table import Column, Table, Value, number
+from pipeline.report.table import Column, Table
 from pipeline.results.result import Result
+from pipeline.results.values import Value, number
 
 BATCHES = {"1": "one by one", "64": "64 at once"}
 "images that are captioned together, as reports/speed.json names them"

@@ -4,8 +4,9 @@ from typing import Any
 
 from pipeline.experiment.protocols import STANDARD
 from pipeline.report.results_table import TEACHER_FORCED
-from pipeline.report.table import Column, Table, Value, number
+from pipeline.report.table import Column, Table
 from pipeline.results.result import Result
+from pipeline.results.values import Value, number
 
 
 def improvements(paper: dict[str, Any], ours: list[Result]) -> list[Table]:

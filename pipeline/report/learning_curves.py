@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Curves = dict[str, pd.DataFrame]
-"variant -> its reports/history/<variant>.csv"
+"variant -> its data/history/<variant>.csv"
 PANELS = {
     "val_cider": "CIDEr of greedy validation captions",
     "val_bleu_4": "BLEU-4 of greedy validation captions",

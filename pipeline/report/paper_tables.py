@@ -20,9 +20,10 @@ from pipeline.report.results_table import (
     unavailable,
     variant_notes,
 )
-from pipeline.report.table import FACTS, SPLITS, Column, Mean, Sheet, Table, Value, spread
+from pipeline.report.table import Column, Sheet, Table
 from pipeline.results.estimates import Estimate
 from pipeline.results.result import Result
+from pipeline.results.values import FACTS, SPLITS, Mean, Value, spread
 
 UNSCALED = {"loss", "perplexity", "params_m", "gender_ratio", "gender_images"}
 "not divided by 100 where a paper prints its scores in percent"

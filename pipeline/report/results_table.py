@@ -1,9 +1,10 @@
 """Scores -> the table of everything. A number names its protocol: split, references, tokenisation, decoding."""
 
 from pipeline.experiment.protocols import STANDARD, find_protocol
-from pipeline.report.table import FACTS, SPLITS, Column, Sheet, Table, Value, number
+from pipeline.report.table import Column, Sheet, Table
 from pipeline.results.estimates import ALPHA, LEVEL, RESAMPLES, Estimate
 from pipeline.results.result import Result
+from pipeline.results.values import FACTS, SPLITS, Value, number
 
 ORDER = [
     "bleu_1",

@@ -9,8 +9,8 @@ import pandas as pd
 from pipeline.data.files import read_json
 from pipeline.experiment.params import Decoding, Params
 from pipeline.experiment.protocols import STANDARD
-from pipeline.report.table import FACTS, SPLITS, Mean, Value, number
 from pipeline.results.estimates import Estimate, read_estimates
+from pipeline.results.values import FACTS, SPLITS, Mean, Value, number
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Result:
     decoding: str
     "as `decoding_text` says it; '' for the baseline"
     scores: dict[str, Any] | None
-    "reports/scores/<name>.json; None: not run"
+    "data/scores/<name>.json; None: not run"
     about: dict[str, Any] = field(default_factory=dict)
     "data/scores/about/<name>.json: commit, seeds (none of the baseline), clip, unavailable"
     paper: tuple[str, str] | None = None

@@ -13,8 +13,9 @@ from pipeline.core.registry import load
 from pipeline.data.corpus import image_files, read_captions
 from pipeline.experiment.protocols import Protocol, find_protocol, tokenise
 from pipeline.metrics.shared.base import Candidates, References
-from pipeline.results.estimates import resample
-from pipeline.scoring.score import Scored, ptb_lines, score_captions
+from pipeline.scoring.bootstrap import resample
+from pipeline.scoring.ptb import ptb_lines
+from pipeline.scoring.score import Scored, score_captions
 from pipeline.scoring.teacher_forced import teacher_forced_sums
 
 N_GRAMS = ("bleu", "meteor", "rouge_l", "cider")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.data.files import fingerprint
 from pipeline.experiment.params import Params
-from pipeline.tracking.live import tags
 from pipeline.tracking.store import Store, find_runs, trouble
+from pipeline.tracking.tags import tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

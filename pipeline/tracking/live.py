@@ -6,21 +6,20 @@ only once it has lasted (`delay`), and writes one JSON line per report to its st
 that the receiver misses `track` replays from the history file; figures within an epoch (`step_*`) are live or not at all.
 """
 
-import getpass
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.core.errors import UserError
-from pipeline.experiment.params import Decoding, Params
+from pipeline.experiment.params import Params
+from pipeline.tracking.tags import flat_params, tags
 
 HIDDEN = {"step", "epoch", "best"}
 "columns of the history file that are no curves"
@@ -176,73 +175,3 @@ def _put_behind(process: int) -> None:
         if hasattr(os, "setpriority"):
             os.setpriority(os.PRIO_PROCESS, process, 19)
         Path(f"/proc/{process}/autogroup").write_text("19")  # where sessions are scheduled as groups, only this does it
-
-
-def flat_params(variant: str, params: Params) -> dict[str, str]:
-    """The variant's own values after all overrides, by dotted name: args.hidden, train.lr, corpus.lower, encoder.model."""
-    v = params.variants[variant]
-    corpus, features = params.corpora[v.corpus], params.features[v.features]
-    dataset = params.datasets[corpus.dataset]
-    tree = {
-        "decoder": {"name": v.decoder},
-        "args": v.args,
-        "train": params.training(variant).model_dump(),
-        "decode": params.decoding(variant).model_dump(),
-        "scoring": {"clip": params.scoring.clip or {}},
-        "corpus": {"name": v.corpus, **corpus.model_dump()},
-        "features": {"name": v.features, "dtype": features.dtype},
-        "encoder": {"name": features.encoder, **features.args},
-        "source": {"name": dataset.source, **dataset.args},
-    }
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in _leaves(tree)}
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def tags(variant: str, params: Params) -> dict[str, str]:
-    """What runs are found and grouped by."""
-    v = params.variants[variant]
-    return {
-        "variant": variant,
-        "dataset": params.corpora[v.corpus].dataset,
-        "corpus": v.corpus,
-        "features": v.features,
-        "encoder": params.features[v.features].encoder,
-        "decoder": v.decoder,
-        "protocol": protocol(variant, params),
-        "workspace": f"{socket.gethostname()}:{Path.cwd()}".replace("'", "_"),  # it is searched for, in quotes
-        "mlflow.user": _user(),
-        "mlflow.source.name": "dvc repro",
-        "mlflow.source.type": "LOCAL",
-    }
-
-
-def protocol(variant: str, params: Params) -> str:
-    """Under which conditions the scores hold; scores of different protocols are not comparable."""
-    corpus, decode = params.corpora[params.variants[variant].corpus], params.decoding(variant)
-    words = [
-        f"{corpus.dataset}, split {corpus.split}",
-        "PTB tokens on both sides",
-        f"{_search(decode)}, at most {decode.max_tokens} tokens",
-    ]
-    return "; ".join(words)
-
-
-def _search(decode: Decoding) -> str:
-    if decode.samples:
-        drawn = f"temperature {decode.temperature:g}, top {decode.top_k}, seed {decode.seed}"
-        return f"best of {decode.samples} samples, {drawn}"
-    return f"beam {decode.beam}, length penalty {decode.length_penalty:g}"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number without a name
-        return "unknown"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.registry import load
-from pipeline.report.table import COUNTS
 from pipeline.results.estimates import LEVEL, Estimate, read_estimates
+from pipeline.results.values import COUNTS
 
 UNMEASURED = "not measured"
 SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice", "loss", "top5")

@@ -11,8 +11,8 @@ from pipeline.core.errors import UserError
 from pipeline.data.files import fingerprint, read_json, write_json
 from pipeline.experiment.params import Params, pick, read_params_file
 from pipeline.results.result import Files, Setting, as_json, baseline_result, setting, variant_result
-from pipeline.tracking.live import flat_params, tags
 from pipeline.tracking.model_card import card, read_run
+from pipeline.tracking.tags import flat_params, tags
 from pipeline.tracking.versions import check_outputs, check_params, entries_fingerprint, lock_entries, version_tags
 
 if TYPE_CHECKING:

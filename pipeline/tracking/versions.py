@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from pipeline.core.errors import UserError
+from pipeline.core.git import git_commit
 from pipeline.data.files import digest, fingerprint
 from pipeline.experiment.params import Yaml12
 
@@ -114,20 +114,3 @@ def _package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             out[f"version.{package}"] = "not installed"
     return out
-
-
-def git_commit(ignore: list[Path]) -> str:
-    """HEAD, with `-dirty` behind it when a tracked file differs; `none` outside a repository."""
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return "none"
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":!{path}" for path in ignore))
-    return f"{commit}-dirty" if changed else commit
-
-
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

@@ -14,13 +14,13 @@ from tokenizers import decoders, models, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional as F
 
-from captionlab.heat import grid_shape, overlay
-from pipeline.captioning.attention import COLUMNS, attention_maps, attention_rows, explain, words_of
+from captionlab.page.heat import overlay
+from pipeline.captioning.attention import COLUMNS, attention_maps, attention_rows, explain, grid_shape, words_of
 from pipeline.core import registry
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer, word_tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 from pipeline.features.store import FeatureStore
 from tests.decoders.test_properties import FURTHER, SPECIAL, B, P, T, close, features, small_decoder, words
 
@@ -112,7 +112,7 @@ def test_no_weights_are_computed_where_nobody_asks(name: str, monkeypatch: pytes
     module = (
         "pipeline.decoders.shared.pretrained"
         if name.split("-")[0] in ("blip", "git", "vit_gpt2")
-        else "pipeline.decoders.shared.contract"
+        else "pipeline.decoders.shared.layers"
     )
     monkeypatch.setattr(f"{module}.attention_weights", refuse)
     decoder.loss(features(), tokens, torch.ones_like(tokens, dtype=torch.bool))

@@ -14,8 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.captioning import split
 from pipeline.captioning.captioner import GREEDY, Captioner
-from pipeline.captioning.split import Model, caption_split, split
+from pipeline.captioning.captions import Caption, caption_features
+from pipeline.captioning.split import Model, caption_split
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json, write_json
@@ -25,8 +27,8 @@ from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.likelihood import likelihoods
-from pipeline.decoding.search import Caption, caption_features
-from pipeline.features.store import FeatureStore, extract
+from pipeline.extraction.extract import extract
+from pipeline.features.store import FeatureStore
 from tests.decoders.test_properties import FILES
 from tests.tiny_lm import tiny_lm
 

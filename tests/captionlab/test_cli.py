@@ -184,12 +184,12 @@ def test_runs_of_two_datasets_ask_for_one(workspace, captionlab):
 
 
 def test_a_variant_enters_with_the_run_of_this_workspace_not_with_a_newer_one(workspace, captionlab, monkeypatch):
-    state = [Path(name).read_bytes() for name in ("dvc.lock", "reports/runs/merge.json")]
+    state = [Path(name).read_bytes() for name in ("dvc.lock", "data/runs/merge.json")]
     monkeypatch.setitem(SCORES, "merge", {"val": {"cider": 0.1}, "test": {"cider": 0.1}})
     make_variant(workspace, "merge", IDS, cider=(0.0, 0.0, 0.1))
     track.main("merge")
     assert "lstm" in captionlab("register")[1].splitlines()[1]
-    for name, content in zip(("dvc.lock", "reports/runs/merge.json"), state, strict=True):
+    for name, content in zip(("dvc.lock", "data/runs/merge.json"), state, strict=True):
         Path(name).write_bytes(content)
     assert captionlab("register")[1].splitlines()[1].startswith("merge                          0.6000")
 
@@ -266,20 +266,20 @@ def test_without_a_champion_one_line_says_what_to_run(workspace, captionlab):
 
 def test_sync_publishes_what_is_complete_and_says_what_is_not(workspace, captionlab):
     Path("mlflow.db").unlink()
-    Path("reports/runs/merge.pending").touch()
+    Path("data/runs/merge.pending").touch()
     status, out, err = captionlab("sync")
     assert (status, err) == (0, "")
     missing = "dvc.lock has no train@soft-attention: run dvc repro track@soft-attention"
     assert out.splitlines() == ["merge: published", "lstm: published", f"soft-attention: left out: {missing}"]
-    assert not Path("reports/runs/merge.pending").exists()
+    assert not Path("data/runs/merge.pending").exists()
     assert captionlab("sync")[1].splitlines()[:2] == ["merge: was published already", "lstm: was published already"]
 
 
 def test_sync_with_a_dead_server_is_one_line_and_loses_nothing(workspace, captionlab, monkeypatch):
-    Path("reports/runs/merge.pending").touch()
+    Path("data/runs/merge.pending").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert refusal(captionlab("sync")).startswith("error: MLflow at http://127.0.0.1:9 is out of reach (")
-    assert Path("reports/runs/merge.pending").exists()
+    assert Path("data/runs/merge.pending").exists()
 
 
 def test_quiet_sync_names_only_what_changed_and_lets_a_build_go_on_without_a_server(workspace, captionlab, monkeypatch):
@@ -316,11 +316,11 @@ def test_results_and_register_outside_a_workspace_are_one_line_and_leave_nothing
 
 
 def test_sync_to_another_store_fills_it_and_leaves_what_waits_for_the_own_one(workspace, captionlab):
-    Path("reports/runs/merge.pending").touch()
+    Path("data/runs/merge.pending").touch()
     status, out, err = captionlab("sync", "--to", "sqlite:///shared/other.db")
     assert (status, err) == (0, "")
     assert out.splitlines()[:2] == ["merge: published", "lstm: published"]
-    assert Path("reports/runs/merge.pending").exists()
+    assert Path("data/runs/merge.pending").exists()
     there = find_runs(open_store("sqlite:///shared/other.db"), "attributes.status = 'FINISHED'")
     here = find_runs(open_store(), "attributes.status = 'FINISHED'")
     assert {run.data.tags["fingerprint"]: run.data.metrics for run in there} == {

@@ -14,8 +14,8 @@ from pipeline.report.latex import write_tables
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.report.results_table import everything
 from pipeline.results.result import Files, results_of, setting
+from pipeline.tracking import publish
 from pipeline.tracking.current import PREFIX
-from pipeline.tracking.live import publish
 from pipeline.tracking.store import find_runs, open_store
 from stages import track
 from tests.tracking_workspace import SCORES, lock_variant, make_scores, make_workspace

@@ -23,8 +23,8 @@ from captionlab.page.answers import Answer, Decoding, Shelf, answer, render
 from captionlab.page.neutral import Wording, neutral_wording
 from captionlab.page.server import FORMS, HINT, POLICY, REQUEST, UPLOAD, answers_to, build, refused, serving, uploaded_picture
 from pipeline.captioning.captioner import GREEDY, Captioner
+from pipeline.captioning.captions import Caption
 from pipeline.core.errors import UserError
-from pipeline.decoding.search import Caption
 from pipeline.metrics import gender
 from tests.captioning.test_captioner import picture, write_model
 

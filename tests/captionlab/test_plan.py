@@ -17,7 +17,7 @@ from captionlab.plan import Row, plan, render
 from pipeline.core.errors import UserError
 from pipeline.core.registry import load
 from pipeline.experiment.params import Params, load_params
-from pipeline.features.store import extract, image_files
+from pipeline.extraction.extract import extract, image_files
 from pipeline.sources import scenes
 from tests.workspace import ROOT, environment, tiny_params
 
@@ -226,7 +226,7 @@ def test_a_decoder_that_cannot_be_built_is_told_and_the_others_are_planned() -> 
 
 MEASURED = """
 import sys
-from pipeline import cli
+import captionlab.__main__ as cli
 sys.argv = ["captionlab", "plan", sys.argv[1]]
 cli.main()
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)

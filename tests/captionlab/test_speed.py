@@ -13,7 +13,7 @@ from captionlab import speed
 from captionlab.cli.speed import _material
 from pipeline.encoders.timm_model import Encoder
 from pipeline.experiment.params import load_params
-from pipeline.features.store import extract
+from pipeline.extraction.extract import extract
 from pipeline.report.cost_table import BATCHES, read_speeds
 from tests.tracking_workspace import make_captioner
 

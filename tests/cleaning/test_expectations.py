@@ -292,8 +292,8 @@ def test_the_stage_writes_corpus_result_and_docs(workspace):
     captions = pd.read_parquet("data/corpora/tiny/captions.parquet")
     assert list(captions["text"]) == ["a dog no 0", "a dog no 1", "a cat no 0", "a cat no 1", "a sea no 0", "a sea no 1"]
     assert list(pd.read_parquet("data/corpora/tiny/rejected.parquet")["reason"]) == []
-    assert json.loads((workspace / "reports/validation/tiny.json").read_text())["images"] == {"train": 1, "val": 1, "test": 1}
-    assert (workspace / "reports/validation/tiny/index.html").exists()
+    assert json.loads((workspace / "data/validation/tiny.json").read_text())["images"] == {"train": 1, "val": 1, "test": 1}
+    assert (workspace / "data/validation/tiny/index.html").exists()
 
 
 @pytest.mark.parametrize("fault", ["rejected", "validation"])

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.cleaning.image_check import look_at_images
 from pipeline.core.errors import UserError
-from pipeline.core.workers import workers
+from pipeline.core.machine import workers
 
 
 @pytest.mark.parametrize(("text", "threads"), [("1", 1), ("12", 12), ("", os.cpu_count())])

@@ -14,16 +14,18 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from captionlab.plan import plan
 from pipeline.captioning.captioner import GREEDY
+from pipeline.captioning.captions import caption_features
 from pipeline.core.errors import UserError
 from pipeline.decoders import blind
 from pipeline.decoders.blind import SUBJECTS, Decoder, distinct, lemmas, likeliest
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, load_model, read_vocabulary, save_model
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.decoding.search import caption_features, greedy, sample
+from pipeline.decoding.sampling import sample
+from pipeline.decoding.search import greedy
 from pipeline.encoders.clip import Encoder
-from pipeline.encoders.shared.base import Features
 from pipeline.experiment.params import load_params
+from pipeline.features.features import Features
 from tests.captionlab.test_plan import cleaned
 from tests.tiny_lm import END, FAMILIES, tiny_lm
 from tests.training.test_trainer import trainer

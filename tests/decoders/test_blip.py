@@ -10,14 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.captioning.captioner import GREEDY
+from pipeline.captioning.captions import caption_features
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json, write_json
 from pipeline.decoders.blip import Decoder, outline
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, load_model, save_model
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.decoding.search import beam_search, caption_features, greedy
-from pipeline.encoders.shared.base import Features
+from pipeline.decoding.search import beam_search, greedy
+from pipeline.features.features import Features
 from tests.decoders.test_properties import close, padded_batch
 from tests.published import MODELS, PIECES, captions, features, opened, pixels, publish, read, their_tokenizer
 

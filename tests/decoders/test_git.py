@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.captioning.captioner import GREEDY
+from pipeline.captioning.captions import caption_features
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json, write_json
 from pipeline.decoders.git import Decoder, outline
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, load_model, save_model
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.decoding.search import beam_search, caption_features, greedy
+from pipeline.decoding.search import beam_search, greedy
 from tests.decoders.test_properties import close, padded_batch
 from tests.published import PIECES, captions, features, opened, pixels, publish, read, their_tokenizer
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.decoders.hard_attention import Decoder
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoding.search import beam_search, greedy
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 from tests.decoders.test_properties import SPECIAL, B, close, features, padded_batch, small_decoder, words
 
 POSITIONS, WORDS = 3, torch.tensor([[1, 4, 5]])

@@ -21,7 +21,7 @@ from pipeline.decoders.shared.language_model import _why_not
 from pipeline.decoders.shared.model_folder import build_decoder, load_model, read_vocabulary, save_model
 from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
 from pipeline.decoding.search import beam_search, greedy
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 from tests.tiny_lm import END, FAMILIES, tiny_config, tiny_lm
 from tests.training.test_trainer import trainer
 

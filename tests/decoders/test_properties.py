@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.captioning.captions import caption_features
 from pipeline.core import registry
 from pipeline.core.errors import UserError
-from pipeline.decoders.shared.contract import Decoder, Sizes, linear, one_gradient, pick_rows
+from pipeline.decoders.shared.contract import Decoder, Sizes, pick_rows
+from pipeline.decoders.shared.deferred_gradient import linear, one_gradient
 from pipeline.decoders.shared.model_folder import build_decoder, check_grid, load_model, read_vocabulary, save_model
 from pipeline.decoders.shared.tokenizers import Special, word_tokenizer
-from pipeline.decoding.search import beam_search, caption_features, greedy, sample, top
-from pipeline.encoders.shared.base import Features
+from pipeline.decoding.sampling import sample
+from pipeline.decoding.search import beam_search, greedy, top
+from pipeline.features.features import Features
 from tests.tiny_lm import tiny_bank, tiny_config
 
 B, P, D, DP, V, T = 4, 9, 3, 12, 23, 7  # a grid of 3 x 3 positions of three colours is a picture: all decoders can see it

@@ -14,7 +14,7 @@ from pipeline.decoders.shared.contract import Sizes, pick_rows
 from pipeline.decoders.shared.model_folder import load_model, save_model
 from pipeline.decoders.shared.tokenizers import word_tokenizer
 from pipeline.decoders.transformer import Attention, Decoder, sinusoids
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 from tests.decoders.test_properties import DP, B, D, P, T, V, close, features, padded_batch, small_decoder, words
 
 WIDTH, HEADS, LAYERS, FEEDFORWARD = 16, 4, 2, 24

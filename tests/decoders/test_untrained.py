@@ -20,8 +20,8 @@ from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, load_model, read_vocabulary
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.search import greedy
-from pipeline.encoders.shared.base import Features
 from pipeline.experiment.params import Training
+from pipeline.features.features import Features
 from pipeline.report.charts import score_table
 from pipeline.report.learning_curves import panels, read_curves, write_figures
 from pipeline.tracking.live import Live
@@ -120,19 +120,19 @@ def test_the_train_stage_writes_the_published_weights_and_a_header(finished: tup
     theirs = build_decoder("git", Sizes(**config["sizes"]), {"model": str(folder)})
     theirs.load_pretrained(tokenizer)
     assert all(torch.equal(value, decoder.state_dict()[name]) for name, value in theirs.state_dict().items())
-    assert (workspace / "reports/history/as-it-is.csv").read_text() == ",".join(COLUMNS) + "\n"
+    assert (workspace / "data/history/as-it-is.csv").read_text() == ",".join(COLUMNS) + "\n"
     assert said == "0 epochs: as-it-is is used as published\n"
     assert not list((workspace / "checkpoints").rglob("*"))
 
 
 def test_it_is_captioned_scored_and_compared_like_any_variant(finished: tuple[Path, Path, str]) -> None:
     workspace, _, _ = finished
-    table = pd.read_csv(workspace / "reports/tables/all.csv")
-    scores = read_json(workspace / "reports/scores/as-it-is.json")["test"]
+    table = pd.read_csv(workspace / "data/report/tables/all.csv")
+    scores = read_json(workspace / "data/scores/as-it-is.json")["test"]
     assert scores["loss"] > 0
     assert "as-it-is" in table.to_string()
-    assert (workspace / "reports/figures/learning_curves.csv").read_text() == "variant\n"
-    assert "as-it-is" in (workspace / "reports/index.html").read_text()
+    assert (workspace / "data/report/figures/learning_curves.csv").read_text() == "variant\n"
+    assert "as-it-is" in (workspace / "data/report/index.html").read_text()
 
 
 # ---- ClipCap's published weights ----

@@ -32,7 +32,7 @@ from pipeline.decoders.vit_gpt2 import Decoder
 from pipeline.decoding.batches import Batch
 from pipeline.decoding.search import beam_search, greedy
 from pipeline.encoders.pixels import Encoder
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 from pipeline.training.scheduled_sampling import mixed_inputs
 from pipeline.training.self_critical import sample
 from tests.decoders.test_properties import close, padded_batch

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.captioning import captions as decoding
 from pipeline.captioning.captioner import GREEDY
+from pipeline.captioning.captions import Caption, caption_features
 from pipeline.decoders.shared.tokenizers import word_tokenizer
-from pipeline.decoding import search
-from pipeline.decoding.search import Caption, _draw, caption_features, sample
-from pipeline.encoders.shared.base import Features
+from pipeline.decoding.sampling import _draw, sample
+from pipeline.features.features import Features
 from tests.decoders.test_properties import SPECIAL, features, small_decoder
 
 TOKENIZER = word_tokenizer(["a red dog runs", "two red cats sit on a mat"], 1)
@@ -64,9 +65,9 @@ def test_another_seed_or_temperature_draws_others() -> None:
 
 def test_what_is_drawn_does_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = captions()
-    monkeypatch.setattr(search, "ROWS", 13)  # two images of six samples
+    monkeypatch.setattr(decoding, "ROWS", 13)  # two images of six samples
     assert [c.text for c in captions()] == [c.text for c in expected]
-    monkeypatch.setattr(search, "ROWS", 1)
+    monkeypatch.setattr(decoding, "ROWS", 1)
     assert [c.text for c in captions()] == [c.text for c in expected]
 
 

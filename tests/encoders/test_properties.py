@@ -17,7 +17,8 @@ from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.encoders.shared.base import Encoder, Shapes
 from pipeline.encoders.timm_model import DRAWS, Branch, drawn
-from pipeline.features.store import FeatureStore, extract
+from pipeline.extraction.extract import extract
+from pipeline.features.store import FeatureStore
 
 MODELS = Path(__file__).parents[1] / "models"
 TIMM = {"model": "test_efficientnet", "weights": "random", "image_size": 64, "resize": "squash"}

@@ -26,10 +26,11 @@ from pipeline.data.corpus import published_references, read_captions
 from pipeline.data.files import read_json, write_json
 from pipeline.decoders.shared.model_folder import load_model, save_model
 from pipeline.experiment.params import Params, load_params
-from pipeline.features.store import FeatureStore, extract
+from pipeline.extraction.extract import extract
+from pipeline.features.store import FeatureStore
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.results.result import Files, Setting, results_of
-from pipeline.scoring.score import ptb_tokenize
+from pipeline.scoring.ptb import ptb_tokenize
 from pipeline.scoring.variant import Known, Said, score_variant
 from pipeline.sources import scenes
 from stages.train import prepare

@@ -21,8 +21,9 @@ from pipeline.experiment.protocols import FILE, find_protocol, of_paper, tokenis
 from pipeline.report.latex import escaped, latex
 from pipeline.report.paper_tables import paper_sheets
 from pipeline.report.results_table import everything
-from pipeline.report.table import Mean, csv_text, markdown
+from pipeline.report.table import csv_text, markdown
 from pipeline.results.estimates import Estimate
+from pipeline.results.values import Mean
 from pipeline.scoring.score import Scored
 from pipeline.scoring.teacher_forced import teacher_forced_sums
 from pipeline.scoring.variant import Known, Said, score_variant

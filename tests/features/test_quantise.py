@@ -10,7 +10,7 @@ from captionlab.export.onnx_caption import Captioner as Exported
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 from pipeline.features.quantise import as_stored, from_int8, grid_dtype, to_int8
 from pipeline.features.store import FeatureStore
 from tests.features.test_store import TinyEncoder, contents, direct, pictures, run

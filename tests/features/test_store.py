@@ -13,8 +13,9 @@ from torch import Tensor
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json
 from pipeline.data.images import read_image
-from pipeline.encoders.shared.base import Features
-from pipeline.features.store import FeatureStore, extract, image_files
+from pipeline.extraction.extract import extract, image_files
+from pipeline.features.features import Features
+from pipeline.features.store import FeatureStore
 
 N = 40
 

@@ -9,7 +9,7 @@ from benchmarks import textbook
 from benchmarks.training import single_captions
 from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.search import beam_search
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 from tests.decoders.test_properties import SPECIAL, features, padded_batch, small_decoder
 from tests.decoding.test_batches import CAPTIONS, NUMBER, batches, tokenizer  # noqa: F401  batches: a fixture
 

@@ -164,7 +164,7 @@ def test_a_second_seed_is_another_training_of_the_same_row(finished: Path) -> No
     first, second = (digest(finished / folder / "model.safetensors") for folder in ("models/lstm", "data/seeds/lstm/2"))
     assert first != second
     assert read_json(finished / "data/seeds/merge/seeds.json") == []
-    scores = read_json(finished / "reports/scores/lstm.json")["test"]
+    scores = read_json(finished / "data/scores/lstm.json")["test"]
     assert scores["mean.loss"] == (scores["loss"] + scores["seed-2.loss"]) / 2
     assert scores["loss"] != scores["seed-2.loss"]
     with (finished / "reports/tables/all.csv").open() as file:
@@ -185,7 +185,7 @@ def test_a_mistake_in_the_params_costs_no_finished_output(finished: Path) -> Non
     assert done.returncode != 0
     assert "variants.merge.args: unknown argument 'hiden' (did you mean 'hidden'?)" in done.stderr + done.stdout
     assert (finished / "models/merge/model.safetensors").is_file()
-    assert (finished / "reports/history/merge.csv").is_file()
+    assert (finished / "data/history/merge.csv").is_file()
     assert repro(finished) == []
 
 
@@ -198,7 +198,7 @@ def test_comments_in_the_params_run_nothing(finished: Path) -> None:
 def test_dvc_users_find_metrics_plots_and_the_graph(finished: Path) -> None:
     metrics = run(finished, tool("dvc"), "metrics", "show", "--md").stdout
     assert "test.cider" in metrics
-    assert "reports/metrics/merge.json" in metrics
+    assert "data/metrics/merge.json" in metrics
     assert len(metrics.splitlines()[0].split("|")) <= 12  # few enough to read
     run(finished, tool("dvc"), "plots", "show", "-o", "plots_html")
     plots = (finished / "plots_html/index.html").read_text()
@@ -209,7 +209,7 @@ def test_dvc_users_find_metrics_plots_and_the_graph(finished: Path) -> None:
 
 def test_the_tracking_server_alone_gives_the_same_tables_byte_for_byte(finished: Path) -> None:
     elsewhere = f"sqlite:///{finished / 'mlflow.db'}"
-    script = "import sys; sys.argv = ['captionlab', 'tables', '--from-mlflow', '--to', 'again']; import captionlab.__main__ as c; c.main()"
+    command = [sys.executable, "-m", "captionlab", "tables", "--from-mlflow", "--to", "again"]
     away = finished.parent / "nothing here"
     away.mkdir(exist_ok=True)
     done = subprocess.run(

@@ -18,7 +18,7 @@ from pipeline.report.charts import score_table
 from pipeline.report.learning_curves import write_figures
 from pipeline.report.page import headings
 from pipeline.report.table import Column, Table, best_cells
-from pipeline.results.estimates import resample_table
+from pipeline.scoring.bootstrap import resample_table
 from stages import compare
 from tests.workspace import ROOT
 
@@ -65,7 +65,7 @@ def build(folder: Path, images=8, refs=2):
         [(i, i.rstrip("0123456789")) for i in ids if i[0] != "t" or i[1] == "e"], columns=["image_id", "split"]
     )
     for name in ("lstm", "merge", "most-frequent--scenes"):
-        write_json(folder / f"reports/scores/{name}.json", {"test": SCORES, "val": SCORES})
+        write_json(folder / f"data/scores/{name}.json", {"test": SCORES, "val": SCORES})
         write_json(folder / f"data/scores/about/{name}.json", {"commit": "4c1e9a0", "seeds": 1})
         if name != "merge":
             scored.assign(text=f"{name} <i>").to_parquet(folder / f"data/captions/{name}.parquet")
@@ -73,14 +73,14 @@ def build(folder: Path, images=8, refs=2):
     write_attention(folder / "data/attention/lstm.parquet", ["test1", "test6"])
     write_weights(folder / "models/lstm/model.safetensors", {"embedding": [1000, 250], "bias": [7], "scale": []})
     write_json(folder / "reports/speed.json", {"lstm": SPEED})
-    (folder / "reports/history").mkdir()
+    (folder / "data/history").mkdir()
     for name in ("lstm", "merge"):
         rows = [
             "epoch,step,lr,train_loss,val_loss,val_cider,val_bleu_4,best",
             "1,60,0.1,4,4.1,0.2,0.05,0",
             "2,120,0.1,3,3.5,0.6,0.1,1",
         ]
-        (folder / f"reports/history/{name}.csv").write_text("\n".join(rows) + "\n")
+        (folder / f"data/history/{name}.csv").write_text("\n".join(rows) + "\n")
 
 
 def write_attention(file: Path, image_ids: list[str]) -> None:
@@ -185,19 +185,19 @@ def test_resampled_scores_stand_with_their_intervals_in_tables_and_page(workspac
         path = workspace / f"data/scores/resamples/{name}.parquet"
         path.parent.mkdir(exist_ok=True)
         resample_table(drawn, {"test": ["a"], "val": ["b"]}).to_parquet(path)
-    scores = read_json(workspace / "reports/scores/lstm.json")
+    scores = read_json(workspace / "data/scores/lstm.json")
     scores["test"] |= {"mean.collapse": 0.25, "sd.collapse": 0.0125}
-    write_json(workspace / "reports/scores/lstm.json", scores)
+    write_json(workspace / "data/scores/lstm.json", scores)
     compare.main()
-    table = (workspace / "reports/tables/all.md").read_text()
+    table = (workspace / "data/report/tables/all.md").read_text()
     lstm = next(line for line in table.splitlines() if line.startswith("| lstm "))
     assert re.search(r"\| 0.2500 \|.*\| \*\*0.810\*\* ±.05\d \|.*\| \*\*2.5000\*\* ±.0000 \|", lstm)
     assert "not run" not in table
-    page = (workspace / "reports/index.html").read_text()
+    page = (workspace / "data/report/index.html").read_text()
     assert '<td class="best">0.810 <small>±.05' in page
     assert ">0.2500 <small>s.0125</small></td>" in page
     assert "<small>run</small>" not in page
-    with open(workspace / "reports/tables/all.csv", newline="") as file:
+    with open(workspace / "data/report/tables/all.csv", newline="") as file:
         row = next(csv.DictReader(file))
     assert (row["variant"], row["test loss_low"], row["test loss_p"]) == ("lstm", "2.5", "1.0")
 
@@ -219,7 +219,7 @@ def test_a_workspace_in_which_nothing_was_measured_says_which_command_measures(w
     shutil.rmtree(workspace / "models")
     shutil.rmtree(workspace / "data/attention")
     compare.main()
-    page = (workspace / "reports/index.html").read_text()
+    page = (workspace / "data/report/index.html").read_text()
     assert "<code>captionlab speed</code> measures its trained variants" in page
     assert "Test CIDEr by" not in page
     assert "No variant here attends" in page
@@ -231,7 +231,7 @@ def test_a_table_that_no_variant_names_any_more_goes(workspace):
     del params["variants"]["lstm"]["paper"]
     Path("params.yaml").write_text(yaml.safe_dump(params))
     compare.main()
-    assert sorted(p.name for p in Path("reports/tables").iterdir()) == ["all.csv", "all.md", "all.tex"]
+    assert sorted(p.name for p in Path("data/report/tables").iterdir()) == ["all.csv", "all.md", "all.tex"]
 
 
 def test_a_vocabulary_counted_over_test_captions_is_said_under_the_table(workspace):
@@ -239,7 +239,7 @@ def test_a_vocabulary_counted_over_test_captions_is_said_under_the_table(workspa
     params["variants"]["lstm"]["train"] = {"vocabulary_splits": ["train", "val", "test"]}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     compare.main()
-    assert "- lstm: vocabulary counted over train, val, test; tiny\n" in Path("reports/tables/all.md").read_text()
+    assert "- lstm: vocabulary counted over train, val, test; tiny\n" in Path("data/report/tables/all.md").read_text()
 
 
 def test_the_curves_of_all_variants_become_one_csv(reports):

@@ -10,8 +10,10 @@ import pytest
 from pipeline.metrics.shared.base import means
 from pipeline.report.results_table import everything
 from pipeline.report.table import Column, Sheet, Table, best_cells, csv_text, markdown
-from pipeline.results.estimates import RESAMPLES, Estimate, p_value, read_estimates, resample, resample_table
-from pipeline.results.result import Result, estimates, setting
+from pipeline.results.estimates import RESAMPLES, Estimate, p_value, read_estimates
+from pipeline.results.result import Result, setting
+from pipeline.scoring import bootstrap
+from pipeline.scoring.bootstrap import resample, resample_table
 
 
 def estimate(value, resamples, images="test"):
@@ -173,9 +175,9 @@ def test_tables_beyond_n_grams_and_of_gender_have_intervals_where_a_score_is_a_m
 
 
 def test_the_draws_are_the_same_however_many_are_made_at_once(monkeypatch):
-    together = np.concatenate(list(estimates._draws(7)))
-    monkeypatch.setattr(estimates, "DRAWN", 7 * 3)
-    by_three = list(estimates._draws(7))
+    together = np.concatenate(list(bootstrap._draws(7)))
+    monkeypatch.setattr(bootstrap, "DRAWN", 7 * 3)
+    by_three = list(bootstrap._draws(7))
     assert {len(part) for part in by_three} == {3, 1}
     assert (np.concatenate(by_three) == together).all()
     assert (together.sum(axis=1) == 7).all()

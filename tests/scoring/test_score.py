@@ -14,7 +14,8 @@ from pipeline.data.files import read_json
 from pipeline.metrics.shared.base import References
 from pipeline.results.estimates import read_estimates
 from pipeline.scoring.baseline import most_frequent_captions
-from pipeline.scoring.score import Folders, Scored, ptb_tokenize, score_captions, training_captions, write_scores
+from pipeline.scoring.ptb import ptb_tokenize, training_captions
+from pipeline.scoring.score import Folders, Scored, score_captions, write_scores
 
 pytestmark = pytest.mark.usefixtures("restore_java")
 

@@ -11,24 +11,24 @@ from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.files import digest
 from pipeline.sources.shared.base import SPLITS
-from tests import test_sources, test_sources_a3ds, test_sources_coco2014, test_sources_flickr30k, test_sources_folder
 from tests.releases import everything
+from tests.sources import test_a3ds, test_coco2014, test_flickr30k, test_folder, test_shared
 
 
 def own_images(folder):
-    root = test_sources_folder.photos(folder)
-    (root / "c.csv").write_text(test_sources_folder.SPLIT_CSV)
+    root = test_folder.photos(folder)
+    (root / "c.csv").write_text(test_folder.SPLIT_CSV)
     return str(root)
 
 
 RELEASES = {
-    "a3ds": lambda folder: {"archives": test_sources_a3ds.release(folder)},
+    "a3ds": lambda folder: {"archives": test_a3ds.release(folder)},
     "coco2014": lambda folder: {
-        "archives": test_sources_coco2014.release(folder, karpathy=test_sources_coco2014.karpathy_json()),
+        "archives": test_coco2014.release(folder, karpathy=test_coco2014.karpathy_json()),
         "karpathy": "download",
     },
-    "flickr30k": lambda folder: {"archives": test_sources_flickr30k.parts(folder)},
-    "flickr8k": lambda folder: {"archives": test_sources.release(folder)},
+    "flickr30k": lambda folder: {"archives": test_flickr30k.parts(folder)},
+    "flickr8k": lambda folder: {"archives": test_shared.release(folder)},
     "folder": lambda folder: {"path": own_images(folder), "captions": "c.csv"},
     "scenes": lambda folder: {"images": 16, "size": 64, "seed": 1},
 }

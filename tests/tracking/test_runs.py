@@ -15,12 +15,14 @@ import pytest
 from captionlab.champion import register
 from pipeline.core import paths
 from pipeline.core.errors import UserError
+from pipeline.core.git import git_commit
 from pipeline.experiment.params import load_params
-from pipeline.tracking.live import Live, delay, flat_params, start_live, tags
+from pipeline.tracking.live import Live, delay, start_live
 from pipeline.tracking.payload import gather
 from pipeline.tracking.receiver import messages, receive
 from pipeline.tracking.store import find_runs, open_store
-from pipeline.tracking.versions import dvc_md5, git_commit, lock_entries
+from pipeline.tracking.tags import flat_params, tags
+from pipeline.tracking.versions import dvc_md5, lock_entries
 from stages import track
 from tests.tracking_workspace import SCORES, connected, lock_variant, make_variant, make_workspace
 
@@ -126,21 +128,21 @@ def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_da
 
 def test_publishing_twice_makes_one_run_and_the_same_receipt(workspace):
     track.main("merge")
-    receipt = Path("reports/runs/merge.json").read_bytes()
+    receipt = Path("data/runs/merge.json").read_bytes()
     track.main("merge")
     assert statuses() == [("merge", "FINISHED")]
-    assert Path("reports/runs/merge.json").read_bytes() == receipt
+    assert Path("data/runs/merge.json").read_bytes() == receipt
     assert list(json.loads(receipt)) == ["fingerprint", "payload"]
 
 
 def test_a_receipt_is_the_same_for_a_new_store(workspace, database, monkeypatch):
     track.main("merge")
-    receipt = Path("reports/runs/merge.json").read_bytes()
+    receipt = Path("data/runs/merge.json").read_bytes()
     shutil.copy(database, "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     track.main("merge")
     assert statuses() == [("merge", "FINISHED")]
-    assert Path("reports/runs/merge.json").read_bytes() == receipt
+    assert Path("data/runs/merge.json").read_bytes() == receipt
 
 
 def test_another_result_of_a_variant_is_another_run(workspace):
@@ -231,7 +233,7 @@ def test_a_publication_killed_half_way_is_completed(workspace, monkeypatch, mome
         patch.setattr(MlflowClient, moment, killed)
         with pytest.raises(KeyboardInterrupt):
             track.main("merge")
-    assert not Path("reports/runs/merge.json").exists()
+    assert not Path("data/runs/merge.json").exists()
     track.main("merge")
     (run,) = runs()
     assert run.info.status == "FINISHED"
@@ -250,21 +252,21 @@ def test_a_dead_server_costs_one_line_and_a_later_track_completes_it(workspace, 
     assert time.monotonic() - start < 4
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"warning: MLflow at {NOWHERE} is out of reach (")
-    assert Path("reports/runs/merge.json").is_file()
-    assert Path("reports/runs/merge.pending").is_file()
+    assert Path("data/runs/merge.json").is_file()
+    assert Path("data/runs/merge.pending").is_file()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     track.main("lstm")
     assert statuses() == [("lstm", "FINISHED"), ("merge", "FINISHED")]
-    assert not Path("reports/runs/merge.pending").exists()
+    assert not Path("data/runs/merge.pending").exists()
 
 
 def test_a_pending_variant_that_is_being_made_again_has_to_wait(workspace):
-    Path("reports/runs").mkdir()
-    Path("reports/runs/lstm.pending").touch()
+    Path("data/runs").mkdir()
+    Path("data/runs/lstm.pending").touch()
     shutil.rmtree("models/lstm")
     track.main("merge")
     assert statuses() == [("merge", "FINISHED")]
-    assert Path("reports/runs/lstm.pending").exists()
+    assert Path("data/runs/lstm.pending").exists()
 
 
 def test_a_dead_server_costs_a_training_one_line_and_no_time(workspace, monkeypatch, capfd):
@@ -406,7 +408,7 @@ def test_without_dvc_lock_one_line_says_what_to_run(workspace):
     Path("dvc.lock").unlink()
     with pytest.raises(UserError, match=r"there is no dvc\.lock.*: run dvc repro track@merge$"):
         track.main("merge")
-    assert not Path("reports/runs").exists()
+    assert not Path("data/runs").exists()
 
 
 def test_a_stage_that_dvc_lock_lacks_is_named(workspace):
@@ -421,8 +423,8 @@ def test_a_merge_conflict_in_dvc_lock_is_one_line(workspace):
 
 
 def test_a_file_that_is_not_what_dvc_lock_says_is_refused(workspace):
-    Path("reports/history/merge.csv").write_text("epoch,step\n1,10\n")
-    with pytest.raises(UserError, match=r"^reports/history/merge\.csv is not what dvc\.lock says: run dvc repro track@merge$"):
+    Path("data/history/merge.csv").write_text("epoch,step\n1,10\n")
+    with pytest.raises(UserError, match=r"^data/history/merge\.csv is not what dvc\.lock says: run dvc repro track@merge$"):
         track.main("merge")
 
 
@@ -472,7 +474,7 @@ def test_a_variant_is_not_published_under_params_edited_since(workspace):
 
 
 def test_a_variant_that_was_not_trained_has_scores_and_no_curves_and_may_be_the_best(workspace):
-    Path("reports/history/merge.csv").write_text("epoch,step,train_loss,val_cider\n")
+    Path("data/history/merge.csv").write_text("epoch,step,train_loss,val_cider\n")
     lock_variant(workspace, "merge")
     track.main("merge")
     (run,) = runs()

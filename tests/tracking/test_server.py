@@ -112,12 +112,12 @@ def test_a_server_that_dies_anywhere_in_a_publication_costs_one_line_and_is_comp
         (line,) = capfd.readouterr().err.splitlines()
         assert line.startswith(f"warning: MLflow at {server.uri} is out of reach (")
         assert line.endswith("): 'merge' is kept in files, captionlab sync publishes it later")
-        assert Path("reports/runs/merge.pending").exists()
+        assert Path("data/runs/merge.pending").exists()
     server.fault = lambda path: None
     track.main("merge")
     assert_one_whole_run()
     assert [run.info.status for run in runs()] == ["FINISHED"]
-    assert not Path("reports/runs/merge.pending").exists()
+    assert not Path("data/runs/merge.pending").exists()
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
@@ -126,8 +126,8 @@ def test_a_server_that_refuses_is_one_line_that_says_how(workspace, server, capf
     track.main("merge")
     (line,) = capfd.readouterr().err.splitlines()
     assert str(status) in line
-    assert Path("reports/runs/merge.json").exists()
-    assert Path("reports/runs/merge.pending").exists()
+    assert Path("data/runs/merge.json").exists()
+    assert Path("data/runs/merge.pending").exists()
 
 
 def test_a_server_that_hangs_is_given_up_after_the_time_of_one_request(workspace, server, capfd, monkeypatch):
@@ -184,7 +184,7 @@ def test_two_machines_that_publish_at_once_leave_one_finished_run(workspace, tmp
 
 @pytest.mark.parametrize("closed", [False, True], ids=["finished", "closed as killed by the first"])
 def test_who_ends_second_drops_its_own_run_and_its_model(workspace, tmp_path_factory, monkeypatch, closed):
-    from pipeline.tracking.live import publish
+    from pipeline.tracking import publish
 
     other = tmp_path_factory.mktemp("machine")
     shutil.copytree(workspace, other, dirs_exist_ok=True)
@@ -226,7 +226,7 @@ def test_what_another_machine_left_half_published_is_closed(workspace):
 
 
 def test_an_open_run_that_its_own_machine_deletes_meanwhile_is_not_closed(workspace, monkeypatch):
-    from pipeline.tracking.live import publish
+    from pipeline.tracking import publish
 
     store = open_store()
     payload = gather("merge", load_params(), paths)

@@ -14,8 +14,8 @@ from pipeline.core.registry import names
 from pipeline.decoders.shared.contract import Decoder, State
 from pipeline.decoders.shared.tokenizers import Special, word_tokenizer
 from pipeline.decoding.batches import Batch
-from pipeline.encoders.shared.base import Features
 from pipeline.experiment.params import Training
+from pipeline.features.features import Features
 from pipeline.metrics.degeneration import bad_endings
 from pipeline.metrics.shared import ngrams
 from pipeline.training.scheduled_sampling import mixed_inputs, own_word_probability

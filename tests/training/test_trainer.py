@@ -292,7 +292,7 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
 
 def test_kill_minus_nine_and_a_rerun_end_as_an_uninterrupted_run(prepared: Path) -> None:
     stage(prepared, "train", "soft")
-    expected = digest(prepared / "models/soft/model.safetensors"), (prepared / "reports/history/soft.csv").read_text()
+    expected = digest(prepared / "models/soft/model.safetensors"), (prepared / "data/history/soft.csv").read_text()
     (prepared / "models/soft/model.safetensors").unlink()
     checkpoint = prepared / "checkpoints/soft/checkpoint.pt"
     assert not checkpoint.exists()
@@ -303,7 +303,7 @@ def test_kill_minus_nine_and_a_rerun_end_as_an_uninterrupted_run(prepared: Path)
     process.wait()
     assert not (prepared / "models/soft/model.safetensors").exists()
     assert "resuming at epoch" in stage(prepared, "train", "soft").stdout
-    assert (digest(prepared / "models/soft/model.safetensors"), (prepared / "reports/history/soft.csv").read_text()) == expected
+    assert (digest(prepared / "models/soft/model.safetensors"), (prepared / "data/history/soft.csv").read_text()) == expected
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -4,9 +4,7 @@ B images or rows, R caption rows, T steps, V words, P grid positions, D grid wid
 A decoder gives `start`, `advance` and `project`; it may override `unroll` with something faster, never different.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.decoders.shared.deferred_gradient import one_gradient
 from pipeline.decoders.shared.tokenizers import Tokenizer, word_tokenizer
-from pipeline.decoders.shared.word_vectors import fill_embedding
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 State = dict[str, Tensor]
 "batch first, so that a beam reorders it with index_select(0, ...)"
@@ -167,115 +165,5 @@ class Decoder(nn.Module):
         return Loss(cross_entropy, self.regularisers(last), len(logits))
 
 
-def load_words(embedding: nn.Embedding, tokenizer: Tokenizer, vectors: str, tune: bool) -> None:
-    """Word vectors from a file in GloVe's format, where `vectors` names one; says how many words it knew."""
-    if vectors:
-        found = fill_embedding(embedding, tokenizer, vectors, tune)
-        print(f"{vectors}: {found} of {embedding.num_embeddings} words found, the others drawn at random", flush=True)
-
-
-def attention_weights(query: Tensor, keys: Tensor, causal: bool = False, scale: float | None = None) -> Tensor:
-    """What scaled_dot_product_attention keeps to itself: (R, T, S), the mean over heads.
-
-    Args:
-        query: (R, N, T, d) of N heads.
-        keys: (R, N, S, d); if causal, the last T are those of the queries' own positions.
-    """
-    scores = query @ keys.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if causal:
-        t, s = scores.shape[-2:]
-        later = torch.ones(t, s, dtype=torch.bool, device=scores.device).triu(s - t + 1)
-        scores = scores.masked_fill(later, -torch.inf)
-    return scores.float().softmax(-1).mean(1)
-
-
 def pick_rows(state: State, rows: Tensor) -> State:
     return {name: value.index_select(0, rows) for name, value in state.items()}
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.linear of x (n, E) in a step of `unroll`, whose weight then gets its gradient from all steps at once."""
-    opened = OPENED.get()
-    if opened is None or not (torch.is_grad_enabled() and weight.requires_grad):
-        return F.linear(x, weight, bias)
-    key = (weight.data_ptr(), weight.shape)
-    if key not in opened:
-        kind = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else weight.dtype
-        weight, bias = weight.to(kind), None if bias is None else bias.to(kind)
-        pairs: Pairs = []
-        opened[key] = _Ticket.apply(weight, bias, pairs), weight.detach(), None if bias is None else bias.detach(), pairs
-    ticket, weight, bias, pairs = opened[key]
-    return _Product.apply(x.to(weight.dtype), ticket, weight, bias, pairs)
-
-
-@contextmanager
-def one_gradient() -> Iterator[None]:
-    """Within it, `linear` keeps what a weight's gradient is made of until the last of its products has been gone back through.
-
-    A product per step would write a gradient as large as the weight each time, to be added to the others.
-    """
-    token = OPENED.set({})
-    try:
-        yield
-    finally:
-        OPENED.reset(token)
-
-
-Pairs = list[tuple[Tensor, Tensor]]
-"inputs (n, E) of a weight's products and gradients of what came out (n, H)"
-OPENED: ContextVar[dict[Any, tuple[Tensor, Tensor, Tensor | None, Pairs]] | None] = ContextVar("opened", default=None)
-"by weight: its ticket, itself, its bias and the pairs that were kept"
-
-
-class _Ticket(torch.autograd.Function):
-    """A number that all products of a weight depend on, so that its gradient is asked for after all of theirs."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, pairs: Pairs) -> Tensor:
-        ctx.pairs, ctx.has_bias = pairs, bias is not None
-        return weight.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
-        inputs, gradients = (torch.cat(parts) for parts in zip(*ctx.pairs, strict=True))
-        ctx.pairs.clear()
-        return gradients.T @ inputs, gradients.sum(0) if ctx.has_bias else None, None
-
-
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, ticket: Tensor, weight: Tensor, bias: Tensor | None, pairs: Pairs) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.pairs = pairs
-        return F.linear(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
-        x, weight = ctx.saved_tensors
-        ctx.pairs.append((x, gradient))
-        return gradient @ weight, weight.new_zeros(()), None, None, None
-
-
-def energies(keys: Tensor, query: Tensor, weight: nn.Module) -> Tensor:
-    """Additive attention `weight(tanh(keys + query))`: keys (A, P, H), query (A * K, H) -> (A * K, P)."""
-    query = query.unflatten(0, (keys.shape[0], -1))  # len() would be a constant in an exported graph
-    out: Tensor = weight((keys[:, None] + query[:, :, None]).tanh_())
-    return out.squeeze(-1).flatten(0, 1)
-
-
-def contexts(weights: Tensor, grid: Tensor) -> Tensor:
-    """Weighted sums over positions: weights (A * K, P), grid (A, P, D) -> (A * K, D)."""
-    return torch.bmm(weights.to(grid.dtype).unflatten(0, (grid.shape[0], -1)), grid).flatten(0, 1)
-
-
-def words_gates(cell: nn.LSTMCell, words: Tensor) -> Tensor:
-    """The words' part (..., 4H) of what an LSTM cell sums up, biases included; its input is [words (..., E), context]."""
-    return F.linear(words, cell.weight_ih[:, : words.shape[-1]], cell.bias_ih + cell.bias_hh)
-
-
-def lstm_cell(cell: nn.LSTMCell, words: Tensor, context: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """`cell([word, context], (h, c))`, given `words_gates` (B, 4H), context (B, D), h and c (B, H)."""
-    gates = words + linear(context, cell.weight_ih[:, -context.shape[-1] :]) + linear(h, cell.weight_hh)
-    take, keep, new, give = gates.chunk(4, -1)
-    c = torch.sigmoid(keep) * c + torch.sigmoid(take) * torch.tanh(new)
-    return torch.sigmoid(give) * torch.tanh(c), c

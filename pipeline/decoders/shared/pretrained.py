@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
 from pipeline.decoders.shared import contract
-from pipeline.decoders.shared.contract import Sizes, State, attention_weights, pick_rows
+from pipeline.decoders.shared.contract import Sizes, State, pick_rows
+from pipeline.decoders.shared.layers import attention_weights
 from pipeline.decoders.shared.tokenizers import PAD, START, UNKNOWN, Tokenizer, language_model_tokenizer, word_tokenizer
-from pipeline.encoders.shared.base import Features
+from pipeline.features.features import Features
 
 OF_THE_FILE = {"_name_or_path", "architectures", "id2label", "label2id", "transformers_version"}
 "keys of a config.json that tell of the file or of another task, not of the network"

@@ -5,29 +5,18 @@ alone: no weights are allocated, read or fetched, so that a graph can be costed 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from PIL.Image import Resampling
+
+from pipeline.features.features import Features
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
 RESAMPLING = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
-
-
-@dataclass(frozen=True)
-class Features:
-    grid: "Tensor"  # (B, P, D)
-    pooled: "Tensor"  # (B, D')
-
-    def __len__(self) -> int:
-        return len(self.pooled)
-
-    def select(self, index: "Tensor") -> "Features":
-        return Features(self.grid.index_select(0, index), self.pooled.index_select(0, index))
 
 
 class Encoder(Protocol):

@@ -1,7 +1,6 @@
 """Weights over the positions of a grid, laid over the picture as heat."""
 
 from collections.abc import Sequence
-from math import isqrt
 
 import numpy as np
 from PIL import Image
@@ -12,15 +11,6 @@ COLOURS = "inferno"
 "of matplotlib: perceptually uniform from black to pale yellow, so that a grey print tells the same"
 HEAT = 0.6
 "share of the colour in the blend; the rest is the picture in grey"
-
-
-def grid_shape(positions: int) -> tuple[int, int] | None:
-    """Rows and columns of a grid, which lie row by row from the top left: networks here see squares, and keep a square map.
-
-    None: no square, so that no position has a place in the picture.
-    """
-    side = isqrt(positions)
-    return (side, side) if side > 1 and side * side == positions else None
 
 
 def overlay(

@@ -1,0 +1,60 @@
+"""The PTB tokenizer, as pycocoevalcap runs it."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.core.java import JavaFailed, starting_java
+from pipeline.metrics.shared.base import References
+
+PTB = "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"
+"as pycocoevalcap starts it"
+
+
+def ptb_tokenize(captions: References) -> dict[str, list[str]]:
+    """image_id -> captions -> the same with lower-cased words without punctuation; errors as in `ptb_lines`."""
+    lines = iter(ptb_lines(text for texts in captions.values() for text in texts))
+    return {image: [next(lines) for _ in texts] for image, texts in captions.items()}
+
+
+def ptb_lines(texts: Iterable[str]) -> list[str]:
+    """The texts after pycocoevalcap's PTB tokenizer (one Java start), as its class PTBTokenizer gives them.
+
+    That class holds all texts four times and writes where it is installed.
+
+    Raises:
+        JavaFailed: it gave back another number of captions.
+    """
+    from pycocoevalcap.tokenizer import ptbtokenizer as original
+
+    with tempfile.TemporaryDirectory() as folder:
+        count, file = 0, Path(folder) / "captions.txt"
+        with file.open("w", encoding="utf-8", newline="\n") as out:
+            for text in texts:
+                # A line end inside a caption, U+2028 too, would silently shift every later caption.
+                out.write(" ".join(text.split()) + "\n")
+                count += 1
+        jar = Path(original.__file__).with_name(original.STANFORD_CORENLP_3_4_1_JAR)
+        with starting_java():
+            process = subprocess.Popen(["java", "-cp", str(jar), *PTB, str(file)], stdout=subprocess.PIPE)
+        with process:
+            lines = [_words(line, original.PUNCTUATIONS) for line in process.stdout or ()]
+    if len(lines) != count:
+        raise JavaFailed("the PTB tokenizer returned another number of captions than it was given")
+    return lines
+
+
+def _words(line: bytes, punctuation: Sequence[str]) -> str:
+    return " ".join(word for word in line.decode().rstrip().split(" ") if word not in punctuation)
+
+
+def training_captions(captions: pd.DataFrame) -> list[str]:
+    """The different training captions of a corpus (image_id, text, split) as a model learns them, after the PTB tokenizer.
+
+    Of the cleaned text: a model trained without one-letter words could never repeat a caption as it was published.
+    """
+    texts = captions.text[captions["split"] == "train"].unique()
+    return sorted(set(ptb_lines(texts)))

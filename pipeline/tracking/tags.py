@@ -1,0 +1,80 @@
+"""What MLflow calls a variant: its parameters and tags."""
+
+import getpass
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.experiment.params import Decoding, Params
+
+
+def flat_params(variant: str, params: Params) -> dict[str, str]:
+    """The variant's own values after all overrides, by dotted name: args.hidden, train.lr, corpus.lower, encoder.model."""
+    v = params.variants[variant]
+    corpus, features = params.corpora[v.corpus], params.features[v.features]
+    dataset = params.datasets[corpus.dataset]
+    tree = {
+        "decoder": {"name": v.decoder},
+        "args": v.args,
+        "train": params.training(variant).model_dump(),
+        "decode": params.decoding(variant).model_dump(),
+        "scoring": {"clip": params.scoring.clip or {}},
+        "corpus": {"name": v.corpus, **corpus.model_dump()},
+        "features": {"name": v.features, "dtype": features.dtype},
+        "encoder": {"name": features.encoder, **features.args},
+        "source": {"name": dataset.source, **dataset.args},
+    }
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in _leaves(tree)}
+
+
+def tags(variant: str, params: Params) -> dict[str, str]:
+    """What runs are found and grouped by."""
+    v = params.variants[variant]
+    return {
+        "variant": variant,
+        "dataset": params.corpora[v.corpus].dataset,
+        "corpus": v.corpus,
+        "features": v.features,
+        "encoder": params.features[v.features].encoder,
+        "decoder": v.decoder,
+        "protocol": protocol(variant, params),
+        "workspace": f"{socket.gethostname()}:{Path.cwd()}".replace("'", "_"),  # it is searched for, in quotes
+        "mlflow.user": _user(),
+        "mlflow.source.name": "dvc repro",
+        "mlflow.source.type": "LOCAL",
+    }
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def protocol(variant: str, params: Params) -> str:
+    """Under which conditions the scores hold; scores of different protocols are not comparable."""
+    corpus, decode = params.corpora[params.variants[variant].corpus], params.decoding(variant)
+    words = [
+        f"{corpus.dataset}, split {corpus.split}",
+        "PTB tokens on both sides",
+        f"{_search(decode)}, at most {decode.max_tokens} tokens",
+    ]
+    return "; ".join(words)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number without a name
+        return "unknown"
+
+
+def _search(decode: Decoding) -> str:
+    if decode.samples:
+        drawn = f"temperature {decode.temperature:g}, top {decode.top_k}, seed {decode.seed}"
+        return f"best of {decode.samples} samples, {drawn}"
+    return f"beam {decode.beam}, length penalty {decode.length_penalty:g}"
