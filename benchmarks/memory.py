@@ -190,15 +190,15 @@ def references(root: Path) -> Callable[[], None]:
 
 def score(root: Path) -> Callable[[], None]:
     """METEOR's Java process is left out."""
-    from pipeline.data.json_texts import Texts, texts_by_image
-    from pipeline.scoring.score import Folders, write_scores
+    from pipeline.scoring.json_texts import Texts, texts_by_image
+    from pipeline.scoring.score import write_scores
     from pipeline.scoring.variant import Known, Said, read_said, score_variant
 
     def work() -> None:
         known = Known(texts_by_image(root / "references.json"), {}, Texts(root / "training.json"))
         said = Said.of_baseline(read_said(root / "said.parquet"))
         scored = score_variant(said, known, ["bleu", "rouge_l", "cider"], [])
-        write_scores(scored, {}, "v", Folders(root / "score_files", root / "metrics", root / "scores"))
+        write_scores(scored, {}, root / "scores/v", root / "metrics/v.json")
 
     return work
 

@@ -10,7 +10,7 @@ from pipeline.data.files import read_json
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.report.results_table import everything
 from pipeline.report.table import Sheet
-from pipeline.results.result import Result, from_json, in_order
+from pipeline.results.result import Files, Result, from_json, in_order
 from pipeline.tracking.current import WITHDRAWN, confirmations, moment
 from pipeline.tracking.payload import ROWS
 from pipeline.tracking.store import Store, find_runs, trouble
@@ -96,7 +96,7 @@ def tables_of(store: Store, published: Published) -> list[Sheet]:
             said = _said(store, run, folder)
             requested |= dict.fromkeys(said["requested"])
             for row in said["rows"]:
-                results.setdefault(row["name"], from_json(row, folder / "resamples" / f"{row['name']}.parquet"))
+                results.setdefault(row["name"], from_json(row, Files.of(folder / "scores" / row["name"]).resamples))
     if not results:
         raise UserError(f"no run of {published.workspace} in {store.uri} holds results: publish them with captionlab sync")
     rows = in_order(list(results.values()))
@@ -113,7 +113,7 @@ def _with_rows(store: Store, published: Published) -> "list[Run]":
 
 
 def _said(store: Store, run: "Run", folder: Path) -> dict[str, Any]:
-    for name in (ROWS, "resamples"):
+    for name in (ROWS, "scores"):
         store.client.download_artifacts(run.info.run_id, name, str(folder))
     said: dict[str, Any] = read_json(folder / ROWS)
     return said

@@ -78,7 +78,7 @@ def comparable(runs: "list[Run]", current: dict[str, str], like: str | None) -> 
 def _scored_on(run: "Run") -> tuple[str, str]:
     """Protocol (data set, split, tokens, decoding), and the version of the references of validation and test."""
     tags = run.data.tags
-    return tags.get("protocol", ""), tags.get(f"dvc.data/references/{tags.get('corpus')}.json", "")
+    return tags.get("protocol", ""), tags.get(f"dvc.data/references/{tags.get('corpus')}", "")
 
 
 def _about(run: "Run") -> str:
@@ -135,7 +135,7 @@ def _estimate(store: Store, candidate: Candidate, metric: str) -> Estimate | Non
 
     if candidate.val is None:
         return None
-    path = f"resamples/{candidate.variant}.parquet"
+    path = f"scores/{candidate.variant}/resamples.parquet"
     with tempfile.TemporaryDirectory() as folder:
         try:
             fetched = download_artifacts(run_id=candidate.run_id, artifact_path=path, dst_path=folder, tracking_uri=store.uri)

@@ -14,24 +14,25 @@ def main(name: str) -> None:
     from pipeline.data.files import read_json, whole_file
     from pipeline.experiment.protocols import find_protocol
     from pipeline.scoring.baseline import most_frequent_captions
-    from pipeline.scoring.score import Folders, write_scores
+    from pipeline.scoring.score import write_scores
     from pipeline.scoring.variant import Known, Said, pictures_needed, score_variant
 
     row, corpus = f"most-frequent--{name}", paths.CORPORA / name / "captions.parquet"
     captions = most_frequent_captions(read_captions(corpus, ["image_id", "text", "split"]))
-    files = (folder / f"{name}.json" for folder in (paths.REFERENCES, paths.PUBLISHED, paths.TRAINING_CAPTIONS))
+    files = (file(name) for file in (paths.references, paths.published, paths.training_captions))
     references, published, training = map(read_json, files)
     protocols = [p for p in params.scoring.protocols if find_protocol(p).captions == "own" and p != "standard"]
     metrics = params.scoring.metrics
     images = pictures_needed(metrics, corpus, paths.RAW / dataset)
     known = Known(references, published, set(training), images, params.scoring.clip)
     scored = score_variant(Said.of_baseline(captions), known, metrics, protocols)
-    with whole_file(paths.CAPTIONS / f"{row}.parquet") as part:
+    with whole_file(paths.captions(row)) as part:
         captions.to_parquet(part, index=False)
-    folders = Folders(paths.SCORE_FILES, paths.METRICS, paths.SCORES)
     names = {"source": params.datasets[dataset].source}
     code = row_code(paths.GRAPH, ["download", "clean", "references", "baseline"], names)
-    write_scores(scored, {"commit": code_commit(code), "clip": known.clip_model(metrics)}, row, folders)
+    write_scores(
+        scored, {"commit": code_commit(code), "clip": known.clip_model(metrics)}, paths.SCORES / row, paths.metrics(row)
+    )
 
 
 if __name__ == "__main__":

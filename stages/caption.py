@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.captioning.split import Captioned
 
-FOLDERS = (paths.CAPTIONS, paths.SEARCHES, paths.TEACHER_FORCED, paths.ATTENTION)
+FILES = (paths.captions, paths.searches, paths.teacher_forced, paths.attention)
 "of the tables of Captioned"
 
 
@@ -35,9 +35,9 @@ def main(name: str) -> None:
 
     decoding = params.decoding(name).model_dump()
     with ExitStack() as files:
-        own = [files.enter_context(_table(f / f"{name}.parquet", kind)) for f, kind in zip(FOLDERS, SCHEMAS, strict=True)]
+        own = [files.enter_context(_table(file(name), kind)) for file, kind in zip(FILES, SCHEMAS, strict=True)]
         with_seed = SCHEMAS[0].append(pa.field("seed", pa.int64()))
-        seeds = files.enter_context(_table(paths.SEED_CAPTIONS / f"{name}.parquet", with_seed))
+        seeds = files.enter_context(_table(paths.seed_captions(name), with_seed))
         for part in _caption(paths.MODELS / name, variant, decoding, device):
             for writer, table in zip(own, part, strict=True):
                 if len(table):  # or a row group without rows

@@ -23,7 +23,7 @@ def main(name: str) -> None:
         picture_table(pictures).to_parquet(corpus / "images.parquet", index=False)
         with whole_folder(paths.VALIDATION / name) as docs:
             write_data_docs(result, name, docs)
-            write_json(paths.VALIDATION / f"{name}.json", result)
+            write_json(docs / "results.json", result)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from pipeline.core import paths
-from pipeline.core.errors import run
-from pipeline.core.stage import die_with_dvc
+from pipeline.core.stage import stage
 from pipeline.data.files import read_json, whole_folder
 from pipeline.experiment.params import load_params
 
@@ -30,14 +29,14 @@ def main() -> None:
     from pipeline.report.page import Report, write_page
     from pipeline.report.paper_tables import paper_sheets, read_papers
     from pipeline.report.results_table import everything
-    from pipeline.results.result import Files, results_of, setting
+    from pipeline.results.result import results_of, setting
 
     captions = {name: _captions(paths.CORPORA / name / "captions.parquet") for name in params.corpora}
-    references = {name: read_json(paths.REFERENCES / f"{name}.json") for name in params.corpora}
+    references = {name: read_json(paths.references(name)) for name in params.corpora}
     settings = {name: setting(name, corpus.split, captions[name], references[name]) for name, corpus in params.corpora.items()}
-    results = results_of(params, settings, Files(paths.SCORE_FILES, paths.SCORES))
+    results = results_of(params, settings, paths.SCORES)
     sheets = [everything(results, params.scoring.metrics), *paper_sheets(read_papers(), results)]
-    curves = read_curves({name: paths.HISTORY / f"{name}.csv" for name in params.variants})
+    curves = read_curves({name: paths.history(name) for name in params.variants})
     sizes = {name: parameters(paths.MODELS / name / "model.safetensors") for name in params.variants}
     paid = costs(results, sizes, read_speeds(paths.SPEED))
     page = Report(sheets, curves, score_bars(results), paid, *_pictures(params, captions, results))
@@ -68,15 +67,14 @@ def _pictures(
     pictures: list[Picture] = []
     for name, corpus in params.corpora.items():
         mine = [r for r in results if r.setting.corpus == name]
-        files = [(r, paths.CAPTIONS / f"{r.name}.parquet", paths.SCORES / f"{r.name}.parquet") for r in mine]
+        files = [(r, paths.captions(r.name), paths.image_scores(r.name)) for r in mine]
         seen = read_corpus(name, captions[name], paths.RAW / corpus.dataset, files)
         galleries.append(gallery(seen, extremes_of(len(params.variants))))
-        looked = read_attention({r.label: paths.ATTENTION / f"{r.name}.parquet" for r in mine if r.decoding})
+        looked = read_attention({r.label: paths.attention(r.name) for r in mine if r.decoding})
         views += [attention_views(seen, looked)] if looked else []
         pictures += seen.pictures.values()
     return galleries, views, pictures
 
 
 if __name__ == "__main__":
-    die_with_dvc()
-    run(main)
+    stage(main, named=False)

@@ -3,8 +3,7 @@
 import shutil
 
 from pipeline.core import paths
-from pipeline.core.errors import run
-from pipeline.core.stage import die_with_dvc
+from pipeline.core.stage import stage
 from pipeline.data.files import whole_file, whole_folder
 
 
@@ -20,5 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    die_with_dvc()
-    run(main)
+    stage(main, named=False)

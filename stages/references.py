@@ -1,4 +1,4 @@
-"""corpora.NAME -> data/published/, data/references/ and data/training_captions/NAME.json: the PTB tokenizer once a corpus."""
+"""corpora.NAME -> data/references/NAME: the PTB tokenizer once a corpus."""
 
 from pipeline.core import paths
 from pipeline.core.stage import stage
@@ -16,9 +16,9 @@ def main(name: str) -> None:
     captions = read_captions(folder / "captions.parquet", [*columns, "text"])
     rejected = read_captions(folder / "rejected.parquet", [*columns, "reason"])
     published = published_references(captions, rejected, ["val", "test"])
-    write_json(paths.PUBLISHED / f"{name}.json", published)
-    write_json(paths.REFERENCES / f"{name}.json", ptb_tokenize(published))
-    write_json(paths.TRAINING_CAPTIONS / f"{name}.json", training_captions(captions))
+    write_json(paths.published(name), published)
+    write_json(paths.references(name), ptb_tokenize(published))
+    write_json(paths.training_captions(name), training_captions(captions))
 
 
 if __name__ == "__main__":

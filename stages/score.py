@@ -1,4 +1,4 @@
-"""variants.NAME -> data/scores/NAME.json, data/scores/: under the standard protocol and those named beside it."""
+"""variants.NAME -> data/scores/NAME, data/metrics/NAME.json: under the standard protocol and those named beside it."""
 
 from pipeline.core import paths
 from pipeline.core.machine import give_back
@@ -13,15 +13,15 @@ def main(name: str) -> None:
 
     give_back()
     from pipeline.core.git import code_commit, row_code
-    from pipeline.data.json_texts import Texts, texts_by_image
-    from pipeline.scoring.score import Folders, write_scores
+    from pipeline.scoring.json_texts import Texts, texts_by_image
+    from pipeline.scoring.score import write_scores
     from pipeline.scoring.variant import Known, Said, pictures_needed, score_variant
 
-    folders = (paths.CAPTIONS, paths.SEARCHES, paths.TEACHER_FORCED, paths.SEED_CAPTIONS)
+    files = (paths.captions, paths.searches, paths.teacher_forced, paths.seed_captions)
     protocols, metrics = params.protocols(name), params.scoring.metrics
-    said = Said.read([folder / f"{name}.parquet" for folder in folders], protocols)
-    references, published = (texts_by_image(f / f"{variant.corpus}.json") for f in (paths.REFERENCES, paths.PUBLISHED))
-    training = Texts(paths.TRAINING_CAPTIONS / f"{variant.corpus}.json")
+    said = Said.read([file(name) for file in files], protocols)
+    references, published = (texts_by_image(file(variant.corpus)) for file in (paths.references, paths.published))
+    training = Texts(paths.training_captions(variant.corpus))
     images = pictures_needed(metrics, paths.CORPORA / variant.corpus / "captions.parquet", paths.RAW / dataset)
     known = Known(references, published, training, images, params.scoring.clip)
     scored = score_variant(said, known, metrics, protocols)
@@ -29,7 +29,7 @@ def main(name: str) -> None:
     names = {"source": params.datasets[dataset].source, "encoder": features.encoder, "decoder": variant.decoder}
     code = row_code(paths.GRAPH, ["download", "clean", "references", "extract", "train", "caption", "score"], names)
     about = {"commit": code_commit(code), "seeds": 1 + said.seeds.seed.nunique(), "clip": known.clip_model(metrics)}
-    write_scores(scored, about, name, Folders(paths.SCORE_FILES, paths.METRICS, paths.SCORES))
+    write_scores(scored, about, paths.SCORES / name, paths.metrics(name))
 
 
 if __name__ == "__main__":

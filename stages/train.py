@@ -23,7 +23,7 @@ def main(name: str) -> None:
     pick(params, "variants", name)
     first, *further = params.training(name).seeds
 
-    checkpoints = [_train(name, params, first, paths.MODELS / name, paths.HISTORY / f"{name}.csv")]
+    checkpoints = [_train(name, params, first, paths.MODELS / name, paths.history(name))]
     with whole_folder(paths.FURTHER_SEEDS / name) as part:
         write_json(part / "seeds.json", further)  # DVC warns of an empty folder
         for seed in further:

@@ -42,7 +42,7 @@ def make_workspace(folder: Path) -> None:
         for k in range(2)
     ]
     _parquet(folder / "data/corpora/scenes/captions.parquet", table)
-    _text(folder / "data/references/scenes.json", json.dumps({i: ["one", "two"] for i in ids}))
+    _text(folder / "data/references/scenes/references.json", json.dumps({i: ["one", "two"] for i in ids}))
     make_scores(folder, "most-frequent--scenes", {"val": {"cider": 0.1}, "test": {"cider": 0.05}})
     for variant in SCORES:
         make_variant(folder, variant, ids)
@@ -57,8 +57,8 @@ def make_variant(folder: Path, variant: str, ids: list[str], cider: tuple[float,
     about = {"variant": variant, "decoder": variant, "args": {"hidden": 4}, "encoder": encoder, "sizes": {"vocabulary": 9}}
     (model / "config.json").write_text(json.dumps(about))
     captions = [{"image_id": i, "split": "test", "text": f"a caption of {i}", "log_prob": -1.5} for i in ids]
-    _parquet(folder / f"data/captions/{variant}.parquet", captions)
-    _parquet(folder / f"data/scores/{variant}.parquet", [{"image_id": i, "split": "test", "cider": 0.5} for i in ids])
+    _parquet(folder / f"data/captions/{variant}/captions.parquet", captions)
+    _parquet(folder / f"data/scores/{variant}/images.parquet", [{"image_id": i, "split": "test", "cider": 0.5} for i in ids])
     history = [f"{e + 1},{10 * (e + 1)},{3.0 - e},{c},{int(c == max(cider[: e + 1]))}" for e, c in enumerate(cider)]
     _text(folder / f"data/history/{variant}.csv", "\n".join(["epoch,step,train_loss,val_cider,best", *history]) + "\n")
     make_scores(folder, variant, SCORES[variant])
@@ -67,12 +67,12 @@ def make_variant(folder: Path, variant: str, ids: list[str], cider: tuple[float,
 
 
 def make_scores(folder: Path, name: str, scores: dict) -> None:
-    _text(folder / f"data/scores/{name}.json", json.dumps(scores))
+    _text(folder / f"data/scores/{name}/scores.json", json.dumps(scores))
     about = {"unavailable": {"spice": "no models"}, "commit": "abc1234", "seeds": 1}
-    _text(folder / f"data/scores/about/{name}.json", json.dumps(about))
+    _text(folder / f"data/scores/{name}/about.json", json.dumps(about))
     rows = [(split, "c0ffee", scores[split]["cider"] + n / 1000) for split in ("val", "test") for n in range(4)]
     drawn = [dict(zip(("split", "images", "cider"), row, strict=True)) for row in rows]
-    _parquet(folder / f"data/scores/resamples/{name}.parquet", drawn)
+    _parquet(folder / f"data/scores/{name}/resamples.parquet", drawn)
 
 
 def write_resamples(folder: Path, variant: str, spread: float = 0.0) -> None:
@@ -80,7 +80,7 @@ def write_resamples(folder: Path, variant: str, spread: float = 0.0) -> None:
     offsets = [spread if n % 2 else -spread for n in range(1000)]
     scores = {name: [value + offset for offset in offsets] for name, value in SCORES[variant]["val"].items()}
     table = pd.DataFrame({"split": "val", "images": "0123456789abcdef", **scores})
-    path = folder / f"data/scores/resamples/{variant}.parquet"
+    path = folder / f"data/scores/{variant}/resamples.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(path, index=False)
 
@@ -89,13 +89,12 @@ def lock_variant(folder: Path, variant: str) -> None:
     """Write the entries that DVC would write after train, caption and score."""
     outs = {
         "train": [f"models/{variant}", f"data/history/{variant}.csv"],
-        "caption": [f"data/captions/{variant}.parquet"],
-        "score": [f"data/scores/{name}" for name in (f"{variant}.parquet", f"resamples/{variant}.parquet")]
-        + [f"data/scores/{variant}.json"],
+        "caption": [f"data/captions/{variant}"],
+        "score": [f"data/scores/{variant}"],
     }
     path = folder / "dvc.lock"
     lock = yaml.safe_load(path.read_text()) if path.is_file() else {"schema": "2.0", "stages": {}}
-    inputs = {"data/corpora/scenes": "c0ffee.dir", "data/references/scenes.json": "beef", "pipeline/training/trainer.py": "1"}
+    inputs = {"data/corpora/scenes": "c0ffee.dir", "data/references/scenes": "beef.dir", "pipeline/training/trainer.py": "1"}
     deps = [{"path": name, "md5": md5} for name, md5 in inputs.items()]
     params = {"params.yaml": {f"variants.{variant}": read_params_file(folder / "params.yaml")["variants"][variant]}}
     for stage, files in outs.items():

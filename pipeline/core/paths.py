@@ -1,53 +1,98 @@
-"""Where the workspace keeps things. Only stages/ and commands/ use these names; the library takes paths."""
+"""Where a workspace keeps its files. Only stages/ and captionlab/ name them; the library takes paths.
+
+A constant is a folder with one entry per data set, corpus, feature set or variant; a function is one file of an entry.
+"""
 
 from pathlib import Path
 
-RAW = Path("data/raw")
-"data/raw/<dataset>/: images/, captions.parquet (as published), manifest.json"
-CORPORA = Path("data/corpora")
-"data/corpora/<corpus>/: captions.parquet, rejected.parquet, images.parquet"
-REFERENCES = Path("data/references")
-"data/references/<corpus>.json: references of val and test after the PTB tokenizer"
-PUBLISHED = Path("data/published")
-"data/published/<corpus>.json: the same references as they were published"
-TRAINING_CAPTIONS = Path("data/training_captions")
-"data/training_captions/<corpus>.json: the different training captions after the PTB tokenizer"
-FEATURES = Path("data/features")
-"data/features/<features>/: grid.npy, pooled.npy, ids.parquet, manifest.json"
+DATA = Path("data")
+RAW = DATA / "raw"
+"<dataset>/: images/, captions.parquet (as published), manifest.json"
+CORPORA = DATA / "corpora"
+"<corpus>/: captions.parquet, rejected.parquet, images.parquet"
+VALIDATION = DATA / "validation"
+"<corpus>/: results.json, and the data docs of Great Expectations"
+REFERENCES = DATA / "references"
+"<corpus>/: references.json, published.json, training_captions.json"
+FEATURES = DATA / "features"
+"<features>/: grid.npy, pooled.npy, ids.parquet, manifest.json"
 MODELS = Path("models")
-"models/<variant>/: model.safetensors, config.json, tokenizer.json"
-FURTHER_SEEDS = Path("data/seeds")
-"data/seeds/<variant>/<seed>/: model folders of train.seeds after the first, each with its history.csv"
+"<variant>/: model.safetensors, config.json, tokenizer.json"
+FURTHER_SEEDS = DATA / "seeds"
+"<variant>/<seed>/: model folders of train.seeds after the first, each with its history.csv"
 CHECKPOINTS = Path("checkpoints")
-"checkpoints/<variant>/: what an interrupted training resumes from; no output of DVC"
-CAPTIONS = Path("data/captions")
-"data/captions/<variant>.parquet"
-SEARCHES = CAPTIONS / "searches"
-"data/captions/searches/<variant>.parquet: what decode.also asks for"
-TEACHER_FORCED = CAPTIONS / "teacher_forced"
-"data/captions/teacher_forced/<variant>.parquet: token ids of references, and argmax beside them"
-SEED_CAPTIONS = CAPTIONS / "seeds"
-"data/captions/seeds/<variant>.parquet: captions of the models in data/seeds"
-ATTENTION = Path("data/attention")
-"data/attention/<variant>.parquet: where its decoder looked, word by word, on the images of the report"
-SCORES = Path("data/scores")
-"data/scores/<variant>.parquet: per image; resamples/<variant>.parquet; about/<variant>.json: what is no number"
+"<variant>/: what an interrupted training resumes from; no output of DVC"
+HISTORY = DATA / "history"
+"<variant>.csv"
+CAPTIONS = DATA / "captions"
+"<variant>/: captions.parquet, searches.parquet, seeds.parquet, teacher_forced.parquet, attention.parquet"
+SCORES = DATA / "scores"
+"<variant>/: scores.json, images.parquet, resamples.parquet, about.json"
+METRICS = DATA / "metrics"
+"<variant>.json: the few scores that `dvc metrics` shows"
+RUNS = DATA / "runs"
+"<variant>.json: the receipt of what was published to MLflow"
+REPORT = DATA / "report"
+"tables/, figures/, validation/ and index.html, as `compare` makes them"
 REPORTS = Path("reports")
-VALIDATION = Path("data/validation")
-"data/validation/<corpus>.json, and data docs in <corpus>/"
-HISTORY = Path("data/history")
-"data/history/<variant>.csv"
-SCORE_FILES = SCORES
-"data/scores/<variant>.json: all scores"
-METRICS = Path("data/metrics")
-"data/metrics/<variant>.json: the few that `dvc metrics` shows"
-RUNS = Path("data/runs")
-"data/runs/<variant>.json: the receipt of what was published to MLflow"
+"the same, as `publish` copies them for people; git keeps it"
+PUBLISHED_REPORT = ("tables", "figures", "validation", "index.html")
+TABLES = REPORTS / "tables"
 SPEED = REPORTS / "speed.json"
 "what `captionlab speed` measured: an input of the report, {} where nothing was"
-REPORT = Path("data/report")
-"data/report/: tables, figures, index.html and validation, as `compare` makes them"
-PUBLISHED_REPORT = ("tables", "figures", "validation", "index.html")
-"of data/report/, what `publish` puts into reports/, which git keeps"
-TABLES = REPORTS / "tables"
 GRAPH = Path("dvc.yaml")
+
+
+def references(corpus: str) -> Path:
+    """{image_id: [reference after the PTB tokenizer, ...]} of validation and test."""
+    return REFERENCES / corpus / "references.json"
+
+
+def published(corpus: str) -> Path:
+    """{image_id: [reference as it was published, ...]} of validation and test."""
+    return REFERENCES / corpus / "published.json"
+
+
+def training_captions(corpus: str) -> Path:
+    """The different training captions after the PTB tokenizer."""
+    return REFERENCES / corpus / "training_captions.json"
+
+
+def captions(variant: str) -> Path:
+    """A caption per image of validation and test."""
+    return CAPTIONS / variant / "captions.parquet"
+
+
+def searches(variant: str) -> Path:
+    """Captions by the searches that `decode.also` asks for."""
+    return CAPTIONS / variant / "searches.parquet"
+
+
+def seed_captions(variant: str) -> Path:
+    """Captions of the models in data/seeds."""
+    return CAPTIONS / variant / "seeds.parquet"
+
+
+def teacher_forced(variant: str) -> Path:
+    """Token ids of references, and the likeliest ids beside them."""
+    return CAPTIONS / variant / "teacher_forced.parquet"
+
+
+def attention(variant: str) -> Path:
+    """Where the decoder looked, word by word, on the images of the report."""
+    return CAPTIONS / variant / "attention.parquet"
+
+
+def image_scores(variant: str) -> Path:
+    """Scores per image."""
+    return SCORES / variant / "images.parquet"
+
+
+def history(variant: str) -> Path:
+    """A row per epoch of training."""
+    return HISTORY / f"{variant}.csv"
+
+
+def metrics(variant: str) -> Path:
+    """What `dvc metrics` shows."""
+    return METRICS / f"{variant}.json"

@@ -7,17 +7,39 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pipeline.core.errors import UserError, run
 
 SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
 
 
-def stage(main: Callable[[str], object]) -> None:
-    """Run `main(NAME)` for `python -m stages.X NAME`; errors as in `errors.run`."""
+def stage(main: Callable[..., object], named: bool = True) -> None:
+    """Run `main(NAME)` for `python -m stages.X NAME`, or `main()` for a stage without a name; errors as in `errors.run`.
+
+    DVC removes a stage's outputs before it starts the stage, so an error says how to get the last ones back.
+    """
     collect_seldom()
     die_with_dvc()
-    run(lambda: main(_name()))
+    run(lambda: _with_the_way_back(main, *([_name()] if named else [])))
+
+
+def _with_the_way_back(main: Callable[..., object], *names: str) -> None:
+    try:
+        main(*names)
+    except UserError as error:
+        made_before = os.environ.get("DVC_STAGE", "")
+        if not _is_locked(made_before):
+            raise
+        raise UserError(f"{error} (its last outputs are kept: dvc checkout {made_before})") from None
+
+
+def _is_locked(stage: str) -> bool:
+    """Whether dvc.lock knows outputs of a stage."""
+    try:
+        return bool(stage) and f"\n  {stage}:\n" in Path("dvc.lock").read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def collect_seldom() -> None:

@@ -124,7 +124,7 @@ class Scoring(Section):
     clip: dict[str, Any] | None
     "arguments of the encoder `clip`, for the metric clip_score, e.g. {model: openai/clip-vit-base-patch32}"
     protocols: list[str]
-    "names of pipeline/experiment/protocols.yaml under which every variant is scored, beside `standard`"
+    "names of pipeline/experiment/protocols/protocols.yaml under which every variant is scored, beside `standard`"
 
 
 class PaperRow(Section):

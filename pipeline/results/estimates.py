@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from pipeline.metrics.shared.base import Array
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     pass
@@ -26,7 +25,7 @@ class Estimate:
     """A score with what it would be on other images."""
 
     value: float
-    resamples: Array
+    resamples: NDArray[np.float64]
     "(RESAMPLES,)"
     images: str
     "stands for the images; only resamples of the same ones pair"

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -38,9 +38,9 @@ class Result:
     decoding: str
     "as `decoding_text` says it; '' for the baseline"
     scores: dict[str, Any] | None
-    "data/scores/<name>.json; None: not run"
+    "scores.json of data/scores/<name>; None: not run"
     about: dict[str, Any] = field(default_factory=dict)
-    "data/scores/about/<name>.json: commit, seeds (none of the baseline), clip, unavailable"
+    "about.json there: commit, seeds (none of the baseline), clip, unavailable"
     paper: tuple[str, str] | None = None
     "table and system of papers.yaml"
     notes: str = ""
@@ -93,43 +93,43 @@ def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[s
     return Setting(corpus, scheme, images, each)
 
 
-@dataclass(frozen=True)
-class Files:
-    """Where a row's figures lie."""
+class Files(NamedTuple):
+    """The files of one row that tables are made of, in data/scores/<row>."""
 
     scores: Path
-    "the folder of <name>.json; a system without one was not run"
-    images: Path
-    "the folder of about/<name>.json and resamples/<name>.parquet; without the latter there are no intervals"
+    about: Path
+    resamples: Path
+    "without it there are no intervals"
 
-    def of(self, name: str) -> list[Path]:
-        return [self.scores / f"{name}.json", self.images / f"about/{name}.json", self.images / f"resamples/{name}.parquet"]
-
-
-def results_of(params: Params, settings: dict[str, Setting], files: Files) -> list[Result]:
-    """Every variant, the best first, then the baseline of every corpus."""
-    rows = [variant_result(name, params, settings[variant.corpus], files) for name, variant in params.variants.items()]
-    return in_order(rows + [baseline_result(setting, files) for setting in settings.values()])
+    @classmethod
+    def of(cls, folder: Path) -> "Files":
+        return cls(folder / "scores.json", folder / "about.json", folder / "resamples.parquet")
 
 
-def variant_result(name: str, params: Params, setting: Setting, files: Files) -> Result:
+def results_of(params: Params, settings: dict[str, Setting], scores: Path) -> list[Result]:
+    """Every variant, the best first, then the baseline of every corpus. `scores` is data/scores."""
+    rows = [variant_result(name, params, settings[variant.corpus], scores) for name, variant in params.variants.items()]
+    return in_order(rows + [baseline_result(setting, scores) for setting in settings.values()])
+
+
+def variant_result(name: str, params: Params, setting: Setting, scores: Path) -> Result:
     variant, words = params.variants[name], params.training(name).vocabulary_splits
     note = "" if words == ["train"] else f"vocabulary counted over {', '.join(words)}; "
     paper = (variant.paper.table, variant.paper.system) if variant.paper else None
     notes = (note + " ".join(variant.notes.split())).removesuffix("; ")
-    return _read(Result(name, setting, decoding_text(params.decoding(name)), None, {}, paper, notes), files)
+    return _read(Result(name, setting, decoding_text(params.decoding(name)), None, {}, paper, notes), scores)
 
 
-def baseline_result(setting: Setting, files: Files) -> Result:
-    return _read(Result(f"most-frequent--{setting.corpus}", setting, "", None), files)
+def baseline_result(setting: Setting, scores: Path) -> Result:
+    return _read(Result(f"most-frequent--{setting.corpus}", setting, "", None), scores)
 
 
-def _read(row: Result, files: Files) -> Result:
-    scores, about, resamples = files.of(row.name)
-    if not scores.is_file() or not about.is_file():  # git holds the former of a row that ran elsewhere
+def _read(row: Result, scores: Path) -> Result:
+    files = Files.of(scores / row.name)
+    if not files.scores.is_file():
         return row
-    summary = read_json(scores)
-    return replace(row, scores=summary, about=read_json(about), estimates=read_estimates(resamples, summary))
+    summary = read_json(files.scores)
+    return replace(row, scores=summary, about=read_json(files.about), estimates=read_estimates(files.resamples, summary))
 
 
 def as_json(row: Result) -> dict[str, Any]:

@@ -2,19 +2,18 @@
 
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.core.java import JavaFailed, starting_java
-from pipeline.metrics.shared.base import References
 
 PTB = "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"
 "as pycocoevalcap starts it"
 
 
-def ptb_tokenize(captions: References) -> dict[str, list[str]]:
+def ptb_tokenize(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """image_id -> captions -> the same with lower-cased words without punctuation; errors as in `ptb_lines`."""
     lines = iter(ptb_lines(text for texts in captions.values() for text in texts))
     return {image: [next(lines) for _ in texts] for image, texts in captions.items()}

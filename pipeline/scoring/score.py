@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.registry import load
-from pipeline.data.files import whole_file, write_json
+from pipeline.data.files import whole_folder, write_json
 from pipeline.metrics.shared.base import Array, Candidates, References, Sums, Unavailable, means, reference_set
 from pipeline.scoring.bootstrap import resample, resample_table
 
@@ -152,28 +152,18 @@ def _teacher_forced(sums: Array) -> dict[str, Array]:
     return {"loss": nll / tokens, "perplexity": np.exp(nll / tokens), "top5": hits / tokens}
 
 
-def write_scores(scored: Scored, about: dict[str, Any], name: str, folders: "Folders") -> None:
-    """All files of one row; `about` is what is no number, beside the metrics that could not run."""
-    resamples = resample_table(scored.resamples, scored.images)
-    tables = {folders.images: scored.per_image, folders.images / "resamples": resamples}
-    for folder, table in tables.items():
-        with whole_file(folder / f"{name}.parquet") as part:
-            table.to_parquet(part, index=False)
-    write_json(folders.images / "about" / f"{name}.json", {**about, "unavailable": scored.unavailable})
-    write_json(folders.metrics / f"{name}.json", {split: _few(scores) for split, scores in scored.summary.items()})
-    write_json(folders.scores / f"{name}.json", scored.summary)
+def write_scores(scored: Scored, about: dict[str, Any], folder: Path, metrics: Path) -> None:
+    """Write scores.json, images.parquet, resamples.parquet and about.json into `folder`, a few scores into `metrics`.
 
-
-@dataclass(frozen=True)
-class Folders:
-    """Where `write_scores` writes."""
-
-    scores: Path
-    "<name>.json: every score, {split: {score: value}}"
-    metrics: Path
-    "<name>.json: the few that are compared at a glance"
-    images: Path
-    "<name>.parquet (per image), resamples/<name>.parquet, about/<name>.json"
+    Args:
+        about: what is no number, beside the metrics that could not run.
+    """
+    with whole_folder(folder) as part:
+        scored.per_image.to_parquet(part / "images.parquet", index=False)
+        resample_table(scored.resamples, scored.images).to_parquet(part / "resamples.parquet", index=False)
+        write_json(part / "about.json", {**about, "unavailable": scored.unavailable})
+        write_json(part / "scores.json", scored.summary)
+    write_json(metrics, {split: _few(scores) for split, scores in scored.summary.items()})
 
 
 def _few(scores: dict[str, float]) -> dict[str, float]:

@@ -34,6 +34,7 @@ WIDTH = 320
 class Places(Protocol):
     """The folders of layout.py that are read here."""
 
+    DATA: Path
     RAW: Path
     CORPORA: Path
     REFERENCES: Path
@@ -43,7 +44,6 @@ class Places(Protocol):
     SCORES: Path
     REPORTS: Path
     HISTORY: Path
-    SCORE_FILES: Path
     RUNS: Path
 
 
@@ -62,7 +62,8 @@ class Payload:
     "rows of the table: image_id, file, caption, log_prob, references, and the per-image scores"
     images: Path
     "folder that `file` is relative to"
-    files: list[Path]
+    files: dict[Path, Path]
+    "place among the artifacts -> file"
     rows: list[dict[str, Any]]
     "the variant's line of the tables and the baseline of its corpus, as results.as_json writes them"
     requested: list[str]
@@ -103,14 +104,12 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
     entries = lock_entries(LOCK, variant)
     check_outputs(entries, variant)
     check_params(entries, read_params_file(), variant)
-    scores = read_json(places.SCORE_FILES / f"{variant}.json")
-    files = Files(places.SCORE_FILES, places.SCORES)
-    captions, per_image = places.CAPTIONS / f"{variant}.parquet", places.SCORES / f"{variant}.parquet"
+    captions, per_image = places.CAPTIONS / variant / "captions.parquet", places.SCORES / variant / "images.parquet"
     corpus = places.CORPORA / v.corpus / "captions.parquet"
-    offered = _setting(params, v.corpus, corpus, places.REFERENCES / f"{v.corpus}.json")
-    row, baseline = variant_result(variant, params, offered, files), baseline_result(offered, files)
+    offered = _setting(params, v.corpus, corpus, places.REFERENCES / v.corpus / "references.json")
+    row, baseline = variant_result(variant, params, offered, places.SCORES), baseline_result(offered, places.SCORES)
     for name, stage in ((variant, f"score@{variant}"), (baseline.name, f"baseline@{v.corpus}")):
-        if missing_file := next((path for path in files.of(name) if not path.is_file()), None):
+        if missing_file := next((path for path in Files.of(places.SCORES / name) if not path.is_file()), None):
             raise UserError(f"{missing_file} is missing: run dvc repro {stage}")
     key = entries_fingerprint(entries)
     missing = {f"unavailable.{name}": reason for name, reason in row.about["unavailable"].items()}
@@ -119,15 +118,24 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         fingerprint=key,
         params=flat_params(variant, params),
         tags={**tags(variant, params), **version_tags(entries, [LOCK, places.REPORTS]), **missing, "fingerprint": key},
-        metrics=_final_metrics(scores),
+        metrics=_final_metrics(row.scores or {}),
         history=_history(places.HISTORY / f"{variant}.csv"),
         samples=_samples(captions, per_image, corpus),
         images=places.RAW / params.corpora[v.corpus].dataset,
-        files=[places.HISTORY / f"{variant}.csv", captions, per_image, *files.of(variant), *files.of(baseline.name)],
+        files={
+            path.relative_to(places.DATA): path
+            for path in [
+                places.HISTORY / f"{variant}.csv",
+                captions,
+                per_image,
+                *Files.of(places.SCORES / variant),
+                *Files.of(places.SCORES / baseline.name),
+            ]
+        },
         rows=[as_json(row), as_json(baseline)],
         requested=params.scoring.metrics,
         corpus=corpus,
-        resamples=files.of(variant)[-1],
+        resamples=Files.of(places.SCORES / variant).resamples,
         model=places.MODELS / variant,
         decode=params.decoding(variant).model_dump(),
         run_file=places.CHECKPOINTS / variant / "mlflow.json",
@@ -179,10 +187,9 @@ def _references(known: "pd.DataFrame", image_ids: "pd.Series[str]") -> "pd.DataF
 
 def write_artifacts(payload: Payload, folder: Path) -> None:
     """Lay out the run's files: history, scores, captions, per-image scores, the table and the drawn pictures."""
-    for path in payload.files:
-        target = folder / path.parent.name / path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+    for place, path in payload.files.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / place)
     columns = list(payload.samples[0]) if payload.samples else []
     write_json(folder / "samples.json", {"columns": columns, "data": [list(row.values()) for row in payload.samples]})
     write_json(folder / ROWS, {"rows": payload.rows, "requested": payload.requested})

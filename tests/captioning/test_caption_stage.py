@@ -13,7 +13,7 @@ from pipeline.core import paths
 from stages import caption
 from tests.workspace import tiny_params, write_params
 
-FILES = [folder / "lstm.parquet" for folder in (*caption.FOLDERS, paths.SEED_CAPTIONS)]
+FILES = [file("lstm") for file in (*caption.FILES, paths.seed_captions)]
 Parts = Callable[..., Iterator[Captioned]]
 
 

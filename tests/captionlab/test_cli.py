@@ -92,7 +92,7 @@ def test_runs_without_resamples_are_ranked_and_their_lead_is_not_judged(workspac
 def test_runs_of_other_references_or_another_protocol_do_not_compare(workspace, captionlab):
     store = open_store()
     (lstm,) = find_runs(store, "tags.variant = 'lstm'")
-    store.client.set_tag(lstm.info.run_id, "dvc.data/references/scenes.json", "dead")
+    store.client.set_tag(lstm.info.run_id, "dvc.data/references/scenes", "dead")
     protocol = lstm.data.tags["protocol"]
     assert refusal(captionlab("register")) == (
         "error: these runs do not compare, name a variant with --like to choose among its own kind: "

@@ -13,7 +13,7 @@ from pipeline.experiment.params import load_params
 from pipeline.report.latex import write_tables
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.report.results_table import everything
-from pipeline.results.result import Files, results_of, setting
+from pipeline.results.result import results_of, setting
 from pipeline.tracking import publish
 from pipeline.tracking.current import PREFIX
 from pipeline.tracking.store import find_runs, open_store
@@ -59,9 +59,9 @@ def own_tables():
     """What the stage `compare` writes here."""
     params = load_params()
     captions = {name: pd.read_parquet(paths.CORPORA / name / "captions.parquet") for name in params.corpora}
-    references = {name: read_json(paths.REFERENCES / f"{name}.json") for name in params.corpora}
+    references = {name: read_json(paths.references(name)) for name in params.corpora}
     settings = {name: setting(name, c.split, captions[name], references[name]) for name, c in params.corpora.items()}
-    results = results_of(params, settings, Files(paths.SCORE_FILES, paths.SCORES))
+    results = results_of(params, settings, paths.SCORES)
     write_tables(Path("own"), [everything(results, params.scoring.metrics), *paper_sheets(read_papers(), results)])
     return contents("own")
 
@@ -146,7 +146,7 @@ def test_of_several_workspaces_the_tables_are_those_of_the_one_that_published_la
     one, first = own_tables(), runs()[0].data.tags["workspace"]
     enter("two")
     shutil.copytree("data/corpora/scenes", "data/corpora/other")
-    shutil.copy("data/references/scenes.json", "data/references/other.json")
+    shutil.copytree("data/references/scenes", "data/references/other")
     make_scores(Path(), "most-frequent--other", {"val": {"cider": 0.1}, "test": {"cider": 0.07}})
 
     def other_corpus(params):

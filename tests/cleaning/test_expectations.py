@@ -292,7 +292,11 @@ def test_the_stage_writes_corpus_result_and_docs(workspace):
     captions = pd.read_parquet("data/corpora/tiny/captions.parquet")
     assert list(captions["text"]) == ["a dog no 0", "a dog no 1", "a cat no 0", "a cat no 1", "a sea no 0", "a sea no 1"]
     assert list(pd.read_parquet("data/corpora/tiny/rejected.parquet")["reason"]) == []
-    assert json.loads((workspace / "data/validation/tiny.json").read_text())["images"] == {"train": 1, "val": 1, "test": 1}
+    assert json.loads((workspace / "data/validation/tiny/results.json").read_text())["images"] == {
+        "train": 1,
+        "val": 1,
+        "test": 1,
+    }
     assert (workspace / "data/validation/tiny/index.html").exists()
 
 

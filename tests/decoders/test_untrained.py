@@ -128,7 +128,7 @@ def test_the_train_stage_writes_the_published_weights_and_a_header(finished: tup
 def test_it_is_captioned_scored_and_compared_like_any_variant(finished: tuple[Path, Path, str]) -> None:
     workspace, _, _ = finished
     table = pd.read_csv(workspace / "data/report/tables/all.csv")
-    scores = read_json(workspace / "data/scores/as-it-is.json")["test"]
+    scores = read_json(workspace / "data/scores/as-it-is/scores.json")["test"]
     assert scores["loss"] > 0
     assert "as-it-is" in table.to_string()
     assert (workspace / "data/report/figures/learning_curves.csv").read_text() == "variant\n"

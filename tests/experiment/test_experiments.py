@@ -29,7 +29,7 @@ from pipeline.experiment.params import Params, load_params
 from pipeline.extraction.extract import extract
 from pipeline.features.store import FeatureStore
 from pipeline.report.paper_tables import paper_sheets, read_papers
-from pipeline.results.result import Files, Setting, results_of
+from pipeline.results.result import Setting, results_of
 from pipeline.scoring.ptb import ptb_tokenize
 from pipeline.scoring.variant import Known, Said, score_variant
 from pipeline.sources import scenes
@@ -69,7 +69,7 @@ def test_every_section_of_an_experiment_is_used(file: Path) -> None:
 def test_every_paper_row_that_an_experiment_names_exists(file: Path, tmp_path: Path) -> None:
     params = load_params(file)
     settings = {name: Setting(name, corpus.split, {}, {}) for name, corpus in params.corpora.items()}
-    sheets = paper_sheets(read_papers(), results_of(params, settings, Files(tmp_path, tmp_path)))
+    sheets = paper_sheets(read_papers(), results_of(params, settings, tmp_path))
     assert {s.name for s in sheets} == {v.paper.table for v in params.variants.values() if v.paper}
     assert all(v.notes for v in params.variants.values() if v.paper)
 
@@ -104,8 +104,8 @@ def prepared(params: Params, folder: Path) -> Params:
         rejected = clean_file(folder / "raw", pictures, corpus, paths.CORPORA / name)
         captions = read_captions(paths.CORPORA / name / "captions.parquet")
         published = published_references(captions, rejected, ["val", "test"])
-        write_json(paths.PUBLISHED / f"{name}.json", published)
-        write_json(paths.REFERENCES / f"{name}.json", ptb_tokenize(published))
+        write_json(paths.published(name), published)
+        write_json(paths.references(name), ptb_tokenize(published))
     for name in params.features:
         seen(name, params, raw, folder)
     return params
@@ -154,7 +154,7 @@ def test_a_row_runs_two_steps_a_caption_and_a_score(
     (made,) = caption_split(Model(decoder, tokenizer, store, decoding, "cpu"), [captions], "test")
     found, searches, forced, _ = (table.to_pandas() for table in made)
     assert found.image_id.tolist() == sorted(captions.image_id.unique())
-    references, published = (read_json(folder / f"{variant.corpus}.json") for folder in (paths.REFERENCES, paths.PUBLISHED))
+    references, published = (read_json(file(variant.corpus)) for file in (paths.references, paths.published))
     said = Said(found, searches, forced, found.assign(seed=0).iloc[:0])
     protocols = params.protocols(name)
     scores = score_variant(said, Known(references, published, set()), ["bleu"], protocols).summary["test"]

@@ -185,22 +185,22 @@ def test_a_variant_and_the_baseline_beside_it_say_which_clip_judged_them(
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     files = {"image_id": ["a", "b", "c"], "file": [str(images[name]) for name in ("i00", "i01", "i02")]}
-    folders = [paths.CORPORA / "scenes", paths.SEARCHES, paths.SEED_CAPTIONS]
-    for folder in folders:
+    for folder in (paths.CORPORA / "scenes", paths.CAPTIONS / "merge"):
         folder.mkdir(parents=True)
     captions = pd.DataFrame({**files, "text": "a dog", "split": ["train", "val", "test"]})
-    captions.to_parquet(folders[0] / "captions.parquet")
-    for folder in (paths.REFERENCES, paths.PUBLISHED):
-        write_json(folder / "scenes.json", {"b": ["a dog"], "c": ["a cat"]})
-    write_json(paths.TRAINING_CAPTIONS / "scenes.json", ["a dog"])
+    captions.to_parquet(paths.CORPORA / "scenes/captions.parquet")
+    for file in (paths.references, paths.published):
+        write_json(file("scenes"), {"b": ["a dog"], "c": ["a cat"]})
+    write_json(paths.training_captions("scenes"), ["a dog"])
     baseline.main("scenes")
-    said = pd.read_parquet(paths.CAPTIONS / "most-frequent--scenes.parquet")
-    for path, table in zip((paths.CAPTIONS, *folders[1:]), (said, NO_SEARCH, said.assign(seed=2).iloc[:0]), strict=True):
-        table.to_parquet(path / "merge.parquet")
+    said = pd.read_parquet(paths.captions("most-frequent--scenes"))
+    tables = (said, NO_SEARCH, said.assign(seed=2).iloc[:0])
+    for file, table in zip((paths.captions, paths.searches, paths.seed_captions), tables, strict=True):
+        table.to_parquet(file("merge"))
     score.main("merge")
     both = ("most-frequent--scenes", "merge")
-    rows = [read_json(paths.SCORES / f"about/{name}.json") for name in both]
+    rows = [read_json(paths.SCORES / name / "about.json") for name in both]
     told = {"clip": str(model), "commit": None, "unavailable": {}}
     assert rows == [told, {**told, "seeds": 1}]
-    first, second = (read_json(paths.SCORE_FILES / f"{name}.json")["test"]["clip_score"] for name in both)
+    first, second = (read_json(paths.SCORES / name / "scores.json")["test"]["clip_score"] for name in both)
     assert first == second > 0

@@ -58,19 +58,21 @@ def build(folder: Path, images=8, refs=2):
     for name in ("corpora/scenes", "raw/scenes/images", "references", "captions", "scores"):
         (folder / "data" / name).mkdir(parents=True)
     captions.to_parquet(folder / "data/corpora/scenes/captions.parquet")
-    write_json(folder / "data/references/scenes.json", {i: [f"a {i}"] * refs for i in ids if not i.startswith("train")})
+    write_json(
+        folder / "data/references/scenes/references.json", {i: [f"a {i}"] * refs for i in ids if not i.startswith("train")}
+    )
     for n, i in enumerate(ids):
         Image.new("RGB", (12, 8), (n * 9, 90, 200)).save(folder / f"data/raw/scenes/images/{i}.png")
     scored = pd.DataFrame(
         [(i, i.rstrip("0123456789")) for i in ids if i[0] != "t" or i[1] == "e"], columns=["image_id", "split"]
     )
     for name in ("lstm", "merge", "most-frequent--scenes"):
-        write_json(folder / f"data/scores/{name}.json", {"test": SCORES, "val": SCORES})
-        write_json(folder / f"data/scores/about/{name}.json", {"commit": "4c1e9a0", "seeds": 1})
+        write_json(folder / f"data/scores/{name}/scores.json", {"test": SCORES, "val": SCORES})
+        write_json(folder / f"data/scores/{name}/about.json", {"commit": "4c1e9a0", "seeds": 1})
         if name != "merge":
-            scored.assign(text=f"{name} <i>").to_parquet(folder / f"data/captions/{name}.parquet")
-            scored.assign(cider=[n / 10 for n in range(len(scored))]).to_parquet(folder / f"data/scores/{name}.parquet")
-    write_attention(folder / "data/attention/lstm.parquet", ["test1", "test6"])
+            scored.assign(text=f"{name} <i>").to_parquet(folder / f"data/captions/{name}/captions.parquet")
+            scored.assign(cider=[n / 10 for n in range(len(scored))]).to_parquet(folder / f"data/scores/{name}/images.parquet")
+    write_attention(folder / "data/captions/lstm/attention.parquet", ["test1", "test6"])
     write_weights(folder / "models/lstm/model.safetensors", {"embedding": [1000, 250], "bias": [7], "scale": []})
     write_json(folder / "reports/speed.json", {"lstm": SPEED})
     (folder / "data/history").mkdir()
@@ -182,12 +184,12 @@ def test_resampled_scores_stand_with_their_intervals_in_tables_and_page(workspac
     rng = np.random.default_rng(0)
     for name, low in (("lstm", 0.2), ("merge", 0.8)):
         drawn = {split: {"cider": low + rng.random(1000) / 9, "loss": np.full(1000, 2.5)} for split in ("test", "val")}
-        path = workspace / f"data/scores/resamples/{name}.parquet"
+        path = workspace / f"data/scores/{name}/resamples.parquet"
         path.parent.mkdir(exist_ok=True)
         resample_table(drawn, {"test": ["a"], "val": ["b"]}).to_parquet(path)
-    scores = read_json(workspace / "data/scores/lstm.json")
+    scores = read_json(workspace / "data/scores/lstm/scores.json")
     scores["test"] |= {"mean.collapse": 0.25, "sd.collapse": 0.0125}
-    write_json(workspace / "data/scores/lstm.json", scores)
+    write_json(workspace / "data/scores/lstm/scores.json", scores)
     compare.main()
     table = (workspace / "data/report/tables/all.md").read_text()
     lstm = next(line for line in table.splitlines() if line.startswith("| lstm "))
@@ -217,7 +219,7 @@ def test_comparing_twice_gives_the_same_bytes(reports, workspace):
 def test_a_workspace_in_which_nothing_was_measured_says_which_command_measures(workspace):
     (workspace / "reports/speed.json").write_text("{}")
     shutil.rmtree(workspace / "models")
-    shutil.rmtree(workspace / "data/attention")
+    (workspace / "data/captions/lstm/attention.parquet").unlink()
     compare.main()
     page = (workspace / "data/report/index.html").read_text()
     assert "<code>captionlab speed</code> measures its trained variants" in page

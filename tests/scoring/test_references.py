@@ -38,9 +38,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("workspace", "restore_java")
 def test_references_are_the_published_captions_of_kept_images_and_what_is_learnt_is_the_cleaned_text() -> None:
     main("scenes")
-    assert read_json(paths.PUBLISHED / "scenes.json") == {"a": ["Two cats, asleep."], "b": ["A man's dog .", "A DOG"]}
-    assert read_json(paths.REFERENCES / "scenes.json") == {"a": ["two cats asleep"], "b": ["a man 's dog", "a dog"]}
-    assert read_json(paths.TRAINING_CAPTIONS / "scenes.json") == ["the sea"]
+    assert read_json(paths.published("scenes")) == {"a": ["Two cats, asleep."], "b": ["A man's dog .", "A DOG"]}
+    assert read_json(paths.references("scenes")) == {"a": ["two cats asleep"], "b": ["a man 's dog", "a dog"]}
+    assert read_json(paths.training_captions("scenes")) == ["the sea"]
 
 
 @pytest.mark.parametrize("lost", ["captions", "rejected"])

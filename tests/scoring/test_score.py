@@ -15,7 +15,7 @@ from pipeline.metrics.shared.base import References
 from pipeline.results.estimates import read_estimates
 from pipeline.scoring.baseline import most_frequent_captions
 from pipeline.scoring.ptb import ptb_tokenize, training_captions
-from pipeline.scoring.score import Folders, Scored, score_captions, write_scores
+from pipeline.scoring.score import Scored, score_captions, write_scores
 
 pytestmark = pytest.mark.usefixtures("restore_java")
 
@@ -119,14 +119,13 @@ def test_captions_without_a_model_have_no_teacher_forced_figures(tmp_path: Path,
 
 def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
     scored = score_table(model_captions(), REFERENCES, ["rouge_l"])
-    folders = Folders(tmp_path / "reports", tmp_path / "metrics", tmp_path / "data")
-    write_scores(scored, {"commit": "abc1234", "seeds": 1}, "v", folders)
-    summary = read_json(tmp_path / "reports/v.json")
-    assert read_json(tmp_path / "data/about/v.json") == {"commit": "abc1234", "seeds": 1, "unavailable": {}}
+    write_scores(scored, {"commit": "abc1234", "seeds": 1}, tmp_path / "v", tmp_path / "metrics/v.json")
+    summary = read_json(tmp_path / "v/scores.json")
+    assert read_json(tmp_path / "v/about.json") == {"commit": "abc1234", "seeds": 1, "unavailable": {}}
     assert read_json(tmp_path / "metrics/v.json")["test"] == {"rouge_l": summary["test"]["rouge_l"]}
     assert summary["test"] == pytest.approx({"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8})
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "data/v.parquet"), scored.per_image)
-    estimates = read_estimates(tmp_path / "data/resamples/v.parquet", summary)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "v/images.parquet"), scored.per_image)
+    estimates = read_estimates(tmp_path / "v/resamples.parquet", summary)
     assert set(estimates) == {(s, m) for s in ("val", "test") for m in ("rouge_l", "loss", "perplexity", "top5")}
     assert estimates["test", "loss"].value == summary["test"]["loss"]
 
@@ -182,11 +181,13 @@ def test_captions_that_are_all_as_sure_or_without_cider_have_no_rank_correlation
 
 
 def test_no_gender_anywhere_is_written_without_a_figure_and_without_nan(tmp_path: Path) -> None:
-    write_scores(score_table(model_captions(), REFERENCES, ["gender"]), {}, "v", Folders(tmp_path, tmp_path / "m", tmp_path))
-    assert {name: v for name, v in read_json(tmp_path / "v.json")["test"].items() if "gender" in name} == {"gender_images": 0}
-    assert "NaN" not in (tmp_path / "v.json").read_text()
-    assert pd.read_parquet(tmp_path / "v.parquet").gender_error.isna().all()
-    assert not any("gender" in name for name in pd.read_parquet(tmp_path / "resamples/v.parquet"))
+    write_scores(score_table(model_captions(), REFERENCES, ["gender"]), {}, tmp_path / "v", tmp_path / "m.json")
+    assert {name: v for name, v in read_json(tmp_path / "v/scores.json")["test"].items() if "gender" in name} == {
+        "gender_images": 0
+    }
+    assert "NaN" not in (tmp_path / "v/scores.json").read_text()
+    assert pd.read_parquet(tmp_path / "v/images.parquet").gender_error.isna().all()
+    assert not any("gender" in name for name in pd.read_parquet(tmp_path / "v/resamples.parquet"))
 
 
 def corpus(*rows: tuple[str, str, str]) -> pd.DataFrame:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.workspace import ROOT
 
-CALL = "from pipeline.core.allocation import give_back; give_back()"
-KEEP = "from pipeline.core.allocation import keep_buffers; keep_buffers()"
+CALL = "from pipeline.core.machine import give_back; give_back()"
+KEEP = "from pipeline.core.machine import keep_buffers; keep_buffers()"
 RESIDENT = """
 import os
 def resident():

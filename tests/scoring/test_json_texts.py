@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.files import write_json
-from pipeline.data.json_texts import Texts, _Texts, texts_by_image
+from pipeline.scoring.json_texts import Texts, _Texts, texts_by_image
 
 ODD = ["", "a dog", 'says "]", then', "ends in ],", "  [", "two\nlines", "\u2028", "犬", "\\", "{", '"key": [']
 
