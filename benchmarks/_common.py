@@ -1,4 +1,5 @@
-"""What the benchmarks share: the clock, interleaved repeats, a made-up corpus with its features, and where results go."""
+"""What the benchmarks share: the clock, interleaved repeats, a made-up corpus with its features,
+and where results go."""
 
 import json
 import os
@@ -25,15 +26,24 @@ PER_IMAGE = 5
 
 def environment() -> dict[str, Any]:
     """Command, commit and machine, the first keys of every result."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
     module = f"python -m benchmarks.{Path(sys.argv[0]).stem}"
-    return {"command": " ".join([module, *sys.argv[1:]]), "commit": commit or "no git", "machine": machine()}
+    return {
+        "command": " ".join([module, *sys.argv[1:]]),
+        "commit": commit or "no git",
+        "machine": machine(),
+    }
 
 
 def machine() -> str:
     """Its kind, the cores that this process may use, and its GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    kind = f"{cores} of {os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
+    kind = (
+        f"{cores} of {os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python "
+        f"{platform.python_version()}"
+    )
     gpu = gpu_name()
     return f"{kind}, {gpu}" if gpu else kind
 
@@ -72,7 +82,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def interleaved(works: Mapping[K, Callable[[], object]], repeats: int) -> dict[K, list[float]]:
-    """Seconds of each work, all of them once per repeat: a machine that slows down slows them all."""
+    """Seconds of each work, all of them once per repeat: a machine that slows down slows them
+    all."""
     times: dict[K, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
@@ -90,7 +101,8 @@ def word(n: int) -> str:
 
 
 def captions(images: int, seed: int = 0, per_image: int = PER_IMAGE, words: int = WORDS):  # type: ignore[no-untyped-def]
-    """A training split: image_id, caption_id, text, split. Lengths as in Flickr8k (mean 10.8, deviation 3.8), words by Zipf."""
+    """A training split: image_id, caption_id, text, split. Lengths as in Flickr8k (mean 10.8,
+    deviation 3.8), words by Zipf."""
     import pandas as pd
 
     rng = np.random.default_rng(seed)
@@ -119,12 +131,16 @@ def feature_store(folder: Path, images: int, positions: int = POSITIONS, width: 
 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    grid = np.lib.format.open_memmap(folder / "grid.npy", "w+", np.float16, (images, positions, width))
+    grid = np.lib.format.open_memmap(
+        folder / "grid.npy", "w+", np.float16, (images, positions, width)
+    )
     for start in range(0, images, 256):
         part = grid[start : start + 256]
         part[:] = rng.random(part.shape, np.float32)
     np.save(folder / "pooled.npy", grid[:, 0])
-    pd.DataFrame({"image_id": [f"i{n:07}" for n in range(images)], "row": range(images)}).to_parquet(folder / "ids.parquet")
+    pd.DataFrame(
+        {"image_id": [f"i{n:07}" for n in range(images)], "row": range(images)}
+    ).to_parquet(folder / "ids.parquet")
     write_json(folder / "manifest.json", {})
     grid.flush()
     return FeatureStore(folder)

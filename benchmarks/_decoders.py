@@ -20,15 +20,22 @@ ARGS: dict[str, dict[str, Any]] = {
 }
 "decoders that train from nothing; the language model of prefix_lm is small, see LANGUAGE_MODEL"
 LANGUAGE_MODEL = {
-    "model_type": "gpt2", "n_embd": 384, "n_layer": 6, "n_head": 6, "n_positions": 64, "bos_token_id": None,
+    "model_type": "gpt2",
+    "n_embd": 384,
+    "n_layer": 6,
+    "n_head": 6,
+    "n_positions": 64,
+    "bos_token_id": None,
     "pad_token_id": None,
-}  # fmt: skip
+}
 
 
 def sizes(name: str, special: Special, grid: int = WIDTH, words: int = WORDS, **lm: Any) -> Sizes:
     """`lm` changes the language model's configuration."""
     known = {**LANGUAGE_MODEL, "vocab_size": words, "eos_token_id": special.end, **lm}
-    return Sizes(grid, grid, words, {"lm": known, "start": special.start} if name == "prefix_lm" else {})
+    return Sizes(
+        grid, grid, words, {"lm": known, "start": special.start} if name == "prefix_lm" else {}
+    )
 
 
 def build(name: str, special: Special) -> Decoder:

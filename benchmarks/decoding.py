@@ -1,10 +1,12 @@
-"""Beam search: `python -m benchmarks.decoding [decoder ...]` -> benchmarks/results/decoding.{json,md}.
+"""Beam search: `python -m benchmarks.decoding [decoder ...]` ->
+benchmarks/results/decoding.{json,md}.
 
-Images per second with beam 5, at 1, 32 and 256 images a batch. Against it, in the same run: the textbook's search, which
-keeps a list of hypotheses of one image and asks the same decoder for their next words one by one
-(benchmarks/textbook.py); and, for prefix_lm, the `generate` of transformers with the same language model, beam and
-stopping rule, in batches of 32. All must find the same captions. Sizes are those of the papers. Weights are random, made so
-large that words differ in probability; hardly a caption ends before the longest length, so nothing is won by dropping images.
+Images per second with beam 5, at 1, 32 and 256 images a batch. Against it, in the same run: the
+textbook's search, which keeps a list of hypotheses of one image and asks the same decoder for their
+next words one by one (benchmarks/textbook.py); and, for prefix_lm, the `generate` of transformers
+with the same language model, beam and stopping rule, in batches of 32. All must find the same
+captions. Sizes are those of the papers. Weights are random, made so large that words differ in
+probability; hardly a caption ends before the longest length, so nothing is won by dropping images.
 """
 
 import statistics
@@ -42,7 +44,8 @@ def features(count: int, device: str) -> Features:
 
 
 def sharpen(decoder: Decoder) -> Decoder:
-    """Weights so large that no two hypotheses are equally good up to rounding, whatever the batch."""
+    """Weights so large that no two hypotheses are equally good up to rounding, whatever the
+    batch."""
     with torch.no_grad():
         for weight in decoder.parameters():
             if weight.ndim > 1:
@@ -53,7 +56,9 @@ def sharpen(decoder: Decoder) -> Decoder:
 def ours(decoder: Decoder, special: Special, batch: int) -> Search:
     def search(f: Features) -> list[Hypothesis]:
         parts = torch.arange(len(f), device=f.pooled.device).split(batch)
-        found = (beam_search(decoder, f.select(part), special, BEAM, LONGEST, PENALTY) for part in parts)
+        found = (
+            beam_search(decoder, f.select(part), special, BEAM, LONGEST, PENALTY) for part in parts
+        )
         return [hypotheses[0] for part in found for hypotheses in part]
 
     return search
@@ -62,7 +67,10 @@ def ours(decoder: Decoder, special: Special, batch: int) -> Search:
 def one_by_one(decoder: Decoder, special: Special) -> Search:
     def search(f: Features) -> list[Hypothesis]:
         images = torch.arange(len(f), device=f.pooled.device).split(1)
-        return [textbook.beam_search(decoder, f.select(image), special, BEAM, LONGEST, PENALTY) for image in images]
+        return [
+            textbook.beam_search(decoder, f.select(image), special, BEAM, LONGEST, PENALTY)
+            for image in images
+        ]
 
     return search
 
@@ -72,11 +80,17 @@ def generate(decoder: Any, special: Special) -> Search:
     lm = textbook.language_model(decoder)
     lm.config.pad_token_id = special.pad
     asked = {
-        "num_beams": BEAM, "max_new_tokens": LONGEST, "length_penalty": PENALTY, "early_stopping": True, "do_sample": False,
-        "eos_token_id": special.end, "pad_token_id": special.pad,
+        "num_beams": BEAM,
+        "max_new_tokens": LONGEST,
+        "length_penalty": PENALTY,
+        "early_stopping": True,
+        "do_sample": False,
+        "eos_token_id": special.end,
+        "pad_token_id": special.pad,
         "suppress_tokens": [special.pad, special.start, special.unknown],
-        "return_dict_in_generate": True, "output_scores": True,
-    }  # fmt: skip
+        "return_dict_in_generate": True,
+        "output_scores": True,
+    }
 
     @torch.inference_mode()
     def search(f: Features) -> list[Hypothesis]:
@@ -86,7 +100,10 @@ def generate(decoder: Any, special: Special) -> Search:
             mask = torch.ones(prefix.shape[:2], dtype=torch.long, device=prefix.device)
             found = lm.generate(inputs_embeds=prefix, attention_mask=mask, **asked)
             scores = found.sequences_scores.tolist()
-            out += [_cut(row, score, special) for row, score in zip(found.sequences.tolist(), scores, strict=True)]
+            out += [
+                _cut(row, score, special)
+                for row, score in zip(found.sequences.tolist(), scores, strict=True)
+            ]
         return out
 
     return search
@@ -98,7 +115,10 @@ def _cut(row: list[int], score: float, special: Special) -> Hypothesis:
 
 
 def measure(name: str, special: Special, device: str) -> dict[str, Any]:
-    decoder, every = sharpen(decoders.build(name, special).to(device)), features(max(BATCHES), device)
+    decoder, every = (
+        sharpen(decoders.build(name, special).to(device)),
+        features(max(BATCHES), device),
+    )
 
     def first(count: int) -> Features:
         return every.select(torch.arange(count, device=device))
@@ -112,8 +132,14 @@ def measure(name: str, special: Special, device: str) -> dict[str, Any]:
     each = {k: [t / len(works[k][1]) for t in v] for k, v in times.items()}
     return {
         "images_per_second": {k: round(1 / statistics.median(v), 2) for k, v in each.items()},
-        "over_textbook": {k: round(common.ratio(each["textbook"], each[k]), 2) for k in map(str, BATCHES)},
-        **({"over_generate": round(common.ratio(each["generate"], each[str(GENERATED)]), 2)} if "generate" in each else {}),
+        "over_textbook": {
+            k: round(common.ratio(each["textbook"], each[k]), 2) for k in map(str, BATCHES)
+        },
+        **(
+            {"over_generate": round(common.ratio(each["generate"], each[str(GENERATED)]), 2)}
+            if "generate" in each
+            else {}
+        ),
         "different_captions": different(found),
         "mean_length": round(statistics.mean(len(h.tokens) for h in found[str(max(BATCHES))]), 2),
     }
@@ -122,31 +148,57 @@ def measure(name: str, special: Special, device: str) -> dict[str, Any]:
 def different(found: dict[str, list[Hypothesis]]) -> int:
     """Captions that some search did not find as the largest batch did."""
     expected = found[str(max(BATCHES))]
-    return sum(h.tokens != expected[n].tokens for hypotheses in found.values() for n, h in enumerate(hypotheses))
+    return sum(
+        h.tokens != expected[n].tokens
+        for hypotheses in found.values()
+        for n, h in enumerate(hypotheses)
+    )
 
 
 def main() -> None:
     device, special = pick_device(), common.tokenizer().special
     found = {name: measure(name, special, device) for name in sys.argv[1:] or decoders.ARGS}
     about = {
-        **common.environment(), "median_of": REPEATS, "device": device, "beam": BEAM, "longest": LONGEST,
-        "length_penalty": PENALTY, "goals": GOALS, "decoders": found,
-    }  # fmt: skip
+        **common.environment(),
+        "median_of": REPEATS,
+        "device": device,
+        "beam": BEAM,
+        "longest": LONGEST,
+        "length_penalty": PENALTY,
+        "goals": GOALS,
+        "decoders": found,
+    }
     common.save("decoding", about, table(about))
 
 
 def table(about: dict[str, Any]) -> str:
     batches = [*map(str, BATCHES)]
-    head = ["decoder", *(f"{b} a batch" for b in batches), "textbook", "256 over textbook", "generate, 32", "32 over generate"]
+    head = [
+        "decoder",
+        *(f"{b} a batch" for b in batches),
+        "textbook",
+        "256 over textbook",
+        "generate, 32",
+        "32 over generate",
+    ]
     rows = []
     for name, m in about["decoders"].items():
         speed = m["images_per_second"]
         cells = [*(speed[b] for b in batches), speed["textbook"], m["over_textbook"]["256"]]
-        rows.append([name, *map(str, cells), str(speed.get("generate", "")), str(m.get("over_generate", ""))])
+        rows.append(
+            [
+                name,
+                *map(str, cells),
+                str(speed.get("generate", "")),
+                str(m.get("over_generate", "")),
+            ]
+        )
     differ = sum(m["different_captions"] for m in about["decoders"].values())
     text = (
-        f"Images per second, beam {BEAM}, {LONGEST} words at most, median of {about['median_of']} interleaved runs on "
-        f"{about['device']}. Captions that differ between searches: {differ}. Goals on a CPU: 256 a batch 20 times the "
+        f"Images per second, beam {BEAM}, {LONGEST} words at most, median of "
+        f"{about['median_of']} interleaved runs on "
+        f"{about['device']}. Captions that differ between searches: {differ}. Goals on a "
+        "CPU: 256 a batch 20 times the "
         "textbook's list of hypotheses, 32 a batch 1.3 times `generate`."
     )
     return f"{common.introduction(about)} {text}\n\n{common.markdown(head, rows)}"

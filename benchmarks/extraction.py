@@ -1,11 +1,12 @@
-"""Extraction: `python -m benchmarks.extraction [images]` -> benchmarks/results/extraction.{json,md}.
+"""Extraction: `python -m benchmarks.extraction [images]` ->
+benchmarks/results/extraction.{json,md}.
 
-Images per second from JPEG files to the memory map (pipeline.extraction.extract: read, decode, transform, network,
-write), at several images a batch. The limits, in the same run: the network alone on ready tensors of as many images a
-batch, and reading, decoding and transforming alone in as many threads. On a CPU both share the cores, so the time of a whole
-run can at best be
-their sum; on a GPU it can be that of the slower one. Pictures are 500 x 375 pixels of noise on a gradient, as large in bytes
-as photographs.
+Images per second from JPEG files to the memory map (pipeline.extraction.extract: read, decode,
+transform, network, write), at several images a batch. The limits, in the same run: the network
+alone on ready tensors of as many images a batch, and reading, decoding and transforming alone in as
+many threads. On a CPU both share the cores, so the time of a whole run can at best be
+their sum; on a GPU it can be that of the slower one. Pictures are 500 x 375 pixels of noise on a
+gradient, as large in bytes as photographs.
 """
 
 # ruff: noqa: E402
@@ -36,8 +37,14 @@ from pipeline.data.images import read_image
 from pipeline.extraction.extract import extract
 
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tf_efficientnet_lite0": ("timm_model", {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 224}),
-    "resnet18, random": ("timm_model", {"model": "resnet18", "weights": "random", "image_size": 224}),
+    "tf_efficientnet_lite0": (
+        "timm_model",
+        {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 224},
+    ),
+    "resnet18, random": (
+        "timm_model",
+        {"model": "resnet18", "weights": "random", "image_size": 224},
+    ),
     "pixels": ("pixels", {"image_size": 224}),
 }
 BATCHES = (8, 32, 128)
@@ -52,14 +59,29 @@ def pictures(folder: Path, count: int) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     slope = np.linspace(0, 255, 500)[None, :, None] * np.ones((375, 1, 3))
     for n in range(count):
-        noise = np.kron(rng.normal(0, 40, (94, 125, 3)), np.ones((4, 4, 1)))[:375] + rng.normal(0, 9, (375, 500, 3))
-        Image.fromarray((slope + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{n}.jpg", quality=90)
-    return pd.DataFrame({"image_id": [f"i{n:05}" for n in range(count)], "file": [f"{n}.jpg" for n in range(count)]})
+        noise = np.kron(rng.normal(0, 40, (94, 125, 3)), np.ones((4, 4, 1)))[:375] + rng.normal(
+            0, 9, (375, 500, 3)
+        )
+        Image.fromarray((slope + noise).clip(0, 255).astype(np.uint8)).save(
+            folder / f"{n}.jpg", quality=90
+        )
+    return pd.DataFrame(
+        {"image_id": [f"i{n:05}" for n in range(count)], "file": [f"{n}.jpg" for n in range(count)]}
+    )
 
 
 def whole(encoder: Any, images: pd.DataFrame, root: Path, device: str, batch: int) -> None:
     files = dict(zip(images.image_id, images.file, strict=True))
-    extract(encoder, files, root, root / "features", {"encoder": "x", "args": {}}, device, workers(), batch)
+    extract(
+        encoder,
+        files,
+        root,
+        root / "features",
+        {"encoder": "x", "args": {}},
+        device,
+        workers(),
+        batch,
+    )
     shutil.rmtree(root / "features")
 
 
@@ -95,7 +117,9 @@ def row(batch: int, images: int, times: dict[str, list[float]], device: str) -> 
     speeds = {"whole": whole_run, "network": alone, "reading": read}
     return {
         "batch": batch,
-        "images_per_second": {k: round(images / statistics.median(v), 1) for k, v in speeds.items()},
+        "images_per_second": {
+            k: round(images / statistics.median(v), 1) for k, v in speeds.items()
+        },
         "share_of_limit": round(common.ratio(limit, whole_run), 3),
         "share_of_slower": round(common.ratio(slower, whole_run), 3),
     }
@@ -111,26 +135,52 @@ def main() -> None:
         for name, (file, args) in ENCODERS.items():
             encoder = load("encoders", file).Encoder(**args).to(device)
             often = 4 if name == "pixels" else 1  # else what happens once weighs too much
-            each = pd.concat([images.assign(image_id=images.image_id + f"-{n}") for n in range(often)], ignore_index=True)
+            each = pd.concat(
+                [images.assign(image_id=images.image_id + f"-{n}") for n in range(often)],
+                ignore_index=True,
+            )
             found[name] = measure(encoder, each, Path(folder), device)
     about = {
-        **common.environment(), "median_of": REPEATS, "device": device, "threads": workers(), "images": count,
-        "bytes_per_image": size, "goal": GOAL, "encoders": found,
-    }  # fmt: skip
+        **common.environment(),
+        "median_of": REPEATS,
+        "device": device,
+        "threads": workers(),
+        "images": count,
+        "bytes_per_image": size,
+        "goal": GOAL,
+        "encoders": found,
+    }
     common.save("extraction", about, table(about))
 
 
 def table(about: dict[str, Any]) -> str:
-    head = ["encoder", "images a batch", "images/s", "network alone", "reading alone", "share of limit", "share of slower"]
+    head = [
+        "encoder",
+        "images a batch",
+        "images/s",
+        "network alone",
+        "reading alone",
+        "share of limit",
+        "share of slower",
+    ]
     rows = []
     for name, measured in about["encoders"].items():
         for m in measured:
             speed = m["images_per_second"]
             cells = [m["batch"], speed["whole"], speed["network"], speed["reading"]]
-            rows.append([name, *map(str, cells), f"{m['share_of_limit']:.0%}", f"{m['share_of_slower']:.0%}"])
+            rows.append(
+                [
+                    name,
+                    *map(str, cells),
+                    f"{m['share_of_limit']:.0%}",
+                    f"{m['share_of_slower']:.0%}",
+                ]
+            )
     text = (
-        f"{about['images']} JPEG files of {about['bytes_per_image'] // 1000} kB, {about['threads']} reading threads, "
-        f"median of {about['median_of']} interleaved runs on {about['device']}. The limit is the slower of network and reading "
+        f"{about['images']} JPEG files of {about['bytes_per_image'] // 1000} kB, "
+        f"{about['threads']} reading threads, "
+        f"median of {about['median_of']} interleaved runs on {about['device']}. The limit "
+        "is the slower of network and reading "
         f"on a GPU, one after the other on a CPU that does both. Goal: {about['goal']:.0%}."
     )
     return f"{common.introduction(about)} {text}\n\n{common.markdown(head, rows)}"

@@ -1,10 +1,13 @@
-"""The graph beside the work: `python -m benchmarks.graph [--whole [FOLDER]]` -> benchmarks/results/graph.{json,md}.
+"""The graph beside the work: `python -m benchmarks.graph [--whole [FOLDER]]` ->
+benchmarks/results/graph.{json,md}.
 
-1. `dvc repro` with nothing to do on 62 stages (14 variants), their outputs made up and committed, against the same on a graph
+1. `dvc repro` with nothing to do on 62 stages (14 variants), their outputs made up and committed,
+against the same on a graph
    with the same data flow, the command `true` and no code or parameters to watch.
-2. `make repro` in a fresh workspace: its time outside the commands of the stages, each of which a `python` put first on PATH
-   clocks. The workspace is that of the tests (36 scenes, one epoch and seed, stages that mostly import), or with `--whole` a
-   clone of what is committed, in FOLDER if it is to stay.
+2. `make repro` in a fresh workspace: its time outside the commands of the stages, each of which a
+`python` put first on PATH
+   clocks. The workspace is that of the tests (36 scenes, one epoch and seed, stages that mostly
+   import), or with `--whole` a clone of what is committed, in FOLDER if it is to stay.
 """
 
 import argparse
@@ -54,7 +57,8 @@ def stages(folder: Path) -> list[Any]:
 
 
 def make_up_outputs(folder: Path, found: list[Any]) -> None:
-    """A small file for every output, and one in every folder; then commit them, as if the stages had run."""
+    """A small file for every output, and one in every folder; then commit them, as if the stages
+    had run."""
     for stage in found:
         for out in stage.outs:
             path = Path(out.fs_path)
@@ -70,9 +74,20 @@ def plain_copy(folder: Path, found: list[Any], target: Path) -> None:
     made = {out.fs_path for stage in found for out in stage.outs}
     graph = {}
     for stage in found:
-        deps = [d.def_path for d in stage.deps if any(d.fs_path == m or m.startswith(d.fs_path + "/") for m in made)]
-        outs = [out.def_path if out.use_cache else {out.def_path: {"cache": False}} for out in stage.outs]
-        graph[stage.addressing.replace("@", "-")] = {"cmd": "true", **({"deps": deps} if deps else {}), "outs": outs}
+        deps = [
+            d.def_path
+            for d in stage.deps
+            if any(d.fs_path == m or m.startswith(d.fs_path + "/") for m in made)
+        ]
+        outs = [
+            out.def_path if out.use_cache else {out.def_path: {"cache": False}}
+            for out in stage.outs
+        ]
+        graph[stage.addressing.replace("@", "-")] = {
+            "cmd": "true",
+            **({"deps": deps} if deps else {}),
+            "outs": outs,
+        }
     (target / "dvc.yaml").write_text(yaml.safe_dump({"stages": graph}))
     run(target, tool("dvc"), "init", "-q", "--no-scm")
     shutil.copy(folder / ".dvc" / "config", target / ".dvc" / "config")
@@ -102,7 +117,8 @@ def no_op(root: Path) -> dict[str, Any]:
 
 
 def clocked(folder: Path, bin_folder: Path) -> dict[str, Any]:
-    """What `make repro` runs, in this environment: dvc, then what is left to publish, then the table."""
+    """What `make repro` runs, in this environment: dvc, then what is left to publish, then the
+    table."""
     log = bin_folder / "clock.txt"
     bin_folder.mkdir()
     (bin_folder / "python").write_text(CLOCK.format(python=sys.executable, log=log))
@@ -112,7 +128,13 @@ def clocked(folder: Path, bin_folder: Path) -> dict[str, Any]:
     variables["PATH"] = f"{bin_folder}:{variables['PATH']}"
     started = time.perf_counter()
     for command in (["dvc", "repro"], ["captionlab", "sync", "--quiet"], ["captionlab", "results"]):
-        subprocess.run([tool(command[0]), *command[1:]], cwd=folder, env=variables, check=True, capture_output=True)
+        subprocess.run(
+            [tool(command[0]), *command[1:]],
+            cwd=folder,
+            env=variables,
+            check=True,
+            capture_output=True,
+        )
     total = time.perf_counter() - started
     lines = [line.split() for line in log.read_text().splitlines()]
     own = sum(float(end) - float(begun) for begun, end, *_ in lines)
@@ -173,7 +195,8 @@ def table(about: dict[str, Any]) -> str:
         ["share outside", f"{real['share_outside']:.0%}"],
     ]
     text = (
-        f"Median of {about['median_of']} interleaved runs where nothing is to be done, one run of `make repro`. Goal: "
+        f"Median of {about['median_of']} interleaved runs where nothing is to be done, one "
+        "run of `make repro`. Goal: "
         f"{GOAL:.0%} outside."
     )
     return f"{common.introduction(about)} {text}\n\n{common.markdown(['what', 'time'], rows)}"

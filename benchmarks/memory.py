@@ -1,11 +1,14 @@
-"""Peak memory and time of stages on ever more captions: `python -m benchmarks.memory [--quick]` -> results/memory.{json,md}.
+"""Peak memory and time of stages on ever more captions: `python -m benchmarks.memory [--quick]` ->
+results/memory.{json,md}.
 
-clean, extract, train (a fixed number of steps), self_critical (the same, and some with the reward), caption and score, each in
-a process of its own on 8 thousand, 80 thousand and 800 thousand made-up captions, five an image (`--quick` leaves out the last,
-and self_critical). What grows with the corpus is looked for, so all else is small: pictures of 16 x 16 pixels from a handful of
-files, feature maps of 4 x 16 numbers, an LSTM of 32 units, words of a vocabulary of 1,000. Memory is what the process holds
-itself (anonymous pages, looked at 50 times a second); pages of a memory map, which the kernel may drop whenever it likes, stand
-beside it in the JSON. Time is that of the stage's work without imports; an eighth of the images is validation, an eighth test.
+clean, extract, train (a fixed number of steps), self_critical (the same, and some with the reward),
+caption and score, each in a process of its own on 8 thousand, 80 thousand and 800 thousand made-up
+captions, five an image (`--quick` leaves out the last, and self_critical). What grows with the
+corpus is looked for, so all else is small: pictures of 16 x 16 pixels from a handful of files,
+feature maps of 4 x 16 numbers, an LSTM of 32 units, words of a vocabulary of 1,000. Memory is what
+the process holds itself (anonymous pages, looked at 50 times a second); pages of a memory map,
+which the kernel may drop whenever it likes, stand beside it in the JSON. Time is that of the
+stage's work without imports; an eighth of the images is validation, an eighth test.
 """
 
 import itertools
@@ -27,7 +30,8 @@ SIZES = (8_000, 80_000, 800_000)
 SPLITS = ("train", "train", "train", "val", "train", "train", "train", "test")
 WORDS, FILES, STEPS, SAMPLED = 1000, 16, 50, 5
 GOALS = {"memory": 1.2, "linear": 0.1}
-"growth from the first to the last size; how far ten times the captions may be from ten times the time"
+"""growth from the first to the last size; how far ten times the captions may be from ten times the
+time"""
 
 
 def raw_captions(count: int) -> Any:
@@ -51,7 +55,9 @@ def make(count: int, root: Path) -> None:
     (root / "raw" / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)
     for n in range(FILES):
-        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(root / "raw" / "images" / f"{n}.png")
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(
+            root / "raw" / "images" / f"{n}.png"
+        )
     raw_captions(count).to_parquet(root / "raw" / "captions.parquet", index=False)
     common.feature_store(root / "features", count // common.PER_IMAGE, 4, 16)
 
@@ -67,9 +73,17 @@ def clean(root: Path) -> Callable[[], None]:
     import great_expectations  # noqa: F401  isort: skip  # imported at its first use, else
 
     options = Corpus(
-        dataset="d", split="official", lower=True, punctuation="drop", one_letter_words="keep", min_words=2, max_words=30,
-        max_rejected=0.5, min_images_per_split=1, max_shared_captions=1.0,
-    )  # fmt: skip
+        dataset="d",
+        split="official",
+        lower=True,
+        punctuation="drop",
+        one_letter_words="keep",
+        min_words=2,
+        max_words=30,
+        max_rejected=0.5,
+        min_images_per_split=1,
+        max_shared_captions=1.0,
+    )
 
     def work() -> None:
         files = dict.fromkeys(raw_files(root / "raw"))
@@ -126,17 +140,29 @@ def _training(root: Path, sampled: int) -> Callable[[], None]:
     def work() -> None:
         path, store = root / "captions.parquet", FeatureStore(root / "features")
         store.check(Captions(path, SPLITS, ["image_id"])["image_id"], "features")
-        tokenizer, known = read_vocabulary("lstm", Captions(path, ["train"], ["text"])["text"], 1, args, "args")
+        tokenizer, known = read_vocabulary(
+            "lstm", Captions(path, ["train"], ["text"])["text"], 1, args, "args"
+        )
         sizes = Sizes(16, 16, len(tokenizer), known)
         decoder = build_decoder("lstm", sizes, args)
-        train, val = (Captions(path, [split], ["image_id", "caption_id", "text"]) for split in ("train", "val"))
-        batches, others = (CaptionBatches(split, store, tokenizer, options.batch_images, "cpu") for split in (train, val))
+        train, val = (
+            Captions(path, [split], ["image_id", "caption_id", "text"])
+            for split in ("train", "val")
+        )
+        batches, others = (
+            CaptionBatches(split, store, tokenizer, options.batch_images, "cpu")
+            for split in (train, val)
+        )
         longest = max(len(text.split()) for text in train["text"])
         validation = Validation(others, references(val), longest + 1)
         reward = CiderReward(references(train)) if sampled else None
-        trainer = Trainer(decoder, tokenizer, batches, validation, options, 1, root / "checkpoint.pt", "", reward)
+        trainer = Trainer(
+            decoder, tokenizer, batches, validation, options, 1, root / "checkpoint.pt", "", reward
+        )
         torch.manual_seed(1)
-        endless = itertools.chain.from_iterable(batches.epoch(1, epoch) for epoch in itertools.count())
+        endless = itertools.chain.from_iterable(
+            batches.epoch(1, epoch) for epoch in itertools.count()
+        )
         for n, batch in enumerate(itertools.islice(endless, STEPS + sampled)):
             trainer.optimizer.zero_grad()
             (trainer._cross_entropy if n < STEPS else trainer._self_critical)(batch)[0].backward()
@@ -159,14 +185,26 @@ def caption(root: Path) -> Callable[[], None]:
     from pipeline.decoders.shared.model_folder import load_model
     from pipeline.features.store import FeatureStore
 
-    decoding = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2, "samples": 0, "also": []}
+    decoding = {
+        "beam": 2,
+        "max_tokens": 8,
+        "length_penalty": 0.7,
+        "alternatives": 2,
+        "samples": 0,
+        "also": [],
+    }
 
     def work() -> None:
         decoder, tokenizer, _ = load_model(root / "model")
         model = Model(decoder, tokenizer, FeatureStore(root / "features"), decoding, "cpu")
-        with ParquetWriter(root / "said.parquet", SCHEMAS[0]) as said, ParquetWriter(root / "ids.parquet", SCHEMAS[2]) as ids:
+        with (
+            ParquetWriter(root / "said.parquet", SCHEMAS[0]) as said,
+            ParquetWriter(root / "ids.parquet", SCHEMAS[2]) as ids,
+        ):
             for split in ("val", "test"):
-                captions = Captions(root / "captions.parquet", [split], ["image_id", "caption_id", "text"])
+                captions = Captions(
+                    root / "captions.parquet", [split], ["image_id", "caption_id", "text"]
+                )
                 for part in caption_split(model, captions, split):
                     said.write_table(part.captions)
                     ids.write_table(part.teacher_forced)
@@ -175,14 +213,17 @@ def caption(root: Path) -> Callable[[], None]:
 
 
 def references(root: Path) -> Callable[[], None]:
-    """Not measured: what the stage `references` makes, without its PTB tokenizer, which would change nothing here."""
+    """Not measured: what the stage `references` makes, without its PTB tokenizer, which would
+    change nothing here."""
     from pipeline.data.corpus import read_captions
     from pipeline.data.files import write_json
 
     def work() -> None:
         captions = read_captions(root / "captions.parquet")
         kept = captions[captions.split != "train"]
-        write_json(root / "references.json", {i: list(texts) for i, texts in kept.groupby("image_id").text})
+        write_json(
+            root / "references.json", {i: list(texts) for i, texts in kept.groupby("image_id").text}
+        )
         write_json(root / "training.json", sorted(set(captions.text[captions.split == "train"])))
 
     return work
@@ -219,7 +260,12 @@ class Watch(threading.Thread):
 
     def look(self) -> None:
         status = Path("/proc/self/status").read_text()
-        self.peak = max(self.peak, next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")))
+        self.peak = max(
+            self.peak,
+            next(
+                int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")
+            ),
+        )
 
 
 def one(stage: str, root: Path) -> dict[str, float]:
@@ -238,7 +284,11 @@ def one(stage: str, root: Path) -> dict[str, float]:
     watch.look()
     watch.ended.set()
     whole = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": round(spent, 2), "peak_mb": round(watch.peak / 1024), "peak_with_maps_mb": round(whole / 1024)}
+    return {
+        "seconds": round(spent, 2),
+        "peak_mb": round(watch.peak / 1024),
+        "peak_with_maps_mb": round(whole / 1024),
+    }
 
 
 def measure(count: int, root: Path, stages: list[str]) -> dict[str, dict[str, float]]:
@@ -254,7 +304,9 @@ def measure(count: int, root: Path, stages: list[str]) -> dict[str, dict[str, fl
 def _process(stage: str, root: Path) -> dict[str, float]:
     environment = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "benchmarks.memory", "one", stage, str(root)]
-    done = subprocess.run(command, cwd=common.ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command, cwd=common.ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -271,22 +323,42 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for stage, figures in measure(count, Path(folder), stages).items():
                 found[stage][str(count)] = figures
-    about = {**common.environment(), "captions": sizes, "steps": STEPS, "sampled": SAMPLED, "goals": GOALS, "stages": found}
+    about = {
+        **common.environment(),
+        "captions": sizes,
+        "steps": STEPS,
+        "sampled": SAMPLED,
+        "goals": GOALS,
+        "stages": found,
+    }
     common.save("memory", about, table(about))
 
 
 def table(about: dict[str, Any]) -> str:
     sizes = [str(n) for n in about["captions"]]
-    head = ["stage", *(f"MB at {int(n):,}" for n in sizes), "last over first", *(f"s at {int(n):,}" for n in sizes)]
+    head = [
+        "stage",
+        *(f"MB at {int(n):,}" for n in sizes),
+        "last over first",
+        *(f"s at {int(n):,}" for n in sizes),
+    ]
     head.append("time of the last over ten times the one before")
     rows = []
     for stage, by_size in about["stages"].items():
         memory, spent = ([by_size[n][key] for n in sizes] for key in ("peak_mb", "seconds"))
-        linear = "fixed steps" if stage in ("train", "self_critical") else f"{spent[-1] / spent[-2] / 10:.2f}"
-        rows.append([stage, *map(str, memory), f"{memory[-1] / memory[0]:.2f}", *map(str, spent), linear])
+        linear = (
+            "fixed steps"
+            if stage in ("train", "self_critical")
+            else f"{spent[-1] / spent[-2] / 10:.2f}"
+        )
+        rows.append(
+            [stage, *map(str, memory), f"{memory[-1] / memory[0]:.2f}", *map(str, spent), linear]
+        )
     text = (
-        f"One run each, {about['steps']} steps of training, {about['sampled']} more of the self-critical one. "
-        f"Goals: memory at most {GOALS['memory']} times from first to last, time within {GOALS['linear']:.0%} of linear."
+        f"One run each, {about['steps']} steps of training, {about['sampled']} more of the "
+        "self-critical one. "
+        f"Goals: memory at most {GOALS['memory']} times from first to last, time within "
+        f"{GOALS['linear']:.0%} of linear."
     )
     return f"{common.introduction(about)} {text}\n\n{common.markdown(head, rows)}"
 

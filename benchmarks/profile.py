@@ -1,7 +1,9 @@
-"""Where a training step goes: `python -m benchmarks.profile [decoder ...]` -> benchmarks/results/profile.{json,md}.
+"""Where a training step goes: `python -m benchmarks.profile [decoder ...]` ->
+benchmarks/results/profile.{json,md}.
 
-Own processor time of every operation in the steps of benchmarks.training with 32 captions in float32, on one thread, where
-shares do not depend on what waits for what. Without names, of the decoders that miss a goal there.
+Own processor time of every operation in the steps of benchmarks.training with 32 captions in
+float32, on one thread, where shares do not depend on what waits for what. Without names, of the
+decoders that miss a goal there.
 """
 
 import sys
@@ -26,7 +28,8 @@ LEAST = 0.01
 
 
 def measure(name: str, store: FeatureStore) -> dict[str, Any]:
-    """Seconds of an epoch by operation, and of square matrix products of as many floating-point operations."""
+    """Seconds of an epoch by operation, and of square matrix products of as many floating-point
+    operations."""
     trainer = make_trainer(name, Setting((8, 4), "float32"), store, "cpu")
     square = products(operations(trainer), "float32", "cpu")
     epoch = ours(trainer)
@@ -63,7 +66,10 @@ def main() -> None:
 
 
 def table(about: dict[str, Any]) -> str:
-    parts = [f"{common.introduction(about)} Share of a step's own processor time, 32 captions, float32, one thread.\n"]
+    parts = [
+        f"{common.introduction(about)} Share of a step's own processor time, 32 captions, "
+        "float32, one thread.\n"
+    ]
     for name, found in about["decoders"].items():
         seconds = found["seconds"]
         whole = sum(seconds.values())

@@ -1,9 +1,11 @@
-"""Scoring ten variants: `python -m benchmarks.scoring [images [variants]]` -> benchmarks/results/scoring.{json,md}.
+"""Scoring ten variants: `python -m benchmarks.scoring [images [variants]]` ->
+benchmarks/results/scoring.{json,md}.
 
-Synthetic captions of the grammar of `scenes`, five references an image. This project tokenises the references once and then
-scores variant by variant, intervals included; against it pycocoevalcap's classes, called once a variant as its COCOEvalCap
-does (references and captions tokenised each time, SPICE aside), in the same process and run. The scores must be equal. Then
-one variant alone, step by step; and the reward of self-critical training, CIDEr-D, against pycocoevalcap's scorer of
+Synthetic captions of the grammar of `scenes`, five references an image. This project tokenises the
+references once and then scores variant by variant, intervals included; against it pycocoevalcap's
+classes, called once a variant as its COCOEvalCap does (references and captions tokenised each time,
+SPICE aside), in the same process and run. The scores must be equal. Then one variant alone, step by
+step; and the reward of self-critical training, CIDEr-D, against pycocoevalcap's scorer of
 references that were counted before.
 """
 
@@ -48,9 +50,12 @@ Found = tuple[dict[str, float], dict[str, list[float]]]
 
 
 def texts(images: int, count: int) -> tuple[References, list[dict[str, str]]]:
-    """References by image, and a caption of every image by each variant: of its scene, or for one in five of another."""
+    """References by image, and a caption of every image by each variant: of its scene, or for one
+    in five of another."""
     drawn = [scenes.compose(random.Random(n), "train") for n in range(images)]
-    references = {f"i{n:05}": scenes.describe(random.Random(-n), scene) for n, scene in enumerate(drawn)}
+    references = {
+        f"i{n:05}": scenes.describe(random.Random(-n), scene) for n, scene in enumerate(drawn)
+    }
     variants = []
     for variant in range(count):
         rng = random.Random(f"variant {variant}")
@@ -64,8 +69,12 @@ def ours(references: References, variants: list[dict[str, str]]) -> list[Found]:
     tokenised = ptb_tokenize(references)
     out = []
     for said in variants:
-        scored = score_variant(Said.of_baseline(table_of(said)), Known(tokenised, {}, set()), METRICS, [])
-        out.append((scored.summary["test"], {name: scored.per_image[name].tolist() for name in NAMES}))
+        scored = score_variant(
+            Said.of_baseline(table_of(said)), Known(tokenised, {}, set()), METRICS, []
+        )
+        out.append(
+            (scored.summary["test"], {name: scored.per_image[name].tolist() for name in NAMES})
+        )
     return out
 
 
@@ -83,17 +92,29 @@ def theirs(references: References, variants: list[dict[str, str]]) -> list[Found
     out = []
     for said in variants:
         use_java()
-        gold = PTBTokenizer().tokenize({i: [{"caption": t} for t in refs] for i, refs in references.items()})
+        gold = PTBTokenizer().tokenize(
+            {i: [{"caption": t} for t in refs] for i, refs in references.items()}
+        )
         guesses = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in said.items()})
         use_java(ENGLISH)
-        bleu, *others = (s.compute_score(gold, guesses) for s in (Bleu(4), Meteor(), Rouge(), Cider()))
+        bleu, *others = (
+            s.compute_score(gold, guesses) for s in (Bleu(4), Meteor(), Rouge(), Cider())
+        )
         corpus, per_image = ([*bleu[k], *(other[k] for other in others)] for k in (0, 1))
-        out.append((dict(zip(NAMES, map(float, corpus), strict=True)), dict(zip(NAMES, map(list, per_image), strict=True))))
+        out.append(
+            (
+                dict(zip(NAMES, map(float, corpus), strict=True)),
+                dict(zip(NAMES, map(list, per_image), strict=True)),
+            )
+        )
     return out
 
 
-def one_variant(references: References, said: dict[str, str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of each step for the first variant of a process, with nothing started or remembered, and for the next.
+def one_variant(
+    references: References, said: dict[str, str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of each step for the first variant of a process, with nothing started or remembered,
+    and for the next.
 
     The last entry is what `score_variant` takes with all of them, intervals included.
     """
@@ -109,7 +130,9 @@ def one_variant(references: References, said: dict[str, str]) -> tuple[dict[str,
 
 def steps(tokenised: References, said: dict[str, str]) -> dict[str, float]:
     started = time.perf_counter()
-    candidates = {i: texts[0] for i, texts in ptb_tokenize({i: [text] for i, text in said.items()}).items()}
+    candidates = {
+        i: texts[0] for i, texts in ptb_tokenize({i: [text] for i, text in said.items()}).items()
+    }
     seconds = {"PTB tokenizer": time.perf_counter() - started}
     for name in ALL:
         started = time.perf_counter()
@@ -132,7 +155,10 @@ class TheirReward:
     def __init__(self, references: References) -> None:
         from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs
 
-        self.references = {image: cook_refs([f"{text} <end>" for text in texts]) for image, texts in references.items()}
+        self.references = {
+            image: cook_refs([f"{text} <end>" for text in texts])
+            for image, texts in references.items()
+        }
         self.scorer = CiderScorer()
         self.scorer.crefs = list(self.references.values())
         self.scorer.compute_doc_freq()
@@ -140,7 +166,9 @@ class TheirReward:
         images_in_all = len(self.references)
 
         class Within(CiderScorer):
-            ref_len = property(lambda _: np.log(float(images_in_all)), lambda *_: None)  # else of the images at hand
+            ref_len = property(
+                lambda _: np.log(float(images_in_all)), lambda *_: None
+            )  # else of the images at hand
 
         self.within = Within
 
@@ -149,7 +177,10 @@ class TheirReward:
 
         scorer = self.within()
         scorer.document_frequency = self.scorer.document_frequency
-        scorer.crefs, scorer.ctest = [self.references[i] for i in images], [cook_test(text) for text in said]
+        scorer.crefs, scorer.ctest = (
+            [self.references[i] for i in images],
+            [cook_test(text) for text in said],
+        )
         return [float(score) for score in scorer.compute_cider()]
 
 
@@ -189,7 +220,11 @@ def processor_seconds() -> float:
 
 def largest_difference(one: list[Found], other: list[Found]) -> float:
     """Of any corpus score and any caption's."""
-    pairs = [([a[n], *c[n]], [b[n], *d[n]]) for (a, c), (b, d) in zip(one, other, strict=True) for n in NAMES]
+    pairs = [
+        ([a[n], *c[n]], [b[n], *d[n]])
+        for (a, c), (b, d) in zip(one, other, strict=True)
+        for n in NAMES
+    ]
     return max(float(np.abs(np.subtract(*pair)).max()) for pair in pairs)
 
 
@@ -199,17 +234,23 @@ def main() -> None:
     their_seconds, their_work, expected = timed(theirs, references, variants)
     our_seconds, our_work, found = timed(ours, references, variants)
     _, _, (first, following) = timed(one_variant, references, variants[0])
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
     about = {
         "command": " ".join(["python -m benchmarks.scoring", *sys.argv[1:]]),
         "commit": commit or "no git",
-        "machine": f"{cores()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "machine": f"{cores()} cores {platform.machine()}, {platform.system()}, Python "
+        f"{platform.python_version()}",
         "variants": count,
         "images": images,
         "references_per_image": scenes.REFERENCES,
         "metrics": METRICS,
         "seconds": {"captionlab": round(our_seconds, 2), "pycocoevalcap": round(their_seconds, 2)},
-        "processor_seconds": {"captionlab": round(our_work, 2), "pycocoevalcap": round(their_work, 2)},
+        "processor_seconds": {
+            "captionlab": round(our_work, 2),
+            "pycocoevalcap": round(their_work, 2),
+        },
         "ratio": round(their_seconds / our_seconds, 2),
         "processor_ratio": round(their_work / our_work, 2),
         "largest_difference": largest_difference(found, expected),
@@ -229,21 +270,37 @@ def cores() -> str:
 
 def table(about: dict[str, Any]) -> str:
     head = (
-        f"`{about['command']}` at {about['commit']}, {about['machine']}: {about['variants']} variants on {about['images']} "
-        f"images with {about['references_per_image']} references; {', '.join(about['metrics'])}; ours with intervals.\n\n"
+        f"`{about['command']}` at {about['commit']}, {about['machine']}: "
+        f"{about['variants']} variants on {about['images']} "
+        f"images with {about['references_per_image']} references; "
+        f"{', '.join(about['metrics'])}; ours with intervals.\n\n"
     )
     work = about["processor_seconds"]
-    rows = [f"| {name} | {seconds:.2f} | {work[name]:.2f} |" for name, seconds in about["seconds"].items()]
+    rows = [
+        f"| {name} | {seconds:.2f} | {work[name]:.2f} |"
+        for name, seconds in about["seconds"].items()
+    ]
     ten = "\n".join(["| scorer | seconds | processor seconds |", "|---|---:|---:|", *rows])
     ratios = f"Ratio {about['ratio']:.2f}, of processor seconds {about['processor_ratio']:.2f}"
-    tail = f"\n\n{ratios}; the scores, captions' own included, differ by {about['largest_difference']:.1e} at most.\n"
-    one = "\nOne variant, its references tokenised, in seconds: the first of a process (Java not yet started) and the next.\n\n"
-    parts = [f"| {name} | {first:.2f} | {following:.2f} |" for name, (first, following) in about["one_variant"].items()]
+    tail = (
+        f"\n\n{ratios}; the scores, captions' own included, differ by "
+        f"{about['largest_difference']:.1e} at most.\n"
+    )
+    one = (
+        "\nOne variant, its references tokenised, in seconds: the first of a process (Java not "
+        "yet started) and the next.\n\n"
+    )
+    parts = [
+        f"| {name} | {first:.2f} | {following:.2f} |"
+        for name, (first, following) in about["one_variant"].items()
+    ]
     of = about["reward"]
     ours, theirs = of["milliseconds"].values()
     rewards = (
-        f"\nThe reward of {of['captions']} captions in self-critical training: {ours:.1f} ms, by pycocoevalcap's scorer "
-        f"{theirs:.1f} ms ({theirs / ours:.0f} times); they differ by {of['largest_difference']:.1e} at most.\n"
+        f"\nThe reward of {of['captions']} captions in self-critical training: {ours:.1f} "
+        "ms, by pycocoevalcap's scorer "
+        f"{theirs:.1f} ms ({theirs / ours:.0f} times); they differ by "
+        f"{of['largest_difference']:.1e} at most.\n"
     )
     steps = "\n".join(["| step | first | next |", "|---|---:|---:|", *parts]) + "\n"
     return head + ten + tail + one + steps + rewards

@@ -1,9 +1,10 @@
-"""Serving under load: `python -m benchmarks.serving [seconds [clients]]` -> benchmarks/results/serving.{json,md}.
+"""Serving under load: `python -m benchmarks.serving [seconds [clients]]` ->
+benchmarks/results/serving.{json,md}.
 
-`captionlab serve` with soft attention as the quickstart has it (EfficientNet-Lite0 at 128 pixels, beam 3), its decoder with
-random weights, so that captions run on to 30 tokens, the longest there are. Each client sends one picture a request, the next
-when the answer is there. The server's memory is read twice a second; what it takes in the first fifth, while buffers fill,
-is told apart.
+`captionlab serve` with soft attention as the quickstart has it (EfficientNet-Lite0 at 128 pixels,
+beam 3), its decoder with random weights, so that captions run on to 30 tokens, the longest there
+are. Each client sends one picture a request, the next when the answer is there. The server's memory
+is read twice a second; what it takes in the first fifth, while buffers fill, is told apart.
 """
 
 import base64
@@ -31,7 +32,12 @@ from pipeline.sources import scenes
 SECONDS = 60
 CLIENTS = 50
 PICTURES = 64
-ENCODER: dict[str, Any] = {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 128, "resize": "squash"}
+ENCODER: dict[str, Any] = {
+    "model": "tf_efficientnet_lite0",
+    "weights": "package",
+    "image_size": 128,
+    "resize": "squash",
+}
 ARGS = {"embedding": 128, "hidden": 256, "attention": 128, "dropout": 0.3, "stochastic": 1.0}
 DECODE = {"beam": 3, "max_tokens": 30, "length_penalty": 0.7, "alternatives": 3}
 DECODE |= {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
@@ -68,7 +74,8 @@ def make_model(folder: Path) -> Path:
 
 
 def publish(captioner: Path, decode: dict[str, Any], folder: Path) -> Path:
-    """The folder that `track` would lay into the store for this model folder, of a variant without scores and samples."""
+    """The folder that `track` would lay into the store for this model folder, of a variant without
+    scores and samples."""
     from mlflow.models import Model
 
     from pipeline.tracking.payload import Payload
@@ -77,7 +84,9 @@ def publish(captioner: Path, decode: dict[str, Any], folder: Path) -> Path:
     nothing: Any = {name: {} for name in ("params", "tags", "metrics")}
     nothing |= {name: [] for name in ("history", "samples", "files", "rows", "requested")}
     nothing |= dict.fromkeys(("images", "run_file", "lock", "corpus", "resamples"), folder / "none")
-    payload = Payload(variant=captioner.name, fingerprint="", model=captioner, decode=decode, **nothing)
+    payload = Payload(
+        variant=captioner.name, fingerprint="", model=captioner, decode=decode, **nothing
+    )
     _save_model(payload, folder, Model())
     return folder / "model"
 
@@ -99,7 +108,12 @@ def client(port: int, number: int, requests: list[bytes], until: float, load: Lo
         number += 1
         started = time.monotonic()
         try:
-            connection.request("POST", "/invocations", requests[number % PICTURES], {"Content-Type": "application/json"})
+            connection.request(
+                "POST",
+                "/invocations",
+                requests[number % PICTURES],
+                {"Content-Type": "application/json"},
+            )
             answer = connection.getresponse()
             said = json.loads(answer.read())
             if answer.status != 200 or said["predictions"][0]["error"]:
@@ -113,7 +127,10 @@ def client(port: int, number: int, requests: list[bytes], until: float, load: Lo
 def measure(port: int, server: psutil.Process, clients: int, seconds: float) -> Load:
     load, requests = Load(), bodies()
     until = time.monotonic() + seconds
-    threads = [threading.Thread(target=client, args=(port, 7 * n, requests, until, load)) for n in range(clients)]
+    threads = [
+        threading.Thread(target=client, args=(port, 7 * n, requests, until, load))
+        for n in range(clients)
+    ]
     for thread in threads:
         thread.start()
     while time.monotonic() < until:
@@ -127,8 +144,18 @@ def measure(port: int, server: psutil.Process, clients: int, seconds: float) -> 
 def start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
-    command = [sys.executable, "-m", "captionlab.__main__", "serve", str(make_model(folder)), "--port", str(port)]
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(common.ROOT)})
+    command = [
+        sys.executable,
+        "-m",
+        "captionlab.__main__",
+        "serve",
+        str(make_model(folder)),
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(common.ROOT)}
+    )
     while process.poll() is None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
@@ -179,12 +206,20 @@ def figures(load: Load, seconds: int, clients: int) -> dict[str, Any]:
 
 def table(about: dict[str, Any]) -> str:
     head = (
-        f"{common.introduction(about)} `captionlab serve`, {about['clients']} clients for {about['seconds']} s, one picture a "
+        f"{common.introduction(about)} `captionlab serve`, {about['clients']} clients for "
+        f"{about['seconds']} s, one picture a "
         "request, soft attention, beam 3, 30 tokens.\n\n"
     )
-    rows = {"requests": about["requests"], "errors": about["errors"], "requests a second": about["requests_per_second"]}
+    rows = {
+        "requests": about["requests"],
+        "errors": about["errors"],
+        "requests a second": about["requests_per_second"],
+    }
     rows |= {f"seconds, {name}": value for name, value in about["latency_seconds"].items()}
-    rows |= {f"memory, {name.replace('_', ' ')} (MB)": value for name, value in about["memory_mb"].items()}
+    rows |= {
+        f"memory, {name.replace('_', ' ')} (MB)": value
+        for name, value in about["memory_mb"].items()
+    }
     return head + common.markdown(["", ""], [[name, str(value)] for name, value in rows.items()])
 
 

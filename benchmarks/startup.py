@@ -1,7 +1,9 @@
-"""Start-up time of every stage: `python -m benchmarks.startup` -> benchmarks/results/startup.{json,md}.
+"""Start-up time of every stage: `python -m benchmarks.startup` ->
+benchmarks/results/startup.{json,md}.
 
-A stage is imported with everything that its main function imports (found in its source, for one decoder, encoder and
-source), in a fresh process, and compared in the same run with an empty Python process and with `import torch`.
+A stage is imported with everything that its main function imports (found in its source, for one
+decoder, encoder and source), in a fresh process, and compared in the same run with an empty Python
+process and with `import torch`.
 """
 
 import ast
@@ -16,19 +18,28 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BY_NAME = {"download": "sources.scenes", "extract": "encoders.timm_model", "train": "decoders.soft_attention"} | {
-    "caption": "decoders.soft_attention"
-}
+BY_NAME = {
+    "download": "sources.scenes",
+    "extract": "encoders.timm_model",
+    "train": "decoders.soft_attention",
+} | {"caption": "decoders.soft_attention"}
 PRELUDE = "from pipeline.core.stage import collect_seldom; collect_seldom()"
 "what every stage begins with"
 REPEATS = 3
 
 
 def statements(stage: str) -> list[str]:
-    """The imports of a stage file at any depth, type checking aside, and the module that it finds by name."""
+    """The imports of a stage file at any depth, type checking aside, and the module that it finds
+    by name."""
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
-    hidden = {id(n) for block in ast.walk(tree) if isinstance(block, ast.If) for n in ast.walk(block)}
-    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom) and id(n) not in hidden]
+    hidden = {
+        id(n) for block in ast.walk(tree) if isinstance(block, ast.If) for n in ast.walk(block)
+    }
+    nodes = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Import | ast.ImportFrom) and id(n) not in hidden
+    ]
     named = [f"import pipeline.{BY_NAME[stage]}"] if stage in BY_NAME else []
     return [*(ast.unparse(n) for n in nodes), *named]
 
@@ -46,7 +57,11 @@ def seconds(code: str) -> float:
 def slowest_imports(code: str, count: int = 4) -> list[str]:
     """The packages whose own modules cost most, `name seconds`."""
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-X", "importtime", "-c", code],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     own: dict[str, int] = {}
     for micro, module in re.findall(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", done.stderr):
@@ -59,12 +74,21 @@ def main() -> None:
     rows = []
     for file in sorted((ROOT / "stages").glob("[!_]*.py")):
         code = "\n".join([PRELUDE, *statements(file.stem)])
-        rows.append({"stage": file.stem, "seconds": round(seconds(code), 2), "imports": slowest_imports(code)})
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        rows.append(
+            {
+                "stage": file.stem,
+                "seconds": round(seconds(code), 2),
+                "imports": slowest_imports(code),
+            }
+        )
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
     about = {
         "command": "python -m benchmarks.startup",
         "commit": commit or "no git",
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python "
+        f"{platform.python_version()}",
         "median_of": REPEATS,
         "limits": {name: round(value, 2) for name, value in limits.items()},
         "stages": rows,
@@ -76,12 +100,25 @@ def main() -> None:
 
 
 def table(about: dict) -> str:  # type: ignore[type-arg]
-    head = f"`{about['command']}` at {about['commit']}, {about['machine']}, median of {about['median_of']}.\n\n"
+    head = (
+        f"`{about['command']}` at {about['commit']}, {about['machine']}, median of "
+        f"{about['median_of']}.\n\n"
+    )
     limits = [f"| ({name}) | {value:.2f} | |" for name, value in about["limits"].items()]
-    rows = [f"| {r['stage']} | {r['seconds']:.2f} | {', '.join(r['imports'])} |" for r in about["stages"]]
+    rows = [
+        f"| {r['stage']} | {r['seconds']:.2f} | {', '.join(r['imports'])} |"
+        for r in about["stages"]
+    ]
     return (
         head
-        + "\n".join(["| stage | seconds to import | its slowest packages (own seconds) |", "|---|---|---|", *limits, *rows])
+        + "\n".join(
+            [
+                "| stage | seconds to import | its slowest packages (own seconds) |",
+                "|---|---|---|",
+                *limits,
+                *rows,
+            ]
+        )
         + "\n"
     )
 

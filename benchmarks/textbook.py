@@ -1,8 +1,10 @@
-"""The same models as they are usually written: what the speed of pipeline/ is compared with, and tests its losses with.
+"""The same models as they are usually written: what the speed of pipeline/ is compared with, and
+tests its losses with.
 
-Every caption brings its own copy of its image's features; words are read one after the other by cells; attention keys are
-computed anew for every word; the vocabulary is projected to word by word, or at padded positions too; a beam is a list of
-hypotheses of one image. Each model reads the weights of a decoder of this project, so that losses and captions must agree.
+Every caption brings its own copy of its image's features; words are read one after the other by
+cells; attention keys are computed anew for every word; the vocabulary is projected to word by word,
+or at padded positions too; a beam is a list of hypotheses of one image. Each model reads the
+weights of a decoder of this project, so that losses and captions must agree.
 
 R caption rows, T steps, P grid positions, D grid width, H hidden width, V words.
 """
@@ -32,7 +34,8 @@ class Model(nn.Module):
         self.d = decoder
 
     def loss(self, f: Features, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of each row's image (R, ...), tokens and mask (R, T + 1) -> cross-entropy per token, and regularisers."""
+        """Features of each row's image (R, ...), tokens and mask (R, T + 1) -> cross-entropy per
+        token, and regularisers."""
         raise NotImplementedError
 
 
@@ -53,7 +56,8 @@ class Recurrent(Model):
         raise NotImplementedError
 
     def cell(self, words: Tensor, f: Features, s: State, valid: Tensor) -> tuple[Tensor, State]:
-        """Words (R,) -> hidden (R, H) and the next state; `valid` (R,) tells which rows still have a word."""
+        """Words (R,) -> hidden (R, H) and the next state; `valid` (R,) tells which rows still have
+        a word."""
         raise NotImplementedError
 
     def regulariser(self, s: State, nll: Tensor, count: Tensor) -> Tensor:
@@ -65,7 +69,10 @@ def lstm_cells(lstm: nn.LSTM, x: Tensor, s: State, dropout: float) -> tuple[Tens
     s = dict(s)
     for n in range(lstm.num_layers):
         x = F.dropout(x, dropout, lstm.training and n > 0)
-        weights = (getattr(lstm, f"{kind}_l{n}") for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        weights = (
+            getattr(lstm, f"{kind}_l{n}")
+            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
         s[f"h{n}"], s[f"c{n}"] = torch.lstm_cell(x, (s[f"h{n}"], s[f"c{n}"]), *weights)
         x = s[f"h{n}"]
     return x, s
@@ -90,10 +97,14 @@ class Merge(Recurrent):
 class Lstm(Recurrent):
     def begin(self, f: Features) -> State:
         s = empty_cells(self.d.lstm, len(f), f.pooled.device)
-        return lstm_cells(self.d.lstm, self.d.dropout(self.d.image(f.pooled)), s, self.d.lstm.dropout)[1]
+        return lstm_cells(
+            self.d.lstm, self.d.dropout(self.d.image(f.pooled)), s, self.d.lstm.dropout
+        )[1]
 
     def cell(self, words: Tensor, f: Features, s: State, valid: Tensor) -> tuple[Tensor, State]:
-        return lstm_cells(self.d.lstm, self.d.dropout(self.d.embedding(words)), s, self.d.lstm.dropout)
+        return lstm_cells(
+            self.d.lstm, self.d.dropout(self.d.embedding(words)), s, self.d.lstm.dropout
+        )
 
 
 class SoftAttention(Recurrent):
@@ -127,19 +138,30 @@ class HardAttention(Recurrent):
         energy = d.energy(torch.tanh(d.keys(f.grid) + d.query(s["h"])[:, None]))[..., 0]  # (R, P)
         attention = torch.distributions.Categorical(logits=energy)
         place = attention.sample() if self.training else energy.argmax(-1)
-        alpha = torch.where(expected[:, None], attention.probs, F.one_hot(place, energy.shape[1]).float())
+        alpha = torch.where(
+            expected[:, None], attention.probs, F.one_hot(place, energy.shape[1]).float()
+        )
         context = (alpha[..., None] * f.grid).sum(1)
         h, c = d.cell(torch.cat([d.embedding(words), context], -1), (s["h"], s["c"]))
         log_sampled = s["log_sampled"] + attention.log_prob(place) * (valid & ~expected)
         entropy = s["entropy"] + attention.entropy() * valid
-        return h, {"h": h, "c": c, "expected": expected, "log_sampled": log_sampled, "entropy": entropy}
+        return h, {
+            "h": h,
+            "c": c,
+            "expected": expected,
+            "log_sampled": log_sampled,
+            "entropy": entropy,
+        }
 
     def regulariser(self, s: State, nll: Tensor, count: Tensor) -> Tensor:
         d = self.d
         advantage = -nll.detach() - d.baseline
         if self.training:
             d.baseline.mul_(0.9).add_(-0.1 * nll.detach().mean())
-        return -(d.reinforce * (advantage * s["log_sampled"]).sum() + d.entropy * s["entropy"].sum()) / count
+        return (
+            -(d.reinforce * (advantage * s["log_sampled"]).sum() + d.entropy * s["entropy"].sum())
+            / count
+        )
 
 
 class Transformer(Model):
@@ -169,19 +191,32 @@ class Transformer(Model):
 def _pytorch_layer(layer: Any) -> nn.TransformerDecoderLayer:
     width, feed = layer.feed[0].in_features, layer.feed[0].out_features
     heads, dropout = layer.words.heads, layer.dropout.p
-    theirs = nn.TransformerDecoderLayer(width, heads, feed, dropout, batch_first=True, norm_first=True)
-    pairs = {"linear1": layer.feed[0], "linear2": layer.feed[3], **{f"norm{n + 1}": norm for n, norm in enumerate(layer.norms)}}
-    state = {f"{name}.{kind}": getattr(part, kind) for name, part in pairs.items() for kind in ("weight", "bias")}
+    theirs = nn.TransformerDecoderLayer(
+        width, heads, feed, dropout, batch_first=True, norm_first=True
+    )
+    pairs = {
+        "linear1": layer.feed[0],
+        "linear2": layer.feed[3],
+        **{f"norm{n + 1}": norm for n, norm in enumerate(layer.norms)},
+    }
+    state = {
+        f"{name}.{kind}": getattr(part, kind)
+        for name, part in pairs.items()
+        for kind in ("weight", "bias")
+    }
     for name, part in (("self_attn", layer.words), ("multihead_attn", layer.cross)):
         for kind in ("weight", "bias"):
-            state[f"{name}.in_proj_{kind}"] = torch.cat([getattr(part.query, kind), getattr(part.keys_and_values, kind)])
+            state[f"{name}.in_proj_{kind}"] = torch.cat(
+                [getattr(part.query, kind), getattr(part.keys_and_values, kind)]
+            )
             state[f"{name}.out_proj.{kind}"] = getattr(part.output, kind)
     theirs.load_state_dict(state)
     return theirs
 
 
 class PrefixLm(Model):
-    """transformers' language model reads prefix and words at once, all of it again for every caption."""
+    """transformers' language model reads prefix and words at once, all of it again for every
+    caption."""
 
     def __init__(self, decoder: Any):
         super().__init__(decoder)
@@ -190,7 +225,9 @@ class PrefixLm(Model):
     def loss(self, f: Features, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         prefix = self.d.mapping(F.normalize(f.pooled, dim=-1))  # (R, k, E)
         words = self.lm.get_input_embeddings()(tokens[:, 1:])  # <start> is the prefix
-        seen = torch.cat([torch.ones(prefix.shape[:2], dtype=torch.bool, device=mask.device), mask[:, 1:]], 1)
+        seen = torch.cat(
+            [torch.ones(prefix.shape[:2], dtype=torch.bool, device=mask.device), mask[:, 1:]], 1
+        )
         out = self.lm(inputs_embeds=torch.cat([prefix, words], 1), attention_mask=seen.long())
         logits = out.logits[:, prefix.shape[1] - 1 : -1]
         targets = tokens[:, 1:].masked_fill(~mask[:, 1:], -100)
@@ -218,8 +255,11 @@ MODELS: dict[str, Callable[[Any], Model]] = {
 
 
 @torch.no_grad()
-def beam_search(decoder: Decoder, f: Features, special: Special, beam: int, longest: int, penalty: float) -> Hypothesis:
-    """The best caption of one image: a list of hypotheses, each asked for its next words in turn."""
+def beam_search(
+    decoder: Decoder, f: Features, special: Special, beam: int, longest: int, penalty: float
+) -> Hypothesis:
+    """The best caption of one image: a list of hypotheses, each asked for its next words in
+    turn."""
     living: list[tuple[tuple[int, ...], float, State]] = [((special.start,), 0.0, decoder.start(f))]
     finished: list[tuple[tuple[int, ...], float]] = []
     for _ in range(longest):
@@ -227,11 +267,18 @@ def beam_search(decoder: Decoder, f: Features, special: Special, beam: int, long
         for words, score, state in living:
             logits, after = decoder.step(torch.tensor([words[-1]], device=f.pooled.device), state)
             log_probs = logits[0].float().log_softmax(-1)
-            log_probs[[i for i in (special.pad, special.start, special.unknown) if i < len(log_probs)]] = -torch.inf
+            log_probs[
+                [i for i in (special.pad, special.start, special.unknown) if i < len(log_probs)]
+            ] = -torch.inf
             best, ids = log_probs.topk(2 * beam)
-            candidates += [((*words, i), score + p, after) for p, i in zip(best.tolist(), ids.tolist(), strict=True)]
+            candidates += [
+                ((*words, i), score + p, after)
+                for p, i in zip(best.tolist(), ids.tolist(), strict=True)
+            ]
         candidates.sort(key=lambda c: -c[1])
-        finished += [(words, score) for words, score, _ in candidates[:beam] if words[-1] == special.end]
+        finished += [
+            (words, score) for words, score, _ in candidates[:beam] if words[-1] == special.end
+        ]
         living = [c for c in candidates if c[0][-1] != special.end][:beam]
         if len(finished) >= beam:
             break

@@ -1,10 +1,12 @@
-"""What live curves cost: `python -m benchmarks.tracking [variant [epochs]]` -> benchmarks/results/tracking.{json,md}.
+"""What live curves cost: `python -m benchmarks.tracking [variant [epochs]]` ->
+benchmarks/results/tracking.{json,md}.
 
-A variant of this workspace's params.yaml is trained (its features must be there), its curves going into a new SQLite store.
-What their receiver takes is the time for which threads of the training were ready and had to wait for a core (Linux counts
-it, /proc/*/schedstat) since the receiver was started, beyond what they waited for per second before it: so the training must
-last longer than CAPTIONLAB_LIVE_SECONDS. The wall time of a second training without curves was tried as the measure, and moves
-by more than is measured.
+A variant of this workspace's params.yaml is trained (its features must be there), its curves going
+into a new SQLite store. What their receiver takes is the time for which threads of the training
+were ready and had to wait for a core (Linux counts it, /proc/*/schedstat) since the receiver was
+started, beyond what they waited for per second before it: so the training must last longer than
+CAPTIONLAB_LIVE_SECONDS. The wall time of a second training without curves was tried as the measure,
+and moves by more than is measured.
 """
 
 import os
@@ -25,14 +27,17 @@ GOAL = 0.02
 
 
 def training(variant: str, params: Params, folder: Path) -> dict[str, Any]:
-    """In seconds: the training, until its receiver was started and until the first curve (None: never), and what was waited."""
+    """In seconds: the training, until its receiver was started and until the first curve (None:
+    never), and what was waited."""
     trainer, _ = prepare(variant, params, params.training(variant).seeds[0])
     trainer.checkpoint, run_file = folder / "checkpoint.pt", folder / "run.json"
     waited, used, started = _waited(), _children(), time.time()
     trainer.live = live = start_live(variant, params, run_file, delay(trainer.device))
     begun: list[tuple[float, float]] = []
     begin = live._begin
-    assert begin, "CAPTIONLAB_LIVE_SECONDS must leave some training before the receiver, to compare with"
+    assert begin, (
+        "CAPTIONLAB_LIVE_SECONDS must leave some training before the receiver, to compare with"
+    )
 
     def timed() -> Any:
         begun.append((time.time(), _waited()))
@@ -58,7 +63,12 @@ def training(variant: str, params: Params, folder: Path) -> dict[str, Any]:
 
 def _waited() -> float:
     """Of the threads that this process has now; those of torch's pool live as long as it does."""
-    return sum(int(file.read_text().split()[1]) for file in Path("/proc/self/task").glob("*/schedstat")) / 1e9
+    return (
+        sum(
+            int(file.read_text().split()[1]) for file in Path("/proc/self/task").glob("*/schedstat")
+        )
+        / 1e9
+    )
 
 
 def _children() -> float:

@@ -1,10 +1,13 @@
-"""Training steps: `python -m benchmarks.training [decoder ...]` -> benchmarks/results/training.{json,md}.
+"""Training steps: `python -m benchmarks.training [decoder ...]` ->
+benchmarks/results/training.{json,md}.
 
-Captions per second of whole training steps (batch from the memory map, loss, gradients, clipping, Adam) by the Trainer. The
-limit is one square matrix product after another, of the same number of floating-point operations: those of our loss and its
-gradients, counted. The textbook (benchmarks/textbook.py) takes the same number of captions a step, each with its own copy of
-its image's features, in float32 on a CPU. Where the processor multiplies bfloat16, `precision: bfloat16` is measured too, its
-limit being products in bfloat16. Sizes are those of the papers, words by Zipf's law, random features.
+Captions per second of whole training steps (batch from the memory map, loss, gradients, clipping,
+Adam) by the Trainer. The limit is one square matrix product after another, of the same number of
+floating-point operations: those of our loss and its gradients, counted. The textbook
+(benchmarks/textbook.py) takes the same number of captions a step, each with its own copy of its
+image's features, in float32 on a CPU. Where the processor multiplies bfloat16, `precision:
+bfloat16` is measured too, its limit being products in bfloat16. Sizes are those of the papers,
+words by Zipf's law, random features.
 """
 
 import math
@@ -36,11 +39,13 @@ REPEATS = 3
 SIDE = 1024
 "of the matrices that are the limit"
 SMALL, GROUPED = (8, 4), (32, 5)
-"images a step, captions of each; the first is the 32 captions of the papers, the second what params.yaml has"
+"""images a step, captions of each; the first is the 32 captions of the papers, the second what
+params.yaml has"""
 BATCHES = {SMALL: 2, GROUPED: 1}
 "and the steps that are timed"
 GOALS = {"textbook": 5.0, "limit": 0.5}
-"soft attention at 32 captions over the textbook; all decoders at 32 images, as a share of the limit"
+"""soft attention at 32 captions over the textbook; all decoders at 32 images, as a share of the
+limit"""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,11 @@ class Setting:
 
 def settings(device: str) -> list[Setting]:
     """A GPU is there for bfloat16; a CPU has float32, and bfloat16 where it gains by it."""
-    precisions = ["bfloat16"] if device.startswith("cuda") else ["float32", "bfloat16"][: 1 + multiplies_bfloat16(device)]
+    precisions = (
+        ["bfloat16"]
+        if device.startswith("cuda")
+        else ["float32", "bfloat16"][: 1 + multiplies_bfloat16(device)]
+    )
     return [Setting(batch, precision) for precision in precisions for batch in BATCHES]
 
 
@@ -70,7 +79,9 @@ def make_trainer(name: str, setting: Setting, store: FeatureStore, device: str) 
     batches = CaptionBatches([captions], store, tokenizer, images, device)
     decoder = decoders.build(name, tokenizer.special).to(device)
     nowhere = Path(tempfile.gettempdir()) / "never-written"
-    return Trainer(decoder, tokenizer, batches, Validation(batches, {}, 30), options(setting), 1, nowhere, "")
+    return Trainer(
+        decoder, tokenizer, batches, Validation(batches, {}, 30), options(setting), 1, nowhere, ""
+    )
 
 
 def ours(trainer: Trainer) -> Callable[[], None]:
@@ -103,24 +114,33 @@ def theirs(name: str, trainer: Trainer) -> Callable[[], None]:
 def single_captions(batches: CaptionBatches) -> Iterator[tuple[Any, torch.Tensor, torch.Tensor]]:
     """Features (R, ...), tokens and mask (R, T + 1) of shuffled captions."""
     counts = batches.first[1:] - batches.first[:-1]
-    image_ids = [i for i, count in zip(batches.image_ids, counts, strict=True) for _ in range(count)]
+    image_ids = [
+        i for i, count in zip(batches.image_ids, counts, strict=True) for _ in range(count)
+    ]
     order = torch.randperm(len(image_ids), generator=torch.Generator().manual_seed(0)).tolist()
     rows = batches.batch_images * int(counts[0])
     for start in range(0, len(order), rows):
         chosen = order[start : start + rows]
         tokens, mask = pad_rows([batches.caption(n) for n in chosen], batches.pad)
         f = batches.store.get([image_ids[c] for c in chosen], batches.device)
-        yield f, torch.from_numpy(tokens).to(batches.device), torch.from_numpy(mask).to(batches.device)
+        yield (
+            f,
+            torch.from_numpy(tokens).to(batches.device),
+            torch.from_numpy(mask).to(batches.device),
+        )
 
 
 def operations(trainer: Trainer) -> int:
-    """Floating-point operations of the losses and gradients of an epoch, where kernels are taken apart to be counted."""
+    """Floating-point operations of the losses and gradients of an epoch, where kernels are taken
+    apart to be counted."""
     counter = FlopCounterMode(display=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TF32, whenever oneDNN is switched
         with counter, torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
             for batch in trainer.train_batches.epoch(1, 0):
-                trainer.decoder.train().loss(batch.features, batch.tokens, batch.mask, batch.rows).total.backward()
+                trainer.decoder.train().loss(
+                    batch.features, batch.tokens, batch.mask, batch.rows
+                ).total.backward()
     return counter.get_total_flops()
 
 
@@ -142,7 +162,9 @@ def measure(name: str, store: FeatureStore, device: str) -> list[dict[str, Any]]
     trainers = {setting: make_trainer(name, setting, store, device) for setting in settings(device)}
     counts = {setting: operations(trainer) for setting, trainer in trainers.items()}
     first = next(iter(trainers))
-    works: dict[tuple[str, Setting], Callable[[], None]] = {("textbook", first): theirs(name, trainers[first])}
+    works: dict[tuple[str, Setting], Callable[[], None]] = {
+        ("textbook", first): theirs(name, trainers[first])
+    }
     for setting, trainer in trainers.items():
         works |= {
             ("ours", setting): ours(trainer),
@@ -150,10 +172,17 @@ def measure(name: str, store: FeatureStore, device: str) -> list[dict[str, Any]]
         }
     for work in works.values():
         work()
-    times = {(kind, s): [t / captions(s) for t in taken] for (kind, s), taken in common.interleaved(works, REPEATS).items()}
+    times = {
+        (kind, s): [t / captions(s) for t in taken]
+        for (kind, s), taken in common.interleaved(works, REPEATS).items()
+    }
     rows = []
     for setting, count in counts.items():
-        each = {"ours": times["ours", setting], "limit": times["limit", setting], "textbook": times["textbook", first]}
+        each = {
+            "ours": times["ours", setting],
+            "limit": times["limit", setting],
+            "textbook": times["textbook", first],
+        }
         rows.append(row(setting, count / captions(setting), each))
     return rows
 
@@ -183,24 +212,57 @@ def main() -> None:
         store = common.feature_store(Path(folder), 64)
         for name in sys.argv[1:] or decoders.ARGS:
             found[name] = measure(name, store, device)
-    about = {**common.environment(), "median_of": REPEATS, "device": device, "goals": GOALS, "decoders": found}
+    about = {
+        **common.environment(),
+        "median_of": REPEATS,
+        "device": device,
+        "goals": GOALS,
+        "decoders": found,
+    }
     common.save("training", about, table(about))
 
 
 def table(about: dict[str, Any]) -> str:
-    head = ["decoder", "precision", "images a step", "captions a step", "captions/s", "limit", "share of limit"]
+    head = [
+        "decoder",
+        "precision",
+        "images a step",
+        "captions a step",
+        "captions/s",
+        "limit",
+        "share of limit",
+    ]
     head += ["textbook", "over textbook"]
     rows = []
     for name, measured in about["decoders"].items():
         for m in measured:
             speed = m["captions_per_second"]
-            cells = [name, m["precision"], m["images_a_step"], m["captions_a_step"], speed["ours"], speed["limit"]]
-            rows.append([*map(str, cells), f"{m['share_of_limit']:.0%}", str(speed["textbook"]), f"{m['over_textbook']:.2f}"])
+            cells = [
+                name,
+                m["precision"],
+                m["images_a_step"],
+                m["captions_a_step"],
+                speed["ours"],
+                speed["limit"],
+            ]
+            rows.append(
+                [
+                    *map(str, cells),
+                    f"{m['share_of_limit']:.0%}",
+                    str(speed["textbook"]),
+                    f"{m['over_textbook']:.2f}",
+                ]
+            )
     goals = (
-        "Goals on a CPU: soft attention 5 times the textbook at 32 captions a step; every decoder half the limit at 32 images. "
+        "Goals on a CPU: soft attention 5 times the textbook at 32 captions a step; every "
+        "decoder half the limit at 32 images. "
         "The textbook takes 32 captions a step in every row, in the precision of the first."
     )
-    gpu = "" if about["device"] != "cpu" else " No GPU here: the share of its limit in bfloat16 was not measured."
+    gpu = (
+        ""
+        if about["device"] != "cpu"
+        else " No GPU here: the share of its limit in bfloat16 was not measured."
+    )
     text = f"Median of {about['median_of']} interleaved runs on {about['device']}. {goals}{gpu}"
     return f"{common.introduction(about)} {text}\n\n{common.markdown(head, rows)}"
 

@@ -1,4 +1,5 @@
-"""MLflow's registry: the best variant becomes the champion, which serving and the command line ask for."""
+"""MLflow's registry: the best variant becomes the champion, which serving and the command line ask
+for."""
 
 import tempfile
 from collections.abc import Iterator
@@ -47,7 +48,10 @@ class Choice:
         if p is None:
             return f"{text} of unknown weight: the two cannot be paired"
         known = f"p {p:.3f}" if p else "p < 0.002"
-        return f"{text} {'within' if p >= ALPHA else 'more than'} noise ({known}, paired bootstrap over the validation images)"
+        return (
+            f"{text} {'within' if p >= ALPHA else 'more than'} noise ({known}, paired "
+            "bootstrap over the validation images)"
+        )
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,23 @@ class Rollback:
     "version that had it"
 
 
-def register(store: Store, dataset: str | None, metric: str, current: dict[str, str], like: str | None = None) -> Choice:
-    """Register the best finished run of a dataset under `captionlab-<dataset>`, alias `champion`; twice changes nothing.
+def register(
+    store: Store, dataset: str | None, metric: str, current: dict[str, str], like: str | None = None
+) -> Choice:
+    """Register the best finished run of a dataset under `captionlab-<dataset>`, alias `champion`;
+    twice changes nothing.
 
     Args:
         dataset: None where the store knows only one.
         metric: compared on the validation split.
-        current: variant -> fingerprint in this workspace. Such a variant enters with that run, another with its newest.
-        like: the variant whose protocol and references the others must share, where there are several.
+        current: variant -> fingerprint in this workspace. Such a variant enters with that run,
+            another with its newest.
+        like: the variant whose protocol and references the others must share, where there are
+            several.
 
     Raises:
-        UserError: there is no such dataset or metric, or the runs do not compare; the message lists what there is.
+        UserError: there is no such dataset or metric, or the runs do not compare; the message lists
+            what there is.
     """
     with trouble(store.uri):
         runs = candidates(store, dataset, current)
@@ -81,7 +91,9 @@ def register(store: Store, dataset: str | None, metric: str, current: dict[str, 
         name = PREFIX + best.data.tags["dataset"]
         version, is_new = _version(store, name, best)
         number, before = str(version.version), _aliases(store, name).get(ALIAS)
-        choice = Choice(metric, ranking, left_out, name, number, is_new, before if before != number else None)
+        choice = Choice(
+            metric, ranking, left_out, name, number, is_new, before if before != number else None
+        )
         _describe(store, version, f"{choice.lead}.\n\n{best.data.tags['protocol']}")
         if choice.before:
             store.client.set_registered_model_alias(name, PREVIOUS, choice.before)
@@ -100,7 +112,10 @@ def roll_back(store: Store, dataset: str | None) -> Rollback:
         name = _champion_name(store, dataset)
         aliases = _aliases(store, name)
         if aliases.get(PREVIOUS) in (None, aliases[ALIAS]):
-            raise UserError(f"{name} has no previous champion to go back to: version {aliases[ALIAS]} is the only one")
+            raise UserError(
+                f"{name} has no previous champion to go back to: version {aliases[ALIAS]} "
+                "is the only one"
+            )
         store.client.set_registered_model_alias(name, ALIAS, aliases[PREVIOUS])
         store.client.set_registered_model_alias(name, PREVIOUS, aliases[ALIAS])
         variant = store.client.get_model_version(name, aliases[PREVIOUS]).tags["variant"]
@@ -112,27 +127,52 @@ def _version(store: Store, name: str, run: "Run") -> "tuple[ModelVersion, bool]"
     from mlflow.exceptions import MlflowException
 
     try:
-        about = "Captioners by validation score. champion: the best one, which is served; previous: the one before it"
+        about = (
+            "Captioners by validation score. champion: the best one, which is served; "
+            "previous: the one before it"
+        )
         store.client.create_registered_model(name, description=about)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    for old in store.client.search_model_versions(f"name = '{name}' and run_id = '{run.info.run_id}'"):
+    for old in store.client.search_model_versions(
+        f"name = '{name}' and run_id = '{run.info.run_id}'"
+    ):
         return old, False
     outputs = store.client.get_run(run.info.run_id).outputs
     if not outputs or not outputs.model_outputs:
-        raise UserError(f"run {run.info.run_id} of '{run.data.tags['variant']}' has no model: delete it, then captionlab sync")
+        raise UserError(
+            f"run {run.info.run_id} of '{run.data.tags['variant']}' has no model: delete "
+            "it, then captionlab sync"
+        )
     model_id = outputs.model_outputs[0].model_id
     source = store.client.get_logged_model(model_id).artifact_location
-    made = store.client.create_model_version(name, source, run.info.run_id, tags=_version_tags(run), model_id=model_id)
+    made = store.client.create_model_version(
+        name, source, run.info.run_id, tags=_version_tags(run), model_id=model_id
+    )
     return made, True
 
 
 def _version_tags(run: "Run") -> dict[str, str]:
     """What the version is, from which data and code, and its scores."""
-    kept = ("variant", "dataset", "decoder", "encoder", "corpus", "protocol", "fingerprint", "git.commit")
-    told = {name: value for name, value in run.data.tags.items() if name in kept or name.startswith("dvc.")}
-    return told | {k: f"{v:.6g}" for k, v in run.data.metrics.items() if k.startswith(("val/", "test/"))}
+    kept = (
+        "variant",
+        "dataset",
+        "decoder",
+        "encoder",
+        "corpus",
+        "protocol",
+        "fingerprint",
+        "git.commit",
+    )
+    told = {
+        name: value
+        for name, value in run.data.tags.items()
+        if name in kept or name.startswith("dvc.")
+    }
+    return told | {
+        k: f"{v:.6g}" for k, v in run.data.metrics.items() if k.startswith(("val/", "test/"))
+    }
 
 
 def _describe(store: Store, version: "ModelVersion", text: str) -> None:
@@ -141,12 +181,16 @@ def _describe(store: Store, version: "ModelVersion", text: str) -> None:
 
 
 def _aliases(store: Store, name: str) -> dict[str, str]:
-    return {alias: str(version) for alias, version in store.client.get_registered_model(name).aliases.items()}
+    return {
+        alias: str(version)
+        for alias, version in store.client.get_registered_model(name).aliases.items()
+    }
 
 
 @contextmanager
 def champion_folder(store: Store, dataset: str | None) -> Iterator[Path]:
-    """The model folder of a dataset's champion, as `Captioner.load` takes it; a download is deleted afterwards.
+    """The model folder of a dataset's champion, as `Captioner.load` takes it; a download is deleted
+    afterwards.
 
     Raises:
         UserError: nothing is registered, or several datasets have a champion and none is named.
@@ -156,7 +200,9 @@ def champion_folder(store: Store, dataset: str | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         with trouble(store.uri), address_of_process(store.uri):
             uri = _champion(store, dataset)
-            fetched = download_artifacts(artifact_uri=f"{uri}/artifacts/captioner", dst_path=folder, tracking_uri=store.uri)
+            fetched = download_artifacts(
+                artifact_uri=f"{uri}/artifacts/captioner", dst_path=folder, tracking_uri=store.uri
+            )
         yield Path(fetched)
 
 
@@ -174,9 +220,14 @@ def _champion_name(store: Store, dataset: str | None) -> str:
     found = store.client.search_registered_models(f"name LIKE '{PREFIX}%'")
     there = sorted(m.name.removeprefix(PREFIX) for m in found if ALIAS in m.aliases)
     if not there:
-        raise UserError("no champion is registered: run captionlab register, or name a variant or a folder with --model")
+        raise UserError(
+            "no champion is registered: run captionlab register, or name a variant or a "
+            "folder with --model"
+        )
     if dataset is None and len(there) > 1:
-        raise UserError(f"{len(there)} datasets have a champion, name one with --dataset: {', '.join(there)}")
+        raise UserError(
+            f"{len(there)} datasets have a champion, name one with --dataset: {', '.join(there)}"
+        )
     if dataset is not None and dataset not in there:
         raise UserError(f"dataset '{dataset}' has no champion: there are {', '.join(there)}")
     return PREFIX + (dataset or there[0])

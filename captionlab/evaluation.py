@@ -1,4 +1,5 @@
-"""Captions and references from anywhere -> scores with intervals under a named protocol; needs no workspace."""
+"""Captions and references from anywhere -> scores with intervals under a named protocol; needs no
+workspace."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,13 +15,17 @@ from pipeline.scoring.ptb import ptb_tokenize
 from pipeline.scoring.score import SetScores, score_set
 
 METHOD = "percentile bootstrap over images; cider keeps the document frequencies of the whole set"
-OF_A_MODEL = "novel, log_prob_rho, loss, perplexity, top5: not scored, they need a model and its training captions (dvc repro)"
+OF_A_MODEL = (
+    "novel, log_prob_rho, loss, perplexity, top5: not scored, they need a model and its "
+    "training captions (dvc repro)"
+)
 NO_GENDER = "there is no image whose references agree on a gender"
 LEFT_OUT = {
     "diversity": {"distinct_1": "no caption has a word", "distinct_2": "no caption has two words"},
     "gender": {
         **dict.fromkeys(["gender_error", "gender_neutral", "gender_nobody"], NO_GENDER),
-        "gender_error_named": "no caption of an image whose references agree on a gender names one gender",
+        "gender_error_named": "no caption of an image whose references agree on a gender names "
+        "one gender",
         "gender_ratio": "no caption of an image whose references agree on a gender names a man",
         "gender_ratio_refs": "there is no image whose references agree on a man",
     },
@@ -45,11 +50,18 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         about = {"name": self.protocol, "about": find_protocol(self.protocol).about}
-        return asdict(self) | {"protocol": about, "interval": {"level": LEVEL, "resamples": RESAMPLES, "about": METHOD}}
+        return asdict(self) | {
+            "protocol": about,
+            "interval": {"level": LEVEL, "resamples": RESAMPLES, "about": METHOD},
+        }
 
 
 def evaluate(
-    predictions: dict[str, str], references: dict[str, list[str]], metrics: list[str], protocol: str, left_out: int = 0
+    predictions: dict[str, str],
+    references: dict[str, list[str]],
+    metrics: list[str],
+    protocol: str,
+    left_out: int = 0,
 ) -> Evaluation:
     """Args: predictions, references: as written, of the same images.
 
@@ -61,16 +73,32 @@ def evaluate(
     try:
         found = score_set(*_tokenised(predictions, references, protocol), metrics)
     except JavaFailed as error:
-        hint = "meteor and spice can be left out with --metrics, protocol raw tokenises without Java"
+        hint = (
+            "meteor and spice can be left out with --metrics, protocol raw tokenises without Java"
+        )
         raise UserError(f"{error} ({hint})") from None
     intervals = _intervals(found, len(predictions))
     missing = _missing(found, metrics)
-    return Evaluation(protocol, len(predictions), left_out, each, found.corpus, intervals, found.unavailable, missing)
+    return Evaluation(
+        protocol,
+        len(predictions),
+        left_out,
+        each,
+        found.corpus,
+        intervals,
+        found.unavailable,
+        missing,
+    )
 
 
 def _missing(found: SetScores, metrics: list[str]) -> dict[str, str]:
     """What a metric that ran has not given, since it would be a share of nothing."""
-    known = {score: why for name in metrics if name not in found.unavailable for score, why in LEFT_OUT.get(name, {}).items()}
+    known = {
+        score: why
+        for name in metrics
+        if name not in found.unavailable
+        for score, why in LEFT_OUT.get(name, {}).items()
+    }
     nobody = found.corpus.get("gender_images") == 0
     return {
         score: NO_GENDER if nobody and score.startswith("gender") else why
@@ -79,9 +107,13 @@ def _missing(found: SetScores, metrics: list[str]) -> dict[str, str]:
     }
 
 
-def _tokenised(predictions: dict[str, str], references: References, protocol: str) -> tuple[Candidates, References]:
+def _tokenised(
+    predictions: dict[str, str], references: References, protocol: str
+) -> tuple[Candidates, References]:
     """In one call, because starting Java takes longer than tokenising."""
-    both = {f"c{i}": [text] for i, text in predictions.items()} | {f"r{i}": texts for i, texts in references.items()}
+    both = {f"c{i}": [text] for i, text in predictions.items()} | {
+        f"r{i}": texts for i, texts in references.items()
+    }
     how = find_protocol(protocol).tokens
     if how == "ptb":
         tokens = ptb_tokenize(both)
@@ -91,8 +123,12 @@ def _tokenised(predictions: dict[str, str], references: References, protocol: st
 
 
 def _intervals(found: SetScores, images: int) -> dict[str, tuple[float, float]]:
-    drawn = resample(found.sums, images) if images > 1 else {}  # every resample of one image is that image
-    return {name: Estimate(found.corpus[name], values, "").interval for name, values in drawn.items()}
+    drawn = (
+        resample(found.sums, images) if images > 1 else {}
+    )  # every resample of one image is that image
+    return {
+        name: Estimate(found.corpus[name], values, "").interval for name, values in drawn.items()
+    }
 
 
 def render(e: Evaluation) -> str:
@@ -100,14 +136,28 @@ def render(e: Evaluation) -> str:
     width = max([10, *map(len, e.scores)])
     lines = [f"{'score':<{width}} {'value':>7}  {f'{LEVEL:.0%} interval':<16} {'images':>6}"]
     for name, score in e.scores.items():
-        low, high = (f"{bound:.4f}" for bound in e.intervals[name]) if name in e.intervals else ("n/a", "")
+        low, high = (
+            (f"{bound:.4f}" for bound in e.intervals[name]) if name in e.intervals else ("n/a", "")
+        )
         value = f"{score:.0f}" if name in COUNTS else f"{score:.4f}"
-        lines.append(f"{name:<{width}} {value:>7}  {f'{low} - {high}'.strip(' -'):<16} {e.images:>6}")
+        lines.append(
+            f"{name:<{width}} {value:>7}  {f'{low} - {high}'.strip(' -'):<16} {e.images:>6}"
+        )
     lines += [f"{name:<{width}} {'n/a':>7}  {why}" for name, why in e.unavailable.items()]
     for why in dict.fromkeys(e.missing.values()):
-        lines.append(f"left out, {why}: {', '.join(name for name, reason in e.missing.items() if reason == why)}")
-    lines += ["", f"protocol {e.protocol}: {find_protocol(e.protocol).about}; {e.references_per_image} references an image"]
+        lines.append(
+            f"left out, {why}: "
+            f"{', '.join(name for name, reason in e.missing.items() if reason == why)}"
+        )
+    lines += [
+        "",
+        f"protocol {e.protocol}: {find_protocol(e.protocol).about}; "
+        f"{e.references_per_image} references an image",
+    ]
     lines += [f"interval: {RESAMPLES} resamples, {METHOD}", OF_A_MODEL]
     if e.left_out:
-        lines.append(f"partial: {e.left_out} of {e.images + e.left_out} images have no prediction and are left out")
+        lines.append(
+            f"partial: {e.left_out} of {e.images + e.left_out} images have no prediction "
+            "and are left out"
+        )
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""The result tables from the tracking server alone: each run holds its line of them, and says in which workspaces."""
+"""The result tables from the tracking server alone: each run holds its line of them, and says in
+which workspaces."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +43,15 @@ class Published:
 def published(store: Store) -> list[Published]:
     """By workspace, that which published last first.
 
-    Of a workspace that never confirmed a run (earlier versions did not), those count that it made, the newest first.
+    Of a workspace that never confirmed a run (earlier versions did not), those count that it made,
+    the newest first.
     """
     with trouble(store.uri):
-        runs = [run for run in find_runs(store, "attributes.status = 'FINISHED'") if run.data.tags.get("variant")]
+        runs = [
+            run
+            for run in find_runs(store, "attributes.status = 'FINISHED'")
+            if run.data.tags.get("variant")
+        ]
     found: dict[str, dict[str, list[tuple[str, Run]]]] = {}
     for run in runs:
         for workspace, time in confirmations(run):
@@ -54,11 +60,19 @@ def published(store: Store) -> list[Published]:
                 mine.setdefault(run.data.tags["variant"], []).append((time, run))
     confirmed = set(found)
     for run in runs:
-        workspace, ended = run.data.tags.get("workspace", "unknown"), run.info.end_time or run.info.start_time
+        workspace, ended = (
+            run.data.tags.get("workspace", "unknown"),
+            run.info.end_time or run.info.start_time,
+        )
         if workspace not in confirmed:
-            found.setdefault(workspace, {}).setdefault(run.data.tags["variant"], []).append((moment(ended), run))
+            found.setdefault(workspace, {}).setdefault(run.data.tags["variant"], []).append(
+                (moment(ended), run)
+            )
     ordered = {
-        workspace: {name: sorted(known, key=lambda pair: pair[0], reverse=True) for name, known in mine.items()}
+        workspace: {
+            name: sorted(known, key=lambda pair: pair[0], reverse=True)
+            for name, known in mine.items()
+        }
         for workspace, mine in found.items()
     }
     there = [Published(workspace, mine) for workspace, mine in ordered.items() if mine]
@@ -66,18 +80,24 @@ def published(store: Store) -> list[Published]:
 
 
 def choose(store: Store, workspace: str | None) -> tuple[Published, list[str]]:
-    """The workspace of that name, or the one that published last; and the others that hold other runs.
+    """The workspace of that name, or the one that published last; and the others that hold other
+    runs.
 
     Raises:
         UserError: none has published, or none of that name.
     """
     found = published(store)
     if not found:
-        raise UserError(f"no finished run of {store.uri} holds results: publish them with captionlab sync")
+        raise UserError(
+            f"no finished run of {store.uri} holds results: publish them with captionlab sync"
+        )
     chosen = next((p for p in found if workspace in (None, p.workspace)), None)
     if not chosen:
         there = ", ".join(p.workspace for p in found)
-        raise UserError(f"no workspace '{workspace}' (--workspace) has published to {store.uri}: there are {there}")
+        raise UserError(
+            f"no workspace '{workspace}' (--workspace) has published to {store.uri}: there "
+            f"are {there}"
+        )
     return chosen, [p.workspace for p in found if p is not chosen and p.current - chosen.current]
 
 
@@ -96,18 +116,28 @@ def tables_of(store: Store, published: Published) -> list[Sheet]:
             said = _said(store, run, folder)
             requested |= dict.fromkeys(said["requested"])
             for row in said["rows"]:
-                results.setdefault(row["name"], from_json(row, Files.of(folder / "scores" / row["name"]).resamples))
+                results.setdefault(
+                    row["name"], from_json(row, Files.of(folder / "scores" / row["name"]).resamples)
+                )
     if not results:
-        raise UserError(f"no run of {published.workspace} in {store.uri} holds results: publish them with captionlab sync")
+        raise UserError(
+            f"no run of {published.workspace} in {store.uri} holds results: publish them "
+            "with captionlab sync"
+        )
     rows = in_order(list(results.values()))
     return [everything(rows, list(requested)), *paper_sheets(read_papers(), rows)]
 
 
 def _with_rows(store: Store, published: Published) -> "list[Run]":
-    """Of each variant the first run that has its line, the last confirmed first: the corpus's baseline is read from that."""
+    """Of each variant the first run that has its line, the last confirmed first: the corpus's
+    baseline is read from that."""
     found = []
     for known in published.runs.values():
-        has = (pair for pair in known if any(f.path == ROWS for f in store.client.list_artifacts(pair[1].info.run_id)))
+        has = (
+            pair
+            for pair in known
+            if any(f.path == ROWS for f in store.client.list_artifacts(pair[1].info.run_id))
+        )
         found += [pair for pair in [next(has, None)] if pair]
     return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 

@@ -1,4 +1,5 @@
-"""`captionlab plan`: what the rows of an experiment would cost, from shapes alone: no network, no weights, nothing is run."""
+"""`captionlab plan`: what the rows of an experiment would cost, from shapes alone: no network, no
+weights, nothing is run."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -35,7 +36,8 @@ class Grid:
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder as its arguments and its vocabulary make it; all zero where neither its files nor an outline are there."""
+    """A decoder as its arguments and its vocabulary make it; all zero where neither its files nor
+    an outline are there."""
 
     words: int
     assumed: bool
@@ -91,7 +93,9 @@ def plan(params: "Params", corpora: Path) -> Plan:
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library is imported
     sizes = {name: _size(name, row.source, row.args) for name, row in params.datasets.items()}
     grids = {name: _grid(name, params, sizes) for name in params.features}
-    return Plan(sizes, grids, [_row(name, params, sizes, grids, corpora) for name in params.variants])
+    return Plan(
+        sizes, grids, [_row(name, params, sizes, grids, corpora) for name in params.variants]
+    )
 
 
 def _size(name: str, source: str, args: dict[str, Any]) -> "Size":
@@ -112,7 +116,10 @@ def _grid(name: str, params: "Params", sizes: "dict[str, Size]") -> Grid:
         kinds = np.dtype(grid_dtype(module.Encoder, row.dtype)), np.dtype(row.dtype)
     except UserError as error:
         raise UserError(f"features.{name}: {error}") from None
-    of_image = shapes.positions * shapes.grid_dim * kinds[0].itemsize + shapes.pooled_dim * kinds[1].itemsize
+    of_image = (
+        shapes.positions * shapes.grid_dim * kinds[0].itemsize
+        + shapes.pooled_dim * kinds[1].itemsize
+    )
     of_image += (shapes.positions + 1) * SCALE_BYTES if row.dtype == "int8" else 0
     from_hub = row.args.get("weights", "hub" if shapes.parameters else "") == "hub"
     network = str(row.args.get("model", row.encoder)).split("/")[-1].split(".")[0]
@@ -120,7 +127,9 @@ def _grid(name: str, params: "Params", sizes: "dict[str, Size]") -> Grid:
     return Grid(network, shapes, sizes[row.dataset].images * of_image, download)
 
 
-def _row(name: str, params: "Params", sizes: "dict[str, Size]", grids: dict[str, Grid], corpora: Path) -> Row:
+def _row(
+    name: str, params: "Params", sizes: "dict[str, Size]", grids: dict[str, Grid], corpora: Path
+) -> Row:
     variant = params.variants[name]
     grid, dataset = grids[variant.features], params.corpora[variant.corpus].dataset
     model, size = _model(name, params, grid.shapes, corpora), sizes[dataset]
@@ -151,25 +160,41 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
         check_grid(variant.decoder, shapes.positions, f"features '{variant.features}'")
         words, known, assumed = _vocabulary(name, params, corpora)
         with torch.device("meta"):
-            decoder = build_decoder(variant.decoder, Sizes(shapes.grid_dim, shapes.pooled_dim, words, known), variant.args)
+            decoder = build_decoder(
+                variant.decoder,
+                Sizes(shapes.grid_dim, shapes.pooled_dim, words, known),
+                variant.args,
+            )
     except UserError as error:
         return Model(0, False, 0, 0, "", str(error))
-    if variant.args.get("vectors") and not variant.args.get("tune_vectors", True):  # frozen when they are read
+    if variant.args.get("vectors") and not variant.args.get(
+        "tune_vectors", True
+    ):  # frozen when they are read
         decoder.get_submodule("embedding").requires_grad_(False)
     options = params.training(name)
     trains = options.epochs + options.self_critical_epochs > 0
     counts = [(w.numel(), w.requires_grad and trains) for w in decoder.parameters()]
-    from_hub = decoder.published == variant.args.get("model") and not Path(decoder.published).is_dir()
+    from_hub = (
+        decoder.published == variant.args.get("model") and not Path(decoder.published).is_dir()
+    )
     fetched = decoder.published if from_hub else ""
-    return Model(words, assumed, sum(n for n, trained in counts if trained), sum(n for n, _ in counts), fetched, "")
+    return Model(
+        words,
+        assumed,
+        sum(n for n, trained in counts if trained),
+        sum(n for n, _ in counts),
+        fetched,
+        "",
+    )
 
 
 def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[str, Any], bool]:
     """Entries of the vocabulary, `Sizes.known`, and whether they are assumed.
 
-    A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`: entries and known of a
-    well-known model, for when its files or the cleaned captions are not there; None of any other. PLANNED_BY_OUTLINE = True
-    says that reading the captions would take too much.
+    A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`:
+    entries and known of a well-known model, for when its files or the cleaned captions are not
+    there; None of any other. PLANNED_BY_OUTLINE = True says that reading the captions would take
+    too much.
     """
     from pipeline.decoders.shared.model_folder import read_vocabulary
 
@@ -182,7 +207,9 @@ def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[s
     if texts is None and "read" not in vars(module.Decoder):
         return WORDS, {}, True
     try:
-        tokenizer, known = read_vocabulary(variant.decoder, texts or [], options.min_count, variant.args, where)
+        tokenizer, known = read_vocabulary(
+            variant.decoder, texts or [], options.min_count, variant.args, where
+        )
     except UserError:
         if outline is None:
             raise
@@ -196,7 +223,9 @@ def _texts(file: Path, splits: Sequence[str]) -> Iterable[str] | None:
 
     if not file.is_file():
         return None
-    columns_of(file, ["text", "split"])  # says now what is wrong with the file, whatever a decoder makes of its texts later
+    columns_of(
+        file, ["text", "split"]
+    )  # says now what is wrong with the file, whatever a decoder makes of its texts later
     return Captions(file, splits, ["text"])["text"]
 
 
@@ -207,7 +236,14 @@ def _brings(variant: "Variant") -> bool:
 
 def _missing_file(variant: "Variant") -> str:
     named = [str(variant.args.get(key, "")) for key in ("vectors", "checkpoint")]
-    return next((f"{file} is not there" for file in named if file and not Path(file).expanduser().is_file()), "")
+    return next(
+        (
+            f"{file} is not there"
+            for file in named
+            if file and not Path(file).expanduser().is_file()
+        ),
+        "",
+    )
 
 
 def render(plan: Plan, title: str) -> str:
@@ -218,7 +254,10 @@ def render(plan: Plan, title: str) -> str:
 
 
 def _datasets(plan: Plan) -> str:
-    rows = [[name, f"{s.images:,}", _bytes(s.disk), _bytes(s.download)] for name, s in plan.sizes.items()]
+    rows = [
+        [name, f"{s.images:,}", _bytes(s.disk), _bytes(s.download)]
+        for name, s in plan.sizes.items()
+    ]
     return "\n".join(_aligned([["data set", "images", "on disk", "download"], *rows], 1))
 
 
@@ -227,7 +266,11 @@ def _features(plan: Plan) -> str:
     rows = []
     for name, grid in plan.grids.items():
         s = grid.shapes
-        numbers = [f"{s.positions:,} x {s.grid_dim:,}", f"{s.pooled_dim:,}", _millions(s.parameters)]
+        numbers = [
+            f"{s.positions:,} x {s.grid_dim:,}",
+            f"{s.pooled_dim:,}",
+            _millions(s.parameters),
+        ]
         rows.append([name, grid.network, *numbers, _bytes(grid.disk), _bytes(grid.download)])
     return "\n".join(_aligned([head, *rows], 2))
 
@@ -238,8 +281,22 @@ def _variants(plan: Plan) -> str:
     cells = [head]
     for row in plan.rows:
         m = row.model
-        counts = [f"{'~' * m.assumed}{m.words:,}", _millions(m.trainable), _millions(m.parameters)] if m.words else ["?"] * 3
-        cells.append(["  " + row.name, row.source, row.network, row.decoder, *counts, _bytes(row.disk), _bytes(row.download)])
+        counts = (
+            [f"{'~' * m.assumed}{m.words:,}", _millions(m.trainable), _millions(m.parameters)]
+            if m.words
+            else ["?"] * 3
+        )
+        cells.append(
+            [
+                "  " + row.name,
+                row.source,
+                row.network,
+                row.decoder,
+                *counts,
+                _bytes(row.disk),
+                _bytes(row.download),
+            ]
+        )
     first, *lines = _aligned(cells, 4)
     out = [first]
     for paper in dict.fromkeys(row.paper for row in plan.rows):
@@ -253,13 +310,19 @@ def _totals(plan: Plan) -> str:
     used = plan.grids.values()
     models = FLOAT32 * sum(row.model.parameters for row in plan.rows)
     disk = sum(s.disk for s in plan.sizes.values()) + sum(g.disk for g in used) + models
-    weights = {g.network: g.download for g in used} | {row.model.fetched: row.model.download for row in plan.rows}
+    weights = {g.network: g.download for g in used} | {
+        row.model.fetched: row.model.download for row in plan.rows
+    }
     download = sum(s.download for s in plan.sizes.values()) + sum(weights.values())
     lines = [f"all together: {_bytes(disk)} on disk, {_bytes(download)} to download, about"]
     if any(row.model.assumed for row in plan.rows):
-        lines.append("~: assumed, for the captions have not been cleaned yet; parameters move with it")
+        lines.append(
+            "~: assumed, for the captions have not been cleaned yet; parameters move with it"
+        )
     bring = dict.fromkeys(row.decoder for row in plan.rows if row.brings)
-    lines += [f"{decoder} brings weights of its own, which are not in the downloads" for decoder in bring]
+    lines += [
+        f"{decoder} brings weights of its own, which are not in the downloads" for decoder in bring
+    ]
     for lacks in dict.fromkeys(row.lacks for row in plan.rows if row.lacks):
         names = ", ".join(row.name for row in plan.rows if row.lacks == lacks)
         lines += wrap(f"{names}: {lacks}", 100, subsequent_indent="  ", break_long_words=False)
@@ -270,7 +333,10 @@ def _aligned(rows: list[list[str]], left: int) -> Iterable[str]:
     """Columns two spaces apart; the first `left` of them flush left, the others right."""
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
-        cells = (cell.ljust(w) if n < left else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        cells = (
+            cell.ljust(w) if n < left else cell.rjust(w)
+            for n, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         yield "  ".join(cells).rstrip()
 
 

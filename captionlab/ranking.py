@@ -29,18 +29,27 @@ class Candidate:
 
 
 def candidates(store: Store, dataset: str | None, current: dict[str, str]) -> "list[Run]":
-    """The finished runs of a dataset, one per variant; arguments as of `tracking_registry.register`."""
-    return _one_per_variant(_of_dataset(find_runs(store, "attributes.status = 'FINISHED'"), dataset), current)
+    """The finished runs of a dataset, one per variant; arguments as of
+    `tracking_registry.register`."""
+    return _one_per_variant(
+        _of_dataset(find_runs(store, "attributes.status = 'FINISHED'"), dataset), current
+    )
 
 
 def _of_dataset(runs: "list[Run]", dataset: str | None) -> "list[Run]":
     there = sorted({run.data.tags["dataset"] for run in runs if "dataset" in run.data.tags})
     if not there:
-        raise UserError("MLflow holds no finished run: run dvc repro, or captionlab sync if that is done")
+        raise UserError(
+            "MLflow holds no finished run: run dvc repro, or captionlab sync if that is done"
+        )
     if dataset is None and len(there) > 1:
-        raise UserError(f"there are runs of {len(there)} datasets, name one with --dataset: {', '.join(there)}")
+        raise UserError(
+            f"there are runs of {len(there)} datasets, name one with --dataset: {', '.join(there)}"
+        )
     if dataset is not None and dataset not in there:
-        raise UserError(f"no finished run of dataset '{dataset}' in MLflow: there are {', '.join(there)}")
+        raise UserError(
+            f"no finished run of dataset '{dataset}' in MLflow: there are {', '.join(there)}"
+        )
     return [run for run in runs if run.data.tags.get("dataset") == (dataset or there[0])]
 
 
@@ -54,7 +63,8 @@ def _one_per_variant(runs: "list[Run]", current: dict[str, str]) -> "list[Run]":
 
 
 def comparable(runs: "list[Run]", current: dict[str, str], like: str | None) -> "list[Run]":
-    """The runs with one protocol and one set of references: those of `like`, else those of this workspace.
+    """The runs with one protocol and one set of references: those of `like`, else those of this
+    workspace.
 
     Raises:
         UserError: there are several; the message tells them apart.
@@ -65,18 +75,28 @@ def comparable(runs: "list[Run]", current: dict[str, str], like: str | None) -> 
     if like is not None:
         known = {run.data.tags["variant"]: run for run in runs}
         if like not in known:
-            raise UserError(f"no finished run of a variant '{like}' in MLflow: there are {', '.join(sorted(known))}")
+            raise UserError(
+                f"no finished run of a variant '{like}' in MLflow: there are "
+                f"{', '.join(sorted(known))}"
+            )
         return groups[_scored_on(known[like])]
     own = [group for group in groups.values() if any(_is_current(run, current) for run in group)]
     found = own or list(groups.values())
     if len(found) == 1:
         return found[0]
-    told = "; ".join(f"{_about(group[0])} ({', '.join(sorted(r.data.tags['variant'] for r in group))})" for group in found)
-    raise UserError(f"these runs do not compare, name a variant with --like to choose among its own kind: {told}")
+    told = "; ".join(
+        f"{_about(group[0])} ({', '.join(sorted(r.data.tags['variant'] for r in group))})"
+        for group in found
+    )
+    raise UserError(
+        "these runs do not compare, name a variant with --like to choose among its own "
+        f"kind: {told}"
+    )
 
 
 def _scored_on(run: "Run") -> tuple[str, str]:
-    """Protocol (data set, split, tokens, decoding), and the version of the references of validation and test."""
+    """Protocol (data set, split, tokens, decoding), and the version of the references of validation
+    and test."""
     tags = run.data.tags
     return tags.get("protocol", ""), tags.get(f"dvc.data/references/{tags.get('corpus')}", "")
 
@@ -96,12 +116,27 @@ def rank(store: Store, runs: "list[Run]", metric: str) -> list[Candidate]:
     Raises:
         UserError: no run has the metric, or neither of its ends is better.
     """
-    known = sorted({name.removeprefix("val/") for run in runs for name in run.data.metrics if name.startswith("val/")})
-    known = [name for name in known if _kind(name) not in NO_DIRECTION and not name.startswith(("sd.", "seed-"))]
+    known = sorted(
+        {
+            name.removeprefix("val/")
+            for run in runs
+            for name in run.data.metrics
+            if name.startswith("val/")
+        }
+    )
+    known = [
+        name
+        for name in known
+        if _kind(name) not in NO_DIRECTION and not name.startswith(("sd.", "seed-"))
+    ]
     if _kind(metric) in NO_DIRECTION:
-        raise UserError(f"of {metric} neither high nor low is better: choose by one of {', '.join(known)}")
+        raise UserError(
+            f"of {metric} neither high nor low is better: choose by one of {', '.join(known)}"
+        )
     if metric not in known:
-        raise UserError(f"no run has the validation metric '{metric}': there are {', '.join(known) or 'none'}")
+        raise UserError(
+            f"no run has the validation metric '{metric}': there are {', '.join(known) or 'none'}"
+        )
     sign = 1 if _kind(metric) in LOWER_IS_BETTER else -1
     found = [_candidate(run, metric) for run in runs]
     ranking = sorted(found, key=lambda c: (math.inf if c.val is None else sign * c.val, c.variant))
@@ -117,7 +152,11 @@ def _candidate(run: "Run", metric: str) -> Candidate:
     values, tags = run.data.metrics, run.data.tags
     val = values.get(f"val/{metric}", math.nan)
     return Candidate(
-        tags["variant"], tags["corpus"], run.info.run_id, None if math.isnan(val) else val, values.get(f"test/{metric}")
+        tags["variant"],
+        tags["corpus"],
+        run.info.run_id,
+        None if math.isnan(val) else val,
+        values.get(f"test/{metric}"),
     )
 
 
@@ -126,7 +165,10 @@ def _with_p_values(store: Store, ranking: list[Candidate], metric: str) -> list[
     best, *others = ranking
     top = _estimate(store, best, metric) if others else None
     pairs = [(other, _estimate(store, other, metric) if top else None) for other in others]
-    return [best, *(replace(other, p=p_value(top, own) if top and own else None) for other, own in pairs)]
+    return [
+        best,
+        *(replace(other, p=p_value(top, own) if top and own else None) for other, own in pairs),
+    ]
 
 
 def _estimate(store: Store, candidate: Candidate, metric: str) -> Estimate | None:
@@ -138,7 +180,9 @@ def _estimate(store: Store, candidate: Candidate, metric: str) -> Estimate | Non
     path = f"scores/{candidate.variant}/resamples.parquet"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            fetched = download_artifacts(run_id=candidate.run_id, artifact_path=path, dst_path=folder, tracking_uri=store.uri)
+            fetched = download_artifacts(
+                run_id=candidate.run_id, artifact_path=path, dst_path=folder, tracking_uri=store.uri
+            )
         except (MlflowException, OSError):  # a run of before there were any
             return None
         return read_estimates(Path(fetched), {"val": {metric: candidate.val}}).get(("val", metric))

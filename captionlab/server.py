@@ -1,7 +1,9 @@
-"""MLflow's scoring server behind a door: bodies have a limit, and every refusal is a short JSON without a traceback.
+"""MLflow's scoring server behind a door: bodies have a limit, and every refusal is a short JSON
+without a traceback.
 
-`mlflow models serve` alone reads a body of any size, answers JSON that cannot be parsed with all of it, a CSV or Parquet that
-cannot be parsed with a stack trace, and a request without a content type with status 500 in plain text.
+`mlflow models serve` alone reads a body of any size, answers JSON that cannot be parsed with all of
+it, a CSV or Parquet that cannot be parsed with a stack trace, and a request without a content type
+with status 500 in plain text.
 """
 
 import asyncio
@@ -57,7 +59,9 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         place.bind((host, port))
     except OSError as error:
-        raise UserError(f"{host}:{port} cannot be used ({error.strerror}): name another --host or --port") from None
+        raise UserError(
+            f"{host}:{port} cannot be used ({error.strerror}): name another --host or --port"
+        ) from None
     return place
 
 
@@ -70,7 +74,9 @@ def _loaded(model: str, uri: str) -> Any:
             return load_model(model)
     except (MlflowException, OSError) as error:
         known = "champion, models:/NAME/VERSION, runs:/RUN/captioner, or a folder with MLmodel"
-        raise UserError(f"model '{model}' cannot be loaded ({brief(error)}): name {known}") from None
+        raise UserError(
+            f"model '{model}' cannot be loaded ({brief(error)}): name {known}"
+        ) from None
 
 
 class Door:
@@ -80,13 +86,19 @@ class Door:
         self.app, self.limit = app, limit
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":  # a thread waits for each request's captions: there are six for two cores, else
+        if (
+            scope["type"] == "lifespan"
+        ):  # a thread waits for each request's captions: there are six for two cores, else
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WAITING))
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         body = await _body(receive, self.limit)
         if body is None:
-            return await _refuse(send, 413, f"the body is larger than {self.limit:,} bytes: send fewer or smaller images")
+            return await _refuse(
+                send,
+                413,
+                f"the body is larger than {self.limit:,} bytes: send fewer or smaller images",
+            )
         if scope["method"] == "POST" and b"content-type" not in dict(scope["headers"]):
             return await _refuse(send, 415, "no content type: send application/json")
         answer = _Answer(send)
@@ -103,7 +115,8 @@ class Door:
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:
-    """All of it, or None where it is too large; read to its end even then, for a client listens only when it has sent all."""
+    """All of it, or None where it is too large; read to its end even then, for a client listens
+    only when it has sent all."""
     body, size, more = bytearray(), 0, True
     while more:
         message = await receive()
@@ -127,7 +140,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 class _Answer:
-    """Passes a good answer on as it comes, and keeps one of status 400 and above until it can be shortened."""
+    """Passes a good answer on as it comes, and keeps one of status 400 and above until it can be
+    shortened."""
 
     def __init__(self, send: Send):
         self.send = send
@@ -167,6 +181,9 @@ def _short(body: bytes) -> tuple[str, str | None]:
 async def _refuse(send: Send, status: int, message: str, code: str | None = None) -> None:
     name = code or CODES.get(status) or ("INTERNAL_ERROR" if status >= 500 else "BAD_REQUEST")
     content = json.dumps({"error_code": name, "message": message}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

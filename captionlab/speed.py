@@ -1,5 +1,5 @@
-"""How fast trained variants caption on this machine. Measured by hand, an input of the report: two runs of the graph give
-equal bytes, and two measurements do not.
+"""How fast trained variants caption on this machine. Measured by hand, an input of the report: two
+runs of the graph give equal bytes, and two measurements do not.
 """
 
 import platform
@@ -43,7 +43,8 @@ class Material:
 
 
 def rate(work: Callable[[], object], count: int) -> float:
-    """`count` by the median seconds of `work()`, two digits that count; after one call that does not count."""
+    """`count` by the median seconds of `work()`, two digits that count; after one call that does
+    not count."""
     began = time.perf_counter()
     work()
     taken: list[float] = []
@@ -55,7 +56,8 @@ def rate(work: Callable[[], object], count: int) -> float:
 
 
 def captions_per_second(captioner: Captioner, material: Material) -> dict[str, float]:
-    """The decoder with its own decoding, from stored features: one image at a time, and `TOGETHER`."""
+    """The decoder with its own decoding, from stored features: one image at a time, and
+    `TOGETHER`."""
     ids = list(islice(cycle(material.image_ids), TOGETHER))
 
     def caption(images: Sequence[str]) -> None:
@@ -97,12 +99,20 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure(captioner: Captioner, material: Material, encoder_rate: float | None = None) -> dict[str, Any]:
+def measure(
+    captioner: Captioner, material: Material, encoder_rate: float | None = None
+) -> dict[str, Any]:
     """A variant's entry of reports/speed.json, but for its commit and what its decoding is called.
 
     Args:
         encoder_rate: of its features, where another variant's measurement told it.
     """
-    known = encoder_rate or images_per_second(captioner.encoder, material.pictures, captioner.device)
+    known = encoder_rate or images_per_second(
+        captioner.encoder, material.pictures, captioner.device
+    )
     found = captions_per_second(captioner, material)
-    return {"captions_per_second": found, "images_per_second": known, "machine": machine(captioner.device)}
+    return {
+        "captions_per_second": found,
+        "images_per_second": known,
+        "machine": machine(captioner.device),
+    }

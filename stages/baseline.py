@@ -1,4 +1,5 @@
-"""corpora.NAME -> the captions and scores of most-frequent--NAME: the commonest training caption for every image."""
+"""corpora.NAME -> the captions and scores of most-frequent--NAME: the commonest training caption
+for every image."""
 
 from pipeline.core import paths
 from pipeline.core.stage import stage
@@ -21,7 +22,11 @@ def main(name: str) -> None:
     captions = most_frequent_captions(read_captions(corpus, ["image_id", "text", "split"]))
     files = (file(name) for file in (paths.references, paths.published, paths.training_captions))
     references, published, training = map(read_json, files)
-    protocols = [p for p in params.scoring.protocols if find_protocol(p).captions == "own" and p != "standard"]
+    protocols = [
+        p
+        for p in params.scoring.protocols
+        if find_protocol(p).captions == "own" and p != "standard"
+    ]
     metrics = params.scoring.metrics
     images = pictures_needed(metrics, corpus, paths.RAW / dataset)
     known = Known(references, published, set(training), images, params.scoring.clip)
@@ -31,7 +36,10 @@ def main(name: str) -> None:
     names = {"source": params.datasets[dataset].source}
     code = row_code(paths.GRAPH, ["download", "clean", "references", "baseline"], names)
     write_scores(
-        scored, {"commit": code_commit(code), "clip": known.clip_model(metrics)}, paths.SCORES / row, paths.metrics(row)
+        scored,
+        {"commit": code_commit(code), "clip": known.clip_model(metrics)},
+        paths.SCORES / row,
+        paths.metrics(row),
     )
 
 

@@ -1,4 +1,5 @@
-"""variants.NAME -> data/captions/: every validation and test image captioned by each of its models, and what protocols need."""
+"""variants.NAME -> data/captions/: every validation and test image captioned by each of its models,
+and what protocols need."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,14 +36,19 @@ def main(name: str) -> None:
 
     decoding = params.decoding(name).model_dump()
     with ExitStack() as files:
-        own = [files.enter_context(_table(file(name), kind)) for file, kind in zip(FILES, SCHEMAS, strict=True)]
+        own = [
+            files.enter_context(_table(file(name), kind))
+            for file, kind in zip(FILES, SCHEMAS, strict=True)
+        ]
         with_seed = SCHEMAS[0].append(pa.field("seed", pa.int64()))
         seeds = files.enter_context(_table(paths.seed_captions(name), with_seed))
         for part in _caption(paths.MODELS / name, variant, decoding, device):
             for writer, table in zip(own, part, strict=True):
                 if len(table):  # or a row group without rows
                     writer.write_table(table)
-        for folder in sorted((paths.FURTHER_SEEDS / name).glob("[0-9]*"), key=lambda folder: int(folder.name)):
+        for folder in sorted(
+            (paths.FURTHER_SEEDS / name).glob("[0-9]*"), key=lambda folder: int(folder.name)
+        ):
             for part in _caption(folder, variant, {**decoding, "also": []}, device):
                 seed = pa.array([int(folder.name)] * len(part.captions))
                 seeds.write_table(part.captions.append_column("seed", seed))
@@ -57,16 +63,24 @@ def _table(path: "Path", schema: "pa.Schema") -> "Iterator[ParquetWriter]":
         yield writer
 
 
-def _caption(folder: "Path", variant: Variant, decoding: "dict[str, Any]", device: str) -> "Iterator[Captioned]":
+def _caption(
+    folder: "Path", variant: Variant, decoding: "dict[str, Any]", device: str
+) -> "Iterator[Captioned]":
     from pipeline.captioning.split import Model, caption_split
     from pipeline.data.corpus import Captions
     from pipeline.decoders.shared.model_folder import load_model
     from pipeline.features.store import FeatureStore
 
     decoder, tokenizer, _ = load_model(folder, device)
-    model = Model(decoder, tokenizer, FeatureStore(paths.FEATURES / variant.features), decoding, device)
+    model = Model(
+        decoder, tokenizer, FeatureStore(paths.FEATURES / variant.features), decoding, device
+    )
     for split in ("val", "test"):
-        captions = Captions(paths.CORPORA / variant.corpus / "captions.parquet", [split], ["image_id", "caption_id", "text"])
+        captions = Captions(
+            paths.CORPORA / variant.corpus / "captions.parquet",
+            [split],
+            ["image_id", "caption_id", "text"],
+        )
         yield from caption_split(model, captions, split)
 
 

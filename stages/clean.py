@@ -1,4 +1,5 @@
-"""corpora.NAME -> data/corpora/NAME and data/validation/NAME: captions cleaned, split and validated."""
+"""corpora.NAME -> data/corpora/NAME and data/validation/NAME: captions cleaned, split and
+validated."""
 
 from pipeline.core import paths
 from pipeline.core.machine import give_back

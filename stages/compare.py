@@ -1,4 +1,5 @@
-"""Everything scored -> data/report: tables beside the papers', figures, the page, and what validation found."""
+"""Everything scored -> data/report: tables beside the papers', figures, the page, and what
+validation found."""
 
 import shutil
 from typing import TYPE_CHECKING
@@ -31,13 +32,20 @@ def main() -> None:
     from pipeline.report.results_table import everything
     from pipeline.results.result import results_of, setting
 
-    captions = {name: _captions(paths.CORPORA / name / "captions.parquet") for name in params.corpora}
+    captions = {
+        name: _captions(paths.CORPORA / name / "captions.parquet") for name in params.corpora
+    }
     references = {name: read_json(paths.references(name)) for name in params.corpora}
-    settings = {name: setting(name, corpus.split, captions[name], references[name]) for name, corpus in params.corpora.items()}
+    settings = {
+        name: setting(name, corpus.split, captions[name], references[name])
+        for name, corpus in params.corpora.items()
+    }
     results = results_of(params, settings, paths.SCORES)
     sheets = [everything(results, params.scoring.metrics), *paper_sheets(read_papers(), results)]
     curves = read_curves({name: paths.history(name) for name in params.variants})
-    sizes = {name: parameters(paths.MODELS / name / "model.safetensors") for name in params.variants}
+    sizes = {
+        name: parameters(paths.MODELS / name / "model.safetensors") for name in params.variants
+    }
     paid = costs(results, sizes, read_speeds(paths.SPEED))
     page = Report(sheets, curves, score_bars(results), paid, *_pictures(params, captions, results))
     with whole_folder(paths.REPORT) as part:
@@ -53,7 +61,9 @@ def _captions(file: "Path") -> "pd.DataFrame":
 
     from pipeline.data.corpus import Captions
 
-    return pd.concat(Captions(file, ["val", "test"], ["image_id", "file", "raw", "split"]), ignore_index=True)
+    return pd.concat(
+        Captions(file, ["val", "test"], ["image_id", "file", "raw", "split"]), ignore_index=True
+    )
 
 
 def _pictures(

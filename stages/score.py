@@ -1,4 +1,5 @@
-"""variants.NAME -> data/scores/NAME, data/metrics/NAME.json: under the standard protocol and those named beside it."""
+"""variants.NAME -> data/scores/NAME, data/metrics/NAME.json: under the standard protocol and those
+named beside it."""
 
 from pipeline.core import paths
 from pipeline.core.machine import give_back
@@ -20,15 +21,31 @@ def main(name: str) -> None:
     files = (paths.captions, paths.searches, paths.teacher_forced, paths.seed_captions)
     protocols, metrics = params.protocols(name), params.scoring.metrics
     said = Said.read([file(name) for file in files], protocols)
-    references, published = (texts_by_image(file(variant.corpus)) for file in (paths.references, paths.published))
+    references, published = (
+        texts_by_image(file(variant.corpus)) for file in (paths.references, paths.published)
+    )
     training = Texts(paths.training_captions(variant.corpus))
-    images = pictures_needed(metrics, paths.CORPORA / variant.corpus / "captions.parquet", paths.RAW / dataset)
+    images = pictures_needed(
+        metrics, paths.CORPORA / variant.corpus / "captions.parquet", paths.RAW / dataset
+    )
     known = Known(references, published, training, images, params.scoring.clip)
     scored = score_variant(said, known, metrics, protocols)
     features = params.features[variant.features]
-    names = {"source": params.datasets[dataset].source, "encoder": features.encoder, "decoder": variant.decoder}
-    code = row_code(paths.GRAPH, ["download", "clean", "references", "extract", "train", "caption", "score"], names)
-    about = {"commit": code_commit(code), "seeds": 1 + said.seeds.seed.nunique(), "clip": known.clip_model(metrics)}
+    names = {
+        "source": params.datasets[dataset].source,
+        "encoder": features.encoder,
+        "decoder": variant.decoder,
+    }
+    code = row_code(
+        paths.GRAPH,
+        ["download", "clean", "references", "extract", "train", "caption", "score"],
+        names,
+    )
+    about = {
+        "commit": code_commit(code),
+        "seeds": 1 + said.seeds.seed.nunique(),
+        "clip": known.clip_model(metrics),
+    }
     write_scores(scored, about, paths.SCORES / name, paths.metrics(name))
 
 

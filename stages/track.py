@@ -1,4 +1,5 @@
-"""variants.NAME -> data/runs/NAME.json: MLflow holds the variant, or will once its server answers (`captionlab sync`)."""
+"""variants.NAME -> data/runs/NAME.json: MLflow holds the variant, or will once its server answers
+(`captionlab sync`)."""
 
 from pipeline.core import paths
 from pipeline.core.stage import stage

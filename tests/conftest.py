@@ -1,4 +1,5 @@
-"""One thread per test process: two workers share two cores, and spinning threads of one would stall the other."""
+"""One thread per test process: two workers share two cores, and spinning threads of one would stall
+the other."""
 
 import os
 import sys
@@ -38,14 +39,17 @@ def server(monkeypatch):
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with Server() as running:
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         yield running
         running.shutdown()
 
 
 @pytest.fixture(scope="module")
 def restore_java() -> Iterator[None]:
-    """`use_java` changes PATH and JDK_JAVA_OPTIONS for its process; a module that calls it asks for them back."""
+    """`use_java` changes PATH and JDK_JAVA_OPTIONS for its process; a module that calls it asks for
+    them back."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", os.environ["PATH"])
         patch.setenv("JDK_JAVA_OPTIONS", "")

@@ -1,4 +1,5 @@
-"""Captioners as a hub holds them, of a few thousand random weights that are far from zero, and ours read from their folders."""
+"""Captioners as a hub holds them, of a few thousand random weights that are far from zero, and ours
+read from their folders."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,14 @@ from pipeline.features.features import Features
 MODELS = Path(__file__).parent / "models"
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "a picture of a green box"]
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
-PIECES = [*SPECIALS, *sorted({word for text in TEXTS for word in text.split()}), "##s", "##ing", ".", "'"]
+PIECES = [
+    *SPECIALS,
+    *sorted({word for text in TEXTS for word in text.split()}),
+    "##s",
+    "##ing",
+    ".",
+    "'",
+]
 SIDE = 4
 MEAN, STD = [0.5, 0.4, 0.3], [0.5, 0.25, 0.2]
 
@@ -31,22 +39,38 @@ def bert_tokenizer() -> Inner:
     inner.decoder = decoders.WordPiece()
     inner.add_special_tokens(SPECIALS)
     ends = [("[CLS]", 1), ("[SEP]", 2)]
-    inner.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
     return inner
 
 
 def their_tokenizer(folder: Path) -> Any:
-    special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    special = {
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+    }
     return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **special)
 
 
-def publish(folder: Path, kind: str, words: dict[str, Any], untied: bool = False, part: str = "", varied: bool = False) -> Any:
-    """Write tests/models/<kind> for pictures of 4 x 4, with its tokenizer; transformers' model of it.
+def publish(
+    folder: Path,
+    kind: str,
+    words: dict[str, Any],
+    untied: bool = False,
+    part: str = "",
+    varied: bool = False,
+) -> Any:
+    """Write tests/models/<kind> for pictures of 4 x 4, with its tokenizer; transformers' model of
+    it.
 
     Args:
         words: further values of config.json, of its `part` or of the whole.
         untied: the words that are said have an embedding of their own.
-        varied: no bias outweighs what depends on the picture, else random weights say the same word again and again.
+        varied: no bias outweighs what depends on the picture, else random weights say the same word
+            again and again.
     """
     content = read_json(MODELS / kind / "config.json")
     content["vision_config"] |= {"image_size": SIDE, "patch_size": 2}
@@ -80,7 +104,9 @@ def opened(kind: str, **args: Any) -> tuple[Any, Tokenizer]:
 
 
 def features(n: int = 4) -> Features:
-    grid = torch.randint(0, 256, (n, SIDE * SIDE, 3), generator=torch.Generator().manual_seed(3)).float()
+    grid = torch.randint(
+        0, 256, (n, SIDE * SIDE, 3), generator=torch.Generator().manual_seed(3)
+    ).float()
     return Features(grid, grid.mean(1))
 
 
@@ -90,8 +116,12 @@ def pixels(f: Features) -> Tensor:
     return (pictures / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def captions(tokenizer: Tokenizer, start: list[int], rows: int = 4, length: int = 6) -> tuple[Tensor, Tensor]:
+def captions(
+    tokenizer: Tokenizer, start: list[int], rows: int = 4, length: int = 6
+) -> tuple[Tensor, Tensor]:
     """The same random captions for ours (R, T) and for theirs, which begin with `start`."""
-    words = torch.randint(4, len(PIECES), (rows, length - 1), generator=torch.Generator().manual_seed(5))
+    words = torch.randint(
+        4, len(PIECES), (rows, length - 1), generator=torch.Generator().manual_seed(5)
+    )
     ours = torch.cat([torch.full((rows, 1), tokenizer.special.start), words], 1)
     return ours, torch.cat([torch.tensor([start]).expand(rows, -1), words], 1)

@@ -1,4 +1,5 @@
-"""What tests of sources need: tiny pictures and archives, and a server that answers as badly as those of the world."""
+"""What tests of sources need: tiny pictures and archives, and a server that answers as badly as
+those of the world."""
 
 import io
 import re
@@ -23,7 +24,11 @@ def write_zip(path, members):
 
 
 def everything(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def index_of(folder):
@@ -34,7 +39,11 @@ def index_of(folder):
 
 def split_of(folder, scheme):
     """image_id -> split, of the images that have one."""
-    table = pd.read_parquet(folder / "captions.parquet").drop_duplicates("image_id").set_index("image_id")
+    table = (
+        pd.read_parquet(folder / "captions.parquet")
+        .drop_duplicates("image_id")
+        .set_index("image_id")
+    )
     return table[f"split_{scheme}"].dropna().to_dict()
 
 

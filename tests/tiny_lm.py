@@ -26,8 +26,11 @@ def tiny_config(family: str, vocabulary: int, **changed: Any) -> dict[str, Any]:
     return {**FAMILIES[family], "vocab_size": vocabulary, **none, **changed}
 
 
-def tiny_lm(folder: Path, family: str, texts: list[str], entries: int = 300, **changed: Any) -> Path:
-    """A folder with config.json and a tokenizer.json of a byte-level BPE whose end token has the id 0."""
+def tiny_lm(
+    folder: Path, family: str, texts: list[str], entries: int = 300, **changed: Any
+) -> Path:
+    """A folder with config.json and a tokenizer.json of a byte-level BPE whose end token has the id
+    0."""
     folder.mkdir(parents=True, exist_ok=True)
     inner = byte_level_bpe(texts, entries, END)
     inner.save(str(folder / "tokenizer.json"))
@@ -38,9 +41,19 @@ def tiny_lm(folder: Path, family: str, texts: list[str], entries: int = 300, **c
 def tiny_bank(vocabulary: int) -> dict[str, Any]:
     """What `blind` knows of twelve labels, its keywords spread over the ids from 4 on."""
     labels = [f"label{n}" for n in range(12)]
-    details = {f"{topic}: {group}": labels[2:7] for topic, groups in GROUPS.items() for group in groups}
-    answers = {**GROUPS, "people": PEOPLE, "clothing": CLOTHING, "occupation": labels[:2], **details}
-    keywords = list(dict.fromkeys([*labels, *(k for question in answers.values() for k in question)]))
+    details = {
+        f"{topic}: {group}": labels[2:7] for topic, groups in GROUPS.items() for group in groups
+    }
+    answers = {
+        **GROUPS,
+        "people": PEOPLE,
+        "clothing": CLOTHING,
+        "occupation": labels[:2],
+        **details,
+    }
+    keywords = list(
+        dict.fromkeys([*labels, *(k for question in answers.values() for k in question)])
+    )
     place = {k: n for n, k in enumerate(keywords)}
     ids = [[4 + n % (vocabulary - 4)] * (1 + n % 2) for n in range(len(keywords))]
     return {

@@ -1,4 +1,5 @@
-"""A finished workspace of two tiny variants, without torch: what the stages before `track` would have left."""
+"""A finished workspace of two tiny variants, without torch: what the stages before `track` would
+have left."""
 
 import json
 import os
@@ -37,30 +38,61 @@ def make_workspace(folder: Path) -> None:
     for n, name in enumerate(ids):
         Image.new("RGB", (16, 12), (8 * n, 0, 0)).save(images / f"{name}.png")
     table = [
-        {"image_id": i, "file": f"images/{i}.png", "caption_id": f"{i}#{k}", "text": f"reference {k} of {i}", "split": "test"}
+        {
+            "image_id": i,
+            "file": f"images/{i}.png",
+            "caption_id": f"{i}#{k}",
+            "text": f"reference {k} of {i}",
+            "split": "test",
+        }
         for i in ids
         for k in range(2)
     ]
     _parquet(folder / "data/corpora/scenes/captions.parquet", table)
-    _text(folder / "data/references/scenes/references.json", json.dumps({i: ["one", "two"] for i in ids}))
+    _text(
+        folder / "data/references/scenes/references.json",
+        json.dumps({i: ["one", "two"] for i in ids}),
+    )
     make_scores(folder, "most-frequent--scenes", {"val": {"cider": 0.1}, "test": {"cider": 0.05}})
     for variant in SCORES:
         make_variant(folder, variant, ids)
 
 
-def make_variant(folder: Path, variant: str, ids: list[str], cider: tuple[float, ...] = (0.1, 0.2, 0.3)) -> None:
+def make_variant(
+    folder: Path, variant: str, ids: list[str], cider: tuple[float, ...] = (0.1, 0.2, 0.3)
+) -> None:
     model = folder / "models" / variant
     model.mkdir(parents=True, exist_ok=True)
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
         (model / name).write_text(f'{{"of": "{variant}"}}')
-    encoder = {"name": "timm_model", "args": {"model": "test_efficientnet", "weights": "random", "image_size": 32}}
-    about = {"variant": variant, "decoder": variant, "args": {"hidden": 4}, "encoder": encoder, "sizes": {"vocabulary": 9}}
+    encoder = {
+        "name": "timm_model",
+        "args": {"model": "test_efficientnet", "weights": "random", "image_size": 32},
+    }
+    about = {
+        "variant": variant,
+        "decoder": variant,
+        "args": {"hidden": 4},
+        "encoder": encoder,
+        "sizes": {"vocabulary": 9},
+    }
     (model / "config.json").write_text(json.dumps(about))
-    captions = [{"image_id": i, "split": "test", "text": f"a caption of {i}", "log_prob": -1.5} for i in ids]
+    captions = [
+        {"image_id": i, "split": "test", "text": f"a caption of {i}", "log_prob": -1.5} for i in ids
+    ]
     _parquet(folder / f"data/captions/{variant}/captions.parquet", captions)
-    _parquet(folder / f"data/scores/{variant}/images.parquet", [{"image_id": i, "split": "test", "cider": 0.5} for i in ids])
-    history = [f"{e + 1},{10 * (e + 1)},{3.0 - e},{c},{int(c == max(cider[: e + 1]))}" for e, c in enumerate(cider)]
-    _text(folder / f"data/history/{variant}.csv", "\n".join(["epoch,step,train_loss,val_cider,best", *history]) + "\n")
+    _parquet(
+        folder / f"data/scores/{variant}/images.parquet",
+        [{"image_id": i, "split": "test", "cider": 0.5} for i in ids],
+    )
+    history = [
+        f"{e + 1},{10 * (e + 1)},{3.0 - e},{c},{int(c == max(cider[: e + 1]))}"
+        for e, c in enumerate(cider)
+    ]
+    _text(
+        folder / f"data/history/{variant}.csv",
+        "\n".join(["epoch,step,train_loss,val_cider,best", *history]) + "\n",
+    )
     make_scores(folder, variant, SCORES[variant])
     write_resamples(folder, variant)
     lock_variant(folder, variant)
@@ -70,7 +102,11 @@ def make_scores(folder: Path, name: str, scores: dict) -> None:
     _text(folder / f"data/scores/{name}/scores.json", json.dumps(scores))
     about = {"unavailable": {"spice": "no models"}, "commit": "abc1234", "seeds": 1}
     _text(folder / f"data/scores/{name}/about.json", json.dumps(about))
-    rows = [(split, "c0ffee", scores[split]["cider"] + n / 1000) for split in ("val", "test") for n in range(4)]
+    rows = [
+        (split, "c0ffee", scores[split]["cider"] + n / 1000)
+        for split in ("val", "test")
+        for n in range(4)
+    ]
     drawn = [dict(zip(("split", "images", "cider"), row, strict=True)) for row in rows]
     _parquet(folder / f"data/scores/{name}/resamples.parquet", drawn)
 
@@ -78,7 +114,10 @@ def make_scores(folder: Path, name: str, scores: dict) -> None:
 def write_resamples(folder: Path, variant: str, spread: float = 0.0) -> None:
     """Every score on 1000 draws of the validation images, higher and lower than it by turns."""
     offsets = [spread if n % 2 else -spread for n in range(1000)]
-    scores = {name: [value + offset for offset in offsets] for name, value in SCORES[variant]["val"].items()}
+    scores = {
+        name: [value + offset for offset in offsets]
+        for name, value in SCORES[variant]["val"].items()
+    }
     table = pd.DataFrame({"split": "val", "images": "0123456789abcdef", **scores})
     path = folder / f"data/scores/{variant}/resamples.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,9 +133,17 @@ def lock_variant(folder: Path, variant: str) -> None:
     }
     path = folder / "dvc.lock"
     lock = yaml.safe_load(path.read_text()) if path.is_file() else {"schema": "2.0", "stages": {}}
-    inputs = {"data/corpora/scenes": "c0ffee.dir", "data/references/scenes": "beef.dir", "pipeline/training/trainer.py": "1"}
+    inputs = {
+        "data/corpora/scenes": "c0ffee.dir",
+        "data/references/scenes": "beef.dir",
+        "pipeline/training/trainer.py": "1",
+    }
     deps = [{"path": name, "md5": md5} for name, md5 in inputs.items()]
-    params = {"params.yaml": {f"variants.{variant}": read_params_file(folder / "params.yaml")["variants"][variant]}}
+    params = {
+        "params.yaml": {
+            f"variants.{variant}": read_params_file(folder / "params.yaml")["variants"][variant]
+        }
+    }
     for stage, files in outs.items():
         entry = [{"path": name, "hash": "md5", "md5": dvc_md5(folder / name)} for name in files]
         lock["stages"][f"{stage}@{variant}"] = {
@@ -119,7 +166,8 @@ def _text(path: Path, text: str) -> None:
 
 
 def make_captioner(folder: Path) -> None:
-    """An untrained model folder that captions: a tiny timm network with random weights and the merge decoder."""
+    """An untrained model folder that captions: a tiny timm network with random weights and the
+    merge decoder."""
     import torch
 
     from pipeline.decoders.shared.contract import Sizes
@@ -130,13 +178,22 @@ def make_captioner(folder: Path) -> None:
     encoder = {"model": "test_efficientnet", "weights": "random", "image_size": 32}
     torch.manual_seed(0)
     tokenizer, built = word_tokenizer(["a red dog runs"], 1), Encoder(**encoder)
-    sizes, args = Sizes(built.grid_dim, built.pooled_dim, len(tokenizer)), {"embedding": 4, "hidden": 4, "dropout": 0.0}
-    config = {"decoder": "merge", "args": args, "encoder": {"name": "timm_model", "args": encoder}, "sizes": asdict(sizes)}
+    sizes, args = (
+        Sizes(built.grid_dim, built.pooled_dim, len(tokenizer)),
+        {"embedding": 4, "hidden": 4, "dropout": 0.0},
+    )
+    config = {
+        "decoder": "merge",
+        "args": args,
+        "encoder": {"name": "timm_model", "args": encoder},
+        "sizes": asdict(sizes),
+    }
     save_model(folder, build_decoder("merge", sizes, args), tokenizer, config)
 
 
 def connected(live) -> bool:
-    """Wait until the receiver of live curves has its store, or has given up; at its own low priority it might wait for long."""
+    """Wait until the receiver of live curves has its store, or has given up; at its own low
+    priority it might wait for long."""
     receiver, deadline = live._receiver, time.monotonic() + 120
     while receiver.poll() is None and time.monotonic() < deadline:
         if os.geteuid() == 0:

@@ -1,4 +1,5 @@
-"""A tiny copy of the project in which the whole graph runs in seconds: 36 scenes, random encoder weights, three variants."""
+"""A tiny copy of the project in which the whole graph runs in seconds: 36 scenes, random encoder
+weights, three variants."""
 
 import os
 import shutil
@@ -23,9 +24,18 @@ def tiny_params() -> dict[str, Any]:
     }  # fmt: skip
     params["train"] |= {"epochs": 1, "batch_images": 8, "min_count": 1}
     params["decode"] |= {"beam": 2, "max_tokens": 6, "alternatives": 2}
-    params["scoring"]["metrics"] = ["bleu", "rouge_l", "cider", "diversity", "degeneration", "gender"]
+    params["scoring"]["metrics"] = [
+        "bleu",
+        "rouge_l",
+        "cider",
+        "diversity",
+        "degeneration",
+        "gender",
+    ]
     for variant in params["variants"].values():
-        variant["args"] = {k: 8 if type(v) is int and k != "layers" else v for k, v in variant["args"].items()}
+        variant["args"] = {
+            k: 8 if type(v) is int and k != "layers" else v for k, v in variant["args"].items()
+        }
     params["variants"]["lstm"]["train"] |= {"seeds": [1, 2]}
     return params
 
@@ -60,22 +70,39 @@ def tool(name: str) -> str:
 def environment(folder: Path, **extra: str) -> dict[str, str]:
     """The workspace's own code first on the path, this Python first on PATH, one thread."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CAPTIONLAB_", "MLFLOW_", "DVC_"))}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("CAPTIONLAB_", "MLFLOW_", "DVC_"))
+    }
     return {**kept, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **extra}
 
 
-def run(folder: Path, *command: str, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+def run(
+    folder: Path, *command: str, check: bool = True, **extra: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command in the workspace; with `check`, a failure shows its output."""
-    done = subprocess.run(command, cwd=folder, env=environment(folder, **extra), capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(folder, **extra),
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done
 
 
-def stage(folder: Path, name: str, *args: str, check: bool = True, **extra: str) -> subprocess.CompletedProcess[str]:
+def stage(
+    folder: Path, name: str, *args: str, check: bool = True, **extra: str
+) -> subprocess.CompletedProcess[str]:
     return run(folder, sys.executable, "-m", f"stages.{name}", *args, check=check, **extra)
 
 
 def repro(folder: Path, *args: str, **extra: str) -> list[str]:
     """`dvc repro`; the stages that it ran."""
     done = run(folder, tool("dvc"), "repro", *args, check=True, **extra)
-    return sorted(line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage '"))
+    return sorted(
+        line.split("'")[1]
+        for line in done.stdout.splitlines()
+        if line.startswith("Running stage '")
+    )

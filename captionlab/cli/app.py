@@ -20,11 +20,16 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 def command(
-    host: Annotated[str, typer.Option(help="127.0.0.1 is this machine alone; 0.0.0.0 is everybody who can reach it.")] = (
-        "127.0.0.1"
-    ),
+    host: Annotated[
+        str,
+        typer.Option(
+            help="127.0.0.1 is this machine alone; 0.0.0.0 is everybody who can reach it."
+        ),
+    ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
-    dataset: Annotated[str | None, typer.Option(help="Whose champion, when there are several.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose champion, when there are several.")
+    ] = None,
 ) -> None:
     """Serve a page on which the champion and the models of this workspace caption your pictures."""
     from captionlab.page.answers import Shelf
@@ -34,7 +39,9 @@ def command(
     with ExitStack() as stack:
         folders = stack.enter_context(model_folders(dataset))
         if not folders:
-            raise UserError("no trained model in models/, and no champion: run dvc repro (or make repro) first")
+            raise UserError(
+                "no trained model in models/, and no champion: run dvc repro (or make repro) first"
+            )
         address = stack.enter_context(serving(Shelf(folders, load), example_images(), host, port))
         if host not in LOOPBACK:
             print(f"warning: everybody who can reach {host} can use this page", file=sys.stderr)
@@ -56,10 +63,16 @@ def _wait() -> None:
 @contextmanager
 def model_folders(dataset: str | None) -> Iterator[dict[str, Path]]:
     """Name -> folder: the champion, if there is one, then every model of this workspace."""
-    found = {name: paths.MODELS / name for name in variants() if (paths.MODELS / name / "model.safetensors").is_file()}
+    found = {
+        name: paths.MODELS / name
+        for name in variants()
+        if (paths.MODELS / name / "model.safetensors").is_file()
+    }
     with ExitStack() as stack:
         try:
-            champion = stack.enter_context(open_folder("champion", dataset)) if _has_registry() else None
+            champion = (
+                stack.enter_context(open_folder("champion", dataset)) if _has_registry() else None
+            )
         except UserError as error:
             print(f"no champion: {one_line(error)}", file=sys.stderr)
             champion = None
@@ -87,13 +100,23 @@ def example_images() -> list[Path]:
 
     from pipeline.experiment.params import load_params
 
-    corpora = [name for name in load_params().corpora if (paths.CORPORA / name / "captions.parquet").is_file()]
+    corpora = [
+        name
+        for name in load_params().corpora
+        if (paths.CORPORA / name / "captions.parquet").is_file()
+    ]
     out: list[Path] = []
     for name in corpora:
-        rows = pd.read_parquet(paths.CORPORA / name / "captions.parquet", columns=["image_id", "file", "split"])
+        rows = pd.read_parquet(
+            paths.CORPORA / name / "captions.parquet", columns=["image_id", "file", "split"]
+        )
         files = sorted(set(rows.file[rows.split == "test"].dropna()))
         root = paths.RAW / load_params().corpora[name].dataset
-        there = [root / file for file in files if Path(file).suffix.lower() in SHOWN_BY_BROWSERS and (root / file).is_file()]
+        there = [
+            root / file
+            for file in files
+            if Path(file).suffix.lower() in SHOWN_BY_BROWSERS and (root / file).is_file()
+        ]
         wanted = max(1, EXAMPLES // len(corpora))
         out += there[:: max(1, len(there) // wanted)][:wanted]
     return out

@@ -17,16 +17,27 @@ BATCH = 32
 
 def command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)],
-    model: Annotated[str, typer.Option(help="champion, a variant of models/, or a model folder.")] = "champion",
-    beam: Annotated[int | None, typer.Option(min=1, help="Beam width; by default the variant's own.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Captions drawn per image; the best is printed.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Whose champion, when there are several.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Append JSON lines to this file: for folders, resumable.")] = None,
+    model: Annotated[
+        str, typer.Option(help="champion, a variant of models/, or a model folder.")
+    ] = "champion",
+    beam: Annotated[
+        int | None, typer.Option(min=1, help="Beam width; by default the variant's own.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Captions drawn per image; the best is printed.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose champion, when there are several.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Append JSON lines to this file: for folders, resumable.")
+    ] = None,
 ) -> None:
-    """Print one line per image: file, caption, log-probability, parted by tabs. With --out, IMAGE may be a folder.
+    """Print one line per image: file, caption, log-probability, parted by tabs. With --out, IMAGE
+    may be a folder.
 
-    Run again, --out goes on where it ended and skips what stands in the file. Images that cannot be read are set aside. What
-    --out writes, captionlab score reads.
+    Run again, --out goes on where it ended and skips what stands in the file. Images that cannot be
+    read are set aside. What --out writes, captionlab score reads.
     """
     if out is not None:
         return _into_file(out, images, model, beam, samples, dataset)
@@ -36,7 +47,9 @@ def command(
     return _print_lines(images, model, beam, samples, dataset)
 
 
-def _print_lines(images: list[Path], model: str, beam: int | None, samples: int | None, dataset: str | None) -> None:
+def _print_lines(
+    images: list[Path], model: str, beam: int | None, samples: int | None, dataset: str | None
+) -> None:
     captioner = open_captioner(model, dataset)
     captioned = 0
     for start in range(0, len(images), BATCH):
@@ -62,7 +75,14 @@ def _readable(paths: list[Path]) -> "list[tuple[Path, Image]]":
     return out
 
 
-def _into_file(out: Path, images: list[Path], model: str, beam: int | None, samples: int | None, dataset: str | None) -> None:
+def _into_file(
+    out: Path,
+    images: list[Path],
+    model: str,
+    beam: int | None,
+    samples: int | None,
+    dataset: str | None,
+) -> None:
     from pipeline.captioning.folder import caption_into, check_out, find_images
 
     check_out(out)
@@ -73,10 +93,15 @@ def _into_file(out: Path, images: list[Path], model: str, beam: int | None, samp
 
     with open_folder(model, dataset) as folder:
         captioner = load(folder)
-        weights = [digest(folder / name) for name in ("config.json", "model.safetensors", "tokenizer.json")]
+        weights = [
+            digest(folder / name) for name in ("config.json", "model.safetensors", "tokenizer.json")
+        ]
     made_by = fingerprint([weights, captioner.decode, beam, samples])
     counts = caption_into(out, files, captioner, model, made_by, beam, samples, workers())
     if not counts.captioned:
         raise UserError(f"none of the {len(files)} images can be read: {out} says why")
-    told = f"{counts.captioned} captioned ({counts.before} images were there before), {counts.broken} set aside as broken"
+    told = (
+        f"{counts.captioned} captioned ({counts.before} images were there before), "
+        f"{counts.broken} set aside as broken"
+    )
     print(f"{out}: {told}", file=sys.stderr)

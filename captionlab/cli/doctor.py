@@ -6,7 +6,8 @@ from pipeline.core import paths
 
 
 def command() -> None:
-    """Check environment, Java, device, MLflow, DVC, disk and git: a line each; exit 2 where something is a problem."""
+    """Check environment, Java, device, MLflow, DVC, disk and git: a line each; exit 2 where
+    something is a problem."""
     from captionlab.doctor import diagnose
     from pipeline.experiment.params import load_params
 

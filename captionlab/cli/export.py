@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="champion, a variant of models/, or a model folder.")],
+    model: Annotated[
+        str, typer.Argument(help="champion, a variant of models/, or a model folder.")
+    ],
     to: Annotated[Path, typer.Option(help="A new or empty folder.")],
     form: Annotated[str, typer.Option("--format", help="hf (Hugging Face's layout) or onnx.")],
-    dataset: Annotated[str | None, typer.Option(help="Whose champion, when there are several.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose champion, when there are several.")
+    ] = None,
 ) -> None:
-    """Write a model in the layout of Hugging Face, or as ONNX graphs; with its card, loadable without this project."""
+    """Write a model in the layout of Hugging Face, or as ONNX graphs; with its card, loadable
+    without this project."""
     from captionlab.export import check, export
 
     check(to, form)
@@ -28,7 +33,8 @@ def command(
 
 
 def _card(variant: str, captioner: "Captioner") -> str:
-    """Of a model whose folder holds none: it is written when a variant is published, and may be made here, too."""
+    """Of a model whose folder holds none: it is written when a variant is published, and may be
+    made here, too."""
     from pipeline.core import paths
     from pipeline.experiment.params import load_params
     from pipeline.tracking.model_card import Run, card

@@ -10,9 +10,12 @@ from pipeline.core.errors import UserError
 
 
 def command(
-    experiment: Annotated[Path, typer.Argument(metavar="FILE", help="An experiment.")] = Path("params.yaml"),
+    experiment: Annotated[Path, typer.Argument(metavar="FILE", help="An experiment.")] = Path(
+        "params.yaml"
+    ),
 ) -> None:
-    """Print what an experiment would cost: parameters, disk and downloads of every row, and the paper's row beside it."""
+    """Print what an experiment would cost: parameters, disk and downloads of every row, and the
+    paper's row beside it."""
     from captionlab.plan import plan as make_plan
     from captionlab.plan import render
     from pipeline.experiment.params import load_params
@@ -20,4 +23,6 @@ def command(
     planned = make_plan(load_params(experiment), paths.CORPORA)
     print(render(planned, str(experiment)), flush=True)
     if lacking := [row.name for row in planned.rows if row.lacks]:
-        raise UserError(f"{experiment}: {', '.join(lacking)} cannot run yet, see what they lack above")
+        raise UserError(
+            f"{experiment}: {', '.join(lacking)} cannot run yet, see what they lack above"
+        )

@@ -13,14 +13,27 @@ if TYPE_CHECKING:
 
 
 def command(
-    metric: Annotated[str | None, typer.Option(help="Compared on the validation split, never on test; else cider.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Needed when there are runs of several.")] = None,
-    like: Annotated[str | None, typer.Option(help="Choose among runs scored as this variant's was.")] = None,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Champion and previous change places; again undoes it.")] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Compared on the validation split, never on test; else cider."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Needed when there are runs of several.")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="Choose among runs scored as this variant's was.")
+    ] = None,
+    rollback: Annotated[
+        bool,
+        typer.Option("--rollback", help="Champion and previous change places; again undoes it."),
+    ] = False,
 ) -> None:
-    """Register the variant with the best validation score in MLflow as `champion`; the one before it is kept as `previous`."""
+    """Register the variant with the best validation score in MLflow as `champion`; the one before
+    it is kept as `previous`."""
     if rollback and (metric or like):
-        raise UserError("--rollback goes back to the version before: it takes no --metric and no --like")
+        raise UserError(
+            "--rollback goes back to the version before: it takes no --metric and no --like"
+        )
 
     from captionlab.champion import register as register_best
     from pipeline.data.files import read_json
@@ -38,19 +51,37 @@ def _roll_back(dataset: str | None) -> None:
     from pipeline.tracking.store import open_store
 
     done = roll_back(open_store(), dataset)
-    print(f"{done.model}: version {done.champion} ({done.variant}) is champion again, version {done.previous} is previous now;")
-    print("captionlab register --rollback once more undoes this, captionlab register chooses by score again")
+    print(
+        f"{done.model}: version {done.champion} ({done.variant}) is champion again, "
+        f"version {done.previous} is previous now;"
+    )
+    print(
+        "captionlab register --rollback once more undoes this, captionlab register chooses "
+        "by score again"
+    )
 
 
 def _print_choice(choice: "Choice") -> None:
-    print(f"{'variant':<24} {'val/' + choice.metric:>12} {'p':>7} {'test/' + choice.metric:>14}  corpus")
+    print(
+        f"{'variant':<24} {'val/' + choice.metric:>12} {'p':>7} "
+        f"{'test/' + choice.metric:>14}  corpus"
+    )
     for row in choice.ranking:
-        print(f"{row.variant:<24} {_number(row.val):>12} {_p(row, choice):>7} {_number(row.test):>14}  {row.corpus}")
+        print(
+            f"{row.variant:<24} {_number(row.val):>12} {_p(row, choice):>7} "
+            f"{_number(row.test):>14}  {row.corpus}"
+        )
     if choice.left_out:
-        print(f"not compared (another protocol or other references; see --like): {', '.join(choice.left_out)}")
+        print(
+            "not compared (another protocol or other references; see --like): "
+            f"{', '.join(choice.left_out)}"
+        )
     state = "registered" if choice.is_new else "was registered already"
     kept = f"; version {choice.before} is kept as previous" if choice.before else ""
-    print(f"{choice.model} version {choice.version} ({choice.ranking[0].variant}) {state} and has the alias champion{kept}")
+    print(
+        f"{choice.model} version {choice.version} ({choice.ranking[0].variant}) {state} "
+        f"and has the alias champion{kept}"
+    )
     print(choice.lead)
 
 

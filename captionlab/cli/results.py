@@ -11,9 +11,24 @@ def command() -> None:
     from pipeline.tracking.store import tracking_uri, without_password
 
     if not Path("params.yaml").is_file():
-        raise UserError("this folder is no workspace (it has no params.yaml): go to the one that dvc repro ran in")
-    table, page, uri = paths.TABLES / "all.md", paths.REPORTS / "index.html", without_password(tracking_uri())
-    print(table.read_text(encoding="utf-8").rstrip() if table.is_file() else f"no table yet ({table}): run dvc repro")
+        raise UserError(
+            "this folder is no workspace (it has no params.yaml): go to the one that dvc "
+            "repro ran in"
+        )
+    table, page, uri = (
+        paths.TABLES / "all.md",
+        paths.REPORTS / "index.html",
+        without_password(tracking_uri()),
+    )
+    print(
+        table.read_text(encoding="utf-8").rstrip()
+        if table.is_file()
+        else f"no table yet ({table}): run dvc repro"
+    )
     if page.is_file():
         print(f"\npage:   {page.resolve()}")
-    print(f"MLflow: {uri}" if uri.startswith("http") else f"MLflow: mlflow ui --backend-store-uri {uri}")
+    print(
+        f"MLflow: {uri}"
+        if uri.startswith("http")
+        else f"MLflow: mlflow ui --backend-store-uri {uri}"
+    )

@@ -10,24 +10,39 @@ from pipeline.core.errors import UserError
 
 def command(
     predictions: Annotated[
-        Path, typer.Argument(show_default=False, help="One caption an image; captionlab caption --out writes it, too.")
+        Path,
+        typer.Argument(
+            show_default=False,
+            help="One caption an image; captionlab caption --out writes it, too.",
+        ),
     ],
-    references: Annotated[Path, typer.Argument(show_default=False, help="One or more captions an image.")],
+    references: Annotated[
+        Path, typer.Argument(show_default=False, help="One or more captions an image.")
+    ],
     metrics: Annotated[
         str, typer.Option(help="Parted by commas; spice needs models of its own.")
     ] = "bleu,meteor,rouge_l,cider",
     protocol: Annotated[
         Literal["standard", "raw", "cleaned-references"],
-        typer.Option(help="standard: PTB tokenizer on both; raw: none; cleaned-references: letters only, no one-letter words."),
+        typer.Option(
+            help="standard: PTB tokenizer on both; raw: none; cleaned-references: letters only, "
+            "no one-letter words."
+        ),
     ] = "standard",
-    split: Annotated[str | None, typer.Option(help="Only rows whose column `split` says so.")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="Leave out images without a prediction.")] = False,
+    split: Annotated[
+        str | None, typer.Option(help="Only rows whose column `split` says so.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out images without a prediction.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
 ) -> None:
-    """Score a file of captions against a file of references: COCO's JSON, {image_id: text}, JSON lines, CSV or Parquet.
+    """Score a file of captions against a file of references: COCO's JSON, {image_id: text}, JSON
+    lines, CSV or Parquet.
 
-    Captions may name a `file` in place of an image_id, as captionlab caption --out does: it is the image that the references
-    call by its name, with or without suffix and folders, or by COCO's file_name.
+    Captions may name a `file` in place of an image_id, as captionlab caption --out does: it is the
+    image that the references call by its name, with or without suffix and folders, or by COCO's
+    file_name.
     """
     from captionlab.caption_files import image_names, match, read_predictions, read_references
     from pipeline.core.registry import find
@@ -39,7 +54,9 @@ def command(
     if out is not None and out.is_dir():
         raise UserError(f"{out} (--out) is a folder: name a file")
     known = read_references(references, split)
-    said, matched = match(read_predictions(predictions, split, lambda: image_names(references, known)), known, partial)
+    said, matched = match(
+        read_predictions(predictions, split, lambda: image_names(references, known)), known, partial
+    )
 
     from captionlab.evaluation import evaluate, render
 

@@ -6,13 +6,20 @@ import typer
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="champion, an address of MLflow, or a folder with MLmodel.")] = "champion",
-    dataset: Annotated[str | None, typer.Option(help="Whose champion, when there are several.")] = None,
+    model: Annotated[
+        str, typer.Argument(help="champion, an address of MLflow, or a folder with MLmodel.")
+    ] = "champion",
+    dataset: Annotated[
+        str | None, typer.Option(help="Whose champion, when there are several.")
+    ] = None,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,
-    max_mb: Annotated[int, typer.Option(min=1, help="Largest body of a request, in megabytes.")] = 32,
+    max_mb: Annotated[
+        int, typer.Option(min=1, help="Largest body of a request, in megabytes.")
+    ] = 32,
 ) -> None:
-    """Answer POST /invocations as `mlflow models serve` does, with a limit of size and short errors."""
+    """Answer POST /invocations as `mlflow models serve` does, with a limit of size and short
+    errors."""
     from captionlab.champion import champion_uri
     from captionlab.server import MEGABYTE, serve
     from pipeline.tracking.store import open_store, tracking_uri

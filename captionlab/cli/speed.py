@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 def command(
     variants: Annotated[
-        list[str] | None, typer.Argument(metavar="[VARIANT]...", show_default=False, help="By default every trained one.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[VARIANT]...", show_default=False, help="By default every trained one."
+        ),
     ] = None,
 ) -> None:
-    """Measure captions and images per second of trained variants, into reports/speed.json; dvc repro then shows them."""
+    """Measure captions and images per second of trained variants, into reports/speed.json; dvc
+    repro then shows them."""
     from captionlab.cli.shared.models import load
     from captionlab.speed import measure
     from pipeline.core.git import code_commit
@@ -31,7 +35,9 @@ def command(
     known: dict[str, Any] = read_json(paths.SPEED) if paths.SPEED.is_file() else {}
     known = {name: entry for name, entry in known.items() if name in params.variants}
     encoders: dict[str, float] = {}
-    chosen = {name: pick(params, "variants", name).features for name in variants or _trained(params)}
+    chosen = {
+        name: pick(params, "variants", name).features for name in variants or _trained(params)
+    }
     for name, features in chosen.items():
         entry = measure(load(paths.MODELS / name), _material(params, name), encoders.get(features))
         encoders[features] = entry["images_per_second"]
@@ -45,7 +51,9 @@ def command(
 
 
 def _trained(params: "Params") -> list[str]:
-    found = [name for name in params.variants if (paths.MODELS / name / "model.safetensors").is_file()]
+    found = [
+        name for name in params.variants if (paths.MODELS / name / "model.safetensors").is_file()
+    ]
     if not found:
         raise UserError(f"no variant of params.yaml is in {paths.MODELS}/: run dvc repro first")
     return found
@@ -58,14 +66,22 @@ def _material(params: "Params", name: str) -> "Material":
     from pipeline.features.store import FeatureStore
 
     variant = params.variants[name]
-    store, raw = FeatureStore(paths.FEATURES / variant.features), paths.RAW / params.corpora[variant.corpus].dataset
+    store, raw = (
+        FeatureStore(paths.FEATURES / variant.features),
+        paths.RAW / params.corpora[variant.corpus].dataset,
+    )
     files: dict[str, Path] = {}
-    for rows in Captions(paths.CORPORA / variant.corpus / "captions.parquet", ["test"], ["image_id", "file"]):
+    for rows in Captions(
+        paths.CORPORA / variant.corpus / "captions.parquet", ["test"], ["image_id", "file"]
+    ):
         files = image_files(rows, raw) | files
     ids = spread((image for image in files if image in store.ids), TOGETHER)
     return Material(store, ids, [files[image] for image in ids])
 
 
 def _line(name: str, entry: dict[str, Any]) -> str:
-    rates = ", ".join(f"{rate:g} captions/s at batch {batch}" for batch, rate in entry["captions_per_second"].items())
+    rates = ", ".join(
+        f"{rate:g} captions/s at batch {batch}"
+        for batch, rate in entry["captions_per_second"].items()
+    )
     return f"{name}: {rates}; encoder {entry['images_per_second']:g} images/s; {entry['machine']}"

@@ -9,12 +9,19 @@ from pipeline.core.errors import UserError, one_line
 
 
 def command(
-    to: Annotated[str | None, typer.Option(metavar="URI", help="Another server or database than MLFLOW_TRACKING_URI.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only what changed or failed; a dead server is a warning.")] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Another server or database than MLFLOW_TRACKING_URI."),
+    ] = None,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", help="Only what changed or failed; a dead server is a warning."),
+    ] = False,
 ) -> None:
     """Publish to MLflow every finished variant of this workspace that it does not hold yet.
 
-    Of the others, say that they are what this workspace holds: captionlab tables --from-mlflow goes by that.
+    Of the others, say that they are what this workspace holds: captionlab tables --from-mlflow goes
+    by that.
     """
     from pipeline.tracking.live import warn
     from pipeline.tracking.store import StoreDown

@@ -10,21 +10,34 @@ from pipeline.core.errors import UserError
 
 
 def command(
-    from_mlflow: Annotated[bool, typer.Option("--from-mlflow", help="From the finished runs of the tracking server.")] = False,
-    to: Annotated[Path, typer.Option(help="Folder that is written, in place of what was there.")] = Path("tables"),
+    from_mlflow: Annotated[
+        bool, typer.Option("--from-mlflow", help="From the finished runs of the tracking server.")
+    ] = False,
+    to: Annotated[
+        Path, typer.Option(help="Folder that is written, in place of what was there.")
+    ] = Path("tables"),
     workspace: Annotated[
-        str | None, typer.Option(metavar="HOST:FOLDER", help="Whose, by the tag `workspace`; else of who published last.")
+        str | None,
+        typer.Option(
+            metavar="HOST:FOLDER", help="Whose, by the tag `workspace`; else of who published last."
+        ),
     ] = None,
 ) -> None:
-    """Write the result tables (markdown, CSV, LaTeX) that MLflow's runs make up, equal to those of `dvc repro`.
+    """Write the result tables (markdown, CSV, LaTeX) that MLflow's runs make up, equal to those of
+    `dvc repro`.
 
     They are those of one workspace, as its stage `track` or `captionlab sync` last found it.
     """
     if not from_mlflow:
-        raise UserError("name --from-mlflow: the workspace's own tables are made by dvc repro, in reports/tables")
+        raise UserError(
+            "name --from-mlflow: the workspace's own tables are made by dvc repro, in "
+            "reports/tables"
+        )
     to = to.resolve()
     if to == Path.cwd() or (to.exists() and not _replaceable(to)):
-        raise UserError(f"{to} (--to) holds other things than these tables: name an empty folder or a new one")
+        raise UserError(
+            f"{to} (--to) holds other things than these tables: name an empty folder or a new one"
+        )
 
     from captionlab.mlflow_tables import choose, tables_of
     from pipeline.report.latex import write_tables
@@ -46,4 +59,7 @@ def _replaceable(folder: Path) -> bool:
         return False
     there = {path.name for path in folder.iterdir()}
     sheets = {name.removesuffix(".tex") for name in there if name.endswith(".tex")}
-    return not there or ("all" in sheets and there == {f"{s}.{form}" for s in sheets for form in ("md", "csv", "tex")})
+    return not there or (
+        "all" in sheets
+        and there == {f"{s}.{form}" for s in sheets for form in ("md", "csv", "tex")}
+    )

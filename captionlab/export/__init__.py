@@ -14,7 +14,8 @@ FORMATS = ("hf", "onnx")
 
 
 def check(to: Path, form: str) -> None:
-    """Raises a UserError where nothing could be written; called before a model is loaded, which takes seconds."""
+    """Raises a UserError where nothing could be written; called before a model is loaded, which
+    takes seconds."""
     if form not in FORMATS:
         raise UserError(f"unknown format '{form}': there are {', '.join(FORMATS)}")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):

@@ -1,8 +1,8 @@
 """A captioner -> the layout of Hugging Face.
 
-A decoder that is a model of transformers (vit_gpt2, blip, git) becomes that model. Any other goes with its code: transformers
-copies flat Python files beside each other, so the modules of this project that it needs are written as `captionlab_*.py`
-whose imports are relative.
+A decoder that is a model of transformers (vit_gpt2, blip, git) becomes that model. Any other goes
+with its code: transformers copies flat Python files beside each other, so the modules of this
+project that it needs are written as `captionlab_*.py` whose imports are relative.
 """
 
 import ast
@@ -46,9 +46,12 @@ OF_NATIVE = """## Use
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, {name}
 
-model, tokenizer = {name}.from_pretrained("this/folder"), AutoTokenizer.from_pretrained("this/folder")
-pixels = AutoImageProcessor.from_pretrained("this/folder")([Image.open("photo.jpg").convert("RGB")], return_tensors="pt")
-print(tokenizer.batch_decode(model.generate(**pixels, max_new_tokens={longest}), skip_special_tokens=True))
+model = {name}.from_pretrained("this/folder")
+tokenizer = AutoTokenizer.from_pretrained("this/folder")
+processor = AutoImageProcessor.from_pretrained("this/folder")
+pixels = processor([Image.open("photo.jpg").convert("RGB")], return_tensors="pt")
+tokens = model.generate(**pixels, max_new_tokens={longest})
+print(tokenizer.batch_decode(tokens, skip_special_tokens=True))
 ```
 
 That is greedy search by transformers, on pictures that its own image processor scales.
@@ -62,7 +65,11 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
         UserError: the decoder, or its encoder, finds parts of itself by name while it runs.
     """
     decoder = captioner.decoder
-    use = _native(captioner, decoder, folder) if isinstance(decoder, Published) else _with_code(captioner, folder)
+    use = (
+        _native(captioner, decoder, folder)
+        if isinstance(decoder, Published)
+        else _with_code(captioner, folder)
+    )
     captioner.tokenizer.save(folder / "tokenizer.json")
     write_json(folder / "tokenizer_config.json", _about(captioner.tokenizer))
     (folder / "README.md").write_text(f"{readme}\n{use}", encoding="utf-8")
@@ -72,42 +79,74 @@ def _about(tokenizer: Tokenizer) -> dict[str, Any]:
     words = {i: word for word, i in tokenizer.words().items()}
     special = tokenizer.special
     named = {"bos_token": words[special.start], "eos_token": words[special.end]}
-    return {"tokenizer_class": "PreTrainedTokenizerFast", **named, "pad_token": PAD, "unk_token": UNKNOWN}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **named,
+        "pad_token": PAD,
+        "unk_token": UNKNOWN,
+    }
 
 
 def _with_code(captioner: Captioner, folder: Path) -> str:
     from safetensors.torch import save_file
 
     about = captioner.config
-    names = (f"pipeline.decoders.{about['decoder']}", f"pipeline.encoders.{about['encoder']['name']}")
+    names = (
+        f"pipeline.decoders.{about['decoder']}",
+        f"pipeline.encoders.{about['encoder']['name']}",
+    )
     text = Path(hf_model.__file__).read_text("utf-8")
-    for stands, name in zip(("pipeline.decoders.merge", "pipeline.encoders.timm_model"), names, strict=True):
+    for stands, name in zip(
+        ("pipeline.decoders.merge", "pipeline.encoders.timm_model"), names, strict=True
+    ):
         text = text.replace(f"from {stands} import", f"from {name} import")
     modules = _closure(text)
     if "pipeline.core.registry" in modules:
         raise UserError(
-            f"{about['decoder']} cannot be exported to hf: it loads an encoder by name, which flat files do not allow; "
-            "decoders that see what they get can (merge, lstm, soft_attention, hard_attention, transformer, prefix_lm)"
+            f"{about['decoder']} cannot be exported to hf: it loads an encoder by name, "
+            "which flat files do not allow; "
+            "decoders that see what they get can (merge, lstm, soft_attention, "
+            "hard_attention, transformer, prefix_lm)"
         )
     (folder / f"{MAIN}.py").write_text(_flat(text), encoding="utf-8")
     for module in modules:
-        (folder / f"{_name(module)}.py").write_text(_flat(_file(module).read_text("utf-8")), encoding="utf-8")
+        (folder / f"{_name(module)}.py").write_text(
+            _flat(_file(module).read_text("utf-8")), encoding="utf-8"
+        )
     write_json(folder / "config.json", _config(captioner))
     parts = {"encoder": captioner.encoder, "decoder": captioner.decoder}
-    states = {name: part.state_dict() for name, part in parts.items() if isinstance(part, nn.Module)}
-    weights = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
-    save_file({key: value.detach().cpu().clone().contiguous() for key, value in weights.items()}, folder / "model.safetensors")
-    return OF_CODE.format(needs=", ".join(sorted(_packages([text, *(_file(m).read_text("utf-8") for m in modules)]))))
+    states = {
+        name: part.state_dict() for name, part in parts.items() if isinstance(part, nn.Module)
+    }
+    weights = {
+        f"{name}.{key}": value for name, state in states.items() for key, value in state.items()
+    }
+    save_file(
+        {key: value.detach().cpu().clone().contiguous() for key, value in weights.items()},
+        folder / "model.safetensors",
+    )
+    return OF_CODE.format(
+        needs=", ".join(sorted(_packages([text, *(_file(m).read_text("utf-8") for m in modules)])))
+    )
 
 
 def _config(captioner: Captioner) -> dict[str, Any]:
-    """The encoder's weights are in the folder: a timm model is built empty, another as its arguments say."""
+    """The encoder's weights are in the folder: a timm model is built empty, another as its
+    arguments say."""
     encoder = captioner.config["encoder"]
     if encoder["name"] == "timm_model":
         encoder = {**encoder, "args": {**encoder["args"], "weights": "random"}}
     auto = {"AutoConfig": f"{MAIN}.CaptionlabConfig", "AutoModel": f"{MAIN}.CaptionlabModel"}
-    about = {"model_type": "captionlab", "architectures": ["CaptionlabModel"], "auto_map": auto, "dtype": "float32"}
-    return {**about, "captioner": {**captioner.config, "encoder": encoder, "decode": captioner.decode}}
+    about = {
+        "model_type": "captionlab",
+        "architectures": ["CaptionlabModel"],
+        "auto_map": auto,
+        "dtype": "float32",
+    }
+    return {
+        **about,
+        "captioner": {**captioner.config, "encoder": encoder, "decode": captioner.decode},
+    }
 
 
 def _closure(text: str) -> list[str]:
@@ -123,7 +162,11 @@ def _closure(text: str) -> list[str]:
 
 
 def _imported(text: str) -> list[str]:
-    found = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("pipeline")]
+    found = [
+        n
+        for n in ast.walk(ast.parse(text))
+        if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("pipeline")
+    ]
     names = [[n.module or "", *(f"{n.module}.{a.name}" for a in n.names)] for n in found]
     return [name for both in names for name in both if _file(name).is_file()]
 
@@ -148,7 +191,8 @@ def _name(module: str) -> str:
 
 
 def _flat(text: str) -> str:
-    """`from pipeline.decoders import base` -> `from . import captionlab_decoders_base as base`, and so on."""
+    """`from pipeline.decoders import base` -> `from . import captionlab_decoders_base as base`, and
+    so on."""
 
     def relative(found: re.Match[str]) -> str:
         indent, module, names = found.groups()
@@ -158,7 +202,10 @@ def _flat(text: str) -> str:
         for name in names.split(","):
             what, _, alias = name.strip().partition(" as ")
             flat = _name(f"{module}.{what}")
-            lines.append(f"{indent}from .{flat} import __name__ as _  # transformers copies what is imported in this way")
+            lines.append(
+                f"{indent}from .{flat} import __name__ as _  # transformers copies what is "
+                "imported in this way"
+            )
             lines.append(f"{indent}from . import {flat} as {alias or what}")
         return "\n".join(lines)
 
@@ -184,9 +231,22 @@ def _native(captioner: Captioner, decoder: Published, folder: Path) -> str:
 def _processor(captioner: Captioner, decoder: Published) -> dict[str, Any]:
     encoder: Any = captioner.encoder
     square = {"height": decoder.side, "width": decoder.side}
-    colours = {"image_mean": decoder.mean.flatten().tolist(), "image_std": decoder.std.flatten().tolist()}
-    common = {"do_resize": True, "resample": int(encoder.resampling), "do_rescale": True, "do_normalize": True, **colours}
+    colours = {
+        "image_mean": decoder.mean.flatten().tolist(),
+        "image_std": decoder.std.flatten().tolist(),
+    }
+    common = {
+        "do_resize": True,
+        "resample": int(encoder.resampling),
+        "do_rescale": True,
+        "do_normalize": True,
+        **colours,
+    }
     if encoder.resize == "crop":
-        size = {"size": {"shortest_edge": decoder.side}, "do_center_crop": True, "crop_size": square}
+        size = {
+            "size": {"shortest_edge": decoder.side},
+            "do_center_crop": True,
+            "crop_size": square,
+        }
         return {"image_processor_type": "CLIPImageProcessor", **size, **common}
     return {"image_processor_type": "ViTImageProcessor", "size": square, **common}

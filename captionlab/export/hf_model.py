@@ -1,7 +1,8 @@
-"""A captioner as a model of transformers, `AutoModel.from_pretrained(folder, trust_remote_code=True)`.
+"""A captioner as a model of transformers, `AutoModel.from_pretrained(folder,
+trust_remote_code=True)`.
 
-An exported folder holds this file as modeling_captionlab.py, with its own decoder and encoder in the place of the two that
-stand here, and beside it, flat, every file that it imports.
+An exported folder holds this file as modeling_captionlab.py, with its own decoder and encoder in
+the place of the two that stand here, and beside it, flat, every file that it imports.
 """
 
 from pathlib import Path
@@ -26,7 +27,8 @@ HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder
 
 
 class CaptionlabConfig(PreTrainedConfig):  # type: ignore[misc]
-    """`captioner`: what the project keeps in config.json of a model (encoder, decoder, sizes), and `decode`."""
+    """`captioner`: what the project keeps in config.json of a model (encoder, decoder, sizes), and
+    `decode`."""
 
     model_type = "captionlab"
 
@@ -51,26 +53,33 @@ class CaptionlabModel(PreTrainedModel):  # type: ignore[misc]
     def from_pretrained(  # type: ignore[override]
         cls, name: str, *_: Any, config: Any = None, **options: Any
     ) -> "CaptionlabModel":
-        """Built whole and then filled: transformers' own way leaves empty what is no weight, such as a mask."""
+        """Built whole and then filled: transformers' own way leaves empty what is no weight, such
+        as a mask."""
         from safetensors.torch import load_file
 
         hub = {key: value for key, value in options.items() if key in HUB}
         model = cls(config or CaptionlabConfig.from_pretrained(name, **hub))
-        weights, tokenizer = (str(cached_file(name, file, **hub)) for file in ("model.safetensors", "tokenizer.json"))
+        weights, tokenizer = (
+            str(cached_file(name, file, **hub)) for file in ("model.safetensors", "tokenizer.json")
+        )
         model.load_state_dict(load_file(weights))
         model.tokenizer = Tokenizer.load(Path(tokenizer))
         return model.eval().requires_grad_(False)
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) uint8 of `transform`, tokens (B, T) from <start> on -> logits (B, T, V)."""
+        """Pixels (B, 3, S, S) uint8 of `transform`, tokens (B, T) from <start> on -> logits (B, T,
+        V)."""
         return self.decoder(self.features(pixel_values), input_ids)
 
     def features(self, pixel_values: Tensor) -> Features:
-        return as_stored(self.encoder(pixel_values), self.config.captioner["encoder"].get("dtype", "float16"))
+        return as_stored(
+            self.encoder(pixel_values), self.config.captioner["encoder"].get("dtype", "float16")
+        )
 
     @torch.inference_mode()
     def caption(self, images: list[Any], **decode: Any) -> list[str]:
-        """Paths, bytes or PIL pictures -> captions. `decode` overrides keys of the model's own: beam=1 is greedy."""
+        """Paths, bytes or PIL pictures -> captions. `decode` overrides keys of the model's own:
+        beam=1 is greedy."""
         return [caption.text for caption in self.captions(images, **decode)]
 
     @torch.inference_mode()
@@ -78,11 +87,16 @@ class CaptionlabModel(PreTrainedModel):  # type: ignore[misc]
         """Like `caption`, with log-probability and alternatives."""
         assert self.tokenizer
         pictures = [
-            read_image(Path(i) if isinstance(i, str) else i) if isinstance(i, str | Path | bytes) else i for i in images
+            read_image(Path(i) if isinstance(i, str) else i)
+            if isinstance(i, str | Path | bytes)
+            else i
+            for i in images
         ]
         pixels = torch.stack([self.encoder.transform(upright_rgb(picture)) for picture in pictures])
         f = self.features(pixels.to(self.device))
-        return caption_features(self.decoder, self.tokenizer, f, {**self.config.captioner["decode"], **decode})
+        return caption_features(
+            self.decoder, self.tokenizer, f, {**self.config.captioner["decode"], **decode}
+        )
 
 
 def _picture(image: Any) -> Any:

@@ -1,7 +1,7 @@
 """A captioner -> three ONNX graphs, and caption.py that runs them with onnxruntime alone.
 
-What differs from the project's captions: they are greedy, whatever the model's decode.json says. After writing, the graphs are
-run on pictures and must say what the project says.
+What differs from the project's captions: they are greedy, whatever the model's decode.json says.
+After writing, the graphs are run on pictures and must say what the project says.
 """
 
 import importlib.util
@@ -26,7 +26,16 @@ from pipeline.decoding.search import Hypothesis, greedy
 from pipeline.encoders.shared.base import RESAMPLING
 from pipeline.features.features import Features
 
-WORK = ("blip", "git", "hard_attention", "lstm", "merge", "prefix_lm", "soft_attention", "transformer")
+WORK = (
+    "blip",
+    "git",
+    "hard_attention",
+    "lstm",
+    "merge",
+    "prefix_lm",
+    "soft_attention",
+    "transformer",
+)
 "decoders whose graphs were compared with the project's captions"
 ANY = torch.export.Dim.AUTO
 USE = """## Use
@@ -37,8 +46,8 @@ Greedy captions with onnxruntime, numpy, pillow and tokenizers:
 python caption.py photo.jpg
 ```
 
-`encoder.onnx`{encoder}; `start.onnx`: features -> state; `step.onnx`: state and words (B,) -> log-probabilities (B, V) and
-the next state. `config.json` names sizes and tokens; caption.py is the loop.
+`encoder.onnx`{encoder}; `start.onnx`: features -> state; `step.onnx`: state and words (B,) ->
+log-probabilities (B, V) and the next state. `config.json` names sizes and tokens; caption.py is the loop.
 """
 
 
@@ -54,43 +63,78 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     seen = encoder.exportable
     pixels = torch.stack([captioner.encoder.transform(picture) for picture in _pictures()])
     f = captioner.as_stored(captioner.encoder.to("cpu")(pixels))
-    f = Features(f.grid.clone(), f.pooled.clone())  # what is made in inference mode cannot be exported
+    f = Features(
+        f.grid.clone(), f.pooled.clone()
+    )  # what is made in inference mode cannot be exported
     try:
         if seen:
-            _graph(encoder, (pixels,), ({0: ANY},), ["pixels"], ["grid", "pooled"], folder / "encoder.onnx")
+            _graph(
+                encoder,
+                (pixels,),
+                ({0: ANY},),
+                ["pixels"],
+                ["grid", "pooled"],
+                folder / "encoder.onnx",
+            )
         _decoder(decoder, f, folder)
     except UserError:
         raise
     except Exception as error:  # torch.export fails in many ways
         why = brief(error.__cause__ or error)
-        raise UserError(f"{name} cannot be exported to ONNX ({why}): these can: {', '.join(WORK)}") from None
+        raise UserError(
+            f"{name} cannot be exported to ONNX ({why}): these can: {', '.join(WORK)}"
+        ) from None
     special, longest = captioner.tokenizer.special, captioner.decode["max_tokens"]
-    image = {"side": encoder.side, "resize": encoder.resize, "resampling": encoder.resampling} if seen else None
+    image = (
+        {"side": encoder.side, "resize": encoder.resize, "resampling": encoder.resampling}
+        if seen
+        else None
+    )
     dtype = captioner.config["encoder"].get("dtype", "float16")
-    about = {"decoder": name, "dtype": dtype, "image": image, "start": special.start, "end": special.end, "max_tokens": longest}
-    rows = decoder.step(torch.tensor([special.start]), decoder.start(f.select(torch.tensor([0]))))[0].shape[1]
+    about = {
+        "decoder": name,
+        "dtype": dtype,
+        "image": image,
+        "start": special.start,
+        "end": special.end,
+        "max_tokens": longest,
+    }
+    rows = decoder.step(torch.tensor([special.start]), decoder.start(f.select(torch.tensor([0]))))[
+        0
+    ].shape[1]
     never = [i for i in (special.pad, special.start, special.unknown) if i < rows]
     write_json(folder / "config.json", {**about, "never": never})
     captioner.tokenizer.save(folder / "tokenizer.json")
     shutil.copyfile(onnx_caption.__file__, folder / "caption.py")
-    what = ": pixels (B, 3, S, S), 0-255 -> features" if seen else " is not there: features are the input"
+    what = (
+        ": pixels (B, 3, S, S), 0-255 -> features"
+        if seen
+        else " is not there: features are the input"
+    )
     (folder / "README.md").write_text(f"{readme}\n{USE.format(encoder=what)}", encoding="utf-8")
     _compare(folder, greedy(decoder, f, special, longest), pixels if seen else None, f, name)
 
 
 class _Encoder(nn.Module):
-    """An encoder that resizes as `square` does, and is a fixed network, has a graph; another's features are the input."""
+    """An encoder that resizes as `square` does, and is a fixed network, has a graph; another's
+    features are the input."""
 
     def __init__(self, encoder: Any):
         super().__init__()
         self.encoder = encoder
-        names: dict[Any, str] = {resampling: name.upper() for name, resampling in RESAMPLING.items()}
+        names: dict[Any, str] = {
+            resampling: name.upper() for name, resampling in RESAMPLING.items()
+        }
         self.side, self.resize = getattr(encoder, "size", 0), getattr(encoder, "resize", "")
         self.resampling = names.get(getattr(encoder, "resampling", None))
-        self.exportable = bool(self.side and self.resize and self.resampling) and not getattr(encoder, "branches", 0)
+        self.exportable = bool(self.side and self.resize and self.resampling) and not getattr(
+            encoder, "branches", 0
+        )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        f = inspect.unwrap(type(self.encoder).forward)(self.encoder, pixels)  # torch.export knows no inference_mode
+        f = inspect.unwrap(type(self.encoder).forward)(
+            self.encoder, pixels
+        )  # torch.export knows no inference_mode
         return f.grid, f.pooled
 
 
@@ -104,7 +148,8 @@ class _Start(nn.Module):
 
 
 class _Step(nn.Module):
-    """`changing` are the names of the state that a step gives anew; the rest is of the image, and stays."""
+    """`changing` are the names of the state that a step gives anew; the rest is of the image, and
+    stays."""
 
     def __init__(self, decoder: Decoder, names: list[str], changing: list[str]):
         super().__init__()
@@ -123,24 +168,50 @@ def _decoder(decoder: Decoder, f: Features, folder: Path) -> None:
         before, state = state, decoder.step(words, state)[1]
     changing = [name for name in first if state[name] is not before[name]]
     names = [f"state_{name}" for name in first]
-    _graph(_Start(decoder), (f.grid, f.pooled), ({0: ANY}, {0: ANY}), ["grid", "pooled"], names, folder / "start.onnx")
+    _graph(
+        _Start(decoder),
+        (f.grid, f.pooled),
+        ({0: ANY}, {0: ANY}),
+        ["grid", "pooled"],
+        names,
+        folder / "start.onnx",
+    )
     outputs = ["log_probs", *(f"next_{name}" for name in changing)]
     example = (words, [state[name] for name in first])
     shapes = ({0: ANY}, [_changing_sizes(first[name], state[name]) for name in first])
-    _graph(_Step(decoder, list(first), changing), example, shapes, ["tokens", *names], outputs, folder / "step.onnx")
+    _graph(
+        _Step(decoder, list(first), changing),
+        example,
+        shapes,
+        ["tokens", *names],
+        outputs,
+        folder / "step.onnx",
+    )
 
 
 def _changing_sizes(first: Tensor, later: Tensor) -> dict[int, Any]:
     """The batch, and the axis along which a memory of words grows."""
-    return {axis: ANY for axis in range(later.ndim) if axis == 0 or later.shape[axis] != first.shape[axis]}
+    return {
+        axis: ANY
+        for axis in range(later.ndim)
+        if axis == 0 or later.shape[axis] != first.shape[axis]
+    }
 
 
-def _graph(model: nn.Module, args: Any, shapes: Any, inputs: list[str], outputs: list[str], file: Path) -> None:
+def _graph(
+    model: nn.Module, args: Any, shapes: Any, inputs: list[str], outputs: list[str], file: Path
+) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         made = torch.onnx.export(
-            model.eval(), args, dynamo=True, dynamic_shapes=shapes, input_names=inputs, output_names=outputs, verbose=False
+            model.eval(),
+            args,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=inputs,
+            output_names=outputs,
+            verbose=False,
         )
     assert made is not None
     made.save(str(file))
@@ -152,7 +223,9 @@ def _pictures() -> list[Image.Image]:
     return [Image.fromarray(cell).resize((96, 80), Image.Resampling.NEAREST) for cell in cells]
 
 
-def _compare(folder: Path, ours: list[Hypothesis], pixels: Tensor | None, f: Features, name: str) -> None:
+def _compare(
+    folder: Path, ours: list[Hypothesis], pixels: Tensor | None, f: Features, name: str
+) -> None:
     spec = importlib.util.spec_from_file_location("exported_caption", folder / "caption.py")
     assert spec
     assert spec.loader
@@ -163,4 +236,7 @@ def _compare(folder: Path, ours: list[Hypothesis], pixels: Tensor | None, f: Fea
     if pixels is not None:
         features = exported.run("encoder", {"pixels": pixels.numpy()})
     if exported.tokens(**features) != [list(hypothesis.tokens) for hypothesis in ours]:
-        raise UserError(f"{name} cannot be exported to ONNX (its graphs say something else): these can: {', '.join(WORK)}")
+        raise UserError(
+            f"{name} cannot be exported to ONNX (its graphs say something else): these "
+            f"can: {', '.join(WORK)}"
+        )

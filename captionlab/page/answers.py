@@ -1,4 +1,5 @@
-"""What the page shows of a picture: each chosen model's caption with its chances, as HTML. Nothing here knows the server."""
+"""What the page shows of a picture: each chosen model's caption with its chances, as HTML. Nothing
+here knows the server."""
 
 import math
 import time
@@ -50,7 +51,9 @@ class Decoding(BaseModel):
             return cls(**values)  # type: ignore[arg-type]
         except ValidationError as error:
             problem = error.errors()[0]
-            raise UserError(f"{problem['loc'][0]}: {problem['msg'].removeprefix('Input ')}") from None
+            raise UserError(
+                f"{problem['loc'][0]}: {problem['msg'].removeprefix('Input ')}"
+            ) from None
 
     def keys(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of params.yaml's `decode`: those of the model, but for what was chosen."""
@@ -67,7 +70,9 @@ class Decoding(BaseModel):
 class Shelf:
     """Models by name, loaded when they are first asked for; a few of them stay."""
 
-    def __init__(self, folders: Mapping[str, Path], load: "Callable[[Path], Captioner]", kept: int = KEPT):
+    def __init__(
+        self, folders: Mapping[str, Path], load: "Callable[[Path], Captioner]", kept: int = KEPT
+    ):
         self.folders, self.kept = dict(folders), kept
         self._load, self._loaded, self._lock = load, OrderedDict[str, "Captioner"](), Lock()
 
@@ -99,7 +104,8 @@ class Answer:
     "alternatives but for the caption itself, with their log-probabilities"
     wording: Wording | None = None
     looked: list[tuple[str, str]] = field(default_factory=list)
-    "each word with the address of a picture (data:...) of where the decoder looked; empty where it does not attend"
+    """each word with the address of a picture (data:...) of where the decoder looked; empty where
+    it does not attend"""
     seconds: float = 0.0
 
 
@@ -114,7 +120,9 @@ def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> An
         return Answer(model, error=one_line(error))
     seconds = time.monotonic() - started
     drawn = (
-        f"best of {captioner.decode['samples']} drawn" if captioner.decode["samples"] else f"beam {captioner.decode['beam']}"
+        f"best of {captioner.decode['samples']} drawn"
+        if captioner.decode["samples"]
+        else f"beam {captioner.decode['beam']}"
     )
     return Answer(
         model,
@@ -134,14 +142,19 @@ def looked_at(captioner: "Captioner", picture: "Image", text: str) -> list[tuple
     from captionlab.page.heat import overlay
     from pipeline.captioning.attention import explain, grid_shape
 
-    f = captioner.as_stored(captioner.encoder(captioner.encoder.transform(picture)[None].to(captioner.device)))
+    f = captioner.as_stored(
+        captioner.encoder(captioner.encoder.transform(picture)[None].to(captioner.device))
+    )
     words = explain(captioner.decoder, captioner.tokenizer, f, text)
     shape = grid_shape(len(words[0][1])) if words else None
     if shape is None:
         return []
     small = picture.copy()
     small.thumbnail((SEEN, SEEN))
-    crops, top = getattr(captioner.encoder, "crops", False), max(max(weights) for _, weights in words)
+    crops, top = (
+        getattr(captioner.encoder, "crops", False),
+        max(max(weights) for _, weights in words),
+    )
     return [(word, _address(overlay(small, weights, shape, crops, top))) for word, weights in words]
 
 
@@ -160,4 +173,6 @@ def _template() -> "Template":
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    return environment.from_string(
+        Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    )

@@ -64,8 +64,19 @@ def _like(old: str, new: str) -> str:
 
 @cache
 def _rule() -> dict[str, Any]:
-    """words and pronouns: old -> new; persons: before which male and female are dropped; together."""
-    listed = yaml.safe_load(Path(__file__).with_name("neutral_words.yaml").read_text(encoding="utf-8"))
-    words, pronouns = ({old: new for new, olds in listed[key].items() for old in olds.split()} for key in ("words", "pronouns"))
+    """words and pronouns: old -> new; persons: before which male and female are dropped;
+    together."""
+    listed = yaml.safe_load(
+        Path(__file__).with_name("neutral_words.yaml").read_text(encoding="utf-8")
+    )
+    words, pronouns = (
+        {old: new for new, olds in listed[key].items() for old in olds.split()}
+        for key in ("words", "pronouns")
+    )
     persons = gender.words()[2] | words.keys() - {"male", "female"}
-    return {"words": words, "pronouns": pronouns, "persons": persons, "together": listed["together"]}
+    return {
+        "words": words,
+        "pronouns": pronouns,
+        "persons": persons,
+        "together": listed["together"],
+    }

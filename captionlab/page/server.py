@@ -1,8 +1,10 @@
-"""The page to try models on: a picture goes in, captions come out side by side. Served by gradio, to this machine alone.
+"""The page to try models on: a picture goes in, captions come out side by side. Served by gradio,
+to this machine alone.
 
-What a visitor can reach is kept small: pictures are taken from the upload and nowhere else (no path, no address, no data
-URI), are at most `UPLOAD` large and pass `read_image`; they lie in a folder that is deleted with the server. The page asks
-nothing of any other machine, which its Content-Security-Policy makes the browser enforce.
+What a visitor can reach is kept small: pictures are taken from the upload and nowhere else (no
+path, no address, no data URI), are at most `UPLOAD` large and pass `read_image`; they lie in a
+folder that is deleted with the server. The page asks nothing of any other machine, which its
+Content-Security-Policy makes the browser enforce.
 """
 
 import os
@@ -30,11 +32,25 @@ REQUEST = 2**20
 FORMS = 2**14
 "bytes of a multipart form around its picture"
 POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; "
+    "base-uri 'self'; form-action 'self'"
 )
-REFUSED = ("/file=http", "/proxy=", "/process_recording", "/vibe", "/run-history", "/monitoring", "/dev/")
+REFUSED = (
+    "/file=http",
+    "/proxy=",
+    "/process_recording",
+    "/vibe",
+    "/run-history",
+    "/monitoring",
+    "/dev/",
+)
 "ways of gradio's server into files and networks that this page has no use for"
-WAYS = [("as evaluated", "own"), ("greedy", "greedy"), ("beam search", "beam"), ("sampling", "sampling")]
+WAYS = [
+    ("as evaluated", "own"),
+    ("greedy", "greedy"),
+    ("beam search", "beam"),
+    ("sampling", "sampling"),
+]
 HINT = '<p class="empty">Captions of the picture are shown here.</p>'
 
 
@@ -47,7 +63,9 @@ def check_address(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             what = (error.strerror or str(error)).lower()
-            raise UserError(f"cannot serve at {host}:{port} ({what}): name another --port, or --host") from None
+            raise UserError(
+                f"cannot serve at {host}:{port} ({what}): name another --port, or --host"
+            ) from None
 
 
 @contextmanager
@@ -74,7 +92,12 @@ def serving(shelf: Shelf, examples: Sequence[Path], host: str, port: int) -> Ite
                 mcp_server=False,
                 pwa=False,
                 enable_monitoring=False,
-                app_kwargs={"middleware": [Middleware(Guard)], "docs_url": None, "redoc_url": None, "openapi_url": None},
+                app_kwargs={
+                    "middleware": [Middleware(Guard)],
+                    "docs_url": None,
+                    "redoc_url": None,
+                    "openapi_url": None,
+                },
                 theme=_theme(gr),
                 css_paths=Path(__file__).with_name("page.css"),
             )
@@ -85,11 +108,19 @@ def serving(shelf: Shelf, examples: Sequence[Path], host: str, port: int) -> Ite
 
 @contextmanager
 def _environment(folder: str) -> Iterator[None]:
-    """What gradio reads on import and at launch; its own look-up of this server must not go through a proxy."""
-    set_here = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    """What gradio reads on import and at launch; its own look-up of this server must not go through
+    a proxy."""
+    set_here = {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": folder,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     direct = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost"]))
     set_here |= {"NO_PROXY": direct, "no_proxy": direct}
-    before = {name: os.environ.get(name) for name in [*set_here, *(n for n in os.environ if n.startswith("GRADIO_"))]}
+    before = {
+        name: os.environ.get(name)
+        for name in [*set_here, *(n for n in os.environ if n.startswith("GRADIO_"))]
+    }
     for name in before:
         os.environ.pop(name, None)
     os.environ.update(set_here)
@@ -114,7 +145,8 @@ def _theme(gr: Any) -> Any:
 
 
 def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
-    """The page over the models of a shelf, of which the first is chosen; pictures are those below `uploads`."""
+    """The page over the models of a shelf, of which the first is chosen; pictures are those below
+    `uploads`."""
     import gradio as gr
 
     names = list(shelf.folders)
@@ -123,7 +155,9 @@ def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
         with gr.Row(elem_id="layout"):
             with gr.Column():
                 picture = _picture_box(gr)
-                models = gr.CheckboxGroup(names, value=names[:1], label="Models", info="Several are shown side by side.")
+                models = gr.CheckboxGroup(
+                    names, value=names[:1], label="Models", info="Several are shown side by side."
+                )
                 go = gr.Button("Caption", variant="primary", elem_id="go")
                 decoding = _decoding_box(gr)
             with gr.Column(elem_id="shown"):
@@ -134,7 +168,12 @@ def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
         def caption(*values: Any) -> str:
             return answers_to(shelf, uploads, *values)
 
-        events = [go.click, picture.change, models.change, *(getattr(c, "release", c.change) for c in decoding)]
+        events = [
+            go.click,
+            picture.change,
+            models.change,
+            *(getattr(c, "release", c.change) for c in decoding),
+        ]
         gr.on(
             events,
             caption,
@@ -156,22 +195,32 @@ def _picture_box(gr: Any) -> Any:
         height=300,
         buttons=["fullscreen"],
         elem_id="picture",
-        placeholder=f"Drop a picture here, at most {UPLOAD // 2**20} MB\n- or -\nClick to choose one",
+        placeholder=f"Drop a picture here, at most {UPLOAD // 2**20} MB\n- or -\nClick to choose "
+        "one",
     )
-    picture.move_resource_to_block_cache, picture.async_move_resource_to_block_cache = _only_uploads(picture)
+    picture.move_resource_to_block_cache, picture.async_move_resource_to_block_cache = (
+        _only_uploads(picture)
+    )
     return picture
 
 
 def _examples(gr: Any, files: Sequence[Path], picture: Any) -> None:
     if files:
-        shown = gr.Examples([[str(path)] for path in files], picture, label="Test images", api_visibility="private")
+        shown = gr.Examples(
+            [[str(path)] for path in files], picture, label="Test images", api_visibility="private"
+        )
         for component in (picture, shown.dataset):
-            component.keep_in_cache |= component.temp_files  # else they were deleted after an hour, like uploads
+            component.keep_in_cache |= (
+                component.temp_files
+            )  # else they were deleted after an hour, like uploads
 
 
 def _only_uploads(component: Any) -> tuple[Any, Any]:
     """Its two ways of taking a file, without the addresses that gradio would fetch."""
-    take, take_async = component.move_resource_to_block_cache, component.async_move_resource_to_block_cache
+    take, take_async = (
+        component.move_resource_to_block_cache,
+        component.async_move_resource_to_block_cache,
+    )
 
     def checked(place: str | Path | None) -> str | Path | None:
         if place is not None and "://" in str(place):
@@ -190,7 +239,9 @@ def _decoding_box(gr: Any) -> list[Any]:
         way = gr.Radio(WAYS, value="own", show_label=False)
         beam = gr.Slider(2, WIDEST, value=5, step=1, label="Beam width", visible=False)
         with gr.Group(visible=False) as sampling:
-            samples = gr.Slider(1, WIDEST, value=5, step=1, label="Captions drawn; the best is shown first")
+            samples = gr.Slider(
+                1, WIDEST, value=5, step=1, label="Captions drawn; the best is shown first"
+            )
             temperature = gr.Slider(0.1, 2, value=1, step=0.1, label="Temperature")
             seed = gr.Number(1, precision=0, minimum=0, label="Seed; another one draws others")
 
@@ -208,7 +259,8 @@ def answers_to(shelf: Shelf, uploads: Path, picture: Any, models: Any, *decoding
         uploads: the folder of uploaded pictures.
         picture: gradio's description of an uploaded file, or None.
         models: names of the shelf.
-        decoding: the fields of `Decoding`, in its order. All of it may be anything: it comes from a browser.
+        decoding: the fields of `Decoding`, in its order. All of it may be anything: it comes from a
+            browser.
     """
     if not picture:
         return HINT
@@ -236,7 +288,8 @@ def uploaded_picture(described: Any, uploads: Path) -> "Image":
 
 
 class Guard:
-    """Middleware: requests of a known, bounded length to what the page needs; answers that bind the browser to this server."""
+    """Middleware: requests of a known, bounded length to what the page needs; answers that bind the
+    browser to this server."""
 
     def __init__(self, app: "ASGIApp"):
         self.app = app
@@ -246,13 +299,18 @@ class Guard:
 
         async def with_policy(message: "Message") -> None:
             if message["type"] == "http.response.start":
-                policy = [(b"content-security-policy", POLICY.encode()), (b"referrer-policy", b"no-referrer")]
+                policy = [
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
                 message["headers"] = [*message["headers"], *policy]
             await send(message)
 
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        refusal = refused(scope["method"], scope["path"], dict(scope["headers"]).get(b"content-length"))
+        refusal = refused(
+            scope["method"], scope["path"], dict(scope["headers"]).get(b"content-length")
+        )
         answering = PlainTextResponse(refusal[1], refusal[0]) if refusal else self.app
         return await answering(scope, receive, with_policy)
 

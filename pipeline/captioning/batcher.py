@@ -1,4 +1,5 @@
-"""Calls from many threads, answered in batches: what comes while one is worked on goes into the next together."""
+"""Calls from many threads, answered in batches: what comes while one is worked on goes into the
+next together."""
 
 import threading
 from collections.abc import Callable

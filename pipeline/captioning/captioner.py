@@ -32,16 +32,32 @@ GREEDY |= {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
 
 
 class Captioner:
-    """A trained decoder with its encoder; `config` is its config.json, `card` its README.md or ''."""
+    """A trained decoder with its encoder; `config` is its config.json, `card` its README.md or
+    ''."""
 
     config: dict[str, Any]
     card: str
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, tokenizer: Tokenizer, decode: dict[str, Any], device: str):
-        self.encoder, self.decoder, self.tokenizer, self.decode, self.device = encoder, decoder, tokenizer, decode, device
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        decode: dict[str, Any],
+        device: str,
+    ):
+        self.encoder, self.decoder, self.tokenizer, self.decode, self.device = (
+            encoder,
+            decoder,
+            tokenizer,
+            decode,
+            device,
+        )
 
     @classmethod
-    def load(cls, folder: Path, device: str | None = None, decode: dict[str, Any] | None = None) -> "Captioner":
+    def load(
+        cls, folder: Path, device: str | None = None, decode: dict[str, Any] | None = None
+    ) -> "Captioner":
         """Open models/<variant>/ or a copy of it.
 
         Args:
@@ -49,19 +65,33 @@ class Captioner:
         """
         device = device or pick_device()
         decoder, tokenizer, config = load_model(Path(folder), device)
-        encoder = load("encoders", config["encoder"]["name"]).Encoder(**config["encoder"]["args"]).to(device)
+        encoder = (
+            load("encoders", config["encoder"]["name"])
+            .Encoder(**config["encoder"]["args"])
+            .to(device)
+        )
         if decode is None:
             file = Path(folder) / "decode.json"
-            decode = {**GREEDY, **(read_json(file) if file.is_file() else {})}  # older models do not tell of samples
-        captioner, card = cls(encoder, decoder, tokenizer, decode, device), Path(folder) / "README.md"
+            decode = {
+                **GREEDY,
+                **(read_json(file) if file.is_file() else {}),
+            }  # older models do not tell of samples
+        captioner, card = (
+            cls(encoder, decoder, tokenizer, decode, device),
+            Path(folder) / "README.md",
+        )
         captioner.config, captioner.card = config, card.read_text("utf-8") if card.is_file() else ""
         return captioner
 
-    def caption(self, images: "Sequence[Picture]", beam: int | None = None, samples: int | None = None) -> list[Caption]:
-        """One caption per image, decoded as in training's `decode` unless `beam` or `samples` says otherwise.
+    def caption(
+        self, images: "Sequence[Picture]", beam: int | None = None, samples: int | None = None
+    ) -> list[Caption]:
+        """One caption per image, decoded as in training's `decode` unless `beam` or `samples` says
+        otherwise.
 
         Args:
-            images: content of picture files, their paths, opened pictures, or arrays (H, W, 3) of 0 to 255.
+            images: content of picture files, their paths, opened pictures, or arrays (H, W, 3) of 0
+                to 255.
 
         Raises:
             ImageError: an image cannot be read.
@@ -75,12 +105,15 @@ class Captioner:
     def caption_each(
         self, images: "Sequence[Picture]", beam: int | None = None, samples: int | None = None
     ) -> list[Caption | ImageError]:
-        """Like `caption`, but an image that cannot be read has the reason in its place, and the others their captions."""
+        """Like `caption`, but an image that cannot be read has the reason in its place, and the
+        others their captions."""
         decoding = self._decoding(beam, samples)
         found: list[Caption | ImageError] = []
         for start in range(0, len(images), BATCH):
             pixels = [self._pixels(image) for image in images[start : start + BATCH]]
-            captions = iter(self._say([p for p in pixels if not isinstance(p, ImageError)], decoding))
+            captions = iter(
+                self._say([p for p in pixels if not isinstance(p, ImageError)], decoding)
+            )
             found += [p if isinstance(p, ImageError) else next(captions) for p in pixels]
         return found
 

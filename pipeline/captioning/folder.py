@@ -1,8 +1,10 @@
-"""Thousands of pictures -> a file of JSON lines, one a picture as it is captioned; run again, it goes on where it ended.
+"""Thousands of pictures -> a file of JSON lines, one a picture as it is captioned; run again, it
+goes on where it ended.
 
-A line: `file` (as it was named, or found below the folder that was), then `caption`, `log_prob` and `alternatives`
-([{text, log_prob}]) or, of a picture that cannot be read, `error`; last `model` and `made_by`, which stands for the weights
-and the decoding. So a line says by itself what made it, and a file needs no other beside it to be resumed.
+A line: `file` (as it was named, or found below the folder that was), then `caption`, `log_prob` and
+`alternatives` ([{text, log_prob}]) or, of a picture that cannot be read, `error`; last `model` and
+`made_by`, which stands for the weights and the decoding. So a line says by itself what made it, and
+a file needs no other beside it to be resumed.
 """
 
 import json
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 BATCH = 32
 BATCH_PIXELS = 64_000_000
-"of the decoded pictures that wait for the model, 192 MB: a batch of photographs holds fewer of them"
+"""of the decoded pictures that wait for the model, 192 MB: a batch of photographs holds fewer of
+them"""
 
 
 HEAD = b'{"file": '
@@ -63,7 +66,8 @@ class _Batch:
 
 
 def find_images(places: Iterable[Path]) -> list[str]:
-    """Files as they are named, and every image below a folder, by name; hidden ones and linked folders are left out.
+    """Files as they are named, and every image below a folder, by name; hidden ones and linked
+    folders are left out.
 
     Raises:
         UserError: a place is not there, or a folder holds no image.
@@ -79,7 +83,11 @@ def _images_of(place: Path) -> list[str]:
     found = []
     for folder, folders, files in os.walk(place):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        named = (name for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
+        named = (
+            name
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        )
         found += [os.path.join(folder, name) for name in named]
     if not found:
         raise UserError(f"{place} holds no images ({', '.join(sorted(SUFFIXES))})")
@@ -89,7 +97,9 @@ def _images_of(place: Path) -> list[str]:
 def check_out(out: Path) -> None:
     """Raises a UserError where no file can be written, before anything slow begins."""
     if out.exists() and not out.is_file():
-        raise UserError(f"{out} (--out) is {'a folder' if out.is_dir() else 'no plain file'}: name a file")
+        raise UserError(
+            f"{out} (--out) is {'a folder' if out.is_dir() else 'no plain file'}: name a file"
+        )
     if not out.parent.is_dir():
         raise UserError(f"{out} (--out): there is no folder {out.parent}: make it first")
     if not os.access(out if out.exists() else out.parent, os.W_OK):
@@ -113,14 +123,17 @@ def caption_into(
         threads: that decode pictures ahead of the model.
 
     Raises:
-        UserError: `out` was made by something else, holds other lines, or is being written by another process.
+        UserError: `out` was made by something else, holds other lines, or is being written by
+            another process.
     """
     with _open_alone(out) as file:
         there = _resume(file, out, model, made_by)
         left = [name for name in images if os.path.abspath(name) not in there]
         counts = Counts(before=len(images) - len(left))
         counts.add(there[path] for path in map(os.path.abspath, images) if path in there)
-        with bar(desc="caption", unit="images", total=len(images), initial=counts.before) as progress:
+        with bar(
+            desc="caption", unit="images", total=len(images), initial=counts.before
+        ) as progress:
             for rows in _captioned(left, captioner, beam, samples, threads):
                 for row in rows:
                     file.write(_line(row | {"model": model, "made_by": made_by}))
@@ -132,7 +145,8 @@ def caption_into(
 
 @contextmanager
 def _open_alone(out: Path) -> Iterator[BinaryIO]:
-    """Open to read and append; two processes in one file would caption everything twice. No empty file is left."""
+    """Open to read and append; two processes in one file would caption everything twice. No empty
+    file is left."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(out.with_name(f".{out.name}.lock"))
@@ -140,9 +154,13 @@ def _open_alone(out: Path) -> Iterator[BinaryIO]:
         file = out.open("a+b")
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(f"{out} is being written by another run: wait for it, or name another --out") from None
+        raise UserError(
+            f"{out} is being written by another run: wait for it, or name another --out"
+        ) from None
     except OSError as error:
-        raise UserError(f"{out} (--out) cannot be written ({error.strerror}): name another place") from None
+        raise UserError(
+            f"{out} (--out) cannot be written ({error.strerror}): name another place"
+        ) from None
     try:
         with file:
             yield file
@@ -154,11 +172,14 @@ def _open_alone(out: Path) -> Iterator[BinaryIO]:
 
 
 def _resume(file: BinaryIO, out: Path, model: str, made_by: str) -> dict[str, bool]:
-    """Absolute path of every image in the file -> whether it is captioned; a last line that was half-written is cut off."""
+    """Absolute path of every image in the file -> whether it is captioned; a last line that was
+    half-written is cut off."""
     there: dict[str, bool] = {}
     file.seek(0)
     for number, line in enumerate(file, 1):
-        if not line.endswith(b"\n") and (line.startswith(HEAD) or HEAD.startswith(line)):  # its writer was killed
+        if not line.endswith(b"\n") and (
+            line.startswith(HEAD) or HEAD.startswith(line)
+        ):  # its writer was killed
             file.truncate(file.seek(0, os.SEEK_END) - len(line))
             break
         row = _checked(line, f"{out}, line {number}", model, made_by)
@@ -173,7 +194,11 @@ def _checked(line: bytes, where: str, model: str, made_by: str) -> dict[str, Any
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{where} is no line of captionlab caption: name another --out") from None
     if maker != made_by:
-        other = f"'{name}', not '{model}'" if name != model else f"'{name}' with other weights or another decoding"
+        other = (
+            f"'{name}', not '{model}'"
+            if name != model
+            else f"'{name}' with other weights or another decoding"
+        )
         raise UserError(f"{where} was made by {other}: name another --out, or delete the file")
     return dict(row)
 
@@ -181,7 +206,8 @@ def _checked(line: bytes, where: str, model: str, made_by: str) -> dict[str, Any
 def _captioned(
     files: list[str], captioner: "Captioner", beam: int | None, samples: int | None, threads: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """Rows of the file, some at a time: each picture's once its batch is full, a broken one's at once."""
+    """Rows of the file, some at a time: each picture's once its batch is full, a broken one's at
+    once."""
     batch = _Batch()
     for file, picture in _decoded(files, threads):
         if isinstance(picture, str):
@@ -193,14 +219,18 @@ def _captioned(
         yield _rows(batch, captioner, beam, samples)
 
 
-def _rows(batch: _Batch, captioner: "Captioner", beam: int | None, samples: int | None) -> list[dict[str, Any]]:
+def _rows(
+    batch: _Batch, captioner: "Captioner", beam: int | None, samples: int | None
+) -> list[dict[str, Any]]:
     said = captioner.caption([picture for _, picture in batch.waiting], beam, samples)
     return [
         {
             "file": file,
             "caption": caption.text,
             "log_prob": caption.log_prob,
-            "alternatives": [{"text": text, "log_prob": log_prob} for text, log_prob in caption.alternatives],
+            "alternatives": [
+                {"text": text, "log_prob": log_prob} for text, log_prob in caption.alternatives
+            ],
         }
         for (file, _), caption in zip(batch.waiting, said, strict=True)
     ]

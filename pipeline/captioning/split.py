@@ -1,4 +1,5 @@
-"""A trained decoder + features -> the captions of a split, the same under other searches, and argmax under teacher forcing."""
+"""A trained decoder + features -> the captions of a split, the same under other searches, and
+argmax under teacher forcing."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,11 @@ PART = 16
 IMAGE = [("image_id", pa.string()), ("split", pa.string())]
 CAPTION = [("text", pa.string()), ("log_prob", pa.float64()), ("tokens", pa.int64())]
 ALTERNATIVES = pa.list_(pa.struct(CAPTION[:2]))
-SUMS = [("reference_nll", pa.float64()), ("reference_tokens", pa.int64()), ("top5_hits", pa.int64())]
+SUMS = [
+    ("reference_nll", pa.float64()),
+    ("reference_tokens", pa.int64()),
+    ("top5_hits", pa.int64()),
+]
 IDS = pa.list_(pa.int64())
 SCHEMAS = (
     pa.schema([*IMAGE, *CAPTION, ("alternatives", ALTERNATIVES), *SUMS]),
@@ -33,7 +38,12 @@ SCHEMAS = (
     pa.schema([*IMAGE, ("reference", IDS), ("argmax", IDS)]),
     pa.schema(
         [
-            *[("image_id", pa.string()), ("position", pa.int64()), ("word", pa.string()), ("weights", pa.list_(pa.float32()))],
+            *[
+                ("image_id", pa.string()),
+                ("position", pa.int64()),
+                ("word", pa.string()),
+                ("weights", pa.list_(pa.float32())),
+            ],
             *[("rows", pa.int64()), ("columns", pa.int64()), ("crops", pa.bool_())],
         ]
     ),
@@ -65,7 +75,9 @@ class Captioned(NamedTuple):
     "see attention.attention_rows; of the test images of the report"
 
 
-def caption_split(model: Model, captions: Iterable[pd.DataFrame], split: str) -> Iterator[Captioned]:
+def caption_split(
+    model: Model, captions: Iterable[pd.DataFrame], split: str
+) -> Iterator[Captioned]:
     """All its images, `PART` batches at a time.
 
     Args:
@@ -73,7 +85,9 @@ def caption_split(model: Model, captions: Iterable[pd.DataFrame], split: str) ->
     """
     batches = CaptionBatches(captions, model.store, model.tokenizer, BATCH, model.device)
     shown = set(spread(batches.image_ids, SPREAD if split == "test" else 0))
-    rest = iter(bar(batches.in_order(), desc=f"caption {split}", unit="batches", total=len(batches)))
+    rest = iter(
+        bar(batches.in_order(), desc=f"caption {split}", unit="batches", total=len(batches))
+    )
     while part := [_caption(model, batch, split, shown) for batch in islice(rest, PART)]:
         yield Captioned(*(pa.concat_tables(tables) for tables in zip(*part, strict=True)))
 
@@ -82,11 +96,19 @@ def _caption(model: Model, batch: Batch, split: str, shown: set[str]) -> Caption
     """Args: shown: images whose attention is kept."""
     known = batch_likelihoods(model.decoder, batch, ids=True)
     found = _decode(model, batch, model.decoding)
-    own = [{**_row(c), "split": split, "alternatives": _alternatives(c), **vars(k)} for c, k in zip(found, known, strict=True)]
-    others = {search: _decode(model, batch, searched(model.decoding, search)) for search in model.decoding["also"]}
+    own = [
+        {**_row(c), "split": split, "alternatives": _alternatives(c), **vars(k)}
+        for c, k in zip(found, known, strict=True)
+    ]
+    others = {
+        search: _decode(model, batch, searched(model.decoding, search))
+        for search in model.decoding["also"]
+    }
     searches = [
         {**_row(caption), "image_id": image, "split": split, "search": search}
-        for image, captions in zip(batch.image_ids, zip(*others.values(), strict=True), strict=False)
+        for image, captions in zip(
+            batch.image_ids, zip(*others.values(), strict=True), strict=False
+        )
         for search, caption in zip(others, captions, strict=True)
     ]
     forced = [
@@ -94,10 +116,18 @@ def _caption(model: Model, batch: Batch, split: str, shown: set[str]) -> Caption
         for image in known
         for reference, argmax in zip(image.references, image.argmax, strict=True)
     ]
-    said = {image: caption.text for image, caption in zip(batch.image_ids, found, strict=True) if image in shown}
-    looked = attention_rows(model.decoder, model.tokenizer, model.store, [*said], [*said.values()], model.device)
+    said = {
+        image: caption.text
+        for image, caption in zip(batch.image_ids, found, strict=True)
+        if image in shown
+    }
+    looked = attention_rows(
+        model.decoder, model.tokenizer, model.store, [*said], [*said.values()], model.device
+    )
     lists = own, searches, forced, looked.to_dict("records")
-    return Captioned(*(pa.Table.from_pylist(rows, schema) for rows, schema in zip(lists, SCHEMAS, strict=True)))
+    return Captioned(
+        *(pa.Table.from_pylist(rows, schema) for rows, schema in zip(lists, SCHEMAS, strict=True))
+    )
 
 
 def _decode(model: Model, batch: Batch, decoding: dict[str, Any]) -> list[Caption]:

@@ -1,4 +1,5 @@
-"""Captions as published -> the rows that are trained and scored on, and the rows set aside, each with its reason."""
+"""Captions as published -> the rows that are trained and scored on, and the rows set aside, each
+with its reason."""
 
 import hashlib
 import re
@@ -22,7 +23,8 @@ CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 
 
 class _WithoutPunctuation(dict[int, int | None]):
-    """For str.translate, which asks of each character once: letters, marks, numbers and spaces stay."""
+    """For str.translate, which asks of each character once: letters, marks, numbers and spaces
+    stay."""
 
     def __missing__(self, point: int) -> int | None:
         stays = chr(point).isspace() or unicodedata.category(chr(point))[0] in "LMN"
@@ -63,7 +65,8 @@ def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
 
 
 def raw_files(folder: Path) -> Iterator[str]:
-    """Of every row of a dataset's index that names one. Errors as in `raw_rows`, the scheme aside."""
+    """Of every row of a dataset's index that names one. Errors as in `raw_rows`, the scheme
+    aside."""
     path = folder / "captions.parquet"
     columns_of(path, RAW_COLUMNS)
     return (file for rows in rows_of(path, ["file"]) for file in rows["file"].dropna())
@@ -73,11 +76,16 @@ def _scheme(columns: list[str], name: str) -> str:
     schemes = [column for column in columns if column.startswith("split_")]
     if f"split_{name}" not in schemes:
         there = [column.removeprefix("split_") for column in schemes]
-        raise UserError(f"split: '{name}' is no split scheme of this dataset: there are {', '.join(there) or 'none'}")
+        raise UserError(
+            f"split: '{name}' is no split scheme of this dataset: there are "
+            f"{', '.join(there) or 'none'}"
+        )
     return f"split_{name}"
 
 
-def clean_file(folder: Path, pictures: dict[str, Picture], options: Corpus, out: Path) -> pd.DataFrame:
+def clean_file(
+    folder: Path, pictures: dict[str, Picture], options: Corpus, out: Path
+) -> pd.DataFrame:
     """Split and clean a dataset, data/raw/D, ROWS rows at a time and in their order.
 
     Args:
@@ -88,7 +96,8 @@ def clean_file(folder: Path, pictures: dict[str, Picture], options: Corpus, out:
         the rows set aside.
 
     Raises:
-        UserError: a column or the split scheme is missing; more than options.max_rejected of the rows are set aside.
+        UserError: a column or the split scheme is missing; more than options.max_rejected of the
+            rows are set aside.
     """
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
@@ -120,8 +129,11 @@ class Seen:
         self._sorted = digests([])
 
     def again(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
-        """(N,): whether a row repeats the image and text of one before it, in these rows or in any that was asked about."""
-        found = digests(f"{image}\0{text}" for image, text in zip(rows["image_id"], rows["text"], strict=True))
+        """(N,): whether a row repeats the image and text of one before it, in these rows or in any
+        that was asked about."""
+        found = digests(
+            f"{image}\0{text}" for image, text in zip(rows["image_id"], rows["text"], strict=True)
+        )
         order = np.argsort(found, kind="stable")
         repeated = np.zeros(len(found), bool)
         repeated[order[1:]] = found[order[1:]] == found[order[:-1]]
@@ -141,14 +153,20 @@ def digests(texts: Iterable[str]) -> NDArray[np.bytes_]:
     return np.frombuffer(joined, "S16")
 
 
-def _clean(raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus, seen: Seen) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _clean(
+    raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus, seen: Seen
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Args: raw: RAW_COLUMNS and the splits; seen: of the rows before."""
     rows = raw[RAW_COLUMNS].assign(split=raw[f"split_{options.split}"], text="")
-    undecodable = rows["undecodable"].astype(bool) | rows["raw"].str.contains("\ufffd", regex=False).fillna(False).astype(bool)
+    undecodable = rows["undecodable"].astype(bool) | rows["raw"].str.contains(
+        "\ufffd", regex=False
+    ).fillna(False).astype(bool)
     readable = ~undecodable & rows["raw"].notna()
     rows.loc[readable, "text"] = [clean_text(text, options) for text in rows.loc[readable, "raw"]]
     words = rows["text"].map(lambda text: len(text.split()))
-    problems = rows["file"].map(lambda file: "image missing" if pd.isna(file) else pictures[file].problem)
+    problems = rows["file"].map(
+        lambda file: "image missing" if pd.isna(file) else pictures[file].problem
+    )
     reason = problems.astype(object).where(problems.notna(), None)
     for faulty, name in (
         (rows["split"].isna(), "no split"),
@@ -160,16 +178,21 @@ def _clean(raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus, see
         reason = reason.mask(reason.isna() & faulty, name)
     good = rows[reason.isna()]
     reason[good.index[seen.again(good)]] = "duplicate"
-    rejected = rows[reason.notna()].assign(reason=reason.dropna())[REJECTED_COLUMNS].reset_index(drop=True)
+    rejected = (
+        rows[reason.notna()].assign(reason=reason.dropna())[REJECTED_COLUMNS].reset_index(drop=True)
+    )
     return rows[reason.isna()][COLUMNS].reset_index(drop=True), rejected
 
 
 def _check_share(rejected: pd.DataFrame, rows: int, most: float) -> None:
     if len(rejected) <= most * rows:
         return
-    reasons = ", ".join(f"{name} ({count})" for name, count in rejected["reason"].value_counts().head(3).items())
+    reasons = ", ".join(
+        f"{name} ({count})" for name, count in rejected["reason"].value_counts().head(3).items()
+    )
     first = "; ".join(f"{row.caption_id}: {row.reason}" for row in rejected.head(3).itertuples())
     raise UserError(
-        f"{len(rejected)} of {rows} rows ({len(rejected) / rows:.1%}) would be set aside, max_rejected allows {most:.1%}: "
+        f"{len(rejected)} of {rows} rows ({len(rejected) / rows:.1%}) would be set aside, "
+        f"max_rejected allows {most:.1%}: "
         f"{reasons}; first rows {first}; mend the captions or raise max_rejected"
     )

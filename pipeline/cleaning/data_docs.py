@@ -1,7 +1,7 @@
 """The page of a validated corpus.
 
-Great Expectations' own data docs load their style sheets from a CDN and print ids and times, so the page is rendered here, from
-the same results.
+Great Expectations' own data docs load their style sheets from a CDN and print ids and times, so the
+page is rendered here, from the same results.
 """
 
 from pathlib import Path
@@ -13,7 +13,11 @@ def write_data_docs(result: dict[str, Any], name: str, folder: Path) -> None:
     from jinja2 import Environment
 
     folder.mkdir(parents=True, exist_ok=True)
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE).render(name=name, **result)
+    page = (
+        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(PAGE)
+        .render(name=name, **result)
+    )
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
@@ -23,9 +27,11 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>{{ name }}: validation</title>
 <style>
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #222 }
+body { font: 15px/1.45 system-ui, sans-serif; color: #222 }
+body { margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
 table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
-th, td { border-bottom: 1px solid #ddd; padding: .35rem .6rem; text-align: left; vertical-align: top }
+th, td { border-bottom: 1px solid #ddd; padding: .35rem .6rem }
+th, td { text-align: left; vertical-align: top }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 code { font-size: .85em; color: #555; overflow-wrap: anywhere }
 .yes { color: #176d2c } .no { color: #b3261e }
@@ -40,7 +46,8 @@ code { font-size: .85em; color: #555; overflow-wrap: anywhere }
 </p>
 <h2>Expectations</h2>
 <table>
-<tr><th></th><th>name</th><th>what must hold</th><th>rows checked</th><th>unexpected</th><th>first of them</th></tr>
+<tr><th></th><th>name</th><th>what must hold</th>
+<th>rows checked</th><th>unexpected</th><th>first of them</th></tr>
 {% for row in expectations %}
 <tr>
 <td class="{{ 'yes' if row.success else 'no' }}">{{ "met" if row.success else "failed" }}</td>

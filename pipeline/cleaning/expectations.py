@@ -20,28 +20,38 @@ from pipeline.experiment.params import Corpus
 SHOWN = 5
 "rows that a message and the docs name"
 CLEAN = r"^(?!\s)[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]*(?<!\s)$"
-WHOLE = {"rows", "caption ids unique", "every split there", "captions per image", *(f"captions shared by {s}" for s in SPLITS)}
+WHOLE = {
+    "rows",
+    "caption ids unique",
+    "every split there",
+    "captions per image",
+    *(f"captions shared by {s}" for s in SPLITS),
+}
 "expectations on all rows at once"
 
 
-def validate(captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> dict[str, Any]:
+def validate(
+    captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture], options: Corpus
+) -> dict[str, Any]:
     """Check a cleaned corpus.
 
-    What a row must be is checked of ROWS rows at a time, and holds if it holds of all of them; what may fail now and then
-    and what is a fact of all rows is checked of a table of all rows that has little more than numbers.
+    What a row must be is checked of ROWS rows at a time, and holds if it holds of all of them; what
+    may fail now and then and what is a fact of all rows is checked of a table of all rows that has
+    little more than numbers.
 
     Args:
-        captions, rejected: the captions.parquet that `cleaning.clean_file` wrote, and the rows that it set aside.
+        captions, rejected: the captions.parquet that `cleaning.clean_file` wrote, and the rows that
+            it set aside.
         pictures: what `pictures.look_at_images` saw in each file.
 
     Returns:
-        success, rows, images per split, rejected rows by reason, and per expectation: name, description, type,
-        kwargs, success, rows that were checked, unexpected rows, the first of them (caption ids), and what was observed
-        or missing if it is a fact of the whole table.
+        success, rows, images per split, rejected rows by reason, and per expectation: name,
+        description, type, kwargs, success, rows that were checked, unexpected rows, the first of
+        them (caption ids), and what was observed or missing if it is a fact of the whole table.
 
     Raises:
-        UserError: a column is missing, or an expectation failed; the message names it, the number of rows, and the first of
-            them.
+        UserError: a column is missing, or an expectation failed; the message names it, the number
+            of rows, and the first of them.
     """
     columns_of(captions, COLUMNS)
     facts = facts_of(captions, pictures)
@@ -73,10 +83,25 @@ def _on_columns() -> Iterator[Any]:
     yield _named("rows", "there are captions", expect.ExpectTableRowCountToBeBetween, min_value=1)
     yield _named("columns", "every column is there", expect.ExpectTableColumnsToMatchSet, **names)
     for column in COLUMNS:
-        yield _named(f"{column} present", f"every row has its {column}", expect.ExpectColumnValuesToNotBeNull, column=column)
+        yield _named(
+            f"{column} present",
+            f"every row has its {column}",
+            expect.ExpectColumnValuesToNotBeNull,
+            column=column,
+        )
         text = {"column": column, "type_": "str"}
-        yield _named(f"{column} is text", f"{column} holds strings", expect.ExpectColumnValuesToBeOfType, **text)
-    yield _named("caption ids unique", "no caption_id stands twice", expect.ExpectColumnValuesToBeUnique, column="caption_id")
+        yield _named(
+            f"{column} is text",
+            f"{column} holds strings",
+            expect.ExpectColumnValuesToBeOfType,
+            **text,
+        )
+    yield _named(
+        "caption ids unique",
+        "no caption_id stands twice",
+        expect.ExpectColumnValuesToBeUnique,
+        column="caption_id",
+    )
 
 
 def _on_splits(options: Corpus) -> Iterator[Any]:
@@ -84,7 +109,9 @@ def _on_splits(options: Corpus) -> Iterator[Any]:
     between, member = expect.ExpectColumnValuesToBeBetween, expect.ExpectColumnValuesToBeInSet
     all_of = expect.ExpectColumnDistinctValuesToContainSet
     least, most = options.min_images_per_split, options.max_shared_captions
-    yield _named("split values", "split is train, val or test", member, column="split", value_set=SPLITS)
+    yield _named(
+        "split values", "split is train, val or test", member, column="split", value_set=SPLITS
+    )
     yield _named("every split there", "no split is empty", all_of, column="split", value_set=SPLITS)
     large = {"column": "images_in_split", "min_value": least}
     yield _named("splits large enough", f"a split has at least {least} images", between, **large)
@@ -93,7 +120,12 @@ def _on_splits(options: Corpus) -> Iterator[Any]:
     for split in SPLITS:
         says = f"at most {100 * most:g}% of the captions of {split} stand in another split as well"
         of_split = expect.row_conditions.Column("split") == split
-        alone = {"column": "splits_of_text", "value_set": [1], "mostly": 1 - most, "row_condition": of_split}
+        alone = {
+            "column": "splits_of_text",
+            "value_set": [1],
+            "mostly": 1 - most,
+            "row_condition": of_split,
+        }
         yield _named(f"captions shared by {split}", says, member, **alone)
 
 
@@ -101,12 +133,24 @@ def _on_captions(options: Corpus, usual: int) -> Iterator[Any]:
     expect = _great_expectations().expectations
     between, pair = expect.ExpectColumnValuesToBeBetween, expect.ExpectColumnPairValuesToBeEqual
     least, most = options.min_words, options.max_words
-    count = {"column": "captions_of_image", "min_value": (usual + 1) // 2, "max_value": 2 * usual, "mostly": 0.99}
-    yield _named("captions per image", f"99% of the rows: images with about {usual} captions, as most have", between, **count)
+    count = {
+        "column": "captions_of_image",
+        "min_value": (usual + 1) // 2,
+        "max_value": 2 * usual,
+        "mostly": 0.99,
+    }
+    yield _named(
+        "captions per image",
+        f"99% of the rows: images with about {usual} captions, as most have",
+        between,
+        **count,
+    )
     length = {"column": "words", "min_value": least, "max_value": most}
     yield _named("length in words", f"a caption has {least} to {most} words", between, **length)
     line = {"column": "text", "regex": CLEAN}
-    yield _named("characters", "one clean line of text", expect.ExpectColumnValuesToMatchRegex, **line)
+    yield _named(
+        "characters", "one clean line of text", expect.ExpectColumnValuesToMatchRegex, **line
+    )
     same = {"column_A": "text", "column_B": "cleaned"}
     yield _named("text follows from raw", "text is what cleaning makes of raw", pair, **same)
 
@@ -114,7 +158,12 @@ def _on_captions(options: Corpus, usual: int) -> Iterator[Any]:
 def _on_pictures() -> Iterator[Any]:
     expect = _great_expectations().expectations
     between = expect.ExpectColumnValuesToBeBetween
-    yield _named("images decodable", "every image file is there and whole", expect.ExpectColumnValuesToBeNull, column="problem")
+    yield _named(
+        "images decodable",
+        "every image file is there and whole",
+        expect.ExpectColumnValuesToBeNull,
+        column="problem",
+    )
     one = {"column": "splits_of_picture", "max_value": 1}
     yield _named("no image in two splits", "equal pictures are in one split", between, **one)
 
@@ -131,17 +180,26 @@ def _great_expectations() -> Any:
     return great_expectations
 
 
-def _of_all_rows(table: pd.DataFrame, captions: Path, suite: list[Any]) -> dict[str, dict[str, Any]]:
+def _of_all_rows(
+    table: pd.DataFrame, captions: Path, suite: list[Any]
+) -> dict[str, dict[str, Any]]:
     (results,) = _run([table], suite)
-    ids = _ids(captions, {int(n) for result in results.values() for n in result["first"] if pd.notna(n)})
-    return {name: {**result, "first": [ids.get(n) for n in result["first"]]} for name, result in results.items()}
+    ids = _ids(
+        captions, {int(n) for result in results.values() for n in result["first"] if pd.notna(n)}
+    )
+    return {
+        name: {**result, "first": [ids.get(n) for n in result["first"]]}
+        for name, result in results.items()
+    }
 
 
 def _ids(captions: Path, wanted: set[int]) -> dict[int, Any]:
     """Row number (a float where another row has none) -> its caption_id."""
     start, found = 0, dict[int, Any]()
     for rows in rows_of(captions, ["caption_id"]) if wanted else ():
-        found |= {n: rows["caption_id"].iloc[n - start] for n in wanted if start <= n < start + len(rows)}
+        found |= {
+            n: rows["caption_id"].iloc[n - start] for n in wanted if start <= n < start + len(rows)
+        }
         start += len(rows)
     return found
 
@@ -149,13 +207,19 @@ def _ids(captions: Path, wanted: set[int]) -> dict[int, Any]:
 def _of_each_row(tables: Iterable[pd.DataFrame], suite: list[Any]) -> dict[str, dict[str, Any]]:
     whole: dict[str, dict[str, Any]] = {}
     for results in _run(tables, suite):
-        whole = {name: _joined(whole[name], result) if whole else result for name, result in results.items()}
+        whole = {
+            name: _joined(whole[name], result) if whole else result
+            for name, result in results.items()
+        }
     return whole
 
 
 def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """A result of some rows and that of the next: no expectation on rows has a tolerance."""
-    counts = {key: None if None in (one[key], other[key]) else one[key] + other[key] for key in ("checked", "unexpected")}
+    counts = {
+        key: None if None in (one[key], other[key]) else one[key] + other[key]
+        for key in ("checked", "unexpected")
+    }
     first, worse = [*one["first"], *other["first"]][:SHOWN], one if not one["success"] else other
     return {**worse, **counts, "success": one["success"] and other["success"], "first": first}
 
@@ -173,17 +237,29 @@ def _run(tables: Iterable[pd.DataFrame], suite: list[Any]) -> Iterator[dict[str,
         data=asset.add_batch_definition_whole_dataframe("all"),
         suite=context.suites.add(gx.ExpectationSuite(name="corpus", expectations=suite)),
     )
-    form = {"result_format": "SUMMARY", "unexpected_index_column_names": ["caption_id"], "partial_unexpected_count": SHOWN}
+    form = {
+        "result_format": "SUMMARY",
+        "unexpected_index_column_names": ["caption_id"],
+        "partial_unexpected_count": SHOWN,
+    }
     for table in tables:
-        outcome = definition.run(batch_parameters={"dataframe": table}, result_format=form).to_json_dict()
-        yield {row["expectation_config"]["meta"]["name"]: _result(row) for row in outcome["results"]}
+        outcome = definition.run(
+            batch_parameters={"dataframe": table}, result_format=form
+        ).to_json_dict()
+        yield {
+            row["expectation_config"]["meta"]["name"]: _result(row) for row in outcome["results"]
+        }
 
 
 def _result(row: dict[str, Any]) -> dict[str, Any]:
     """What of one result is the same on every run."""
     config, result = row["expectation_config"], row["result"]
     # Without a result, exception_info holds one entry per metric that could not be computed.
-    errors = [info["exception_message"] for info in row["exception_info"].values() if isinstance(info, dict)]
+    errors = [
+        info["exception_message"]
+        for info in row["exception_info"].values()
+        if isinstance(info, dict)
+    ]
     return {
         "name": config["meta"]["name"],
         "description": config["description"],
@@ -192,7 +268,9 @@ def _result(row: dict[str, Any]) -> dict[str, Any]:
         "success": row["success"],
         "checked": result.get("element_count"),
         "unexpected": result.get("unexpected_count"),
-        "first": [index.get("caption_id") for index in result.get("partial_unexpected_index_list") or []],
+        "first": [
+            index.get("caption_id") for index in result.get("partial_unexpected_index_list") or []
+        ],
         "observed": result.get("observed_value"),
         "missing": sorted(result.get("partial_missing_list") or []),
         "error": errors[0] if errors else None,

@@ -1,6 +1,8 @@
-"""What the expectations on a corpus are asked of: facts of single rows, and those that take all rows to know.
+"""What the expectations on a corpus are asked of: facts of single rows, and those that take all
+rows to know.
 
-Equal texts, images and pictures are found by digests, so that of all rows little more than numbers is held.
+Equal texts, images and pictures are found by digests, so that of all rows little more than numbers
+is held.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +19,13 @@ from pipeline.cleaning.image_check import Picture
 from pipeline.data.corpus import COLUMNS, rows_of
 from pipeline.experiment.params import Corpus
 
-FACTS = ["images_in_split", "captions_of_image", "splits_of_image", "splits_of_picture", "splits_of_text"]
+FACTS = [
+    "images_in_split",
+    "captions_of_image",
+    "splits_of_image",
+    "splits_of_picture",
+    "splits_of_text",
+]
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,10 @@ class Facts:
 
 def facts_of(captions: Path, pictures: dict[str, Picture]) -> Facts:
     """Args: captions: the captions.parquet of a corpus; pictures: by file."""
-    split = pd.concat([part["split"].astype("category") for part in rows_of(captions, ["split"])], ignore_index=True)
+    split = pd.concat(
+        [part["split"].astype("category") for part in rows_of(captions, ["split"])],
+        ignore_index=True,
+    )
     split = split.astype("category")
     splits = split.cat.codes.to_numpy()
     caption, first = _numbers(_texts(captions, "caption_id"))
@@ -45,14 +56,24 @@ def facts_of(captions: Path, pictures: dict[str, Picture]) -> Facts:
     table["captions_of_image"] = _known(np.bincount(image[image >= 0], minlength=1), image)
     table["splits_of_image"] = _splits(image, splits)
     del image, pairs
-    pixels = (_picture(pictures, file).digest for part in rows_of(captions, ["file"]) for file in part["file"])
+    pixels = (
+        _picture(pictures, file).digest
+        for part in rows_of(captions, ["file"])
+        for file in part["file"]
+    )
     table["splits_of_picture"] = _splits(_numbers(pixels)[0], splits)
     table["splits_of_text"] = _splits(_numbers(_texts(captions, "text"))[0], splits)
-    return Facts(table, {str(name): int(n) for name, n in zip(split.cat.categories, images, strict=False)})
+    return Facts(
+        table, {str(name): int(n) for name, n in zip(split.cat.categories, images, strict=False)}
+    )
 
 
 def _texts(captions: Path, column: str) -> Iterator[str | None]:
-    return (text if isinstance(text, str) else None for part in rows_of(captions, [column]) for text in part[column])
+    return (
+        text if isinstance(text, str) else None
+        for part in rows_of(captions, [column])
+        for text in part[column]
+    )
 
 
 def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -76,8 +97,11 @@ def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np
     return numbers, first
 
 
-def _distinct(groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], int]:
-    """The different pairs of a row's group and split as group x splits + split, and how many splits there are."""
+def _distinct(
+    groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.int64], int]:
+    """The different pairs of a row's group and split as group x splits + split, and how many splits
+    there are."""
     several = int(splits.max(initial=0)) + 1
     pairs = groups.astype(np.int64)
     pairs *= several
@@ -106,12 +130,15 @@ def _picture(pictures: dict[str, Picture], file: Any) -> Picture:
 
 
 def usual_count(captions_of_image: pd.Series) -> int:
-    """How many captions most images have, the fewest of equals; of the number that each row's image has."""
+    """How many captions most images have, the fewest of equals; of the number that each row's image
+    has."""
     rows = np.bincount(captions_of_image.dropna().astype(int), minlength=2)
     return int((rows[1:] / np.arange(1, len(rows))).argmax()) + 1
 
 
-def with_helpers(captions: Path, facts: pd.DataFrame, pictures: dict[str, Picture], options: Corpus) -> Iterator[pd.DataFrame]:
+def with_helpers(
+    captions: Path, facts: pd.DataFrame, pictures: dict[str, Picture], options: Corpus
+) -> Iterator[pd.DataFrame]:
     """The captions with one column for each fact that an expectation on rows needs."""
     start = 0
     for rows in rows_of(captions, COLUMNS):

@@ -1,4 +1,5 @@
-"""Every image file of a dataset looked at once: what is wrong with it, and which pictures are equal."""
+"""Every image file of a dataset looked at once: what is wrong with it, and which pictures are
+equal."""
 
 import hashlib
 from collections.abc import Iterable
@@ -34,7 +35,13 @@ def look_at_images(files: Iterable[str], folder: Path) -> dict[str, Picture]:
     names = list(dict.fromkeys(files))
     with ThreadPoolExecutor(workers()) as pool:
         looks = pool.map(lambda name: _look(folder / name), names)
-        return dict(zip(names, tqdm(looks, "checking images", len(names), unit=" images", disable=None), strict=True))
+        return dict(
+            zip(
+                names,
+                tqdm(looks, "checking images", len(names), unit=" images", disable=None),
+                strict=True,
+            )
+        )
 
 
 def _look(path: Path) -> Picture:
@@ -48,5 +55,8 @@ def _look(path: Path) -> Picture:
 
 
 def picture_table(pictures: dict[str, Picture]) -> pd.DataFrame:
-    """file and digest (of its pixels): what reads a corpus and its pictures depends on both by the corpus alone."""
-    return pd.DataFrame([(file, pictures[file].digest) for file in sorted(pictures)], columns=["file", "digest"])
+    """file and digest (of its pixels): what reads a corpus and its pictures depends on both by the
+    corpus alone."""
+    return pd.DataFrame(
+        [(file, pictures[file].digest) for file in sorted(pictures)], columns=["file", "digest"]
+    )

@@ -31,7 +31,9 @@ def run(main: Callable[[], object]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" while writing {error.filename}" if error.filename else ""
-        sys.exit(_say(f"the disk is full{where}: free some space, then run the same command again", 2))
+        sys.exit(
+            _say(f"the disk is full{where}: free some space, then run the same command again", 2)
+        )
 
 
 def _say(message: str, status: int) -> int:

@@ -1,4 +1,5 @@
-"""What git says: the commit of a whole workspace, and the last commit that touched the code of one row."""
+"""What git says: the commit of a whole workspace, and the last commit that touched the code of one
+row."""
 
 import re
 import subprocess
@@ -10,7 +11,8 @@ ALWAYS = ["params.yaml", "requirements/lock.txt"]
 
 
 def row_code(graph: Path, stages: Iterable[str], names: dict[str, str]) -> list[str]:
-    """The code that these stages of dvc.yaml declare (files and folders of pipeline/ and stages/), and `ALWAYS`.
+    """The code that these stages of dvc.yaml declare (files and folders of pipeline/ and stages/),
+    and `ALWAYS`.
 
     Args:
         names: what stands for `${item.<name>}`; a dependency of another name is left out.
@@ -28,12 +30,15 @@ def _filled(dep: str, names: dict[str, str]) -> str:
 
 
 def code_commit(paths: list[str]) -> str | None:
-    """Short hash of the last commit that touched `paths`, with `+` when they have changed since; None without git.
+    """Short hash of the last commit that touched `paths`, with `+` when they have changed since;
+    None without git.
 
     Commits of other files leave it as it is, so a fresh clone reproduces reports/ byte for byte.
     """
     commit = _git("log", "-1", "--format=%h", "--abbrev=7", "--", *paths)
-    return f"{commit}+" if commit and _git("status", "--porcelain", "--", *paths) else commit or None
+    return (
+        f"{commit}+" if commit and _git("status", "--porcelain", "--", *paths) else commit or None
+    )
 
 
 def git_commit(ignore: list[Path]) -> str:

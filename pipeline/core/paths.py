@@ -1,6 +1,8 @@
-"""Where a workspace keeps its files. Only stages/ and captionlab/ name them; the library takes paths.
+"""Where a workspace keeps its files. Only stages/ and captionlab/ name them; the library takes
+paths.
 
-A constant is a folder with one entry per data set, corpus, feature set or variant; a function is one file of an entry.
+A constant is a folder with one entry per data set, corpus, feature set or variant; a function is
+one file of an entry.
 """
 
 from pathlib import Path
@@ -25,7 +27,8 @@ CHECKPOINTS = Path("checkpoints")
 HISTORY = DATA / "history"
 "<variant>.csv"
 CAPTIONS = DATA / "captions"
-"<variant>/: captions.parquet, searches.parquet, seeds.parquet, teacher_forced.parquet, attention.parquet"
+"""<variant>/: captions.parquet, searches.parquet, seeds.parquet, teacher_forced.parquet,
+attention.parquet"""
 SCORES = DATA / "scores"
 "<variant>/: scores.json, images.parquet, resamples.parquet, about.json"
 METRICS = DATA / "metrics"

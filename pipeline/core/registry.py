@@ -1,4 +1,5 @@
-"""The module name is the registry: `pipeline/decoders/lstm.py` is the decoder `lstm`. Adding one is adding a file."""
+"""The module name is the registry: `pipeline/decoders/lstm.py` is the decoder `lstm`. Adding one is
+adding a file."""
 
 import ast
 import inspect
@@ -12,8 +13,13 @@ from typing import Any, Literal
 from pipeline.core.errors import UserError
 
 ROOMS = Path(__file__).parents[1]
-"pipeline/, whose folders `sources`, `encoders`, `decoders` and `metrics` are registries; what their files share is in shared/"
-ENTRIES = {"sources": ["fetch"], "encoders": ["Encoder", "__init__"], "decoders": ["Decoder", "__init__"]}
+"""pipeline/, whose folders `sources`, `encoders`, `decoders` and `metrics` are registries; what
+their files share is in shared/"""
+ENTRIES = {
+    "sources": ["fetch"],
+    "encoders": ["Encoder", "__init__"],
+    "decoders": ["Decoder", "__init__"],
+}
 "whose keyword-only parameters are what params.yaml may set"
 
 
@@ -30,7 +36,10 @@ def find(kind: str, name: str) -> str:
     """
     known = names(kind)
     if name not in known:
-        raise UserError(f"unknown {kind.removesuffix('s')} '{name}'{nearest(name, known)}: there are {', '.join(known)}")
+        raise UserError(
+            f"unknown {kind.removesuffix('s')} '{name}'{nearest(name, known)}: there are "
+            f"{', '.join(known)}"
+        )
     return f"pipeline.{kind}.{name}"
 
 
@@ -46,7 +55,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def signature(kind: str, name: str) -> inspect.Signature | None:
-    """What `check_args` wants of a module, read from its text: importing it would import torch. None: it inherits its entry."""
+    """What `check_args` wants of a module, read from its text: importing it would import torch.
+    None: it inherits its entry."""
     node: Any = ast.parse((ROOMS / kind / f"{name}.py").read_text(encoding="utf-8"))
     for part in ENTRIES[kind]:
         node = next((child for child in node.body if getattr(child, "name", "") == part), None)
@@ -64,11 +74,19 @@ def _parameter(argument: ast.arg, default: ast.expr | None) -> inspect.Parameter
             annotation = eval(ast.unparse(argument.annotation), {"Literal": Literal, "Any": Any})
         except NameError:  # a type of that module, which is checked once it is imported
             annotation = empty
-    return inspect.Parameter(argument.arg, inspect.Parameter.KEYWORD_ONLY, default=default or empty, annotation=annotation)
+    return inspect.Parameter(
+        argument.arg,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default or empty,
+        annotation=annotation,
+    )
 
 
-def check_args(target: Callable[..., Any] | inspect.Signature, args: dict[str, Any], where: str) -> None:
-    """Check `args` against the keyword-only parameters of `target`, which are what params.yaml may set.
+def check_args(
+    target: Callable[..., Any] | inspect.Signature, args: dict[str, Any], where: str
+) -> None:
+    """Check `args` against the keyword-only parameters of `target`, which are what params.yaml may
+    set.
 
     Raises:
         UserError: an unknown or missing argument, or a value of the wrong type.
@@ -78,7 +96,9 @@ def check_args(target: Callable[..., Any] | inspect.Signature, args: dict[str, A
     for name, value in args.items():
         if name not in allowed:
             takes = ", ".join(sorted(allowed)) or "none"
-            raise UserError(f"{where}: unknown argument '{name}'{nearest(name, allowed)}; it takes {takes}")
+            raise UserError(
+                f"{where}: unknown argument '{name}'{nearest(name, allowed)}; it takes {takes}"
+            )
         _check_type(allowed[name].annotation, value, f"{where}.{name}")
     missing = [n for n, p in allowed.items() if p.default is p.empty and n not in args]
     if missing:

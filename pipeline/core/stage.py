@@ -1,4 +1,5 @@
-"""How a stage lives and dies: it takes its name from the command line, and a killed `dvc` takes it along."""
+"""How a stage lives and dies: it takes its name from the command line, and a killed `dvc` takes it
+along."""
 
 import gc
 import os
@@ -15,9 +16,11 @@ SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
 
 
 def stage(main: Callable[..., object], named: bool = True) -> None:
-    """Run `main(NAME)` for `python -m stages.X NAME`, or `main()` for a stage without a name; errors as in `errors.run`.
+    """Run `main(NAME)` for `python -m stages.X NAME`, or `main()` for a stage without a name;
+    errors as in `errors.run`.
 
-    DVC removes a stage's outputs before it starts the stage, so an error says how to get the last ones back.
+    DVC removes a stage's outputs before it starts the stage, so an error says how to get the last
+    ones back.
     """
     collect_seldom()
     die_with_dvc()
@@ -31,7 +34,9 @@ def _with_the_way_back(main: Callable[..., object], *names: str) -> None:
         made_before = os.environ.get("DVC_STAGE", "")
         if not _is_locked(made_before):
             raise
-        raise UserError(f"{error} (its last outputs are kept: dvc checkout {made_before})") from None
+        raise UserError(
+            f"{error} (its last outputs are kept: dvc checkout {made_before})"
+        ) from None
 
 
 def _is_locked(stage: str) -> bool:
@@ -43,21 +48,25 @@ def _is_locked(stage: str) -> bool:
 
 
 def collect_seldom() -> None:
-    """Importing torch or pandas makes a million lasting objects, which Python's default would visit again and again."""
+    """Importing torch or pandas makes a million lasting objects, which Python's default would visit
+    again and again."""
     gc.set_threshold(100_000, 20, 20)
 
 
 def _name() -> str:
     if len(sys.argv) != 2:
-        raise UserError(f"usage: python -m stages.{os.path.basename(sys.argv[0]).removesuffix('.py')} NAME")
+        raise UserError(
+            f"usage: python -m stages.{os.path.basename(sys.argv[0]).removesuffix('.py')} NAME"
+        )
     return sys.argv[1]
 
 
 def die_with_dvc(interval: float = 0.5) -> None:
     """Kill this process once the `dvc` that started it is gone.
 
-    DVC runs a stage through a shell, and SIGTERM or SIGKILL to dvc alone leaves both alive (an orphan that goes on
-    writing). So the process above the shells is watched; a polling thread works on every system, unlike PDEATHSIG.
+    DVC runs a stage through a shell, and SIGTERM or SIGKILL to dvc alone leaves both alive (an
+    orphan that goes on writing). So the process above the shells is watched; a polling thread works
+    on every system, unlike PDEATHSIG.
     """
     if "DVC_STAGE" not in os.environ:
         return

@@ -47,11 +47,14 @@ def columns_of(path: Path, needed: list[str]) -> list[str]:
 def _need(there: list[str], columns: list[str], where: str) -> None:
     missing = [column for column in columns if column not in there]
     if missing:
-        raise UserError(f"{where} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}")
+        raise UserError(
+            f"{where} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}"
+        )
 
 
 def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
-    """Columns of a Parquet file, ROWS rows at a time; a file without rows gives one table without rows."""
+    """Columns of a Parquet file, ROWS rows at a time; a file without rows gives one table without
+    rows."""
     import pyarrow as pa
 
     with _opened(path) as file:
@@ -85,7 +88,8 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def spread(image_ids: Iterable[str], n: int) -> list[str]:
-    """At most n of the images, evenly through their sorted ids: what a person is shown of a split."""
+    """At most n of the images, evenly through their sorted ids: what a person is shown of a
+    split."""
     ids = sorted(set(image_ids))
     n = min(n, len(ids))
     return [ids[(2 * i + 1) * len(ids) // (2 * n)] for i in range(n)]
@@ -102,7 +106,8 @@ def image_files(captions: pd.DataFrame, images: Path) -> dict[str, Path]:
 
 
 class Captions:
-    """Columns of the captions.parquet of a corpus, of the rows in some splits, a table at a time whenever it is iterated over.
+    """Columns of the captions.parquet of a corpus, of the rows in some splits, a table at a time
+    whenever it is iterated over.
 
     Raises:
         UserError: while it is read, as `read_captions` does.
@@ -139,8 +144,11 @@ def references(captions: Iterable[pd.DataFrame]) -> dict[str, list[str]]:
     return found
 
 
-def published_references(captions: pd.DataFrame, rejected: pd.DataFrame, splits: list[str]) -> dict[str, list[str]]:
-    """image_id -> all its captions as published, for the images kept in these splits, ordered by image and caption.
+def published_references(
+    captions: pd.DataFrame, rejected: pd.DataFrame, splits: list[str]
+) -> dict[str, list[str]]:
+    """image_id -> all its captions as published, for the images kept in these splits, ordered by
+    image and caption.
 
     A caption too long to train on is still a reference: papers score against all five.
     """

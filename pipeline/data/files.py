@@ -1,4 +1,5 @@
-"""Outputs appear whole or not at all: written beside their place under a temporary name, then renamed."""
+"""Outputs appear whole or not at all: written beside their place under a temporary name, then
+renamed."""
 
 import hashlib
 import json
@@ -38,7 +39,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, keep_partial: bool = False) -> Iterator[Path]:
-    """Like `whole_file` for a folder. With `keep_partial` an interrupted run leaves its part for the next to resume."""
+    """Like `whole_file` for a folder. With `keep_partial` an interrupted run leaves its part for
+    the next to resume."""
     part = _partial(path)
     if not keep_partial:
         remove(part)
@@ -56,7 +58,9 @@ def whole_folder(path: Path, keep_partial: bool = False) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """Sorted keys and a final newline, so that equal values are equal files."""
     with whole_file(path) as part:
-        part.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path: Path) -> Any:
@@ -70,14 +74,23 @@ def digest(path: Path) -> str:
 
 
 def loaded_code() -> str:
-    """Stands for the source of every module of this project that is imported now, tracking aside: it changes no result."""
-    modules = [(name, m.__file__) for name, m in sys.modules.items() if name.split(".")[0] == "pipeline"]
-    return fingerprint(sorted((name, digest(Path(file))) for name, file in modules if file and ".tracking" not in name))
+    """Stands for the source of every module of this project that is imported now, tracking aside:
+    it changes no result."""
+    modules = [
+        (name, m.__file__) for name, m in sys.modules.items() if name.split(".")[0] == "pipeline"
+    ]
+    return fingerprint(
+        sorted(
+            (name, digest(Path(file))) for name, file in modules if file and ".tracking" not in name
+        )
+    )
 
 
 def named_files(args: dict[str, Any]) -> list[str]:
     """Digests of the files that arguments name, such as weights or word vectors."""
-    return [digest(Path(v)) for v in args.values() if isinstance(v, str) and v and Path(v).is_file()]
+    return [
+        digest(Path(v)) for v in args.values() if isinstance(v, str) and v and Path(v).is_file()
+    ]
 
 
 def fingerprint(value: Any) -> str:

@@ -46,7 +46,9 @@ class ImageIds(Collection[str]):
     def lacking(self, image_ids: Iterable[str]) -> list[str]:
         """Those that are not here, each once."""
         parts = ((part, self.find(part)) for part in _parts(image_ids))
-        return list(dict.fromkeys(part[n] for part, places in parts for n in np.flatnonzero(places < 0)))
+        return list(
+            dict.fromkeys(part[n] for part, places in parts for n in np.flatnonzero(places < 0))
+        )
 
 
 def _parts(ids: Iterable[str]) -> Iterator[list[str]]:

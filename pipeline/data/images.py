@@ -1,4 +1,5 @@
-"""One safe way from bytes to an RGB picture, whatever its format, its size or the state it is in."""
+"""One safe way from bytes to an RGB picture, whatever its format, its size or the state it is
+in."""
 
 import warnings
 from io import BytesIO
@@ -12,7 +13,8 @@ from pipeline.core.errors import UserError, one_line
 MAX_PIXELS = 64_000_000
 "more than any camera in use; a picture this large takes 192 MB when decoded"
 
-# Pillow warns of large pictures and of broken EXIF blocks; the first are errors here, the second do no harm.
+# Pillow warns of large pictures and of broken EXIF blocks; the first are errors here, the second do
+# no harm.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -21,11 +23,12 @@ class ImageError(UserError):
 
 
 def read_image(data: bytes | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture to RGB: upright by its EXIF orientation, transparency on white, 16 bits scaled to 8, frame one.
+    """Decode a picture to RGB: upright by its EXIF orientation, transparency on white, 16 bits
+    scaled to 8, frame one.
 
     Raises:
-        ImageError: the file is missing, empty, no picture, truncated or broken, or has more than `max_pixels` pixels
-            (which is read from its header, before anything is decoded).
+        ImageError: the file is missing, empty, no picture, truncated or broken, or has more than
+            `max_pixels` pixels (which is read from its header, before anything is decoded).
     """
     content = _content(data)
     try:
@@ -41,7 +44,9 @@ def read_image(data: bytes | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         image.load()
     except Exception as error:
-        raise ImageError("truncated" if "truncated" in str(error) else f"broken ({one_line(error)})") from None
+        raise ImageError(
+            "truncated" if "truncated" in str(error) else f"broken ({one_line(error)})"
+        ) from None
     return upright_rgb(image)
 
 
@@ -71,7 +76,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, dtype=np.float32)
         scale = 257 if values.max(initial=0) > 255 or image.mode.startswith("I;16") else 1
-        return Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8)).convert("RGB")
+        return Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8)).convert(
+            "RGB"
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

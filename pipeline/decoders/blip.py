@@ -1,11 +1,13 @@
-"""BLIP: a vision transformer and a BERT that reads words from left to right and looks at the picture in every layer;
-transformers' layers and weights (Li et al., 2022, "BLIP: Bootstrapping Language-Image Pre-training for Unified
-Vision-Language Understanding and Generation", image-grounded text decoder).
+"""BLIP: a vision transformer and a BERT that reads words from left to right and looks at the
+picture in every layer; transformers' layers and weights (Li et al., 2022, "BLIP: Bootstrapping
+Language-Image Pre-training for Unified Vision-Language Understanding and Generation",
+image-grounded text decoder).
 
 v = ViT((pixels / 255 - mean) / std)
 x = norm(embed(w) + position)
 per layer: x = norm(x + self(x));  x = norm(x + cross(x, v));  x = norm(x + feed(x))
-p(w_t+1) = softmax(E norm(gelu(A x_t)) + b), with E the embedding itself unless the model's config.json unties them
+p(w_t+1) = softmax(E norm(gelu(A x_t)) + b), with E the embedding itself unless the model's
+config.json unties them
 """
 
 from collections.abc import Iterable
@@ -22,27 +24,35 @@ from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
 KNOWN: dict[str, dict[str, Any]] = {
-    "Salesforce/blip-image-captioning-base": {"text_config": {"num_attention_heads": 12}, "vision_config": {}},
+    "Salesforce/blip-image-captioning-base": {
+        "text_config": {"num_attention_heads": 12},
+        "vision_config": {},
+    },
     "Salesforce/blip-image-captioning-large": {
         "text_config": {"num_attention_heads": 12},
         "vision_config": {
-            "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
         },
     },
-}  # fmt: skip
-"config.json of the models that can be costed without a network; what is not named has its usual value"
+}
+"""config.json of the models that can be costed without a network; what is not named has its usual
+value"""
 
 
 class Decoder(pretrained.Decoder):
     """Its features are those of the encoder `pixels`: the grid is the picture.
 
     Args:
-        model: a BLIP for captions, by its name on the hub or as a folder with config.json, preprocessor_config.json,
-            tokenizer.json and the weights.
-        prompt: words that stand before every caption and are no part of it. The published models were trained with
-            "a picture of".
-        weights: `pretrained`, or `random`, for which config.json is enough: without a preprocessor_config.json mean and
-            standard deviation are 0.5, without tokenizer files the vocabulary is that of the captions' words.
+        model: a BLIP for captions, by its name on the hub or as a folder with config.json,
+            preprocessor_config.json, tokenizer.json and the weights.
+        prompt: words that stand before every caption and are no part of it. The published models
+            were trained with "a picture of".
+        weights: `pretrained`, or `random`, for which config.json is enough: without a
+            preprocessor_config.json mean and standard deviation are 0.5, without tokenizer files
+            the vocabulary is that of the captions' words.
     """
 
     encoder: Any  # modules of transformers, whose parts a type checker does not know
@@ -54,8 +64,11 @@ class Decoder(pretrained.Decoder):
     opening: Tensor
 
     @classmethod
-    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
-        """The model's own tokenizer; known: its config.json, its pictures' colours, our <start>, and the prompt's ids."""
+    def read(
+        cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
+    ) -> tuple[Tokenizer, dict[str, Any]]:
+        """The model's own tokenizer; known: its config.json, its pictures' colours, our <start>,
+        and the prompt's ids."""
         files, is_random = Files("blip", args["model"]), args.get("weights") == "random"
         content = files.json("config.json")
         files.check_type(content, "blip")
@@ -70,14 +83,23 @@ class Decoder(pretrained.Decoder):
         special = {"start": tokenizer.special.start, "prompt": prompt}
         return tokenizer, {"config": config, **files.colours(optional=is_random), **special}
 
-    def __init__(self, sizes: Sizes, *, model: str, prompt: str = "", weights: Literal["pretrained", "random"] = "pretrained"):
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        model: str,
+        prompt: str = "",
+        weights: Literal["pretrained", "random"] = "pretrained",
+    ):
         config = sizes.known["config"]
         says, files = config["text_config"], Files("blip", model)
         body = files.read(lambda: _class()(_parsed(config)))
         opening = [says["bos_token_id"], *sizes.known["prompt"]]
         side, rows = config["vision_config"]["image_size"], says["vocab_size"]
         super().__init__(sizes, body, side, says["num_attention_heads"], rows, opening[-1])
-        self.register_buffer("opening", torch.tensor(opening[:-1], dtype=torch.long), persistent=False)
+        self.register_buffer(
+            "opening", torch.tensor(opening[:-1], dtype=torch.long), persistent=False
+        )
         self.config, self.files = config, files
         self.published = model if weights == "pretrained" else ""
 
@@ -85,7 +107,11 @@ class Decoder(pretrained.Decoder):
     def adopt(module: nn.Module, body: Any) -> None:
         says, head = body.text_decoder.bert, body.text_decoder.cls.predictions
         tied = head.decoder.weight is says.embeddings.word_embeddings.weight
-        module.encoder, module.words, module.layers = body.vision_model, says.embeddings, says.encoder.layer
+        module.encoder, module.words, module.layers = (
+            body.vision_model,
+            says.embeddings,
+            says.encoder.layer,
+        )
         module.transform, module.bias = head.transform, head.decoder.bias
         module.register_parameter("output", None if tied else head.decoder.weight)
 
@@ -94,7 +120,9 @@ class Decoder(pretrained.Decoder):
 
     def start(self, f: Features) -> State:
         """The prompt is read here but for its last word, which <start> stands for."""
-        image = self.encoder(pixel_values=self.pixels(f.grid)).last_hidden_state  # (B, S, its width)
+        image = self.encoder(
+            pixel_values=self.pixels(f.grid)
+        ).last_hidden_state  # (B, S, its width)
         s: State = {}
         for n, layer in enumerate(self.layers):
             at = layer.crossattention.self
@@ -103,15 +131,25 @@ class Decoder(pretrained.Decoder):
             s |= {f"words_keys{n}": keys[:, :, :0], f"words_values{n}": values[:, :, :0]}
         return self.run(self.opening.expand(len(f), -1), s, None)[1] if len(self.opening) else s
 
-    def run(self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None) -> tuple[Tensor, State]:
+    def run(
+        self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None
+    ) -> tuple[Tensor, State]:
         position = self.places(ids, s, self.words.position_embeddings.num_embeddings)
         x = self.words(input_ids=ids, position_ids=position)
         grown: State = {}
         for n, layer in enumerate(self.layers):
             at, to = layer.attention, layer.crossattention
-            query, keys, values = (self.by_head(linear(x))[0] for linear in (at.self.query, at.self.key, at.self.value))
+            query, keys, values = (
+                self.by_head(linear(x))[0] for linear in (at.self.query, at.self.key, at.self.value)
+            )
             grown |= self.read_on(s, n, keys, values)
-            seen = attend(query, grown[f"words_keys{n}"], grown[f"words_values{n}"], at.self.dropout, causal=True)
+            seen = attend(
+                query,
+                grown[f"words_keys{n}"],
+                grown[f"words_values{n}"],
+                at.self.dropout,
+                causal=True,
+            )
             x = at.output(seen, x)
             (query,) = self.by_head(to.self.query(x))
             x = to.output(look(query, s, n, captions, to.self.dropout, looks=looks), x)
@@ -124,12 +162,18 @@ class Decoder(pretrained.Decoder):
 
 
 def outline(*, model: str, **_: Any) -> tuple[int, dict[str, Any]] | None:
-    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of any other."""
+    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of
+    any other."""
     if model not in KNOWN:
         return None
     config = _config(Files("blip", model), KNOWN[model])
     says = config["text_config"]
-    return says["vocab_size"], {"config": config, **GREY, "start": says["bos_token_id"], "prompt": []}
+    return says["vocab_size"], {
+        "config": config,
+        **GREY,
+        "start": says["bos_token_id"],
+        "prompt": [],
+    }
 
 
 def _class() -> Any:
@@ -147,5 +191,8 @@ def _parsed(config: dict[str, Any]) -> Any:
 def _config(files: Files, content: dict[str, Any]) -> dict[str, Any]:
     """config.json with every value that the network depends on."""
     whole = files.read(lambda: _parsed(content))
-    parts = {"text_config": whole.text_config.to_dict(), "vision_config": whole.vision_config.to_dict()}
+    parts = {
+        "text_config": whole.text_config.to_dict(),
+        "vision_config": whole.vision_config.to_dict(),
+    }
     return plain({**whole.to_diff_dict(), **parts})

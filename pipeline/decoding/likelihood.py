@@ -1,4 +1,5 @@
-"""Teacher-forced figures: how probable the references are, and how often a right word is among the first five."""
+"""Teacher-forced figures: how probable the references are, and how often a right word is among the
+first five."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ class Likelihood:
     references: list[list[int]] = field(default_factory=list)
     "token ids of each reference with its end token, where they were asked for"
     argmax: list[list[int]] = field(default_factory=list)
-    "beside each reference: the likeliest token at every place, given the reference's tokens before it"
+    """beside each reference: the likeliest token at every place, given the reference's tokens
+    before it"""
 
 
 def likelihoods(decoder: Decoder, batches: CaptionBatches) -> Iterator[Likelihood]:
@@ -45,7 +47,9 @@ def batch_likelihoods(decoder: Decoder, batch: Batch, ids: bool = False) -> list
     hits = (log_probs.topk(min(5, log_probs.shape[1])).indices == targets[:, None]).any(1)
     image = batch.rows[:, None].expand_as(valid)[valid]
     nlls, tokens, hit_counts = (
-        torch.zeros(len(batch.image_ids), device=nll.device, dtype=torch.float64).index_add_(0, image, values.double())
+        torch.zeros(len(batch.image_ids), device=nll.device, dtype=torch.float64).index_add_(
+            0, image, values.double()
+        )
         for values in (nll, torch.ones_like(nll), hits)
     )
     columns = zip(batch.image_ids, nlls.tolist(), tokens.tolist(), hit_counts.tolist(), strict=True)

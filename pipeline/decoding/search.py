@@ -20,7 +20,8 @@ class Hypothesis:
 
 
 def log_probs_of(logits: Tensor, special: Special) -> Tensor:
-    """(B, V) -> log-probabilities of the model; what is never generated is ruled out after the softmax."""
+    """(B, V) -> log-probabilities of the model; what is never generated is ruled out after the
+    softmax."""
     log_probs = logits.float().log_softmax(-1)
     barred = [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
     log_probs[:, barred] = -torch.inf
@@ -51,7 +52,8 @@ def greedy(decoder: Decoder, f: Features, special: Special, max_tokens: int) -> 
 
 @dataclass
 class _Beams:
-    """Beam search state of the images still searched: A images, K beams each (one before the first word), row a * K + k."""
+    """Beam search state of the images still searched: A images, K beams each (one before the first
+    word), row a * K + k."""
 
     images: list[int]
     words: Tensor  # (A, K, t)
@@ -61,17 +63,29 @@ class _Beams:
 
 @torch.inference_mode()
 def beam_search(
-    decoder: Decoder, f: Features, special: Special, beam: int, max_tokens: int, length_penalty: float
+    decoder: Decoder,
+    f: Features,
+    special: Special,
+    beam: int,
+    max_tokens: int,
+    length_penalty: float,
 ) -> list[list[Hypothesis]]:
-    """Batched beam search; per image its finished hypotheses, best first by log_prob / length ** length_penalty.
+    """Batched beam search; per image its finished hypotheses, best first by log_prob / length **
+    length_penalty.
 
-    An image is done when `beam` hypotheses have ended; those cut at `max_tokens` fill up only what is missing.
+    An image is done when `beam` hypotheses have ended; those cut at `max_tokens` fill up only what
+    is missing.
     """
     device = f.pooled.device
     state = decoder.start(f)
-    words, scores = torch.full((len(f), 1, 1), special.start, device=device), torch.zeros(len(f), 1, device=device)
+    words, scores = (
+        torch.full((len(f), 1, 1), special.start, device=device),
+        torch.zeros(len(f), 1, device=device),
+    )
     b = _Beams(list(range(len(f))), words, scores, [[] for _ in range(len(f))])
-    of_image = set(state)  # what no step has changed is equal for all beams of an image, and need not follow them
+    of_image = set(
+        state
+    )  # what no step has changed is equal for all beams of an image, and need not follow them
     for _ in range(max_tokens):
         logits, after = decoder.step(b.words[:, :, -1].flatten(), state)
         of_image = {k for k in of_image if after.get(k) is state[k]}
@@ -80,13 +94,22 @@ def beam_search(
         rows = _drop_done(b, rows, beam)
         if not b.images:
             break
-        state = _follow(after, rows, of_image if len(b.images) == count and width == beam else set(), decoder.shared, width)
+        state = _follow(
+            after,
+            rows,
+            of_image if len(b.images) == count and width == beam else set(),
+            decoder.shared,
+            width,
+        )
     _take_unfinished(b, beam)
     return [sorted(h, key=lambda x: -ranking_score(x, length_penalty)) for h in b.finished]
 
 
-def _follow(after: State, rows: Tensor, unmoved: set[str], shared: tuple[str, ...], width: int) -> State:
-    """The state of the beams that go on; `rows` (A, K) of it were theirs, of which there were `width` an image."""
+def _follow(
+    after: State, rows: Tensor, unmoved: set[str], shared: tuple[str, ...], width: int
+) -> State:
+    """The state of the beams that go on; `rows` (A, K) of it were theirs, of which there were
+    `width` an image."""
     moving = {k: v for k, v in after.items() if k not in unmoved and k not in shared}
     out = after | pick_rows(moving, rows.flatten())
     left = rows[:, 0] // width
@@ -94,7 +117,8 @@ def _follow(after: State, rows: Tensor, unmoved: set[str], shared: tuple[str, ..
 
 
 def _extend(b: _Beams, log_probs: Tensor, end: int, beam: int) -> Tensor:
-    """One word more for every beam: ended candidates among the best K go to `finished`, the best K others live on.
+    """One word more for every beam: ended candidates among the best K go to `finished`, the best K
+    others live on.
 
     Args:
         log_probs: (A, K, V), written over; K is 1 before the first word, `beam` after it.
@@ -103,7 +127,9 @@ def _extend(b: _Beams, log_probs: Tensor, end: int, beam: int) -> Tensor:
         (A, K) the row of the old state that each living beam continues.
     """
     count, width, vocabulary = log_probs.shape
-    best, place = top(log_probs.add_(b.scores[..., None]).flatten(1), min(2 * beam, width * vocabulary))  # (A, 2K)
+    best, place = top(
+        log_probs.add_(b.scores[..., None]).flatten(1), min(2 * beam, width * vocabulary)
+    )  # (A, 2K)
     missing = max(0, beam - best.shape[1])  # of a vocabulary that is smaller than the beam
     best, place = F.pad(best, (0, missing), value=-torch.inf), F.pad(place, (0, missing))
     source, word = place // vocabulary, place % vocabulary
@@ -111,7 +137,9 @@ def _extend(b: _Beams, log_probs: Tensor, end: int, beam: int) -> Tensor:
     for a, rank in (ends[:, :beam] & best[:, :beam].isfinite()).nonzero().tolist():
         tokens = (*b.words[a, source[a, rank], 1:].tolist(), end)
         b.finished[b.images[a]].append(Hypothesis(tokens, best[a, rank].item()))
-    living = best.masked_fill(ends, -torch.inf).topk(beam, dim=1).indices  # (A, K); every old beam ends at most once
+    living = (
+        best.masked_fill(ends, -torch.inf).topk(beam, dim=1).indices
+    )  # (A, K); every old beam ends at most once
     b.scores = best.gather(1, living).masked_fill(ends.gather(1, living), -torch.inf)
     source = source.gather(1, living)
     old = b.words.gather(1, source[..., None].expand(-1, -1, b.words.shape[2]))
@@ -122,7 +150,8 @@ def _extend(b: _Beams, log_probs: Tensor, end: int, beam: int) -> Tensor:
 def top(values: Tensor, count: int, size: int = 128) -> tuple[Tensor, Tensor]:
     """The largest of each row (A, N) and where they are, (A, count) each, best first.
 
-    On a CPU topk takes three times as long as this: the largest of every `size` neighbours, then those of the best groups.
+    On a CPU topk takes three times as long as this: the largest of every `size` neighbours, then
+    those of the best groups.
     """
     whole = values.shape[1] // size * size
     if values.is_cuda or whole < count * size:

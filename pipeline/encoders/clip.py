@@ -1,9 +1,11 @@
-"""CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023) of transformers: pictures and texts in one space.
+"""CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023) of transformers: pictures and texts in
+one space.
 
-Which of the two a model is says the `model_type` of its config.json. The pooled vector is the picture's embedding in the space
-it shares with texts, of length 1 unless `normalise` is off. The grid is the patches of the last layer after the vision tower's
-last layer norm, without CLIP's class token: SigLIP's own head reads them there, and CLIP's class token passes the same norm
-before it is projected.
+Which of the two a model is says the `model_type` of its config.json. The pooled vector is the
+picture's embedding in the space it shares with texts, of length 1 unless `normalise` is off. The
+grid is the patches of the last layer after the vision tower's last layer norm, without CLIP's class
+token: SigLIP's own head reads them there, and CLIP's class token passes the same norm before it is
+    projected.
 """
 
 import json
@@ -24,34 +26,63 @@ KNOWN: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": {
         "model_type": "clip",
         "projection_dim": 512,
-        "text_config": {"hidden_size": 512, "num_attention_heads": 8, "num_hidden_layers": 12, "intermediate_size": 2048},
+        "text_config": {
+            "hidden_size": 512,
+            "num_attention_heads": 8,
+            "num_hidden_layers": 12,
+            "intermediate_size": 2048,
+        },
         "vision_config": {
-            "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072,
-            "patch_size": 32, "image_size": 224,
+            "hidden_size": 768,
+            "num_attention_heads": 12,
+            "num_hidden_layers": 12,
+            "intermediate_size": 3072,
+            "patch_size": 32,
+            "image_size": 224,
         },
     },
     "openai/clip-vit-large-patch14": {
         "model_type": "clip",
         "projection_dim": 768,
-        "text_config": {"hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072},
+        "text_config": {
+            "hidden_size": 768,
+            "num_attention_heads": 12,
+            "num_hidden_layers": 12,
+            "intermediate_size": 3072,
+        },
         "vision_config": {
-            "hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 24, "intermediate_size": 4096,
-            "patch_size": 14, "image_size": 224,
+            "hidden_size": 1024,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "intermediate_size": 4096,
+            "patch_size": 14,
+            "image_size": 224,
         },
     },
     "google/siglip-base-patch16-224": {
         "model_type": "siglip",
         "text_config": {
-            "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072,
-            "vocab_size": 32000, "max_position_embeddings": 64, "bos_token_id": None, "eos_token_id": 1,
+            "hidden_size": 768,
+            "num_attention_heads": 12,
+            "num_hidden_layers": 12,
+            "intermediate_size": 3072,
+            "vocab_size": 32000,
+            "max_position_embeddings": 64,
+            "bos_token_id": None,
+            "eos_token_id": 1,
         },
         "vision_config": {
-            "hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12, "intermediate_size": 3072,
-            "patch_size": 16, "image_size": 224,
+            "hidden_size": 768,
+            "num_attention_heads": 12,
+            "num_hidden_layers": 12,
+            "intermediate_size": 3072,
+            "patch_size": 16,
+            "image_size": 224,
         },
     },
-}  # fmt: skip
-"config.json of the models that can be costed and built at random without a network; what is not named has its usual value"
+}
+"""config.json of the models that can be costed and built at random without a network; what is not
+named has its usual value"""
 
 TEXTS = 256
 "texts in one pass of the text tower"
@@ -61,21 +92,27 @@ class Encoder(nn.Module):
     """Both towers of a CLIP or SigLIP model, evaluated without gradients.
 
     Args:
-        model: name on the hub, or a folder with config.json and whatever of weights, preprocessor_config.json and
-            tokenizer files is asked of it.
-        weights: `hub` (the model's own, from the hub, its cache or the folder) or `random` (seeded, for tests: the folder
-            may hold config.json alone, and without tokenizer files texts are read byte by byte).
-        normalise: pooled vectors have length 1; else they are as the projection gives them, which ClipCap's weights expect.
+        model: name on the hub, or a folder with config.json and whatever of weights,
+            preprocessor_config.json and tokenizer files is asked of it.
+        weights: `hub` (the model's own, from the hub, its cache or the folder) or `random` (seeded,
+            for tests: the folder may hold config.json alone, and without tokenizer files texts are
+            read byte by byte).
+        normalise: pooled vectors have length 1; else they are as the projection gives them, which
+            ClipCap's weights expect.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, model: str, weights: Literal["hub", "random"] = "hub", normalise: bool = True):
+    def __init__(
+        self, *, model: str, weights: Literal["hub", "random"] = "hub", normalise: bool = True
+    ):
         super().__init__()
         self.model, self.weights, self.normalise = model, weights, normalise
         self.config = _config(model, weights)
-        self.body = _random(self.config, model) if weights == "random" else _published(self.config, model)
+        self.body = (
+            _random(self.config, model) if weights == "random" else _published(self.config, model)
+        )
         self.processor = _processor(self.config, model, weights)
         self.crops = bool(self.processor.do_center_crop)
         self.register_buffer("mean", torch.tensor(self.processor.image_mean).view(1, 3, 1, 1) * 255)
@@ -93,12 +130,14 @@ class Encoder(nn.Module):
             return self(pixels)
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"'{self.model}' cannot see the pictures that its own preprocessor_config.json makes ({brief(error)}): "
+                f"'{self.model}' cannot see the pictures that its own "
+                f"preprocessor_config.json makes ({brief(error)}): "
                 "make the sizes there agree with config.json"
             ) from None
 
     def transform(self, image: Image.Image) -> Tensor:
-        """RGB image -> (3, S, S) uint8, as transformers' image processor of this model scales and crops it with Pillow."""
+        """RGB image -> (3, S, S) uint8, as transformers' image processor of this model scales and
+        crops it with Pillow."""
         done = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="np")
         return torch.tensor(done["pixel_values"][0], device="cpu")
 
@@ -116,7 +155,8 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def texts(self, texts: list[str]) -> Tensor:
-        """N texts -> their embeddings (N, D') of length 1, float32; what is too long for the model is cut."""
+        """N texts -> their embeddings (N, D') of length 1, float32; what is too long for the model
+        is cut."""
         parts = [self._texts(texts[start : start + TEXTS]) for start in range(0, len(texts), TEXTS)]
         return torch.cat(parts) if parts else self.mean.new_zeros(0, self.pooled_dim)
 
@@ -124,7 +164,9 @@ class Encoder(nn.Module):
         """SigLIP was trained on texts padded to its full length, and sees the padding."""
         padding = "max_length" if self.config.model_type == "siglip" else "longest"
         longest = self.config.text_config.max_position_embeddings
-        tokens = self.tokenizer(texts, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
+        tokens = self.tokenizer(
+            texts, padding=padding, truncation=True, max_length=longest, return_tensors="pt"
+        )
         ids = tokens["input_ids"].to(self.mean.device)
         with torch.autocast("cuda", torch.bfloat16, enabled=ids.is_cuda):
             out = self.body.get_text_features(input_ids=ids)
@@ -148,7 +190,10 @@ def _config(model: str, weights: str) -> Any:
     content = KNOWN[model] if known else _config_json(model)
     kind = content.get("model_type")
     if kind not in ("clip", "siglip"):
-        raise UserError(f"'{model}' is a model of type '{kind}': this encoder takes clip and siglip (see its config.json)")
+        raise UserError(
+            f"'{model}' is a model of type '{kind}': this encoder takes clip and siglip "
+            "(see its config.json)"
+        )
     from transformers import CLIPConfig, SiglipConfig
 
     try:
@@ -166,7 +211,9 @@ def _config_json(model: str) -> dict[str, Any]:
         return _from_hub(model, lambda: PreTrainedConfig.get_config_dict(model)[0])
     file = folder / "config.json"
     if not file.is_file():
-        raise UserError(f"{folder} has no config.json: a model's folder holds what its page on the hub lists")
+        raise UserError(
+            f"{folder} has no config.json: a model's folder holds what its page on the hub lists"
+        )
     try:
         content = json.loads(file.read_text("utf-8"))
     except ValueError as error:
@@ -181,7 +228,9 @@ def _fetchable(model: str) -> None:
     try:
         validate_repo_id(model)
     except HFValidationError:
-        raise UserError(f"model '{model}': no such folder, and no name on the hub (owner/name)") from None
+        raise UserError(
+            f"model '{model}': no such folder, and no name on the hub (owner/name)"
+        ) from None
 
 
 def _from_hub(model: str, load: Callable[[], Any]) -> Any:
@@ -191,7 +240,10 @@ def _from_hub(model: str, load: Callable[[], Any]) -> Any:
     except Exception as error:  # transformers, the hub and the network fail in many ways
         from huggingface_hub import constants
 
-        cure = f"put it in the hub's cache {constants.HF_HUB_CACHE} (HF_HOME moves it), or name a local folder as `model`"
+        cure = (
+            f"put it in the hub's cache {constants.HF_HUB_CACHE} (HF_HOME moves it), or name a "
+            "local folder as `model`"
+        )
         if Path(model).is_dir():
             cure = "put there what the model's page on the hub lists"
         raise UserError(f"'{model}' cannot be read ({brief(error)}): {cure}") from None
@@ -209,22 +261,30 @@ def _random(config: Any, model: str) -> Any:
             torch.manual_seed(0)
             return _class(config)(config)
     except Exception as error:
-        raise UserError(f"config.json of '{model}' describes no model that can be built ({brief(error)})") from None
+        raise UserError(
+            f"config.json of '{model}' describes no model that can be built ({brief(error)})"
+        ) from None
 
 
 def _published(config: Any, model: str) -> Any:
-    """The model with its weights, all of them: transformers would fill what is missing at random, with a warning."""
+    """The model with its weights, all of them: transformers would fill what is missing at random,
+    with a warning."""
     with torch.random.fork_rng():
         load = _class(config).from_pretrained
-        body, info = _from_hub(model, lambda: load(model, config=config, dtype=torch.float32, output_loading_info=True))
+        body, info = _from_hub(
+            model, lambda: load(model, config=config, dtype=torch.float32, output_loading_info=True)
+        )
     wrong = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if wrong:
-        raise UserError(f"the weights of '{model}' lack {len(wrong)} parts of the model (first: {wrong[0]})")
+        raise UserError(
+            f"the weights of '{model}' lack {len(wrong)} parts of the model (first: {wrong[0]})"
+        )
     return body
 
 
 def _processor(config: Any, model: str, weights: str) -> Any:
-    """transformers' image processor of this model, in its Pillow form: the one that the models were trained with."""
+    """transformers' image processor of this model, in its Pillow form: the one that the models were
+    trained with."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -233,29 +293,47 @@ def _processor(config: Any, model: str, weights: str) -> Any:
         return _from_hub(model, lambda: cls.from_pretrained(model))
     side = config.vision_config.image_size
     square = {"height": side, "width": side}
-    return cls(size={"shortest_edge": side}, crop_size=square) if config.model_type == "clip" else cls(size=square)
+    return (
+        cls(size={"shortest_edge": side}, crop_size=square)
+        if config.model_type == "clip"
+        else cls(size=square)
+    )
 
 
 def _tokenizer(config: Any, model: str, weights: str) -> Any:
     from transformers import AutoTokenizer
 
-    if weights == "random" and not any((Path(model) / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+    if weights == "random" and not any(
+        (Path(model) / name).is_file() for name in ("tokenizer.json", "vocab.json")
+    ):
         return _byte_tokenizer(config)
     tokenizer = _from_hub(model, lambda: AutoTokenizer.from_pretrained(model))
-    if len(tokenizer) < 256:  # without its files, transformers builds one that knows its special tokens alone
-        raise UserError(f"'{model}' has no tokenizer files: put tokenizer.json there, or vocab.json and merges.txt")
+    if (
+        len(tokenizer) < 256
+    ):  # without its files, transformers builds one that knows its special tokens alone
+        raise UserError(
+            f"'{model}' has no tokenizer files: put tokenizer.json there, or vocab.json "
+            "and merges.txt"
+        )
     return tokenizer
 
 
 def _byte_tokenizer(config: Any) -> Any:
-    """CLIP's own tokenizer without its merges: a token per byte, the first 512 entries of its vocabulary. For tests only."""
+    """CLIP's own tokenizer without its merges: a token per byte, the first 512 entries of its
+    vocabulary. For tests only."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
     text = config.text_config
     if text.vocab_size < 514:
-        raise UserError(f"text_config.vocab_size is {text.vocab_size}: texts read byte by byte need 514 or more")
+        raise UserError(
+            f"text_config.vocab_size is {text.vocab_size}: texts read byte by byte need 514 or more"
+        )
     end = text.eos_token_id if 513 <= text.eos_token_id < text.vocab_size else text.vocab_size - 1
     letters = sorted(ByteLevel.alphabet())
-    vocabulary = {token: n for n, token in enumerate(letters + [f"{letter}</w>" for letter in letters])}
-    return CLIPTokenizer(vocab={**vocabulary, "<|startoftext|>": end - 1, "<|endoftext|>": end}, merges=[])
+    vocabulary = {
+        token: n for n, token in enumerate(letters + [f"{letter}</w>" for letter in letters])
+    }
+    return CLIPTokenizer(
+        vocab={**vocabulary, "<|startoftext|>": end - 1, "<|endoftext|>": end}, merges=[]
+    )

@@ -1,9 +1,12 @@
-"""No network at all: the picture itself, for decoders that train their own from the pixels on (vit_gpt2).
+"""No network at all: the picture itself, for decoders that train their own from the pixels on
+(vit_gpt2).
 
-The grid is the picture: S x S positions of the three colours, 0-255, stored as bytes (150 kB a picture at 224, as much as a
-float16 map of 1536 x 7 x 7). It comes back as every grid does, float32 and (B, P, D):
-`grid.transpose(1, 2).unflatten(2, (S, S))` is (B, 3, S, S) again, S the square root of P; mean and standard deviation are
-the decoder's own. The pooled vector is the mean of the grid, here the mean colour.
+The grid is the picture: S x S positions of the three colours, 0-255, stored as bytes (150 kB a
+picture at 224, as much as a float16 map of 1536 x 7 x 7). It comes back as every grid does, float32
+and (B, P, D):
+`grid.transpose(1, 2).unflatten(2, (S, S))` is (B, 3, S, S) again, S the square root of P; mean and
+standard deviation are the decoder's own. The pooled vector is the mean of the grid, here the mean
+colour.
 """
 
 from typing import Any, Literal
@@ -21,7 +24,8 @@ class Encoder(nn.Module):
 
     Args:
         image_size: side S in pixels.
-        resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the centre.
+        resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the
+            centre.
         interpolation: of the resizing.
     """
 
@@ -37,7 +41,9 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         if image_size < 1:
-            raise UserError(f"pixels: image_size is {image_size}: give the side of the picture in pixels")
+            raise UserError(
+                f"pixels: image_size is {image_size}: give the side of the picture in pixels"
+            )
         self.size, self.resize, self.resampling = image_size, resize, RESAMPLING[interpolation]
         self.positions, self.crops = image_size**2, resize == "crop"
 
@@ -46,7 +52,8 @@ class Encoder(nn.Module):
         return square(image, self.size, self.resize, self.resampling)
 
     def forward(self, pixels: Tensor) -> Features:
-        """(B, 3, S, S) uint8 -> grid (B, S * S, 3), row by row, and pooled (B, 3), float32 of 0-255."""
+        """(B, 3, S, S) uint8 -> grid (B, S * S, 3), row by row, and pooled (B, 3), float32 of
+        0-255."""
         grid = pixels.flatten(2).transpose(1, 2).float()
         return Features(grid, grid.mean(1))
 

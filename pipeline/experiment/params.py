@@ -1,4 +1,5 @@
-"""params.yaml as typed, checked values. Nothing that changes a result has a default here: every value stands in the file."""
+"""params.yaml as typed, checked values. Nothing that changes a result has a default here: every
+value stands in the file."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -78,7 +79,8 @@ class Training(Section):
     label_smoothing: Share
     precision: Literal["float32", "bfloat16"]
     select: Literal["cider", "bleu_4", "loss"]
-    "validation figure that chooses the checkpoint; cider and bleu_4 are of greedy captions, never teacher-forced"
+    """validation figure that chooses the checkpoint; cider and bleu_4 are of greedy captions, never
+    teacher-forced"""
     patience: Count
     "stop after this many epochs without gain"
     scheduled_sampling: Literal["none", "linear", "inverse_sigmoid", "always"]
@@ -103,11 +105,13 @@ class Decoding(Section):
     "1 is greedy"
     max_tokens: Count
     length_penalty: Annotated[float, Field(ge=0)]
-    "hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by log-probability alone"
+    """hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by
+    log-probability alone"""
     alternatives: Count
     "captions kept per image, at most `beam`, or `samples`"
     samples: Annotated[int, Field(ge=0)]
-    "0 searches; otherwise so many captions are drawn per image, best first as the decoder judges them, and `beam` is not used"
+    """0 searches; otherwise so many captions are drawn per image, best first as the decoder judges
+    them, and `beam` is not used"""
     temperature: Annotated[float, Field(gt=0)]
     "of the draw: log-probabilities are divided by it"
     top_k: Annotated[int, Field(ge=0)]
@@ -122,9 +126,11 @@ class Scoring(Section):
     metrics: list[str]
     "files of pipeline/metrics/"
     clip: dict[str, Any] | None
-    "arguments of the encoder `clip`, for the metric clip_score, e.g. {model: openai/clip-vit-base-patch32}"
+    """arguments of the encoder `clip`, for the metric clip_score, e.g. {model:
+    openai/clip-vit-base-patch32}"""
     protocols: list[str]
-    "names of pipeline/experiment/protocols/protocols.yaml under which every variant is scored, beside `standard`"
+    """names of pipeline/experiment/protocols/protocols.yaml under which every variant is scored,
+    beside `standard`"""
 
 
 class PaperRow(Section):
@@ -180,7 +186,9 @@ class Yaml12(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
     """YAML 1.1 reads 1e-3 as a string; DVC (YAML 1.2) and people read it as a number."""
 
 
-Yaml12.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+Yaml12.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def read_params_file(path: Path = Path("params.yaml")) -> Any:
@@ -193,7 +201,8 @@ def read_params_file(path: Path = Path("params.yaml")) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Yaml12)
     except FileNotFoundError:
         raise UserError(
-            f"{path} is not there: copy one from experiments/, e.g. cp experiments/quickstart.yaml params.yaml"
+            f"{path} is not there: copy one from experiments/, e.g. cp "
+            "experiments/quickstart.yaml params.yaml"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from None
@@ -225,15 +234,28 @@ def _override_problems(data: dict[str, Any]) -> list[str]:
 
 
 def _registry_problems(params: Params) -> list[str]:
-    """Names that no file of the registry bears and arguments that it does not take, told before the first stage has run."""
+    """Names that no file of the registry bears and arguments that it does not take, told before the
+    first stage has run."""
     rows: list[tuple[str, str, str, dict[str, Any]]]
-    rows = [(f"datasets.{n}.", "sources", row.source, row.args) for n, row in params.datasets.items()]
-    rows += [(f"features.{n}.", "encoders", row.encoder, row.args) for n, row in params.features.items()]
-    rows += [(f"variants.{n}.", "decoders", row.decoder, row.args) for n, row in params.variants.items()]
-    rows += [("scoring.clip.", "encoders", "clip", params.scoring.clip)] if params.scoring.clip else []
-    out = [_complaint("scoring.metrics: ", find, "metrics", name) for name in params.scoring.metrics]
+    rows = [
+        (f"datasets.{n}.", "sources", row.source, row.args) for n, row in params.datasets.items()
+    ]
+    rows += [
+        (f"features.{n}.", "encoders", row.encoder, row.args) for n, row in params.features.items()
+    ]
+    rows += [
+        (f"variants.{n}.", "decoders", row.decoder, row.args) for n, row in params.variants.items()
+    ]
+    rows += (
+        [("scoring.clip.", "encoders", "clip", params.scoring.clip)] if params.scoring.clip else []
+    )
+    out = [
+        _complaint("scoring.metrics: ", find, "metrics", name) for name in params.scoring.metrics
+    ]
     if "clip_score" in params.scoring.metrics and not params.scoring.clip:
-        out.append("scoring.clip: clip_score needs a model, e.g. {model: openai/clip-vit-base-patch32}")
+        out.append(
+            "scoring.clip: clip_score needs a model, e.g. {model: openai/clip-vit-base-patch32}"
+        )
     for where, kind, name, args in rows:
         unknown = _complaint(f"{where}{kind.removesuffix('s')}: ", find, kind, name)
         takes = None if unknown else signature(kind, name)
@@ -251,14 +273,20 @@ def _complaint(prefix: str, check: Callable[..., object], *args: object) -> str:
 
 def _protocol_problems(params: Params) -> list[str]:
     """Protocols that protocols.yaml does not have, or whose captions the variant does not make."""
-    out = [_complaint("scoring.protocols: ", find_protocol, name) for name in params.scoring.protocols]
+    out = [
+        _complaint("scoring.protocols: ", find_protocol, name) for name in params.scoring.protocols
+    ]
     for variant, row in params.variants.items():
         where = f"variants.{variant}.protocols: "
         out += [_complaint(where, find_protocol, name) for name in row.protocols]
         made = {"own", "argmax", *params.decoding(variant).also}
         for name in [] if any(out) else params.protocols(variant):
             search = find_protocol(name).captions
-            out += [] if search in made else [f"{where}{name} needs captions of that search: decode: {{also: [{search}]}}"]
+            out += (
+                []
+                if search in made
+                else [f"{where}{name} needs captions of that search: decode: {{also: [{search}]}}"]
+            )
         if len(set(params.training(variant).seeds)) < len(params.training(variant).seeds):
             out.append(f"variants.{variant}.train.seeds: a seed stands there twice")
     return list(dict.fromkeys(problem for problem in out if problem))
@@ -275,13 +303,21 @@ def _paper_problems(params: Params) -> list[str]:
         where, rows = f"variants.{name}.paper.", tables.get(paper.table, {"rows": []})["rows"]
         systems = {row["system"]: row.get("protocol") for row in rows}
         if paper.table not in tables:
-            out.append(f"{where}table: papers.yaml has no '{paper.table}'{_there(paper.table, tables)}")
+            out.append(
+                f"{where}table: papers.yaml has no '{paper.table}'{_there(paper.table, tables)}"
+            )
         elif paper.system not in systems:
-            out.append(f"{where}system: '{paper.table}' in papers.yaml has no '{paper.system}'{_there(paper.system, systems)}")
+            out.append(
+                f"{where}system: '{paper.table}' in papers.yaml has no "
+                f"'{paper.system}'{_there(paper.system, systems)}"
+            )
         else:
             theirs = of_paper(systems[paper.system])
             if theirs and theirs not in ["standard", *params.protocols(name)]:
-                out.append(f"variants.{name}.protocols: the paper's row is scored under {theirs}: name it here")
+                out.append(
+                    f"variants.{name}.protocols: the paper's row is scored under {theirs}: "
+                    "name it here"
+                )
     return out
 
 
@@ -296,7 +332,9 @@ def _reference_problems(params: Params) -> list[str]:
     def known(where: str, name: str, section: str) -> bool:
         there = getattr(params, section)
         if name not in there:
-            out.append(f"{where}: '{name}' is not in {section} (there are {', '.join(there) or 'none'})")
+            out.append(
+                f"{where}: '{name}' is not in {section} (there are {', '.join(there) or 'none'})"
+            )
         return name in there
 
     for section in ("corpora", "features"):
@@ -311,7 +349,8 @@ def _reference_problems(params: Params) -> list[str]:
             and params.corpora[variant.corpus].dataset != params.features[variant.features].dataset
         ):
             out.append(
-                f"variants.{name}: corpus '{variant.corpus}' and features '{variant.features}' are of different datasets"
+                f"variants.{name}: corpus '{variant.corpus}' and features "
+                f"'{variant.features}' are of different datasets"
             )
     return out
 
@@ -329,7 +368,12 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     if not problems:
         params = Params.model_validate(data)
         overrides = _override_problems(data)
-        problems = overrides + _registry_problems(params) + _reference_problems(params) + _paper_problems(params)
+        problems = (
+            overrides
+            + _registry_problems(params)
+            + _reference_problems(params)
+            + _paper_problems(params)
+        )
         problems += [] if overrides else _protocol_problems(params)
     if problems:
         raise UserError(f"{path}: " + "; ".join(problems))
@@ -344,5 +388,7 @@ def pick(params: Params, section: str, name: str) -> Any:
     """
     rows = getattr(params, section)
     if name not in rows:
-        raise UserError(f"'{name}' is not in {section} of params.yaml: there are {', '.join(rows) or 'none'}")
+        raise UserError(
+            f"'{name}' is not in {section} of params.yaml: there are {', '.join(rows) or 'none'}"
+        )
     return rows[name]

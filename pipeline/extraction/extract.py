@@ -1,4 +1,5 @@
-"""Images -> data/features/<name>/: memory maps (float16, int8 or the encoder's own type), resumable after any interruption."""
+"""Images -> data/features/<name>/: memory maps (float16, int8 or the encoder's own type), resumable
+after any interruption."""
 
 import hashlib
 import json
@@ -16,7 +17,14 @@ import pyarrow.parquet as pq
 from pipeline.core.errors import UserError, one_line
 from pipeline.core.machine import ahead
 from pipeline.core.progress import bar
-from pipeline.data.files import fingerprint, loaded_code, named_files, read_json, whole_folder, write_json
+from pipeline.data.files import (
+    fingerprint,
+    loaded_code,
+    named_files,
+    read_json,
+    whole_folder,
+    write_json,
+)
 from pipeline.data.images import ImageError, read_image
 from pipeline.encoders.shared.base import Encoder
 from pipeline.features.features import Features
@@ -27,15 +35,19 @@ if TYPE_CHECKING:
 
 
 def image_files(captions: Path) -> dict[str, str]:
-    """image_id -> file of every image of a dataset's captions.parquet, ordered by image_id. A second file is left out.
+    """image_id -> file of every image of a dataset's captions.parquet, ordered by image_id. A
+    second file is left out.
 
-    pyarrow reads it, for pandas would be a sixth of the stage's start; in parts, for there are five rows an image.
+    pyarrow reads it, for pandas would be a sixth of the stage's start; in parts, for there are five
+    rows an image.
     """
     found: dict[str, str] = {}
     try:
         with pq.ParquetFile(captions, buffer_size=2**16, pre_buffer=False) as table:
             for part in table.iter_batches(8192, columns=["image_id", "file"], use_threads=False):
-                for image_id, file in zip(*(part[name].to_pylist() for name in ("image_id", "file")), strict=True):
+                for image_id, file in zip(
+                    *(part[name].to_pylist() for name in ("image_id", "file")), strict=True
+                ):
                     if image_id is not None and file is not None:
                         found.setdefault(image_id, file)
     except FileNotFoundError:
@@ -59,7 +71,8 @@ def extract(
 
     Args:
         images: image_id -> file, relative to `root`.
-        about: what names this feature set (encoder, arguments, dtype: float16 without it), kept in manifest.json.
+        about: what names this feature set (encoder, arguments, dtype: float16 without it), kept in
+            manifest.json.
         batch: images per forward pass; the result does not depend on it.
 
     Raises:
@@ -85,7 +98,9 @@ def extract(
             if start // batch % 16 == 15:
                 _remember(part, key, start + batch, rejected, arrays)
         _remember(part, key, len(images), rejected, arrays)
-        _finish(part, images, rejected, {**about, "crops": getattr(encoder, "crops", False)}, arrays)
+        _finish(
+            part, images, rejected, {**about, "crops": getattr(encoder, "crops", False)}, arrays
+        )
 
 
 def _as_kept(f: Features, dtype: str) -> "dict[str, Tensor]":
@@ -97,7 +112,8 @@ def _as_kept(f: Features, dtype: str) -> "dict[str, Tensor]":
 
 
 def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
-    """Rows that mostly follow each other, converted by torch: numpy takes many times as long to make bytes of float16."""
+    """Rows that mostly follow each other, converted by torch: numpy takes many times as long to
+    make bytes of float16."""
     import torch
 
     dense = rows[-1] - rows[0] + 1 == len(rows)
@@ -106,7 +122,8 @@ def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
 
 
 def _digest(images: dict[str, str], root: Path) -> str:
-    """Of ids, files, and their sizes and times of change, so that no resumed run mixes old pictures with new ones."""
+    """Of ids, files, and their sizes and times of change, so that no resumed run mixes old pictures
+    with new ones."""
     found = hashlib.sha256()
     for image in images.items():
         found.update(json.dumps([*image, *_stamp(root / image[1])]).encode())
@@ -122,7 +139,8 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _resume(part: Path, key: str) -> tuple[int, list[dict[str, Any]]]:
-    """Images already done by an interrupted run of the very same feature set; what another left is forgotten."""
+    """Images already done by an interrupted run of the very same feature set; what another left is
+    forgotten."""
     progress = part / "progress.json"
     if progress.is_file():
         state = read_json(progress)
@@ -132,13 +150,17 @@ def _resume(part: Path, key: str) -> tuple[int, list[dict[str, Any]]]:
     return 0, []
 
 
-def _remember(part: Path, key: str, done: int, rejected: list[dict[str, Any]], arrays: dict[str, np.memmap]) -> None:
+def _remember(
+    part: Path, key: str, done: int, rejected: list[dict[str, Any]], arrays: dict[str, np.memmap]
+) -> None:
     for array in arrays.values():
         array.flush()
     write_json(part / "progress.json", {"key": key, "done": done, "rejected": rejected})
 
 
-def _arrays(part: Path, count: int, encoder: Encoder, kind: str, dtype: str, fresh: bool) -> dict[str, np.memmap]:
+def _arrays(
+    part: Path, count: int, encoder: Encoder, kind: str, dtype: str, fresh: bool
+) -> dict[str, np.memmap]:
     """Args: kind: of the grid; dtype: of the pooled vectors."""
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "grid": ((count, encoder.positions, encoder.grid_dim), kind),
@@ -146,14 +168,19 @@ def _arrays(part: Path, count: int, encoder: Encoder, kind: str, dtype: str, fre
     }
     if dtype == "int8":
         shapes |= {f"{name}_scale": (shape[:-1], "float32") for name, (shape, _) in shapes.items()}
-    return {name: _array(part / f"{name}.npy", shape, its, fresh) for name, (shape, its) in shapes.items()}
+    return {
+        name: _array(part / f"{name}.npy", shape, its, fresh)
+        for name, (shape, its) in shapes.items()
+    }
 
 
 def _array(file: Path, shape: tuple[int, ...], kind: str, fresh: bool) -> np.memmap:
     if not fresh:
         return np.lib.format.open_memmap(file, "r+")
     array = np.lib.format.open_memmap(file, "w+", np.dtype(kind), shape)
-    if hasattr(os, "posix_fallocate"):  # a write into a hole of a map on a full disk is a bus error; this is an OSError
+    if hasattr(
+        os, "posix_fallocate"
+    ):  # a write into a hole of a map on a full disk is a bus error; this is an OSError
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
     return array
@@ -173,14 +200,21 @@ def _batches(
         except ImageError as error:
             return str(error)
 
-    with ThreadPoolExecutor(threads) as pool, bar(desc="extract", unit="images", total=len(images), initial=done) as progress:
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        bar(desc="extract", unit="images", total=len(images), initial=done) as progress,
+    ):
         decoded = ahead(pool, read, range(done, len(images)), 4 * batch)
         for start in range(done, len(images), batch):
             results = list(islice(decoded, batch))
             rows = range(start, start + len(results))
             good = [row for row, r in zip(rows, results, strict=True) if not isinstance(r, str)]
             pixels = [r for r in results if not isinstance(r, str)]
-            bad = [{"image_id": ids[row], "reason": r} for row, r in zip(rows, results, strict=True) if isinstance(r, str)]
+            bad = [
+                {"image_id": ids[row], "reason": r}
+                for row, r in zip(rows, results, strict=True)
+                if isinstance(r, str)
+            ]
             yield start, torch.stack(pixels) if pixels else None, good, bad
             progress.update(len(results))
 
@@ -196,7 +230,10 @@ def _finish(
     good = np.array([image_id not in bad for image_id in images], bool)
     if not good.any():
         first = rejected[0]["reason"] if rejected else "there is none"
-        raise UserError(f"no image could be read for these features (first: {first}): check the data set's images")
+        raise UserError(
+            f"no image could be read for these features (first: {first}): check the data "
+            "set's images"
+        )
     ids = pa.array(compress(images, good), pa.string())
     pq.write_table(pa.table({"image_id": ids, "row": np.flatnonzero(good)}), part / "ids.parquet")
     reasons = pa.schema([("image_id", pa.string()), ("reason", pa.string())])

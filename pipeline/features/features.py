@@ -1,4 +1,5 @@
-"""What an encoder says of images: a vector per position of a grid, and one for the whole picture."""
+"""What an encoder says of images: a vector per position of a grid, and one for the whole
+picture."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING

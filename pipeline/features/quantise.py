@@ -17,9 +17,11 @@ SCALE_BYTES = 4
 
 
 def to_int8(x: "Tensor") -> "tuple[Tensor, Tensor]":
-    """Vectors (..., D) -> int8 (..., D) and scales (...), float32: the largest absolute value of a vector becomes 127.
+    """Vectors (..., D) -> int8 (..., D) and scales (...), float32: the largest absolute value of a
+    vector becomes 127.
 
-    Symmetric, so that the zeros behind a ReLU stay zeros. An error is at most half a scale, 0.4 % of that largest value.
+    Symmetric, so that the zeros behind a ReLU stay zeros. An error is at most half a scale, 0.4 %
+    of that largest value.
     """
     import torch
 
@@ -42,12 +44,16 @@ def as_stored(f: Features, dtype: str) -> Features:
 
 
 def grid_dtype(encoder: object, dtype: str) -> str:
-    """Of the file grid.npy: an encoder, or its class, may have a type of its own (`pixels`: uint8, which loses nothing).
+    """Of the file grid.npy: an encoder, or its class, may have a type of its own (`pixels`: uint8,
+    which loses nothing).
 
     Raises:
         UserError: it has, and int8 is asked for.
     """
     own: str | None = getattr(encoder, "grid_dtype", None)
     if own and dtype != "float16":
-        raise UserError(f"dtype {dtype} is not for this encoder: it keeps its grid as {own}: write dtype: float16")
+        raise UserError(
+            f"dtype {dtype} is not for this encoder: it keeps its grid as {own}: write "
+            "dtype: float16"
+        )
     return own or dtype

@@ -1,4 +1,5 @@
-"""Images -> data/features/<name>/: memory maps (float16, int8 or the encoder's own type), resumable after any interruption."""
+"""Images -> data/features/<name>/: memory maps (float16, int8 or the encoder's own type), resumable
+after any interruption."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,14 +27,19 @@ class FeatureStore:
         if not (folder / "manifest.json").is_file():
             raise UserError(f"{folder} holds no features: run dvc repro")
         self.manifest = read_json(folder / "manifest.json")
-        table = pq.read_table(folder / "ids.parquet", columns=["image_id", "row"]).sort_by("image_id")
+        table = pq.read_table(folder / "ids.parquet", columns=["image_id", "row"]).sort_by(
+            "image_id"
+        )
         self.ids = ImageIds(text.as_py() for text in table["image_id"])
         self.rows = table["row"].to_numpy()
         "of the arrays, of each of `ids`"
         self.scales: dict[str, np.memmap] = {}
         self.grid, self.pooled = self._map("grid"), self._map("pooled")  # (N, P, D), (N, D')
         if self.manifest.get("dtype") == "int8":
-            self.scales = {"grid": self._map("grid_scale"), "pooled": self._map("pooled_scale")}  # (N, P), (N,)
+            self.scales = {
+                "grid": self._map("grid_scale"),
+                "pooled": self._map("pooled_scale"),
+            }  # (N, P), (N,)
 
     def _map(self, name: str) -> np.memmap:
         array: np.memmap = np.load(self.folder / f"{name}.npy", mmap_mode="r")
@@ -63,5 +69,6 @@ class FeatureStore:
         """Raises a UserError when an image has no features."""
         if missing := self.ids.lacking(image_ids):
             raise UserError(
-                f"{where}: {len(missing)} images have no features (first: {missing[0]}): see rejected.parquet there"
+                f"{where}: {len(missing)} images have no features (first: {missing[0]}): "
+                "see rejected.parquet there"
             )

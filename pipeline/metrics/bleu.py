@@ -1,8 +1,17 @@
-"""BLEU-1..4, corpus level with the closest reference length (Papineni et al., 2002), as pycocoevalcap has it."""
+"""BLEU-1..4, corpus level with the closest reference length (Papineni et al., 2002), as
+pycocoevalcap has it."""
 
 import numpy as np
 
-from pipeline.metrics.shared.base import Array, Candidates, References, Scores, Sums, counted, reference_set
+from pipeline.metrics.shared.base import (
+    Array,
+    Candidates,
+    References,
+    Scores,
+    Sums,
+    counted,
+    reference_set,
+)
 from pipeline.metrics.shared.ngrams import ORDERS, Counted, Ints, Texts, matches
 
 TINY, SMALL = 1e-15, 1e-9
@@ -17,12 +26,16 @@ def score(candidates: Candidates, references: References) -> Scores:
     rows = [_clipped(said, known, size), guesses, lengths, _closest(said, known.texts)[:, None]]
     sums = Sums(np.concatenate(rows, axis=1).astype(float), of_sums)
     corpus = {name: float(value) for name, value in of_sums(sums.statistics.sum(0)).items()}
-    per_image = {n: dict(zip(candidates, v.tolist(), strict=True)) for n, v in of_sums(sums.statistics).items()}
+    per_image = {
+        n: dict(zip(candidates, v.tolist(), strict=True))
+        for n, v in of_sums(sums.statistics).items()
+    }
     return Scores(corpus, per_image, sums)
 
 
 def _clipped(said: Texts, known: Counted, size: int) -> Ints:
-    """(N, 4): n-grams of the caption by order, as often as the reference has them that has them most often."""
+    """(N, 4): n-grams of the caption by order, as often as the reference has them that has them
+    most often."""
     out = np.zeros((len(said.lengths), len(ORDERS)), np.int64)
     for images, part in said.parts():
         for grams, found in matches(part, known.texts.part(images), known, size):
@@ -34,7 +47,8 @@ def _clipped(said: Texts, known: Counted, size: int) -> Ints:
 
 
 def _closest(said: Texts, references: Texts) -> Ints:
-    """(N,): length of the reference whose length is closest to the caption's, the shorter of two."""
+    """(N,): length of the reference whose length is closest to the caption's, the shorter of
+    two."""
     lengths = references.lengths
     away = np.abs(lengths - np.repeat(said.lengths, np.diff(references.firsts)))
     if not len(away):
@@ -44,9 +58,11 @@ def _closest(said: Texts, references: Texts) -> Ints:
 
 
 def of_sums(sums: Array) -> dict[str, Array]:
-    """(..., 10) -> (...): geometric mean of the precisions of orders 1..n, times the brevity penalty.
+    """(..., 10) -> (...): geometric mean of the precisions of orders 1..n, times the brevity
+    penalty.
 
-    The ten: clipped n-gram matches and n-grams of the caption by order, its length, the closest reference length.
+    The ten: clipped n-gram matches and n-grams of the caption by order, its length, the closest
+    reference length.
     """
     matches, guesses, lengths = sums[..., :4], sums[..., 4:8], sums[..., 8:]
     precisions = np.multiply.accumulate((matches + TINY) / (guesses + SMALL), axis=-1)

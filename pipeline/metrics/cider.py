@@ -1,4 +1,5 @@
-"""CIDEr-D, document frequencies from the scored references (Vedantam et al., 2015), as pycocoevalcap has it.
+"""CIDEr-D, document frequencies from the scored references (Vedantam et al., 2015), as
+pycocoevalcap has it.
 
 A resample keeps the document frequencies of the whole set.
 """
@@ -29,7 +30,8 @@ SIGMA = 6.0
 
 @dataclass(frozen=True, eq=False)
 class Cider:
-    """Scores any captions of some images by what is known of the references of all: words, document frequencies, norms."""
+    """Scores any captions of some images by what is known of the references of all: words, document
+    frequencies, norms."""
 
     references: Counted
     norms: Array
@@ -61,10 +63,14 @@ def _weighed(references: Counted) -> Cider:
     norms = np.zeros((len(references.texts.lengths), len(ORDERS)))
     for images, part in references.texts.parts():
         rows = references.texts.of(images)
-        whole = replace(part, text=part.image[part.text], image=np.arange(len(images)))  # an image's n-grams, as they come
+        whole = replace(
+            part, text=part.image[part.text], image=np.arange(len(images))
+        )  # an image's n-grams, as they come
         for found, match in matches(whole, part, references, len(references.vocabulary)):
             weights = match.counts * _inverse(found, references)[match.gram]
-            norms[rows, found.order - 1] = np.sqrt(np.bincount(match.reference, weights * weights, len(rows)))
+            norms[rows, found.order - 1] = np.sqrt(
+                np.bincount(match.reference, weights * weights, len(rows))
+            )
     return Cider(references, norms)
 
 
@@ -77,11 +83,16 @@ def score(candidates: Candidates, references: References) -> Scores:
     known = _remembered(reference_set(candidates, references))
     scores = known(np.arange(len(candidates)), candidates.values()).tolist()
     corpus = sum(scores) / max(1, len(scores))
-    return Scores({"cider": corpus}, {"cider": dict(zip(candidates, scores, strict=True))}, means({"cider": scores}))
+    return Scores(
+        {"cider": corpus},
+        {"cider": dict(zip(candidates, scores, strict=True))},
+        means({"cider": scores}),
+    )
 
 
 def _inverse(found: Grams, known: Counted) -> Array:
-    """Logarithm of images / images whose references have the n-gram; of all images for what no reference says."""
+    """Logarithm of images / images whose references have the n-gram; of all images for what no
+    reference says."""
     logarithms = _logarithms(len(known.texts.firsts) - 1)
     weights: Array = logarithms[-1] - logarithms[found.images]
     return weights
@@ -94,19 +105,27 @@ def _logarithms(most: int) -> Array:
 
 
 def _cider(said: Part, references: Part, known: Counted, norms: Array, size: int) -> Array:
-    """(N,): ten times the mean, over references and orders, of the clipped cosine times a penalty for another length."""
+    """(N,): ten times the mean, over references and orders, of the clipped cosine times a penalty
+    for another length."""
     cosines = np.zeros(len(norms))
     for found, match in matches(said, references, known, size):
         inverse = _inverse(found, known)
         weights = found.counts * inverse
         squares = np.bincount(found.text, weights * weights, len(said.image))
         theirs = match.counts * inverse[match.gram]
-        products = np.bincount(match.reference, np.minimum(weights[match.gram], theirs) * theirs, len(norms))
+        products = np.bincount(
+            match.reference, np.minimum(weights[match.gram], theirs) * theirs, len(norms)
+        )
         lengths = np.sqrt(squares)[references.image] * norms[:, found.order - 1]
         cosines += np.divide(products, lengths, out=np.zeros(len(norms)), where=lengths > 0)
     # both in pairs of words
-    pairs, their_pairs = (np.maximum(0, np.bincount(part.text, minlength=len(part.image)) - 1) for part in (said, references))
+    pairs, their_pairs = (
+        np.maximum(0, np.bincount(part.text, minlength=len(part.image)) - 1)
+        for part in (said, references)
+    )
     apart = np.abs(pairs[references.image] - their_pairs)
-    penalties = np.array([math.exp(-(n**2) / (2 * SIGMA**2)) for n in range(apart.max() + 1)])[apart]
+    penalties = np.array([math.exp(-(n**2) / (2 * SIGMA**2)) for n in range(apart.max() + 1)])[
+        apart
+    ]
     totals = np.bincount(references.image, cosines * penalties, len(said.image))
     return 10 * totals / len(ORDERS) / np.bincount(references.image, minlength=len(said.image))

@@ -1,10 +1,13 @@
-"""CLIPScore and RefCLIPScore (Hessel et al., 2021, 2104.08718): does a caption fit its image, as a CLIP model sees it?
+"""CLIPScore and RefCLIPScore (Hessel et al., 2021, 2104.08718): does a caption fit its image, as a
+CLIP model sees it?
 
 clip_score: 2.5 max(cos(image, "A photo depicts " + caption), 0), which needs no references.
-ref_clip_score: harmonic mean of clip_score and of the largest max(cos(caption, reference), 0), both with the same beginning.
+ref_clip_score: harmonic mean of clip_score and of the largest max(cos(caption, reference), 0), both
+    with the same beginning.
 
-Values of different CLIP models do not compare; the paper's are of openai/clip-vit-base-patch32. Texts longer than a model reads
-are cut. The texts are scored as they are given: the paper's were not tokenised before, which moves punctuation only.
+Values of different CLIP models do not compare; the paper's are of openai/clip-vit-base-patch32.
+Texts longer than a model reads are cut. The texts are scored as they are given: the paper's were
+not tokenised before, which moves punctuation only.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
     from pipeline.encoders.clip import Encoder
 
 NEEDS_IMAGES = True
-"`score` takes the pictures and the arguments of the CLIP encoder as well: `variant_scores.pictures_needed` asks"
+"""`score` takes the pictures and the arguments of the CLIP encoder as well:
+`variant_scores.pictures_needed` asks"""
 PREFIX, WEIGHT = "A photo depicts ", 2.5
 BATCH = 32
 "pictures in one pass"
@@ -45,7 +49,8 @@ def score(
 ) -> Scores:
     """Args:
         images: image_id -> file.
-        clip: arguments of the encoder `clip`; `model` is one of type `clip`, a name on the hub or a folder.
+        clip: arguments of the encoder `clip`; `model` is one of type `clip`, a name on the hub or a
+            folder.
 
     Raises:
         Unavailable: there are no pictures or no model.
@@ -54,7 +59,10 @@ def score(
     if images is None:
         raise Unavailable("CLIPScore needs the pictures: captions and references alone were given")
     if clip is None:
-        raise Unavailable("no CLIP is named: name one in params.yaml, scoring.clip: {model: openai/clip-vit-base-patch32}")
+        raise Unavailable(
+            "no CLIP is named: name one in params.yaml, scoring.clip: {model: "
+            "openai/clip-vit-base-patch32}"
+        )
     named = tuple(sorted(clip.items()))
     pictures = _pictures(tuple(_stamped(image, images) for image in candidates), named)
     said = _encoder(named).texts([PREFIX + text for text in candidates.values()]).cpu()
@@ -66,7 +74,9 @@ def score(
         clip_scores[image] = fit
         ref_clip_scores[image] = 2 * fit * nearest / (fit + nearest) if fit and nearest else 0.0
     per_image = {"clip_score": clip_scores, "ref_clip_score": ref_clip_scores}
-    corpus = {name: sum(values.values()) / len(values) for name, values in per_image.items() if values}
+    corpus = {
+        name: sum(values.values()) / len(values) for name, values in per_image.items() if values
+    }
     return Scores(corpus, per_image, means_of(candidates, per_image))
 
 
@@ -80,30 +90,42 @@ def _encoder(clip: tuple[tuple[str, Any], ...]) -> "Encoder":
     except UserError as reason:  # above all: no weights here, and no network to fetch them
         raise Unavailable(str(reason)) from None
     if encoder.config.model_type != "clip":
-        raise UserError(f"scoring.clip: '{encoder.model}' is of type {encoder.config.model_type}: CLIPScore is defined by CLIP")
+        raise UserError(
+            f"scoring.clip: '{encoder.model}' is of type {encoder.config.model_type}: "
+            "CLIPScore is defined by CLIP"
+        )
     return encoder.to(pick_device())
 
 
 def _stamped(image: str, images: Mapping[str, Path]) -> tuple[Path, int, int]:
-    """The file with its size and time of change: embeddings are remembered while it stays as it is."""
+    """The file with its size and time of change: embeddings are remembered while it stays as it
+    is."""
     if image not in images:
-        raise UserError(f"image '{image}' has a caption and no picture: CLIPScore needs one of each image")
+        raise UserError(
+            f"image '{image}' has a caption and no picture: CLIPScore needs one of each image"
+        )
     try:
         about = images[image].stat()
     except OSError as error:
-        raise UserError(f"{images[image]}: the picture of '{image}' cannot be read ({error.strerror})") from None
+        raise UserError(
+            f"{images[image]}: the picture of '{image}' cannot be read ({error.strerror})"
+        ) from None
     return images[image], about.st_size, about.st_mtime_ns
 
 
 @lru_cache(SETS)
-def _pictures(files: tuple[tuple[Path, int, int], ...], clip: tuple[tuple[str, Any], ...]) -> "Tensor":
+def _pictures(
+    files: tuple[tuple[Path, int, int], ...], clip: tuple[tuple[str, Any], ...]
+) -> "Tensor":
     """(N, D), of length 1."""
     import torch
 
     encoder = _encoder(clip)
     batches = _batches(encoder, [file for file, _, _ in files])
     pooled = [encoder(pixels.to(encoder.mean.device)).pooled.cpu() for pixels in batches]
-    return torch.nn.functional.normalize(torch.cat([torch.zeros(0, encoder.pooled_dim), *pooled]), dim=-1)
+    return torch.nn.functional.normalize(
+        torch.cat([torch.zeros(0, encoder.pooled_dim), *pooled]), dim=-1
+    )
 
 
 def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
@@ -117,7 +139,9 @@ def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
         try:
             return encoder.transform(read_image(file))
         except ImageError as error:
-            raise UserError(f"{file}: {error}: CLIPScore needs the picture of every image") from None
+            raise UserError(
+                f"{file}: {error}: CLIPScore needs the picture of every image"
+            ) from None
 
     with ThreadPoolExecutor(workers()) as pool:
         for start in range(0, len(files), BATCH):
@@ -125,7 +149,9 @@ def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
 
 
 @lru_cache(SETS)
-def _references(references: ReferenceSet, clip: tuple[tuple[str, Any], ...]) -> "tuple[Tensor, ...]":
+def _references(
+    references: ReferenceSet, clip: tuple[tuple[str, Any], ...]
+) -> "tuple[Tensor, ...]":
     """By image (R, D), of length 1."""
     texts = [PREFIX + text for each in references.values() for text in each]
     return _encoder(clip).texts(texts).cpu().split([len(each) for each in references.values()])

@@ -1,8 +1,8 @@
 """Signs that a model says less than it seems to; the references are not looked at.
 
 collapse: share of images that got the most frequent caption.
-repetition: share of captions in which some words are repeated at once ("a red a red ball", "the the") or three words in a
-    row occur twice.
+repetition: share of captions in which some words are repeated at once ("a red a red ball", "the
+    the") or three words in a row occur twice.
 bad_endings: share of captions that break off after an article, a preposition or the like.
 """
 
@@ -11,12 +11,31 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.metrics.shared.base import Candidates, References, Scores, means_of
 
-OPEN_ENDINGS = {"a", "an", "the", "of", "with", "in", "on", "at", "to", "and", "or", "is", "are", "by", "for", "from", "his"}
+OPEN_ENDINGS = {
+    "a",
+    "an",
+    "the",
+    "of",
+    "with",
+    "in",
+    "on",
+    "at",
+    "to",
+    "and",
+    "or",
+    "is",
+    "are",
+    "by",
+    "for",
+    "from",
+    "his",
+}
 "no English caption ends in one of these"
 
 
 def bad_endings(captions: Iterable[str]) -> float:
-    """Share of captions (0 to 1) that break off after an article or preposition, which rewards without end tokens breed.
+    """Share of captions (0 to 1) that break off after an article or preposition, which rewards
+    without end tokens breed.
 
     Empty captions are not counted.
     """
@@ -25,12 +44,17 @@ def bad_endings(captions: Iterable[str]) -> float:
 
 
 def repeats(words: Sequence[str]) -> bool:
-    """Whether a run of words is followed by itself, or three words in a row occur twice (overlapping or not)."""
+    """Whether a run of words is followed by itself, or three words in a row occur twice
+    (overlapping or not)."""
     triples = list(zip(words, words[1:], words[2:], strict=False))
     if len(set(triples)) < len(triples):
         return True
     # A run of three words or more that is followed by itself has been found above.
-    return any(words[i : i + n] == words[i + n : i + 2 * n] for n in (1, 2) for i in range(len(words) - 2 * n + 1))
+    return any(
+        words[i : i + n] == words[i + n : i + 2 * n]
+        for n in (1, 2)
+        for i in range(len(words) - 2 * n + 1)
+    )
 
 
 def score(candidates: Candidates, references: References) -> Scores:

@@ -1,16 +1,19 @@
-"""Whether captions name the gender that the references agree on, after Burns et al., "Women also Snowboard" (1803.09797).
+"""Whether captions name the gender that the references agree on, after Burns et al., "Women also
+Snowboard" (1803.09797).
 
-An image is of women when at least half of its references name a woman and none a man, of men the other way round; every
-other image is left out. A caption says what its words say (gender_words.yaml): a woman, a man, both, or neither. Figures,
-over the images of women and of men together:
+An image is of women when at least half of its references name a woman and none a man, of men the
+other way round; every other image is left out. A caption says what its words say
+(gender_words.yaml): a woman, a man, both, or neither. Figures, over the images of women and of men
+together:
 
 gender_images: how many there are.
-gender_error: share whose caption names the other gender alone, of all these images, as Burns et al. count: a caption
-    without gender is no error, and neither is one that names both.
+gender_error: share whose caption names the other gender alone, of all these images, as Burns et al.
+    count: a caption without gender is no error, and neither is one that names both.
 gender_error_named: the same, of those images only whose caption names one gender.
 gender_neutral: share whose caption names no gender.
 gender_nobody: share whose caption names no person at all; part of gender_neutral.
-gender_ratio: captions that name women : captions that name men; one that names both counts for both.
+gender_ratio: captions that name women : captions that name men; one that names both counts for
+    both.
 gender_ratio_refs: images of women : images of men, which is what gender_ratio should be.
 
 A share of no images and a ratio to none are left out.
@@ -29,7 +32,9 @@ WOMAN, MAN, BOTH = 1.0, 0.0, 0.5
 @cache
 def words() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Of women, of men, and of persons without a gender."""
-    lists = yaml.safe_load(Path(__file__).with_name("gender_words.yaml").read_text(encoding="utf-8"))
+    lists = yaml.safe_load(
+        Path(__file__).with_name("gender_words.yaml").read_text(encoding="utf-8")
+    )
     men, women = zip(*lists["pairs"], strict=True)
     return frozenset(women), frozenset(men), frozenset(lists["neutral"].split())
 
@@ -43,7 +48,8 @@ def named(caption: str) -> float | None:
 
 
 def agreed(references: list[str]) -> float | None:
-    """WOMAN or MAN where at least half of the references name that gender and none the other, else None."""
+    """WOMAN or MAN where at least half of the references name that gender and none the other, else
+    None."""
     genders = [named(text) for text in references]
     for one, other in ((WOMAN, MAN), (MAN, WOMAN)):
         if 2 * genders.count(one) >= len(genders) > 0 and not {other, BOTH} & set(genders):
@@ -52,7 +58,8 @@ def agreed(references: list[str]) -> float | None:
 
 
 def score(candidates: Candidates, references: References) -> Scores:
-    """Per image: gender_references and gender_caption (1 a woman, 0 a man, 0.5 both), and 1 or 0 of every share."""
+    """Per image: gender_references and gender_caption (1 a woman, 0 a man, 0.5 both), and 1 or 0 of
+    every share."""
     truth = {i: gender for i in candidates if (gender := agreed(references[i])) is not None}
     said = {i: named(candidates[i]) for i in truth}
     one = {i: gender for i, gender in said.items() if gender in (WOMAN, MAN)}
@@ -63,10 +70,18 @@ def score(candidates: Candidates, references: References) -> Scores:
         "gender_nobody": {i: float(said[i] is None and _nobody(candidates[i])) for i in truth},
     }
     corpus = {"gender_images": float(len(truth))}
-    corpus |= {name: sum(values.values()) / len(values) for name, values in shares.items() if values}
-    corpus |= _ratio("gender_ratio", list(said.values())) | _ratio("gender_ratio_refs", list(truth.values()))
+    corpus |= {
+        name: sum(values.values()) / len(values) for name, values in shares.items() if values
+    }
+    corpus |= _ratio("gender_ratio", list(said.values())) | _ratio(
+        "gender_ratio_refs", list(truth.values())
+    )
     verdicts = {i: gender for i, gender in said.items() if gender is not None}
-    return Scores(corpus, {**shares, "gender_references": truth, "gender_caption": verdicts}, means_of(candidates, shares))
+    return Scores(
+        corpus,
+        {**shares, "gender_references": truth, "gender_caption": verdicts},
+        means_of(candidates, shares),
+    )
 
 
 def _nobody(caption: str) -> bool:

@@ -1,4 +1,5 @@
-"""ROUGE-L with beta 1.2 (Lin, 2004), as pycocoevalcap has it: the best precision and the best recall of any reference."""
+"""ROUGE-L with beta 1.2 (Lin, 2004), as pycocoevalcap has it: the best precision and the best
+recall of any reference."""
 
 from collections import defaultdict
 
@@ -10,7 +11,9 @@ BETA = 1.2
 def score(candidates: Candidates, references: References) -> Scores:
     per_image = {image: rouge_l(text, references[image]) for image, text in candidates.items()}
     corpus = sum(per_image.values()) / max(1, len(per_image))
-    return Scores({"rouge_l": corpus}, {"rouge_l": per_image}, means({"rouge_l": list(per_image.values())}))
+    return Scores(
+        {"rouge_l": corpus}, {"rouge_l": per_image}, means({"rouge_l": list(per_image.values())})
+    )
 
 
 def rouge_l(candidate: str, references: list[str]) -> float:
@@ -23,7 +26,8 @@ def rouge_l(candidate: str, references: list[str]) -> float:
 
 
 def longest_common_subsequences(words: list[str], others: list[list[str]]) -> list[int]:
-    """Lengths, by bits instead of a table (Hyyrö, 2004): a zero of `row` is a word of `words` that is in the subsequence."""
+    """Lengths, by bits instead of a table (Hyyrö, 2004): a zero of `row` is a word of `words` that
+    is in the subsequence."""
     places: defaultdict[str, int] = defaultdict(int)
     for n, word in enumerate(words):
         places[word] |= 1 << n

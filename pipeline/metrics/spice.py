@@ -1,14 +1,26 @@
-"""SPICE (Anderson et al., 2016), by pycocoevalcap, where Stanford CoreNLP 3.6.0 has been put beside its jar."""
+"""SPICE (Anderson et al., 2016), by pycocoevalcap, where Stanford CoreNLP 3.6.0 has been put beside
+its jar."""
 
 import subprocess
 from pathlib import Path
 
 from pipeline.core.java import starting_java
-from pipeline.metrics.shared.base import Candidates, References, Scores, Unavailable, coco_style, means
+from pipeline.metrics.shared.base import (
+    Candidates,
+    References,
+    Scores,
+    Unavailable,
+    coco_style,
+    means,
+)
 
 BASE = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java.util.concurrent")
-OPENED = " ".join(f"--add-opens={p}=ALL-UNNAMED" for p in (*(f"java.base/{name}" for name in BASE), "java.sql/java.sql"))
-"SPICE's serialiser (2016) looks into the JDK's own classes, which a JDK of today allows only when told"
+OPENED = " ".join(
+    f"--add-opens={p}=ALL-UNNAMED"
+    for p in (*(f"java.base/{name}" for name in BASE), "java.sql/java.sql")
+)
+"""SPICE's serialiser (2016) looks into the JDK's own classes, which a JDK of today allows only when
+told"""
 
 
 def score(candidates: Candidates, references: References) -> Scores:
@@ -17,7 +29,8 @@ def score(candidates: Candidates, references: References) -> Scores:
     lib = Path(package.__file__).parent / "lib"
     if not (lib / "stanford-corenlp-3.6.0.jar").is_file():  # its constructor would download them
         raise Unavailable(
-            "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m pycocoevalcap.spice.get_stanford_models, "
+            "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m "
+            "pycocoevalcap.spice.get_stanford_models, "
             "then dvc repro -f -s of the score and baseline stages"
         )
     from pycocoevalcap.spice.spice import Spice
@@ -26,6 +39,10 @@ def score(candidates: Candidates, references: References) -> Scores:
         with starting_java(OPENED):
             corpus, sentences = Spice().compute_score(*coco_style(candidates, references))
     except subprocess.CalledProcessError as error:
-        raise Unavailable(f"SPICE's Java ended with status {error.returncode}: see its lines above") from None
+        raise Unavailable(
+            f"SPICE's Java ended with status {error.returncode}: see its lines above"
+        ) from None
     per_image = {i: float(s["All"]["f"]) for i, s in zip(candidates, sentences, strict=True)}
-    return Scores({"spice": float(corpus)}, {"spice": per_image}, means({"spice": list(per_image.values())}))
+    return Scores(
+        {"spice": float(corpus)}, {"spice": per_image}, means({"spice": list(per_image.values())})
+    )

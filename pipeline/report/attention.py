@@ -1,4 +1,5 @@
-"""Where decoders looked, word by word, as a page holds it: digits beside each word, which the browser draws as heat."""
+"""Where decoders looked, word by word, as a page holds it: digits beside each word, which the
+browser draws as heat."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ DIGITS = 600_000
 FULL = 3.0
 "times the weight of an even map, from which a word's own peak has the full colour"
 EVEN = 2.0
-"times the weight of an even map: a variant whose peaks are mostly below looks nowhere in particular"
+"""times the weight of an even map: a variant whose peaks are mostly below looks nowhere in
+particular"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def peak(weights: np.ndarray) -> float:
 
 
 def heat(weights: np.ndarray) -> str:
-    """Two digits per position: nothing up to the weight of an even map, 99 at the peak, if that is `FULL` times as much.
+    """Two digits per position: nothing up to the weight of an even map, 99 at the peak, if that is
+    `FULL` times as much.
 
     A nearly even map so stays pale instead of having its noise drawn large.
 
@@ -93,7 +96,11 @@ def attention_views(corpus: Corpus, tables: dict[str, pd.DataFrame], digits: int
             break
         views.append(View(corpus.picture(image_id), looks))
     peaks = {label: median(map(peak, table["weights"])) for label, table in tables.items()}
-    return Views(corpus.name, views, [(label, f"{typical:.1f}") for label, typical in peaks.items() if typical < EVEN])
+    return Views(
+        corpus.name,
+        views,
+        [(label, f"{typical:.1f}") for label, typical in peaks.items() if typical < EVEN],
+    )
 
 
 def _look(label: str, table: pd.DataFrame) -> Look:

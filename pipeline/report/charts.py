@@ -1,4 +1,5 @@
-"""Scores as bars with their intervals, and against what they cost; the same scores as a table for `dvc plots`."""
+"""Scores as bars with their intervals, and against what they cost; the same scores as a table for
+`dvc plots`."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,16 @@ SHAPES = "os^Dv"
 "of marks, by their kind"
 SIDE = 13.0
 "points that the number of a mark takes, each way"
-STEPS = ((0.0, 0.8), (0.0, -0.8), (0.9, 0.0), (-0.9, 0.0), (0.7, 0.6), (-0.7, 0.6), (0.7, -0.6), (-0.7, -0.6))
+STEPS = (
+    (0.0, 0.8),
+    (0.0, -0.8),
+    (0.9, 0.0),
+    (-0.9, 0.0),
+    (0.7, 0.6),
+    (-0.7, 0.6),
+    (0.7, -0.6),
+    (-0.7, -0.6),
+)
 "where a number may stand, seen from its mark"
 TICKS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
 "of a logarithmic axis, times a power of ten; the first that gives three"
@@ -32,7 +42,8 @@ REACH = 8
 
 
 def score_table(results: list[Result]) -> pd.DataFrame:
-    """`COLUMNS`, a row per system, split and metric of `BARS`; only rows of one corpus and one decoding compare.
+    """`COLUMNS`, a row per system, split and metric of `BARS`; only rows of one corpus and one
+    decoding compare.
 
     low and high: the 95 % interval, empty where there is none; decoding: empty for a baseline.
     """
@@ -69,7 +80,9 @@ def score_bars(results: list[Result]) -> list[Bars]:
         rows = [r for r in scored if r.setting.corpus == corpus and r.decoding in (decoding, "")]
         table = score_table(rows)
         there = set(table.loc[table["split"] == "test", "metric"])
-        panels = {m: inline(partial(_bars, table, m, rows), f"bars{n}-{m}") for m in BARS if m in there}
+        panels = {
+            m: inline(partial(_bars, table, m, rows), f"bars{n}-{m}") for m in BARS if m in there
+        }
         out.append(Bars(f"{corpus}: {decoding}", panels))
     return out
 
@@ -86,7 +99,14 @@ def _bars(table: pd.DataFrame, metric: str, results: list[Result]) -> "Figure":
         row = figures.loc[r.name]
         axes.barh(place, row["value"], height=0.62, color=COLOURS[0] if r.decoding else GREY)
         if pd.notna(row["low"]):
-            axes.plot([row["low"], row["high"]], [place, place], color=INK, linewidth=1.3, marker="|", markersize=5)
+            axes.plot(
+                [row["low"], row["high"]],
+                [place, place],
+                color=INK,
+                linewidth=1.3,
+                marker="|",
+                markersize=5,
+            )
     axes.set_yticks(range(len(rows)), [r.label for r in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(left=min(0.0, figures["low"].min() if figures["low"].notna().any() else 0.0))
@@ -108,7 +128,8 @@ class Mark:
 
 
 def scatter(marks: list[Mark], x: str, y: str, prefix: str) -> str:
-    """SVG element; the horizontal axis, of something that is paid, is logarithmic. No two numbers overlap (`places`)."""
+    """SVG element; the horizontal axis, of something that is paid, is logarithmic. No two numbers
+    overlap (`places`)."""
     return inline(partial(_scatter, marks, x, y), prefix)
 
 
@@ -120,7 +141,14 @@ def _scatter(marks: list[Mark], x: str, y: str) -> "Figure":
     for kind in sorted({m.kind for m in marks}):
         alike, shape = [m for m in marks if m.kind == kind], SHAPES[kind % len(SHAPES)]
         colour = COLOURS[kind % len(COLOURS)]
-        axes.plot([m.x for m in alike], [m.y for m in alike], linestyle="none", marker=shape, markersize=5, color=colour)
+        axes.plot(
+            [m.x for m in alike],
+            [m.y for m in alike],
+            linestyle="none",
+            marker=shape,
+            markersize=5,
+            color=colour,
+        )
     axes.set_xscale("log")
     axes.margins(0.1, 0.12)
     axes.set_xlabel(x)
@@ -137,14 +165,35 @@ def _number(axes: "Axes", marks: list[Mark]) -> None:
     pixel = 72 / axes.figure.dpi
     x0, y0, x1, y1 = (pixel * side for side in axes.get_window_extent().extents)
     points = [tuple(pixel * axes.transData.transform((m.x, m.y))) for m in marks]
-    line: dict[str, Any] = {"arrowstyle": "-", "color": INK, "alpha": 0.35, "linewidth": 0.7, "shrinkA": 5, "shrinkB": 2}
-    for m, (x, y), (to_x, to_y) in zip(marks, points, places(points, (x0, y0, x1, y1)), strict=True):
-        by, arrow = (to_x - x, to_y - y), line if abs(to_x - x) + abs(to_y - y) > 1.2 * SIDE else None
-        axes.annotate(str(m.number), (m.x, m.y), by, textcoords="offset points", ha="center", va="center", arrowprops=arrow)
+    line: dict[str, Any] = {
+        "arrowstyle": "-",
+        "color": INK,
+        "alpha": 0.35,
+        "linewidth": 0.7,
+        "shrinkA": 5,
+        "shrinkB": 2,
+    }
+    for m, (x, y), (to_x, to_y) in zip(
+        marks, points, places(points, (x0, y0, x1, y1)), strict=True
+    ):
+        by, arrow = (
+            (to_x - x, to_y - y),
+            line if abs(to_x - x) + abs(to_y - y) > 1.2 * SIDE else None,
+        )
+        axes.annotate(
+            str(m.number),
+            (m.x, m.y),
+            by,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            arrowprops=arrow,
+        )
 
 
 def _plain_ticks(axes: "Axes") -> None:
-    """Numbers as people say them (20, not 2 x 10^1), as coarse as three of them in view allow; a narrow range is linear."""
+    """Numbers as people say them (20, not 2 x 10^1), as coarse as three of them in view allow; a
+    narrow range is linear."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     low, high = axes.get_xlim()
@@ -154,7 +203,10 @@ def _plain_ticks(axes: "Axes") -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5))
     else:
         locators = [LogLocator(subs=steps, numticks=99) for steps in TICKS]
-        shown = [sum(low <= tick <= high for tick in locator.tick_values(low, high)) for locator in locators]
+        shown = [
+            sum(low <= tick <= high for tick in locator.tick_values(low, high))
+            for locator in locators
+        ]
         enough = [locator for locator, count in zip(locators, shown, strict=True) if count >= 3]
         axes.xaxis.set_major_locator([*enough, locators[-1]][0])
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -165,7 +217,8 @@ Point = tuple[float, float]
 
 
 def places(points: list[Point], inside: tuple[float, float, float, float]) -> list[Point]:
-    """Where the number of each point stands: as near as can be, within the axes, off every mark and every other number.
+    """Where the number of each point stands: as near as can be, within the axes, off every mark and
+    every other number.
 
     A number that finds no such place stands where it covers least.
 
@@ -175,7 +228,11 @@ def places(points: list[Point], inside: tuple[float, float, float, float]) -> li
     """
     taken: list[Point] = []
     for x, y in points:
-        candidates = [(x + SIDE * ring * dx, y + SIDE * ring * dy) for ring in range(1, REACH + 1) for dx, dy in STEPS]
+        candidates = [
+            (x + SIDE * ring * dx, y + SIDE * ring * dy)
+            for ring in range(1, REACH + 1)
+            for dx, dy in STEPS
+        ]
         within = [c for c in candidates if _within(c, inside)] or candidates[:1]
         taken.append(min(within, key=lambda place: _covered(place, points, taken)))
     return taken
@@ -183,10 +240,15 @@ def places(points: list[Point], inside: tuple[float, float, float, float]) -> li
 
 def _within(place: Point, inside: tuple[float, float, float, float]) -> bool:
     half = SIDE / 2
-    return inside[0] + half <= place[0] <= inside[2] - half and inside[1] + half <= place[1] <= inside[3] - half
+    return (
+        inside[0] + half <= place[0] <= inside[2] - half
+        and inside[1] + half <= place[1] <= inside[3] - half
+    )
 
 
 def _covered(place: Point, marks: list[Point], numbers: list[Point]) -> int:
     """How many marks (discs) and numbers (squares) a number there would touch."""
     discs = sum(abs(place[0] - x) < SIDE * 0.6 and abs(place[1] - y) < SIDE * 0.6 for x, y in marks)
-    return discs + 2 * sum(abs(place[0] - x) < SIDE and abs(place[1] - y) < SIDE * 0.7 for x, y in numbers)
+    return discs + 2 * sum(
+        abs(place[0] - x) < SIDE and abs(place[1] - y) < SIDE * 0.7 for x, y in numbers
+    )

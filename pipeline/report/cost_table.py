@@ -1,4 +1,5 @@
-"""What each variant costs: the parameters of its decoder, and the speed that `captionlab speed` measured."""
+"""What each variant costs: the parameters of its decoder, and the speed that `captionlab speed`
+measured."""
 
 import json
 import math
@@ -43,17 +44,22 @@ def read_speeds(file: Path) -> dict[str, Speed]:
     try:
         return {name: Speed(**entry) for name, entry in read_json(file).items()}
     except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{file} is not what captionlab speed writes: put {{}} into it and measure again") from None
+        raise UserError(
+            f"{file} is not what captionlab speed writes: put {{}} into it and measure again"
+        ) from None
 
 
 def parameters(weights: Path) -> int | None:
-    """Numbers in a .safetensors file, from its header alone (8 bytes of its length, then JSON). None: there is no such file."""
+    """Numbers in a .safetensors file, from its header alone (8 bytes of its length, then JSON).
+    None: there is no such file."""
     if not weights.is_file():
         return None
     with weights.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return sum(
+        math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
+    )
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ class Costs:
     "whether any speed is known"
 
 
-def costs(results: list[Result], sizes: dict[str, int | None], speeds: dict[str, Speed]) -> list[Costs]:
+def costs(
+    results: list[Result], sizes: dict[str, int | None], speeds: dict[str, Speed]
+) -> list[Costs]:
     """A group per corpus, its variants numbered in the order of `results`.
 
     Args:
@@ -103,8 +111,16 @@ def costs(results: list[Result], sizes: dict[str, int | None], speeds: dict[str,
             for k, r in enumerate(variants, 1)
         ]
         if known:
-            old = [r.label for r in variants if r.name in speeds and not _current(r, speeds[r.name])]
-            out.append(Costs(_charts(known, f"costs{n}"), _table(corpus, known, old), any(c.speed for c in known)))
+            old = [
+                r.label for r in variants if r.name in speeds and not _current(r, speeds[r.name])
+            ]
+            out.append(
+                Costs(
+                    _charts(known, f"costs{n}"),
+                    _table(corpus, known, old),
+                    any(c.speed for c in known),
+                )
+            )
     return out
 
 
@@ -113,8 +129,13 @@ def _current(result: Result, speed: Speed | None) -> Speed | None:
 
 
 def _charts(known: list[Cost], prefix: str) -> dict[str, str]:
-    """Test CIDEr by parameters, and by speed, machine by machine; a title says where decodings differ."""
-    found = {"parameters of the decoder": _chart(known, [c.millions for c in known], "parameters, millions", f"{prefix}-size")}
+    """Test CIDEr by parameters, and by speed, machine by machine; a title says where decodings
+    differ."""
+    found = {
+        "parameters of the decoder": _chart(
+            known, [c.millions for c in known], "parameters, millions", f"{prefix}-size"
+        )
+    }
     machines = sorted({c.speed.machine for c in known if c.speed})
     for n, machine in enumerate(machines):
         there = [c for c in known if c.speed and c.speed.machine == machine]
@@ -122,7 +143,11 @@ def _charts(known: list[Cost], prefix: str) -> dict[str, str]:
             rates, title = [c.per_second(batch) for c in there], f"speed, {words}"
             title += f" ({machine})" if len(machines) > 1 else ""
             found[title] = _chart(there, rates, "captions per second", f"{prefix}-speed{n}-{batch}")
-    told = "; a colour and shape for each decoding" if len({c.result.decoding for c in known}) > 1 else ""
+    told = (
+        "; a colour and shape for each decoding"
+        if len({c.result.decoding for c in known}) > 1
+        else ""
+    )
     return {f"Test CIDEr by {title}{told}": chart for title, chart in found.items() if chart}
 
 
@@ -138,8 +163,12 @@ def _chart(known: list[Cost], paid: Sequence[float | None], x: str, prefix: str)
 
 
 def _table(corpus: str, known: list[Cost], old: list[str]) -> Table:
-    """Strings but for the score: a measured figure has no four decimals. What all rows share stands above them."""
-    facts = {"decoding": [c.result.decoding for c in known], "measured on": [_measured(c.speed) for c in known]}
+    """Strings but for the score: a measured figure has no four decimals. What all rows share stands
+    above them."""
+    facts = {
+        "decoding": [c.result.decoding for c in known],
+        "measured on": [_measured(c.speed) for c in known],
+    }
     shared = {name: texts[0] for name, texts in facts.items() if len(set(texts)) == 1}
     keys = ["number", "variant", *(name for name in facts if name not in shared)]
     columns = [
@@ -149,13 +178,34 @@ def _table(corpus: str, known: list[Cost], old: list[str]) -> Table:
         "images/s of the encoder",
     ]
     rows = [
-        ([str(c.number), c.result.label, *(facts[name][n] for name in keys[2:])], [c.result.value("test", "cider"), *_cells(c)])
+        (
+            [str(c.number), c.result.label, *(facts[name][n] for name in keys[2:])],
+            [c.result.value("test", "cider"), *_cells(c)],
+        )
         for n, c in enumerate(known)
     ]
-    told = "".join(f" {name.capitalize()}: {text}." for name, text in shared.items() if text != "n/a")
-    about = f"{known[0].result.setting.about('test')}.{told} Parameters: all numbers in model.safetensors, frozen ones too."
-    warnings = [f"the speed of {', '.join(old)} was measured under another decoding and is left out"] if old else []
-    return Table(f"{corpus}: score, size and speed", about, "test", {}, keys, list(map(Column, columns)), rows, warnings)
+    told = "".join(
+        f" {name.capitalize()}: {text}." for name, text in shared.items() if text != "n/a"
+    )
+    about = (
+        f"{known[0].result.setting.about('test')}.{told} Parameters: all numbers in "
+        "model.safetensors, frozen ones too."
+    )
+    warnings = (
+        [f"the speed of {', '.join(old)} was measured under another decoding and is left out"]
+        if old
+        else []
+    )
+    return Table(
+        f"{corpus}: score, size and speed",
+        about,
+        "test",
+        {},
+        keys,
+        list(map(Column, columns)),
+        rows,
+        warnings,
+    )
 
 
 def _measured(speed: Speed | None) -> str:
@@ -164,5 +214,8 @@ def _measured(speed: Speed | None) -> str:
 
 def _cells(cost: Cost) -> list[Value]:
     millions = None if cost.millions is None else f"{cost.millions:.2f}"
-    rates = [*(cost.per_second(batch) for batch in BATCHES), cost.speed.images_per_second if cost.speed else None]
+    rates = [
+        *(cost.per_second(batch) for batch in BATCHES),
+        cost.speed.images_per_second if cost.speed else None,
+    ]
     return [millions, *(None if rate is None else f"{rate:.10g}" for rate in rates)]

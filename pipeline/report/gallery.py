@@ -1,4 +1,5 @@
-"""Test images for the page: some of everything, the best and the worst of each variant, and where two variants disagree."""
+"""Test images for the page: some of everything, the best and the worst of each variant, and where
+two variants disagree."""
 
 import base64
 import io
@@ -17,7 +18,8 @@ from pipeline.results.result import Result
 EXTREMES = 3
 "best images of a variant, and as many of the worst"
 SHOWN = 80
-"extremes on one page, at most, but one of each kind for every variant: keeps the page of 20 variants under 3 MB"
+"""extremes on one page, at most, but one of each kind for every variant: keeps the page of 20
+variants under 3 MB"""
 TOP = 3
 "variants of a corpus, the best ones, whose pairs are compared"
 DISAGREEMENTS = 3
@@ -101,7 +103,9 @@ class Corpus:
         if image_id not in self.pictures:
             rows = self.captions[self.captions["image_id"] == image_id]
             key = f"picture-{self.name}-{len(self.pictures)}"
-            self.pictures[image_id] = Picture(key, image_id, *thumbnail(self.images / rows["file"].iloc[0]), list(rows["raw"]))
+            self.pictures[image_id] = Picture(
+                key, image_id, *thumbnail(self.images / rows["file"].iloc[0]), list(rows["raw"])
+            )
         return self.pictures[image_id]
 
     def shot(self, image_id: str, labels: Iterable[str]) -> Shot:
@@ -119,11 +123,16 @@ class Corpus:
         return self.tables[label]["cider"].dropna().sort_index()
 
 
-def read_corpus(name: str, captions: pd.DataFrame, images: Path, systems: list[tuple[Result, Path, Path]]) -> Corpus:
-    """Args: systems: each with its files in data/captions and data/scores; one whose files are missing was not run."""
+def read_corpus(
+    name: str, captions: pd.DataFrame, images: Path, systems: list[tuple[Result, Path, Path]]
+) -> Corpus:
+    """Args: systems: each with its files in data/captions and data/scores; one whose files are
+    missing was not run."""
     found = [(result, files) for result, *files in systems if all(file.is_file() for file in files)]
     tables = {result.label: _texts_and_ciders(*files) for result, files in found}
-    return Corpus(name, captions, images, tables, [result.label for result, _ in found if result.decoding])
+    return Corpus(
+        name, captions, images, tables, [result.label for result, _ in found if result.decoding]
+    )
 
 
 def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
@@ -132,7 +141,9 @@ def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
     figures = pd.read_parquet(scores)
     if "cider" not in figures:  # not among scoring.metrics
         figures["cider"] = float("nan")
-    table = texts[texts["split"] == "test"].merge(figures[["image_id", "cider"]], on="image_id", how="left")
+    table = texts[texts["split"] == "test"].merge(
+        figures[["image_id", "cider"]], on="image_id", how="left"
+    )
     return table.set_index("image_id")
 
 
@@ -142,14 +153,22 @@ def thumbnail(path: Path) -> tuple[str, int, int]:
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=75, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}", image.width, image.height
+    return (
+        f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}",
+        image.width,
+        image.height,
+    )
 
 
 def gallery(corpus: Corpus, extremes: int = EXTREMES) -> Gallery:
     """Args: extremes: best and worst images of each variant; see `extremes_of`."""
     shots = [corpus.shot(image, corpus.tables) for image in spread(corpus.image_ids, SPREAD)]
-    found = [_extremes(corpus, label, extremes) for label in corpus.variants if len(corpus.ciders(label))]
-    pairs = [(a, b, _disagreements(corpus, a, b)) for a, b in combinations(corpus.variants[:TOP], 2)]
+    found = [
+        _extremes(corpus, label, extremes) for label in corpus.variants if len(corpus.ciders(label))
+    ]
+    pairs = [
+        (a, b, _disagreements(corpus, a, b)) for a, b in combinations(corpus.variants[:TOP], 2)
+    ]
     return Gallery(corpus.name, shots, found, [pair for pair in pairs if pair[2]])
 
 
@@ -160,11 +179,16 @@ def extremes_of(variants: int) -> int:
 
 def _extremes(corpus: Corpus, label: str, count: int) -> Extremes:
     best, worst = best_and_worst(corpus.ciders(label), count)
-    return Extremes(label, [corpus.shot(image, [label]) for image in best], [corpus.shot(image, [label]) for image in worst])
+    return Extremes(
+        label,
+        [corpus.shot(image, [label]) for image in best],
+        [corpus.shot(image, [label]) for image in worst],
+    )
 
 
 def best_and_worst(ciders: pd.Series, count: int) -> tuple[list[str], list[str]]:
-    """Image ids, the best of the best and the worst of the worst first; of equal scores the first id; no image is both."""
+    """Image ids, the best of the best and the worst of the worst first; of equal scores the first
+    id; no image is both."""
     order = list(ciders.sort_values(ascending=False, kind="stable").index)
     best = order[:count]
     rising = [image for image in ciders.sort_values(kind="stable").index if image not in best]
@@ -177,7 +201,8 @@ def _disagreements(corpus: Corpus, a: str, b: str) -> list[Shot]:
 
 
 def disagreements(one: pd.Series, other: pd.Series, count: int) -> list[str]:
-    """The image ids with the largest differences; of equal ones the first id. Where both score alike nothing disagrees."""
+    """The image ids with the largest differences; of equal ones the first id. Where both score
+    alike nothing disagrees."""
     gaps = (one - other).abs().dropna().sort_index()
     gaps = gaps[gaps > 0].sort_values(ascending=False, kind="stable")
     return [str(image) for image in gaps.index[:count]]

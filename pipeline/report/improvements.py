@@ -10,7 +10,8 @@ from pipeline.results.values import Value, number
 
 
 def improvements(paper: dict[str, Any], ours: list[Result]) -> list[Table]:
-    """The paper's own summary, recomputed from our rows: by how many percent its best system is better than each other.
+    """The paper's own summary, recomputed from our rows: by how many percent its best system is
+    better than each other.
 
     Of a loss: by how many percent it is lower.
     """
@@ -22,17 +23,36 @@ def improvements(paper: dict[str, Any], ours: list[Result]) -> list[Table]:
     columns = []
     for metric in printed:
         mine = "teacher-forced" if metric.removesuffix("_reduction") in TEACHER_FORCED else STANDARD
-        columns += [Column(f"{metric}, %", mine), Column(f"{metric}, %", "unknown protocol", paper=True)]
+        columns += [
+            Column(f"{metric}, %", mine),
+            Column(f"{metric}, %", "unknown protocol", paper=True),
+        ]
     rows: list[tuple[list[str], list[Value]]] = []
     for system in systems:
         other = next((r for r in ours if r.paper and r.paper[1].split(" (")[0] == system), None)
-        cells = [v for metric, over in printed.items() for v in (_improvement(metric, best, other), over.get(system, "-"))]
+        cells = [
+            v
+            for metric, over in printed.items()
+            for v in (_improvement(metric, best, other), over.get(system, "-"))
+        ]
         rows.append(([f"over {system}", other.label if other else "not run"], cells))
     title = f"Improvement of {paper['rows'][0]['system']}, in percent"
     about = (
-        "100 (its score / the other's - 1); loss_reduction: 100 (1 - its loss / the other's). Ours: from the test rows above."
+        "100 (its score / the other's - 1); loss_reduction: 100 (1 - its loss / the other's). "
+        "Ours: from the test rows above."
     )
-    return [Table(title, about, "test", {}, ["improvement", "variant"], columns, rows, unjudged=frozenset(range(len(rows))))]
+    return [
+        Table(
+            title,
+            about,
+            "test",
+            {},
+            ["improvement", "variant"],
+            columns,
+            rows,
+            unjudged=frozenset(range(len(rows))),
+        )
+    ]
 
 
 def _improvement(metric: str, best: Result | None, other: Result | None) -> Value:

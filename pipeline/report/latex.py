@@ -1,4 +1,5 @@
-r"""A sheet as LaTeX: a `tabular` per table with the rules of booktabs, to be put into a paper with \input."""
+r"""A sheet as LaTeX: a `tabular` per table with the rules of booktabs, to be put into a paper with
+\input."""
 
 from pathlib import Path
 
@@ -12,7 +13,11 @@ def latex(sheet: Sheet) -> str:
     """The document needs \\usepackage{booktabs}. What is within noise of the best is bold."""
     parts = [f"% {sheet.title}: needs \\usepackage{{booktabs}}"]
     for table in map(Table.for_people, sheet.tables):
-        parts += [f"% {table.title}: {table.about}", _tabular(table), *(f"% Warning: {line}." for line in table.warnings)]
+        parts += [
+            f"% {table.title}: {table.about}",
+            _tabular(table),
+            *(f"% Warning: {line}." for line in table.warnings),
+        ]
     parts += [f"% {line}" for line in [*sheet.legend, *sheet.notes]]
     return "\n".join(parts) + "\n"
 
@@ -26,7 +31,9 @@ def _tabular(table: Table) -> str:
     if not grouped:
         frame.columns = frame.columns.droplevel(1)
     alignment = "l" * len(table.keys) + "r" * len(names)
-    text: str = frame.style.hide(axis="index").to_latex(hrules=True, column_format=alignment, multicol_align="c")
+    text: str = frame.style.hide(axis="index").to_latex(
+        hrules=True, column_format=alignment, multicol_align="c"
+    )
     return text.rstrip()
 
 
@@ -54,5 +61,9 @@ def write_tables(folder: Path, sheets: list[Sheet]) -> None:
     """<name>.md, .csv and .tex of every sheet, in place of what was there."""
     with whole_folder(folder) as part:
         for sheet in sheets:
-            for suffix, text in (("md", markdown(sheet)), ("csv", csv_text(sheet)), ("tex", latex(sheet))):
+            for suffix, text in (
+                ("md", markdown(sheet)),
+                ("csv", csv_text(sheet)),
+                ("tex", latex(sheet)),
+            ):
                 (part / f"{sheet.name}.{suffix}").write_text(text, encoding="utf-8")

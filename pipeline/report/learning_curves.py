@@ -1,4 +1,5 @@
-"""Charts as SVG whose bytes are the same every time; the learning curves: a file for people and DVC, panels for the page."""
+"""Charts as SVG whose bytes are the same every time; the learning curves: a file for people and
+DVC, panels for the page."""
 
 import io
 import re
@@ -43,26 +44,41 @@ def styles(curves: Curves) -> dict[str, tuple[str, str]]:
 
 
 def write_figures(folder: Path, curves: Curves, scores: pd.DataFrame) -> None:
-    """learning_curves.svg, learning_curves.csv (all histories as one table with a column `variant`) and scores.csv."""
-    table = pd.concat([history.assign(variant=name) for name, history in curves.items()]) if curves else pd.DataFrame()
+    """learning_curves.svg, learning_curves.csv (all histories as one table with a column `variant`)
+    and scores.csv."""
+    table = (
+        pd.concat([history.assign(variant=name) for name, history in curves.items()])
+        if curves
+        else pd.DataFrame()
+    )
     columns = ["variant", *(c for c in table if c != "variant")]
     with whole_folder(folder) as part:
-        (part / "learning_curves.svg").write_text(svg(lambda: _draw(curves, list(PANELS), legend=True)), encoding="utf-8")
-        table.reindex(columns=columns).to_csv(part / "learning_curves.csv", index=False, lineterminator="\n")
+        (part / "learning_curves.svg").write_text(
+            svg(lambda: _draw(curves, list(PANELS), legend=True)), encoding="utf-8"
+        )
+        table.reindex(columns=columns).to_csv(
+            part / "learning_curves.csv", index=False, lineterminator="\n"
+        )
         scores.to_csv(part / "scores.csv", index=False, lineterminator="\n")
 
 
 def _draw(curves: Curves, columns: list[str], legend: bool = False) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * len(columns), 3.4) if legend else (3.8, 2.8), layout="constrained")
-    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+    figure = Figure(
+        figsize=(4.6 * len(columns), 3.4) if legend else (3.8, 2.8), layout="constrained"
+    )
+    for axes, column in zip(
+        figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True
+    ):
         _panel(axes, curves, column)
         if legend:
             axes.set_title(PANELS[column], fontsize=10)
     if legend and curves:
         handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6) or 1, frameon=False)
+        figure.legend(
+            handles, names, loc="outside lower center", ncols=min(len(names), 6) or 1, frameon=False
+        )
     return figure
 
 
@@ -71,11 +87,27 @@ def _panel(axes: "Axes", curves: Curves, column: str) -> None:
 
     for name, (colour, dash) in styles(curves).items():
         history = curves[name]
-        axes.plot(history["epoch"], history[column], color=colour, linestyle=dash, linewidth=1.8, label=name)
+        axes.plot(
+            history["epoch"],
+            history[column],
+            color=colour,
+            linestyle=dash,
+            linewidth=1.8,
+            label=name,
+        )
         best = history[history["best"] == 1].tail(1)
-        axes.plot(best["epoch"], best[column], color=colour, marker="o", markersize=5, linestyle="none")
+        axes.plot(
+            best["epoch"], best[column], color=colour, marker="o", markersize=5, linestyle="none"
+        )
         if column == "val_loss":
-            axes.plot(history["epoch"], history["train_loss"], color=colour, linestyle=dash, linewidth=1.2, alpha=0.4)
+            axes.plot(
+                history["epoch"],
+                history["train_loss"],
+                color=colour,
+                linestyle=dash,
+                linewidth=1.2,
+                alpha=0.4,
+            )
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.15, color=INK)
@@ -83,10 +115,13 @@ def _panel(axes: "Axes", curves: Curves, column: str) -> None:
 
 
 def svg(draw: "Callable[[], Figure]") -> str:
-    """The same bytes every time: no date, no random ids, nobody's matplotlibrc, letters as outlines."""
+    """The same bytes every time: no date, no random ids, nobody's matplotlibrc, letters as
+    outlines."""
     out = io.StringIO()
     with _fixed_style():
-        draw().savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        draw().savefig(
+            out, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     return out.getvalue()
 
 
@@ -94,8 +129,20 @@ def svg(draw: "Callable[[], Figure]") -> str:
 def _fixed_style() -> Iterator[None]:
     import matplotlib
 
-    inked = ["text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"]
-    fixed = {"svg.hashsalt": "captionlab", "svg.fonttype": "path", "font.family": ["DejaVu Sans"], "font.size": 9}
+    inked = [
+        "text.color",
+        "axes.edgecolor",
+        "axes.labelcolor",
+        "axes.titlecolor",
+        "xtick.color",
+        "ytick.color",
+    ]
+    fixed = {
+        "svg.hashsalt": "captionlab",
+        "svg.fonttype": "path",
+        "font.family": ["DejaVu Sans"],
+        "font.size": 9,
+    }
     settings: Any = {**dict.fromkeys(inked, INK), **fixed}
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -104,15 +151,21 @@ def _fixed_style() -> Iterator[None]:
 
 
 def panels(curves: Curves) -> dict[str, str]:
-    """title -> SVG element, to stand inside a page; a title is in the page's text, not in the picture."""
+    """title -> SVG element, to stand inside a page; a title is in the page's text, not in the
+    picture."""
     if not curves:
         return {}
-    return {title: inline(partial(_draw, curves, [column]), column) for column, title in PANELS.items()}
+    return {
+        title: inline(partial(_draw, curves, [column]), column) for column, title in PANELS.items()
+    }
 
 
 def inline(draw: "Callable[[], Figure]", prefix: str) -> str:
-    """An SVG for the page: as wide as its place, in the reader's text colour, its ids its own by `prefix`."""
+    """An SVG for the page: as wide as its place, in the reader's text colour, its ids its own by
+    `prefix`."""
     text = svg(draw)
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text))
+    text = re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text)
+    )
     return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text).strip()

@@ -45,7 +45,9 @@ def headings(table: Table) -> list[list[Heading]]:
     keys = len(table.keys)
     if not any(column.protocol for column in table.columns):
         names = [Heading(key, n, "name") for n, key in enumerate(table.keys)]
-        return [names + [Heading(column.header, keys + n) for n, column in enumerate(table.columns)]]
+        return [
+            names + [Heading(column.header, keys + n) for n, column in enumerate(table.columns)]
+        ]
     top, below = [Heading(key, n, "name", height=2) for n, key in enumerate(table.keys)], []
     for metric, group in groupby(enumerate(table.columns, keys), key=lambda pair: pair[1].metric):
         columns = list(group)
@@ -53,7 +55,10 @@ def headings(table: Table) -> list[list[Heading]]:
             top += [Heading(metric, n, "first", height=2) for n, _ in columns]
         else:
             top.append(Heading(metric, None, "span first", width=len(columns)))
-            below += [Heading(c.kind, n, "kind first" if c is columns[0][1] else "kind") for n, c in columns]
+            below += [
+                Heading(c.kind, n, "kind first" if c is columns[0][1] else "kind")
+                for n, c in columns
+            ]
     return [top, below]
 
 
@@ -62,7 +67,13 @@ def write_page(path: Path, report: Report) -> None:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=folder,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.globals.update(best_cells=best_cells, headings=headings, spread=SPREAD, full=FULL)
     shown = {**vars(report), "panels": panels(report.curves), "styles": styles(report.curves)}
     page = environment.get_template("page.html").render(shown)

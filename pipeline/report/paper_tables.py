@@ -31,21 +31,27 @@ UNITS = {
     "cider": "cider is not bounded by 1.",
     "loss": "loss: nats per token, lower is better.",
     "params_m": "params_m: millions.",
-    "gender_error": "gender_error: share of images whose caption names the other gender, lower is better; ours: of images of "
+    "gender_error": "gender_error: share of images whose caption names the other gender, lower is "
+    "better; ours: of images of "
     "which at least half of the references name a woman (a man) and none a man (a woman).",
     "gender_error_named": "gender_error_named: the same among captions that name one gender.",
     "gender_neutral": "gender_neutral: share of these images whose caption names no gender.",
-    "gender_ratio": "gender_ratio: captions that name women : captions that name men, not bounded by 1.",
+    "gender_ratio": "gender_ratio: captions that name women : captions that name men, not bounded "
+    "by 1.",
     "gender_ratio_refs": "gender_ratio_refs: images of women : images of men.",
 }
-WORDS = "generated captions, PTB tokenizer on captions and references, the words of pipeline/metrics/gender_words.yaml"
+WORDS = (
+    "generated captions, PTB tokenizer on captions and references, the words of "
+    "pipeline/metrics/gender_words.yaml"
+)
 FORCED = "on the references, nothing decoded, end token counted, no regulariser or smoothing inside"
 Row = dict[str, Any]
 "a row of papers.yaml"
 
 
 def read_papers() -> dict[str, Any]:
-    """protocols: {name: text}, tables: {name: {title, rows: [{system, <metric>: number, protocol, ...}], ...}}."""
+    """protocols: {name: text}, tables: {name: {title, rows: [{system, <metric>: number, protocol,
+    ...}], ...}}."""
     papers: dict[str, Any] = yaml.safe_load(PAPERS.read_text(encoding="utf-8"))
     return papers
 
@@ -63,9 +69,18 @@ def _sheet(papers: dict[str, Any], name: str, results: list[Result]) -> Sheet:
     splits = [split for split in SPLITS if split in printed]
     tables = [_table(paper, split, ours, paper.get("beside", [])) for split in splits]
     shown = [column for table in tables for column in table.columns]
-    notes = unavailable(ours, shown) + variant_notes(ours) + _paper_notes(paper) + _context(papers, paper)
+    notes = (
+        unavailable(ours, shown)
+        + variant_notes(ours)
+        + _paper_notes(paper)
+        + _context(papers, paper)
+    )
     legend = _legend(papers, paper, ours, shown)
-    records = [record for split in splits for record in _records(paper, split, ours, paper.get("beside", []))]
+    records = [
+        record
+        for split in splits
+        for record in _records(paper, split, ours, paper.get("beside", []))
+    ]
     percent = improvements(paper, ours)
     records += [line for table in percent for line in _improved(table)]
     return Sheet(name, paper["title"], tables + percent, legend, notes, records)
@@ -82,12 +97,18 @@ def _table(paper: Row, split: str, ours: list[Result], beside: list[str]) -> Tab
             facts: list[Value] = [r.value(split, fact) if r else "-" for fact in FACTS]
             cells.append(([row["system"], r.label if r else "not run"], figures + facts))
     columns = [*columns, *map(Column, FACTS)]
-    about = f"Paper: {_source(paper)}. Ours: {'; '.join(dict.fromkeys(r.setting.about(split) for r in ours))}."
-    return Table(SPLITS[split].capitalize(), about, split, {}, ["system", "variant"], columns, cells)
+    about = (
+        f"Paper: {_source(paper)}. Ours: "
+        f"{'; '.join(dict.fromkeys(r.setting.about(split) for r in ours))}."
+    )
+    return Table(
+        SPLITS[split].capitalize(), about, split, {}, ["system", "variant"], columns, cells
+    )
 
 
 def _columns(rows: list[Row], ours: list[Result], beside: list[str]) -> list[Column]:
-    """Metric by metric: ours, a column per protocol, the paper's, a column per protocol, and differences under one protocol.
+    """Metric by metric: ours, a column per protocol, the paper's, a column per protocol, and
+    differences under one protocol.
 
     Args:
         beside: metrics of ours that help to read the paper's.
@@ -96,7 +117,11 @@ def _columns(rows: list[Row], ours: list[Result], beside: list[str]) -> list[Col
     for metric in [*(_printed(rows) or metric_names(ours)), *beside]:
         mine = dict.fromkeys(_protocol(r, metric, ours) for r in ours if metric in measured([r]))
         theirs = dict.fromkeys(_paper_protocol(row) for row in rows if metric in row)
-        shared = [p for p in dict.fromkeys(_our_protocol(row) for row in rows if metric in row) if p and _has(ours, metric, p)]
+        shared = [
+            p
+            for p in dict.fromkeys(_our_protocol(row) for row in rows if metric in row)
+            if p and _has(ours, metric, p)
+        ]
         columns += [Column(metric, p) for p in mine]
         columns += [Column(metric, p) for p in shared if p != STANDARD]
         columns += [Column(metric, p, paper=True) for p in theirs]
@@ -116,11 +141,15 @@ def _has(ours: list[Result], metric: str, protocol: str) -> bool:
 
 def _printed(rows: list[Row]) -> list[str]:
     """The metrics that a paper prints: keys with numbers."""
-    there = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, int | float))
+    there = dict.fromkeys(
+        key for row in rows for key, value in row.items() if isinstance(value, int | float)
+    )
     return [m for m in ORDER if m in there] + [m for m in there if m not in ORDER]
 
 
-def _cell(column: Column, row: Row, result: Result | None, split: str, ours: list[Result], scale: float) -> Value:
+def _cell(
+    column: Column, row: Row, result: Result | None, split: str, ours: list[Result], scale: float
+) -> Value:
     """'-' is a figure that this protocol does not have."""
     printed = _paper_figure(column.metric, row, scale)
     if column.paper:
@@ -169,7 +198,10 @@ def _words(result: Result, metric: str) -> tuple[str, str]:
     refs = f"{result.setting.references.get('test', 'no')} refs"
     search = result.decoding.split(",")[0]
     name = "gender words" if metric in GENDER else "standard"
-    return f"{name}: PTB, {refs}, {search}", f"{name}: corpus {corpus}, PTB, {refs}, {result.decoding}"
+    return (
+        f"{name}: PTB, {refs}, {search}",
+        f"{name}: corpus {corpus}, PTB, {refs}, {result.decoding}",
+    )
 
 
 def _paper_protocol(row: Row) -> str:
@@ -177,28 +209,48 @@ def _paper_protocol(row: Row) -> str:
 
 
 def _source(paper: Row) -> str:
-    return ", ".join([paper.get("dataset", "data set not stated"), *([f"split {paper['split']}"] if "split" in paper else [])])
+    return ", ".join(
+        [
+            paper.get("dataset", "data set not stated"),
+            *([f"split {paper['split']}"] if "split" in paper else []),
+        ]
+    )
 
 
-def _legend(papers: dict[str, Any], paper: Row, ours: list[Result], shown: list[Column]) -> list[str]:
+def _legend(
+    papers: dict[str, Any], paper: Row, ours: list[Result], shown: list[Column]
+) -> list[str]:
     """What each protocol named in a header means."""
-    lines = ["Scale 0-1" + (", the paper's percentages divided by 100." if paper.get("scale", 1) == 100 else ".")]
+    lines = [
+        "Scale 0-1"
+        + (", the paper's percentages divided by 100." if paper.get("scale", 1) == 100 else ".")
+    ]
     metrics = {column.metric for column in shown} - set(FACTS)
     lines += [text for metric, text in UNITS.items() if metric in metrics]
     if metrics - TEACHER_FORCED - set(GENDER):
         lines += dict.fromkeys(
-            f"({_protocol(r, 'bleu_4', ours)}) ours: {r.decoding}; {find_protocol(STANDARD).about}." for r in ours
+            f"({_protocol(r, 'bleu_4', ours)}) ours: {r.decoding}; {find_protocol(STANDARD).about}."
+            for r in ours
         )
     if metrics & set(GENDER):
-        lines += dict.fromkeys(f"({_protocol(r, 'gender_error', ours)}) ours: {r.decoding}; {WORDS}." for r in ours)
+        lines += dict.fromkeys(
+            f"({_protocol(r, 'gender_error', ours)}) ours: {r.decoding}; {WORDS}." for r in ours
+        )
     if metrics & TEACHER_FORCED:
         lines += dict.fromkeys(f"({_protocol(r, 'loss', ours)}) ours: {FORCED}." for r in ours)
     named = {column.protocol for column in shown}
     lines += [f"({p}) ours: {find_protocol(p).about}." for p in protocols_of(ours) if p in named]
     used = dict.fromkeys(_paper_protocol(row) for row in paper["rows"])
-    lines += [f"({name}) the paper's: {papers['protocols'][name.removesuffix(' protocol')]}." for name in used]
+    lines += [
+        f"({name}) the paper's: {papers['protocols'][name.removesuffix(' protocol')]}."
+        for name in used
+    ]
     lines += clip_legend(ours) + interval_legend(ours, shown)
-    return [*lines, "-: no figure under this protocol. not run: no variant stands beside this row. n/a: not measured."]
+    return [
+        *lines,
+        "-: no figure under this protocol. not run: no variant stands beside this row. "
+        "n/a: not measured.",
+    ]
 
 
 def _paper_notes(paper: Row) -> list[str]:
@@ -217,12 +269,19 @@ def _context(papers: dict[str, Any], paper: Row) -> list[str]:
     for name in paper.get("context", []):
         table = papers["tables"][name]
         for row in table["rows"]:
-            figures = ", ".join(f"{m} {round(row[m] / table.get('scale', 1), 4):g}" for m in _printed([row]))
-            lines.append(f"{table['title']} ({row.get('protocol', 'unknown')} protocol): {row['system']} {figures}")
+            figures = ", ".join(
+                f"{m} {round(row[m] / table.get('scale', 1), 4):g}" for m in _printed([row])
+            )
+            lines.append(
+                f"{table['title']} ({row.get('protocol', 'unknown')} protocol): "
+                f"{row['system']} {figures}"
+            )
     return lines
 
 
-def _records(paper: Row, split: str, ours: list[Result], beside: list[str]) -> list[dict[str, Value]]:
+def _records(
+    paper: Row, split: str, ours: list[Result], beside: list[str]
+) -> list[dict[str, Value]]:
     """A line per row of the paper, variant of ours, metric and protocol: what the CSV holds."""
     rows = [row for row in paper["rows"] if row.get("split", "test") == split]
     metrics = [*(_printed(rows) or metric_names(ours)), *beside]
@@ -230,28 +289,47 @@ def _records(paper: Row, split: str, ours: list[Result], beside: list[str]) -> l
     for row in rows:
         same: list[Result | None] = [r for r in ours if r.paper and r.paper[1] == row["system"]]
         for r in same or [None]:
-            out += [line for m in metrics for line in _lines(m, row, r, split, ours, paper.get("scale", 1))]
+            out += [
+                line
+                for m in metrics
+                for line in _lines(m, row, r, split, ours, paper.get("scale", 1))
+            ]
     return out
 
 
-def _lines(metric: str, row: Row, r: Result | None, split: str, ours: list[Result], scale: float) -> list[dict[str, Value]]:
-    """Ours under each protocol; the paper's figure beside ours of the same protocol, or else on a line of its own."""
+def _lines(
+    metric: str, row: Row, r: Result | None, split: str, ours: list[Result], scale: float
+) -> list[dict[str, Value]]:
+    """Ours under each protocol; the paper's figure beside ours of the same protocol, or else on a
+    line of its own."""
     printed, theirs = _paper_figure(metric, row, scale), _our_protocol(row)
-    protocols = [p for p in (STANDARD, *(protocols_of([r]) if r else ())) if r and _has([r], metric, p)]
+    protocols = [
+        p for p in (STANDARD, *(protocols_of([r]) if r else ())) if r and _has([r], metric, p)
+    ]
     about: dict[str, Value] = {
         "system": row["system"],
         "variant": r.label if r else "not run",
         "split": split,
         "metric": metric,
     }
-    told: dict[str, Value] = {"seeds": r.value(split, "seeds") if r else "-", "commit": r.value(split, "commit") if r else "-"}
+    told: dict[str, Value] = {
+        "seeds": r.value(split, "seeds") if r else "-",
+        "commit": r.value(split, "commit") if r else "-",
+    }
     told |= {"status": row.get("status", "read"), "notes": r.notes if r else ""}
     out = []
     for protocol in protocols:
-        figure, same = r.value(split, metric, protocol) if r else None, printed if protocol == theirs else None
+        figure, same = (
+            r.value(split, metric, protocol) if r else None,
+            printed if protocol == theirs else None,
+        )
         low, high = figure.interval if isinstance(figure, Estimate) else (None, None)
         words = _words(r, metric)[1] if r and protocol == STANDARD else protocol
-        numbers: dict[str, Value] = {"paper": same, "ours": figure, "difference": "-" if same is None else less(figure, same)}
+        numbers: dict[str, Value] = {
+            "paper": same,
+            "ours": figure,
+            "difference": "-" if same is None else less(figure, same),
+        }
         numbers |= {"low": low, "high": high, "sd": spread(figure)}
         trained = told["seeds"] if protocol == STANDARD else "1"  # the first seed's model alone
         out.append({**about, "protocol": words, **numbers, **told, "seeds": trained})
@@ -263,12 +341,28 @@ def _lines(metric: str, row: Row, r: Result | None, split: str, ours: list[Resul
 
 
 def _improved(table: Table) -> list[dict[str, Value]]:
-    """Lines of the CSV for a table of improvements: the columns are pairs of ours and the paper's."""
-    blank: dict[str, Value] = dict.fromkeys(("difference", "low", "high", "sd", *FACTS, "status", "notes"), "-")
+    """Lines of the CSV for a table of improvements: the columns are pairs of ours and the
+    paper's."""
+    blank: dict[str, Value] = dict.fromkeys(
+        ("difference", "low", "high", "sd", *FACTS, "status", "notes"), "-"
+    )
     out: list[dict[str, Value]] = []
     for (system, variant), values in ((names, values) for names, values in table.rows):
         for c in range(0, len(values), 2):
             column = table.columns[c]
-            about: dict[str, Value] = {"system": system, "variant": variant, "split": table.split, "metric": column.metric}
-            out.append({**about, "protocol": column.protocol, "paper": values[c + 1], "ours": values[c], **blank})
+            about: dict[str, Value] = {
+                "system": system,
+                "variant": variant,
+                "split": table.split,
+                "metric": column.metric,
+            }
+            out.append(
+                {
+                    **about,
+                    "protocol": column.protocol,
+                    "paper": values[c + 1],
+                    "ours": values[c],
+                    **blank,
+                }
+            )
     return out

@@ -1,4 +1,5 @@
-"""Scores -> the table of everything. A number names its protocol: split, references, tokenisation, decoding."""
+"""Scores -> the table of everything. A number names its protocol: split, references, tokenisation,
+decoding."""
 
 from pipeline.experiment.protocols import STANDARD, find_protocol
 from pipeline.report.table import Column, Sheet, Table
@@ -39,13 +40,17 @@ COLLAPSED = 0.05
 
 
 def everything(results: list[Result], requested: list[str]) -> Sheet:
-    """A row per variant and the baseline, test before validation, in groups of one corpus, one decoding, one kind of metric.
+    """A row per variant and the baseline, test before validation, in groups of one corpus, one
+    decoding, one kind of metric.
 
     Args:
-        requested: scoring.metrics of the params; one that could not run keeps its column, full of n/a.
+        requested: scoring.metrics of the params; one that could not run keeps its column, full of
+            n/a.
     """
     groups, tables = _groups(results), []
-    kinds = {kind: [Column(m) for m in metric_names(results, tuple(requested), kind)] for kind in KINDS}
+    kinds = {
+        kind: [Column(m) for m in metric_names(results, tuple(requested), kind)] for kind in KINDS
+    }
     kinds[""] += [Column(fact) for fact in FACTS]
     for corpus, decoding in groups:
         rows = [r for r in results if r.setting.corpus == corpus and r.decoding in (decoding, "")]
@@ -55,18 +60,42 @@ def everything(results: list[Result], requested: list[str]) -> Sheet:
         tables += [_group(name, "", rows, split, group, kinds[""]) for split in SPLITS]
         tables += _by_protocol(name, rows, group)
         more = [kind for kind in KINDS if kind and kinds[kind]]
-        tables += [_group(name, kind, rows, split, group, kinds[kind]) for kind in more for split in SPLITS]
+        tables += [
+            _group(name, kind, rows, split, group, kinds[kind]) for kind in more for split in SPLITS
+        ]
     shown = [column for columns in kinds.values() for column in columns]
-    legend = _legend(shown) + clip_legend(results) + protocol_legend(results) + interval_legend(results, shown)
-    return Sheet("all", "Results", tables, legend, unavailable(results, shown) + variant_notes(results))
+    legend = (
+        _legend(shown)
+        + clip_legend(results)
+        + protocol_legend(results)
+        + interval_legend(results, shown)
+    )
+    return Sheet(
+        "all", "Results", tables, legend, unavailable(results, shown) + variant_notes(results)
+    )
 
 
-def _group(name: str, kind: str, rows: list[Result], split: str, group: dict[str, str], columns: list[Column]) -> Table:
+def _group(
+    name: str,
+    kind: str,
+    rows: list[Result],
+    split: str,
+    group: dict[str, str],
+    columns: list[Column],
+) -> Table:
     title = ", ".join(filter(None, [name, SPLITS[split], kind]))
     about = f"{rows[0].setting.about(split)}; captions: {group['decoding'] or 'no model'}."
-    cells: list[tuple[list[str], list[Value]]] = [([r.label], [r.value(split, c.metric) for c in columns]) for r in rows]
-    warnings = [w for r in rows for w in collapsed(r, split)] if "collapse" in [c.metric for c in columns] else []
-    return Table(title, about, split, group, ["variant"], columns, cells, warnings, unjudged=_baselines(rows))
+    cells: list[tuple[list[str], list[Value]]] = [
+        ([r.label], [r.value(split, c.metric) for c in columns]) for r in rows
+    ]
+    warnings = (
+        [w for r in rows for w in collapsed(r, split)]
+        if "collapse" in [c.metric for c in columns]
+        else []
+    )
+    return Table(
+        title, about, split, group, ["variant"], columns, cells, warnings, unjudged=_baselines(rows)
+    )
 
 
 def _baselines(rows: list[Result]) -> frozenset[int]:
@@ -80,9 +109,15 @@ def protocols_of(results: list[Result]) -> list[str]:
 
 
 def _by_protocol(name: str, rows: list[Result], group: dict[str, str]) -> list[Table]:
-    """Of the test split: of validation, where nothing is reported, reports/scores has the figures."""
-    scored = {protocol: [r for r in rows if _scores_under(r, protocol, "test")] for protocol in protocols_of(rows)}
-    return [_beside(name, protocol, those, "test", group) for protocol, those in scored.items() if those]
+    """Of the test split: of validation, where nothing is reported, reports/scores has the
+    figures."""
+    scored = {
+        protocol: [r for r in rows if _scores_under(r, protocol, "test")]
+        for protocol in protocols_of(rows)
+    }
+    return [
+        _beside(name, protocol, those, "test", group) for protocol, those in scored.items() if those
+    ]
 
 
 def _scores_under(r: Result, protocol: str, split: str) -> set[str]:
@@ -90,22 +125,46 @@ def _scores_under(r: Result, protocol: str, split: str) -> set[str]:
     return {key.removeprefix(f"{protocol}.") for key in keys if key.startswith(f"{protocol}.")}
 
 
-def _beside(name: str, protocol: str, rows: list[Result], split: str, group: dict[str, str]) -> Table:
-    """Metric by metric: under the standard protocol, under the other, and the difference; one model on both sides."""
+def _beside(
+    name: str, protocol: str, rows: list[Result], split: str, group: dict[str, str]
+) -> Table:
+    """Metric by metric: under the standard protocol, under the other, and the difference; one model
+    on both sides."""
     metrics = [m for m in ORDER if any(m in _scores_under(r, protocol, split) for r in rows)]
     difference = f"{protocol} - {STANDARD}"
     columns = [
-        column for m in metrics for column in (Column(m, STANDARD), Column(m, protocol), Column(m, difference, difference=True))
+        column
+        for m in metrics
+        for column in (
+            Column(m, STANDARD),
+            Column(m, protocol),
+            Column(m, difference, difference=True),
+        )
     ]
     cells: list[tuple[list[str], list[Value]]] = []
     for r in rows:
         pairs = [(r.own(split, m), r.value(split, m, protocol)) for m in metrics]
-        cells.append(([r.label], [v for own, other in pairs for v in (own, other, minus(other, own))]))
+        cells.append(
+            ([r.label], [v for own, other in pairs for v in (own, other, minus(other, own))])
+        )
     title = ", ".join([name, SPLITS[split], f"protocol {protocol}"])
     captions = group["decoding"] or "no model"
-    about = f"{rows[0].setting.about(split)}; captions: {captions}; {protocol}: {find_protocol(protocol).about}."
+    about = (
+        f"{rows[0].setting.about(split)}; captions: {captions}; {protocol}: "
+        f"{find_protocol(protocol).about}."
+    )
     hidden = frozenset({"bleu_2", "bleu_3", "rouge_l"} if "cider" in metrics else ())
-    return Table(title, about, split, group, ["variant"], columns, cells, hidden=hidden, unjudged=_baselines(rows))
+    return Table(
+        title,
+        about,
+        split,
+        group,
+        ["variant"],
+        columns,
+        cells,
+        hidden=hidden,
+        unjudged=_baselines(rows),
+    )
 
 
 def minus(one: Value, other: Value) -> Value:
@@ -126,13 +185,16 @@ def protocol_legend(results: list[Result]) -> list[str]:
     if not protocols_of(results):
         return []
     return [
-        f"Tables by protocol: the score as everywhere ({STANDARD}), that under the other protocol, and the difference that the "
-        "protocol alone makes; greedy and beam-k score other captions of the same model, teacher_forced none."
+        f"Tables by protocol: the score as everywhere ({STANDARD}), that under the other "
+        "protocol, and the difference that the "
+        "protocol alone makes; greedy and beam-k score other captions of the same model, "
+        "teacher_forced none."
     ]
 
 
 def collapsed(result: Result, split: str) -> list[str]:
-    """A line where a model gives one caption to more than a share `COLLAPSED` of the images; the baseline does by design."""
+    """A line where a model gives one caption to more than a share `COLLAPSED` of the images; the
+    baseline does by design."""
     share, images = number(result.value(split, "collapse")), result.setting.images.get(split, 0)
     if not result.decoding or share is None or share <= COLLAPSED or round(share * images) < 2:
         return []
@@ -141,33 +203,53 @@ def collapsed(result: Result, split: str) -> list[str]:
 
 def _legend(columns: list[Column]) -> list[str]:
     shown = {column.metric for column in columns}
-    return LEGEND + (VARIETY_LEGEND if shown & set(VARIETY) else []) + (GENDER_LEGEND if shown & set(GENDER) else [])
+    return (
+        LEGEND
+        + (VARIETY_LEGEND if shown & set(VARIETY) else [])
+        + (GENDER_LEGEND if shown & set(GENDER) else [])
+    )
 
 
 LEGEND = [
-    "Scale 0-1; cider is not bounded by 1, loss is in nats per token. Higher is better, but for loss.",
-    "bleu, meteor, rouge_l, cider, spice: generated captions; PTB tokenizer on captions and references (pycocoevalcap).",
-    "loss, top5: teacher-forced on the references, nothing decoded, end token counted, no regulariser or smoothing inside; "
+    "Scale 0-1; cider is not bounded by 1, loss is in nats per token. Higher is better, "
+    "but for loss.",
+    "bleu, meteor, rouge_l, cider, spice: generated captions; PTB tokenizer on captions "
+    "and references (pycocoevalcap).",
+    "loss, top5: teacher-forced on the references, nothing decoded, end token counted, no "
+    "regulariser or smoothing inside; "
     "they compare only variants with the same vocabulary.",
-    "most frequent caption: the commonest training caption, given for every image. n/a: not measured.",
+    "most frequent caption: the commonest training caption, given for every image. n/a: "
+    "not measured.",
 ]
 VARIETY_LEGEND = [
-    "distinct_1, distinct_2: different words and word pairs / all of them, over all captions; distinct_captions: different "
-    "captions / captions; vocabulary: how many different words; mean_length: in words; novel: share of captions that are no "
-    "training caption. Scale 0-1 but for vocabulary and mean_length; neither end is better by itself; distinct_* compare only "
+    "distinct_1, distinct_2: different words and word pairs / all of them, over all "
+    "captions; distinct_captions: different "
+    "captions / captions; vocabulary: how many different words; mean_length: in words; "
+    "novel: share of captions that are no "
+    "training caption. Scale 0-1 but for vocabulary and mean_length; neither end is better "
+    "by itself; distinct_* compare only "
     "systems on the same images.",
-    "collapse: share of images with the most frequent caption, lower is better; a warning stands under the table above "
-    f"{COLLAPSED:g}. repetition: share of captions that repeat words at once, or three words in a row anywhere, lower is "
-    "better. bad_endings: share of captions that end in an article, a preposition or the like, lower is better.",
-    "log_prob_rho: rank correlation (Spearman, -1 to 1) over images of a caption's log-probability per token with its CIDEr, "
+    "collapse: share of images with the most frequent caption, lower is better; a warning "
+    "stands under the table above "
+    f"{COLLAPSED:g}. repetition: share of captions that repeat words at once, or three "
+    "words in a row anywhere, lower is "
+    "better. bad_endings: share of captions that end in an article, a preposition or the "
+    "like, lower is better.",
+    "log_prob_rho: rank correlation (Spearman, -1 to 1) over images of a caption's "
+    "log-probability per token with its CIDEr, "
     "higher is better: 0 means that the model does not know which of its captions are good.",
 ]
 GENDER_LEGEND = [
-    "gender_images: images of which at least half of the references name a woman (a man) and none a man (a woman); the other "
-    "gender figures are of these. gender_error: share whose caption names the other gender alone, gender_error_named: the same "
-    "among captions that name one gender; scale 0-1, lower is better, beside gender_neutral: who names no gender errs in none.",
-    "gender_neutral: share whose caption names no gender; gender_nobody: no person either. gender_ratio: captions that name "
-    "women : captions that name men; gender_ratio_refs: images of women : images of men, which gender_ratio should equal. "
+    "gender_images: images of which at least half of the references name a woman (a man) "
+    "and none a man (a woman); the other "
+    "gender figures are of these. gender_error: share whose caption names the other gender "
+    "alone, gender_error_named: the same "
+    "among captions that name one gender; scale 0-1, lower is better, beside "
+    "gender_neutral: who names no gender errs in none.",
+    "gender_neutral: share whose caption names no gender; gender_nobody: no person either. "
+    "gender_ratio: captions that name "
+    "women : captions that name men; gender_ratio_refs: images of women : images of men, "
+    "which gender_ratio should equal. "
     "n/a: no such image, or no caption that names a man.",
 ]
 
@@ -176,28 +258,45 @@ def interval_legend(results: list[Result], columns: list[Column]) -> list[str]:
     if not any(r.estimates for r in results):
         return _spread_legend(results)
     lines = [
-        f"±: half the {LEVEL:.0%} interval of a percentile bootstrap over images ({RESAMPLES} resamples; cider keeps the "
-        "document frequencies of the whole set). It says how far other images would move a score, not another training.",
-        f"Bold: the best of the column and what a paired bootstrap over the same images does not tell from it (p >= {ALPHA}).",
+        f"±: half the {LEVEL:.0%} interval of a percentile bootstrap over images "
+        f"({RESAMPLES} resamples; cider keeps the "
+        "document frequencies of the whole set). It says how far other images would move a "
+        "score, not another training.",
+        "Bold: the best of the column and what a paired bootstrap over the same images "
+        f"does not tell from it (p >= {ALPHA}).",
     ]
-    lines += [f"{line} ± and bold tell of other images, s of another training." for line in _spread_legend(results)]
+    lines += [
+        f"{line} ± and bold tell of other images, s of another training."
+        for line in _spread_legend(results)
+    ]
     if {column.metric for column in columns} & {*VARIETY, *GENDER}:
         lines.append(
-            "Without ±: what is no mean over images (counts, ratios, distinct_*, collapse, log_prob_rho), or of so few images "
-            "that some resample had none. A share of 0 has ±.0000, because no resample holds what no image has."
+            "Without ±: what is no mean over images (counts, ratios, distinct_*, collapse, "
+            "log_prob_rho), or of so few images "
+            "that some resample had none. A share of 0 has ±.0000, because no resample "
+            "holds what no image has."
         )
     return lines
 
 
 def _spread_legend(results: list[Result]) -> list[str]:
-    if not any(key.startswith("sd.") for r in results if r.scores for scores in r.scores.values() for key in scores):
+    if not any(
+        key.startswith("sd.")
+        for r in results
+        if r.scores
+        for scores in r.scores.values()
+        for key in scores
+    ):
         return []
     about = "the figure is their mean, and under another protocol that of the first seed's model."
     return [f"s: standard deviation over training seeds; {about}"]
 
 
-def metric_names(results: list[Result], requested: tuple[str, ...] = (), kind: str = "") -> list[str]:
-    """What was measured or asked for, of one of `KINDS`, in the order of the columns; '' has the metrics of no kind too."""
+def metric_names(
+    results: list[Result], requested: tuple[str, ...] = (), kind: str = ""
+) -> list[str]:
+    """What was measured or asked for, of one of `KINDS`, in the order of the columns; '' has the
+    metrics of no kind too."""
     there = measured(results)
     unknown = [] if kind else sorted(there.difference(*KINDS.values()))
     return [m for m in KINDS[kind] if m in there or m.startswith(requested)] + unknown
@@ -205,20 +304,34 @@ def metric_names(results: list[Result], requested: tuple[str, ...] = (), kind: s
 
 def measured(results: list[Result]) -> set[str]:
     """Under the standard protocol."""
-    return {m for r in results if r.scores for split in SPLITS for m in r.scores.get(split, {}) if "." not in m}
+    return {
+        m
+        for r in results
+        if r.scores
+        for split in SPLITS
+        for m in r.scores.get(split, {})
+        if "." not in m
+    }
 
 
 def _groups(results: list[Result]) -> list[tuple[str, str]]:
-    """(corpus, decoding) of the variants; a corpus that has only its baseline stands with decoding ''."""
+    """(corpus, decoding) of the variants; a corpus that has only its baseline stands with decoding
+    ''."""
     decoded = dict.fromkeys((r.setting.corpus, r.decoding) for r in results if r.decoding)
-    bare = {r.setting.corpus: None for r in results if r.setting.corpus not in {corpus for corpus, _ in decoded}}
+    bare = {
+        r.setting.corpus: None
+        for r in results
+        if r.setting.corpus not in {corpus for corpus, _ in decoded}
+    }
     return [*decoded, *((corpus, "") for corpus in bare)]
 
 
 def unavailable(results: list[Result], columns: list[Column]) -> list[str]:
     """Why a metric of these columns could not run."""
     shown = {column.metric for column in columns}
-    told = {m: why for r in results if r.scores for m, why in r.about.get("unavailable", {}).items()}
+    told = {
+        m: why for r in results if r.scores for m, why in r.about.get("unavailable", {}).items()
+    }
     reasons = {m: why for m, why in told.items() if any(name.startswith(m) for name in shown)}
     return [f"{metric}: n/a, {why}" for metric, why in sorted(reasons.items())]
 

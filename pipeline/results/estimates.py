@@ -1,7 +1,8 @@
-"""How far a score would move with other images: the percentile bootstrap over images, paired between systems.
+"""How far a score would move with other images: the percentile bootstrap over images, paired
+between systems.
 
-An image is drawn with all that belongs to it (Koehn, 2004; Efron and Tibshirani, 1993). What a metric takes from the whole
-set stays as it is there, such as CIDEr's document frequencies.
+An image is drawn with all that belongs to it (Koehn, 2004; Efron and Tibshirani, 1993). What a
+metric takes from the whole set stays as it is there, such as CIDEr's document frequencies.
 """
 
 from dataclasses import dataclass
@@ -45,14 +46,17 @@ class Estimate:
 
 
 def p_value(one: Estimate, other: Estimate) -> float | None:
-    """Two-sided: twice the share of resamples in which the difference is gone or turned. None: other images."""
+    """Two-sided: twice the share of resamples in which the difference is gone or turned. None:
+    other images."""
     if one.images != other.images:
         return None
     turned = np.sign(one.value - other.value) * (one.resamples - other.resamples) <= 0
     return min(1.0, 2 * float(turned.mean()))
 
 
-def read_estimates(path: Path, scores: dict[str, dict[str, float]]) -> dict[tuple[str, str], Estimate]:
+def read_estimates(
+    path: Path, scores: dict[str, dict[str, float]]
+) -> dict[tuple[str, str], Estimate]:
     """(split, metric) -> estimate, of what a `resample_table` holds; nothing where there is none.
 
     Args:
@@ -68,5 +72,7 @@ def read_estimates(path: Path, scores: dict[str, dict[str, float]]) -> dict[tupl
         for metric in rows.columns.intersection(list(known)):
             drawn = rows[metric].to_numpy(dtype=float)
             if not np.isnan(drawn).any():  # measured on the other split only
-                out[str(split), str(metric)] = Estimate(known[metric], drawn, rows["images"].iloc[0])
+                out[str(split), str(metric)] = Estimate(
+                    known[metric], drawn, rows["images"].iloc[0]
+                )
     return out

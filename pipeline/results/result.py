@@ -1,4 +1,5 @@
-"""What a table is made of: the scores of each system with all that its row says. From the workspace, or from JSON."""
+"""What a table is made of: the scores of each system with all that its row says. From the
+workspace, or from JSON."""
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,12 +27,16 @@ class Setting:
 
     def about(self, split: str) -> str:
         each = f"{self.references.get(split, 'no')} references each"
-        return f"corpus {self.corpus}, split '{self.scheme}': {self.images.get(split, 0)} {SPLITS[split]} images, {each}"
+        return (
+            f"corpus {self.corpus}, split '{self.scheme}': {self.images.get(split, 0)} "
+            f"{SPLITS[split]} images, {each}"
+        )
 
 
 @dataclass(frozen=True)
 class Result:
-    """One scored system: a variant, or a corpus's most-frequent-caption baseline (which decodes nothing)."""
+    """One scored system: a variant, or a corpus's most-frequent-caption baseline (which decodes
+    nothing)."""
 
     name: str
     setting: Setting
@@ -52,7 +57,8 @@ class Result:
         return self.name if self.decoding else "most frequent caption"
 
     def value(self, split: str, metric: str, protocol: str = STANDARD) -> Value:
-        """Under `standard`, the mean over training seeds; under others that of the first seed's model.
+        """Under `standard`, the mean over training seeds; under others that of the first seed's
+        model.
 
         None: it has none, which under `standard` is so as soon as one of the seeds has none.
         """
@@ -80,7 +86,9 @@ class Result:
         return float(scores[key]) if sd is None else Mean(float(scores[key]), float(sd))
 
 
-def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[str, list[str]]) -> Setting:
+def setting(
+    corpus: str, scheme: str, captions: pd.DataFrame, references: dict[str, list[str]]
+) -> Setting:
     """Args:
     captions: image_id and split.
     references: image_id -> what its captions are scored against, for validation and test.
@@ -89,7 +97,9 @@ def setting(corpus: str, scheme: str, captions: pd.DataFrame, references: dict[s
     for split, ids in captions[captions["split"].isin(SPLITS)].groupby("split")["image_id"]:
         counts = [len(references[image]) for image in ids.unique()]
         images[str(split)] = len(counts)
-        each[str(split)] = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
+        each[str(split)] = (
+            str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
+        )
     return Setting(corpus, scheme, images, each)
 
 
@@ -108,7 +118,10 @@ class Files(NamedTuple):
 
 def results_of(params: Params, settings: dict[str, Setting], scores: Path) -> list[Result]:
     """Every variant, the best first, then the baseline of every corpus. `scores` is data/scores."""
-    rows = [variant_result(name, params, settings[variant.corpus], scores) for name, variant in params.variants.items()]
+    rows = [
+        variant_result(name, params, settings[variant.corpus], scores)
+        for name, variant in params.variants.items()
+    ]
     return in_order(rows + [baseline_result(setting, scores) for setting in settings.values()])
 
 
@@ -117,7 +130,9 @@ def variant_result(name: str, params: Params, setting: Setting, scores: Path) ->
     note = "" if words == ["train"] else f"vocabulary counted over {', '.join(words)}; "
     paper = (variant.paper.table, variant.paper.system) if variant.paper else None
     notes = (note + " ".join(variant.notes.split())).removesuffix("; ")
-    return _read(Result(name, setting, decoding_text(params.decoding(name)), None, {}, paper, notes), scores)
+    return _read(
+        Result(name, setting, decoding_text(params.decoding(name)), None, {}, paper, notes), scores
+    )
 
 
 def baseline_result(setting: Setting, scores: Path) -> Result:
@@ -129,12 +144,21 @@ def _read(row: Result, scores: Path) -> Result:
     if not files.scores.is_file():
         return row
     summary = read_json(files.scores)
-    return replace(row, scores=summary, about=read_json(files.about), estimates=read_estimates(files.resamples, summary))
+    return replace(
+        row,
+        scores=summary,
+        about=read_json(files.about),
+        estimates=read_estimates(files.resamples, summary),
+    )
 
 
 def as_json(row: Result) -> dict[str, Any]:
     """All but the estimates, which are the file of resamples."""
-    return {name: value for name, value in asdict(replace(row, estimates={})).items() if name != "estimates"}
+    return {
+        name: value
+        for name, value in asdict(replace(row, estimates={})).items()
+        if name != "estimates"
+    }
 
 
 def from_json(data: dict[str, Any], resamples: Path) -> Result:
@@ -145,7 +169,8 @@ def from_json(data: dict[str, Any], resamples: Path) -> Result:
 
 
 def in_order(results: list[Result]) -> list[Result]:
-    """The best test CIDEr first, what was not run and the baselines at the end: an order that needs no params.yaml."""
+    """The best test CIDEr first, what was not run and the baselines at the end: an order that needs
+    no params.yaml."""
 
     def rank(r: Result) -> tuple[bool, str, bool, float, str]:
         score = number(r.value("test", "cider"))
@@ -155,7 +180,11 @@ def in_order(results: list[Result]) -> list[Result]:
 
 
 def decoding_text(decode: Decoding) -> str:
-    search = "greedy" if decode.beam == 1 else f"beam {decode.beam}, length penalty {decode.length_penalty:g}"
+    search = (
+        "greedy"
+        if decode.beam == 1
+        else f"beam {decode.beam}, length penalty {decode.length_penalty:g}"
+    )
     if decode.samples:
         count = "one sample" if decode.samples == 1 else f"best of {decode.samples} samples"
         among = f"the {decode.top_k} likeliest words" if decode.top_k else "all words"

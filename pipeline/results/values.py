@@ -1,4 +1,5 @@
-"""What stands in a cell of a table, and what is known of each score: its direction, its unit, how it is printed."""
+"""What stands in a cell of a table, and what is known of each score: its direction, its unit, how
+it is printed."""
 
 from dataclasses import dataclass
 
@@ -9,10 +10,26 @@ CSV_ONLY = {"perplexity"}
 COUNTS = {"vocabulary", "gender_images"}
 "printed without decimals"
 LOWER_IS_BETTER = {
-    *("loss", "perplexity", "gender_error", "gender_error_named", "collapse", "repetition", "bad_endings"),
+    *(
+        "loss",
+        "perplexity",
+        "gender_error",
+        "gender_error_named",
+        "collapse",
+        "repetition",
+        "bad_endings",
+    ),
 }
 NO_DIRECTION = {
-    *("params_m", "distinct_1", "distinct_2", "distinct_captions", "vocabulary", "mean_length", "novel"),
+    *(
+        "params_m",
+        "distinct_1",
+        "distinct_2",
+        "distinct_captions",
+        "vocabulary",
+        "mean_length",
+        "novel",
+    ),
     *("gender_images", "gender_neutral", "gender_nobody", "gender_ratio", "gender_ratio_refs"),
     *("seeds", "commit"),
 }
@@ -24,7 +41,8 @@ SPLITS = {"test": "test", "val": "validation"}
 
 @dataclass(frozen=True)
 class Mean:
-    """Over training seeds, of a score that has no interval: a count, or whatever was not resampled."""
+    """Over training seeds, of a score that has no interval: a count, or whatever was not
+    resampled."""
 
     value: float
     sd: float
@@ -34,7 +52,13 @@ Value = float | Estimate | Mean | str | None
 
 
 def number(value: Value) -> float | None:
-    return value.value if isinstance(value, Estimate | Mean) else value if isinstance(value, float) else None
+    return (
+        value.value
+        if isinstance(value, Estimate | Mean)
+        else value
+        if isinstance(value, float)
+        else None
+    )
 
 
 def spread(value: Value) -> float | None:

@@ -4,8 +4,13 @@ import pandas as pd
 
 
 def most_frequent_captions(captions: pd.DataFrame) -> pd.DataFrame:
-    """The commonest training caption (ties: the first in alphabetical order) for every validation and test image."""
+    """The commonest training caption (ties: the first in alphabetical order) for every validation
+    and test image."""
     counts = captions.text[captions.split == "train"].value_counts()
     text = min(counts.index[counts == counts.iloc[0]])
-    images = captions[captions.split.isin(["val", "test"])].drop_duplicates("image_id").sort_values(["split", "image_id"])
+    images = (
+        captions[captions.split.isin(["val", "test"])]
+        .drop_duplicates("image_id")
+        .sort_values(["split", "image_id"])
+    )
     return images[["image_id", "split"]].assign(text=text).reset_index(drop=True)

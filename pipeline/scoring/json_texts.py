@@ -23,7 +23,8 @@ def texts_by_image(path: Path) -> Mapping[str, list[str]]:
 
 
 class _Texts(Mapping[str, list[str]]):
-    """Every key stands on a line of its own, two blanks in, and keys are sorted: the place of each 64th finds them all.
+    """Every key stands on a line of its own, two blanks in, and keys are sorted: the place of each
+    64th finds them all.
 
     Raises:
         ValueError: this is not so.
@@ -60,7 +61,9 @@ class _Texts(Mapping[str, list[str]]):
     def _read(self, n: int) -> dict[str, list[str]]:
         start, end = self._places[n : n + 2]
         self._file.seek(start)
-        texts: dict[str, list[str]] = json.loads(b"{" + self._file.read(end - start).rstrip(b",\n") + b"}")
+        texts: dict[str, list[str]] = json.loads(
+            b"{" + self._file.read(end - start).rstrip(b",\n") + b"}"
+        )
         return texts
 
     def __iter__(self) -> Iterator[str]:
@@ -73,7 +76,14 @@ class _Texts(Mapping[str, list[str]]):
 
 def _key(line: bytes) -> str:
     """Of the line `  "key": [` or, without texts, `  "key": [],`."""
-    text = line.strip().removesuffix(b",").removesuffix(b"]").removesuffix(b"[").rstrip().removesuffix(b":")
+    text = (
+        line.strip()
+        .removesuffix(b",")
+        .removesuffix(b"]")
+        .removesuffix(b"[")
+        .rstrip()
+        .removesuffix(b":")
+    )
     key = json.loads(text)
     if not isinstance(key, str):
         raise ValueError(line)

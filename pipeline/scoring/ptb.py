@@ -14,13 +14,15 @@ PTB = "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"
 
 
 def ptb_tokenize(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """image_id -> captions -> the same with lower-cased words without punctuation; errors as in `ptb_lines`."""
+    """image_id -> captions -> the same with lower-cased words without punctuation; errors as in
+    `ptb_lines`."""
     lines = iter(ptb_lines(text for texts in captions.values() for text in texts))
     return {image: [next(lines) for _ in texts] for image, texts in captions.items()}
 
 
 def ptb_lines(texts: Iterable[str]) -> list[str]:
-    """The texts after pycocoevalcap's PTB tokenizer (one Java start), as its class PTBTokenizer gives them.
+    """The texts after pycocoevalcap's PTB tokenizer (one Java start), as its class PTBTokenizer
+    gives them.
 
     That class holds all texts four times and writes where it is installed.
 
@@ -38,7 +40,9 @@ def ptb_lines(texts: Iterable[str]) -> list[str]:
                 count += 1
         jar = Path(original.__file__).with_name(original.STANFORD_CORENLP_3_4_1_JAR)
         with starting_java():
-            process = subprocess.Popen(["java", "-cp", str(jar), *PTB, str(file)], stdout=subprocess.PIPE)
+            process = subprocess.Popen(
+                ["java", "-cp", str(jar), *PTB, str(file)], stdout=subprocess.PIPE
+            )
         with process:
             lines = [_words(line, original.PUNCTUATIONS) for line in process.stdout or ()]
     if len(lines) != count:
@@ -51,9 +55,11 @@ def _words(line: bytes, punctuation: Sequence[str]) -> str:
 
 
 def training_captions(captions: pd.DataFrame) -> list[str]:
-    """The different training captions of a corpus (image_id, text, split) as a model learns them, after the PTB tokenizer.
+    """The different training captions of a corpus (image_id, text, split) as a model learns them,
+    after the PTB tokenizer.
 
-    Of the cleaned text: a model trained without one-letter words could never repeat a caption as it was published.
+    Of the cleaned text: a model trained without one-letter words could never repeat a caption as it
+    was published.
     """
     texts = captions.text[captions["split"] == "train"].unique()
     return sorted(set(ptb_lines(texts)))

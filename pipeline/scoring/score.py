@@ -1,4 +1,5 @@
-"""Tokenised captions + references -> scores, with resamples for their intervals; the PTB tokenizer."""
+"""Tokenised captions + references -> scores, with resamples for their intervals; the PTB
+tokenizer."""
 
 import math
 from collections.abc import Container, Mapping
@@ -11,13 +12,29 @@ import pandas as pd
 
 from pipeline.core.registry import load
 from pipeline.data.files import whole_folder, write_json
-from pipeline.metrics.shared.base import Array, Candidates, References, Sums, Unavailable, means, reference_set
+from pipeline.metrics.shared.base import (
+    Array,
+    Candidates,
+    References,
+    Sums,
+    Unavailable,
+    means,
+    reference_set,
+)
 from pipeline.scoring.bootstrap import resample, resample_table
 
 More = Mapping[str, tuple[Any, ...]]
 GLANCE = ("bleu_4", "meteor", "rouge_l", "cider")
 "what `dvc metrics` shows"
-NEEDED = {"image_id", "split", "log_prob", "tokens", "reference_nll", "reference_tokens", "top5_hits"}
+NEEDED = {
+    "image_id",
+    "split",
+    "log_prob",
+    "tokens",
+    "reference_nll",
+    "reference_tokens",
+    "top5_hits",
+}
 "of a table of captions, beside the tokenised captions"
 
 
@@ -33,8 +50,11 @@ class SetScores:
     "metric -> why it could not run"
 
 
-def score_set(candidates: Candidates, references: References, metrics: list[str], more: More | None = None) -> SetScores:
-    """Args: candidates, references: tokenised; more: what a metric takes beside them, by its name."""
+def score_set(
+    candidates: Candidates, references: References, metrics: list[str], more: More | None = None
+) -> SetScores:
+    """Args: candidates, references: tokenised; more: what a metric takes beside them, by its
+    name."""
     out, known = SetScores(), reference_set(candidates, references)
     for name in metrics:
         try:
@@ -65,10 +85,22 @@ class Scored:
     "split -> the ids that were resampled, in their order"
 
     def beside(self, other: "Scored", protocol: str) -> "Scored":
-        """With another's scores as `<protocol>.<score>`; it has the same images, or columns of its own for none."""
-        named = {split: {f"{protocol}.{k}": v for k, v in scores.items()} for split, scores in other.summary.items()}
-        drawn = {split: {f"{protocol}.{k}": v for k, v in scores.items()} for split, scores in other.resamples.items()}
-        columns = other.per_image.drop(columns="split").set_index("image_id").add_prefix(f"{protocol}.").reset_index()
+        """With another's scores as `<protocol>.<score>`; it has the same images, or columns of its
+        own for none."""
+        named = {
+            split: {f"{protocol}.{k}": v for k, v in scores.items()}
+            for split, scores in other.summary.items()
+        }
+        drawn = {
+            split: {f"{protocol}.{k}": v for k, v in scores.items()}
+            for split, scores in other.resamples.items()
+        }
+        columns = (
+            other.per_image.drop(columns="split")
+            .set_index("image_id")
+            .add_prefix(f"{protocol}.")
+            .reset_index()
+        )
         return Scored(
             {split: scores | named.get(split, {}) for split, scores in self.summary.items()},
             self.unavailable | other.unavailable,
@@ -89,7 +121,8 @@ def score_captions(
     """Score each split of a table of captions (image_id, split, and what is asked for below).
 
     Args:
-        captions: with log_prob and tokens, and with the teacher-forced sums over references, where there was a model.
+        captions: with log_prob and tokens, and with the teacher-forced sums over references, where
+            there was a model.
         candidates, references: image_id -> tokenised.
         training: the tokenised training captions; None: it is not asked which captions are new.
         more: what a metric takes beside captions and references, by its name.
@@ -98,7 +131,9 @@ def score_captions(
     tables, needed = [], captions[[column for column in captions if column in NEEDED]]
     for name, rows in needed.groupby("split", sort=True):
         split = str(name)
-        rows = rows.sort_values("image_id")  # the same images in the same order for every variant, so that resamples pair
+        rows = rows.sort_values(
+            "image_id"
+        )  # the same images in the same order for every variant, so that resamples pair
         images = rows.image_id.tolist()
         said = {i: candidates[i] for i in images}
         found = score_set(said, references, metrics, more)
@@ -122,9 +157,11 @@ def _add_novel(found: SetScores, candidates: Candidates, training: Container[str
 
 
 def _confidence(rows: pd.DataFrame, cider: Array | None) -> dict[str, float]:
-    """log_prob_rho: Spearman's rank correlation, over images, of a caption's log-probability per token with its CIDEr.
+    """log_prob_rho: Spearman's rank correlation, over images, of a caption's log-probability per
+    token with its CIDEr.
 
-    Pearson's on average ranks. Left out where there is neither, or where one of them is equal for all images.
+    Pearson's on average ranks. Left out where there is neither, or where one of them is equal for
+    all images.
 
     Args:
         cider: of each row.
@@ -139,10 +176,16 @@ def _confidence(rows: pd.DataFrame, cider: Array | None) -> dict[str, float]:
 
 
 def _add_teacher_forced(found: SetScores, rows: pd.DataFrame) -> None:
-    """loss (nats per token), perplexity and top-5 accuracy over all references; captions without a model have none."""
+    """loss (nats per token), perplexity and top-5 accuracy over all references; captions without a
+    model have none."""
     if "reference_nll" in rows:
-        sums = Sums(rows[["reference_nll", "reference_tokens", "top5_hits"]].to_numpy(dtype=float), _teacher_forced)
-        found.corpus |= {name: float(value) for name, value in _teacher_forced(sums.statistics.sum(0)).items()}
+        sums = Sums(
+            rows[["reference_nll", "reference_tokens", "top5_hits"]].to_numpy(dtype=float),
+            _teacher_forced,
+        )
+        found.corpus |= {
+            name: float(value) for name, value in _teacher_forced(sums.statistics.sum(0)).items()
+        }
         found.sums.append(sums)
 
 
@@ -153,14 +196,17 @@ def _teacher_forced(sums: Array) -> dict[str, Array]:
 
 
 def write_scores(scored: Scored, about: dict[str, Any], folder: Path, metrics: Path) -> None:
-    """Write scores.json, images.parquet, resamples.parquet and about.json into `folder`, a few scores into `metrics`.
+    """Write scores.json, images.parquet, resamples.parquet and about.json into `folder`, a few
+    scores into `metrics`.
 
     Args:
         about: what is no number, beside the metrics that could not run.
     """
     with whole_folder(folder) as part:
         scored.per_image.to_parquet(part / "images.parquet", index=False)
-        resample_table(scored.resamples, scored.images).to_parquet(part / "resamples.parquet", index=False)
+        resample_table(scored.resamples, scored.images).to_parquet(
+            part / "resamples.parquet", index=False
+        )
         write_json(part / "about.json", {**about, "unavailable": scored.unavailable})
         write_json(part / "scores.json", scored.summary)
     write_json(metrics, {split: _few(scores) for split, scores in scored.summary.items()})

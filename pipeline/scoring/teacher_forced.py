@@ -1,7 +1,9 @@
-"""BLEU of argmax ids under teacher forcing, nltk's corpus_bleu: what some papers print as BLEU, and no caption was generated.
+"""BLEU of argmax ids under teacher forcing, nltk's corpus_bleu: what some papers print as BLEU, and
+no caption was generated.
 
-One hypothesis per reference: the likeliest token at each of its places, given the reference's own words before it. End and
-unknown tokens count. All references of the image, as ids, are its references.
+One hypothesis per reference: the likeliest token at each of its places, given the reference's own
+words before it. End and unknown tokens count. All references of the image, as ids, are its
+references.
 """
 
 from collections.abc import Sequence
@@ -18,10 +20,12 @@ def teacher_forced_sums(rows: pd.DataFrame) -> Sums:
     """Args: rows: image_id, reference, argmax; a row per reference of one split.
 
     Returns:
-        By image, in the order of their ids: matches and n-grams by order, length of the hypotheses, and of the
-        closest references.
+        By image, in the order of their ids: matches and n-grams by order, length of the hypotheses,
+        and of the closest references.
     """
-    statistics = [_image(list(of.argmax), list(of.reference)) for _, of in rows.groupby("image_id", sort=True)]
+    statistics = [
+        _image(list(of.argmax), list(of.reference)) for _, of in rows.groupby("image_id", sort=True)
+    ]
     return Sums(np.array(statistics, dtype=float), of_sums)
 
 
@@ -34,16 +38,22 @@ def _image(hypotheses: list[Sequence[int]], references: list[Sequence[int]]) -> 
         words = [int(i) for i in hypothesis]
         precisions = [modified_precision(texts, words, n) for n in ORDERS]
         lengths = [len(words), closest_ref_length(texts, len(words))]
-        total += [*(p.numerator for p in precisions), *(p.denominator for p in precisions), *lengths]
+        total += [
+            *(p.numerator for p in precisions),
+            *(p.denominator for p in precisions),
+            *lengths,
+        ]
     return list(total)
 
 
 def of_sums(sums: Array) -> dict[str, Array]:
-    """(..., 10) -> (...): geometric mean of the precisions times the brevity penalty; 0 where no n-gram matches, as in nltk."""
+    """(..., 10) -> (...): geometric mean of the precisions times the brevity penalty; 0 where no
+    n-gram matches, as in nltk."""
     matches, guesses, length, closest = sums[..., :4], sums[..., 4:8], sums[..., 8], sums[..., 9]
     with np.errstate(divide="ignore"):
         logs = np.log(matches / guesses)
-    # nltk puts the smallest float for a precision of 0 beyond the first order, and gives 0 where no word matches
+    # nltk puts the smallest float for a precision of 0 beyond the first order, and gives 0 where no
+    # word matches
     logs[..., 1:] = np.maximum(logs[..., 1:], np.log(np.finfo(float).tiny))
     penalty = np.where(length > closest, 1.0, np.exp(1 - closest / np.maximum(length, 1)))
     return {f"bleu_{n}": np.exp(logs[..., :n].mean(-1)) * penalty for n in ORDERS}

@@ -1,4 +1,5 @@
-"""All scores of a variant: the standard protocol, those of its papers beside it, and the spread over training seeds."""
+"""All scores of a variant: the standard protocol, those of its papers beside it, and the spread
+over training seeds."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class Said:
 
     @classmethod
     def read(cls, files: list[Path], protocols: list[str]) -> "Said":
-        """Args: files: of the four tables; ids under teacher forcing are read only where a protocol scores them."""
+        """Args: files: of the four tables; ids under teacher forcing are read only where a protocol
+        scores them."""
         captions, searches, teacher_forced, seeds = files
         forced = any(find_protocol(name).captions == "argmax" for name in protocols)
         ids = pd.read_parquet(teacher_forced) if forced else pd.DataFrame()
@@ -54,16 +56,23 @@ class Said:
 
     @cached_property
     def ptb(self) -> dict[str, Candidates]:
-        """The tables after the PTB tokenizer, all in one call: starting Java takes longer than tokenising."""
+        """The tables after the PTB tokenizer, all in one call: starting Java takes longer than
+        tokenising."""
         lines = iter(ptb_lines(text for rows in self.tables.values() for text in rows.text))
-        return {name: dict(zip(rows.image_id, lines, strict=False)) for name, rows in self.tables.items()}
+        return {
+            name: dict(zip(rows.image_id, lines, strict=False))
+            for name, rows in self.tables.items()
+        }
 
 
 def read_said(path: Path) -> pd.DataFrame:
-    """Without the alternatives, which are not scored: as Python's lists of dicts they are most of a table."""
+    """Without the alternatives, which are not scored: as Python's lists of dicts they are most of a
+    table."""
     from pyarrow.parquet import read_schema
 
-    return pd.read_parquet(path, columns=[name for name in read_schema(path).names if name != "alternatives"])
+    return pd.read_parquet(
+        path, columns=[name for name in read_schema(path).names if name != "alternatives"]
+    )
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ class Known:
 
 
 def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, Path]:
-    """image_id -> file of a corpus, where one of the metrics looks at pictures; {} elsewhere, since a corpus may be large.
+    """image_id -> file of a corpus, where one of the metrics looks at pictures; {} elsewhere, since
+    a corpus may be large.
 
     Args:
         captions: the captions.parquet of the corpus.
@@ -106,18 +116,30 @@ def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, 
 def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> Scored:
     """Scores under `standard` by their names, those under another protocol as `<protocol>.<score>`.
 
-    With several seeds: `mean.<score>`, `sd.<score>` over all of them and `seed-<n>.<score>` of each further one, standard.
+    With several seeds: `mean.<score>`, `sd.<score>` over all of them and `seed-<n>.<score>` of each
+    further one, standard.
     """
     for name in metrics:
-        getattr(load("metrics", name), "prepare", bool)()  # what starts slowly starts beside the tokenizer
-    training = {text for tokens in said.ptb.values() for text in tokens.values()}.intersection(known.training)
-    standard = score_captions(said.captions, said.ptb["own"], known.references, metrics, training, known.more)
+        getattr(
+            load("metrics", name), "prepare", bool
+        )()  # what starts slowly starts beside the tokenizer
+    training = {text for tokens in said.ptb.values() for text in tokens.values()}.intersection(
+        known.training
+    )
+    standard = score_captions(
+        said.captions, said.ptb["own"], known.references, metrics, training, known.more
+    )
     out = standard
     for name in protocols:
-        out = out.beside(_under(find_protocol(name), said, known, [m for m in metrics if m in N_GRAMS]), name)
+        out = out.beside(
+            _under(find_protocol(name), said, known, [m for m in metrics if m in N_GRAMS]), name
+        )
     further = [name for name in said.tables if name.startswith("seed-")]
     again = [
-        score_captions(said.tables[name], said.ptb[name], known.references, metrics, training, known.more) for name in further
+        score_captions(
+            said.tables[name], said.ptb[name], known.references, metrics, training, known.more
+        )
+        for name in further
     ]
     for name, scored in zip(further, again, strict=True):
         out = out.beside(scored, name)
@@ -130,7 +152,9 @@ def _under(protocol: Protocol, said: Said, known: Known, metrics: list[str]) -> 
     rows = said.tables[protocol.captions][["image_id", "split", "text"]]
     if protocol.tokens == "ptb":
         return score_captions(rows, said.ptb[protocol.captions], known.references, metrics)
-    candidates = {i: tokenise(text, protocol.tokens) for i, text in zip(rows.image_id, rows.text, strict=True)}
+    candidates = {
+        i: tokenise(text, protocol.tokens) for i, text in zip(rows.image_id, rows.text, strict=True)
+    }
     return score_captions(rows, candidates, _Tokenised(known.published, protocol.tokens), metrics)
 
 
@@ -156,7 +180,9 @@ def _teacher_forced(said: Said) -> Scored:
     for name, rows in said.teacher_forced.groupby("split", sort=True):
         sums = teacher_forced_sums(rows)
         out.images[str(name)] = sorted(rows.image_id.unique())
-        out.summary[str(name)] = {score: float(v) for score, v in sums.score(sums.statistics.sum(0)).items()}
+        out.summary[str(name)] = {
+            score: float(v) for score, v in sums.score(sums.statistics.sum(0)).items()
+        }
         out.resamples[str(name)] = resample([sums], len(sums.statistics))
     return out
 
@@ -165,7 +191,10 @@ def _with_spread(out: Scored, trainings: list[Scored]) -> Scored:
     for split, scores in out.summary.items():
         for name in _shared([t.summary[split] for t in trainings]):
             values = [t.summary[split][name] for t in trainings]
-            scores |= {f"mean.{name}": float(np.mean(values)), f"sd.{name}": float(np.std(values, ddof=1))}
+            scores |= {
+                f"mean.{name}": float(np.mean(values)),
+                f"sd.{name}": float(np.std(values, ddof=1)),
+            }
         drawn = out.resamples[split]
         for name in _shared([t.resamples[split] for t in trainings]):
             drawn[f"mean.{name}"] = np.mean([t.resamples[split][name] for t in trainings], axis=0)
@@ -173,5 +202,6 @@ def _with_spread(out: Scored, trainings: list[Scored]) -> Scored:
 
 
 def _shared(scores: Sequence[Mapping[str, object]]) -> list[str]:
-    """The names that all have, in the order of the first: a set's order would change from run to run."""
+    """The names that all have, in the order of the first: a set's order would change from run to
+    run."""
     return [name for name in scores[0] if all(name in other for other in scores)]

@@ -1,10 +1,11 @@
-"""A3DS: 1,000 rendered scenes of 3D Shapes, 64 x 64 pixels, 20 long and 27 short captions each (Tsvilodub and Franke,
-"Evaluating pragmatic abilities of image captioners on A3DS", ACL 2023).
+"""A3DS: 1,000 rendered scenes of 3D Shapes, 64 x 64 pixels, 20 long and 27 short captions each
+(Tsvilodub and Franke, "Evaluating pragmatic abilities of image captioners on A3DS", ACL 2023).
 
 Split scheme `random`: 80/10/10 per cent of the images, drawn by `seed`; the authors publish none.
 
-The release is a pickle, and unpickling runs what the file says. So nothing of numpy or Python is looked up for it here:
-the few names that a pickle of arrays needs stand for inert classes of this file, and arrays are built from their bytes.
+The release is a pickle, and unpickling runs what the file says. So nothing of numpy or Python is
+looked up for it here: the few names that a pickle of arrays needs stand for inert classes of this
+file, and arrays are built from their bytes.
 """
 
 import io
@@ -27,7 +28,8 @@ RELEASE = base.Archive(
     "",
     (
         "https://github.com/michael-franke/npNLG/raw/main/neural_pragmatic_nlg/data/A3DS/",
-        "https://raw.githubusercontent.com/michael-franke/npNLG/main/neural_pragmatic_nlg/data/A3DS/",
+        "https://raw.githubusercontent.com/michael-franke/npNLG/main/"
+        "neural_pragmatic_nlg/data/A3DS/",
     ),
 )
 MEMBER = "sandbox_3Dshapes_1000.pkl"
@@ -39,50 +41,75 @@ PLAIN = re.compile(r"b1|[iuf][1248]|[SU]\d+")
 "dtypes of arrays: truth values, numbers, strings"
 
 
-def fetch(folder: Path, *, archives: str = "", captions: Literal["long", "short"] = "long", seed: int = 1) -> None:
+def fetch(
+    folder: Path, *, archives: str = "", captions: Literal["long", "short"] = "long", seed: int = 1
+) -> None:
     """Fill `folder` from the public release.
 
     Args:
-        archives: a local folder that holds A3DS.zip; empty: download it. CAPTIONLAB_A3DS takes precedence.
+        archives: a local folder that holds A3DS.zip; empty: download it. CAPTIONLAB_A3DS takes
+            precedence.
         captions: `long` tells all of a scene, `short` leaves features out.
         seed: draws the split.
 
     Raises:
-        UserError: the archive is missing, broken or unsafe; its pickle holds anything but arrays, numbers, strings, lists
-            and dicts, or not the images and captions that were published.
+        UserError: the archive is missing, broken or unsafe; its pickle holds anything but arrays,
+            numbers, strings, lists and dicts, or not the images and captions that were published.
     """
-    with base.find_archives(folder, "a3ds", [RELEASE], archives) as found, whole_folder(folder) as part:
+    with (
+        base.find_archives(folder, "a3ds", [RELEASE], archives) as found,
+        whole_folder(folder) as part,
+    ):
         path = found[RELEASE.name]
         members = [name for name in base.names(path) if Path(name).name == MEMBER]
         if not members:
             raise UserError(f"{path} holds no {MEMBER}: it is not the archive that was published")
         where = f"{path}/{members[0]}"
-        pictures, texts = _published(plain_pickle(base.read_member(path, members[0]), where), captions, where)
+        pictures, texts = _published(
+            plain_pickle(base.read_member(path, members[0]), where), captions, where
+        )
         (part / "images").mkdir()
         rows = []
         for index, (picture, of_picture) in enumerate(zip(pictures, texts, strict=True)):
             name = f"a3ds-{index:04d}"
             Image.fromarray(picture).save(part / "images" / f"{name}.png", compress_level=4)
-            rows += [base.make_row(name, f"images/{name}.png", n, text) for n, text in enumerate(of_picture)]
+            rows += [
+                base.make_row(name, f"images/{name}.png", n, text)
+                for n, text in enumerate(of_picture)
+            ]
         split_of = base.random_split({row.image_id for row in rows}, HELD_OUT, HELD_OUT, seed)
-        base.write_index(part, rows, {"random": split_of}, {"source": "a3ds", "archives": base.md5s(found)})
+        base.write_index(
+            part, rows, {"random": split_of}, {"source": "a3ds", "archives": base.md5s(found)}
+        )
 
 
 def size(*, archives: str = "", captions: str = "long", seed: int = 1) -> base.Size:
     return base.released_size("a3ds", IMAGES, DOWNLOAD_BYTES, archives)
 
 
-def _published(content: object, captions: str, where: str) -> tuple[list[np.ndarray], list[list[str]]]:
+def _published(
+    content: object, captions: str, where: str
+) -> tuple[list[np.ndarray], list[list[str]]]:
     """Pictures (64, 64, 3) uint8, and the captions of each."""
     key = f"labels_{captions}"
     found = [content.get(name) if isinstance(content, dict) else None for name in ("images", key)]
-    pictures, texts = (list(values) if isinstance(values, list | np.ndarray) else [] for values in found)
+    pictures, texts = (
+        list(values) if isinstance(values, list | np.ndarray) else [] for values in found
+    )
     if not pictures or len(pictures) != len(texts):
-        raise UserError(f"{where}: {len(pictures)} images and {len(texts)} {key}: it is not what was published")
+        raise UserError(
+            f"{where}: {len(pictures)} images and {len(texts)} {key}: it is not what was published"
+        )
     for index, (picture, of_picture) in enumerate(zip(pictures, texts, strict=True)):
         of_picture = of_picture.tolist() if isinstance(of_picture, np.ndarray) else of_picture
-        if not isinstance(of_picture, list) or not all(isinstance(text, str) for text in of_picture) or not of_picture:
-            raise UserError(f"{where}: {key}[{index}] is no list of strings: it is not what was published")
+        if (
+            not isinstance(of_picture, list)
+            or not all(isinstance(text, str) for text in of_picture)
+            or not of_picture
+        ):
+            raise UserError(
+                f"{where}: {key}[{index}] is no list of strings: it is not what was published"
+            )
         texts[index] = of_picture
         pictures[index] = _picture(picture, f"{where}: images[{index}]")
     return pictures, texts
@@ -91,29 +118,37 @@ def _published(content: object, captions: str, where: str) -> tuple[list[np.ndar
 def _picture(values: object, where: str) -> np.ndarray:
     picture = np.asarray(values)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype.kind not in "iuf":
-        raise UserError(f"{where} is no picture of height, width and 3 colours: {picture.shape} {picture.dtype}")
+        raise UserError(
+            f"{where} is no picture of height, width and 3 colours: {picture.shape} {picture.dtype}"
+        )
     if not ((picture >= 0) & (picture <= 255) & (picture == np.rint(picture))).all():
         raise UserError(f"{where} holds values other than the whole numbers 0 to 255")
     return np.ascontiguousarray(picture, dtype=np.uint8)
 
 
 def plain_pickle(data: bytes, where: str) -> Any:
-    """What a pickle holds, if that is arrays, numbers, strings, lists and dicts; nothing in it is run.
+    """What a pickle holds, if that is arrays, numbers, strings, lists and dicts; nothing in it is
+    run.
 
     Raises:
-        UserError: it names another class or function, uses persistent ids or extension codes, or is damaged.
+        UserError: it names another class or function, uses persistent ids or extension codes, or is
+            damaged.
     """
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name in FORBIDDEN:
                 raise _forbidden(f"the opcode {opcode.name}")
-            if "PUT" in opcode.name and int(argument or 0) > len(data):  # would take memory, not time
+            if "PUT" in opcode.name and int(argument or 0) > len(
+                data
+            ):  # would take memory, not time
                 raise _forbidden(f"the memo index {argument}")
         return _resolve(_Unpickler(io.BytesIO(data)).load(), {})
     except UserError as error:
         raise UserError(f"{where} {error}; do not trust this file") from None
     except Exception as error:  # a damaged pickle fails in many ways
-        raise UserError(f"{where} is no pickle of plain values ({type(error).__name__}: {one_line(error)})") from None
+        raise UserError(
+            f"{where} is no pickle of plain values ({type(error).__name__}: {one_line(error)})"
+        ) from None
 
 
 FORBIDDEN = {"PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
@@ -125,7 +160,8 @@ def _forbidden(what: str) -> UserError:
 
 
 class _Inert:
-    """Stands for a name in the pickle; can be called as the name would be, and keeps plain values only."""
+    """Stands for a name in the pickle; can be called as the name would be, and keeps plain values
+    only."""
 
     def __setstate__(self, state: object) -> None:
         raise _forbidden(f"a state for {type(self).__name__}")
@@ -201,7 +237,11 @@ class _Scalar(_Inert):
 
 def _array(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
     dtype = kind.dtype if isinstance(kind, _Type) else None
-    if dtype is None or not isinstance(data, bytes | bytearray) or len(data) != math.prod(shape) * dtype.itemsize:
+    if (
+        dtype is None
+        or not isinstance(data, bytes | bytearray)
+        or len(data) != math.prod(shape) * dtype.itemsize
+    ):
         raise ValueError("an array's bytes do not fit its shape and dtype")
     return np.ndarray(shape, dtype, bytes(data), order=order)
 
@@ -225,7 +265,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _resolve(value: Any, seen: dict[int, Any]) -> Any:
-    """The value with arrays in place of their stand-ins; what is referred to twice is visited once."""
+    """The value with arrays in place of their stand-ins; what is referred to twice is visited
+    once."""
     if id(value) in seen:
         return seen[id(value)]
     seen[id(value)] = None  # a list in itself

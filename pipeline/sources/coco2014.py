@@ -1,10 +1,12 @@
-"""COCO 2014: 123,287 photos, about five captions each (Lin et al., ECCV 2014; Chen et al., arXiv:1504.00325).
+"""COCO 2014: 123,287 photos, about five captions each (Lin et al., ECCV 2014; Chen et al.,
+arXiv:1504.00325).
 
 Split schemes:
-    official: train2014 is train, val2014 is val. The captions of test2014 were never published, so that no image is test,
-        and validation stops a corpus that uses it. Only `karpathy` gives a test split.
-    karpathy: dataset_coco.json of Karpathy and Fei-Fei (CVPR 2015), 113,287/5,000/5,000 images; restval goes to train.
-        There where `karpathy` says so.
+    official: train2014 is train, val2014 is val. The captions of test2014 were never published, so
+        that no image is test, and validation stops a corpus that uses it. Only `karpathy` gives a
+        test split.
+    karpathy: dataset_coco.json of Karpathy and Fei-Fei (CVPR 2015), 113,287/5,000/5,000 images;
+        restval goes to train. There where `karpathy` says so.
 """
 
 from collections.abc import Mapping
@@ -30,38 +32,55 @@ DOWNLOAD_BYTES = 13_510_573_713 + 6_645_013_297 + 252_872_794
 "of train2014.zip, val2014.zip and annotations_trainval2014.zip"
 
 
-def fetch(folder: Path, *, archives: str = "", karpathy: str = "", max_images: int | None = None) -> None:
+def fetch(
+    folder: Path, *, archives: str = "", karpathy: str = "", max_images: int | None = None
+) -> None:
     """Fill `folder` from the public release (20 GB of archives); the file name is the image_id.
 
     Args:
-        archives: a local folder that holds train2014.zip, val2014.zip and annotations_trainval2014.zip; empty: download
-            them. CAPTIONLAB_COCO2014 takes precedence.
-        karpathy: path of dataset_coco.json or of caption_datasets.zip; `download`: the latter is one more archive; empty:
-            no scheme `karpathy`.
-        max_images: keep the first so many images, by id, of every split of karpathy, or else of official; only these are
-            unpacked, and only their captions are in the index. null: all.
+        archives: a local folder that holds train2014.zip, val2014.zip and
+            annotations_trainval2014.zip; empty: download them. CAPTIONLAB_COCO2014 takes
+            precedence.
+        karpathy: path of dataset_coco.json or of caption_datasets.zip; `download`: the latter is
+            one more archive; empty: no scheme `karpathy`.
+        max_images: keep the first so many images, by id, of every split of karpathy, or else of
+            official; only these are unpacked, and only their captions are in the index. null: all.
 
     Raises:
-        UserError: an archive is missing, broken, unsafe or not the published one; an image in two splits; a
-            dataset_coco.json that is none.
+        UserError: an archive is missing, broken, unsafe or not the published one; an image in two
+            splits; a dataset_coco.json that is none.
     """
     if max_images is not None and max_images < 1:
         raise UserError(f"coco2014: max_images: {max_images}: give at least 1, or null for all")
     wanted = [TRAIN, VAL, TEXTS, *base.karpathy_archive(karpathy)]
-    with base.find_archives(folder, "coco2014", wanted, archives) as found, whole_folder(folder) as part:
+    with (
+        base.find_archives(folder, "coco2014", wanted, archives) as found,
+        whole_folder(folder) as part,
+    ):
         captions, official = _captions(found[TEXTS.name])
-        schemes, manifest = {"official": official}, {"source": "coco2014", "archives": base.md5s(found)}
+        schemes, manifest = (
+            {"official": official},
+            {"source": "coco2014", "archives": base.md5s(found)},
+        )
         if karpathy:
-            split_of, md5 = base.read_karpathy(karpathy, found, "dataset_coco.json", official.keys())
+            split_of, md5 = base.read_karpathy(
+                karpathy, found, "dataset_coco.json", official.keys()
+            )
             schemes["karpathy"], manifest["karpathy"] = split_of, md5
         kept = _first(captions, schemes.get("karpathy", official), max_images)
         photos = {
             name
             for archive in (TRAIN, VAL)
-            for name in base.unpack(found[archive.name], archive.name.removesuffix(".zip"), part / "images", kept)
+            for name in base.unpack(
+                found[archive.name], archive.name.removesuffix(".zip"), part / "images", kept
+            )
         }
         files = {name: f"images/{name}" if name in photos else None for name in kept}
-        rows = [base.make_row(name, files[name], n, text) for name in kept for n, text in enumerate(captions[name])]
+        rows = [
+            base.make_row(name, files[name], n, text)
+            for name in kept
+            for n, text in enumerate(captions[name])
+        ]
         base.write_index(part, rows, schemes, manifest)
 
 
@@ -75,7 +94,10 @@ def size(*, archives: str = "", karpathy: str = "", max_images: int | None = Non
 def _captions(texts: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Captions and split of all images, by file name, in the order of the image ids."""
     images, official = [], dict[str, str]()
-    for split, member in (("train", "annotations/captions_train2014.json"), ("val", "annotations/captions_val2014.json")):
+    for split, member in (
+        ("train", "annotations/captions_train2014.json"),
+        ("val", "annotations/captions_val2014.json"),
+    ):
         where = f"{texts}/{member}"
         for image, captions in base.read_coco(base.read_member(texts, member), where):
             base.assign(official, image["file_name"], split, where)
@@ -83,10 +105,15 @@ def _captions(texts: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
     return {name: captions for _, name, captions in sorted(images)}, official
 
 
-def _first(images: Mapping[str, object], split_of: dict[str, str], most: int | None) -> dict[str, None]:
+def _first(
+    images: Mapping[str, object], split_of: dict[str, str], most: int | None
+) -> dict[str, None]:
     """The first `most` images of each split, or all images there are, in order."""
     if most is None:
         return dict.fromkeys(images)
-    of_split = {split: [image for image in images if split_of.get(image) == split][:most] for split in base.SPLITS}
+    of_split = {
+        split: [image for image in images if split_of.get(image) == split][:most]
+        for split in base.SPLITS
+    }
     chosen = set().union(*of_split.values())
     return {image: None for image in images if image in chosen}

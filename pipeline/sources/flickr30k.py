@@ -1,10 +1,12 @@
-"""Flickr30k: 31,783 photos of everyday scenes, five captions each (Young, Lai, Hodosh and Hockenmaier, TACL 2014).
+"""Flickr30k: 31,783 photos of everyday scenes, five captions each (Young, Lai, Hodosh and
+Hockenmaier, TACL 2014).
 
 Split schemes:
-    karpathy: dataset_flickr30k.json of Karpathy and Fei-Fei (CVPR 2015), 29,000/1,014/1,000 images; there where `karpathy`
-        says so. Photos that it does not name are in no split.
-    last: in the order of the caption file, the last 1,000 photos are test, the 1,000 before them val, the rest train.
-        Systems without a validation set train on those 1,000 as well: a deviation to be named beside their rows.
+    karpathy: dataset_flickr30k.json of Karpathy and Fei-Fei (CVPR 2015), 29,000/1,014/1,000 images;
+        there where `karpathy` says so. Photos that it does not name are in no split.
+    last: in the order of the caption file, the last 1,000 photos are test, the 1,000 before them
+        val, the rest train. Systems without a validation set train on those 1,000 as well: a
+        deviation to be named beside their rows.
 """
 
 import csv
@@ -40,28 +42,37 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
     """Fill `folder` from the public release (4.4 GB); the file name is the image_id.
 
     Args:
-        archives: a local folder that holds flickr30k.zip or its three parts, or what the authors' own archives unpack to:
-            results_20130124.token and flickr30k-images/; empty: download the parts. CAPTIONLAB_FLICKR30K takes
-            precedence.
-        karpathy: path of dataset_flickr30k.json or of caption_datasets.zip; `download`: the latter is one more archive;
+        archives: a local folder that holds flickr30k.zip or its three parts, or what the authors'
+            own archives unpack to: results_20130124.token and flickr30k-images/; empty: download
+            the parts. CAPTIONLAB_FLICKR30K takes precedence.
+        karpathy: path of dataset_flickr30k.json or of caption_datasets.zip; `download`: the latter
+            is one more archive;
             empty: no scheme `karpathy`.
 
     Raises:
-        UserError: an archive is missing, broken, unsafe or not the published one; a malformed line; a
-            dataset_flickr30k.json that is none.
+        UserError: an archive is missing, broken, unsafe or not the published one; a malformed line;
+            a dataset_flickr30k.json that is none.
     """
     local, _ = base.local_folder("flickr30k", archives)
     unpacked = local if local and (local / TOKENS).is_file() else None
     wanted = [*([] if unpacked else [RELEASE]), *base.karpathy_archive(karpathy)]
-    with base.find_archives(folder, "flickr30k", wanted, archives) as found, whole_folder(folder) as part:
+    with (
+        base.find_archives(folder, "flickr30k", wanted, archives) as found,
+        whole_folder(folder) as part,
+    ):
         rows, photos = _copied(unpacked, part) if unpacked else _from_zip(found[RELEASE.name], part)
-        rows = [replace(row, file=f"images/{row.image_id}" if row.image_id in photos else None) for row in rows]
+        rows = [
+            replace(row, file=f"images/{row.image_id}" if row.image_id in photos else None)
+            for row in rows
+        ]
         md5s = base.md5s(found) | ({TOKENS: digest(unpacked / TOKENS)} if unpacked else {})
         manifest: dict[str, object] = {"source": "flickr30k", "archives": md5s}
         schemes = {}
         if karpathy:
             images = {row.image_id for row in rows}
-            schemes["karpathy"], manifest["karpathy"] = base.read_karpathy(karpathy, found, "dataset_flickr30k.json", images)
+            schemes["karpathy"], manifest["karpathy"] = base.read_karpathy(
+                karpathy, found, "dataset_flickr30k.json", images
+            )
         schemes["last"] = base.last_images((row.image_id for row in rows if row.file), HELD_OUT)
         base.write_index(part, rows, schemes, manifest)
 
@@ -71,11 +82,14 @@ def size(*, archives: str = "", karpathy: str = "") -> base.Size:
 
 
 def _from_zip(path: Path, part: Path) -> tuple[list[base.Row], set[str]]:
-    """The captions and the names of the photos, which lie in the folder that holds most of the archive's .jpg files."""
+    """The captions and the names of the photos, which lie in the folder that holds most of the
+    archive's .jpg files."""
     members = [PurePosixPath(name) for name in base.names(path)]
     texts = [member for name in TEXTS for member in members if member.name == name]
     if not texts:
-        raise UserError(f"{path} holds no {' or '.join(TEXTS)}: it is not the archive that was published")
+        raise UserError(
+            f"{path} holds no {' or '.join(TEXTS)}: it is not the archive that was published"
+        )
     photos = [member for member in members if member.suffix.lower() == ".jpg"]
     if not photos:
         raise UserError(f"{path} holds no .jpg files: it is not the archive that was published")
@@ -92,7 +106,10 @@ def _copied(given: Path, part: Path) -> tuple[list[base.Row], set[str]]:
     rows = _captions((given / TOKENS).read_bytes(), str(given / TOKENS))
     photos = sorted((given / "flickr30k-images").glob("*.jpg"))
     if not photos:
-        raise UserError(f"{given} holds {TOKENS}, but no photos in flickr30k-images/: unpack flickr30k-images.tar there")
+        raise UserError(
+            f"{given} holds {TOKENS}, but no photos in flickr30k-images/: unpack "
+            "flickr30k-images.tar there"
+        )
     (part / "images").mkdir()
     for photo in tqdm(photos, desc="copying photos", unit=" files", disable=None):
         shutil.copyfile(photo, part / "images" / photo.name)
@@ -105,16 +122,23 @@ def _captions(data: bytes, where: str) -> list[base.Row]:
 
 
 def _table(data: bytes, where: str) -> Iterator[base.Row]:
-    """Lines `image,caption` or `image_name,comment_number,comment`; no caption of Flickr30k has a line break.
+    """Lines `image,caption` or `image_name,comment_number,comment`; no caption of Flickr30k has a
+    line break.
 
-    A caption whose commas were left without quotes is put together again; one that is lacking stays empty.
+    A caption whose commas were left without quotes is put together again; one that is lacking stays
+    empty.
     """
     lines = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
     delimiter = "|" if "|" in lines[0] else ","
     header = _fields(lines[0], delimiter)
-    image_at, caption_at = (next((header.index(n) for n in names if n in header), -1) for names in (IMAGE, CAPTION))
+    image_at, caption_at = (
+        next((header.index(n) for n in names if n in header), -1) for names in (IMAGE, CAPTION)
+    )
     if image_at != 0 or caption_at != len(header) - 1:
-        raise UserError(f"{where}, line 1: expected a header such as 'image,caption', not {base.printable(lines[0][:60])!r}")
+        raise UserError(
+            f"{where}, line 1: expected a header such as 'image,caption', not "
+            f"{base.printable(lines[0][:60])!r}"
+        )
     seen: Counter[str] = Counter()
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
@@ -122,13 +146,18 @@ def _table(data: bytes, where: str) -> Iterator[base.Row]:
         fields = _fields(line, delimiter)
         if len(fields) < 2:
             start = base.printable(line[:60])
-            raise UserError(f"{where}, line {number}: expected {delimiter.join(header)!r}, not {start!r}")
+            raise UserError(
+                f"{where}, line {number}: expected {delimiter.join(header)!r}, not {start!r}"
+            )
         yield base.make_row(fields[0], None, seen[fields[0]], delimiter.join(fields[caption_at:]))
         seen[fields[0]] += 1
 
 
 def _fields(line: str, delimiter: str) -> list[str]:
     try:
-        return [field.strip() for field in next(csv.reader([line.removesuffix("\r")], delimiter=delimiter))]
+        return [
+            field.strip()
+            for field in next(csv.reader([line.removesuffix("\r")], delimiter=delimiter))
+        ]
     except (csv.Error, StopIteration):
         return []

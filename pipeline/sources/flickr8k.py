@@ -1,10 +1,14 @@
-"""Flickr8k: 8,091 photos of everyday scenes, five captions each (Hodosh, Young and Hockenmaier, JAIR 47, 2013).
+"""Flickr8k: 8,091 photos of everyday scenes, five captions each (Hodosh, Young and Hockenmaier,
+JAIR 47, 2013).
 
 Split schemes:
-    official: Flickr_8k.{train,dev,test}Images.txt, 6,000/1,000/1,000 images; 91 photos are in no split.
-    karpathy: dataset_flickr8k.json of Karpathy and Fei-Fei (CVPR 2015), where `karpathy` names that file.
-    last: in the order of Flickr8k.token.txt, the last 1,000 photos are test, the 1,000 before them val, the rest train.
-        Systems without a validation set train on those 1,000 as well: a deviation to be named beside their rows.
+    official: Flickr_8k.{train,dev,test}Images.txt, 6,000/1,000/1,000 images; 91 photos are in no
+        split.
+    karpathy: dataset_flickr8k.json of Karpathy and Fei-Fei (CVPR 2015), where `karpathy` names that
+        file.
+    last: in the order of Flickr8k.token.txt, the last 1,000 photos are test, the 1,000 before them
+        val, the rest train. Systems without a validation set train on those 1,000 as well: a
+        deviation to be named beside their rows.
 """
 
 from dataclasses import replace
@@ -32,26 +36,37 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
     """Fill `folder` from the two archives of the public release.
 
     Args:
-        archives: a local folder that holds Flickr8k_Dataset.zip and Flickr8k_text.zip; empty: download them.
-            CAPTIONLAB_FLICKR8K takes precedence.
-        karpathy: path of dataset_flickr8k.json or of caption_datasets.zip; `download`: the latter is one more archive;
+        archives: a local folder that holds Flickr8k_Dataset.zip and Flickr8k_text.zip; empty:
+            download them. CAPTIONLAB_FLICKR8K takes precedence.
+        karpathy: path of dataset_flickr8k.json or of caption_datasets.zip; `download`: the latter
+            is one more archive;
             empty: no scheme `karpathy`.
 
     Raises:
-        UserError: an archive is missing, broken, unsafe or not the published one; a malformed line; an image in two
-            splits; a dataset_flickr8k.json that is none.
+        UserError: an archive is missing, broken, unsafe or not the published one; a malformed line;
+            an image in two splits; a dataset_flickr8k.json that is none.
     """
     wanted = [PHOTOS, TEXTS, *base.karpathy_archive(karpathy)]
-    with base.find_archives(folder, "flickr8k", wanted, archives) as found, whole_folder(folder) as part:
+    with (
+        base.find_archives(folder, "flickr8k", wanted, archives) as found,
+        whole_folder(folder) as part,
+    ):
         texts = found[TEXTS.name]
-        rows = base.read_tokens(base.read_member(texts, "Flickr8k.token.txt"), f"{texts}/Flickr8k.token.txt")
+        rows = base.read_tokens(
+            base.read_member(texts, "Flickr8k.token.txt"), f"{texts}/Flickr8k.token.txt"
+        )
         manifest: dict[str, object] = {"source": "flickr8k", "archives": base.md5s(found)}
         schemes = {"official": _official(texts)}
         if karpathy:
             images = {row.image_id for row in rows}
-            schemes["karpathy"], manifest["karpathy"] = base.read_karpathy(karpathy, found, "dataset_flickr8k.json", images)
+            schemes["karpathy"], manifest["karpathy"] = base.read_karpathy(
+                karpathy, found, "dataset_flickr8k.json", images
+            )
         photos = set(base.unpack(found[PHOTOS.name], FOLDER, part / "images"))
-        rows = [replace(row, file=f"images/{row.image_id}" if row.image_id in photos else None) for row in rows]
+        rows = [
+            replace(row, file=f"images/{row.image_id}" if row.image_id in photos else None)
+            for row in rows
+        ]
         schemes["last"] = base.last_images((row.image_id for row in rows if row.file), HELD_OUT)
         base.write_index(part, rows, schemes, manifest)
 
@@ -63,6 +78,10 @@ def size(*, archives: str = "", karpathy: str = "") -> base.Size:
 def _official(texts: Path) -> dict[str, str]:
     split_of: dict[str, str] = {}
     for split, file in (("train", "trainImages"), ("val", "devImages"), ("test", "testImages")):
-        for name in base.read_member(texts, f"Flickr_8k.{file}.txt").decode("utf-8", "backslashreplace").split():
+        for name in (
+            base.read_member(texts, f"Flickr_8k.{file}.txt")
+            .decode("utf-8", "backslashreplace")
+            .split()
+        ):
             base.assign(split_of, name, split, f"{texts}/Flickr_8k.*Images.txt")
     return split_of

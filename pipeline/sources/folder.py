@@ -1,17 +1,22 @@
-"""A person's own images, with their captions in a table (CSV, JSON lines, Parquet), in COCO's JSON, or in text files.
+"""A person's own images, with their captions in a table (CSV, JSON lines, Parquet), in COCO's JSON,
+or in text files.
 
-An image_id is the image's path within the folder without suffix, so that cats/1.jpg and dogs/1.jpg are two images.
+An image_id is the image's path within the folder without suffix, so that cats/1.jpg and dogs/1.jpg
+are two images.
 
 Split schemes:
-    official: the column `split` (train, val or test; also dev, valid, validation, restval), where the captions have one.
-    random: shares `val` and `test` of the images that have captions, drawn by `seed`; the rest is train.
+    official: the column `split` (train, val or test; also dev, valid, validation, restval), where
+        the captions have one.
+    random: shares `val` and `test` of the images that have captions, drawn by `seed`; the rest is
+        train.
 
-Nothing is dropped: a caption whose image is not there stays a row without file, which the corpus sets aside as `image
-missing`; an image without captions gets one empty caption, set aside as `empty`. Both are counted in manifest.json and
-told when the folder is read.
+Nothing is dropped: a caption whose image is not there stays a row without file, which the corpus
+sets aside as `image missing`; an image without captions gets one empty caption, set aside as
+`empty`. Both are counted in manifest.json and told when the folder is read.
 
-The images are copied. DVC does not watch the folder itself: after a change there, `dvc repro -f -s download@NAME` reads it
-again; manifest.json holds its digest, so that nothing else runs if it is what it was.
+The images are copied. DVC does not watch the folder itself: after a change there, `dvc repro -f -s
+download@NAME` reads it again; manifest.json holds its digest, so that nothing else runs if it is
+what it was.
 """
 
 import csv
@@ -30,7 +35,9 @@ from pipeline.data.files import digest, fingerprint, whole_folder
 from pipeline.sources.shared import base
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "restval": "train"} | {name: name for name in base.SPLITS}
+SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "restval": "train"} | {
+    name: name for name in base.SPLITS
+}
 FORMATS = ".csv, .tsv, .jsonl, .parquet or .json (COCO)"
 
 
@@ -70,44 +77,74 @@ def fetch(
 
     Args:
         path: the folder of images.
-        captions: the file of captions, absolute or within `path`: .csv, .tsv, .jsonl, .parquet, or COCO's .json; null:
-            beside each image a .txt of the same name holds its captions, one a line.
-        image_column, caption_column: a row's image (a path within `path`, with /) and its caption, or list of captions.
+        captions: the file of captions, absolute or within `path`: .csv, .tsv, .jsonl, .parquet, or
+            COCO's .json; null: beside each image a .txt of the same name holds its captions, one a
+            line.
+        image_column, caption_column: a row's image (a path within `path`, with /) and its caption,
+            or list of captions.
         split_column: optional; in COCO's JSON a key of images[].
         val, test: shares of the scheme `random`.
         seed: draws that scheme.
 
     Raises:
-        UserError: no such folder or file, no images or captions, an unknown format, a column that is lacking, a malformed
-            row, a name that leaves the folder, an image in two splits, two images of one name but for the suffix.
+        UserError: no such folder or file, no images or captions, an unknown format, a column that
+            is lacking, a malformed row, a name that leaves the folder, an image in two splits, two
+            images of one name but for the suffix.
     """
     root, columns = Path(path).expanduser(), Columns(image_column, caption_column, split_column)
     if val < 0 or test < 0 or val + test >= 1:
-        raise UserError(f"folder: val: {val}, test: {test}: give shares of at least 0 that leave some images to train")
+        raise UserError(
+            f"folder: val: {val}, test: {test}: give shares of at least 0 that leave some "
+            "images to train"
+        )
     images = _images(root)
     table = root / Path(captions).expanduser() if captions else None
     entries = list(_read(table, columns) if table else _text_files(root, images))
     if not entries:
-        raise UserError(f"{table} holds no captions" if table else f"{root} holds no .txt files: name a file in captions:")
+        raise UserError(
+            f"{table} holds no captions"
+            if table
+            else f"{root} holds no .txt files: name a file in captions:"
+        )
     by_name = _by_image(entries)
-    files = dict.fromkeys(sorted(images.union(name for name in by_name if os.path.isfile(root / name))))
+    files = dict.fromkeys(
+        sorted(images.union(name for name in by_name if os.path.isfile(root / name)))
+    )
     missing = [name for name in by_name if name not in files]
     bare = [name for name in files if not by_name.get(name)]
     if len(missing) == len(by_name):
-        raise UserError(f"none of the images that {table or 'the text files'} name is in {root}: name them relative to it")
+        raise UserError(
+            f"none of the images that {table or 'the text files'} name is in {root}: name "
+            "them relative to it"
+        )
     ids = _ids(files, by_name)
-    schemes = {"random": dict.fromkeys((ids[name] for name in bare), "train")}  # no split would hide that they are empty
-    schemes["random"] |= base.random_split((ids[name] for name in by_name if name in files and by_name[name]), val, test, seed)
+    schemes = {
+        "random": dict.fromkeys((ids[name] for name in bare), "train")
+    }  # no split would hide that they are empty
+    schemes["random"] |= base.random_split(
+        (ids[name] for name in by_name if name in files and by_name[name]), val, test, seed
+    )
     if any(entry.split for entry in entries):
         schemes["official"] = _official(entries, ids)
     with whole_folder(folder) as part:
         digests = _copy(root, part / "images", files)
-        told = {"there": len(files), "missing": len(missing), "without_captions": len(bare), "digest": fingerprint(digests)}
+        told = {
+            "there": len(files),
+            "missing": len(missing),
+            "without_captions": len(bare),
+            "digest": fingerprint(digests),
+        }
         texts = {table.name: digest(table)} if table else {}
         rows = _rows(by_name, files, ids)
-        base.write_index(part, rows, schemes, {"source": "folder", "archives": texts, "images": told})
+        base.write_index(
+            part, rows, schemes, {"source": "folder", "archives": texts, "images": told}
+        )
     _tell("images without captions, to be set aside as 'empty'", bare, len(files))
-    _tell("images with captions that are not there, to be set aside as 'image missing'", missing, len(by_name))
+    _tell(
+        "images with captions that are not there, to be set aside as 'image missing'",
+        missing,
+        len(by_name),
+    )
 
 
 def size(*, path: str, **_: Any) -> base.Size:
@@ -117,7 +154,9 @@ def size(*, path: str, **_: Any) -> base.Size:
     return base.Size(len(images), sum((root / name).stat().st_size for name in images), 0)
 
 
-def _rows(by_name: dict[str, list[str]], files: Collection[str], ids: dict[str, str]) -> list[base.Row]:
+def _rows(
+    by_name: dict[str, list[str]], files: Collection[str], ids: dict[str, str]
+) -> list[base.Row]:
     """In the order of the captions; then the images that these do not name."""
     return [
         base.make_row(ids[name], f"images/{name}" if name in files else None, n, text)
@@ -129,11 +168,21 @@ def _rows(by_name: dict[str, list[str]], files: Collection[str], ids: dict[str, 
 def _images(root: Path) -> set[str]:
     """Paths within the folder, as they are written in captions files."""
     if not root.is_dir():
-        raise UserError(f"{root} (path: in params.yaml) is not a folder: name the one that holds your images")
-    inside = (file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    images = {file.as_posix() for file in inside if not any(part.startswith(".") for part in file.parts)}
+        raise UserError(
+            f"{root} (path: in params.yaml) is not a folder: name the one that holds your images"
+        )
+    inside = (
+        file.relative_to(root)
+        for file in root.rglob("*")
+        if file.suffix.lower() in SUFFIXES and file.is_file()
+    )
+    images = {
+        file.as_posix() for file in inside if not any(part.startswith(".") for part in file.parts)
+    }
     if not images:
-        raise UserError(f"{root} (path: in params.yaml) holds no images ({', '.join(sorted(SUFFIXES))})")
+        raise UserError(
+            f"{root} (path: in params.yaml) holds no images ({', '.join(sorted(SUFFIXES))})"
+        )
     for name in images:
         _within(name, str(root))
     return images
@@ -150,18 +199,35 @@ def _within(name: object, where: str) -> str:
     path = PurePosixPath(name.strip())
     leaves = path.is_absolute() or ".." in path.parts or "\\" in name or name[1:2] == ":"
     if leaves or not path.name:
-        raise UserError(f"{where}: image {base.printable(name)!r} must be named within the folder, with / and without ..")
+        raise UserError(
+            f"{where}: image {base.printable(name)!r} must be named within the folder, "
+            "with / and without .."
+        )
     if not base.printable(str(path)).isprintable() or base.printable(str(path)) != str(path):
-        raise UserError(f"{where}: image {base.printable(name)!r} has bytes that are no text in its name: rename it")
+        raise UserError(
+            f"{where}: image {base.printable(name)!r} has bytes that are no text in its "
+            "name: rename it"
+        )
     return str(path)
 
 
 def _read(table: Path, columns: Columns) -> Iterator[Entry]:
-    readers = {".csv": _csv, ".tsv": _csv, ".jsonl": _json_lines, ".parquet": _parquet, ".json": _coco}
+    readers = {
+        ".csv": _csv,
+        ".tsv": _csv,
+        ".jsonl": _json_lines,
+        ".parquet": _parquet,
+        ".json": _coco,
+    }
     if not table.is_file():
-        raise UserError(f"{table} (captions: in params.yaml) is not there: name a file {FORMATS}, or null for .txt files")
+        raise UserError(
+            f"{table} (captions: in params.yaml) is not there: name a file {FORMATS}, or "
+            "null for .txt files"
+        )
     if table.suffix.lower() not in readers:
-        raise UserError(f"{table} (captions: in params.yaml) is of an unknown format: give {FORMATS}")
+        raise UserError(
+            f"{table} (captions: in params.yaml) is of an unknown format: give {FORMATS}"
+        )
     return readers[table.suffix.lower()](table, columns)
 
 
@@ -176,11 +242,15 @@ def _csv(table: Path, columns: Columns) -> Iterator[Entry]:
             where = f"{table}, line {reader.line_num}"
             if fields and len(fields) != len(header):
                 hint = "put a caption that holds the delimiter in double quotes"
-                raise UserError(f"{where}: {len(fields)} fields where the header has {len(header)}: {hint}")
+                raise UserError(
+                    f"{where}: {len(fields)} fields where the header has {len(header)}: {hint}"
+                )
             if fields:
                 yield _entry(dict(zip(header, fields, strict=True)), columns, where)
     except csv.Error as error:
-        raise UserError(f"{table}, line {reader.line_num}: {error}: mend the quotes there") from None
+        raise UserError(
+            f"{table}, line {reader.line_num}: {error}: mend the quotes there"
+        ) from None
 
 
 def _json_lines(table: Path, columns: Columns) -> Iterator[Entry]:
@@ -189,7 +259,9 @@ def _json_lines(table: Path, columns: Columns) -> Iterator[Entry]:
             where = f"{table}, line {number}"
             found = base.read_json(line, where)
             if not isinstance(found, dict):
-                raise UserError(f"{where}: expected an object with {columns.image} and {columns.caption}")
+                raise UserError(
+                    f"{where}: expected an object with {columns.image} and {columns.caption}"
+                )
             _need(found, columns, where)
             yield _entry(found, columns, where)
 
@@ -210,7 +282,11 @@ def _parquet(table: Path, columns: Columns) -> Iterator[Entry]:
 
 def _coco(table: Path, columns: Columns) -> Iterator[Entry]:
     for image, texts in base.read_coco(table.read_bytes(), str(table)):
-        row = {columns.image: image["file_name"], columns.caption: texts, columns.split: image.get(columns.split)}
+        row = {
+            columns.image: image["file_name"],
+            columns.caption: texts,
+            columns.split: image.get(columns.split),
+        }
         yield _entry(row, columns, f"{table}, image {image['id']}")
 
 
@@ -221,7 +297,12 @@ def _text_files(root: Path, images: set[str]) -> Iterator[Entry]:
         inside = PurePosixPath(file.relative_to(root).as_posix())
         if file.is_file() and not any(part.startswith(".") for part in inside.parts):
             stem = _within(str(inside.with_suffix("")), str(root))
-            lines = file.read_bytes().removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
+            lines = (
+                file.read_bytes()
+                .removeprefix(BOM_UTF8)
+                .decode("utf-8", "surrogateescape")
+                .split("\n")
+            )
             texts = [line.strip() for line in lines if line.strip()]
             yield Entry(str(file), stems.get(stem, f"{stem}.jpg"), texts, None)
 
@@ -233,18 +314,28 @@ def _need(there: Iterable[str], columns: Columns, where: str) -> None:
         required["split_column"] = columns.split
     for argument, name in required.items():
         if name not in names:
-            raise UserError(f"{where} lacks '{name}', it has {', '.join(map(str, names)) or 'nothing'}: set {argument}")
+            raise UserError(
+                f"{where} lacks '{name}', it has {', '.join(map(str, names)) or 'nothing'}"
+                f": set {argument}"
+            )
 
 
 def _entry(row: dict[str, Any], columns: Columns, where: str) -> Entry:
     found, split = row[columns.caption], row.get(columns.split)
     texts = found if isinstance(found, list) else ["" if found is None else found]
     if not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{where}: '{columns.caption}' holds {found!r}: give text, or a list of texts")
+        raise UserError(
+            f"{where}: '{columns.caption}' holds {found!r}: give text, or a list of texts"
+        )
     split = split.strip() if isinstance(split, str) else split
     if split and (not isinstance(split, str) or split not in SPLIT_NAMES):
-        raise UserError(f"{where}: '{columns.split}' holds {split!r}: give one of {', '.join(sorted(SPLIT_NAMES))}")
-    return Entry(where, _within(row[columns.image], where), texts, SPLIT_NAMES[split] if split else None)
+        raise UserError(
+            f"{where}: '{columns.split}' holds {split!r}: give one of "
+            f"{', '.join(sorted(SPLIT_NAMES))}"
+        )
+    return Entry(
+        where, _within(row[columns.image], where), texts, SPLIT_NAMES[split] if split else None
+    )
 
 
 def _by_image(entries: list[Entry]) -> dict[str, list[str]]:
@@ -263,11 +354,15 @@ def _official(entries: list[Entry], ids: dict[str, str]) -> dict[str, str]:
 
 
 def _ids(files: Iterable[str], by_name: Iterable[str]) -> dict[str, str]:
-    ids = {name: str(PurePosixPath(name).with_suffix("")) for name in dict.fromkeys([*files, *by_name])}
+    ids = {
+        name: str(PurePosixPath(name).with_suffix("")) for name in dict.fromkeys([*files, *by_name])
+    }
     first: dict[str, str] = {}
     for name, image_id in ids.items():
         if first.setdefault(image_id, name) != name:
-            raise UserError(f"{first[image_id]} and {name} would both be image {image_id}: rename one of them")
+            raise UserError(
+                f"{first[image_id]} and {name} would both be image {image_id}: rename one of them"
+            )
     return ids
 
 

@@ -1,10 +1,12 @@
-"""Drawn scenes: one to three coloured shapes, how they lie to each other, and five references each. Needs no download.
+"""Drawn scenes: one to three coloured shapes, how they lie to each other, and five references each.
+Needs no download.
 
-Split scheme `official`: of every eight images six are train, one val, one test. A combination of colour and shape is
-drawn in one split's palette only: of the 49 there are, `val` and `test` hold out seven each, so that every colour and
-every shape, but no such pair of them, is seen in training. Each picture of val and test shows a pair held out for it;
-the other objects are from training. Some ordered pairs of shapes (`a star above a heart`) appear in test only, too.
-Every reference names colour and shape of all objects: no caption can stand in two splits.
+Split scheme `official`: of every eight images six are train, one val, one test. A combination of
+colour and shape is drawn in one split's palette only: of the 49 there are, `val` and `test` hold
+out seven each, so that every colour and every shape, but no such pair of them, is seen in training.
+Each picture of val and test shows a pair held out for it; the other objects are from training. Some
+ordered pairs of shapes (`a star above a heart`) appear in test only, too. Every reference names
+colour and shape of all objects: no caption can stand in two splits.
 """
 
 import math
@@ -33,7 +35,12 @@ PLURALS = {"cross": "crosses"}
 SIZES = {"big": 0.42, "small": 0.27}
 "diameter as a share of the picture's side"
 TEXTURES = ("plain", "striped", "dotted")
-GROUNDS = {"white": (245, 245, 242), "grey": (150, 152, 155), "black": (25, 25, 28), "brown": (110, 75, 45)}
+GROUNDS = {
+    "white": (245, 245, 242),
+    "grey": (150, 152, 155),
+    "black": (25, 25, 28),
+    "brown": (110, 75, 45),
+}
 SYNONYMS = {"big": ("big", "big", "large"), "small": ("small", "small", "little")}
 RELATIONS = {
     "left": ("to the left of", "left of"),
@@ -76,12 +83,15 @@ def fetch(folder: Path, *, images: int, size: int, seed: int) -> None:
     """Draw `images` pictures of `size` x `size` pixels; equal arguments give equal bytes.
 
     Raises:
-        UserError: so few images that a split would be empty, or so small that shapes cannot be told apart.
+        UserError: so few images that a split would be empty, or so small that shapes cannot be told
+            apart.
     """
     from tqdm import tqdm
 
     if images < len(CYCLE) or size < 64:
-        raise UserError(f"scenes: images: {images}, size: {size}: give at least 8 images of 64 pixels")
+        raise UserError(
+            f"scenes: images: {images}, size: {size}: give at least 8 images of 64 pixels"
+        )
     rows, split_of = [], {}
     with whole_folder(folder) as part:
         (part / "images").mkdir()
@@ -90,7 +100,10 @@ def fetch(folder: Path, *, images: int, size: int, seed: int) -> None:
             name, split = f"scene-{index:05d}", CYCLE[index % len(CYCLE)]
             scene = compose(rng, split)
             draw(rng, scene, size).save(part / "images" / f"{name}.png", compress_level=4)
-            rows += [base.Row(name, f"images/{name}.png", n, text) for n, text in enumerate(describe(rng, scene))]
+            rows += [
+                base.Row(name, f"images/{name}.png", n, text)
+                for n, text in enumerate(describe(rng, scene))
+            ]
             split_of[name] = split
         base.write_index(part, rows, {"official": split_of}, {"source": "scenes", "archives": {}})
 
@@ -100,21 +113,30 @@ def size(*, images: int, size: int, seed: int) -> base.Size:
 
 
 def home(colour: str, shape: str) -> str:
-    """The split whose palette holds this pair: a Latin square, so that each split has every colour and every shape."""
-    return {0: "val", 3: "test"}.get((list(COLOURS).index(colour) + SHAPES.index(shape)) % 7, "train")
+    """The split whose palette holds this pair: a Latin square, so that each split has every colour
+    and every shape."""
+    return {0: "val", 3: "test"}.get(
+        (list(COLOURS).index(colour) + SHAPES.index(shape)) % 7, "train"
+    )
 
 
 def reserved(first: str, relation: str, second: str) -> bool:
-    """Whether this order of two shapes (first left of or above second) is kept for test: about one in seven."""
+    """Whether this order of two shapes (first left of or above second) is kept for test: about one
+    in seven."""
     return (3 * SHAPES.index(first) + SHAPES.index(second) + 2 * (relation == "above")) % 7 == 0
 
 
 def compose(rng: random.Random, split: str) -> Scene:
     """A random scene that a picture of `split` may show."""
     while True:
-        counts = rng.choice(((1,), (1, 1), (1, 1), (1, 1), (1, 1), (2,), (3,), (2, 1), (1, 2), (1, 1, 1), (1, 1, 1)))
+        counts = rng.choice(
+            ((1,), (1, 1), (1, 1), (1, 1), (1, 1), (2,), (3,), (2, 1), (1, 2), (1, 1, 1), (1, 1, 1))
+        )
         focus = rng.randrange(len(counts))
-        groups = tuple(_group(rng, split if at == focus else "train", count, len(counts)) for at, count in enumerate(counts))
+        groups = tuple(
+            _group(rng, split if at == focus else "train", count, len(counts))
+            for at, count in enumerate(counts)
+        )
         relation = rng.choice(("left", "above"))
         third = rng.choice(("above", "below") if relation == "left" else ("left", "right"))
         scene = Scene(groups, relation, third, rng.choice(list(GROUNDS)))
@@ -131,7 +153,8 @@ def _group(rng: random.Random, palette: str, count: int, groups: int) -> Group:
 
 
 def orders(scene: Scene) -> list[tuple[str, str, str]]:
-    """(first shape, `left` or `above`, second shape) of every two groups that a reference relates."""
+    """(first shape, `left` or `above`, second shape) of every two groups that a reference
+    relates."""
     shapes = [group.shape for group in scene.groups]
     out = [(shapes[0], scene.relation, shapes[1])] if len(shapes) > 1 else []
     for shape in shapes[:2] if len(shapes) > 2 else []:
@@ -162,7 +185,9 @@ def _sentence(rng: random.Random, scene: Scene) -> str:
         return f"{lead}{first}{_arrangement(scene)}{ground}"
     text = f"{lead}{first}{link}{rng.choice(RELATIONS[relation])} {others[0]}"
     if len(others) == 2:
-        text += f" and {others[1]} {rng.choice(RELATIONS[scene.third])} {rng.choice(('them', 'both'))}"
+        text += (
+            f" and {others[1]} {rng.choice(RELATIONS[scene.third])} {rng.choice(('them', 'both'))}"
+        )
     return text + ground
 
 
@@ -175,8 +200,15 @@ def _arrangement(scene: Scene) -> str:
 
 
 def _phrase(rng: random.Random, group: Group, tails: bool) -> str:
-    """A noun phrase, e.g. `an orange star`, `two little striped red circles` or, with tails, `a big blue heart with dots`."""
-    words, tail = [group.colour, PLURALS.get(group.shape, group.shape + "s") if group.count > 1 else group.shape], ""
+    """A noun phrase, e.g. `an orange star`, `two little striped red circles` or, with tails, `a big
+    blue heart with dots`."""
+    words, tail = (
+        [
+            group.colour,
+            PLURALS.get(group.shape, group.shape + "s") if group.count > 1 else group.shape,
+        ],
+        "",
+    )
     if group.texture != "plain":
         if not tails or rng.random() < 0.75:
             words.insert(0, group.texture)
@@ -246,7 +278,10 @@ def _stripes(pen: ImageDraw.ImageDraw, diameter: int, step: int) -> None:
 def _dots(pen: ImageDraw.ImageDraw, diameter: int, step: int) -> None:
     for row, y in enumerate(range(step // 2, diameter, int(1.5 * step))):
         for x in range(step // 2 + (row % 2) * step, diameter, 2 * step):
-            pen.ellipse([x - step * 0.42, y - step * 0.42, x + step * 0.42, y + step * 0.42], fill=(255, 255, 255))
+            pen.ellipse(
+                [x - step * 0.42, y - step * 0.42, x + step * 0.42, y + step * 0.42],
+                fill=(255, 255, 255),
+            )
 
 
 PATTERNS: dict[str, Callable[..., None]] = {"striped": _stripes, "dotted": _dots}
@@ -255,7 +290,10 @@ PATTERNS: dict[str, Callable[..., None]] = {"striped": _stripes, "dotted": _dots
 def _outline(shape: str, angle: float, diameter: int) -> list[tuple[float, float]]:
     """The polygon of a shape, turned by `angle` radians, within a square of `diameter` pixels."""
     cos, sin, half = math.cos(angle), math.sin(angle), diameter / 2
-    return [(half + 0.94 * half * (x * cos - y * sin), half + 0.94 * half * (x * sin + y * cos)) for x, y in _corners(shape)]
+    return [
+        (half + 0.94 * half * (x * cos - y * sin), half + 0.94 * half * (x * sin + y * cos))
+        for x, y in _corners(shape)
+    ]
 
 
 def _corners(shape: str) -> list[tuple[float, float]]:
@@ -266,13 +304,29 @@ def _corners(shape: str) -> list[tuple[float, float]]:
     if shape == "heart":
         curve = [turn * n / 48 for n in range(48)]
         wave = [
-            (16 * math.sin(t) ** 3, 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t))
+            (
+                16 * math.sin(t) ** 3,
+                13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t),
+            )
             for t in curve
         ]
         return [(x / 18, -(y + 2) / 18) for x, y in wave]
     if shape == "cross":
         a, b = 0.3, 0.95
-        return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+        return [
+            (-a, -b),
+            (a, -b),
+            (a, -a),
+            (b, -a),
+            (b, a),
+            (a, a),
+            (a, b),
+            (-a, b),
+            (-a, a),
+            (-b, a),
+            (-b, -a),
+            (-a, -a),
+        ]
     if shape == "square":
         return [(-0.7, -0.7), (0.7, -0.7), (0.7, 0.7), (-0.7, 0.7)]
     if shape == "diamond":

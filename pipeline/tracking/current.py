@@ -1,7 +1,9 @@
-"""Which finished runs a workspace holds now; those of its earlier states, and of other workspaces, are finished as well.
+"""Which finished runs a workspace holds now; those of its earlier states, and of other workspaces,
+are finished as well.
 
-A run has a tag `current.<workspace>` with the time at which the stage `track` or `captionlab sync` last found it to be that of
-the workspace's files. Several workspaces may hold the same run. Nothing else of a published run changes by it.
+A run has a tag `current.<workspace>` with the time at which the stage `track` or `captionlab sync`
+last found it to be that of the workspace's files. Several workspaces may hold the same run. Nothing
+else of a published run changes by it.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,12 @@
-"""What MLflow calls a variant, and the live curves of its training. Nothing here imports mlflow: a receiving process does.
+"""What MLflow calls a variant, and the live curves of its training. Nothing here imports mlflow: a
+receiving process does.
 
-Importing mlflow and opening its store costs up to eight seconds of processor time, and a server may hang; neither may touch
-a training. So `start_live` starts `pipeline.tracking.receiver` beside it at the lowest priority, where training needs all cores
-only once it has lasted (`delay`), and writes one JSON line per report to its standard input, without ever waiting. Epochs
-that the receiver misses `track` replays from the history file; figures within an epoch (`step_*`) are live or not at all.
+Importing mlflow and opening its store costs up to eight seconds of processor time, and a server may
+hang; neither may touch a training. So `start_live` starts `pipeline.tracking.receiver` beside it at
+the lowest priority, where training needs all cores only once it has lasted (`delay`), and writes
+one JSON line per report to its standard input, without ever waiting. Epochs that the receiver
+misses `track` replays from the history file; figures within an epoch (`step_*`) are live or not at
+all.
 """
 
 import json
@@ -32,7 +35,8 @@ KEPT = 10_000
 
 
 class Live:
-    """A training's line to MLflow. No method raises, and only `close` waits, for `GRACE` seconds at most.
+    """A training's line to MLflow. No method raises, and only `close` waits, for `GRACE` seconds at
+    most.
 
     Args:
         begin: starts the receiver; None: nobody listens.
@@ -41,7 +45,10 @@ class Live:
     """
 
     def __init__(
-        self, begin: "Callable[[], subprocess.Popen[bytes]] | None", header: dict[str, Any] | None = None, after: float = 0.0
+        self,
+        begin: "Callable[[], subprocess.Popen[bytes]] | None",
+        header: dict[str, Any] | None = None,
+        after: float = 0.0,
     ):
         self._begin, self._due = begin, time.monotonic() + after
         self._header, self._lines = _line(header), deque[bytes]()
@@ -51,11 +58,14 @@ class Live:
     def log(self, step: int, values: dict[str, float]) -> None:
         """Send figures of one step, by the column names of the history file."""
         if (self._begin or self._receiver) and len(self._lines) < KEPT:
-            self._lines.append(_line({"step": step, "values": values, "time": int(1000 * time.time())}))
+            self._lines.append(
+                _line({"step": step, "values": values, "time": int(1000 * time.time())})
+            )
         self._pass_on()
 
     def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
-        """End the curves. A FINISHED training's run stays RUNNING, until `track` has put everything else into it."""
+        """End the curves. A FINISHED training's run stays RUNNING, until `track` has put everything
+        else into it."""
         self._begin = None
         self._lines.append(_line({"close": status}))
         receiver = self._receiver
@@ -88,7 +98,9 @@ class Live:
                 self._receiver = None
         return False
 
-    def _started(self, begin: "Callable[[], subprocess.Popen[bytes]]") -> "subprocess.Popen[bytes] | None":
+    def _started(
+        self, begin: "Callable[[], subprocess.Popen[bytes]]"
+    ) -> "subprocess.Popen[bytes] | None":
         try:
             receiver = begin()
             _put_behind(receiver.pid)
@@ -97,7 +109,10 @@ class Live:
                 os.set_blocking(end.fileno(), False)
             return receiver
         except OSError as error:
-            warn(f"the curves are not sent to MLflow while training ({error}): the stage track does it afterwards")
+            warn(
+                f"the curves are not sent to MLflow while training ({error}): the stage "
+                "track does it afterwards"
+            )
             return None
 
 
@@ -116,11 +131,15 @@ def _end(receiver: "subprocess.Popen[bytes]", until: float, connected: bool) -> 
         receiver.kill()
         receiver.wait()
         if connected:
-            warn(f"MLflow took longer than {GRACE:.0f} s to store the curves: the stage track completes them")
+            warn(
+                f"MLflow took longer than {GRACE:.0f} s to store the curves: the stage "
+                "track completes them"
+            )
 
 
 def _is_connected(receiver: "subprocess.Popen[bytes]") -> bool:
-    """Whether it has said so. A training that ends earlier has no run to close, and waiting would be for imports."""
+    """Whether it has said so. A training that ends earlier has no run to close, and waiting would
+    be for imports."""
     assert receiver.stdout
     try:
         return bool(os.read(receiver.stdout.fileno(), 1))
@@ -129,15 +148,24 @@ def _is_connected(receiver: "subprocess.Popen[bytes]") -> bool:
 
 
 def start_live(variant: str, params: Params, run_file: Path, after: float = 0.0) -> Live:
-    """Log a training while it runs; without MLflow, or with a dead server, one warning and the training goes on alone.
+    """Log a training while it runs; without MLflow, or with a dead server, one warning and the
+    training goes on alone.
 
     Args:
-        run_file: JSON that holds {tracking_uri, run_id, params} of this training: a resumed training continues that run,
+        run_file: JSON that holds {tracking_uri, run_id, params} of this training: a resumed
+            training continues that run,
             `track` completes it.
         after: seconds until the first figures are sent, all that there are by then.
     """
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    header = {"variant": variant, "params": flat_params(variant, params), "tags": tags(variant, params), "file": str(run_file)}
+    path = os.pathsep.join(
+        [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    header = {
+        "variant": variant,
+        "params": flat_params(variant, params),
+        "tags": tags(variant, params),
+        "file": str(run_file),
+    }
 
     def begin() -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
@@ -152,7 +180,8 @@ def start_live(variant: str, params: Params, run_file: Path, after: float = 0.0)
 
 
 def delay(device: str) -> float:
-    """Seconds of a training before its curves are sent: one on a GPU leaves cores idle, one on a CPU pays for the receiver."""
+    """Seconds of a training before its curves are sent: one on a GPU leaves cores idle, one on a
+    CPU pays for the receiver."""
     text = os.environ.get("CAPTIONLAB_LIVE_SECONDS") or str(WORTH if device == "cpu" else 0)
     try:
         return float(text)
@@ -161,7 +190,8 @@ def delay(device: str) -> float:
 
 
 def curves_of(row: dict[str, float]) -> dict[str, float]:
-    """A row of the history by metric: MLflow's pages make a section of what stands before the slash."""
+    """A row of the history by metric: MLflow's pages make a section of what stands before the
+    slash."""
     return {f"curves/{name}": value for name, value in row.items() if name not in HIDDEN}
 
 
@@ -170,8 +200,11 @@ def warn(message: str) -> None:
 
 
 def _put_behind(process: int) -> None:
-    """The lowest priority, from its first import on: of a core that training uses too, Linux then gives it 15 parts of 1039."""
+    """The lowest priority, from its first import on: of a core that training uses too, Linux then
+    gives it 15 parts of 1039."""
     with suppress(OSError):
         if hasattr(os, "setpriority"):
             os.setpriority(os.PRIO_PROCESS, process, 19)
-        Path(f"/proc/{process}/autogroup").write_text("19")  # where sessions are scheduled as groups, only this does it
+        Path(f"/proc/{process}/autogroup").write_text(
+            "19"
+        )  # where sessions are scheduled as groups, only this does it

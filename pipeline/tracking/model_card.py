@@ -1,6 +1,8 @@
-"""README.md of a published model: its data, protocol, scores with intervals, use, limits, bias and licences.
+"""README.md of a published model: its data, protocol, scores with intervals, use, limits, bias and
+licences.
 
-Every figure is read from the files of the run; what they do not hold is "not measured", what nobody states "not stated".
+Every figure is read from the files of the run; what they do not hold is "not measured", what nobody
+states "not stated".
 """
 
 from collections.abc import Iterable
@@ -14,7 +16,18 @@ from pipeline.results.estimates import LEVEL, Estimate, read_estimates
 from pipeline.results.values import COUNTS
 
 UNMEASURED = "not measured"
-SCORES = ("bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider", "spice", "loss", "top5")
+SCORES = (
+    "bleu_1",
+    "bleu_2",
+    "bleu_3",
+    "bleu_4",
+    "meteor",
+    "rouge_l",
+    "cider",
+    "spice",
+    "loss",
+    "top5",
+)
 LIMITS = {
     "novel": "share of captions that are no training caption",
     "distinct_captions": "different captions, as a share of the images",
@@ -56,9 +69,15 @@ class Run:
 
 
 def read_run(
-    params: dict[str, str], tags: dict[str, str], metrics: dict[str, float], epochs: int, resamples: Path, corpus: Path
+    params: dict[str, str],
+    tags: dict[str, str],
+    metrics: dict[str, float],
+    epochs: int,
+    resamples: Path,
+    corpus: Path,
 ) -> Run:
-    """Args: metrics: by split and name, `test/cider`; resamples, corpus: Parquet files, either of which may be missing."""
+    """Args: metrics: by split and name, `test/cider`; resamples, corpus: Parquet files, either of
+    which may be missing."""
     scores: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         split, metric = name.split("/", 1)
@@ -72,7 +91,9 @@ def _counts(corpus: Path) -> dict[str, tuple[int, int]]:
     if not corpus.is_file():
         return {}
     rows = pd.read_parquet(corpus, columns=["image_id", "split"])
-    return {str(split): (part.image_id.nunique(), len(part)) for split, part in rows.groupby("split")}
+    return {
+        str(split): (part.image_id.nunique(), len(part)) for split, part in rows.groupby("split")
+    }
 
 
 def card(config: dict[str, Any], decode: dict[str, Any], run: Run) -> str:
@@ -90,8 +111,14 @@ def card(config: dict[str, Any], decode: dict[str, Any], run: Run) -> str:
         "Weights and their licences": _weights(config),
         "Files": FILES,
     }
-    head = "---\npipeline_tag: image-to-text\nlibrary_name: captionlab\ntags: [image-captioning]\n---"
-    parts = [head, f"# {name}", *(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items())]
+    head = (
+        "---\npipeline_tag: image-to-text\nlibrary_name: captionlab\ntags: [image-captioning]\n---"
+    )
+    parts = [
+        head,
+        f"# {name}",
+        *(f"## {title}\n\n" + "\n".join(lines) for title, lines in sections.items()),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -110,12 +137,17 @@ def _arguments(args: dict[str, Any]) -> str:
 
 def _data(config: dict[str, Any], run: Run) -> list[str]:
     name = config.get("dataset", "not stated")
-    cleaning = {k.removeprefix("corpus."): v for k, v in run.params.items() if k.startswith("corpus.")}
+    cleaning = {
+        k.removeprefix("corpus."): v for k, v in run.params.items() if k.startswith("corpus.")
+    }
     lines = [
-        f"- data set: {name} (source: {run.params.get('source.name', 'not stated')}), corpus: {config.get('corpus', name)}"
+        f"- data set: {name} (source: {run.params.get('source.name', 'not stated')}), "
+        f"corpus: {config.get('corpus', name)}"
     ]
     lines += [f"- cleaning and split{_arguments(cleaning) or ': not stated'}"]
-    counted = [f"{split} {images} with {captions}" for split, (images, captions) in run.counts.items()]
+    counted = [
+        f"{split} {images} with {captions}" for split, (images, captions) in run.counts.items()
+    ]
     return [*lines, f"- images with captions after cleaning: {', '.join(counted) or UNMEASURED}"]
 
 
@@ -127,8 +159,15 @@ def _scores(run: Run) -> list[str]:
     lines = [f"{LEVEL:.0%} intervals by a percentile bootstrap over the images."]
     if known:
         lines += ["", f"| score | {' | '.join(splits)} |", "|---|" + "---|" * len(splits)]
-        lines += [f"| {name} | {' | '.join(_score(run, split, name) for split in splits)} |" for name in known]
-    return [*lines, "", f"{UNMEASURED.capitalize()}: {', '.join(missing)}." if missing else "All were measured."]
+        lines += [
+            f"| {name} | {' | '.join(_score(run, split, name) for split in splits)} |"
+            for name in known
+        ]
+    return [
+        *lines,
+        "",
+        f"{UNMEASURED.capitalize()}: {', '.join(missing)}." if missing else "All were measured.",
+    ]
 
 
 def _score(run: Run, split: str, name: str) -> str:
@@ -142,10 +181,19 @@ def _score(run: Run, split: str, name: str) -> str:
 
 
 def _training(run: Run) -> list[str]:
-    options = {k.removeprefix("train."): v for k, v in run.params.items() if k.startswith("train.") and k != "train.seeds"}
+    options = {
+        k.removeprefix("train."): v
+        for k, v in run.params.items()
+        if k.startswith("train.") and k != "train.seeds"
+    }
     epochs = "not stated" if run.epochs is None else str(run.epochs or "none: used as published")
-    commit, seeds = run.tags.get("git.commit", "not stated"), run.params.get("train.seeds", "[not stated]")
-    versions = [f"{k.removeprefix('version.')} {v}" for k, v in run.tags.items() if k.startswith("version.")]
+    commit, seeds = (
+        run.tags.get("git.commit", "not stated"),
+        run.params.get("train.seeds", "[not stated]"),
+    )
+    versions = [
+        f"{k.removeprefix('version.')} {v}" for k, v in run.tags.items() if k.startswith("version.")
+    ]
     return [
         f"- epochs run: {epochs}; seed: {seeds.strip('[]').split(',')[0]}; commit: {commit}",
         f"- settings{_arguments(options) or ': not stated'}",
@@ -154,12 +202,15 @@ def _training(run: Run) -> list[str]:
 
 
 USE = [
-    "- For: research on image captioning, and drafts of captions of pictures like those of the data above.",
-    "- Not for: decisions about people, their identity or their traits; descriptions that someone relies on unchecked, as an "
+    "- For: research on image captioning, and drafts of captions of pictures like those of "
+    "the data above.",
+    "- Not for: decisions about people, their identity or their traits; descriptions that "
+    "someone relies on unchecked, as an "
     "aid to blind people would be; pictures of another kind than those of the data.",
 ]
 BEFORE_BIAS = [
-    "Captions repeat what annotators of the training data assumed of people. Of gender, by words of captions and references; "
+    "Captions repeat what annotators of the training data assumed of people. Of gender, by "
+    "words of captions and references; "
     "of skin colour, age or anything else nothing was measured.",
     "",
 ]
@@ -167,7 +218,8 @@ BEFORE_BIAS = [
 
 def _limits(config: dict[str, Any]) -> list[str]:
     return [
-        f"It says no word outside a vocabulary of {config['sizes']['vocabulary']} tokens, names what is not there, and its "
+        f"It says no word outside a vocabulary of {config['sizes']['vocabulary']} tokens, "
+        "names what is not there, and its "
         "`log_prob` is that of one wording, no probability of being right.",
         "",
     ]
@@ -178,19 +230,26 @@ def _figures(known: dict[str, str], run: Run) -> list[str]:
     split = next((s for s in ("test", "val") if s in run.scores), "test")
     found = run.scores.get(split, {})
     return [
-        f"- `{name}` ({about}): {f'{_score(run, split, name)}, {split}' if name in found else UNMEASURED}"
+        f"- `{name}` ({about}): "
+        f"{f'{_score(run, split, name)}, {split}' if name in found else UNMEASURED}"
         for name, about in known.items()
     ]
 
 
 def _weights(config: dict[str, Any]) -> list[str]:
-    lines = ["- what was trained here, the weights of `model.safetensors`: the terms of the data and of what is named below"]
+    lines = [
+        "- what was trained here, the weights of `model.safetensors`: the terms of the "
+        "data and of what is named below"
+    ]
     kinds = (
         ("encoders", config["encoder"]["name"], config["encoder"]["args"]),
         ("decoders", config["decoder"], config["args"]),
     )
     for kind, name, args in kinds:
-        lines += [f"- {kind.removesuffix('s')}: {source}: {licence}" for source, licence in _pretrained(kind, name, args)]
+        lines += [
+            f"- {kind.removesuffix('s')}: {source}: {licence}"
+            for source, licence in _pretrained(kind, name, args)
+        ]
     return lines
 
 
@@ -216,9 +275,15 @@ def _package_licence(package: str) -> str:
         about: Any = metadata(package)
     except PackageNotFoundError:
         return "not stated (the package is not installed here)"
-    classifiers = [c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
+    classifiers = [
+        c.rpartition(" :: ")[2]
+        for c in about.get_all("Classifier") or []
+        if c.startswith("License ::")
+    ]
     stated = [about.get("License-Expression"), *classifiers, about.get("License")]
-    return next((text for text in stated if text and text != "UNKNOWN"), "not stated by the package")
+    return next(
+        (text for text in stated if text and text != "UNKNOWN"), "not stated by the package"
+    )
 
 
 def _timm_licence(model: str) -> str:
@@ -228,8 +293,10 @@ def _timm_licence(model: str) -> str:
 
 
 FILES = [
-    "`model.safetensors`, `config.json`, `tokenizer.json` and `decode.json` are all that captions need, beside the code "
-    "published with them (`code/`) and the encoder's own weights, which are read from where `config.json` says:",
+    "`model.safetensors`, `config.json`, `tokenizer.json` and `decode.json` are all that "
+    "captions need, beside the code "
+    "published with them (`code/`) and the encoder's own weights, which are read from "
+    "where `config.json` says:",
     "",
     "```python",
     "from pathlib import Path",

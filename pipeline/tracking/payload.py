@@ -1,4 +1,5 @@
-"""All that MLflow is to hold of a variant, read from its finished files before any server is asked for anything."""
+"""All that MLflow is to hold of a variant, read from its finished files before any server is asked
+for anything."""
 
 import csv
 import math
@@ -10,10 +11,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pipeline.core.errors import UserError
 from pipeline.data.files import fingerprint, read_json, write_json
 from pipeline.experiment.params import Params, pick, read_params_file
-from pipeline.results.result import Files, Setting, as_json, baseline_result, setting, variant_result
+from pipeline.results.result import (
+    Files,
+    Setting,
+    as_json,
+    baseline_result,
+    setting,
+    variant_result,
+)
 from pipeline.tracking.model_card import card, read_run
 from pipeline.tracking.tags import flat_params, tags
-from pipeline.tracking.versions import check_outputs, check_params, entries_fingerprint, lock_entries, version_tags
+from pipeline.tracking.versions import (
+    check_outputs,
+    check_params,
+    entries_fingerprint,
+    lock_entries,
+    version_tags,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +79,8 @@ class Payload:
     files: dict[Path, Path]
     "place among the artifacts -> file"
     rows: list[dict[str, Any]]
-    "the variant's line of the tables and the baseline of its corpus, as results.as_json writes them"
+    """the variant's line of the tables and the baseline of its corpus, as results.as_json writes
+    them"""
     requested: list[str]
     "scoring.metrics"
     corpus: Path
@@ -83,9 +98,16 @@ class Payload:
     def note(self) -> str:
         """What stands at the top of the run's page."""
         scores = [f"{name} {self.metrics[name]:.4f}" for name in SHOWN if name in self.metrics]
-        best = next((f"{row['epoch']:.0f}" for row in reversed(self.history) if row.get("best")), "?")
-        weights = f"weights of epoch {best} of {len(self.history)}" if self.history else "not trained"
-        return f"{self.tags['decoder']} on {self.tags['encoder']}: {', '.join(scores)}; {weights}\n\n{self.tags['protocol']}"
+        best = next(
+            (f"{row['epoch']:.0f}" for row in reversed(self.history) if row.get("best")), "?"
+        )
+        weights = (
+            f"weights of epoch {best} of {len(self.history)}" if self.history else "not trained"
+        )
+        return (
+            f"{self.tags['decoder']} on {self.tags['encoder']}: {', '.join(scores)}; "
+            f"{weights}\n\n{self.tags['protocol']}"
+        )
 
     @property
     def receipt(self) -> dict[str, str]:
@@ -104,12 +126,20 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
     entries = lock_entries(LOCK, variant)
     check_outputs(entries, variant)
     check_params(entries, read_params_file(), variant)
-    captions, per_image = places.CAPTIONS / variant / "captions.parquet", places.SCORES / variant / "images.parquet"
+    captions, per_image = (
+        places.CAPTIONS / variant / "captions.parquet",
+        places.SCORES / variant / "images.parquet",
+    )
     corpus = places.CORPORA / v.corpus / "captions.parquet"
     offered = _setting(params, v.corpus, corpus, places.REFERENCES / v.corpus / "references.json")
-    row, baseline = variant_result(variant, params, offered, places.SCORES), baseline_result(offered, places.SCORES)
+    row, baseline = (
+        variant_result(variant, params, offered, places.SCORES),
+        baseline_result(offered, places.SCORES),
+    )
     for name, stage in ((variant, f"score@{variant}"), (baseline.name, f"baseline@{v.corpus}")):
-        if missing_file := next((path for path in Files.of(places.SCORES / name) if not path.is_file()), None):
+        if missing_file := next(
+            (path for path in Files.of(places.SCORES / name) if not path.is_file()), None
+        ):
             raise UserError(f"{missing_file} is missing: run dvc repro {stage}")
     key = entries_fingerprint(entries)
     missing = {f"unavailable.{name}": reason for name, reason in row.about["unavailable"].items()}
@@ -117,7 +147,12 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         variant=variant,
         fingerprint=key,
         params=flat_params(variant, params),
-        tags={**tags(variant, params), **version_tags(entries, [LOCK, places.REPORTS]), **missing, "fingerprint": key},
+        tags={
+            **tags(variant, params),
+            **version_tags(entries, [LOCK, places.REPORTS]),
+            **missing,
+            "fingerprint": key,
+        },
         metrics=_final_metrics(row.scores or {}),
         history=_history(places.HISTORY / f"{variant}.csv"),
         samples=_samples(captions, per_image, corpus),
@@ -147,18 +182,29 @@ def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setti
     import pandas as pd
 
     try:
-        return setting(name, params.corpora[name].split, pd.read_parquet(corpus), read_json(references))
+        return setting(
+            name, params.corpora[name].split, pd.read_parquet(corpus), read_json(references)
+        )
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout") from None
+        raise UserError(
+            f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout"
+        ) from None
 
 
 def _final_metrics(scores: dict[str, Any]) -> dict[str, float]:
-    return {f"{split}/{name}": float(value) for split, values in scores.items() for name, value in values.items()}
+    return {
+        f"{split}/{name}": float(value)
+        for split, values in scores.items()
+        for name, value in values.items()
+    }
 
 
 def _history(path: Path) -> list[dict[str, float]]:
     with path.open(encoding="utf-8", newline="") as file:
-        return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+        return [
+            {name: float(cell) for name, cell in row.items() if cell}
+            for row in csv.DictReader(file)
+        ]
 
 
 def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, Any]]:
@@ -173,36 +219,60 @@ def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, An
         ]  # those under further protocols stay in the file
         known = pd.read_parquet(corpus, columns=["image_id", "file", "text"])
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout") from None
+        raise UserError(
+            f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout"
+        ) from None
     test = said[said.split == "test"].sort_values("image_id")
-    test = test.iloc[:: max(1, math.ceil(len(test) / SAMPLES))].drop(columns="split").rename(columns={"text": "caption"})
-    table = test.merge(_references(known, test.image_id), on="image_id").merge(scores, on="image_id", how="left")
-    return [{str(k): None if v != v else v for k, v in row.items()} for row in table.to_dict("records")]
+    test = (
+        test.iloc[:: max(1, math.ceil(len(test) / SAMPLES))]
+        .drop(columns="split")
+        .rename(columns={"text": "caption"})
+    )
+    table = test.merge(_references(known, test.image_id), on="image_id").merge(
+        scores, on="image_id", how="left"
+    )
+    return [
+        {str(k): None if v != v else v for k, v in row.items()} for row in table.to_dict("records")
+    ]
 
 
 def _references(known: "pd.DataFrame", image_ids: "pd.Series[str]") -> "pd.DataFrame":
     rows = known[known.image_id.isin(image_ids)]
-    return rows.groupby("image_id").agg(file=("file", "first"), references=("text", " | ".join)).reset_index()
+    return (
+        rows.groupby("image_id")
+        .agg(file=("file", "first"), references=("text", " | ".join))
+        .reset_index()
+    )
 
 
 def write_artifacts(payload: Payload, folder: Path) -> None:
-    """Lay out the run's files: history, scores, captions, per-image scores, the table and the drawn pictures."""
+    """Lay out the run's files: history, scores, captions, per-image scores, the table and the drawn
+    pictures."""
     for place, path in payload.files.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / place)
     columns = list(payload.samples[0]) if payload.samples else []
-    write_json(folder / "samples.json", {"columns": columns, "data": [list(row.values()) for row in payload.samples]})
+    write_json(
+        folder / "samples.json",
+        {"columns": columns, "data": [list(row.values()) for row in payload.samples]},
+    )
     write_json(folder / ROWS, {"rows": payload.rows, "requested": payload.requested})
     (folder / "images").mkdir()
-    for number, row in enumerate(payload.samples[:: max(1, len(payload.samples) // PICTURES)][:PICTURES], 1):
-        picture = draw(payload.images / row["file"], row["caption"], row["references"].split(" | ")[0])
-        name = f"captions~{number}+step+0+timestamp+0+{fingerprint(row['image_id'])}"  # as `log_image` would, without its time
+    for number, row in enumerate(
+        payload.samples[:: max(1, len(payload.samples) // PICTURES)][:PICTURES], 1
+    ):
+        picture = draw(
+            payload.images / row["file"], row["caption"], row["references"].split(" | ")[0]
+        )
+        # as `log_image` would, without its time
+        name = f"captions~{number}+step+0+timestamp+0+{fingerprint(row['image_id'])}"
         picture.save(folder / "images" / f"{name}.png")
         picture.save(folder / "images" / f"{name}+compressed.webp")
 
 
 def draw(image: Path, caption: str, reference: str) -> "Image":
-    """The caption in black, one reference in grey, and below them the picture, `WIDTH` pixels wide."""
+    """The caption in black, one reference in grey, and below them the picture, `WIDTH` pixels
+    wide."""
     import textwrap
 
     from PIL import Image, ImageDraw
@@ -211,7 +281,11 @@ def draw(image: Path, caption: str, reference: str) -> "Image":
 
     picture = read_image(image)
     picture = picture.resize((WIDTH, max(1, round(picture.height * WIDTH / picture.width))))
-    lines = [(line, colour) for text, colour in ((caption, "black"), (reference, "gray")) for line in textwrap.wrap(text, 50)]
+    lines = [
+        (line, colour)
+        for text, colour in ((caption, "black"), (reference, "gray"))
+        for line in textwrap.wrap(text, 50)
+    ]
     top = 18 * len(lines) + 8
     sheet = Image.new("RGB", (WIDTH, top + picture.height), "white")
     sheet.paste(picture, (0, top))
@@ -222,7 +296,8 @@ def draw(image: Path, caption: str, reference: str) -> "Image":
 
 
 def write_model(payload: Payload, folder: Path) -> None:
-    """The model folder, how its captions are decoded, all that `Captioner.load` needs, and the model card."""
+    """The model folder, how its captions are decoded, all that `Captioner.load` needs, and the
+    model card."""
     shutil.copytree(payload.model, folder)
     write_json(folder / "decode.json", payload.decode)
     (folder / "README.md").write_text(readme(payload), encoding="utf-8")
@@ -243,7 +318,11 @@ def example_image(payload: Payload) -> str:
 
     from pipeline.data.images import read_image
 
-    picture = read_image(payload.images / payload.samples[0]["file"]) if payload.samples else Image.new("RGB", (64, 64))
+    picture = (
+        read_image(payload.images / payload.samples[0]["file"])
+        if payload.samples
+        else Image.new("RGB", (64, 64))
+    )
     picture.thumbnail((64, 64))
     buffer = BytesIO()
     picture.save(buffer, "PNG")

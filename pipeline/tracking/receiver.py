@@ -1,6 +1,8 @@
-"""The receiving process of `tracking.start_live`: JSON lines on standard input -> a run that grows while training runs.
+"""The receiving process of `tracking.start_live`: JSON lines on standard input -> a run that grows
+while training runs.
 
-The first line names the variant, its params and tags, and the file that remembers the run. Input that ends without a
+The first line names the variant, its params and tags, and the file that remembers the run. Input
+that ends without a
 `close` line means that the training was killed, and the run says so.
 """
 
@@ -44,12 +46,15 @@ def messages(descriptor: int) -> Iterator[list[dict[str, Any]]]:
             time.sleep(PAUSE)
 
 
-def receive(batches: Iterator[list[dict[str, Any]]], trains: Callable[[], bool] = lambda: True) -> None:
-    """Write the curves into a run; open it when the first figure comes, since only its step tells a resumed training.
+def receive(
+    batches: Iterator[list[dict[str, Any]]], trains: Callable[[], bool] = lambda: True
+) -> None:
+    """Write the curves into a run; open it when the first figure comes, since only its step tells a
+    resumed training.
 
     Args:
-        trains: whether the training lives. On a busy machine it may have been killed, and begun again with another receiver,
-            by the time that this one has its store.
+        trains: whether the training lives. On a busy machine it may have been killed, and begun
+            again with another receiver, by the time that this one has its store.
     """
     first = next(batches, [])
     if not first:
@@ -73,7 +78,8 @@ def receive(batches: Iterator[list[dict[str, Any]]], trains: Callable[[], bool] 
 
 
 def open_run(store: Store, header: dict[str, Any], step: int) -> tuple[str, set[tuple[str, int]]]:
-    """The run that the file names if this training continues it, else a new one; and the (metric, step) it already has."""
+    """The run that the file names if this training continues it, else a new one; and the (metric,
+    step) it already has."""
     file = Path(header["file"])
     key = fingerprint(header["params"])
     run_id = remembered(store, file)
@@ -116,8 +122,16 @@ def _new_run(store: Store, header: dict[str, Any], file: Path, key: str) -> str:
 def _metrics(reports: list[dict[str, Any]], done: set[tuple[str, int]]) -> "list[Metric]":
     from mlflow.entities import Metric
 
-    rows = [(name, value, r["time"], r["step"]) for r in reports for name, value in curves_of(r["values"]).items()]
-    return [Metric(name, value, when, step) for name, value, when, step in rows if (name, step) not in done]
+    rows = [
+        (name, value, r["time"], r["step"])
+        for r in reports
+        for name, value in curves_of(r["values"]).items()
+    ]
+    return [
+        Metric(name, value, when, step)
+        for name, value, when, step in rows
+        if (name, step) not in done
+    ]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A SQLite file as MLflow's store: there whole or not at all, whoever is killed while it is made.
 
-MLflow creates its tables in place, one migration after the other, in more than a second. A kill in between leaves a file
-that it cannot open any more, and two processes that create at once corrupt it for good.
+MLflow creates its tables in place, one migration after the other, in more than a second. A kill in
+between leaves a file that it cannot open any more, and two processes that create at once corrupt it
+for good.
 """
 
 import os
@@ -25,7 +26,8 @@ def database(uri: str) -> Path | None:
 
 
 def make_whole(path: Path) -> None:
-    """Create the store, unless it is there; one that was never finished is kept beside it as `<name>.unfinished`."""
+    """Create the store, unless it is there; one that was never finished is kept beside it as
+    `<name>.unfinished`."""
     from filelock import FileLock
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,20 +42,30 @@ def make_whole(path: Path) -> None:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether nothing has ever been in it: the creation goes on, or ended early. What is no database at all is left alone."""
+    """Whether nothing has ever been in it: the creation goes on, or ended early. What is no
+    database at all is left alone."""
     if not path.is_file():
         return False
     try:
-        # a journal that a kill left is played back now, since it must not stay beside another file of that name
+        # a journal that a kill left is played back now, since it must not stay beside another file
+        # of that name
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as found:
-            there = {name for (name,) in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            return not any(found.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in CONTENT if table in there)
+            there = {
+                name
+                for (name,) in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            }
+            return not any(
+                found.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
+                for table in CONTENT
+                if table in there
+            )
     except sqlite3.DatabaseError:
         return False
 
 
 def _create(path: Path) -> None:
-    """In a folder of its own, since SQLite keeps a journal beside the file, and would play it into the next attempt."""
+    """In a folder of its own, since SQLite keeps a journal beside the file, and would play it into
+    the next attempt."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     folder = path.with_name(f".{path.name}.part")

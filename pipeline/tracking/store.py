@@ -1,4 +1,5 @@
-"""The MLflow store: probed before use, created by one process at a time, silent, and one exception for all its troubles."""
+"""The MLflow store: probed before use, created by one process at a time, silent, and one exception
+for all its troubles."""
 
 import http.client
 import logging
@@ -28,11 +29,15 @@ PROBE_SECONDS = 3.0
 BATCH = 1000
 "metrics that MLflow takes in one request"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-KNOWN = "http://HOST:PORT, https://HOST, sqlite:///FILE, or postgresql, mysql or mssql://USER:PASSWORD@HOST/NAME"
+KNOWN = (
+    "http://HOST:PORT, https://HOST, sqlite:///FILE, or postgresql, mysql or "
+    "mssql://USER:PASSWORD@HOST/NAME"
+)
 
 
 class StoreDown(UserError):
-    """The store does not answer, or refuses, or is none; what was to be kept there is still in the workspace."""
+    """The store does not answer, or refuses, or is none; what was to be kept there is still in the
+    workspace."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,15 @@ class Store:
 
     @property
     def address(self) -> str:
-        """As a file of the workspace may name it: without password, and the same after the workspace was moved."""
+        """As a file of the workspace may name it: without password, and the same after the
+        workspace was moved."""
         file = database(self.uri)
         inside = file and file.is_relative_to(Path.cwd())
-        return f"{PREFIX}{file.relative_to(Path.cwd())}" if file and inside else without_password(self.uri)
+        return (
+            f"{PREFIX}{file.relative_to(Path.cwd())}"
+            if file and inside
+            else without_password(self.uri)
+        )
 
 
 def tracking_uri() -> str:
@@ -59,11 +69,13 @@ def open_store(uri: str | None = None, request_seconds: int = 60, create: bool =
     """Connect to a store, by default to `tracking_uri()`.
 
     Args:
-        create: make the database of a `sqlite:///` address where it is missing. Only who writes asks for it: a command that
-            reads would leave an empty database in whatever folder it is called from.
+        create: make the database of a `sqlite:///` address where it is missing. Only who writes
+            asks for it: a command that reads would leave an empty database in whatever folder it is
+            called from.
 
     Raises:
-        StoreDown: mlflow is not installed, or the address is none, or nothing answers there (found out within seconds).
+        StoreDown: mlflow is not installed, or the address is none, or nothing answers there (found
+            out within seconds).
     """
     _configure_mlflow(request_seconds)
     uri = absolute(uri or tracking_uri())
@@ -75,7 +87,8 @@ def open_store(uri: str | None = None, request_seconds: int = 60, create: bool =
             make_whole(file)
         elif file and not file.is_file():
             raise StoreDown(
-                f"there is no MLflow store {file}: run this in a workspace after dvc repro, or set MLFLOW_TRACKING_URI"
+                f"there is no MLflow store {file}: run this in a workspace after dvc "
+                "repro, or set MLFLOW_TRACKING_URI"
             )
         from mlflow import MlflowClient
 
@@ -84,9 +97,11 @@ def open_store(uri: str | None = None, request_seconds: int = 60, create: bool =
 
 
 def _configure_mlflow(request_seconds: int) -> None:
-    """No telemetry, progress bars or addresses on stdout, and few retries: the default client retries for four minutes."""
+    """No telemetry, progress bars or addresses on stdout, and few retries: the default client
+    retries for four minutes."""
     defaults = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",  # read when mlflow is imported; of DO_NOT_TRACK it only understands "true"
+        # read when mlflow is imported; of DO_NOT_TRACK it only understands "true"
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -97,7 +112,8 @@ def _configure_mlflow(request_seconds: int) -> None:
 
 
 def absolute(uri: str) -> str:
-    """mlflow keeps one open store per address, so a relative path would go on meaning an earlier working directory."""
+    """mlflow keeps one open store per address, so a relative path would go on meaning an earlier
+    working directory."""
     file = database(uri)
     return f"{PREFIX}{file.absolute()}" if file and file.name else uri
 
@@ -105,7 +121,9 @@ def absolute(uri: str) -> str:
 def check_address(uri: str) -> None:
     """Raise StoreDown for what MLflow would take for a folder, or fail at with a traceback."""
     if not _is_address(uri):
-        raise StoreDown(f"'{without_password(uri)}' is no address of an MLflow store: write {KNOWN}")
+        raise StoreDown(
+            f"'{without_password(uri)}' is no address of an MLflow store: write {KNOWN}"
+        )
 
 
 def _is_address(uri: str) -> bool:
@@ -123,7 +141,8 @@ def _is_address(uri: str) -> bool:
 
 @contextmanager
 def address_of_process(uri: str) -> Iterator[None]:
-    """MLflow looks `models:/` and `runs:/` up at the address of the process, whatever it is given: set while that is done."""
+    """MLflow looks `models:/` and `runs:/` up at the address of the process, whatever it is given:
+    set while that is done."""
     import mlflow
 
     own, environment = _own_address(), os.environ.get("MLFLOW_TRACKING_URI")
@@ -132,13 +151,16 @@ def address_of_process(uri: str) -> Iterator[None]:
         yield
     finally:
         mlflow.set_tracking_uri(own)  # type: ignore[arg-type]
-        os.environ.pop("MLFLOW_TRACKING_URI", None)  # where set_tracking_uri keeps its address as well
+        os.environ.pop(
+            "MLFLOW_TRACKING_URI", None
+        )  # where set_tracking_uri keeps its address as well
         if environment is not None:
             os.environ["MLFLOW_TRACKING_URI"] = environment
 
 
 def _own_address() -> str | None:
-    """What somebody has given mlflow.set_tracking_uri in this process; None: the environment decides, also when it changes."""
+    """What somebody has given mlflow.set_tracking_uri in this process; None: the environment
+    decides, also when it changes."""
     import mlflow
 
     environment = os.environ.pop("MLFLOW_TRACKING_URI", None)  # both answer to is_tracking_uri_set
@@ -158,11 +180,21 @@ def trouble(uri: str) -> Iterator[None]:
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
         raise StoreDown(f"MLflow cannot be imported here ({error})") from None
-    for name in ("mlflow", "alembic", "urllib3.connectionpool"):  # importing mlflow sets its own level
+    for name in (
+        "mlflow",
+        "alembic",
+        "urllib3.connectionpool",
+    ):  # importing mlflow sets its own level
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError, http.client.HTTPException, OSError) as error:
+    except (
+        MlflowException,
+        RequestException,
+        SQLAlchemyError,
+        http.client.HTTPException,
+        OSError,
+    ) as error:
         raise _down(uri, error) from error
 
 
@@ -178,18 +210,23 @@ def without_password(text: str) -> str:
 
 def _short(error: BaseException) -> str:
     text = without_password(one_line(error)) or type(error).__name__
-    return text if len(text) <= 170 else f"{text[:70]} ... {text[-95:]}"  # the cause stands at the end
+    return (
+        text if len(text) <= 170 else f"{text[:70]} ... {text[-95:]}"
+    )  # the cause stands at the end
 
 
 def probe(uri: str) -> None:
-    """Raise StoreDown unless something answers at the address within seconds; files and unknown schemes pass."""
+    """Raise StoreDown unless something answers at the address within seconds; files and unknown
+    schemes pass."""
     parts = urlsplit(uri)
     scheme = parts.scheme.split("+")[0]
     try:
         if scheme in ("http", "https"):
             _probe_http(without_password(uri))
         elif scheme in PORTS and parts.hostname:
-            socket.create_connection((parts.hostname, parts.port or PORTS[scheme]), PROBE_SECONDS).close()
+            socket.create_connection(
+                (parts.hostname, parts.port or PORTS[scheme]), PROBE_SECONDS
+            ).close()
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise _down(uri, error) from None
 
@@ -201,18 +238,25 @@ def _probe_http(uri: str) -> None:
         if error.code >= 500:  # below, somebody is there: the client will say what is wrong
             raise
     except urllib.error.URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # mlflow has settings of its own for certificates
+        if not isinstance(
+            error.reason, ssl.SSLError
+        ):  # mlflow has settings of its own for certificates
             raise OSError(str(error.reason)) from None
 
 
 def _experiment(client: "MlflowClient", file: Path | None) -> str:
-    """Its id. Beside a SQLite file stand the files of its runs, wherever the process that writes them is."""
+    """Its id. Beside a SQLite file stand the files of its runs, wherever the process that writes
+    them is."""
     from mlflow.exceptions import MlflowException
 
     try:
         found = client.get_experiment_by_name(EXPERIMENT)
         if not found:
-            return str(client.create_experiment(EXPERIMENT, str(file.parent / "mlruns" / EXPERIMENT) if file else None))
+            return str(
+                client.create_experiment(
+                    EXPERIMENT, str(file.parent / "mlruns" / EXPERIMENT) if file else None
+                )
+            )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -220,7 +264,9 @@ def _experiment(client: "MlflowClient", file: Path | None) -> str:
         assert found
     if found.lifecycle_stage == "deleted":
         cure = f"mlflow experiments restore -x {found.experiment_id}"
-        raise StoreDown(f"the experiment '{EXPERIMENT}' is deleted in MLflow ({cure} brings it back)")
+        raise StoreDown(
+            f"the experiment '{EXPERIMENT}' is deleted in MLflow ({cure} brings it back)"
+        )
     return str(found.experiment_id)
 
 
@@ -230,7 +276,11 @@ def find_runs(store: Store, condition: str) -> "list[Run]":
     token: str | None = ""
     while token is not None:
         page = store.client.search_runs(
-            [store.experiment], condition, max_results=BATCH, order_by=["attributes.start_time DESC"], page_token=token or None
+            [store.experiment],
+            condition,
+            max_results=BATCH,
+            order_by=["attributes.start_time DESC"],
+            page_token=token or None,
         )
         out, token = out + page, page.token or None
     return out
@@ -239,7 +289,10 @@ def find_runs(store: Store, condition: str) -> "list[Run]":
 def curves(store: Store, run_id: str) -> dict[str, dict[int, float]]:
     """Every metric of a run as {step: value}."""
     names = store.client.get_run(run_id).data.metrics
-    return {name: {m.step: m.value for m in store.client.get_metric_history(run_id, name)} for name in names}
+    return {
+        name: {m.step: m.value for m in store.client.get_metric_history(run_id, name)}
+        for name in names
+    }
 
 
 def send(store: Store, run_id: str, metrics: "Sequence[Metric]") -> None:

@@ -11,7 +11,8 @@ from pipeline.experiment.params import Decoding, Params
 
 
 def flat_params(variant: str, params: Params) -> dict[str, str]:
-    """The variant's own values after all overrides, by dotted name: args.hidden, train.lr, corpus.lower, encoder.model."""
+    """The variant's own values after all overrides, by dotted name: args.hidden, train.lr,
+    corpus.lower, encoder.model."""
     v = params.variants[variant]
     corpus, features = params.corpora[v.corpus], params.features[v.features]
     dataset = params.datasets[corpus.dataset]
@@ -26,7 +27,10 @@ def flat_params(variant: str, params: Params) -> dict[str, str]:
         "encoder": {"name": features.encoder, **features.args},
         "source": {"name": dataset.source, **dataset.args},
     }
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in _leaves(tree)}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in _leaves(tree)
+    }
 
 
 def tags(variant: str, params: Params) -> dict[str, str]:
@@ -40,7 +44,9 @@ def tags(variant: str, params: Params) -> dict[str, str]:
         "encoder": params.features[v.features].encoder,
         "decoder": v.decoder,
         "protocol": protocol(variant, params),
-        "workspace": f"{socket.gethostname()}:{Path.cwd()}".replace("'", "_"),  # it is searched for, in quotes
+        "workspace": f"{socket.gethostname()}:{Path.cwd()}".replace(
+            "'", "_"
+        ),  # it is searched for, in quotes
         "mlflow.user": _user(),
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "LOCAL",

@@ -1,4 +1,5 @@
-"""From what a variant's files were made: their entries in dvc.lock, the commit, the installed packages."""
+"""From what a variant's files were made: their entries in dvc.lock, the commit, the installed
+packages."""
 
 import hashlib
 import json
@@ -15,20 +16,34 @@ from pipeline.data.files import digest, fingerprint
 from pipeline.experiment.params import Yaml12
 
 STAGES = ("train", "caption", "score")
-PACKAGES = ("captionlab", "dvc", "mlflow", "torch", "torchvision", "timm", "transformers", "pandas", "pycocoevalcap")
+PACKAGES = (
+    "captionlab",
+    "dvc",
+    "mlflow",
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "pandas",
+    "pycocoevalcap",
+)
 CODE = (".py", ".yaml")
 
 Entries = dict[str, dict[str, Any]]
 
 
 def lock_entries(lock: Path, variant: str) -> Entries:
-    """What dvc.lock says of the stages that made a variant: command, dependencies, params and outputs with their hashes.
+    """What dvc.lock says of the stages that made a variant: command, dependencies, params and
+    outputs with their hashes.
 
     Raises:
         UserError: there is no dvc.lock, it cannot be read, or it lacks one of the stages.
     """
     if not lock.is_file():
-        raise UserError(f"there is no {lock}, so nothing says what '{variant}' was made from: run dvc repro track@{variant}")
+        raise UserError(
+            f"there is no {lock}, so nothing says what '{variant}' was made from: run dvc "
+            f"repro track@{variant}"
+        )
     stages = _read(lock).get("stages", {})
     for stage in STAGES:
         if f"{stage}@{variant}" not in stages:
@@ -49,7 +64,8 @@ def entries_fingerprint(entries: Entries) -> str:
 
 
 def check_outputs(entries: Entries, variant: str) -> None:
-    """Compare the files of the workspace with dvc.lock, so that a run never holds one state under another's fingerprint.
+    """Compare the files of the workspace with dvc.lock, so that a run never holds one state under
+    another's fingerprint.
 
     Raises:
         UserError: an output is missing or differs.
@@ -58,13 +74,16 @@ def check_outputs(entries: Entries, variant: str) -> None:
         for out in entry.get("outs", []):
             path = Path(out["path"])
             if not path.exists():
-                raise UserError(f"{path} is missing: run dvc repro track@{variant}, or dvc checkout {path}")
+                raise UserError(
+                    f"{path} is missing: run dvc repro track@{variant}, or dvc checkout {path}"
+                )
             if dvc_md5(path) != out["md5"]:
                 raise UserError(f"{path} is not what dvc.lock says: run dvc repro track@{variant}")
 
 
 def check_params(entries: Entries, current: dict[str, Any], variant: str) -> None:
-    """Compare params.yaml with what dvc.lock says that the variant was made with, so that no run tells of later edits.
+    """Compare params.yaml with what dvc.lock says that the variant was made with, so that no run
+    tells of later edits.
 
     Args:
         current: all of params.yaml, by section.
@@ -75,7 +94,10 @@ def check_params(entries: Entries, current: dict[str, Any], variant: str) -> Non
     for entry in entries.values():
         for name, value in entry.get("params", {}).get("params.yaml", {}).items():
             if _at(current, name) != value:
-                raise UserError(f"{name} in params.yaml is not what {variant} was made with: run dvc repro track@{variant}")
+                raise UserError(
+                    f"{name} in params.yaml is not what {variant} was made with: run dvc "
+                    f"repro track@{variant}"
+                )
 
 
 def _at(tree: Any, dotted: str) -> Any:
@@ -88,7 +110,9 @@ def dvc_md5(path: Path) -> str:
     """DVC's hash of a file, or of a folder: the md5 of its list of files with `.dir` behind it."""
     if path.is_file():
         return digest(path)
-    files = sorted((p.relative_to(path).as_posix(), digest(p)) for p in path.rglob("*") if p.is_file())
+    files = sorted(
+        (p.relative_to(path).as_posix(), digest(p)) for p in path.rglob("*") if p.is_file()
+    )
     listing = [{"md5": md5, "relpath": name} for name, md5 in files]
     return hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
@@ -99,11 +123,26 @@ def version_tags(entries: Entries, ignore: list[Path]) -> dict[str, str]:
     Args:
         ignore: paths whose changes do not make the commit dirty: what DVC itself rewrites.
     """
-    files = [item for entry in entries.values() for key in ("deps", "outs") for item in entry.get(key, [])]
-    data = {f"dvc.{item['path']}": item["md5"] for item in files if not item["path"].endswith(CODE) and "md5" in item}
+    files = [
+        item
+        for entry in entries.values()
+        for key in ("deps", "outs")
+        for item in entry.get(key, [])
+    ]
+    data = {
+        f"dvc.{item['path']}": item["md5"]
+        for item in files
+        if not item["path"].endswith(CODE) and "md5" in item
+    }
     commit = git_commit(ignore)
     source = {} if commit == "none" else {"mlflow.source.git.commit": commit.removesuffix("-dirty")}
-    return {**data, **source, "git.commit": commit, "version.python": platform.python_version(), **_package_versions()}
+    return {
+        **data,
+        **source,
+        "git.commit": commit,
+        "version.python": platform.python_version(),
+        **_package_versions(),
+    }
 
 
 def _package_versions() -> dict[str, str]:

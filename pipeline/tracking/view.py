@@ -1,6 +1,8 @@
-"""What MLflow's pages show before anybody has clicked: a saved view of the runs, best on validation first, and a note.
+"""What MLflow's pages show before anybody has clicked: a saved view of the runs, best on validation
+first, and a note.
 
-The view is an experiment tag, in the form in which the page itself saves one (MLflow 3.17; an older page ignores it).
+The view is an experiment tag, in the form in which the page itself saves one (MLflow 3.17; an older
+page ignores it).
 """
 
 import json
@@ -11,20 +13,30 @@ from pipeline.tracking.store import Store
 
 VIEW = "best-on-validation"
 COLUMNS = [
-    *("metrics.`val/cider`", "metrics.`val/bleu_4`", "metrics.`val/meteor`", "metrics.`val/loss`", "metrics.`test/cider`"),
+    *(
+        "metrics.`val/cider`",
+        "metrics.`val/bleu_4`",
+        "metrics.`val/meteor`",
+        "metrics.`val/loss`",
+        "metrics.`test/cider`",
+    ),
     *("tags.`dataset`", "tags.`encoder`", "tags.`decoder`", "tags.`protocol`"),
 ]
 SECTIONS = {"val": (3, 360), "test": (3, 360), "curves": (3, 360), "captions": (1, 460)}
-"of the chart page, in this order: columns, height of a card; the page fills them with a chart for each metric of that prefix"
+"""of the chart page, in this order: columns, height of a card; the page fills them with a chart for
+each metric of that prefix"""
 FIRST = ["cider", "bleu_4", "meteor", "rouge_l"]
 "charts at the head of the first two sections"
 ALIVE = {"deleted": False, "isGenerated": True}
-NOTE = """One run per variant of `params.yaml`; its fingerprint stands for its parameters, code and data.
+NOTE = """One run per variant of `params.yaml`. A run's fingerprint stands for its parameters,
+code and data.
 
-- `val/...` are the scores that choose, `test/...` those that are reported; compare runs of one `protocol` only.
-- `curves/...` grow while a variant trains: greedy captions on the validation images, for choosing the epoch alone.
-- The view "best on validation" sorts the runs; the chart page has the same scores as bars, the curves, and what each variant
-  says of the same pictures. The champion of a data set is in the model registry.
+- `val/...` scores choose, `test/...` scores are reported. Compare only runs of one `protocol`.
+- `curves/...` grow while a variant trains: greedy captions on the validation images, for choosing
+  the epoch alone.
+- The view "best on validation" sorts the runs. The chart page shows the same scores as bars, the
+  curves, and what each variant says of the same pictures. The champion of a data set is in the
+  model registry.
 """
 
 
@@ -32,7 +44,12 @@ def write_view(store: Store) -> None:
     """Set the experiment's tags, where they are not so already."""
     experiment = store.client.get_experiment(store.experiment)
     created = experiment.creation_time or 0
-    saved = {"name": "best on validation", "createdAt": created, "updatedAt": created, "state": json.dumps(_state())}
+    saved = {
+        "name": "best on validation",
+        "createdAt": created,
+        "updatedAt": created,
+        "state": json.dumps(_state()),
+    }
     wanted = {
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.note.content": NOTE,
@@ -45,7 +62,15 @@ def write_view(store: Store) -> None:
 
 def _state() -> dict[str, Any]:
     sections = [
-        {"uuid": name, "name": name, "columns": columns, "cardHeight": height, "display": True, "isReordered": True, **ALIVE}
+        {
+            "uuid": name,
+            "name": name,
+            "columns": columns,
+            "cardHeight": height,
+            "display": True,
+            "isReordered": True,
+            **ALIVE,
+        }
         for name, (columns, height) in SECTIONS.items()
     ]
     bars = [_bars(split, metric) for split in ("val", "test") for metric in FIRST]
@@ -60,11 +85,21 @@ def _state() -> dict[str, Any]:
 
 
 def _bars(split: str, metric: str) -> dict[str, Any]:
-    about = {"metricSectionId": split, "metricKey": f"{split}/{metric}", "displayName": metric, "runsCountToCompare": 20}
+    about = {
+        "metricSectionId": split,
+        "metricKey": f"{split}/{metric}",
+        "displayName": metric,
+        "runsCountToCompare": 20,
+    }
     return {"type": "BAR", "uuid": f"{split}-{metric}", **about, **ALIVE}
 
 
 def _captions(number: int) -> dict[str, Any]:
     """One picture as every variant has captioned it; the page would put all params above it."""
-    about = {"metricSectionId": "captions", "imageKeys": [f"captions/{number}"], "step": 0, "showRunParams": False}
+    about = {
+        "metricSectionId": "captions",
+        "imageKeys": [f"captions/{number}"],
+        "step": 0,
+        "showRunParams": False,
+    }
     return {"type": "IMAGE", "uuid": f"captions-{number}", **about, **ALIVE}

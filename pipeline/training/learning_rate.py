@@ -6,7 +6,8 @@ from pipeline.experiment.params import Training
 
 
 def learning_rate(options: Training, step: int, total: int, plateau_scale: float) -> float:
-    """Rate of step `step` (from 0) of `total`: linear warm-up, then the schedule; `plateau_scale` is 1 unless it is plateau."""
+    """Rate of step `step` (from 0) of `total`: linear warm-up, then the schedule; `plateau_scale`
+    is 1 unless it is plateau."""
     if step < options.warmup_steps:
         return options.lr * (step + 1) / options.warmup_steps
     left = 1 - (step - options.warmup_steps) / max(1, total - options.warmup_steps)

@@ -1,7 +1,8 @@
 """Scheduled sampling: the decoder reads some of its own words in training (Bengio et al., 2015).
 
-The words that it reads are drawn first, without gradients, step by step; the loss is then that of any other inputs. No
-gradient flows through a drawn word, so this is the paper's training, for every decoder, in one pass more.
+The words that it reads are drawn first, without gradients, step by step; the loss is then that of
+any other inputs. No gradient flows through a drawn word, so this is the paper's training, for every
+decoder, in one pass more.
 """
 
 import math
@@ -16,9 +17,11 @@ from pipeline.experiment.params import Training
 
 
 def own_word_probability(options: Training, step: int, total: int) -> float:
-    """Probability that an input is the decoder's own previous word, at step `step` (from 0) of `total`.
+    """Probability that an input is the decoder's own previous word, at step `step` (from 0) of
+    `total`.
 
-    linear: grows from 0 to `sampling_end`; inverse_sigmoid: 1 - k / (k + exp(step / k)) with k = `sampling_k`
+    linear: grows from 0 to `sampling_end`; inverse_sigmoid: 1 - k / (k + exp(step / k)) with k =
+        `sampling_k`
     (section 2.4 of the paper, whose epsilon is 1 minus this); always: no teacher forcing at all.
     """
     if options.scheduled_sampling == "linear":
@@ -31,7 +34,8 @@ def own_word_probability(options: Training, step: int, total: int) -> float:
 
 @torch.no_grad()
 def mixed_inputs(decoder: Decoder, batch: Batch, probability: float, special: Special) -> Tensor:
-    """Inputs (R, T) that start like the batch's and in which each later word is drawn from the decoder with `probability`.
+    """Inputs (R, T) that start like the batch's and in which each later word is drawn from the
+    decoder with `probability`.
 
     Special tokens are never drawn: where a word is drawn, the reference goes on.
     """
@@ -47,6 +51,12 @@ def mixed_inputs(decoder: Decoder, batch: Batch, probability: float, special: Sp
 
 def _draw(logits: Tensor, special: Special) -> Tensor:
     """One word (R,) from the distribution of each row of logits (R, V)."""
-    barred = [i for i in (special.pad, special.start, special.unknown, special.end) if i < logits.shape[1]]
-    probabilities = logits.float().index_fill(1, torch.tensor(barred, device=logits.device), -torch.inf).softmax(-1)
+    barred = [
+        i for i in (special.pad, special.start, special.unknown, special.end) if i < logits.shape[1]
+    ]
+    probabilities = (
+        logits.float()
+        .index_fill(1, torch.tensor(barred, device=logits.device), -torch.inf)
+        .softmax(-1)
+    )
     return torch.multinomial(probabilities, 1)[:, 0]

@@ -1,7 +1,9 @@
-"""Self-critical sequence training (Rennie et al., 2017): sampled captions are made likelier that earn more than a baseline.
+"""Self-critical sequence training (Rennie et al., 2017): sampled captions are made likelier that
+earn more than a baseline.
 
-The reward is CIDEr-D with document frequencies of the training split. The end token is a word of captions and references:
-without it, captions that break off after "a" or "of" earn as much as whole ones, and training finds them.
+The reward is CIDEr-D with document frequencies of the training split. The end token is a word of
+captions and references: without it, captions that break off after "a" or "of" earn as much as whole
+ones, and training finds them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +20,8 @@ from pipeline.metrics.cider import against
 
 
 class CiderReward:
-    """CIDEr-D (0 to 10) of captions against the references of their images, both with `<end>` as last word.
+    """CIDEr-D (0 to 10) of captions against the references of their images, both with `<end>` as
+    last word.
 
     Args:
         references: image_id -> cleaned captions, of all images of the training split.
@@ -30,7 +33,9 @@ class CiderReward:
 
     def __init__(self, references: Mapping[str, Sequence[str]]):
         self.image_ids = ImageIds(sorted(references))
-        self.cider = against([f"{text} {END}" for text in references[image]] for image in self.image_ids)
+        self.cider = against(
+            [f"{text} {END}" for text in references[image]] for image in self.image_ids
+        )
 
     def __call__(self, image_ids: Sequence[str], texts: Sequence[str]) -> list[float]:
         places = self.image_ids.find(image_ids)
@@ -41,8 +46,11 @@ class CiderReward:
 
 
 @torch.no_grad()
-def sample(decoder: Decoder, batch: Batch, count: int, special: Special, max_tokens: int) -> tuple[Tensor, Tensor]:
-    """`count` captions per image drawn word by word: tokens and mask (I * count, T + 1), <start> first, image by image."""
+def sample(
+    decoder: Decoder, batch: Batch, count: int, special: Special, max_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """`count` captions per image drawn word by word: tokens and mask (I * count, T + 1), <start>
+    first, image by image."""
     rows = torch.arange(len(batch.features), device=batch.tokens.device).repeat_interleave(count)
     state = pick_rows(decoder.start(batch.features), rows)
     tokens = [torch.full_like(rows, special.start)]
@@ -50,22 +58,33 @@ def sample(decoder: Decoder, batch: Batch, count: int, special: Special, max_tok
     for _ in range(max_tokens):
         logits, state = decoder.step(tokens[-1], state)
         barred = [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
-        logits = logits.float().index_fill(1, torch.tensor(barred, device=logits.device, dtype=torch.long), -torch.inf)
+        logits = logits.float().index_fill(
+            1, torch.tensor(barred, device=logits.device, dtype=torch.long), -torch.inf
+        )
         going = alive[-1] & (tokens[-1] != special.end)
         alive.append(going)
-        tokens.append(torch.where(going, torch.multinomial(logits.softmax(-1), 1)[:, 0], special.pad))
+        tokens.append(
+            torch.where(going, torch.multinomial(logits.softmax(-1), 1)[:, 0], special.pad)
+        )
         if not going.any():
             break
     return torch.stack(tokens, 1), torch.stack(alive, 1)
 
 
 def self_critical_loss(
-    decoder: Decoder, batch: Batch, tokenizer: Tokenizer, reward: CiderReward, count: int, max_tokens: int
+    decoder: Decoder,
+    batch: Batch,
+    tokenizer: Tokenizer,
+    reward: CiderReward,
+    count: int,
+    max_tokens: int,
 ) -> tuple[Tensor, dict[str, float], int]:
-    """-(reward - baseline) * log p(sampled), mean over the sampled tokens (equation 8); dropout is off.
+    """-(reward - baseline) * log p(sampled), mean over the sampled tokens (equation 8); dropout is
+    off.
 
-    The baseline of one sample an image is the greedy caption's reward; of several, the mean of the others' (Luo, 2020, "A
-    better variant of self-critical sequence training"), which spares the greedy pass and varies less.
+    The baseline of one sample an image is the greedy caption's reward; of several, the mean of the
+    others' (Luo, 2020, "A better variant of self-critical sequence training"), which spares the
+    greedy pass and varies less.
 
     Returns:
         the loss, the mean reward and baseline, and the number of sampled tokens.
@@ -90,7 +109,9 @@ def _mean_of_others(rewards: Tensor) -> Tensor:
     return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
 
 
-def _log_probs(decoder: Decoder, batch: Batch, tokens: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _log_probs(
+    decoder: Decoder, batch: Batch, tokens: Tensor, mask: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
     """Of the sampled tokens (N,), with gradients, and where they stand (I * count, T)."""
     valid = mask[:, 1:]
     rows = torch.arange(len(batch.image_ids), device=tokens.device).repeat_interleave(count)

@@ -1,4 +1,5 @@
-"""Cross-entropy, then self-critical training: a visible loop that may be killed at any moment and goes on bit for bit (CPU)."""
+"""Cross-entropy, then self-critical training: a visible loop that may be killed at any moment and
+goes on bit for bit (CPU)."""
 
 import math
 import os
@@ -28,7 +29,17 @@ from pipeline.training.learning_rate import learning_rate
 from pipeline.training.scheduled_sampling import mixed_inputs, own_word_probability
 from pipeline.training.self_critical import CiderReward, self_critical_loss
 
-COLUMNS = ["epoch", "step", "lr", "train_loss", "val_loss", "val_cider", "val_bleu_4", "val_bad_endings", "best"]
+COLUMNS = [
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "val_loss",
+    "val_cider",
+    "val_bleu_4",
+    "val_bad_endings",
+    "best",
+]
 "of the history, where regularisers and self-critical training add none"
 
 
@@ -58,7 +69,8 @@ class Progress:
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation split as batches, and the cleaned references that greedy captions are compared with."""
+    """The validation split as batches, and the cleaned references that greedy captions are compared
+    with."""
 
     batches: CaptionBatches
     references: dict[str, list[str]]
@@ -66,11 +78,13 @@ class Validation:
 
 
 class Trainer:
-    """Trains `decoder` in place; `run` returns the history and leaves the best epoch's weights in it.
+    """Trains `decoder` in place; `run` returns the history and leaves the best epoch's weights in
+    it.
 
     Args:
         checkpoint: file that an interrupted run resumes from.
-        key: fingerprint of all that determines the result; a checkpoint with another key is not resumed.
+        key: fingerprint of all that determines the result; a checkpoint with another key is not
+            resumed.
         reward: of self-critical training, where options ask for it.
     """
 
@@ -87,16 +101,31 @@ class Trainer:
         reward: CiderReward | None = None,
         live: Live | None = None,
     ):
-        self.decoder, self.tokenizer, self.train_batches, self.validation = decoder, tokenizer, train, validation
-        self.options, self.seed, self.checkpoint, self.key, self.live = options, seed, checkpoint, key, live
+        self.decoder, self.tokenizer, self.train_batches, self.validation = (
+            decoder,
+            tokenizer,
+            train,
+            validation,
+        )
+        self.options, self.seed, self.checkpoint, self.key, self.live = (
+            options,
+            seed,
+            checkpoint,
+            key,
+            live,
+        )
         self.device = train.device
         self.optimizer = _optimizer(decoder, options)
         if options.self_critical_epochs and options.select == "loss":
-            raise UserError("train.select is loss, which self-critical training raises: select cider or bleu_4")
+            raise UserError(
+                "train.select is loss, which self-critical training raises: select cider or bleu_4"
+            )
         if not options.epochs and not decoder.published:
             raise UserError(
-                "train.epochs is 0, which takes a published model as it is, and this decoder loads none: train it for an "
-                "epoch or more, or let its args name one (model of vit_gpt2, blip or git, checkpoint of prefix_lm)"
+                "train.epochs is 0, which takes a published model as it is, and this "
+                "decoder loads none: train it for an "
+                "epoch or more, or let its args name one (model of vit_gpt2, blip or git, "
+                "checkpoint of prefix_lm)"
             )
         self.reward = reward
         self.progress = Progress()
@@ -105,7 +134,8 @@ class Trainer:
         self.every = _checkpoint_seconds()
 
     def run(self) -> pd.DataFrame:
-        """Train until `epochs` or until `patience` epochs brought no gain, then self-critically; a row of history an epoch.
+        """Train until `epochs` or until `patience` epochs brought no gain, then self-critically; a
+        row of history an epoch.
 
         No epochs at all leave the decoder as it is, and a history that is a header.
         """
@@ -116,7 +146,11 @@ class Trainer:
             self._validate()
             self._save()
         self._take_best()
-        return pd.DataFrame(self.progress.history) if self.progress.history else pd.DataFrame(columns=COLUMNS)
+        return (
+            pd.DataFrame(self.progress.history)
+            if self.progress.history
+            else pd.DataFrame(columns=COLUMNS)
+        )
 
     def _goes_on(self) -> bool:
         p, o = self.progress, self.options
@@ -133,7 +167,8 @@ class Trainer:
         self.optimizer = _optimizer(self.decoder, self.options)
 
     def _take_best(self) -> None:
-        if self.best:  # else no epoch has been validated: there are none, or none before the self-critical ones
+        # else no epoch has been validated: there are none, or none before the self-critical ones
+        if self.best:
             self.decoder.load_state_dict(self.best)
 
     @property
@@ -148,9 +183,16 @@ class Trainer:
         for batch in self._epoch_batches():
             self._set_lr()
             self.optimizer.zero_grad(set_to_none=True)
-            loss, values, tokens = self._cross_entropy(batch) if p.cross_entropy_epochs is None else self._self_critical(batch)
+            loss, values, tokens = (
+                self._cross_entropy(batch)
+                if p.cross_entropy_epochs is None
+                else self._self_critical(batch)
+            )
             if not math.isfinite(loss.item()):
-                raise UserError(f"the training loss is not finite in epoch {p.epoch + 1}: lower train.lr or train.clip_at")
+                raise UserError(
+                    f"the training loss is not finite in epoch {p.epoch + 1}: lower "
+                    "train.lr or train.clip_at"
+                )
             loss.backward()
             _clip(self.decoder, self.options)
             self.optimizer.step()
@@ -162,23 +204,45 @@ class Trainer:
     def _epoch_batches(self) -> Iterator[Batch]:
         p = self.progress
         batches = self.train_batches.epoch(self.seed, p.epoch, p.batch)
-        return iter(bar(batches, desc=f"epoch {p.epoch + 1}", unit="batches", total=len(self.train_batches), initial=p.batch))
+        return iter(
+            bar(
+                batches,
+                desc=f"epoch {p.epoch + 1}",
+                unit="batches",
+                total=len(self.train_batches),
+                initial=p.batch,
+            )
+        )
 
     def _cross_entropy(self, batch: Batch) -> "tuple[Tensor, dict[str, float], int]":
-        """The loss to descend, its parts by name, and the number of tokens that they are means of."""
-        probability = own_word_probability(self.options, self._step, self.options.epochs * len(self.train_batches))
+        """The loss to descend, its parts by name, and the number of tokens that they are means
+        of."""
+        probability = own_word_probability(
+            self.options, self._step, self.options.epochs * len(self.train_batches)
+        )
         with autocast(self.device, self.options.precision):
-            inputs = mixed_inputs(self.decoder, batch, probability, self.tokenizer.special) if probability else None
+            inputs = (
+                mixed_inputs(self.decoder, batch, probability, self.tokenizer.special)
+                if probability
+                else None
+            )
             smoothing = self.options.label_smoothing
-            loss = self.decoder.loss(batch.features, batch.tokens, batch.mask, batch.rows, smoothing, inputs)
-        parts = {"train_loss": loss.cross_entropy.item(), **{f"train_{k}": v.item() for k, v in loss.terms.items()}}
+            loss = self.decoder.loss(
+                batch.features, batch.tokens, batch.mask, batch.rows, smoothing, inputs
+            )
+        parts = {
+            "train_loss": loss.cross_entropy.item(),
+            **{f"train_{k}": v.item() for k, v in loss.terms.items()},
+        }
         return loss.total, parts, loss.tokens
 
     def _self_critical(self, batch: Batch) -> "tuple[Tensor, dict[str, float], int]":
         assert self.reward, "self-critical training was asked for without a reward"
         count, longest = self.options.self_critical_samples, self.validation.max_tokens
         with autocast(self.device, self.options.precision):
-            return self_critical_loss(self.decoder, batch, self.tokenizer, self.reward, count, longest)
+            return self_critical_loss(
+                self.decoder, batch, self.tokenizer, self.reward, count, longest
+            )
 
     def _account(self, values: dict[str, float], tokens: int) -> None:
         sums = self.progress.sums
@@ -203,7 +267,10 @@ class Trainer:
     def _validate(self) -> None:
         """Close the epoch: validation figures, the best weights, patience and plateau."""
         p, o = self.progress, self.options
-        scores = {"val_loss": mean_loss(self.decoder, self.validation.batches), **self._greedy_scores()}
+        scores = {
+            "val_loss": mean_loss(self.decoder, self.validation.batches),
+            **self._greedy_scores(),
+        }
         score = -scores["val_loss"] if o.select == "loss" else scores[f"val_{o.select}"]
         better = p.best_score is None or score > p.best_score
         if better:
@@ -214,15 +281,27 @@ class Trainer:
             if o.schedule == "plateau" and p.stale % (o.plateau_patience + 1) == 0:
                 p.plateau_scale *= o.plateau_factor
         means = {k: v / p.sums["tokens"] for k, v in p.sums.items() if k != "tokens"}
-        row = {"epoch": p.epoch + 1, "step": self._step, "lr": self.optimizer.param_groups[0]["lr"], **means, **scores}
+        row = {
+            "epoch": p.epoch + 1,
+            "step": self._step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **means,
+            **scores,
+        }
         p.history.append({**row, "best": float(better)})
-        print(" ".join(f"{k} {v:g}" if k in ("epoch", "step") else f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+        print(
+            " ".join(
+                f"{k} {v:g}" if k in ("epoch", "step") else f"{k} {v:.4g}" for k, v in row.items()
+            ),
+            flush=True,
+        )
         if self.live:
             self.live.log(self._step, {k: v for k, v in row.items() if k != "step"})
         p.epoch, p.batch, p.sums = p.epoch + 1, 0, {}
 
     def _greedy_scores(self) -> dict[str, float]:
-        """CIDEr and BLEU-4 of greedy captions on the cleaned text of both sides: for choosing only, no PTB tokenizer."""
+        """CIDEr and BLEU-4 of greedy captions on the cleaned text of both sides: for choosing only,
+        no PTB tokenizer."""
         self.decoder.eval()
         v = self.validation
         candidates: dict[str, str] = {}
@@ -246,7 +325,9 @@ class Trainer:
                 "best": self.best,
                 "progress": asdict(self.progress),
                 "rng": torch.get_rng_state(),
-                "cuda_rng": torch.cuda.get_rng_state_all() if self.device.startswith("cuda") else [],
+                "cuda_rng": torch.cuda.get_rng_state_all()
+                if self.device.startswith("cuda")
+                else [],
             }
             _write(state, file)
         self.saved = time.monotonic()
@@ -256,7 +337,9 @@ class Trainer:
             return
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         if state["key"] != self.key:
-            print(f"{self.checkpoint} is of other settings, code or data: starting anew", flush=True)
+            print(
+                f"{self.checkpoint} is of other settings, code or data: starting anew", flush=True
+            )
             return
         self.decoder.load_state_dict(state["decoder"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -265,13 +348,18 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
-        print(f"resuming at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}", flush=True)
+        print(
+            f"resuming at epoch {self.progress.epoch + 1}, batch {self.progress.batch + 1}",
+            flush=True,
+        )
 
 
 def _write(state: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(state, file)
-    except RuntimeError as error:  # its zip writer hides the full disk behind a complaint of its own
+    except (
+        RuntimeError
+    ) as error:  # its zip writer hides the full disk behind a complaint of its own
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
@@ -282,19 +370,25 @@ def _checkpoint_seconds() -> float:
     try:
         return 60 * float(text)
     except ValueError:
-        raise UserError(f"CAPTIONLAB_CHECKPOINT_MINUTES={text}: expected a number of minutes") from None
+        raise UserError(
+            f"CAPTIONLAB_CHECKPOINT_MINUTES={text}: expected a number of minutes"
+        ) from None
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
     """bfloat16 needs no loss scaling; weights and optimiser stay float32."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
+    )
 
 
 def _optimizer(decoder: nn.Module, o: Training) -> torch.optim.Optimizer:
     """The fused kernels, which pass over the weights once a step and not once per operation."""
     weights = [p for p in decoder.parameters() if p.requires_grad]
     if o.optimizer == "sgd":
-        return torch.optim.SGD(weights, o.lr, momentum=o.momentum, weight_decay=o.weight_decay, fused=True)
+        return torch.optim.SGD(
+            weights, o.lr, momentum=o.momentum, weight_decay=o.weight_decay, fused=True
+        )
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.optimizer]
     return kind(weights, o.lr, weight_decay=o.weight_decay, fused=True)
 

@@ -1,4 +1,5 @@
-"""Where decoders looked: the weights that the steps used, of every decoder that reads the grid, their words, their pictures."""
+"""Where decoders looked: the weights that the steps used, of every decoder that reads the grid,
+their words, their pictures."""
 
 from io import BytesIO
 from pathlib import Path
@@ -15,14 +16,36 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from captionlab.page.heat import overlay
-from pipeline.captioning.attention import COLUMNS, attention_maps, attention_rows, explain, grid_shape, words_of
+from pipeline.captioning.attention import (
+    COLUMNS,
+    attention_maps,
+    attention_rows,
+    explain,
+    grid_shape,
+    words_of,
+)
 from pipeline.core import registry
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Decoder
-from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer, word_tokenizer
+from pipeline.decoders.shared.tokenizers import (
+    Tokenizer,
+    byte_level_bpe,
+    language_model_tokenizer,
+    word_tokenizer,
+)
 from pipeline.features.features import Features
 from pipeline.features.store import FeatureStore
-from tests.decoders.test_properties import FURTHER, SPECIAL, B, P, T, close, features, small_decoder, words
+from tests.decoders.test_properties import (
+    FURTHER,
+    SPECIAL,
+    B,
+    P,
+    T,
+    close,
+    features,
+    small_decoder,
+    words,
+)
 
 EVERY = [*registry.names("decoders"), *FURTHER]
 
@@ -53,15 +76,22 @@ def captions(*shape: int) -> Tensor:
 
 
 def test_what_reads_the_grid_looks_and_nothing_else_does() -> None:
-    assert {"soft_attention", "hard_attention", "transformer", "vit_gpt2", "blip", "git"} <= set(LOOKING)
+    assert {"soft_attention", "hard_attention", "transformer", "vit_gpt2", "blip", "git"} <= set(
+        LOOKING
+    )
     for name in EVERY:
         decoder = small_decoder(name)
         assert name in LOOKING or not decoder.attends
-        assert (attention_maps(decoder, features(), captions(B, 3)) is None) == (name not in LOOKING), name
+        assert (attention_maps(decoder, features(), captions(B, 3)) is None) == (
+            name not in LOOKING
+        ), name
 
 
-def test_each_word_has_shares_of_one_over_the_positions_and_they_follow_the_picture(name: str) -> None:
-    """The pictures are 3 x 3 pixels, and published models have patches of one pixel and a class token."""
+def test_each_word_has_shares_of_one_over_the_positions_and_they_follow_the_picture(
+    name: str,
+) -> None:
+    """The pictures are 3 x 3 pixels, and published models have patches of one pixel and a class
+    token."""
     decoder, f, tokens = small_decoder(name), features(), captions(B, T + 1)
     maps = maps_of(decoder, f, tokens)
     assert maps.shape == (B, T, P)
@@ -71,17 +101,35 @@ def test_each_word_has_shares_of_one_over_the_positions_and_they_follow_the_pict
     assert ((maps - other).abs().amax((1, 2)) > 0.001).all()
 
 
-def test_they_are_those_that_the_steps_of_decoding_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of an LSTM's steps, its state tells; of the others, what goes into torch's own attention does."""
+def test_they_are_those_that_the_steps_of_decoding_used(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an LSTM's steps, its state tells; of the others, what goes into torch's own attention
+    does."""
     decoder, f, tokens = small_decoder(name), features(), captions(B, T + 1)
     state, expected = decoder.start(f), []
-    images = [v if k.startswith("image_keys") else v[:, 0] for k, v in state.items() if k.startswith("image")]
+    images = [
+        v if k.startswith("image_keys") else v[:, 0]
+        for k, v in state.items()
+        if k.startswith("image")
+    ]
     seen: list[Tensor] = []
     theirs = F.scaled_dot_product_attention
 
-    def watched(query: Tensor, keys: Tensor, *args: Any, scale: float | None = None, **options: Any) -> Tensor:
-        weights = theirs(query, keys, torch.eye(keys.shape[2]).expand(*keys.shape[:3], -1), *args[1:], scale=scale, **options)
-        seen.extend(weights[..., : i.shape[2]].mean(1) for i in images if keys[:, :, : i.shape[2]].equal(i))
+    def watched(
+        query: Tensor, keys: Tensor, *args: Any, scale: float | None = None, **options: Any
+    ) -> Tensor:
+        weights = theirs(
+            query,
+            keys,
+            torch.eye(keys.shape[2]).expand(*keys.shape[:3], -1),
+            *args[1:],
+            scale=scale,
+            **options,
+        )
+        seen.extend(
+            weights[..., : i.shape[2]].mean(1) for i in images if keys[:, :, : i.shape[2]].equal(i)
+        )
         return theirs(query, keys, *args, scale=scale, **options)
 
     with monkeypatch.context() as patch:
@@ -95,7 +143,9 @@ def test_they_are_those_that_the_steps_of_decoding_used(name: str, monkeypatch: 
     close(maps_of(decoder, f, tokens), expected / expected.sum(-1, keepdim=True), 1e-6)
 
 
-def test_one_caption_alone_has_the_maps_it_has_among_others_whatever_stands_after_its_end(name: str) -> None:
+def test_one_caption_alone_has_the_maps_it_has_among_others_whatever_stands_after_its_end(
+    name: str,
+) -> None:
     decoder, f, tokens = small_decoder(name), features(), captions(B, T + 1)
     together = maps_of(decoder, f, tokens)
     alone = maps_of(decoder, f.select(torch.tensor([2])), tokens[2, :5])
@@ -103,7 +153,9 @@ def test_one_caption_alone_has_the_maps_it_has_among_others_whatever_stands_afte
     close(alone, together[2, :4])
 
 
-def test_no_weights_are_computed_where_nobody_asks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_weights_are_computed_where_nobody_asks(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoder, tokens = small_decoder(name), captions(B, T)
 
     def refuse(*args: Any) -> Tensor:
@@ -134,11 +186,15 @@ def test_words_of_a_caption_stand_one_by_one() -> None:
 
 
 def test_pieces_of_a_word_stand_as_their_tokenizer_writes_them() -> None:
-    inner = Inner(models.WordPiece({"[UNK]": 0, "a": 1, "run": 2, "##ning": 3, "[SEP]": 4}, unk_token="[UNK]"))
+    inner = Inner(
+        models.WordPiece({"[UNK]": 0, "a": 1, "run": 2, "##ning": 3, "[SEP]": 4}, unk_token="[UNK]")
+    )
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     tokenizer = language_model_tokenizer(inner, "[SEP]")
     assert words_of(tokenizer, tokenizer.encode(["a running"])[0][1:-1]) == ["a", "run", "##ning"]
-    tokenizer = language_model_tokenizer(byte_level_bpe(["a red dog"] * 3, 280, "<|endoftext|>"), "<|endoftext|>")
+    tokenizer = language_model_tokenizer(
+        byte_level_bpe(["a red dog"] * 3, 280, "<|endoftext|>"), "<|endoftext|>"
+    )
     assert words_of(tokenizer, tokenizer.encode(["a red dog"])[0][1:-1]) == ["a", "red", "dog"]
 
 
@@ -157,10 +213,21 @@ def stored(folder: Path, grid: Tensor, crops: bool = False) -> FeatureStore:
 
 
 def test_rows_tell_of_each_word_where_it_looked(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    decoder, store = small_decoder("soft_attention"), stored(tmp_path / "f", features().grid, crops=True)
-    table = attention_rows(decoder, tokenizer, store, ["c", "a", "b"], ["word4 word2", "", "word1 word2 word3"], "cpu")
+    decoder, store = (
+        small_decoder("soft_attention"),
+        stored(tmp_path / "f", features().grid, crops=True),
+    )
+    table = attention_rows(
+        decoder, tokenizer, store, ["c", "a", "b"], ["word4 word2", "", "word1 word2 word3"], "cpu"
+    )
     assert list(table.columns) == COLUMNS
-    said = [("c", 0, "word4"), ("c", 1, "word2"), ("b", 0, "word1"), ("b", 1, "word2"), ("b", 2, "word3")]
+    said = [
+        ("c", 0, "word4"),
+        ("c", 1, "word2"),
+        ("b", 0, "word1"),
+        ("b", 1, "word2"),
+        ("b", 2, "word3"),
+    ]
     assert list(zip(table.image_id, table.position, table.word, strict=True)) == said
     assert set(zip(table.rows, table["columns"], table.crops, strict=True)) == {(3, 3, True)}
     tokens = torch.tensor(tokenizer.encode(["word1 word2 word3"])[0][:-1])
@@ -168,10 +235,15 @@ def test_rows_tell_of_each_word_where_it_looked(tmp_path: Path, tokenizer: Token
     assert [weights.tolist() for weights in table.weights[2:]] == expected.numpy().round(5).tolist()
 
 
-def test_two_runs_store_the_same_bytes_and_a_row_depends_on_no_other_image(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_two_runs_store_the_same_bytes_and_a_row_depends_on_no_other_image(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     decoder, store = small_decoder("transformer"), stored(tmp_path / "f", features().grid)
     said = {"a": "word1 word5", "b": "word7", "d": "word2 word2 word9"}
-    first, second = (attention_rows(decoder, tokenizer, store, [*said], [*said.values()], "cpu") for _ in range(2))
+    first, second = (
+        attention_rows(decoder, tokenizer, store, [*said], [*said.values()], "cpu")
+        for _ in range(2)
+    )
     assert as_parquet(first) == as_parquet(second)
     alone = attention_rows(decoder, tokenizer, store, ["d"], [said["d"]], "cpu")
     assert as_parquet(alone) == as_parquet(first[first.image_id == "d"].reset_index(drop=True))
@@ -182,8 +254,13 @@ def as_parquet(table: pd.DataFrame) -> bytes:
     return bytes(table.to_parquet(index=False))
 
 
-def test_a_decoder_that_does_not_look_and_a_grid_that_is_no_square_have_no_rows(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    square, strip = stored(tmp_path / "f", features().grid), stored(tmp_path / "g", features().grid[:, :7])
+def test_a_decoder_that_does_not_look_and_a_grid_that_is_no_square_have_no_rows(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    square, strip = (
+        stored(tmp_path / "f", features().grid),
+        stored(tmp_path / "g", features().grid[:, :7]),
+    )
     blind, looks = small_decoder("merge"), small_decoder("soft_attention")
     for decoder, store in ((blind, square), (looks, strip)):
         table = attention_rows(decoder, tokenizer, store, ["a"], ["word1"], "cpu")
@@ -193,8 +270,13 @@ def test_a_decoder_that_does_not_look_and_a_grid_that_is_no_square_have_no_rows(
     assert explain(blind, tokenizer, square.get(["a"]), "word1") == []
 
 
-@pytest.mark.parametrize(("positions", "shape"), [(49, (7, 7)), (576, (24, 24)), (4, (2, 2)), (50, None), (1, None), (0, None)])
-def test_a_grid_is_a_square_or_has_no_place_in_the_picture(positions: int, shape: tuple[int, int] | None) -> None:
+@pytest.mark.parametrize(
+    ("positions", "shape"),
+    [(49, (7, 7)), (576, (24, 24)), (4, (2, 2)), (50, None), (1, None), (0, None)],
+)
+def test_a_grid_is_a_square_or_has_no_place_in_the_picture(
+    positions: int, shape: tuple[int, int] | None
+) -> None:
     assert grid_shape(positions) == shape
 
 

@@ -1,4 +1,5 @@
-"""The tables of the caption stage: written in parts as they are made, there when all of them are whole."""
+"""The tables of the caption stage: written in parts as they are made, there when all of them are
+whole."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,13 +28,24 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def part(image: str, text: str) -> Captioned:
     """Of one image, without further searches and attention."""
     own = {"image_id": image, "split": "test", "text": text, "log_prob": -2.5, "tokens": 3}
-    own |= {"alternatives": [{"text": text, "log_prob": -2.5}], "reference_nll": 9.0, "reference_tokens": 4, "top5_hits": 1}
+    own |= {
+        "alternatives": [{"text": text, "log_prob": -2.5}],
+        "reference_nll": 9.0,
+        "reference_tokens": 4,
+        "top5_hits": 1,
+    }
     forced = {"image_id": image, "split": "test", "reference": [4, 2], "argmax": [5, 2]}
-    return Captioned(*(pa.Table.from_pylist(r, s) for r, s in zip(([own], [], [forced], []), SCHEMAS, strict=True)))
+    return Captioned(
+        *(
+            pa.Table.from_pylist(r, s)
+            for r, s in zip(([own], [], [forced], []), SCHEMAS, strict=True)
+        )
+    )
 
 
 def said(stop: str = "") -> Parts:
-    """Instead of `_caption`: two parts a model, of which the folder `stop` ends in an error after the first."""
+    """Instead of `_caption`: two parts a model, of which the folder `stop` ends in an error after
+    the first."""
 
     def caption_of(folder: Path, *_: object) -> Iterator[Captioned]:
         yield part("a", f"{folder.name} says")
@@ -61,7 +73,9 @@ def test_parts_are_one_table_and_further_seeds_stand_in_the_order_of_their_numbe
     assert [ParquetFile(file).num_row_groups for file in FILES] == [2, 0, 2, 0, 4]
 
 
-def test_without_further_seeds_their_table_has_columns_and_no_rows(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_further_seeds_their_table_has_columns_and_no_rows(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(caption, "_caption", said())
     caption.main("lstm")
     own, seeds = pd.read_parquet(FILES[0]), pd.read_parquet(FILES[-1])
@@ -81,4 +95,6 @@ def test_an_error_in_the_middle_leaves_the_former_tables_and_no_part(
     with pytest.raises(OSError, match="the disk is full"):
         caption.main("lstm")
     assert {file.read_text() for file in FILES} == {"of the last run"}
-    assert {path for path in (workspace / "data").rglob("*") if path.is_file()} == {workspace / file for file in FILES}
+    assert {path for path in (workspace / "data").rglob("*") if path.is_file()} == {
+        workspace / file for file in FILES
+    }

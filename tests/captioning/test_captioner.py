@@ -32,7 +32,12 @@ from pipeline.features.store import FeatureStore
 from tests.decoders.test_properties import FILES
 from tests.tiny_lm import tiny_lm
 
-ENCODER = {"model": "tf_efficientnet_lite0", "weights": "package", "image_size": 64, "resize": "squash"}
+ENCODER = {
+    "model": "tf_efficientnet_lite0",
+    "weights": "package",
+    "image_size": 64,
+    "resize": "squash",
+}
 ENCODERS = {"timm_model": ENCODER, "pixels": {"image_size": 3}}
 SEES = dict.fromkeys(("blip", "git", "vit_gpt2"), "pixels")
 "decoders that need features of another encoder than timm_model"
@@ -50,7 +55,11 @@ def picture(n: int) -> Image.Image:
 def small_args(name: str, folder: Path) -> dict[str, Any]:
     """`folder` for a language model, where the decoder wants one."""
     allowed = registry.load("decoders", name).Decoder.__init__.__kwdefaults__ or {}
-    lm = {"lm": str(tiny_lm(folder / "lm", "gpt2", TEXTS)), "lm_weights": "random"} if "lm" in allowed else {}
+    lm = (
+        {"lm": str(tiny_lm(folder / "lm", "gpt2", TEXTS)), "lm_weights": "random"}
+        if "lm" in allowed
+        else {}
+    )
     return {k: v for k, v in SMALL.items() if k in allowed} | FILES.get(name, {}) | lm
 
 
@@ -73,8 +82,15 @@ def random_decoder(name: str, args: dict[str, Any]) -> Decoder:
 def write_model(folder: Path, name: str) -> None:
     sees = SEES.get(name, "timm_model")
     encoder, args = {"name": sees, "args": ENCODERS[sees]}, small_args(name, folder.parent)
-    config = {"decoder": name, "args": args, "sizes": asdict(small_sizes(name, args)), "encoder": encoder}
-    save_model(folder, random_decoder(name, args), read_vocabulary(name, TEXTS, 1, args, "args")[0], config)
+    config = {
+        "decoder": name,
+        "args": args,
+        "sizes": asdict(small_sizes(name, args)),
+        "encoder": encoder,
+    }
+    save_model(
+        folder, random_decoder(name, args), read_vocabulary(name, TEXTS, 1, args, "args")[0], config
+    )
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +105,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         encoder = registry.load("encoders", name).Encoder(**args)
         extract(encoder, images, root / "raw", root / "features" / name, {}, "cpu", threads=1)
     encoder = registry.load("encoders", "timm_model").Encoder(**ENCODER)
-    extract(encoder, images, root / "raw", root / "features" / "int8", {"dtype": "int8"}, "cpu", threads=1)
+    extract(
+        encoder,
+        images,
+        root / "raw",
+        root / "features" / "int8",
+        {"dtype": "int8"},
+        "cpu",
+        threads=1,
+    )
     write_model(root / "model", "soft_attention")
     return root
 
@@ -106,10 +130,14 @@ def files(workspace: Path) -> list[Path]:
 def same(ours: list[Caption], theirs: list[Caption]) -> None:
     assert [(c.text, c.tokens) for c in ours] == [(c.text, c.tokens) for c in theirs]
     assert [c.log_prob for c in ours] == pytest.approx([c.log_prob for c in theirs], abs=1e-3)
-    assert [[t for t, _ in c.alternatives] for c in ours] == [[t for t, _ in c.alternatives] for c in theirs]
+    assert [[t for t, _ in c.alternatives] for c in ours] == [
+        [t for t, _ in c.alternatives] for c in theirs
+    ]
 
 
-@pytest.mark.parametrize(("model", "images"), [("merge", ["i3", "i0", "i4"]), ("soft_attention", ["i1", "i2"])])
+@pytest.mark.parametrize(
+    ("model", "images"), [("merge", ["i3", "i0", "i4"]), ("soft_attention", ["i1", "i2"])]
+)
 def test_samples_of_a_picture_are_those_of_its_stored_features_among_others(
     workspace: Path, tmp_path: Path, model: str, images: list[str]
 ) -> None:
@@ -117,17 +145,25 @@ def test_samples_of_a_picture_are_those_of_its_stored_features_among_others(
     decode = {**BEAM, "samples": 2}
     features = FeatureStore(workspace / "features/timm_model").get(images)
     tokenizer = Tokenizer.load(tmp_path / "model/tokenizer.json")
-    theirs = caption_features(random_decoder(model, small_args(model, tmp_path)), tokenizer, features, decode)
+    theirs = caption_features(
+        random_decoder(model, small_args(model, tmp_path)), tokenizer, features, decode
+    )
     ours = Captioner.load(tmp_path / "model", "cpu", decode).caption(files(workspace))
     same([ours[int(i[1:])] for i in images], theirs)
 
 
 @pytest.mark.parametrize("name", registry.names("decoders"))
-def test_pictures_are_captioned_as_their_stored_features_are(workspace: Path, tmp_path: Path, name: str) -> None:
+def test_pictures_are_captioned_as_their_stored_features_are(
+    workspace: Path, tmp_path: Path, name: str
+) -> None:
     write_model(tmp_path / "model", name)
     tokenizer = Tokenizer.load(tmp_path / "model/tokenizer.json")
-    features = FeatureStore(workspace / "features" / SEES.get(name, "timm_model")).get([f"i{n}" for n in range(COUNT)])
-    theirs = caption_features(random_decoder(name, small_args(name, tmp_path)), tokenizer, features, BEAM)
+    features = FeatureStore(workspace / "features" / SEES.get(name, "timm_model")).get(
+        [f"i{n}" for n in range(COUNT)]
+    )
+    theirs = caption_features(
+        random_decoder(name, small_args(name, tmp_path)), tokenizer, features, BEAM
+    )
     same(Captioner.load(tmp_path / "model", "cpu", BEAM).caption(files(workspace)), theirs)
     assert len({round(c.log_prob, 4) for c in theirs}) > 2  # else the pictures would play no part
 
@@ -139,7 +175,10 @@ def test_pictures_are_captioned_as_features_in_int8_are(workspace: Path, tmp_pat
     write_json(tmp_path / "model/config.json", config)
     ours = Captioner.load(tmp_path / "model", "cpu", BEAM)
     features = FeatureStore(workspace / "features/int8").get([f"i{n}" for n in range(COUNT)])
-    same(ours.caption(files(workspace)), caption_features(ours.decoder, ours.tokenizer, features, BEAM))
+    same(
+        ours.caption(files(workspace)),
+        caption_features(ours.decoder, ours.tokenizer, features, BEAM),
+    )
     whole = FeatureStore(workspace / "features/timm_model").get(["i0"])
     assert ours.as_stored(whole).grid.sub(whole.grid).abs().max() > 0
 
@@ -154,17 +193,27 @@ def as_bitmap(path: Path) -> bytes:
     return data.getvalue()
 
 
-@pytest.mark.parametrize("form", [as_bytes, as_bitmap, Image.open], ids=["bytes", "bytes of another format", "PIL"])
-def test_a_picture_may_come_as_bytes_or_opened(workspace: Path, captioner: Captioner, form: Callable[[Path], Any]) -> None:
-    assert captioner.caption([form(path) for path in files(workspace)]) == captioner.caption(files(workspace))
+@pytest.mark.parametrize(
+    "form", [as_bytes, as_bitmap, Image.open], ids=["bytes", "bytes of another format", "PIL"]
+)
+def test_a_picture_may_come_as_bytes_or_opened(
+    workspace: Path, captioner: Captioner, form: Callable[[Path], Any]
+) -> None:
+    assert captioner.caption([form(path) for path in files(workspace)]) == captioner.caption(
+        files(workspace)
+    )
 
 
-def test_a_picture_with_a_palette_is_opened_in_colour(workspace: Path, captioner: Captioner) -> None:
+def test_a_picture_with_a_palette_is_opened_in_colour(
+    workspace: Path, captioner: Captioner
+) -> None:
     image = Image.open(files(workspace)[0]).convert("P", palette=Image.Palette.ADAPTIVE)
     assert captioner.caption([image]) == captioner.caption([image.convert("RGB")])
 
 
-def test_one_picture_alone_has_the_caption_it_has_among_others(workspace: Path, captioner: Captioner) -> None:
+def test_one_picture_alone_has_the_caption_it_has_among_others(
+    workspace: Path, captioner: Captioner
+) -> None:
     together = captioner.caption(files(workspace))
     for path, caption in zip(files(workspace), together, strict=True):
         same(captioner.caption([path]), [caption])
@@ -174,8 +223,12 @@ def test_no_picture_is_no_caption(captioner: Captioner) -> None:
     assert captioner.caption([]) == []
 
 
-@pytest.mark.parametrize(("data", "reason"), [(b"", "^empty file$"), (b"no picture", "^not a picture$")])
-def test_a_broken_picture_is_an_error(workspace: Path, captioner: Captioner, data: bytes, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"", "^empty file$"), (b"no picture", "^not a picture$")]
+)
+def test_a_broken_picture_is_an_error(
+    workspace: Path, captioner: Captioner, data: bytes, reason: str
+) -> None:
     with pytest.raises(ImageError, match=reason):
         captioner.caption([files(workspace)[0], data])
 
@@ -185,7 +238,9 @@ def test_a_missing_picture_is_an_error(captioner: Captioner, tmp_path: Path) -> 
         captioner.caption([tmp_path / "a.png"])
 
 
-def test_decoding_is_what_the_call_or_the_folder_says_else_greedy(workspace: Path, tmp_path: Path) -> None:
+def test_decoding_is_what_the_call_or_the_folder_says_else_greedy(
+    workspace: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(workspace / "model", folder)
     assert Captioner.load(folder, "cpu").decode == GREEDY
@@ -197,21 +252,29 @@ def test_decoding_is_what_the_call_or_the_folder_says_else_greedy(workspace: Pat
 
 def test_a_beam_may_be_chosen_for_one_call(workspace: Path, captioner: Captioner) -> None:
     wide = captioner.caption(files(workspace), beam=1)
-    assert wide == Captioner.load(workspace / "model", "cpu", {**BEAM, "beam": 1}).caption(files(workspace))
+    assert wide == Captioner.load(workspace / "model", "cpu", {**BEAM, "beam": 1}).caption(
+        files(workspace)
+    )
     assert {len(c.alternatives) for c in wide} == {1}
     assert {len(c.alternatives) for c in captioner.caption(files(workspace))} == {2}
 
 
-def test_samples_may_be_drawn_for_one_call_and_a_beam_draws_none(workspace: Path, captioner: Captioner) -> None:
+def test_samples_may_be_drawn_for_one_call_and_a_beam_draws_none(
+    workspace: Path, captioner: Captioner
+) -> None:
     drawing = Captioner.load(workspace / "model", "cpu", {**BEAM, "samples": 3})
     assert captioner.caption(files(workspace), samples=3) == drawing.caption(files(workspace))
     assert captioner.caption(files(workspace), samples=3) != captioner.caption(files(workspace))
     same(drawing.caption(files(workspace), beam=3), captioner.caption(files(workspace)))
-    with pytest.raises(UserError, match=r"^a beam searches and samples are drawn: name one of beam and samples$"):
+    with pytest.raises(
+        UserError, match=r"^a beam searches and samples are drawn: name one of beam and samples$"
+    ):
         captioner.caption(files(workspace), beam=3, samples=3)
 
 
-def test_a_decode_json_of_before_there_were_samples_draws_none(workspace: Path, tmp_path: Path) -> None:
+def test_a_decode_json_of_before_there_were_samples_draws_none(
+    workspace: Path, tmp_path: Path
+) -> None:
     shutil.copytree(workspace / "model", tmp_path / "copy")
     old = {"beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
     write_json(tmp_path / "copy/decode.json", old)
@@ -219,17 +282,24 @@ def test_a_decode_json_of_before_there_were_samples_draws_none(workspace: Path, 
 
 
 def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r" is not a model folder: config\.json is missing \(dvc repro makes models/"):
+    with pytest.raises(
+        UserError,
+        match=r" is not a model folder: config\.json is missing \(dvc repro makes models/",
+    ):
         Captioner.load(tmp_path, "cpu")
 
 
-def test_a_split_is_captioned_in_the_order_of_its_image_ids(workspace: Path, captioner: Captioner) -> None:
+def test_a_split_is_captioned_in_the_order_of_its_image_ids(
+    workspace: Path, captioner: Captioner
+) -> None:
     """Two val and two test images; i2 is of train."""
     split = {"i3": "val", "i0": "test", "i2": "train", "i4": "test", "i1": "val"}
     rows = [(i, f"{i}#{n}", text, s) for i, s in split.items() for n, text in enumerate(TEXTS)]
     corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text", "split"])
     store = FeatureStore(workspace / "features/timm_model")
-    model = Model(captioner.decoder, captioner.tokenizer, store, {**BEAM, "also": ["greedy", "beam-2"]}, "cpu")
+    model = Model(
+        captioner.decoder, captioner.tokenizer, store, {**BEAM, "also": ["greedy", "beam-2"]}, "cpu"
+    )
     (found,) = caption_split(model, [corpus[corpus.split == "test"]], "test")
     table = found.captions.to_pandas()
     columns = ["image_id", "split", "text", "log_prob", "tokens", "alternatives"]
@@ -237,7 +307,9 @@ def test_a_split_is_captioned_in_the_order_of_its_image_ids(workspace: Path, cap
     assert table[["image_id", "split"]].to_numpy().tolist() == [["i0", "test"], ["i4", "test"]]
     theirs = captioner.caption([files(workspace)[0], files(workspace)[4]])
     assert table.text.tolist() == [c.text for c in theirs]
-    assert [[a["text"] for a in row] for row in table.alternatives] == [[t for t, _ in c.alternatives] for c in theirs]
+    assert [[a["text"] for a in row] for row in table.alternatives] == [
+        [t for t, _ in c.alternatives] for c in theirs
+    ]
     batches = CaptionBatches([corpus[corpus.split == "test"]], store, captioner.tokenizer, 1, "cpu")
     expected = [r.reference_nll for r in likelihoods(captioner.decoder, batches)]
     assert table.reference_nll.tolist() == pytest.approx(expected, rel=1e-4)
@@ -256,7 +328,9 @@ def test_a_split_in_several_parts_is_the_same_captions(
     rows = [(f"i{i}", f"i{i}#{n}", text) for i in range(COUNT) for n, text in enumerate(TEXTS)]
     corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text"])
     store = FeatureStore(workspace / "features/timm_model")
-    model = Model(captioner.decoder, captioner.tokenizer, store, {**BEAM, "also": ["greedy"]}, "cpu")
+    model = Model(
+        captioner.decoder, captioner.tokenizer, store, {**BEAM, "also": ["greedy"]}, "cpu"
+    )
     monkeypatch.setattr(split, "BATCH", 1)
     (whole,) = caption_split(model, [corpus], "test")
     monkeypatch.setattr(split, "PART", 2)

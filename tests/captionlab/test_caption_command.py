@@ -1,4 +1,5 @@
-"""`captionlab caption FOLDER --out FILE`: every image has one line, whatever interrupted the run that wrote it."""
+"""`captionlab caption FOLDER --out FILE`: every image has one line, whatever interrupted the run
+that wrote it."""
 
 import json
 import os
@@ -28,7 +29,9 @@ def made(tmp_path_factory):
     for n in range(COUNT):
         cells = np.random.default_rng(n).integers(0, 256, (4, 4, 3), dtype=np.uint8)
         name = f"below/{n}.PNG" if n == 0 else f"{n}.png"
-        Image.fromarray(cells).resize((40, 30), Image.Resampling.NEAREST).save(root / "photos" / name)
+        Image.fromarray(cells).resize((40, 30), Image.Resampling.NEAREST).save(
+            root / "photos" / name
+        )
     return root
 
 
@@ -44,7 +47,9 @@ def caption(captionlab):
     """Extra arguments -> status and standard error of captioning photos/ into out.jsonl."""
 
     def call(*extra):
-        status, out, err = captionlab("caption", "photos", "--model", "model", "--out", "out.jsonl", *extra)
+        status, out, err = captionlab(
+            "caption", "photos", "--model", "model", "--out", "out.jsonl", *extra
+        )
         assert out == ""
         return status, err
 
@@ -56,7 +61,9 @@ def lines(path="out.jsonl"):
 
 
 def same(ours, theirs):
-    assert [(r["file"], r["caption"], r["made_by"]) for r in ours] == [(r["file"], r["caption"], r["made_by"]) for r in theirs]
+    assert [(r["file"], r["caption"], r["made_by"]) for r in ours] == [
+        (r["file"], r["caption"], r["made_by"]) for r in theirs
+    ]
     assert [r["log_prob"] for r in ours] == pytest.approx([r["log_prob"] for r in theirs], abs=1e-4)
 
 
@@ -72,20 +79,38 @@ def test_every_image_of_a_folder_has_the_line_that_the_captioner_gives_it(worksp
     assert [row["file"] for row in found] == files
     theirs = Captioner.load(Path("model")).caption([Path(file) for file in files], beam=2)
     assert [row["caption"] for row in found] == [c.text for c in theirs]
-    assert [row["log_prob"] for row in found] == pytest.approx([c.log_prob for c in theirs], abs=1e-4)
-    assert [[a["text"] for a in row["alternatives"]] for row in found] == [[t for t, _ in c.alternatives] for c in theirs]
+    assert [row["log_prob"] for row in found] == pytest.approx(
+        [c.log_prob for c in theirs], abs=1e-4
+    )
+    assert [[a["text"] for a in row["alternatives"]] for row in found] == [
+        [t for t, _ in c.alternatives] for c in theirs
+    ]
     assert {(row["model"], row["made_by"]) for row in found} == {("model", found[0]["made_by"])}
     assert sorted(os.listdir()) == ["model", "out.jsonl", "photos"]
 
 
 def test_what_a_folder_was_captioned_with_can_be_scored(workspace, caption, captionlab):
-    """A picture that cannot be read has a line and no caption: its image is one without prediction."""
+    """A picture that cannot be read has a line and no caption: its image is one without
+    prediction."""
     Path("photos/3.png").write_bytes(b"no picture")
     assert caption()[0] == 0
     said = {Path(row["file"]).stem: row["caption"] for row in lines() if "caption" in row}
-    Path("references.json").write_text(json.dumps({**dict.fromkeys(map(str, range(COUNT)), "x"), **said}))
-    arguments = ("score", "out.jsonl", "references.json", "--protocol", "raw", "--metrics", "rouge_l")
-    told = "1 of 7 images have no prediction, the first is '3': --partial scores the others, --split chooses images by a column"
+    Path("references.json").write_text(
+        json.dumps({**dict.fromkeys(map(str, range(COUNT)), "x"), **said})
+    )
+    arguments = (
+        "score",
+        "out.jsonl",
+        "references.json",
+        "--protocol",
+        "raw",
+        "--metrics",
+        "rouge_l",
+    )
+    told = (
+        "1 of 7 images have no prediction, the first is '3': --partial scores the others, "
+        "--split chooses images by a column"
+    )
     assert captionlab(*arguments) == (2, "", f"error: {told} `split`\n")
     status, out, _ = captionlab(*arguments, "--partial")
     assert status == 0
@@ -98,7 +123,11 @@ def test_a_second_run_captions_only_what_is_new(workspace, caption, monkeypatch)
     shutil.copy("photos/1.png", "photos/new.png")
     seen = []
     original = Captioner.caption
-    monkeypatch.setattr(Captioner, "caption", lambda self, images, *a: seen.append(len(images)) or original(self, images, *a))
+    monkeypatch.setattr(
+        Captioner,
+        "caption",
+        lambda self, images, *a: seen.append(len(images)) or original(self, images, *a),
+    )
     assert caption()[1].startswith("out.jsonl: 8 captioned (7 images were there before)")
     after = Path("out.jsonl").read_bytes()
     assert seen == [1]
@@ -111,7 +140,18 @@ def test_a_second_run_captions_only_what_is_new(workspace, caption, monkeypatch)
 def test_the_same_folder_named_otherwise_is_not_captioned_twice(workspace, caption, captionlab):
     caption()
     before = Path("out.jsonl").read_bytes()
-    assert captionlab("caption", workspace / "photos", "photos/1.png", "--model", "model", "--out", "out.jsonl")[0] == 0
+    assert (
+        captionlab(
+            "caption",
+            workspace / "photos",
+            "photos/1.png",
+            "--model",
+            "model",
+            "--out",
+            "out.jsonl",
+        )[0]
+        == 0
+    )
     assert Path("out.jsonl").read_bytes() == before
 
 
@@ -150,11 +190,17 @@ def test_broken_images_are_set_aside_with_their_reason_and_counted(workspace, ca
     Path("photos/3.png").write_bytes(b"no picture")
     Path("photos/5.png").write_bytes(Path("photos/5.png").read_bytes()[:60])
     status, err = caption()
-    assert (status, err) == (0, "out.jsonl: 5 captioned (0 images were there before), 2 set aside as broken\n")
+    assert (status, err) == (
+        0,
+        "out.jsonl: 5 captioned (0 images were there before), 2 set aside as broken\n",
+    )
     broken = {row["file"]: row["error"] for row in lines() if "error" in row}
     assert broken.keys() == {"photos/3.png", "photos/5.png"}
     assert broken["photos/3.png"] == "not a picture"
-    assert caption()[1] == "out.jsonl: 5 captioned (7 images were there before), 2 set aside as broken\n"
+    assert (
+        caption()[1]
+        == "out.jsonl: 5 captioned (7 images were there before), 2 set aside as broken\n"
+    )
     assert len(lines()) == COUNT
 
 
@@ -164,7 +210,9 @@ def test_a_folder_of_nothing_but_broken_images_is_an_error(workspace, caption):
     assert caption() == (2, "error: none of the 7 images can be read: out.jsonl says why\n")
 
 
-def test_a_file_of_another_model_or_decoding_is_refused_and_stays_as_it_is(workspace, caption, captionlab):
+def test_a_file_of_another_model_or_decoding_is_refused_and_stays_as_it_is(
+    workspace, caption, captionlab
+):
     caption("--beam", "2")
     before = Path("out.jsonl").read_bytes()
     assert caption("--beam", "3") == (
@@ -174,29 +222,53 @@ def test_a_file_of_another_model_or_decoding_is_refused_and_stays_as_it_is(works
     )
     shutil.copytree("model", "other")
     Path("other/config.json").write_text(Path("other/config.json").read_text() + "\n")
-    _, _, err = captionlab("caption", "photos", "--model", "other", "--out", "out.jsonl", "--beam", "2")
-    assert err == "error: out.jsonl, line 1 was made by 'model', not 'other': name another --out, or delete the file\n"
+    _, _, err = captionlab(
+        "caption", "photos", "--model", "other", "--out", "out.jsonl", "--beam", "2"
+    )
+    assert (
+        err == "error: out.jsonl, line 1 was made by 'model', not 'other': name another --out, or "
+        "delete the file\n"
+    )
     assert Path("out.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n no end of line", b'{"image_id": 1}\n', b"[]\n", b'{"file": 3}\n'])
+@pytest.mark.parametrize(
+    "content",
+    [b"\x89PNG\r\n\x1a\n no end of line", b'{"image_id": 1}\n', b"[]\n", b'{"file": 3}\n'],
+)
 def test_a_file_that_is_not_ours_is_never_touched(workspace, caption, content):
     Path("out.jsonl").write_bytes(content)
-    assert caption() == (2, "error: out.jsonl, line 1 is no line of captionlab caption: name another --out\n")
+    assert caption() == (
+        2,
+        "error: out.jsonl, line 1 is no line of captionlab caption: name another --out\n",
+    )
     assert Path("out.jsonl").read_bytes() == content
 
 
 def test_two_runs_into_one_file_are_one_too_many(workspace, caption):
     with FileLock(".out.jsonl.lock"):
-        assert caption() == (2, "error: out.jsonl is being written by another run: wait for it, or name another --out\n")
+        assert caption() == (
+            2,
+            "error: out.jsonl is being written by another run: wait for it, or name "
+            "another --out\n",
+        )
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["empty", "--out", "a.jsonl"], "empty holds no images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp)"),
-        (["nowhere", "--out", "a.jsonl"], "nowhere is not there: name an image, or a folder of images"),
-        (["photos", "--out", "no/a.jsonl"], "no/a.jsonl (--out): there is no folder no: make it first"),
+        (
+            ["empty", "--out", "a.jsonl"],
+            "empty holds no images (.bmp, .gif, .jpeg, .jpg, .png, .tif, .tiff, .webp)",
+        ),
+        (
+            ["nowhere", "--out", "a.jsonl"],
+            "nowhere is not there: name an image, or a folder of images",
+        ),
+        (
+            ["photos", "--out", "no/a.jsonl"],
+            "no/a.jsonl (--out): there is no folder no: make it first",
+        ),
         (["photos", "--out", "model"], "model (--out) is a folder: name a file"),
         (["photos", "--out", "/dev/null"], "/dev/null (--out) is no plain file: name a file"),
         (["photos"], "photos is a folder: say where its captions go, --out captions.jsonl"),
@@ -214,11 +286,15 @@ def test_a_mistake_is_one_line_and_leaves_no_file(workspace, captionlab, argumen
 
 def test_a_place_where_nothing_can_be_created_is_one_line(workspace):
     out = Path("/proc/a.jsonl")
-    with pytest.raises(UserError, match=r"^/proc/a\.jsonl \(--out\) cannot be written \(.+\): name another place$"):
+    with pytest.raises(
+        UserError, match=r"^/proc/a\.jsonl \(--out\) cannot be written \(.+\): name another place$"
+    ):
         caption_into(out, ["photos/1.png"], None, "model", "f", None, None, 1)
 
 
-def test_large_pictures_reach_the_model_a_few_at_a_time_and_small_ones_by_the_batch(workspace, monkeypatch):
+def test_large_pictures_reach_the_model_a_few_at_a_time_and_small_ones_by_the_batch(
+    workspace, monkeypatch
+):
     monkeypatch.setattr(folder, "BATCH_PIXELS", 3 * 40 * 30)
     monkeypatch.setattr(folder, "BATCH", 4)
     captioner, sizes = Captioner.load(Path("model")), []

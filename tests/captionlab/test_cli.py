@@ -1,4 +1,5 @@
-"""The command line as a person types it: status, standard output and the one line on standard error."""
+"""The command line as a person types it: status, standard output and the one line on standard
+error."""
 
 import shutil
 import subprocess
@@ -9,7 +10,14 @@ import pytest
 
 from pipeline.tracking.store import find_runs, open_store
 from stages import track
-from tests.tracking_workspace import SCORES, lock_variant, make_captioner, make_variant, make_workspace, write_resamples
+from tests.tracking_workspace import (
+    SCORES,
+    lock_variant,
+    make_captioner,
+    make_variant,
+    make_workspace,
+    write_resamples,
+)
 
 IDS = [f"scene{n:02}" for n in range(30)]
 
@@ -32,7 +40,9 @@ def published(tmp_path_factory):
 @pytest.fixture
 def workspace(published, tmp_path, monkeypatch):
     """A copy of it; the files of the runs stay where they are."""
-    shutil.copytree(published, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlruns"))
+    shutil.copytree(
+        published, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlruns")
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path
@@ -57,7 +67,8 @@ def test_register_chooses_by_validation_though_another_is_better_on_test(workspa
         "merge                          0.6000    best         0.4000  scenes",
         "lstm                           0.5000   0.000         0.7000  scenes",
         "captionlab-scenes version 1 (merge) registered and has the alias champion",
-        "val/cider 0.6000 is the best of 2; its lead over lstm, 0.1000, is more than noise (p < 0.002, paired bootstrap over "
+        "val/cider 0.6000 is the best of 2; its lead over lstm, 0.1000, is more than noise "
+        "(p < 0.002, paired bootstrap over "
         "the validation images)",
     ]
     tags = champion().tags
@@ -73,20 +84,31 @@ def test_a_lead_that_other_validation_images_could_turn_is_within_noise(workspac
     lock_variant(Path(), "lstm")
     track.main("lstm")
     _, out, _ = captionlab("register")
-    assert "lstm                           0.5000   1.000         0.7000  scenes" in out.splitlines()
+    assert (
+        "lstm                           0.5000   1.000         0.7000  scenes" in out.splitlines()
+    )
     assert out.endswith("is within noise (p 1.000, paired bootstrap over the validation images)\n")
 
 
 def test_runs_without_resamples_are_ranked_and_their_lead_is_not_judged(workspace, captionlab):
-    for folder in (Path(run.info.artifact_uri.removeprefix("file://")) for run in find_runs(open_store(), "")):
+    for folder in (
+        Path(run.info.artifact_uri.removeprefix("file://")) for run in find_runs(open_store(), "")
+    ):
         shutil.move(folder / "resamples", folder / "kept")
     try:
         _, out, _ = captionlab("register")
     finally:
-        for folder in (Path(run.info.artifact_uri.removeprefix("file://")) for run in find_runs(open_store(), "")):
+        for folder in (
+            Path(run.info.artifact_uri.removeprefix("file://"))
+            for run in find_runs(open_store(), "")
+        ):
             shutil.move(folder / "kept", folder / "resamples")
-    assert "lstm                           0.5000     n/a         0.7000  scenes" in out.splitlines()
-    assert out.endswith("its lead over lstm, 0.1000, is of unknown weight: the two cannot be paired\n")
+    assert (
+        "lstm                           0.5000     n/a         0.7000  scenes" in out.splitlines()
+    )
+    assert out.endswith(
+        "its lead over lstm, 0.1000, is of unknown weight: the two cannot be paired\n"
+    )
 
 
 def test_runs_of_other_references_or_another_protocol_do_not_compare(workspace, captionlab):
@@ -95,7 +117,8 @@ def test_runs_of_other_references_or_another_protocol_do_not_compare(workspace, 
     store.client.set_tag(lstm.info.run_id, "dvc.data/references/scenes", "dead")
     protocol = lstm.data.tags["protocol"]
     assert refusal(captionlab("register")) == (
-        "error: these runs do not compare, name a variant with --like to choose among its own kind: "
+        "error: these runs do not compare, name a variant with --like to choose among its "
+        "own kind: "
         f"{protocol}; references dead (lstm); {protocol}; references beef (merge)\n"
     )
     assert refusal(captionlab("register", "--like", "lmst")) == (
@@ -103,41 +126,68 @@ def test_runs_of_other_references_or_another_protocol_do_not_compare(workspace, 
     )
     status, out, _ = captionlab("register", "--like", "lstm")
     assert status == 0
-    assert out.splitlines()[2] == "not compared (another protocol or other references; see --like): merge"
+    assert (
+        out.splitlines()[2]
+        == "not compared (another protocol or other references; see --like): merge"
+    )
     assert champion().tags["variant"] == "lstm"
 
 
-def test_an_old_run_of_another_protocol_is_left_out_where_the_workspace_says_which_are_meant(workspace, captionlab):
+def test_an_old_run_of_another_protocol_is_left_out_where_the_workspace_says_which_are_meant(
+    workspace, captionlab
+):
     store = open_store()
-    tags = {"variant": "old", "dataset": "scenes", "corpus": "scenes", "fingerprint": "f", "protocol": "beam 99"}
+    tags = {
+        "variant": "old",
+        "dataset": "scenes",
+        "corpus": "scenes",
+        "fingerprint": "f",
+        "protocol": "beam 99",
+    }
     run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
     store.client.log_metric(run_id, "val/cider", 9.0)
     store.client.set_terminated(run_id, "FINISHED")
     status, out, _ = captionlab("register")
     assert status == 0
-    assert "not compared (another protocol or other references; see --like): old" in out.splitlines()
+    assert (
+        "not compared (another protocol or other references; see --like): old" in out.splitlines()
+    )
     assert champion().tags["variant"] == "merge"
 
 
-def test_the_champion_before_is_kept_as_previous_and_a_rollback_changes_their_places(workspace, captionlab):
-    assert refusal(captionlab("register", "--rollback")).startswith("error: no champion is registered: run captionlab register")
+def test_the_champion_before_is_kept_as_previous_and_a_rollback_changes_their_places(
+    workspace, captionlab
+):
+    assert refusal(captionlab("register", "--rollback")).startswith(
+        "error: no champion is registered: run captionlab register"
+    )
     captionlab("register")
     assert refusal(captionlab("register", "--rollback")) == (
-        "error: captionlab-scenes has no previous champion to go back to: version 1 is the only one\n"
+        "error: captionlab-scenes has no previous champion to go back to: version 1 is the "
+        "only one\n"
     )
     _, out, _ = captionlab("register", "--metric", "loss")
-    assert "version 2 (lstm) registered and has the alias champion; version 1 is kept as previous" in out
+    assert (
+        "version 2 (lstm) registered and has the alias champion; version 1 is kept as previous"
+        in out
+    )
     captionlab("register", "--metric", "loss")  # nothing new: previous stays
     status, out, _ = captionlab("register", "--rollback")
     assert status == 0
-    assert out.splitlines()[0] == ("captionlab-scenes: version 1 (merge) is champion again, version 2 is previous now;")
+    assert out.splitlines()[0] == (
+        "captionlab-scenes: version 1 (merge) is champion again, version 2 is previous now;"
+    )
     assert champion().tags["variant"] == "merge"
     captionlab("register", "--rollback")
     assert champion().tags["variant"] == "lstm"
-    assert refusal(captionlab("register", "--rollback", "--metric", "loss")).startswith("error: --rollback goes back")
+    assert refusal(captionlab("register", "--rollback", "--metric", "loss")).startswith(
+        "error: --rollback goes back"
+    )
 
 
-def test_register_needs_nothing_but_the_server(workspace, captionlab, monkeypatch, tmp_path_factory):
+def test_register_needs_nothing_but_the_server(
+    workspace, captionlab, monkeypatch, tmp_path_factory
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{workspace}/mlflow.db")
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     status, out, _ = captionlab("register")
@@ -153,20 +203,24 @@ def test_a_loss_is_better_when_it_is_lower(workspace, captionlab):
     assert champion().tags["variant"] == "lstm"
 
 
-def test_a_collapse_is_better_when_it_is_lower_and_nobody_is_chosen_by_a_vocabulary(workspace, captionlab):
+def test_a_collapse_is_better_when_it_is_lower_and_nobody_is_chosen_by_a_vocabulary(
+    workspace, captionlab
+):
     status, out, _ = captionlab("register", "--metric", "collapse")
     assert status == 0
     assert "(lstm) registered" in out
     for metric in ("vocabulary", "gender_ratio"):
         assert refusal(captionlab("register", "--metric", metric)) == (
-            f"error: of {metric} neither high nor low is better: choose by one of bleu_4, cider, collapse, loss\n"
+            f"error: of {metric} neither high nor low is better: choose by one of bleu_4, "
+            "cider, collapse, loss\n"
         )
 
 
 def test_an_unknown_metric_or_dataset_lists_those_there_are(workspace, captionlab):
     assert (
         refusal(captionlab("register", "--metric", "spice"))
-        == "error: no run has the validation metric 'spice': there are bleu_4, cider, collapse, loss\n"
+        == "error: no run has the validation metric 'spice': there are bleu_4, cider, "
+        "collapse, loss\n"
     )
     assert (
         refusal(captionlab("register", "--dataset", "coco"))
@@ -179,11 +233,16 @@ def test_runs_of_two_datasets_ask_for_one(workspace, captionlab):
     tags = {"variant": "other", "dataset": "flickr8k", "corpus": "flickr8k", "fingerprint": "f"}
     run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
     store.client.set_terminated(run_id, "FINISHED")
-    assert refusal(captionlab("register")) == "error: there are runs of 2 datasets, name one with --dataset: flickr8k, scenes\n"
+    assert (
+        refusal(captionlab("register"))
+        == "error: there are runs of 2 datasets, name one with --dataset: flickr8k, scenes\n"
+    )
     assert captionlab("register", "--dataset", "scenes")[0] == 0
 
 
-def test_a_variant_enters_with_the_run_of_this_workspace_not_with_a_newer_one(workspace, captionlab, monkeypatch):
+def test_a_variant_enters_with_the_run_of_this_workspace_not_with_a_newer_one(
+    workspace, captionlab, monkeypatch
+):
     state = [Path(name).read_bytes() for name in ("dvc.lock", "data/runs/merge.json")]
     monkeypatch.setitem(SCORES, "merge", {"val": {"cider": 0.1}, "test": {"cider": 0.1}})
     make_variant(workspace, "merge", IDS, cider=(0.0, 0.0, 0.1))
@@ -191,7 +250,11 @@ def test_a_variant_enters_with_the_run_of_this_workspace_not_with_a_newer_one(wo
     assert "lstm" in captionlab("register")[1].splitlines()[1]
     for name, content in zip(("dvc.lock", "data/runs/merge.json"), state, strict=True):
         Path(name).write_bytes(content)
-    assert captionlab("register")[1].splitlines()[1].startswith("merge                          0.6000")
+    assert (
+        captionlab("register")[1]
+        .splitlines()[1]
+        .startswith("merge                          0.6000")
+    )
 
 
 def test_register_before_anything_is_published_says_what_to_run(tmp_path, monkeypatch, captionlab):
@@ -199,7 +262,8 @@ def test_register_before_anything_is_published_says_what_to_run(tmp_path, monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert (
         refusal(captionlab("register"))
-        == f"error: there is no MLflow store {tmp_path}/mlflow.db: run this in a workspace after dvc repro, or set "
+        == f"error: there is no MLflow store {tmp_path}/mlflow.db: run this in a workspace "
+        "after dvc repro, or set "
         "MLFLOW_TRACKING_URI\n"
     )
     assert list(tmp_path.iterdir()) == []
@@ -218,14 +282,18 @@ def test_the_champion_captions_images_and_a_broken_one_is_set_aside(workspace, c
     assert float(first[2]) < 0
 
 
-def test_a_variant_and_its_folder_caption_alike_as_params_say_and_greedily_with_beam_1(workspace, captionlab):
+def test_a_variant_and_its_folder_caption_alike_as_params_say_and_greedily_with_beam_1(
+    workspace, captionlab
+):
     image = "data/raw/scenes/images/scene03.png"
     name = captionlab("caption", image, "--model", "merge")
     folder = captionlab("caption", image, "--model", "models/merge")
     assert name == folder
     assert name[0] == 0
     params = Path("params.yaml")
-    params.write_text(params.read_text().replace("beam: 3, max_tokens: 30", "beam: 3, max_tokens: 2"))
+    params.write_text(
+        params.read_text().replace("beam: 3, max_tokens: 30", "beam: 3, max_tokens: 2")
+    )
     assert len(captionlab("caption", image, "--model", "merge")[1].split("\t")[1].split()) <= 2
     assert captionlab("caption", image, "--model", "merge", "--beam", "1")[0] == 0
 
@@ -244,15 +312,20 @@ def test_the_best_of_drawn_captions_is_printed_the_same_one_each_time(workspace,
 def test_an_unknown_model_lists_those_there_are(workspace, captionlab):
     assert (
         refusal(captionlab("caption", "x.png", "--model", "resnet"))
-        == "error: unknown model 'resnet': there are champion, lstm, merge, or name a model folder\n"
+        == "error: unknown model 'resnet': there are champion, lstm, merge, or name a model "
+        "folder\n"
     )
 
 
-def test_the_champion_is_this_workspaces_though_the_process_has_another_address(workspace, captionlab, tmp_path, monkeypatch):
+def test_the_champion_is_this_workspaces_though_the_process_has_another_address(
+    workspace, captionlab, tmp_path, monkeypatch
+):
     captionlab("register")
     image = "data/raw/scenes/images/scene03.png"
     expected = captionlab("caption", image)
-    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", f"sqlite:///{tmp_path}/other.db")
+    monkeypatch.setattr(
+        "mlflow.tracking._tracking_service.utils._tracking_uri", f"sqlite:///{tmp_path}/other.db"
+    )
     assert captionlab("caption", image) == expected
     assert expected[0] == 0
 
@@ -260,7 +333,8 @@ def test_the_champion_is_this_workspaces_though_the_process_has_another_address(
 def test_without_a_champion_one_line_says_what_to_run(workspace, captionlab):
     assert (
         refusal(captionlab("caption", "x.png"))
-        == "error: no champion is registered: run captionlab register, or name a variant or a folder with --model\n"
+        == "error: no champion is registered: run captionlab register, or name a variant or a "
+        "folder with --model\n"
     )
 
 
@@ -270,19 +344,30 @@ def test_sync_publishes_what_is_complete_and_says_what_is_not(workspace, caption
     status, out, err = captionlab("sync")
     assert (status, err) == (0, "")
     missing = "dvc.lock has no train@soft-attention: run dvc repro track@soft-attention"
-    assert out.splitlines() == ["merge: published", "lstm: published", f"soft-attention: left out: {missing}"]
+    assert out.splitlines() == [
+        "merge: published",
+        "lstm: published",
+        f"soft-attention: left out: {missing}",
+    ]
     assert not Path("data/runs/merge.pending").exists()
-    assert captionlab("sync")[1].splitlines()[:2] == ["merge: was published already", "lstm: was published already"]
+    assert captionlab("sync")[1].splitlines()[:2] == [
+        "merge: was published already",
+        "lstm: was published already",
+    ]
 
 
 def test_sync_with_a_dead_server_is_one_line_and_loses_nothing(workspace, captionlab, monkeypatch):
     Path("data/runs/merge.pending").touch()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert refusal(captionlab("sync")).startswith("error: MLflow at http://127.0.0.1:9 is out of reach (")
+    assert refusal(captionlab("sync")).startswith(
+        "error: MLflow at http://127.0.0.1:9 is out of reach ("
+    )
     assert Path("data/runs/merge.pending").exists()
 
 
-def test_quiet_sync_names_only_what_changed_and_lets_a_build_go_on_without_a_server(workspace, captionlab, monkeypatch):
+def test_quiet_sync_names_only_what_changed_and_lets_a_build_go_on_without_a_server(
+    workspace, captionlab, monkeypatch
+):
     status, out, err = captionlab("sync", "--quiet")
     assert (status, err) == (0, "")
     assert [line.split(":")[0] for line in out.splitlines()] == ["soft-attention"]
@@ -297,25 +382,43 @@ def test_results_show_the_table_the_page_and_how_to_open_mlflow(tmp_path, monkey
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("params.yaml").touch()
     opening = "MLflow: mlflow ui --backend-store-uri sqlite:///mlflow.db\n"
-    assert captionlab("results") == (0, f"no table yet (reports/tables/all.md): run dvc repro\n{opening}", "")
+    assert captionlab("results") == (
+        0,
+        f"no table yet (reports/tables/all.md): run dvc repro\n{opening}",
+        "",
+    )
     Path("reports/tables").mkdir(parents=True)
     Path("reports/tables/all.md").write_text("| a |\n")
     Path("reports/index.html").touch()
-    assert captionlab("results") == (0, f"| a |\n\npage:   {tmp_path / 'reports/index.html'}\n{opening}", "")
+    assert captionlab("results") == (
+        0,
+        f"| a |\n\npage:   {tmp_path / 'reports/index.html'}\n{opening}",
+        "",
+    )
 
 
-def test_results_and_register_outside_a_workspace_are_one_line_and_leave_nothing(tmp_path, monkeypatch, captionlab):
+def test_results_and_register_outside_a_workspace_are_one_line_and_leave_nothing(
+    tmp_path, monkeypatch, captionlab
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert refusal(captionlab("results")).startswith("error: this folder is no workspace (it has no params.yaml)")
-    assert refusal(captionlab("register")).startswith(f"error: there is no MLflow store {tmp_path}/mlflow.db")
-    assert refusal(captionlab("caption", "x.png")).startswith(f"error: there is no MLflow store {tmp_path}/mlflow.db")
+    assert refusal(captionlab("results")).startswith(
+        "error: this folder is no workspace (it has no params.yaml)"
+    )
+    assert refusal(captionlab("register")).startswith(
+        f"error: there is no MLflow store {tmp_path}/mlflow.db"
+    )
+    assert refusal(captionlab("caption", "x.png")).startswith(
+        f"error: there is no MLflow store {tmp_path}/mlflow.db"
+    )
     assert refusal(captionlab("sync")).startswith("error: ")
     assert refusal(captionlab("sync", "--to", "sqlite:///other.db")).startswith("error: ")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_sync_to_another_store_fills_it_and_leaves_what_waits_for_the_own_one(workspace, captionlab):
+def test_sync_to_another_store_fills_it_and_leaves_what_waits_for_the_own_one(
+    workspace, captionlab
+):
     Path("data/runs/merge.pending").touch()
     status, out, err = captionlab("sync", "--to", "sqlite:///shared/other.db")
     assert (status, err) == (0, "")
@@ -326,24 +429,40 @@ def test_sync_to_another_store_fills_it_and_leaves_what_waits_for_the_own_one(wo
     assert {run.data.tags["fingerprint"]: run.data.metrics for run in there} == {
         run.data.tags["fingerprint"]: run.data.metrics for run in here
     }
-    assert captionlab("sync", "--to", "sqlite:///shared/other.db")[1].splitlines()[0] == "merge: was published already"
+    assert (
+        captionlab("sync", "--to", "sqlite:///shared/other.db")[1].splitlines()[0]
+        == "merge: was published already"
+    )
 
 
-@pytest.mark.parametrize("address", ["shared", "sqlite://other.db", "http//host", "postgresql://me:secret@/runs"])
+@pytest.mark.parametrize(
+    "address", ["shared", "sqlite://other.db", "http//host", "postgresql://me:secret@/runs"]
+)
 def test_sync_to_nonsense_is_one_line_without_a_password(workspace, captionlab, address):
     before = sorted(workspace.rglob("*"))
     line = refusal(captionlab("sync", "--to", address))
-    assert "is no address of an MLflow store: write http://HOST:PORT, https://HOST, sqlite:///FILE, or" in line
+    assert (
+        "is no address of an MLflow store: write http://HOST:PORT, https://HOST, sqlite:///FILE, or"
+        in line
+    )
     assert "secret" not in line
     assert sorted(workspace.rglob("*")) == before
 
 
 def test_a_misspelt_option_is_one_line(captionlab):
-    assert refusal(captionlab("register", "--metrik", "cider")).startswith("error: No such option: --metrik ")
-    assert refusal(captionlab("caption")) == "error: Missing argument 'IMAGE...'. (captionlab --help)\n"
+    assert refusal(captionlab("register", "--metrik", "cider")).startswith(
+        "error: No such option: --metrik "
+    )
+    assert (
+        refusal(captionlab("caption"))
+        == "error: Missing argument 'IMAGE...'. (captionlab --help)\n"
+    )
 
 
 def test_importing_the_command_line_imports_nothing_heavy():
-    code = "import sys, captionlab.__main__; print(sorted({'mlflow', 'torch', 'pandas', 'pydantic', 'PIL'} & set(sys.modules)))"
+    code = (
+        "import sys, captionlab.__main__; print(sorted({'mlflow', 'torch', 'pandas', "
+        "'pydantic', 'PIL'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

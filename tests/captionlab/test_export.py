@@ -39,7 +39,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def tiny_model(folder: Path, name: str) -> Path:
-    """Random weights, those of the image a hundred times larger: the features of a random network hardly differ."""
+    """Random weights, those of the image a hundred times larger: the features of a random network
+    hardly differ."""
     encoder = registry.load("encoders", "timm_model").Encoder(**ENCODER)
     args = small_args(name, folder.parent)
     tokenizer, known = read_vocabulary(name, TEXTS, 1, args, "args")
@@ -50,7 +51,12 @@ def tiny_model(folder: Path, name: str) -> Path:
         for weight in decoder.parameters():
             of_image = weight.ndim == 2 and weight.shape[1] == encoder.grid_dim
             weight.copy_(torch.randn_like(weight) * (50 if of_image else 0.5))
-    config = {"decoder": name, "args": args, "sizes": asdict(sizes), "encoder": {"name": "timm_model", "args": ENCODER}}
+    config = {
+        "decoder": name,
+        "args": args,
+        "sizes": asdict(sizes),
+        "encoder": {"name": "timm_model", "args": ENCODER},
+    }
     save_model(folder, decoder, tokenizer, config)
     write_json(folder / "decode.json", BEAM)
     return folder
@@ -59,17 +65,24 @@ def tiny_model(folder: Path, name: str) -> Path:
 def run_without(packages: list[str], code: str, *arguments: Path) -> list[str]:
     """Lines that a process prints in which importing these packages is an ImportError."""
     head = f"import sys\nsys.modules |= dict.fromkeys({packages!r})\n"
-    done = subprocess.run([sys.executable, "-c", head + code, *map(str, arguments)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", head + code, *map(str, arguments)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
 @pytest.mark.parametrize("name", ["soft_attention", "transformer"])
-def test_the_graphs_of_onnx_say_what_the_project_says_greedily(name: str, tmp_path: Path, pictures: list[Path]) -> None:
+def test_the_graphs_of_onnx_say_what_the_project_says_greedily(
+    name: str, tmp_path: Path, pictures: list[Path]
+) -> None:
     captioner = Captioner.load(tiny_model(tmp_path / "model", name), "cpu")
     theirs = [c.text for c in captioner.caption(pictures, beam=1)]
     export(captioner, tmp_path / "onnx", "onnx", "# Card\n")
-    code = "import caption\nfrom pathlib import Path\nprint(*caption.Captioner()([Path(p) for p in sys.argv[1:]]), sep='\\n')"
+    code = (
+        "import caption\nfrom pathlib import Path\nprint(*caption.Captioner()([Path(p) for p "
+        "in sys.argv[1:]]), sep='\\n')"
+    )
     at = f"sys.path.insert(0, {str(tmp_path / 'onnx')!r})\n"
     assert run_without([*WITHOUT, "torch", "timm", "transformers"], at + code, *pictures) == theirs
     assert len(set(theirs)) > 1  # else the pictures would play no part
@@ -77,7 +90,9 @@ def test_the_graphs_of_onnx_say_what_the_project_says_greedily(name: str, tmp_pa
     assert readme.startswith("# Card\n")
     assert "`encoder.onnx`: pixels" in readme
     f = captioner.encoder(captioner.encoder.transform(picture(0))[None])
-    with pytest.raises(UserError, match=r"cannot be exported to ONNX \(its graphs say something else\)"):
+    with pytest.raises(
+        UserError, match=r"cannot be exported to ONNX \(its graphs say something else\)"
+    ):
         onnx._compare(tmp_path / "onnx", [Hypothesis((2,), 0.0)], None, f, name)
 
 
@@ -94,7 +109,10 @@ def test_what_torch_cannot_export_is_one_line_that_names_what_it_can(
     status, _, error = captionlab("export", "model", "--to", "out", "--format", "onnx")
     known = "blip, git, hard_attention, lstm, merge, prefix_lm, soft_attention, transformer"
     why = "RuntimeError: no graph of two lines"
-    assert (status, error) == (2, f"error: merge cannot be exported to ONNX ({why}): these can: {known}\n")
+    assert (status, error) == (
+        2,
+        f"error: merge cannot be exported to ONNX ({why}): these can: {known}\n",
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
@@ -116,9 +134,19 @@ def test_a_folder_of_hugging_faces_layout_captions_without_the_project(
     theirs = [c.text for beam in (3, 1) for c in captioner.caption(pictures, beam=beam)]
     export(captioner, tmp_path / "hf", "hf", "# Card\n")
     vocabulary = len(word_tokenizer(TEXTS, 1))
-    assert run_without(WITHOUT, HF, tmp_path / "hf", *pictures) == [*theirs, f"1 5 {vocabulary}"]  # <start> a red dog <end>
-    assert {path.suffix for path in (tmp_path / "hf").iterdir()} == {".json", ".md", ".py", ".safetensors"}
-    assert "from pipeline" not in "".join(path.read_text() for path in (tmp_path / "hf").glob("*.py"))
+    assert run_without(WITHOUT, HF, tmp_path / "hf", *pictures) == [
+        *theirs,
+        f"1 5 {vocabulary}",
+    ]  # <start> a red dog <end>
+    assert {path.suffix for path in (tmp_path / "hf").iterdir()} == {
+        ".json",
+        ".md",
+        ".py",
+        ".safetensors",
+    }
+    assert "from pipeline" not in "".join(
+        path.read_text() for path in (tmp_path / "hf").glob("*.py")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +155,9 @@ def copied_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     from transformers import dynamic_module_utils
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        patch.setattr(
+            dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules"))
+        )
         patch.setattr(sys, "path", list(sys.path))
         yield
 
@@ -152,7 +182,9 @@ def same_kind(caption: Any, model: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["blip", "git", "vit_gpt2"])
-def test_a_decoder_of_transformers_is_exported_as_that_model(name: str, tmp_path: Path, pictures: list[Path]) -> None:
+def test_a_decoder_of_transformers_is_exported_as_that_model(
+    name: str, tmp_path: Path, pictures: list[Path]
+) -> None:
     """Greedy tokens on the project's own pixels."""
     import transformers
 
@@ -164,16 +196,26 @@ def test_a_decoder_of_transformers_is_exported_as_that_model(name: str, tmp_path
     export(captioner, tmp_path / "hf", "hf", "# Card\n")
     kind = json.loads((tmp_path / "hf/config.json").read_text())["model_type"]
     model = getattr(transformers, NATIVE[kind]).from_pretrained(tmp_path / "hf").eval()
-    f = captioner.encoder(torch.stack([captioner.encoder.transform(picture(n)) for n in range(COUNT)]))
+    f = captioner.encoder(
+        torch.stack([captioner.encoder.transform(picture(n)) for n in range(COUNT)])
+    )
     special = captioner.tokenizer.special
     ours = greedy(captioner.decoder, f, special, 5)
-    logits = first_logits(model, captioner.decoder.pixels(f.grid), captioner.decoder.ids[special.start].expand(COUNT, 1))
-    logits[:, [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]] = -torch.inf
+    logits = first_logits(
+        model,
+        captioner.decoder.pixels(f.grid),
+        captioner.decoder.ids[special.start].expand(COUNT, 1),
+    )
+    logits[
+        :, [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
+    ] = -torch.inf
     assert logits.argmax(-1).tolist() == [hypothesis.tokens[0] for hypothesis in ours]
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
     seen = processor([picture(0)], return_tensors="pt")["pixel_values"]
     assert (seen - captioner.decoder.pixels(f.grid)[:1]).abs().max() < 0.05
-    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").decode(list(ours[0].tokens), skip_special_tokens=True)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").decode(
+        list(ours[0].tokens), skip_special_tokens=True
+    )
 
 
 def first_logits(model: Any, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -187,30 +229,46 @@ def first_logits(model: Any, pixels: torch.Tensor, ids: torch.Tensor) -> torch.T
         return model.text_decoder(input_ids=ids, encoder_hidden_states=image).logits[:, -1]
 
 
-def test_a_decoder_that_loads_an_encoder_by_name_is_refused_by_hf(tmp_path: Path, captionlab: Any) -> None:
+def test_a_decoder_that_loads_an_encoder_by_name_is_refused_by_hf(
+    tmp_path: Path, captionlab: Any
+) -> None:
     write_model(tmp_path / "model", "blind")
-    status, _, error = captionlab("export", tmp_path / "model", "--to", tmp_path / "out", "--format", "hf")
+    status, _, error = captionlab(
+        "export", tmp_path / "model", "--to", tmp_path / "out", "--format", "hf"
+    )
     assert (status, error.count("\n")) == (2, 1)
     assert error.startswith("error: blind cannot be exported to hf: ")
     assert "merge, lstm, soft_attention, hard_attention, transformer, prefix_lm" in error
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_in_use_and_an_unknown_format_are_one_line_and_nothing_is_lost(tmp_path: Path, captionlab: Any) -> None:
+def test_a_folder_in_use_and_an_unknown_format_are_one_line_and_nothing_is_lost(
+    tmp_path: Path, captionlab: Any
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("kept")
     status, _, error = captionlab("export", "champion", "--to", tmp_path / "out", "--format", "hf")
-    assert (status, error) == (2, f"error: {tmp_path / 'out'} is there already: name a folder that is new or empty\n")
-    status, _, error = captionlab("export", "champion", "--to", tmp_path / "new", "--format", "gguf")
+    assert (status, error) == (
+        2,
+        f"error: {tmp_path / 'out'} is there already: name a folder that is new or empty\n",
+    )
+    status, _, error = captionlab(
+        "export", "champion", "--to", tmp_path / "new", "--format", "gguf"
+    )
     assert (status, error) == (2, "error: unknown format 'gguf': there are hf, onnx\n")
     assert (tmp_path / "out/mine").read_text() == "kept"
 
 
-def test_the_published_card_goes_along(tmp_path: Path, captionlab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_published_card_goes_along(
+    tmp_path: Path, captionlab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     model = tiny_model(tmp_path / "model", "merge")
     assert captionlab("export", model, "--to", tmp_path / "none", "--format", "hf")[0] == 0
-    assert "test_efficientnet: none, its weights are drawn at random" in (tmp_path / "none/README.md").read_text()
+    assert (
+        "test_efficientnet: none, its weights are drawn at random"
+        in (tmp_path / "none/README.md").read_text()
+    )
     (model / "README.md").write_text("# Of its run\n")
     assert captionlab("export", model, "--to", tmp_path / "out", "--format", "hf")[0] == 0
     assert (tmp_path / "out/README.md").read_text().startswith("# Of its run\n\n## Use\n")

@@ -1,4 +1,5 @@
-"""`captionlab tables --from-mlflow`: the bytes of the workspace's own tables, whatever else the server holds."""
+"""`captionlab tables --from-mlflow`: the bytes of the workspace's own tables, whatever else the
+server holds."""
 
 import shutil
 from pathlib import Path
@@ -23,7 +24,8 @@ from tests.tracking_workspace import SCORES, lock_variant, make_scores, make_wor
 
 @pytest.fixture
 def enter(tmp_path, monkeypatch, database):
-    """Name -> the process works in that workspace; all of them publish to one store. Models are left out, for speed."""
+    """Name -> the process works in that workspace; all of them publish to one store. Models are
+    left out, for speed."""
     shutil.copy(database, tmp_path / "server.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
     monkeypatch.setattr(publish, "_log_model", lambda *arguments: None)
@@ -58,11 +60,19 @@ def rescore(variant, cider):
 def own_tables():
     """What the stage `compare` writes here."""
     params = load_params()
-    captions = {name: pd.read_parquet(paths.CORPORA / name / "captions.parquet") for name in params.corpora}
+    captions = {
+        name: pd.read_parquet(paths.CORPORA / name / "captions.parquet") for name in params.corpora
+    }
     references = {name: read_json(paths.references(name)) for name in params.corpora}
-    settings = {name: setting(name, c.split, captions[name], references[name]) for name, c in params.corpora.items()}
+    settings = {
+        name: setting(name, c.split, captions[name], references[name])
+        for name, c in params.corpora.items()
+    }
     results = results_of(params, settings, paths.SCORES)
-    write_tables(Path("own"), [everything(results, params.scoring.metrics), *paper_sheets(read_papers(), results)])
+    write_tables(
+        Path("own"),
+        [everything(results, params.scoring.metrics), *paper_sheets(read_papers(), results)],
+    )
     return contents("own")
 
 
@@ -94,11 +104,24 @@ def publish_all():
 def held(run):
     """All of a run but which workspaces it is current in."""
     tags = {name: value for name, value in run.data.tags.items() if not name.startswith(PREFIX)}
-    files = {path: path.stat().st_mtime_ns for path in Path(run.info.artifact_uri.removeprefix("file://")).rglob("*")}
-    return tags, run.data.params, run.data.metrics, run.info.start_time, run.info.end_time, run.info.status, files
+    files = {
+        path: path.stat().st_mtime_ns
+        for path in Path(run.info.artifact_uri.removeprefix("file://")).rglob("*")
+    }
+    return (
+        tags,
+        run.data.params,
+        run.data.metrics,
+        run.info.start_time,
+        run.info.end_time,
+        run.info.status,
+        files,
+    )
 
 
-def test_a_parameter_that_was_changed_and_changed_back_shows_the_first_run_again_which_stays_as_it_was(enter, tables):
+def test_a_parameter_that_was_changed_and_changed_back_shows_the_first_run_again_which_stays_as_it_was(
+    enter, tables
+):
     enter(merge=0.11)
     publish_all()
     (first,) = runs("tags.variant = 'merge'")
@@ -116,7 +139,9 @@ def test_a_parameter_that_was_changed_and_changed_back_shows_the_first_run_again
     assert sum(name.startswith(PREFIX) for name in again.data.tags) == 1
 
 
-def test_what_dvc_restored_without_its_stage_is_current_after_a_quiet_sync(enter, tables, captionlab):
+def test_what_dvc_restored_without_its_stage_is_current_after_a_quiet_sync(
+    enter, tables, captionlab
+):
     enter(merge=0.11)
     publish_all()
     rescore("merge", 0.99)
@@ -126,7 +151,9 @@ def test_what_dvc_restored_without_its_stage_is_current_after_a_quiet_sync(enter
     assert tables() == (own_tables(), "")
 
 
-def test_a_row_that_params_have_no_more_is_in_no_table_until_it_comes_back(enter, tables, captionlab):
+def test_a_row_that_params_have_no_more_is_in_no_table_until_it_comes_back(
+    enter, tables, captionlab
+):
     enter()
     publish_all()
     whole, text = own_tables(), Path("params.yaml").read_text()
@@ -139,7 +166,9 @@ def test_a_row_that_params_have_no_more_is_in_no_table_until_it_comes_back(enter
     assert tables() == (whole, "")
 
 
-def test_of_several_workspaces_the_tables_are_those_of_the_one_that_published_last_or_is_named(enter, tables, captionlab):
+def test_of_several_workspaces_the_tables_are_those_of_the_one_that_published_last_or_is_named(
+    enter, tables, captionlab
+):
     """The same names in both, in `two` of another corpus; lstm has one run, which both hold."""
     enter("one", merge=0.11)
     publish_all()
@@ -158,7 +187,9 @@ def test_of_several_workspaces_the_tables_are_those_of_the_one_that_published_la
     lock = yaml.safe_load(Path("dvc.lock").read_text())
     for stage in ("train", "caption", "score"):
         deps = lock["stages"][f"{stage}@merge"]["deps"]
-        lock["stages"][f"{stage}@merge"]["deps"] = [{**d, "path": d["path"].replace("scenes", "other")} for d in deps]
+        lock["stages"][f"{stage}@merge"]["deps"] = [
+            {**d, "path": d["path"].replace("scenes", "other")} for d in deps
+        ]
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
     publish_all()
     assert len(runs()) == 3
@@ -178,7 +209,9 @@ def test_of_several_workspaces_the_tables_are_those_of_the_one_that_published_la
     assert err.endswith(f": there are {first}, {second}\n")
 
 
-def test_of_runs_that_an_earlier_version_published_the_newest_are_shown_until_one_is_confirmed(enter, tables):
+def test_of_runs_that_an_earlier_version_published_the_newest_are_shown_until_one_is_confirmed(
+    enter, tables
+):
     enter(merge=0.11)
     publish_all()
     old = own_tables()

@@ -1,4 +1,5 @@
-"""The page: what it says is what the captioner says, a visitor reaches nothing but the page, and mistakes are one line."""
+"""The page: what it says is what the captioner says, a visitor reaches nothing but the page, and
+mistakes are one line."""
 
 import asyncio
 import json
@@ -21,7 +22,18 @@ from captionlab.cli.shared.models import load
 from captionlab.page import answers
 from captionlab.page.answers import Answer, Decoding, Shelf, answer, render
 from captionlab.page.neutral import Wording, neutral_wording
-from captionlab.page.server import FORMS, HINT, POLICY, REQUEST, UPLOAD, answers_to, build, refused, serving, uploaded_picture
+from captionlab.page.server import (
+    FORMS,
+    HINT,
+    POLICY,
+    REQUEST,
+    UPLOAD,
+    answers_to,
+    build,
+    refused,
+    serving,
+    uploaded_picture,
+)
 from pipeline.captioning.captioner import GREEDY, Captioner
 from pipeline.captioning.captions import Caption
 from pipeline.core.errors import UserError
@@ -48,7 +60,9 @@ def folder(tmp_path_factory):
     rows += [("gone", "images/gone.png", "test"), ("scan", "images/scan.tif", "test")]
     (images / "scan.tif").touch()
     (root / "data/corpora/scenes").mkdir(parents=True)
-    pd.DataFrame(rows, columns=["image_id", "file", "split"]).to_parquet(root / "data/corpora/scenes/captions.parquet")
+    pd.DataFrame(rows, columns=["image_id", "file", "split"]).to_parquet(
+        root / "data/corpora/scenes/captions.parquet"
+    )
     picture(99).save(root / "picture.png")
     return root
 
@@ -76,7 +90,11 @@ def address(folder):
 
 
 def settings():
-    return {name: value for name, value in os.environ.items() if name.startswith("GRADIO_") or "proxy" in name.lower()}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("GRADIO_") or "proxy" in name.lower()
+    }
 
 
 def free_port():
@@ -119,7 +137,9 @@ def shelf_of(**captioners):
 def test_a_card_says_what_the_captioner_says_with_that_decoding(workspace, model, chosen, keys):
     own = {**GREEDY, "beam": 3, "max_tokens": 30, "length_penalty": 0.7, "alternatives": 3}
     theirs = Captioner.load(Path("models") / model, "cpu", {**own, **keys}).caption([picture(5)])[0]
-    ours = answer(Shelf({model: Path("models") / model}, load), model, picture(5), Decoding(**chosen))
+    ours = answer(
+        Shelf({model: Path("models") / model}, load), model, picture(5), Decoding(**chosen)
+    )
     assert (ours.text, ours.log_prob, ours.error) == (theirs.text, theirs.log_prob, "")
     assert ours.others == theirs.alternatives[1:]
 
@@ -143,25 +163,38 @@ def test_a_decoder_that_attends_shows_a_picture_for_each_word_and_another_none(w
 
 def test_models_are_loaded_when_asked_for_and_few_are_kept():
     loaded = []
-    shelf = Shelf({name: Path(name) for name in "abc"}, lambda path: loaded.append(path.name) or path, kept=2)
+    shelf = Shelf(
+        {name: Path(name) for name in "abc"}, lambda path: loaded.append(path.name) or path, kept=2
+    )
     assert loaded == []
     for name in "aabacab":
         shelf.get(name)
     assert loaded == ["a", "b", "c", "b"]
 
 
-def test_a_model_that_cannot_be_used_says_so_on_its_card_and_the_others_have_theirs(workspace, monkeypatch):
+def test_a_model_that_cannot_be_used_says_so_on_its_card_and_the_others_have_theirs(
+    workspace, monkeypatch
+):
     monkeypatch.setattr(answers, "looked_at", lambda *_: [])
     shelf = Shelf({name: Path("models") / name for name in ("unfinished", "merge")}, load)
-    cards = [answer(shelf, name, picture(0), Decoding()) for name in ("unfinished", "merge", "unknown")]
-    assert cards[0].error.startswith("models/unfinished is not a model folder: config.json is missing")
+    cards = [
+        answer(shelf, name, picture(0), Decoding()) for name in ("unfinished", "merge", "unknown")
+    ]
+    assert cards[0].error.startswith(
+        "models/unfinished is not a model folder: config.json is missing"
+    )
     assert cards[1].error == ""
     assert cards[2].error == "unknown model 'unknown': there are unfinished, merge"
     assert render(cards).count('role="alert"') == 2
 
 
 def test_what_a_model_says_is_text_on_the_page():
-    card = Answer("<i>m</i>", text="<script>x</script>", others=[("<b>", -1.0)], wording=Wording(("man",), "<u>"))
+    card = Answer(
+        "<i>m</i>",
+        text="<script>x</script>",
+        others=[("<b>", -1.0)],
+        wording=Wording(("man",), "<u>"),
+    )
     html = render([card])
     assert not re.search(r"<(script|b>|i>m|u>)", html.replace("<b>0 %", ""))
     assert "&lt;script&gt;" in html
@@ -169,7 +202,10 @@ def test_what_a_model_says_is_text_on_the_page():
 
 def test_a_caption_that_names_a_gender_is_flagged_with_its_neutral_wording(monkeypatch):
     monkeypatch.setattr(answers, "looked_at", lambda *_: [])
-    cards = [answer(shelf_of(a=Said(text)), "a", picture(0), Decoding()) for text in ("a man runs", "a dog runs")]
+    cards = [
+        answer(shelf_of(a=Said(text)), "a", picture(0), Decoding())
+        for text in ("a man runs", "a dog runs")
+    ]
     assert "names a gender: man</span> Without it: <q>a person runs</q>" in render(cards[:1])
     assert "gender" not in render(cards[1:])
 
@@ -185,7 +221,10 @@ def test_a_caption_that_names_a_gender_is_flagged_with_its_neutral_wording(monke
         ("a female athlete runs", "an athlete runs"),
         ("a male and a female", "two people"),
         ("two male swimmers", "two swimmers"),
-        ("A man's hat , and his dog looks at her .", "A person's hat , and their dog looks at them ."),
+        (
+            "A man's hat , and his dog looks at her .",
+            "A person's hat , and their dog looks at them .",
+        ),
         ("she is a girl", "they are a child"),
         ("a dog with a ball in his mouth", None),
         ("two people", None),
@@ -212,7 +251,10 @@ def test_every_gendered_word_has_a_neutral_counterpart():
         ({"way": "magic"}, "way: should be 'own', 'greedy', 'beam' or 'sampling'"),
         ({"beam": 0}, "beam: should be greater than or equal to 1"),
         ({"samples": 10**6}, "samples: should be less than or equal to 10"),
-        ({"temperature": "hot"}, "temperature: should be a valid number, unable to parse string as a number"),
+        (
+            {"temperature": "hot"},
+            "temperature: should be a valid number, unable to parse string as a number",
+        ),
         ({"seed": None}, "seed: should be a valid integer"),
     ],
 )
@@ -227,7 +269,10 @@ def test_without_a_picture_or_a_model_the_page_asks_for_one(tmp_path):
     dropped = {"path": str(tmp_path / "a.png")}
     assert answers_to(shelf, tmp_path, None, ["a"], *decoding) == HINT
     for models in ([], None, "a"):
-        assert answers_to(shelf, tmp_path, dropped, models, *decoding) == '<p class="trouble" role="alert">choose a model</p>'
+        assert (
+            answers_to(shelf, tmp_path, dropped, models, *decoding)
+            == '<p class="trouble" role="alert">choose a model</p>'
+        )
 
 
 def test_only_what_was_uploaded_is_opened(tmp_path):
@@ -243,7 +288,9 @@ def test_only_what_was_uploaded_is_opened(tmp_path):
         uploads,
         "x",
     ):
-        with pytest.raises(UserError, match=r"^this picture was not uploaded here, or is gone: drop it again$"):
+        with pytest.raises(
+            UserError, match=r"^this picture was not uploaded here, or is gone: drop it again$"
+        ):
             uploaded_picture({"path": str(path)}, uploads)
     for nothing in ({}, {"url": "data:image/png;base64,AAAA"}, 3, "/etc/passwd"):
         with pytest.raises(UserError, match=r"^this picture was not uploaded here"):
@@ -300,10 +347,14 @@ def test_the_server_serves_no_file_of_the_machine_and_binds_the_browser_to_itsel
         f"{folder}/models/merge/config.json",
     ):
         assert requests.get(f"{address}gradio_api/file={path}", timeout=10).status_code == 403, path
-    assert requests.get(f"{address}gradio_api/file=http://127.0.0.1:9/", timeout=10).status_code == 403
+    assert (
+        requests.get(f"{address}gradio_api/file=http://127.0.0.1:9/", timeout=10).status_code == 403
+    )
     for path in ("openapi.json", "docs", "monitoring"):
         assert requests.get(address + path, timeout=10).status_code in (403, 404), path
-    large = requests.post(f"{address}gradio_api/upload", files={"files": ("a.png", bytes(UPLOAD + FORMS))}, timeout=30)
+    large = requests.post(
+        f"{address}gradio_api/upload", files={"files": ("a.png", bytes(UPLOAD + FORMS))}, timeout=30
+    )
     assert large.status_code == 413
 
 
@@ -312,10 +363,16 @@ def submit(address, picture_data, models=("merge",)):
     session = uuid.uuid4().hex
     functions = requests.get(f"{address}config", timeout=10).json()["dependencies"]
     index = next(f["id"] for f in functions if len(f["inputs"]) == 7)
-    sent = {"data": [picture_data, list(models), "own", 5, 5, 1, 1], "fn_index": index, "session_hash": session}
+    sent = {
+        "data": [picture_data, list(models), "own", 5, 5, 1, 1],
+        "fn_index": index,
+        "session_hash": session,
+    }
     joined = requests.post(f"{address}gradio_api/queue/join", json=sent, timeout=10)
     joined.raise_for_status()
-    with requests.get(f"{address}gradio_api/queue/data", params={"session_hash": session}, stream=True, timeout=30) as stream:
+    with requests.get(
+        f"{address}gradio_api/queue/data", params={"session_hash": session}, stream=True, timeout=30
+    ) as stream:
         for line in stream.iter_lines():
             message = json.loads(line.removeprefix(b"data: ")) if line else {}
             if message.get("msg") == "process_completed":
@@ -323,10 +380,15 @@ def submit(address, picture_data, models=("merge",)):
     raise AssertionError("no answer")
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "{folder}/picture.png", "http://127.0.0.1:{port}/a.png"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "{folder}/picture.png", "http://127.0.0.1:{port}/a.png"]
+)
 def test_a_forged_picture_is_refused_and_nothing_is_fetched(address, folder, path, server):
     port = server.server_address[1]
-    described = {"path": path.format(folder=folder, port=port), "meta": {"_type": "gradio.FileData"}}
+    described = {
+        "path": path.format(folder=folder, port=port),
+        "meta": {"_type": "gradio.FileData"},
+    }
     answered = submit(address, described)
     assert not answered["success"], answered
     bare = submit(address, {"path": described["path"]})
@@ -343,12 +405,18 @@ def test_no_address_is_fetched_for_a_picture(folder):
 
 
 def browser_path():
-    return os.environ.get("CAPTIONLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    return (
+        os.environ.get("CAPTIONLAB_CHROMIUM")
+        or shutil.which("chromium")
+        or shutil.which("chromium-browser")
+    )
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(not browser_path(), reason="no Chromium on PATH or in CAPTIONLAB_CHROMIUM")
-def test_in_a_browser_an_uploaded_picture_gets_the_captions_of_the_chosen_models(address, folder, monkeypatch):
+def test_in_a_browser_an_uploaded_picture_gets_the_captions_of_the_chosen_models(
+    address, folder, monkeypatch
+):
     from playwright.sync_api import sync_playwright
 
     monkeypatch.chdir(folder)
@@ -356,14 +424,22 @@ def test_in_a_browser_an_uploaded_picture_gets_the_captions_of_the_chosen_models
     example = load(Path("models/merge")).caption([Path("data/raw/scenes/images/03.png")])[0]
     chances = {"picture": f"{said['merge'].log_prob:.2f}", "example": f"{example.log_prob:.2f}"}
     assert chances["picture"] != chances["example"]
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-sync",
+    ]
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=browser_path(), args=flags)
         page = browser.new_page(viewport={"width": 400, "height": 800})
         asked, troubles = [], []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda line: troubles.append(line.text) if line.type == "error" else None)
+        page.on(
+            "console", lambda line: troubles.append(line.text) if line.type == "error" else None
+        )
         page.goto(address)
         page.set_input_files("#picture input[type=file]", "picture.png")
         page.wait_for_selector("[data-model=merge] .caption", timeout=60_000)
@@ -378,7 +454,9 @@ def test_in_a_browser_an_uploaded_picture_gets_the_captions_of_the_chosen_models
         assert words == said["soft-attention"].text.split()
         assert page.evaluate("document.documentElement.scrollWidth") == 400
         page.locator(".gallery-item").nth(1).click()
-        page.locator("[data-model=merge]", has_text=f"log-probability {chances['example']}").wait_for(timeout=60_000)
+        page.locator(
+            "[data-model=merge]", has_text=f"log-probability {chances['example']}"
+        ).wait_for(timeout=60_000)
         browser.close()
     assert troubles == []
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
@@ -405,11 +483,15 @@ def test_without_a_champion_the_page_says_why_and_offers_the_others(workspace, m
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with command.model_folders(None) as found:
         assert list(found) == NAMES
-    assert capsys.readouterr().err.startswith("no champion: MLflow at http://127.0.0.1:9 is out of reach (")
+    assert capsys.readouterr().err.startswith(
+        "no champion: MLflow at http://127.0.0.1:9 is out of reach ("
+    )
 
 
 def test_examples_are_test_images_that_a_browser_can_show(workspace):
-    assert [path.name for path in command.example_images()] == [f"{n:02}.png" for n in (1, 3, 5, 7, 9, 11)]
+    assert [path.name for path in command.example_images()] == [
+        f"{n:02}.png" for n in (1, 3, 5, 7, 9, 11)
+    ]
 
 
 def test_a_port_in_use_and_an_unknown_host_are_one_line(workspace, captionlab):
@@ -419,7 +501,10 @@ def test_a_port_in_use_and_an_unknown_host_are_one_line(workspace, captionlab):
         port = taken.getsockname()[1]
         status, out, err = captionlab("app", "--port", port)
     assert (status, out) == (2, "")
-    assert err == f"error: cannot serve at 127.0.0.1:{port} (address already in use): name another --port, or --host\n"
+    assert (
+        err == f"error: cannot serve at 127.0.0.1:{port} (address already in use): name another "
+        "--port, or --host\n"
+    )
     status, _, err = captionlab("app", "--host", "no.such.host.invalid")
     assert status == 2
     assert err.startswith("error: cannot serve at no.such.host.invalid:7860 (")
@@ -432,10 +517,13 @@ def test_a_workspace_without_models_is_told_to_run_dvc_repro(tmp_path, monkeypat
     assert captionlab("app", "--port", free_port()) == (
         2,
         "",
-        "error: no trained model in models/, and no champion: run dvc repro (or make repro) first\n",
+        "error: no trained model in models/, and no champion: run dvc repro (or make "
+        "repro) first\n",
     )
 
 
 def test_only_the_page_imports_gradio():
     for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
-        assert path.name == "app.py" or not re.search(r"^\s*(import|from) gradio", path.read_text(), re.M), path
+        assert path.name == "app.py" or not re.search(
+            r"^\s*(import|from) gradio", path.read_text(), re.M
+        ), path

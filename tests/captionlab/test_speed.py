@@ -63,10 +63,20 @@ def trained(tmp_path_factory):
         Image.new("RGB", (16, 12), (80 * n, 0, 0)).save(folder / "data/raw/scenes" / file)
     rows = [(image, file, f"{image}#0", "a dog", "a dog", "test") for image, file in files.items()]
     (folder / "data/corpora/scenes").mkdir(parents=True)
-    captions = pd.DataFrame(rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"])
+    captions = pd.DataFrame(
+        rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"]
+    )
     captions.to_parquet(folder / "data/corpora/scenes/captions.parquet")
     encoder = Encoder(model="test_efficientnet", weights="random", image_size=32)
-    extract(encoder, files, folder / "data/raw/scenes", folder / "data/features/scenes-lite0", {}, "cpu", 1)
+    extract(
+        encoder,
+        files,
+        folder / "data/raw/scenes",
+        folder / "data/features/scenes-lite0",
+        {},
+        "cpu",
+        1,
+    )
     make_captioner(folder / "models/merge")
     shutil.copytree(folder / "models/merge", folder / "models/lstm")
     return folder
@@ -83,7 +93,9 @@ def workspace(trained, tmp_path, monkeypatch):
 
 def test_every_trained_variant_is_measured_and_an_encoder_once(workspace, captionlab, monkeypatch):
     seen, measured = [], speed.images_per_second
-    monkeypatch.setattr(speed, "images_per_second", lambda *args: seen.append(args) or measured(*args))
+    monkeypatch.setattr(
+        speed, "images_per_second", lambda *args: seen.append(args) or measured(*args)
+    )
     status, out, err = captionlab("speed")
     assert (status, err) == (0, "")
     assert [line.split(":")[0] for line in out.splitlines()] == ["merge", "lstm"]
@@ -128,9 +140,17 @@ def refused(called):
 
 
 def test_what_is_not_there_to_be_measured_is_said_in_one_line(workspace, captionlab):
-    assert "'lsmt' is not in variants of params.yaml" in refused(captionlab("speed", "merge", "lsmt"))
-    assert "models/soft-attention is not a model folder" in refused(captionlab("speed", "soft-attention"))
+    assert "'lsmt' is not in variants of params.yaml" in refused(
+        captionlab("speed", "merge", "lsmt")
+    )
+    assert "models/soft-attention is not a model folder" in refused(
+        captionlab("speed", "soft-attention")
+    )
     shutil.rmtree("data/features")
-    assert "data/features/scenes-lite0 holds no features: run dvc repro" in refused(captionlab("speed", "merge"))
+    assert "data/features/scenes-lite0 holds no features: run dvc repro" in refused(
+        captionlab("speed", "merge")
+    )
     shutil.rmtree("models")
-    assert "no variant of params.yaml is in models/: run dvc repro first" in refused(captionlab("speed"))
+    assert "no variant of params.yaml is in models/: run dvc repro first" in refused(
+        captionlab("speed")
+    )

@@ -39,7 +39,9 @@ def corpus():
         for n in (0, 1)
         for k in (0, 1)
     ]
-    return pd.DataFrame(rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"]).astype("str")
+    return pd.DataFrame(
+        rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"]
+    ).astype("str")
 
 
 def pictures():
@@ -98,7 +100,9 @@ def test_two_runs_give_the_same_json_and_the_same_page(result, tmp_path):
     assert json.dumps(again) == json.dumps(result)
     write_data_docs(result, "tiny", tmp_path / "one")
     write_data_docs(again, "tiny", tmp_path / "two")
-    assert (tmp_path / "one" / "index.html").read_bytes() == (tmp_path / "two" / "index.html").read_bytes()
+    assert (tmp_path / "one" / "index.html").read_bytes() == (
+        tmp_path / "two" / "index.html"
+    ).read_bytes()
 
 
 def test_the_page_is_self_contained_and_shows_every_expectation(result, tmp_path):
@@ -124,7 +128,9 @@ def by_fives(monkeypatch):
 
 def test_what_is_usual_is_counted_by_image_and_not_by_row():
     images = [2] * 50 + [3] * 45 + [1] * 5
-    assert usual_count(pd.Series([n for n in images for _ in range(n)])) == 2  # 100 rows against 135
+    assert (
+        usual_count(pd.Series([n for n in images for _ in range(n)])) == 2
+    )  # 100 rows against 135
     assert usual_count(pd.Series([1, 2, 2])) == 1  # the fewest of equals, as a mode
     assert usual_count(pd.Series([], dtype=float)) == 1
 
@@ -143,7 +149,11 @@ def test_a_file_is_validated_alike_some_rows_at_a_time(by_fives):
     [
         [(0, "caption_id", "c1#1")],
         [(0, "caption_id", "c1#1"), (5, "caption_id", None)],
-        [(row, *text) for row in (0, 3) for text in (("text", "the c1 no 1"), ("raw", "The c1 no 1."))],
+        [
+            (row, *text)
+            for row in (0, 3)
+            for text in (("text", "the c1 no 1"), ("raw", "The c1 no 1."))
+        ],
         [(2, "split", "test"), (7, "file", None), (11, "text", "the  other")],
         [(4, "split", None), (9, "image_id", "a0"), (1, "text", "one"), (6, "text", "two")],
     ],
@@ -170,12 +180,17 @@ def test_a_missing_value():
 
 
 def test_a_split_that_is_none():
-    assert "'split values' (split is train, val or test): 1 of 12 rows, first a0#0;" in failure(planted(0, split="dev"))
+    assert "'split values' (split is train, val or test): 1 of 12 rows, first a0#0;" in failure(
+        planted(0, split="dev")
+    )
 
 
 def test_an_image_in_two_splits():
     message = failure(planted(0, split="test"))
-    assert "'splits disjoint' (all captions of an image are in one split): 2 of 12 rows, first a0#0, a0#1" in message
+    assert (
+        "'splits disjoint' (all captions of an image are in one split): 2 of 12 rows, "
+        "first a0#0, a0#1" in message
+    )
 
 
 def test_a_split_without_images():
@@ -187,14 +202,26 @@ def test_a_split_without_images():
 def test_a_split_with_too_few_images():
     captions = corpus()
     message = failure(captions[captions["image_id"] != "c1"])
-    assert message == "'splits large enough' (a split has at least 2 images): 2 of 10 rows, first c0#0, c0#1"
+    assert (
+        message
+        == "'splits large enough' (a split has at least 2 images): 2 of 10 rows, first c0#0, c0#1"
+    )
 
 
 def test_an_image_with_the_captions_of_many():
-    extra = pd.concat([corpus(), *[planted(0, caption_id=f"a0#{n}", text=f"x {n}", raw=f"x {n}")[:1] for n in range(2, 6)]])
+    extra = pd.concat(
+        [
+            corpus(),
+            *[
+                planted(0, caption_id=f"a0#{n}", text=f"x {n}", raw=f"x {n}")[:1]
+                for n in range(2, 6)
+            ],
+        ]
+    )
     message = failure(extra.reset_index(drop=True))
     assert message.startswith(
-        "'captions per image' (99% of the rows: images with about 2 captions, as most have): 6 of 16 rows"
+        "'captions per image' (99% of the rows: images with about 2 captions, as most "
+        "have): 6 of 16 rows"
     )
 
 
@@ -220,14 +247,16 @@ def test_an_image_that_cannot_be_decoded_or_was_never_looked_at():
     seen = pictures() | {"images/b0.png": Picture("image broken: truncated", None)}
     del seen["images/c1.png"]
     assert failure(corpus(), seen) == (
-        "'images decodable' (every image file is there and whole): 4 of 12 rows, first b0#0, b0#1, c1#0, c1#1"
+        "'images decodable' (every image file is there and whole): 4 of 12 rows, first "
+        "b0#0, b0#1, c1#0, c1#1"
     )
 
 
 def test_the_same_picture_in_two_splits():
     seen = pictures() | {"images/c1.png": Picture(None, "images/a0.png")}
     assert failure(corpus(), seen) == (
-        "'no image in two splits' (equal pictures are in one split): 4 of 12 rows, first a0#0, a0#1, c1#0, c1#1"
+        "'no image in two splits' (equal pictures are in one split): 4 of 12 rows, first "
+        "a0#0, a0#1, c1#0, c1#1"
     )
 
 
@@ -236,8 +265,10 @@ def test_too_many_captions_shared_between_splits():
     captions.loc[[8, 9], ["raw", "text"]] = captions.loc[[0, 1], ["raw", "text"]].to_numpy()
     message = failure(captions)
     assert message == (
-        "'captions shared by train' (at most 25% of the captions of train stand in another split as well): 2 of 4 rows, "
-        "first a0#0, a0#1; 'captions shared by test' (at most 25% of the captions of test stand in another split as well): "
+        "'captions shared by train' (at most 25% of the captions of train stand in another "
+        "split as well): 2 of 4 rows, "
+        "first a0#0, a0#1; 'captions shared by test' (at most 25% of the captions of test "
+        "stand in another split as well): "
         "2 of 4 rows, first c0#0, c0#1"
     )
 
@@ -249,11 +280,15 @@ def test_few_captions_shared_between_splits_are_no_fault():
 
 
 def test_a_corpus_without_rows():
-    assert failure(corpus()[:0]).startswith("'rows' (there are captions): found 0; 'every split there'")
+    assert failure(corpus()[:0]).startswith(
+        "'rows' (there are captions): found 0; 'every split there'"
+    )
 
 
 def test_a_missing_column_is_named():
-    with pytest.raises(UserError, match=r"captions\.parquet lacks the column text: it needs image_id, file"):
+    with pytest.raises(
+        UserError, match=r"captions\.parquet lacks the column text: it needs image_id, file"
+    ):
         validated(corpus().drop(columns="text"))
 
 
@@ -266,7 +301,12 @@ def test_nothing_is_printed(capfd):
 def workspace(tmp_path, monkeypatch):
     """A dataset `tiny` of three images and its corpus, in the working directory."""
     params = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-    row = vars(OPTIONS) | {"dataset": "tiny", "split": "official", "min_images_per_split": 1, "max_rejected": 0.2}
+    row = vars(OPTIONS) | {
+        "dataset": "tiny",
+        "split": "official",
+        "min_images_per_split": 1,
+        "max_rejected": 0.2,
+    }
     drawn = {"tiny": {"source": "scenes", "args": {"images": 8, "size": 64, "seed": 1}}}
     tiny = {"features": {}, "variants": {}, "datasets": drawn, "corpora": {"tiny": row}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | tiny))
@@ -290,7 +330,14 @@ def test_the_stage_writes_corpus_result_and_docs(workspace):
 
     main("tiny")
     captions = pd.read_parquet("data/corpora/tiny/captions.parquet")
-    assert list(captions["text"]) == ["a dog no 0", "a dog no 1", "a cat no 0", "a cat no 1", "a sea no 0", "a sea no 1"]
+    assert list(captions["text"]) == [
+        "a dog no 0",
+        "a dog no 1",
+        "a cat no 0",
+        "a cat no 1",
+        "a sea no 0",
+        "a sea no 1",
+    ]
     assert list(pd.read_parquet("data/corpora/tiny/rejected.parquet")["reason"]) == []
     assert json.loads((workspace / "data/validation/tiny/results.json").read_text())["images"] == {
         "train": 1,
@@ -307,7 +354,10 @@ def test_the_stage_writes_nothing_when_it_stops(workspace, fault):
     images = workspace / "data" / "raw" / "tiny" / "images"
     if fault == "rejected":
         (images / "dog.png").write_bytes(b"")
-        message = r"2 of 6 rows \(33.3%\) would be set aside, max_rejected allows 20.0%: image broken: empty file \(2\)"
+        message = (
+            r"2 of 6 rows \(33.3%\) would be set aside, max_rejected allows 20.0%: image "
+            r"broken: empty file \(2\)"
+        )
     else:
         (images / "dog.png").write_bytes((images / "sea.png").read_bytes())
         message = r"'no image in two splits' .*: 4 of 6 rows, first dog#0, dog#1, sea#0, sea#1"

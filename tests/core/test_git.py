@@ -13,7 +13,9 @@ PATHS = ["code", "params.yaml"]
 
 def git(*arguments: str) -> str:
     who = ["-c", "user.name=x", "-c", "user.email=x@x"]
-    return subprocess.run(["git", *who, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *who, *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 @pytest.fixture
@@ -62,7 +64,12 @@ def test_a_row_stands_for_the_code_of_its_own_stages() -> None:
     stages = ["download", "clean", "extract", "train", "caption", "score"]
     names = {"source": "scenes", "encoder": "timm_model", "decoder": "merge"}
     code = row_code(ROOT / "dvc.yaml", stages, names)
-    assert {"params.yaml", "stages/train.py", "pipeline/decoders/merge.py", "pipeline/sources/scenes.py"} <= set(code)
+    assert {
+        "params.yaml",
+        "stages/train.py",
+        "pipeline/decoders/merge.py",
+        "pipeline/sources/scenes.py",
+    } <= set(code)
     assert {
         "pipeline/training",
         "pipeline/metrics",
@@ -70,6 +77,12 @@ def test_a_row_stands_for_the_code_of_its_own_stages() -> None:
         "pipeline/experiment/protocols",
     } <= set(code)
     assert all((ROOT / file).exists() for file in code)
-    assert not {"pipeline/decoders/lstm.py", "pipeline/report", "pipeline/tracking", "pipeline/core", "README.md"} & set(code)
+    assert not {
+        "pipeline/decoders/lstm.py",
+        "pipeline/report",
+        "pipeline/tracking",
+        "pipeline/core",
+        "README.md",
+    } & set(code)
     other = row_code(ROOT / "dvc.yaml", stages, {**names, "decoder": "lstm"})
     assert set(code) ^ set(other) == {"pipeline/decoders/merge.py", "pipeline/decoders/lstm.py"}

@@ -1,4 +1,5 @@
-"""A Java program that is asked again and again: it is started once, never mixed up, never waited for in vain."""
+"""A Java program that is asked again and again: it is started once, never mixed up, never waited
+for in vain."""
 
 import multiprocessing
 import time
@@ -13,7 +14,8 @@ from pipeline.core.java import JavaFailed, Responder
 
 @pytest.fixture
 def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Responder:
-    """Answers each line with it; a program of the shell stands for Java, in a folder with a space."""
+    """Answers each line with it; a program of the shell stands for Java, in a folder with a
+    space."""
     home = tmp_path / "a JDK"
     java_that(home, "exec cat", monkeypatch)
     return Responder("Echo", lambda: home)
@@ -58,7 +60,8 @@ def test_threads_take_turns(echo: Responder) -> None:
 
 
 def test_a_fork_in_the_middle_of_an_answer_has_a_program_of_its_own(echo: Responder) -> None:
-    """The child neither waits for the parent's turn to end nor takes its answers; its end leaves the parent's program alive."""
+    """The child neither waits for the parent's turn to end nor takes its answers; its end leaves
+    the parent's program alive."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
 
@@ -123,7 +126,9 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("content", [b"no program", b"#!/no/such/interpreter\n"])
-def test_a_java_that_cannot_be_started_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def test_a_java_that_cannot_be_started_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
     java_that(tmp_path, "", monkeypatch)
     (tmp_path / "bin/java").write_bytes(content)
     with pytest.raises(JavaFailed, match=r"^Echo's Java process cannot be started: .*\S"):

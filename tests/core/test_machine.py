@@ -37,7 +37,9 @@ def printed(*code: str) -> str:
     """By a process whose environment says nothing of allocators."""
     environment = {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", "\n".join(code)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")

@@ -19,7 +19,13 @@ from pipeline.data.images import read_image
 
 def options(**changes):
     values = {"split": "official", "lower": True, "punctuation": "drop", "one_letter_words": "keep"}
-    bounds = {"min_words": 1, "max_words": 5, "max_rejected": 1.0, "min_images_per_split": 1, "max_shared_captions": 1.0}
+    bounds = {
+        "min_words": 1,
+        "max_words": 5,
+        "max_rejected": 1.0,
+        "min_images_per_split": 1,
+        "max_shared_captions": 1.0,
+    }
     return SimpleNamespace(**{**values, **bounds, **changes})
 
 
@@ -28,7 +34,9 @@ def raw(*rows):
     table = pd.DataFrame(rows, columns=["image_id", "raw", "split_official"]).astype("str")
     numbers = table.groupby("image_id").cumcount().astype(str)
     table = table.assign(
-        file="images/" + table["image_id"] + ".png", caption_id=table["image_id"] + "#" + numbers, undecodable=False
+        file="images/" + table["image_id"] + ".png",
+        caption_id=table["image_id"] + "#" + numbers,
+        undecodable=False,
     )
     return table[[*RAW_COLUMNS, "split_official"]]
 
@@ -44,7 +52,9 @@ def clean(table, pictures, options):
         table.to_parquet(folder / "captions.parquet", index=False)
         (folder / "out").mkdir()
         clean_file(folder, pictures, options, folder / "out")
-        return read_captions(folder / "out/captions.parquet"), pd.read_parquet(folder / "out/rejected.parquet")
+        return read_captions(folder / "out/captions.parquet"), pd.read_parquet(
+            folder / "out/rejected.parquet"
+        )
 
 
 def reasons(table, pictures=None, **changes):
@@ -65,8 +75,14 @@ def test_a_caption_with_any_kind_of_line_break_becomes_one_line():
         ({"lower": True, "punctuation": "drop"}, "a mans tshirt no 7 a café"),
         ({"lower": True, "punctuation": "drop", "one_letter_words": "drop"}, "mans tshirt no café"),
         ({"lower": True, "punctuation": "letters"}, "a man s t shirt no a caf"),
-        ({"lower": False, "punctuation": "letters", "one_letter_words": "drop"}, "man shirt no caf"),
-        ({"lower": False, "punctuation": "keep", "one_letter_words": "drop"}, "man's T-shirt, no. café"),
+        (
+            {"lower": False, "punctuation": "letters", "one_letter_words": "drop"},
+            "man shirt no caf",
+        ),
+        (
+            {"lower": False, "punctuation": "keep", "one_letter_words": "drop"},
+            "man's T-shirt, no. café",
+        ),
     ],
 )
 def test_a_caption_is_cleaned_as_configured(changes, expected):
@@ -119,7 +135,10 @@ def test_every_row_set_aside_has_its_reason():
 
 
 def test_a_caption_that_is_no_text_at_all_is_empty():
-    assert reasons(raw(("a", None, "train"), ("b", "", "train"))) == {"a#0": "empty", "b#0": "empty"}
+    assert reasons(raw(("a", None, "train"), ("b", "", "train"))) == {
+        "a#0": "empty",
+        "b#0": "empty",
+    }
 
 
 def test_the_length_is_counted_in_cleaned_words():
@@ -138,19 +157,29 @@ def test_a_rejected_row_does_not_make_a_later_one_a_duplicate():
 
 
 def test_too_many_rows_set_aside_stop_with_counts_and_rows():
-    table = raw(("a", "a dog", "train"), ("a", "a dog", "train"), ("b", "", "train"), ("c", "", "val"), ("d", "a sea", "test"))
+    table = raw(
+        ("a", "a dog", "train"),
+        ("a", "a dog", "train"),
+        ("b", "", "train"),
+        ("c", "", "val"),
+        ("d", "a sea", "test"),
+    )
     assert reasons(table, max_rejected=0.6) == {"a#1": "duplicate", "b#0": "empty", "c#0": "empty"}
     with pytest.raises(UserError) as error:
         clean(table, fine(table), options(max_rejected=0.59))
     assert str(error.value) == (
-        "3 of 5 rows (60.0%) would be set aside, max_rejected allows 59.0%: empty (2), duplicate (1); "
+        "3 of 5 rows (60.0%) would be set aside, max_rejected allows 59.0%: empty (2), "
+        "duplicate (1); "
         "first rows a#1: duplicate; b#0: empty; c#0: empty; mend the captions or raise max_rejected"
     )
 
 
 def test_an_unknown_split_scheme_lists_those_there_are():
     table = raw(("a", "a dog", "train")).assign(split_last="train")
-    with pytest.raises(UserError, match=r"^split: 'karpathy' is no split scheme of this dataset: there are official, last$"):
+    with pytest.raises(
+        UserError,
+        match=r"^split: 'karpathy' is no split scheme of this dataset: there are official, last$",
+    ):
         clean(table, fine(table), options(split="karpathy"))
 
 
@@ -158,9 +187,13 @@ def test_a_missing_column_is_named(tmp_path):
     table = raw(("a", "a dog", "train")).drop(columns="raw")
     table.to_parquet(tmp_path / "captions.parquet")
     for read in (raw_files, lambda folder: raw_rows(folder, options())):
-        with pytest.raises(UserError, match=r"captions.parquet lacks the column raw: it needs image_id, file"):
+        with pytest.raises(
+            UserError, match=r"captions.parquet lacks the column raw: it needs image_id, file"
+        ):
             read(tmp_path)
-    with pytest.raises(UserError, match=r"captions.parquet lacks the column raw, text, split: it needs image_id"):
+    with pytest.raises(
+        UserError, match=r"captions.parquet lacks the column raw, text, split: it needs image_id"
+    ):
         read_captions(tmp_path / "captions.parquet")
 
 
@@ -174,7 +207,9 @@ def test_a_file_that_is_missing_or_no_parquet_is_one_line(tmp_path):
 
 def test_a_file_whose_middle_is_damaged_is_one_line(tmp_path):
     path = tmp_path / "captions.parquet"
-    raw(*((f"i{n}", f"a dog number {n}", "train") for n in range(500))).to_parquet(path, index=False, compression="zstd")
+    raw(*((f"i{n}", f"a dog number {n}", "train") for n in range(500))).to_parquet(
+        path, index=False, compression="zstd"
+    )
     content = bytearray(path.read_bytes())
     content[200:400] = bytes(200)
     path.write_bytes(content)
@@ -184,11 +219,16 @@ def test_a_file_whose_middle_is_damaged_is_one_line(tmp_path):
 
 def test_every_image_is_looked_at_once(tmp_path, monkeypatch):
     for name, colour in (("a", "red"), ("b", "red"), ("c", "blue")):
-        Image.new("RGB", (4, 4), colour).save(tmp_path / f"{name}.{'bmp' if name == 'b' else 'png'}")
+        Image.new("RGB", (4, 4), colour).save(
+            tmp_path / f"{name}.{'bmp' if name == 'b' else 'png'}"
+        )
     (tmp_path / "d.png").write_bytes(b"")
     (tmp_path / "e.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
     calls = []
-    monkeypatch.setattr("pipeline.cleaning.image_check.read_image", lambda path: calls.append(path.name) or read_image(path))
+    monkeypatch.setattr(
+        "pipeline.cleaning.image_check.read_image",
+        lambda path: calls.append(path.name) or read_image(path),
+    )
     files = ["a.png", "a.png", "b.bmp", "c.png", "d.png", "e.png", "f.png"]
     looks = look_at_images(files, tmp_path)
     assert sorted(calls) == ["a.png", "b.bmp", "c.png", "d.png", "e.png"]
@@ -201,7 +241,15 @@ def test_every_image_is_looked_at_once(tmp_path, monkeypatch):
 
 def shuffled():
     """40 rows of 8 images in no order, with duplicates far apart and rows of every reason."""
-    texts = ["A dog.", "a DOG", "", "one two three four five six", "The cat sits!", "so \ufffd", None]
+    texts = [
+        "A dog.",
+        "a DOG",
+        "",
+        "one two three four five six",
+        "The cat sits!",
+        "so \ufffd",
+        None,
+    ]
     rows = [(f"i{n % 8}", texts[n * 5 % 7], ("train", "val", None)[n % 8 % 3]) for n in range(40)]
     return raw(*rows)
 
@@ -218,17 +266,26 @@ def test_a_corpus_is_cleaned_alike_however_many_rows_at_a_time(tmp_path, monkeyp
         "duplicate", "empty", "image broken: odd", "no split", "too long", "undecodable",
     }  # fmt: skip
     monkeypatch.setattr(corpus, "ROWS", rows)
-    pd.testing.assert_frame_equal(clean_file(tmp_path, pictures, options(), tmp_path / "parts"), rejected)
+    pd.testing.assert_frame_equal(
+        clean_file(tmp_path, pictures, options(), tmp_path / "parts"), rejected
+    )
     for file in ("captions.parquet", "rejected.parquet"):
         whole, parts = (tmp_path / name / file for name in ("whole", "parts"))
         pd.testing.assert_frame_equal(pd.read_parquet(parts), pd.read_parquet(whole))
         assert read_schema(parts).equals(read_schema(whole), check_metadata=True)
 
 
-@pytest.mark.parametrize(("text", "split"), [("A dog.", None), (None, "train"), ("", "val"), ("so \ufffd", "test")])
-def test_parts_that_are_set_aside_whole_change_nothing_of_the_others(tmp_path, monkeypatch, text, split):
+@pytest.mark.parametrize(
+    ("text", "split"), [("A dog.", None), (None, "train"), ("", "val"), ("so \ufffd", "test")]
+)
+def test_parts_that_are_set_aside_whole_change_nothing_of_the_others(
+    tmp_path, monkeypatch, text, split
+):
     """The first part, which gives the file its columns' types, and two more."""
-    faulty, kept = [("a", text, split)] * 3, [("b", "The sea!", "train"), ("c", "A cat", "val"), ("d", "A car", "test")]
+    faulty, kept = (
+        [("a", text, split)] * 3,
+        [("b", "The sea!", "train"), ("c", "A cat", "val"), ("d", "A car", "test")],
+    )
     table = raw(*faulty, *kept, *faulty, *faulty)
     monkeypatch.setattr(corpus, "ROWS", 3)
     captions, rejected = clean(table, fine(table), options())

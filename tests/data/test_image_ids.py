@@ -26,7 +26,14 @@ def test_they_stand_in_their_order(ids: ImageIds) -> None:
 
 
 def test_each_is_found_at_its_place_and_no_other_is(ids: ImageIds) -> None:
-    assert ids.find(["日本", "", "a", "longer than any of them", "b\u0301", "a"]).tolist() == [7, 0, 1, -1, -1, 1]
+    assert ids.find(["日本", "", "a", "longer than any of them", "b\u0301", "a"]).tolist() == [
+        7,
+        0,
+        1,
+        -1,
+        -1,
+        1,
+    ]
     assert [text in ids for text in ("ab", "abc", "A", "\U0001f601")] == [True, False, False, False]
     assert 3 not in ids
 

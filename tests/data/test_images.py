@@ -26,11 +26,15 @@ def png_header(width, height):
     """A PNG that claims a size and holds next to nothing."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
 
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
@@ -89,14 +93,19 @@ def test_a_huge_picture_is_refused_without_memory():
 
 def test_a_warning_of_the_decoder_is_not_printed(tmp_path):
     (tmp_path / "a.png").write_bytes(png_header(10_000, 10_000))
-    (tmp_path / "b.jpg").write_bytes(encoded(NOISE, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff"))
+    (tmp_path / "b.jpg").write_bytes(
+        encoded(NOISE, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
+    )
     code = (
         "import sys, pathlib, pipeline.data.images as i\n"
         "try: i.read_image(pathlib.Path(sys.argv[1]))\n"
         "except i.ImageError: print(i.read_image(pathlib.Path(sys.argv[2])).size)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "a.png", tmp_path / "b.jpg"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, tmp_path / "a.png", tmp_path / "b.jpg"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert (done.stdout, done.stderr) == ("(80, 60)\n", "")
 
@@ -151,7 +160,11 @@ def test_every_kind_of_pixel_becomes_rgb(image, form, expected):
 def test_a_palette_with_a_transparent_entry_is_put_on_white():
     image = RED.convert("P")
     image.info["transparency"] = image.getpixel((0, 0))
-    assert read_image(encoded(image, transparency=image.info["transparency"])).getpixel((1, 1)) == (255, 255, 255)
+    assert read_image(encoded(image, transparency=image.info["transparency"])).getpixel((1, 1)) == (
+        255,
+        255,
+        255,
+    )
 
 
 def test_the_first_frame_of_an_animation_is_read():

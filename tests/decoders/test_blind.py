@@ -1,4 +1,5 @@
-"""Blind guessing: keywords against literals and a plain reading of the rule, captions against transformers, CLIP as judge."""
+"""Blind guessing: keywords against literals and a plain reading of the rule, captions against
+transformers, CLIP as judge."""
 
 import builtins
 import json
@@ -19,7 +20,12 @@ from pipeline.core.errors import UserError
 from pipeline.decoders import blind
 from pipeline.decoders.blind import SUBJECTS, Decoder, distinct, lemmas, likeliest
 from pipeline.decoders.shared.contract import Sizes
-from pipeline.decoders.shared.model_folder import build_decoder, load_model, read_vocabulary, save_model
+from pipeline.decoders.shared.model_folder import (
+    build_decoder,
+    load_model,
+    read_vocabulary,
+    save_model,
+)
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.sampling import sample
 from pipeline.decoding.search import greedy
@@ -42,12 +48,27 @@ DP = 24
 ALL = sorted(FAMILIES)
 
 
-def make(folder: Path, family: str = "gpt2", **args: Any) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
-    """A decoder as `train` makes it, its language model's weights far from zero, and its config.json."""
+def make(
+    folder: Path, family: str = "gpt2", **args: Any
+) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
+    """A decoder as `train` makes it, its language model's weights far from zero, and its
+    config.json."""
     lm = folder / "lm"
     if not lm.exists():
-        tiny_lm(lm, family, TEXTS, **{"n_positions" if family == "gpt2" else "max_position_embeddings": 256})
-    args = {"clip": CLIP, "clip_weights": "random", "synonyms": 1.1, "lm": str(lm), "lm_weights": "random", **args}
+        tiny_lm(
+            lm,
+            family,
+            TEXTS,
+            **{"n_positions" if family == "gpt2" else "max_position_embeddings": 256},
+        )
+    args = {
+        "clip": CLIP,
+        "clip_weights": "random",
+        "synonyms": 1.1,
+        "lm": str(lm),
+        "lm_weights": "random",
+        **args,
+    }
     args = {"longest_prompt": 150, **args}
     tokenizer, known = read_vocabulary("blind", TEXTS, 1, args, "args")
     torch.manual_seed(1)
@@ -72,7 +93,9 @@ def words(decoder: Decoder, f: Features) -> list[list[str]]:
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
     difference = (ours - theirs).abs()
-    assert torch.allclose(ours, theirs, atol=tolerance), f"max {difference.max():.2e} mean {difference.mean():.2e}"
+    assert torch.allclose(ours, theirs, atol=tolerance), (
+        f"max {difference.max():.2e} mean {difference.mean():.2e}"
+    )
 
 
 # ---- keywords ----
@@ -80,9 +103,19 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
 
 @pytest.mark.parametrize(
     ("share", "expected"),
-    [(0.0, [2]), (0.49, [2]), (0.5, [2, 0]), (0.74, [2, 0]), (0.75, [2, 0, 3]), (0.9, [2, 0, 3, 1]), (1.0, [2, 0, 3, 1])],
+    [
+        (0.0, [2]),
+        (0.49, [2]),
+        (0.5, [2, 0]),
+        (0.74, [2, 0]),
+        (0.75, [2, 0, 3]),
+        (0.9, [2, 0, 3, 1]),
+        (1.0, [2, 0, 3, 1]),
+    ],
 )
-def test_labels_are_taken_until_their_probabilities_pass_the_share(share: float, expected: list[int]) -> None:
+def test_labels_are_taken_until_their_probabilities_pass_the_share(
+    share: float, expected: list[int]
+) -> None:
     """Probabilities 2/8, 1/8, 4/8, 1/8: similarities are their logarithms, over the scale."""
     similar = [math.log(weight) / 50 for weight in (2, 1.0, 4, 1.0000001)]
     assert likeliest(similar, 50.0, share) == expected
@@ -109,17 +142,34 @@ def test_the_labels_are_the_most_frequent_nouns_adjectives_and_adverbs(tmp_path:
     every = ["bike", "dog", "grass", "man", "red", "black", "happily", "shirt"]
     known = make(tmp_path, hierarchy=False)[2]["sizes"]["known"]
     assert (known["keywords"], known["labels"], known["answers"]) == (every, 8, {})
-    assert make(tmp_path, labels=3)[2]["sizes"]["known"]["keywords"][:4] == ["bike", "dog", "grass", "sky"]
-    args = {"clip": CLIP, "clip_weights": "random", "synonyms": 1.1, "hierarchy": False, "lm": str(tmp_path / "lm")}
+    assert make(tmp_path, labels=3)[2]["sizes"]["known"]["keywords"][:4] == [
+        "bike",
+        "dog",
+        "grass",
+        "sky",
+    ]
+    args = {
+        "clip": CLIP,
+        "clip_weights": "random",
+        "synonyms": 1.1,
+        "hierarchy": False,
+        "lm": str(tmp_path / "lm"),
+    }
     args["longest_prompt"] = 150
     assert Decoder.read(TEXTS, 2, args)[1]["keywords"] == every[:5]
 
 
 def test_a_synonym_of_a_more_frequent_lemma_is_dropped() -> None:
-    """Angles of 0, 30, 50, 70 and 200 degrees; cosines above .9 are those of less than 25.8 degrees."""
+    """Angles of 0, 30, 50, 70 and 200 degrees; cosines above .9 are those of less than 25.8
+    degrees."""
     angles = torch.tensor([0.0, 30.0, 50.0, 70.0, 200.0]).deg2rad()
     rows = torch.stack([angles.cos(), angles.sin()], 1)
-    assert distinct(rows, 0.9) == [0, 1, 3, 4]  # 50 is near 30 and dropped, so that nothing is near 70
+    assert distinct(rows, 0.9) == [
+        0,
+        1,
+        3,
+        4,
+    ]  # 50 is near 30 and dropped, so that nothing is near 70
     assert distinct(rows, 0.85) == [0, 2, 4]
     assert distinct(rows.repeat(300, 1), 0.9) == [0, 1, 3, 4]
 
@@ -130,18 +180,29 @@ def test_near_synonyms_are_merged_by_the_similarity_of_their_texts(tmp_path: Pat
     for n, row in enumerate(rows):
         if not any(row @ rows[k] > 0.5 for k in kept):
             kept.append(n)
-    expected = [lemma for lemma, kind, _ in (lemmas(TEXTS)[n] for n in kept) if kind in ("noun", "adjective", "adverb")]
+    expected = [
+        lemma
+        for lemma, kind, _ in (lemmas(TEXTS)[n] for n in kept)
+        if kind in ("noun", "adjective", "adverb")
+    ]
     assert make(tmp_path, hierarchy=False, synonyms=0.5)[0].keywords == expected
     assert 1 < len(expected) < 8
 
 
 def test_every_noun_and_verb_belongs_to_one_group_and_the_rest_to_none(tmp_path: Path) -> None:
     known = make(tmp_path)[2]["sizes"]["known"]
-    grouped = [known["keywords"][k] for q, ks in known["answers"].items() if ":" in q or q == "occupation" for k in ks]
+    grouped = [
+        known["keywords"][k]
+        for q, ks in known["answers"].items()
+        if ":" in q or q == "occupation"
+        for k in ks
+    ]
     asked = {"bike", "dog", "grass", "man", "shirt", "run", "ride", "stand", "watch"}
     assert len(grouped) == len(set(grouped))
     assert set(grouped) <= asked
-    assert len(grouped) >= 5  # the others are of the weather or a time of day, about which nothing more is asked
+    assert (
+        len(grouped) >= 5
+    )  # the others are of the weather or a time of day, about which nothing more is asked
 
 
 def by_the_rule(decoder: Decoder, image: Tensor, clip: Encoder) -> list[str]:
@@ -149,8 +210,15 @@ def by_the_rule(decoder: Decoder, image: Tensor, clip: Encoder) -> list[str]:
     known = {q: [decoder.keywords[k] for k in ks] for q, ks in decoder.answers.items()}
 
     def ask(template: str, answers: list[str], count: int = 1) -> list[str]:
-        scores = (clip.texts([template.format(a) for a in answers]).double() @ image).tolist() if answers else []
-        return [a for _, a in sorted(zip(scores, answers, strict=True), key=lambda pair: -pair[0])[:count]]
+        scores = (
+            (clip.texts([template.format(a) for a in answers]).double() @ image).tolist()
+            if answers
+            else []
+        )
+        return [
+            a
+            for _, a in sorted(zip(scores, answers, strict=True), key=lambda pair: -pair[0])[:count]
+        ]
 
     picture, during = "picture of {}.", "picture during {}."
     (subject,) = ask(picture, [" and ".join(s) for s in SUBJECTS])
@@ -160,7 +228,11 @@ def by_the_rule(decoder: Decoder, image: Tensor, clip: Encoder) -> list[str]:
     place = ask(picture, known["landscape"])
     found += place + ask(picture, known[f"landscape: {place[0]}"], 3)
     if "people" in subject:
-        found += ask(picture, known["people"]) + ask(picture, known["occupation"]) + ask("wearing {}.", known["clothing"])
+        found += (
+            ask(picture, known["people"])
+            + ask(picture, known["occupation"])
+            + ask("wearing {}.", known["clothing"])
+        )
     for topic, count in (("animal", 1), ("plant", 3)):
         if topic in subject:
             group = ask(picture, known[topic])
@@ -197,7 +269,10 @@ def test_the_keywords_of_images_are_those_that_questions_one_by_one_give(tmp_pat
 
 def test_without_the_hierarchy_the_keywords_are_the_likely_labels(tmp_path: Path) -> None:
     decoder = make(tmp_path, hierarchy=False, scale=8.0)[0]
-    similar = torch.nn.functional.normalize(features().pooled.double(), dim=-1) @ decoder.embeddings.double().T
+    similar = (
+        torch.nn.functional.normalize(features().pooled.double(), dim=-1)
+        @ decoder.embeddings.double().T
+    )
     expected = [likeliest(row[:8], 8.0, 0.5) for row in similar.tolist()]
     assert decoder.choose(features()) == expected
     assert len({len(row) for row in expected}) > 2
@@ -222,8 +297,13 @@ def test_logits_equal_those_of_transformers_for_the_prompt_and_caption_as_one_te
     tmp_path: Path, family: str, hierarchy: bool
 ) -> None:
     decoder, tokenizer, config = make(tmp_path, family, hierarchy=hierarchy, scale=8.0)
-    lm, own = whole(decoder, config["sizes"]["known"]["lm"]), Inner.from_file(str(tmp_path / "lm/tokenizer.json"))
-    ours = decoder(features(), torch.tensor([tokenizer.encode(["two men ride a bike"])[0][:-1]] * 6))
+    lm, own = (
+        whole(decoder, config["sizes"]["known"]["lm"]),
+        Inner.from_file(str(tmp_path / "lm/tokenizer.json")),
+    )
+    ours = decoder(
+        features(), torch.tensor([tokenizer.encode(["two men ride a bike"])[0][:-1]] * 6)
+    )
     lengths = set()
     for n, keywords in enumerate(words(decoder, features())):
         prompt = own.encode(f" {', '.join(keywords)} ###").ids
@@ -235,7 +315,8 @@ def test_logits_equal_those_of_transformers_for_the_prompt_and_caption_as_one_te
 
 @torch.no_grad()
 def test_the_generator_never_sees_the_image(tmp_path: Path) -> None:
-    """Images with the same keywords are the same to it, however they differ; an image with others is another."""
+    """Images with the same keywords are the same to it, however they differ; an image with others
+    is another."""
     decoder, tokenizer, _ = make(tmp_path)
     f = features()
     noise = torch.randn(f.pooled.shape, generator=torch.Generator().manual_seed(1))
@@ -255,12 +336,17 @@ def test_no_gradient_flows_into_the_image(tmp_path: Path) -> None:
     assert f.pooled.grad is None
 
 
-def test_a_prompt_that_is_too_long_leaves_out_the_keywords_least_like_the_image(tmp_path: Path) -> None:
+def test_a_prompt_that_is_too_long_leaves_out_the_keywords_least_like_the_image(
+    tmp_path: Path,
+) -> None:
     long, _, _ = make(tmp_path)
     short, _, _ = make(tmp_path, longest_prompt=30)
     own = Inner.from_file(str(tmp_path / "lm/tokenizer.json"))
     for chosen in long.choose(features()):
-        texts = [f" {', '.join(long.keywords[k] for k in chosen[:count])} ###" for count in range(1, len(chosen) + 1)]
+        texts = [
+            f" {', '.join(long.keywords[k] for k in chosen[:count])} ###"
+            for count in range(1, len(chosen) + 1)
+        ]
         fit = [ids for ids in (own.encode(text).ids for text in texts) if len(ids) <= 30]
         assert short.prompt(chosen) == fit[-1][:-1]
         assert len(fit) < len(texts)
@@ -270,15 +356,26 @@ def test_captions_follow_the_prompt_with_a_space_and_lose_it_when_read(tmp_path:
     _, tokenizer, _ = make(tmp_path)
     own = Inner.from_file(str(tmp_path / "lm/tokenizer.json"))
     start, end = tokenizer.special.start, own.token_to_id(END)
-    assert tokenizer.encode(["", "two dogs"]) == [[start, end], [start, *own.encode(" two dogs").ids, end]]
-    assert [tokenizer.decode(ids) for ids in tokenizer.encode(["two dogs", " a  dog"])] == ["two dogs", "a dog"]
+    assert tokenizer.encode(["", "two dogs"]) == [
+        [start, end],
+        [start, *own.encode(" two dogs").ids, end],
+    ]
+    assert [tokenizer.decode(ids) for ids in tokenizer.encode(["two dogs", " a  dog"])] == [
+        "two dogs",
+        "a dog",
+    ]
 
 
 def test_it_learns_twelve_images_by_heart(tmp_path: Path) -> None:
     t = trainer(tmp_path, "blind", epochs=45, lr=0.006, patience=45)
     assert t.run().val_cider.max() > 4
-    found = greedy(t.decoder.eval(), t.train_batches.store.get(["02", "21"]), t.tokenizer.special, 8)
-    assert [t.tokenizer.decode(h.tokens).split()[-2:] for h in found] == [["red", "star"], ["green", "square"]]
+    found = greedy(
+        t.decoder.eval(), t.train_batches.store.get(["02", "21"]), t.tokenizer.special, 8
+    )
+    assert [t.tokenizer.decode(h.tokens).split()[-2:] for h in found] == [
+        ["red", "star"],
+        ["green", "square"],
+    ]
 
 
 # ---- the judge ----
@@ -289,7 +386,10 @@ def test_of_the_samples_the_one_is_kept_that_clip_finds_closest(tmp_path: Path) 
     decoder, tokenizer, _ = make(tmp_path)
     decode = {**GREEDY, "samples": 5, "alternatives": 5, "max_tokens": 6, "seed": 3}
     found = caption_features(decoder, tokenizer, features(), decode)
-    clip, image = Encoder(model=CLIP, weights="random"), torch.nn.functional.normalize(features().pooled, dim=-1)
+    clip, image = (
+        Encoder(model=CLIP, weights="random"),
+        torch.nn.functional.normalize(features().pooled, dim=-1),
+    )
     drawn = sample(decoder, features(), tokenizer.special, 5, 6, 1.0, 0, 3)
     for n, caption in enumerate(found):
         texts = [text for text, _ in caption.alternatives]
@@ -301,13 +401,21 @@ def test_of_the_samples_the_one_is_kept_that_clip_finds_closest(tmp_path: Path) 
     assert likely != [c.text for c in found]  # the likeliest is another
 
 
-def test_a_saved_model_draws_and_judges_alike_where_neither_captions_nor_the_language_model_are(tmp_path: Path) -> None:
+def test_a_saved_model_draws_and_judges_alike_where_neither_captions_nor_the_language_model_are(
+    tmp_path: Path,
+) -> None:
     decoder, tokenizer, config = make(tmp_path)
     save_model(tmp_path / "m", decoder, tokenizer, config)
     (tmp_path / "lm").rename(tmp_path / "gone")
     loaded, its_tokenizer, _ = load_model(tmp_path / "m")
-    for decode in ({**GREEDY, "max_tokens": 8, "beam": 3}, {**GREEDY, "max_tokens": 8, "samples": 3, "alternatives": 3}):
-        ours, theirs = (caption_features(d, t, features(), decode) for d, t in ((loaded, its_tokenizer), (decoder, tokenizer)))
+    for decode in (
+        {**GREEDY, "max_tokens": 8, "beam": 3},
+        {**GREEDY, "max_tokens": 8, "samples": 3, "alternatives": 3},
+    ):
+        ours, theirs = (
+            caption_features(d, t, features(), decode)
+            for d, t in ((loaded, its_tokenizer), (decoder, tokenizer))
+        )
         assert ours == theirs
     assert isinstance(loaded, Decoder)
     assert loaded.choose(features()) == decoder.choose(features())
@@ -318,7 +426,14 @@ def test_a_saved_model_draws_and_judges_alike_where_neither_captions_nor_the_lan
 
 
 def error_of(texts: list[str], lm: Path, min_count: int = 1, **args: Any) -> str:
-    given = {"clip": CLIP, "clip_weights": "random", "synonyms": 1.1, "lm": str(lm), "lm_weights": "random", **args}
+    given = {
+        "clip": CLIP,
+        "clip_weights": "random",
+        "synonyms": 1.1,
+        "lm": str(lm),
+        "lm_weights": "random",
+        **args,
+    }
     with pytest.raises(UserError) as caught:
         Decoder.read(texts, min_count, given)
     assert "\n" not in str(caught.value)
@@ -327,7 +442,10 @@ def error_of(texts: list[str], lm: Path, min_count: int = 1, **args: Any) -> str
 
 def test_captions_without_keywords_are_one_line(tmp_path: Path) -> None:
     lm = tiny_lm(tmp_path / "lm", "gpt2", TEXTS)
-    told = "decoder blind finds no keyword: no noun, adjective or adverb is seen {} times in {} captions: lower train.min_"
+    told = (
+        "decoder blind finds no keyword: no noun, adjective or adverb is seen {} times in {} "
+        "captions: lower train.min_"
+    )
     assert error_of([], lm).startswith(told.format(1, 0))
     assert error_of(["he is in it"], lm).startswith(told.format(1, 1))
     assert error_of(TEXTS, lm, min_count=9).startswith(told.format(9, 4))
@@ -336,10 +454,17 @@ def test_captions_without_keywords_are_one_line(tmp_path: Path) -> None:
 
 def test_a_prompt_without_room_is_one_line(tmp_path: Path) -> None:
     lm = tiny_lm(tmp_path / "lm", "gpt2", TEXTS)
-    assert error_of(TEXTS, lm, longest_prompt=6).startswith("args.longest_prompt: 6 tokens do not hold 'man' and '###'")
-    said = r"args.longest_prompt: 60 and the \d+ tokens of the longest caption exceed the 64 positions of '.*'"
+    assert error_of(TEXTS, lm, longest_prompt=6).startswith(
+        "args.longest_prompt: 6 tokens do not hold 'man' and '###'"
+    )
+    said = (
+        r"args.longest_prompt: 60 and the \d+ tokens of the longest caption exceed the 64 "
+        r"positions of '.*'"
+    )
     with pytest.raises(UserError, match=said):
-        Decoder.read(TEXTS, 1, {"clip": CLIP, "clip_weights": "random", "lm": str(lm), "longest_prompt": 60})
+        Decoder.read(
+            TEXTS, 1, {"clip": CLIP, "clip_weights": "random", "lm": str(lm), "longest_prompt": 60}
+        )
 
 
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,16 +477,23 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(builtins, "__import__", without)
     lm = tiny_lm(tmp_path / "lm", "gpt2", TEXTS)
-    expected = "decoder blind needs the Python package HanTa, which is not installed: pip install HanTa"
+    expected = (
+        "decoder blind needs the Python package HanTa, which is not installed: pip install HanTa"
+    )
     assert error_of(TEXTS, lm) == expected
 
 
 def test_another_clip_than_that_of_the_features_is_one_line(tmp_path: Path) -> None:
     _, tokenizer, config = make(tmp_path)
     decoder = build_decoder("blind", Sizes(**{**config["sizes"], "pooled": 9}), config["args"])
-    with pytest.raises(UserError, match=r"clip' has embeddings of 24 numbers, the features 9: name the CLIP model that the "):
+    with pytest.raises(
+        UserError,
+        match=r"clip' has embeddings of 24 numbers, the features 9: name the CLIP model that the ",
+    ):
         decoder.load_pretrained(tokenizer)
-    assert "no such folder, and no name on the hub" in error_of(TEXTS, tmp_path / "lm", clip="./no where")
+    assert "no such folder, and no name on the hub" in error_of(
+        TEXTS, tmp_path / "lm", clip="./no where"
+    )
 
 
 # ---- the plan ----
@@ -373,7 +505,10 @@ def test_a_plan_counts_gpt2_without_its_files_and_reads_no_captions(
 ) -> None:
     monkeypatch.setattr(Decoder, "read", None)  # would take CLIP
     corpora = cleaned(tmp_path, "flickr8k-last", 50) if captions else tmp_path
-    rows = {row.name: row.model for row in plan(load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml"), corpora).rows}
+    rows = {
+        row.name: row.model
+        for row in plan(load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml"), corpora).rows
+    }
     for name in ("sbg-1", "sbg-2", "sbg-5"):
         assert rows[name].trainable == rows[name].parameters == 124_439_808
         assert (rows[name].words, rows[name].assumed, rows[name].problem) == (50_257, True, "")
@@ -384,4 +519,6 @@ def test_a_plan_of_another_language_model_reads_its_configuration(tmp_path: Path
     with torch.device("meta"):
         decoder = build_decoder("blind", Sizes(5, DP, entries, known), {})
     theirs: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
-    assert sum(w.numel() for w in decoder.parameters()) == sum(w.numel() for w in theirs.parameters())
+    assert sum(w.numel() for w in decoder.parameters()) == sum(
+        w.numel() for w in theirs.parameters()
+    )

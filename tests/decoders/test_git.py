@@ -19,7 +19,16 @@ from pipeline.decoders.shared.model_folder import build_decoder, load_model, sav
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.search import beam_search, greedy
 from tests.decoders.test_properties import close, padded_batch
-from tests.published import PIECES, captions, features, opened, pixels, publish, read, their_tokenizer
+from tests.published import (
+    PIECES,
+    captions,
+    features,
+    opened,
+    pixels,
+    publish,
+    read,
+    their_tokenizer,
+)
 
 PATCHES = 5
 "the class token and 2 x 2 patches"
@@ -45,7 +54,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Decoder, Tokeni
 
 @pytest.mark.parametrize("untied", [False, True])
 @torch.no_grad()
-def test_logits_equal_those_of_transformers_with_the_same_weights(folder: Path, untied: bool) -> None:
+def test_logits_equal_those_of_transformers_with_the_same_weights(
+    folder: Path, untied: bool
+) -> None:
     body = published(folder, untied)
     decoder, tokenizer = opened("git", model=str(folder))
     assert (decoder.output is None) != untied
@@ -100,7 +111,10 @@ def test_the_picture_is_seen_once_for_all_its_captions_and_steps(pair) -> None: 
     _, decoder, tokenizer = pair
     seen: list[tuple[int, ...]] = []
     modules = [decoder.projection, decoder.layers[1].attention.self.key]
-    hooks = [m.register_forward_hook(lambda _m, _a, out: seen.append(tuple(out.shape[:2]))) for m in modules]
+    hooks = [
+        m.register_forward_hook(lambda _m, _a, out: seen.append(tuple(out.shape[:2])))
+        for m in modules
+    ]
     tokens, _ = captions(tokenizer, [CLS], 6)
     decoder(features(2), tokens, torch.tensor([0, 0, 0, 1, 1, 1]))
     assert seen == [(2, PATCHES), (2, PATCHES), (6, 6)]
@@ -123,11 +137,18 @@ def test_in_training_dropout_falls_on_words_and_attention(pair) -> None:  # type
         decoder.eval()
 
 
-def test_a_trained_model_is_loaded_without_the_files_and_each_weight_is_saved_once(folder: Path, tmp_path: Path) -> None:
+def test_a_trained_model_is_loaded_without_the_files_and_each_weight_is_saved_once(
+    folder: Path, tmp_path: Path
+) -> None:
     body = published(folder, untied=False)
     decoder, tokenizer = opened("git", model=str(folder))
     sizes = asdict(read("git", model=str(folder))[1])
-    save_model(tmp_path / "m", decoder, tokenizer, {"decoder": "git", "args": {"model": "a/b"}, "sizes": sizes})
+    save_model(
+        tmp_path / "m",
+        decoder,
+        tokenizer,
+        {"decoder": "git", "args": {"model": "a/b"}, "sizes": sizes},
+    )
     shutil.rmtree(folder)
     loaded, its_tokenizer, _ = load_model(tmp_path / "m")
     decode = {**GREEDY, "beam": 3, "max_tokens": 7, "length_penalty": 0.6, "alternatives": 3}
@@ -142,20 +163,27 @@ def test_the_words_of_a_caption_are_joined_as_transformers_joins_them(pair, fold
     published(folder)
     _, _, tokenizer = pair
     ids = tokenizer.encode(["Two cats sits on a dog ' s mat ."])[0]
-    assert tokenizer.decode(ids) == their_tokenizer(folder).decode(ids[1:-1], skip_special_tokens=True)
+    assert tokenizer.decode(ids) == their_tokenizer(folder).decode(
+        ids[1:-1], skip_special_tokens=True
+    )
     assert PIECES.index("##s") in ids
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_image_with_embedding": 6}, "captions films, not pictures (num_image_with_embedding in its config.json)"),
+        (
+            {"num_image_with_embedding": 6},
+            "captions films, not pictures (num_image_with_embedding in its config.json)",
+        ),
         ({"eos_token_id": 500}, "eos_token_id in config.json of"),
         ({"bos_token_id": 500}, f"is 500, no id below {len(PIECES)}"),
         ({"model_type": "clip"}, "is a model of type 'clip', not git (see its config.json)"),
     ],
 )
-def test_what_is_wrong_with_a_models_folder_is_one_line(folder: Path, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_with_a_models_folder_is_one_line(
+    folder: Path, changes: dict[str, Any], message: str
+) -> None:
     published(folder)
     write_json(folder / "config.json", {**read_json(folder / "config.json"), **changes})
     with pytest.raises(UserError) as error:
@@ -165,7 +193,9 @@ def test_what_is_wrong_with_a_models_folder_is_one_line(folder: Path, changes: d
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("microsoft/git-base-coco", 177), ("microsoft/git-large-coco", 394)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("microsoft/git-base-coco", 177), ("microsoft/git-large-coco", 394)]
+)
 def test_the_published_models_are_counted_without_their_files(name: str, millions: int) -> None:
     """The hub counts as many."""
     found = outline(model=name)

@@ -1,4 +1,5 @@
-"""Hard attention: its estimate against the gradient summed over every sequence of positions, its baseline, its entropy."""
+"""Hard attention: its estimate against the gradient summed over every sequence of positions, its
+baseline, its entropy."""
 
 from itertools import product
 
@@ -10,7 +11,15 @@ from pipeline.decoders.hard_attention import Decoder
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoding.search import beam_search, greedy
 from pipeline.features.features import Features
-from tests.decoders.test_properties import SPECIAL, B, close, features, padded_batch, small_decoder, words
+from tests.decoders.test_properties import (
+    SPECIAL,
+    B,
+    close,
+    features,
+    padded_batch,
+    small_decoder,
+    words,
+)
 
 POSITIONS, WORDS = 3, torch.tensor([[1, 4, 5]])
 "three grid positions; <start> and two words, which makes nine sequences of positions"
@@ -32,13 +41,18 @@ def image() -> Features:
     return Features(torch.randn(1, POSITIONS, 4, generator=g), torch.randn(1, 4, generator=g))
 
 
-def along(decoder: Decoder, places: tuple[int, ...], tokens: Tensor = WORDS) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(y|s), log p(s) and H[s] of `tokens` (1, T + 1) when the words are read at `places`, written out plainly."""
+def along(
+    decoder: Decoder, places: tuple[int, ...], tokens: Tensor = WORDS
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log p(y|s), log p(s) and H[s] of `tokens` (1, T + 1) when the words are read at `places`,
+    written out plainly."""
     grid = image().grid[0]
     h, c = torch.tanh(decoder.initial(grid.mean(0, keepdim=True))).chunk(2, -1)
     log_word, log_place, entropy = torch.zeros(3).unbind()
     for t, place in enumerate(places):
-        alpha = decoder.energy(torch.tanh(decoder.keys(grid) + decoder.query(h))).squeeze(-1).softmax(0)
+        alpha = (
+            decoder.energy(torch.tanh(decoder.keys(grid) + decoder.query(h))).squeeze(-1).softmax(0)
+        )
         log_place, entropy = log_place + alpha[place].log(), entropy - (alpha * alpha.log()).sum()
         h, c = decoder.cell(torch.cat([decoder.embedding(tokens[:, t]), grid[[place]]], -1), (h, c))
         log_word = log_word + decoder.output(h).log_softmax(-1)[0, tokens[0, t + 1]]
@@ -58,20 +72,26 @@ def gradient(decoder: Decoder) -> Tensor:
 
 
 def estimates(decoder: Decoder, groups: int = 40, samples: int = 4000) -> Tensor:
-    """(groups, parameters): independent estimates, each the mean over so many samples of the same caption."""
+    """(groups, parameters): independent estimates, each the mean over so many samples of the same
+    caption."""
     found = []
     rows = torch.zeros(samples, dtype=torch.long)
     tokens = WORDS.expand(samples, -1)
     for _ in range(groups):
         decoder.zero_grad()
-        decoder.loss(image(), tokens, torch.ones_like(tokens, dtype=torch.bool), rows).total.backward()
+        decoder.loss(
+            image(), tokens, torch.ones_like(tokens, dtype=torch.bool), rows
+        ).total.backward()
         found.append(gradient(decoder))
     return torch.stack(found)
 
 
 def standard_scores(found: Tensor, expected: Tensor) -> Tensor:
-    """Distance of the mean from `expected` in standard errors, for the parameters that the caption reaches."""
-    error = (found.std(0) / len(found) ** 0.5).clamp(min=1e-6)  # of those that no sample moves, rounding alone
+    """Distance of the mean from `expected` in standard errors, for the parameters that the caption
+    reaches."""
+    error = (found.std(0) / len(found) ** 0.5).clamp(
+        min=1e-6
+    )  # of those that no sample moves, rounding alone
     return ((found.mean(0) - expected) / error)[expected != 0]
 
 
@@ -82,14 +102,20 @@ def test_the_estimate_agrees_with_the_gradient_summed_over_every_sequence_of_pos
 
 
 @pytest.mark.parametrize("reinforce", [0.0, 0.9, 1.1])
-def test_that_agreement_is_gone_with_any_other_weight_of_the_reinforce_term(reinforce: float) -> None:
+def test_that_agreement_is_gone_with_any_other_weight_of_the_reinforce_term(
+    reinforce: float,
+) -> None:
     scores = standard_scores(estimates(toy(reinforce=reinforce)), exact_gradient(toy()))
     assert scores.abs().max() > 6
 
 
 def test_a_baseline_lowers_the_variance_of_the_estimate() -> None:
     without, with_baseline = toy(), toy()
-    with_baseline.baseline.fill_(sum(p.exp() * y for y, p, _ in (along(toy(), s) for s in product(range(3), repeat=2))).item())
+    with_baseline.baseline.fill_(
+        sum(
+            p.exp() * y for y, p, _ in (along(toy(), s) for s in product(range(3), repeat=2))
+        ).item()
+    )
     variances = []
     for decoder in (without, with_baseline):
         start, rows = decoder.baseline.clone(), []
@@ -108,7 +134,9 @@ def test_positions_are_sampled_as_often_as_alpha_says() -> None:
     close(shares, torch.tensor([0.6, 0.3, 0.1]), 0.01)
 
 
-def test_the_baseline_keeps_nine_tenths_and_takes_a_tenth_of_the_mean_log_probability_of_a_caption() -> None:
+def test_the_baseline_keeps_nine_tenths_and_takes_a_tenth_of_the_mean_log_probability_of_a_caption() -> (
+    None
+):
     decoder = toy(expected=1.0)
     mask = torch.ones_like(WORDS, dtype=torch.bool)
     log_prob = -2 * decoder.loss(image(), WORDS, mask).cross_entropy.item()
@@ -121,7 +149,8 @@ def test_the_baseline_keeps_nine_tenths_and_takes_a_tenth_of_the_mean_log_probab
 
 
 def test_the_baseline_is_of_earlier_batches_and_smoothing_stays_out_of_the_reward() -> None:
-    """One caption of two words: the term is -(log p(y|s) - b) log p(s) / 2 with b as it was before."""
+    """One caption of two words: the term is -(log p(y|s) - b) log p(s) / 2 with b as it was
+    before."""
     decoder = toy(reinforce=0.7)
     decoder.baseline.fill_(-3.0)
     loss = decoder.loss(image(), WORDS, torch.ones_like(WORDS, dtype=torch.bool), smoothing=0.2)
@@ -131,7 +160,8 @@ def test_the_baseline_is_of_earlier_batches_and_smoothing_stays_out_of_the_rewar
 
 
 def test_the_reward_of_a_caption_is_its_own() -> None:
-    """In evaluation positions do not depend on chance: the terms of a padded batch are the sums over its captions."""
+    """In evaluation positions do not depend on chance: the terms of a padded batch are the sums
+    over its captions."""
     decoder, (tokens, mask, rows) = small_decoder("hard_attention"), padded_batch()
     decoder.baseline.fill_(-5.0)
     together = decoder.loss(features(), tokens, mask, rows)
@@ -166,7 +196,9 @@ def test_the_entropy_of_any_alpha_is_the_plain_sum() -> None:
 def test_about_half_of_the_images_are_seen_through_their_expected_context() -> None:
     decoder = toy(expected=0.5)
     torch.manual_seed(0)
-    state = decoder.start(Features(image().grid.expand(4000, -1, -1), image().pooled.expand(4000, -1)))
+    state = decoder.start(
+        Features(image().grid.expand(4000, -1, -1), image().pooled.expand(4000, -1))
+    )
     assert state["expected"].float().mean().item() == pytest.approx(0.5, abs=0.03)
     _, state = decoder.advance(decoder.embed(torch.full((4000,), 1)), state)
     contexts = len(state["h"].mul(1e4).round().unique(dim=0))
@@ -180,8 +212,16 @@ def test_an_expected_context_is_soft_attention_and_has_no_reinforce_term() -> No
     before = decoder.start(f)
     h, after = decoder.advance(decoder.embed(tokens), before)
     context = (after["alpha"][..., None] * f.grid).sum(1)
-    close(h, decoder.cell(torch.cat([decoder.embedding(tokens), context], -1), (before["h"], before["c"]))[0])
-    assert decoder.loss(f, WORDS, torch.ones_like(WORDS, dtype=torch.bool)).terms["reinforce"].item() == 0
+    close(
+        h,
+        decoder.cell(
+            torch.cat([decoder.embedding(tokens), context], -1), (before["h"], before["c"])
+        )[0],
+    )
+    assert (
+        decoder.loss(f, WORDS, torch.ones_like(WORDS, dtype=torch.bool)).terms["reinforce"].item()
+        == 0
+    )
 
 
 def test_in_evaluation_the_likeliest_position_is_looked_at_and_nothing_depends_on_chance() -> None:

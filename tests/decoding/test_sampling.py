@@ -1,4 +1,5 @@
-"""Samples: words as often as they are probable, an image's own random numbers, and the best of several kept."""
+"""Samples: words as often as they are probable, an image's own random numbers, and the best of
+several kept."""
 
 import pytest
 import torch
@@ -52,7 +53,10 @@ def test_the_different_samples_stand_by_log_probability_and_length_the_likeliest
         lengths = [min(5, len(text.split()) + 1) for text in texts]
         scores = [score / n**2 for (_, score), n in zip(caption.alternatives, lengths, strict=True)]
         assert scores == sorted(scores, reverse=True)
-        assert (caption.text, caption.log_prob, caption.tokens) == (*caption.alternatives[0], lengths[0])
+        assert (caption.text, caption.log_prob, caption.tokens) == (
+            *caption.alternatives[0],
+            lengths[0],
+        )
         by_length.append([score for _, score in caption.alternatives])
     assert any(scores != sorted(scores, reverse=True) for scores in by_length)  # length counts
 
@@ -60,10 +64,14 @@ def test_the_different_samples_stand_by_log_probability_and_length_the_likeliest
 def test_another_seed_or_temperature_draws_others() -> None:
     assert captions() == captions()
     assert [c.alternatives for c in captions()] != [c.alternatives for c in captions(seed=2)]
-    assert [c.alternatives for c in captions()] != [c.alternatives for c in captions(temperature=3.0)]
+    assert [c.alternatives for c in captions()] != [
+        c.alternatives for c in captions(temperature=3.0)
+    ]
 
 
-def test_what_is_drawn_does_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_drawn_does_not_depend_on_how_many_are_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     expected = captions()
     monkeypatch.setattr(decoding, "ROWS", 13)  # two images of six samples
     assert [c.text for c in captions()] == [c.text for c in expected]
@@ -79,7 +87,9 @@ def test_features_that_are_equal_as_they_are_stored_draw_alike() -> None:
     assert [[h.tokens for h in row] for row in ours] == [[h.tokens for h in row] for row in theirs]
 
 
-def test_a_decoder_may_judge_its_samples_by_their_texts_and_images(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decoder_may_judge_its_samples_by_their_texts_and_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """This one likes few words, of the last image many."""
     decoder, f = small_decoder("lstm", vocabulary=len(TOKENIZER)), features()
 

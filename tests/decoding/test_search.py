@@ -31,7 +31,9 @@ def test_they_are_the_rows_of_their_splits_whenever_they_are_read(file: Path) ->
     some = Captions(file, ["val", "test"], columns)
     for _ in range(2):
         found = pd.concat(some, ignore_index=True)
-        pd.testing.assert_frame_equal(found, TABLE.iloc[[0, 3, 4, 5]][columns].reset_index(drop=True))
+        pd.testing.assert_frame_equal(
+            found, TABLE.iloc[[0, 3, 4, 5]][columns].reset_index(drop=True)
+        )
 
 
 def test_a_column_is_read_value_by_value_whenever_it_is_asked_for(file: Path) -> None:
@@ -46,7 +48,9 @@ def test_references_are_the_texts_of_each_image_in_the_order_of_the_rows(file: P
 
 
 def test_what_the_file_lacks_is_one_line(file: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"captions\.parquet lacks the column raw: it needs raw, split$"):
+    with pytest.raises(
+        UserError, match=r"captions\.parquet lacks the column raw: it needs raw, split$"
+    ):
         list(Captions(file, ["test"], ["raw"]))
     with pytest.raises(UserError, match=r"none\.parquet is not there: run dvc repro$"):
         list(Captions(tmp_path / "none.parquet", ["test"], ["text"]))

@@ -1,4 +1,5 @@
-"""CLIP and SigLIP: the same pixels, embeddings and grids as transformers' own classes give for the same weights."""
+"""CLIP and SigLIP: the same pixels, embeddings and grids as transformers' own classes give for the
+same weights."""
 
 import json
 from pathlib import Path
@@ -26,8 +27,14 @@ from tests.encoders.test_properties import MODELS, close, noise
 
 KINDS = ["clip", "siglip"]
 MODEL = {"clip": (CLIPConfig, CLIPModel), "siglip": (SiglipConfig, SiglipModel)}
-PIL: dict[str, Any] = {"clip": CLIPImageProcessorPil(), "siglip": SiglipImageProcessorPil(size={"height": 96, "width": 96})}
-TORCH: dict[str, Any] = {"clip": CLIPImageProcessor(), "siglip": SiglipImageProcessor(size={"height": 96, "width": 96})}
+PIL: dict[str, Any] = {
+    "clip": CLIPImageProcessorPil(),
+    "siglip": SiglipImageProcessorPil(size={"height": 96, "width": 96}),
+}
+TORCH: dict[str, Any] = {
+    "clip": CLIPImageProcessor(),
+    "siglip": SiglipImageProcessor(size={"height": 96, "width": 96}),
+}
 TEXTS = ["a dog runs", "Two  men, on a red boat at sea", "", "naïve 犬", "word " * 300]
 
 
@@ -60,10 +67,15 @@ def unit(x: torch.Tensor) -> torch.Tensor:
     return x / x.norm(dim=-1, keepdim=True)
 
 
-@pytest.mark.parametrize("size", [(500, 375), (61, 60), (333, 60), (60, 501), (224, 224), (97, 1201)])
-def test_the_pixels_are_those_of_transformers_image_processor(kind: str, size: tuple[int, int]) -> None:
-    """To rounding of the normalisation with the Pillow form. The torchvision form rounds between its two passes: its own
-    distance from the Pillow form is up to 12 of 255 grey levels at hard edges, and less than a tenth of one on average."""
+@pytest.mark.parametrize(
+    "size", [(500, 375), (61, 60), (333, 60), (60, 501), (224, 224), (97, 1201)]
+)
+def test_the_pixels_are_those_of_transformers_image_processor(
+    kind: str, size: tuple[int, int]
+) -> None:
+    """To rounding of the normalisation with the Pillow form. The torchvision form rounds between
+    its two passes: its own distance from the Pillow form is up to 12 of 255 grey levels at hard
+    edges, and less than a tenth of one on average."""
     encoder, picture = build(kind), noise(*size)
     pixels = encoder.transform(picture)
     ours = (pixels - encoder.mean) / encoder.std
@@ -75,9 +87,13 @@ def test_the_pixels_are_those_of_transformers_image_processor(kind: str, size: t
 
 
 def test_clip_crops_the_middle_and_siglip_squashes_the_whole() -> None:
-    thirds = Image.fromarray(np.repeat(np.array([[0, 128, 255]], np.uint8), 3, 0)).resize((300, 100), Image.Resampling.NEAREST)
+    thirds = Image.fromarray(np.repeat(np.array([[0, 128, 255]], np.uint8), 3, 0)).resize(
+        (300, 100), Image.Resampling.NEAREST
+    )
     assert [build(kind).crops for kind in KINDS] == [True, False]
-    clip_row, siglip_row = (build(kind).transform(thirds.convert("RGB"))[0, 40].tolist() for kind in KINDS)
+    clip_row, siglip_row = (
+        build(kind).transform(thirds.convert("RGB"))[0, 40].tolist() for kind in KINDS
+    )
     assert set(clip_row[10:-10]) == {128}
     assert [siglip_row[n] for n in (4, 48, 91)] == [0, 128, 255]
 
@@ -94,10 +110,15 @@ def test_a_picture_is_embedded_as_transformers_does(kind: str) -> None:
 
 def test_an_embedding_may_keep_its_length(kind: str) -> None:
     """ClipCap's published weights were trained on what the projection gives."""
-    encoder, theirs = clip.Encoder(model=str(MODELS / kind), weights="random", normalise=False), reference(kind)
+    encoder, theirs = (
+        clip.Encoder(model=str(MODELS / kind), weights="random", normalise=False),
+        reference(kind),
+    )
     picture = noise(320, 240)
     with torch.inference_mode():
-        expected = theirs.get_image_features(PIL[kind](picture, return_tensors="pt").pixel_values).pooler_output
+        expected = theirs.get_image_features(
+            PIL[kind](picture, return_tensors="pt").pixel_values
+        ).pooler_output
     assert abs(expected.norm() - 1) > 0.1
     close(encoder(encoder.transform(picture)[None]).pooled, expected, 1e-5)
 
@@ -119,7 +140,9 @@ def test_texts_are_embedded_as_transformers_does(kind: str) -> None:
     encoder, theirs = build(kind), reference(kind)
     longest = {"clip": 20, "siglip": 12}[kind]
     padding = {"clip": True, "siglip": "max_length"}[kind]
-    tokens = encoder.tokenizer(TEXTS, padding=padding, truncation=True, max_length=longest, return_tensors="pt")
+    tokens = encoder.tokenizer(
+        TEXTS, padding=padding, truncation=True, max_length=longest, return_tensors="pt"
+    )
     asked = tokens if kind == "clip" else {"input_ids": tokens["input_ids"]}
     with torch.inference_mode():
         expected = unit(theirs.get_text_features(**asked).pooler_output)
@@ -127,18 +150,23 @@ def test_texts_are_embedded_as_transformers_does(kind: str) -> None:
     assert expected.shape == (5, encoder.pooled_dim)
 
 
-def test_a_text_alone_equals_the_text_among_others(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_alone_equals_the_text_among_others(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = build(kind)
     together = encoder.texts(TEXTS)
     close(torch.cat([encoder.texts([text]) for text in TEXTS]), together, 1e-5)
     monkeypatch.setattr(clip, "TEXTS", 2)
     close(encoder.texts(TEXTS), together, 1e-5)
-    assert (together @ together.T - torch.eye(5)).abs().fill_diagonal_(0).max() < 0.9999, "no two texts have one embedding"
+    assert (together @ together.T - torch.eye(5)).abs().fill_diagonal_(0).max() < 0.9999, (
+        "no two texts have one embedding"
+    )
     assert encoder.texts([]).shape == (0, encoder.pooled_dim)
 
 
 def test_the_test_tokenizer_is_clips_without_merges() -> None:
-    """In CLIP's vocabulary, `a` within a word is 64 and at its end 320; 49406 and 49407 are start and end."""
+    """In CLIP's vocabulary, `a` within a word is 64 and at its end 320; 49406 and 49407 are start
+    and end."""
     tokenizer = clip._byte_tokenizer(clip._config("openai/clip-vit-large-patch14", "random"))
     assert tokenizer("A aa")["input_ids"] == [49406, 320, 64, 320, 49407]
 
@@ -151,18 +179,28 @@ def test_the_test_tokenizer_is_clips_without_merges() -> None:
         ("google/siglip-base-patch16-224", (196, 768, 768, 203_155_970)),
     ],
 )
-def test_the_known_models_can_be_costed_without_a_network(model: str, shapes: tuple[int, ...]) -> None:
+def test_the_known_models_can_be_costed_without_a_network(
+    model: str, shapes: tuple[int, ...]
+) -> None:
     assert clip.shapes(model=model) == shapes
 
 
-def test_a_folder_as_the_hub_holds_it_is_read_with_its_own_weights_and_tokenizer(kind: str, tmp_path: Path) -> None:
+def test_a_folder_as_the_hub_holds_it_is_read_with_its_own_weights_and_tokenizer(
+    kind: str, tmp_path: Path
+) -> None:
     theirs = published(kind, tmp_path)
     encoder = build(kind, tmp_path, "hub")
     tokens = AutoTokenizer.from_pretrained(tmp_path)(
-        TEXTS, padding="max_length", truncation=True, max_length={"clip": 20, "siglip": 12}[kind], return_tensors="pt"
+        TEXTS,
+        padding="max_length",
+        truncation=True,
+        max_length={"clip": 20, "siglip": 12}[kind],
+        return_tensors="pt",
     )
     with torch.inference_mode():
-        out = theirs.get_image_features(PIL[kind](noise(320, 240), return_tensors="pt").pixel_values)
+        out = theirs.get_image_features(
+            PIL[kind](noise(320, 240), return_tensors="pt").pixel_values
+        )
         texts = theirs.get_text_features(tokens["input_ids"])
     close(encoder(encoder.transform(noise(320, 240))[None]).pooled, unit(out.pooler_output), 1e-5)
     close(encoder.texts(TEXTS), unit(texts.pooler_output), 1e-5)
@@ -176,9 +214,16 @@ def edit(file: Path, **changes: Any) -> None:
 
 def test_the_folders_own_preprocessing_is_followed(tmp_path: Path) -> None:
     published("clip", tmp_path)
-    edit(tmp_path / "preprocessor_config.json", size={"shortest_edge": 300}, resample=0, image_mean=[0.1, 0.2, 0.3])
+    edit(
+        tmp_path / "preprocessor_config.json",
+        size={"shortest_edge": 300},
+        resample=0,
+        image_mean=[0.1, 0.2, 0.3],
+    )
     encoder, picture = build("clip", tmp_path, "hub"), noise(320, 240)
-    theirs = CLIPImageProcessorPil(size={"shortest_edge": 300}, resample=0, image_mean=[0.1, 0.2, 0.3])
+    theirs = CLIPImageProcessorPil(
+        size={"shortest_edge": 300}, resample=0, image_mean=[0.1, 0.2, 0.3]
+    )
     ours = (encoder.transform(picture) - encoder.mean) / encoder.std
     close(ours, theirs(picture, return_tensors="pt").pixel_values, 1e-5)
 
@@ -192,7 +237,11 @@ def refused(message: str, model: Path | str, weights: str = "hub") -> None:
 @pytest.mark.parametrize("weights", ["hub", "random"])
 def test_a_folder_that_holds_no_such_model_is_one_line(tmp_path: Path, weights: str) -> None:
     file = tmp_path / "config.json"
-    refused("has no config.json: a model's folder holds what its page on the hub lists$", tmp_path, weights)
+    refused(
+        "has no config.json: a model's folder holds what its page on the hub lists$",
+        tmp_path,
+        weights,
+    )
     file.write_text("{")
     refused(r"config.json is no JSON \(JSONDecodeError: ", tmp_path, weights)
     file.write_text('{"model_type": "bert"}')
@@ -201,20 +250,32 @@ def test_a_folder_that_holds_no_such_model_is_one_line(tmp_path: Path, weights: 
     refused(r"^config.json of '.*' cannot be used \(.*hidden_size", tmp_path, weights)
 
 
-def test_a_folder_without_weights_or_with_those_of_another_model_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_weights_or_with_those_of_another_model_is_one_line(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "config.json").write_text((MODELS / "clip" / "config.json").read_text())
-    refused(r"cannot be read \(OSError: .*\): put there what the model's page on the hub lists$", tmp_path)
+    refused(
+        r"cannot be read \(OSError: .*\): put there what the model's page on the hub lists$",
+        tmp_path,
+    )
     published("clip", tmp_path)
     content = json.loads((tmp_path / "config.json").read_text())
-    edit(tmp_path / "config.json", vision_config={**content["vision_config"], "num_hidden_layers": 3})
-    refused(r"^the weights of '.*' lack 16 parts of the model \(first: vision_model.encoder.layers.2", tmp_path)
+    edit(
+        tmp_path / "config.json", vision_config={**content["vision_config"], "num_hidden_layers": 3}
+    )
+    refused(
+        r"^the weights of '.*' lack 16 parts of the model \(first: vision_model.encoder.layers.2",
+        tmp_path,
+    )
 
 
 def test_pictures_that_do_not_fit_the_model_are_one_line(tmp_path: Path) -> None:
     published("clip", tmp_path)
     edit(tmp_path / "preprocessor_config.json", crop_size={"height": 112, "width": 112})
     refused(
-        r"cannot see the pictures that its own preprocessor_config.json makes \(.*112\*112.*agree with config.json$", tmp_path
+        r"cannot see the pictures that its own preprocessor_config.json makes "
+        r"\(.*112\*112.*agree with config.json$",
+        tmp_path,
     )
 
 
@@ -224,14 +285,20 @@ def test_a_tokenizer_that_is_missing_is_told_when_a_text_comes(tmp_path: Path) -
         file.unlink()
     encoder = build("clip", tmp_path, "hub")
     with pytest.raises(
-        UserError, match=r"^'.*' has no tokenizer files: put tokenizer.json there, or vocab.json and merges.txt$"
+        UserError,
+        match=r"^'.*' has no tokenizer files: put tokenizer.json there, or vocab.json and "
+        r"merges.txt$",
     ):
         encoder.texts(["a dog"])
 
 
 @pytest.mark.parametrize("model", ["openai/clip-vit-large-patch14", "somebody/else"])
 def test_a_hub_name_without_network_is_one_line_that_says_where_to_put_it(model: str) -> None:
-    refused(rf"^'{model}' cannot be read \(.*\): put it in the hub's cache /.*hub \(HF_HOME moves it\), or name a local", model)
+    refused(
+        rf"^'{model}' cannot be read \(.*\): put it in the hub's cache /.*hub \(HF_HOME "
+        rf"moves it\), or name a local",
+        model,
+    )
 
 
 @pytest.mark.parametrize("model", ["/nowhere/clip", "./clip", "a b"])

@@ -28,9 +28,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "pixels": {"image_size": 32},
     "timm_model": TIMM,
     "timm_model/grid": {**TIMM, "grid": 3},
-    "timm_model/stochastic": {**TIMM, "model": "test_vit", "image_size": 160, "stochastic_depth": True, "drop_path": 0.4},
+    "timm_model/stochastic": {
+        **TIMM,
+        "model": "test_vit",
+        "image_size": 160,
+        "stochastic_depth": True,
+        "drop_path": 0.4,
+    },
 }
-"arguments with which each encoder file is small and needs no network; a new file adds its own (file or file/case)"
+"""arguments with which each encoder file is small and needs no network; a new file adds its own
+(file or file/case)"""
 
 
 def module(name: str) -> Any:
@@ -44,12 +51,16 @@ def build(name: str = "timm_model", **changes: Any) -> Any:
 def close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
     assert ours.shape == theirs.shape
     difference = (ours - theirs).abs()
-    assert torch.allclose(ours, theirs, atol=tolerance), f"max {difference.max():.2e} mean {difference.mean():.2e}"
+    assert torch.allclose(ours, theirs, atol=tolerance), (
+        f"max {difference.max():.2e} mean {difference.mean():.2e}"
+    )
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
     """A picture of coarse random patches: detail that survives resizing."""
-    cells = np.random.default_rng(seed).integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
+    cells = np.random.default_rng(seed).integers(
+        0, 256, (height // 20, width // 20, 3), dtype=np.uint8
+    )
     return Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST)
 
 
@@ -79,7 +90,9 @@ def lite0() -> Any:
 
 def test_an_encoder_gives_what_it_announces(name: str) -> None:
     encoder: Encoder = build(name).to("cpu")
-    pixels = torch.stack([encoder.transform(noise(*size)) for size in ((60, 100), (320, 240), (64, 64))])
+    pixels = torch.stack(
+        [encoder.transform(noise(*size)) for size in ((60, 100), (320, 240), (64, 64))]
+    )
     features = encoder(pixels)
     assert pixels.dtype == torch.uint8
     assert features.grid.shape == (3, encoder.positions, encoder.grid_dim)
@@ -134,7 +147,9 @@ def test_an_encoders_arguments_can_be_checked_by_name_and_type(name: str) -> Non
 def test_the_package_weights_are_all_of_the_model_and_see_a_clock(lite0: Any) -> None:
     """409 is `analog clock` among the 1000 classes of ImageNet."""
     pixels = lite0.transform(clock())[None]
-    logits = lite0.body.forward_head(lite0.body.forward_features((pixels.float() - lite0.mean) / lite0.std))
+    logits = lite0.body.forward_head(
+        lite0.body.forward_features((pixels.float() - lite0.mean) / lite0.std)
+    )
     assert logits.argmax().item() == 409
     assert logits.softmax(-1).max().item() > 0.7
     assert (lite0.positions, lite0.grid_dim, lite0.pooled_dim) == (49, 1280, 1280)
@@ -148,13 +163,17 @@ def test_features_equal_timms_own_transform_and_forward(
     config = {**resolve_model_data_config(lite0.body), "crop_pct": 1.0, "crop_mode": mode}
     picture = noise(300, 200)
     with torch.inference_mode():
-        theirs = lite0.body.forward_features(create_transform(**config)(picture)[None])  # (1, 1280, 7, 7)
+        theirs = lite0.body.forward_features(
+            create_transform(**config)(picture)[None]
+        )  # (1, 1280, 7, 7)
     ours = lite0(lite0.transform(picture)[None])
     close(ours.grid[0], theirs[0].reshape(1280, 49).T, 2e-3)
 
 
 @pytest.mark.parametrize("model", ["tf_efficientnet_lite0", "test_resnet"])
-def test_the_mean_of_the_grid_is_the_pooled_vector_where_the_model_pools_by_mean(lite0: Any, model: str) -> None:
+def test_the_mean_of_the_grid_is_the_pooled_vector_where_the_model_pools_by_mean(
+    lite0: Any, model: str
+) -> None:
     encoder = lite0 if model == "tf_efficientnet_lite0" else build(model=model)
     features = encoder(encoder.transform(noise(240, 240))[None])
     close(features.grid.mean(1), features.pooled, 1e-4)
@@ -171,7 +190,9 @@ def test_the_grid_of_a_vision_transformer_is_its_patches_without_class_tokens() 
 
 @pytest.mark.parametrize("model", ["pit_ti_224", "crossvit_9_240"])
 def test_a_network_that_keeps_no_map_of_the_picture_has_one_position(model: str) -> None:
-    found = registry.load("encoders", "timm_model").shapes(model=model, weights="random", image_size=int(model[-3:]))
+    found = registry.load("encoders", "timm_model").shapes(
+        model=model, weights="random", image_size=int(model[-3:])
+    )
     assert found.positions == 1
 
 
@@ -179,7 +200,9 @@ def test_a_model_with_channels_last_is_no_grid_of_channels() -> None:
     encoder = build(model="test_mambaout", image_size=160)
     pixels = encoder.transform(noise(160, 160))[None]
     with torch.inference_mode():
-        maps = encoder.body.forward_features((pixels.float() - encoder.mean) / encoder.std)  # (1, 5, 5, 64)
+        maps = encoder.body.forward_features(
+            (pixels.float() - encoder.mean) / encoder.std
+        )  # (1, 5, 5, 64)
     assert (encoder.positions, encoder.grid_dim) == (25, 64)
     close(encoder(pixels).grid[0, 7], maps[0, 1, 2], 1e-5)
 
@@ -216,7 +239,12 @@ def test_the_papers_encoders_have_the_shapes_and_sizes_that_are_published(model:
     ("model", "mean", "std", "resampling"),
     [
         ("resnet18", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], Image.Resampling.BICUBIC),
-        ("resnext50_32x4d.tv_in1k", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], Image.Resampling.BILINEAR),
+        (
+            "resnext50_32x4d.tv_in1k",
+            [0.485, 0.456, 0.406],
+            [0.229, 0.224, 0.225],
+            Image.Resampling.BILINEAR,
+        ),
         ("test_vit", [0.5, 0.5, 0.5], [0.5, 0.5, 0.5], Image.Resampling.BICUBIC),
     ],
 )
@@ -229,8 +257,12 @@ def test_mean_deviation_and_interpolation_are_those_of_the_models_weights(
     assert encoder.resampling == resampling
 
 
-@pytest.mark.parametrize(("model", "side"), [("test_resnet", 4), ("test_vit", 10), ("test_mambaout", 4)])
-def test_a_grid_of_half_the_side_holds_the_mean_of_each_four_positions(model: str, side: int) -> None:
+@pytest.mark.parametrize(
+    ("model", "side"), [("test_resnet", 4), ("test_vit", 10), ("test_mambaout", 4)]
+)
+def test_a_grid_of_half_the_side_holds_the_mean_of_each_four_positions(
+    model: str, side: int
+) -> None:
     size = 160 if model == "test_vit" else 128
     whole, half = (build(model=model, image_size=size, grid=grid) for grid in (0, side // 2))
     pixels = whole.transform(noise(size, size))[None]
@@ -239,7 +271,9 @@ def test_a_grid_of_half_the_side_holds_the_mean_of_each_four_positions(model: st
 
 
 def test_eight_by_eight_positions_can_be_pooled_to_the_seven_by_seven_of_a_paper() -> None:
-    convnext = module("timm_model").shapes(model="convnext_tiny", weights="hub", image_size=256, grid=7)
+    convnext = module("timm_model").shapes(
+        model="convnext_tiny", weights="hub", image_size=256, grid=7
+    )
     assert convnext == Shapes(49, 768, 768, 28_589_128)
 
 
@@ -277,16 +311,22 @@ def test_stochastic_depth_equals_timms_own_in_training_mode_with_the_same_draws(
     for n, depth in enumerate(depths):
         depth.train().register_forward_pre_hook(lambda *_, n=n: running.append(n))
     monkeypatch.setattr(
-        Tensor, "bernoulli_", lambda mask, keep: mask.copy_((draws[:, running[-1]] >= 1 - keep).view(mask.shape))
+        Tensor,
+        "bernoulli_",
+        lambda mask, keep: mask.copy_((draws[:, running[-1]] >= 1 - keep).view(mask.shape)),
     )
     with torch.inference_mode():
         maps = theirs.forward_features((pixels.float() - ours.mean) / ours.std)
     close(ours(pixels).grid, ours._grid(maps), 1e-4)
-    assert (maps - calm).flatten(1).abs().amax(1).min() > 1e-2, "in every picture something was left out or scaled up"
+    assert (maps - calm).flatten(1).abs().amax(1).min() > 1e-2, (
+        "in every picture something was left out or scaled up"
+    )
 
 
 def test_stochastic_depth_leaves_out_its_share() -> None:
-    pixels = torch.randint(0, 256, (500, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pixels = torch.randint(
+        0, 256, (500, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     with drawn(pixels, 4):
         assert DRAWS.get().lt(0.4).float().mean(0).tolist() == pytest.approx([0.4] * 4, abs=0.06)
 
@@ -306,8 +346,14 @@ def test_pixels_are_stored_as_bytes_and_come_back_as_they_were(tmp_path: Path) -
     noise(60, 80, 1).save(tmp_path / "b.png")
     extract(encoder, {"a": "a.png", "b": "b.png"}, tmp_path, tmp_path / "f", {}, "cpu", threads=1)
     store = FeatureStore(tmp_path / "f")
-    assert (store.grid.dtype, store.grid.shape, store.pooled.dtype) == (np.uint8, (2, 576, 3), np.float16)
-    expected = encoder(torch.stack([encoder.transform(noise(60, 80, 1)), encoder.transform(noise(80, 60))]))
+    assert (store.grid.dtype, store.grid.shape, store.pooled.dtype) == (
+        np.uint8,
+        (2, 576, 3),
+        np.float16,
+    )
+    expected = encoder(
+        torch.stack([encoder.transform(noise(60, 80, 1)), encoder.transform(noise(80, 60))])
+    )
     found = store.get(["b", "a"])
     assert torch.equal(found.grid, expected.grid)
     assert torch.equal(found.grid, expected.grid.half().float()), "as the captioner sees an upload"
@@ -315,7 +361,9 @@ def test_pixels_are_stored_as_bytes_and_come_back_as_they_were(tmp_path: Path) -
 
 
 def test_pixels_of_no_size_are_one_line() -> None:
-    with pytest.raises(UserError, match=r"^pixels: image_size is 0: give the side of the picture in pixels$"):
+    with pytest.raises(
+        UserError, match=r"^pixels: image_size is 0: give the side of the picture in pixels$"
+    ):
         build("pixels", image_size=0)
 
 
@@ -339,7 +387,10 @@ def test_squash_keeps_the_whole_picture_and_crop_its_middle(name: str, rotate: b
     assert squashed.shape == cropped.shape == (3, 60, 60)
     assert squashed[:, 30, [5, 30, 55]].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
     assert cropped[:, 30, [5, 30, 55]].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
-    assert [int((part[1, 30] > 127).sum()) for part in (squashed, cropped)] == [20, 40]  # width of the green third
+    assert [int((part[1, 30] > 127).sum()) for part in (squashed, cropped)] == [
+        20,
+        40,
+    ]  # width of the green third
 
 
 @pytest.mark.parametrize("size", [(61, 60), (1, 1), (500, 3), (59, 333)])
@@ -367,17 +418,36 @@ def test_local_weights_are_loaded_strictly_from_either_format(tmp_path: Path) ->
     [
         ({"model": "resnet5"}, r"^timm has no model 'resnet5' \(did you mean resnet50, "),
         ({"model": "zzz"}, r"^timm has no model 'zzz': timm\.list_models\(\) names all$"),
-        ({"model": "test_resnet.no_tag"}, r"^timm cannot build 'test_resnet.no_tag' \(.*Invalid pretrained tag \(no_tag\)"),
-        ({"model": "shop:resnet18"}, r"^timm cannot build 'shop:resnet18' \(.*Unknown model source 'shop'"),
-        ({"weights": "imagenet"}, "^weights 'imagenet': not hub, package or random, and no such file$"),
-        ({"weights": "package"}, "^no installed package brings weights for 'test_efficientnet': there is one for tf_eff"),
+        (
+            {"model": "test_resnet.no_tag"},
+            r"^timm cannot build 'test_resnet.no_tag' \(.*Invalid pretrained tag \(no_tag\)",
+        ),
+        (
+            {"model": "shop:resnet18"},
+            r"^timm cannot build 'shop:resnet18' \(.*Unknown model source 'shop'",
+        ),
+        (
+            {"weights": "imagenet"},
+            "^weights 'imagenet': not hub, package or random, and no such file$",
+        ),
+        (
+            {"weights": "package"},
+            "^no installed package brings weights for 'test_efficientnet': there is one for tf_eff",
+        ),
         (
             {"model": "vit_tiny_patch16_224"},
-            r"^'vit_tiny_patch16_224' cannot see pictures of 64 x 64 pixels \(.*\(224\).*: change image_size$",
+            r"^'vit_tiny_patch16_224' cannot see pictures of 64 x 64 pixels \(.*\(224\).*: "
+            r"change image_size$",
         ),
         ({"image_size": 0}, "^'test_efficientnet' cannot see pictures of 0 x 0 pixels"),
-        ({"grid": -1}, "^grid is -1: give the positions along a side, or 0 for the map as it comes$"),
-        ({"stochastic_depth": True}, "^stochastic_depth with drop_path 0.0: give a rate above 0 and below 1$"),
+        (
+            {"grid": -1},
+            "^grid is -1: give the positions along a side, or 0 for the map as it comes$",
+        ),
+        (
+            {"stochastic_depth": True},
+            "^stochastic_depth with drop_path 0.0: give a rate above 0 and below 1$",
+        ),
         ({"drop_path": 0.1}, "^drop_path 0.1 does nothing without stochastic_depth: true$"),
         (
             {"model": "vgg11", "stochastic_depth": True, "drop_path": 0.1},
@@ -395,9 +465,14 @@ def test_weights_of_another_model_or_a_broken_file_are_one_line(tmp_path: Path) 
     other, broken = tmp_path / "other.safetensors", tmp_path / "broken.pth"
     save_file({"a": torch.zeros(1)}, other)
     broken.write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"^weights '.*other.safetensors' are not those of 'test_efficientnet' .*Missing key"):
+    with pytest.raises(
+        UserError,
+        match=r"^weights '.*other.safetensors' are not those of 'test_efficientnet' .*Missing key",
+    ):
         build(weights=str(other))
-    with pytest.raises(UserError, match=r"^weights '.*broken.pth' cannot be read \(.*\): expected a state dict$"):
+    with pytest.raises(
+        UserError, match=r"^weights '.*broken.pth' cannot be read \(.*\): expected a state dict$"
+    ):
         build(weights=str(broken))
 
 
@@ -409,6 +484,8 @@ def test_hub_weights_without_network_are_one_line_that_says_where_to_put_them(
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match=r"^the weights of 'test_efficientnet' cannot be fetched \(.*HF_HOME") as error:
+    with pytest.raises(
+        UserError, match=r"^the weights of 'test_efficientnet' cannot be fetched \(.*HF_HOME"
+    ) as error:
         build(weights="hub")
     assert "\n" not in str(error.value)

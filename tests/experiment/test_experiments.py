@@ -1,7 +1,9 @@
-"""Every file of experiments/: it loads, its arguments bind, its paper's rows exist, and each of its rows runs from the image to
-the score, in miniature: same sources' columns, same family of encoder, same decoder, same training, everything small.
+"""Every file of experiments/: it loads, its arguments bind, its paper's rows exist, and each of its
+rows runs from the image to the score, in miniature: same sources' columns, same family of encoder,
+same decoder, same training, everything small.
 
-The rules that make a row small go by the kind of an argument, so that a new row or file needs no line here.
+The rules that make a row small go by the kind of an argument, so that a new row or file needs no
+line here.
 """
 
 import shutil
@@ -47,11 +49,15 @@ def test_every_experiment_file_loads_and_binds(file: Path) -> None:
     for name, dataset in params.datasets.items():
         registry.check_args(registry.load("sources", dataset.source).fetch, dataset.args, name)
     for name, features in params.features.items():
-        registry.check_args(registry.load("encoders", features.encoder).Encoder.__init__, features.args, name)
+        registry.check_args(
+            registry.load("encoders", features.encoder).Encoder.__init__, features.args, name
+        )
     for metric in params.scoring.metrics:
         assert callable(registry.load("metrics", metric).score)
     for name, variant in params.variants.items():
-        registry.check_args(registry.load("decoders", variant.decoder).Decoder.__init__, variant.args, name)
+        registry.check_args(
+            registry.load("decoders", variant.decoder).Decoder.__init__, variant.args, name
+        )
         assert params.training(name)
         decoding = params.decoding(name)
         assert decoding.alternatives <= (decoding.samples or decoding.beam)
@@ -68,7 +74,9 @@ def test_every_section_of_an_experiment_is_used(file: Path) -> None:
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_every_paper_row_that_an_experiment_names_exists(file: Path, tmp_path: Path) -> None:
     params = load_params(file)
-    settings = {name: Setting(name, corpus.split, {}, {}) for name, corpus in params.corpora.items()}
+    settings = {
+        name: Setting(name, corpus.split, {}, {}) for name, corpus in params.corpora.items()
+    }
     sheets = paper_sheets(read_papers(), results_of(params, settings, tmp_path))
     assert {s.name for s in sheets} == {v.paper.table for v in params.variants.values() if v.paper}
     assert all(v.notes for v in params.variants.values() if v.paper)
@@ -84,7 +92,8 @@ def test_an_experiment_stands_beside_every_row_of_the_papers() -> None:
 
 @pytest.fixture(scope="module")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], "tuple[Params, Path]"]:
-    """An experiment file -> its miniature, and a workspace in which its corpora and features are there, made once."""
+    """An experiment file -> its miniature, and a workspace in which its corpora and features are
+    there, made once."""
 
     @cache
     def make(file: Path) -> tuple[Params, Path]:
@@ -112,7 +121,8 @@ def prepared(params: Params, folder: Path) -> Params:
 
 
 def drawn(folder: Path, schemes: set[str]) -> pd.DataFrame:
-    """Eight scenes of 64 x 64 pixels with five captions each, split by every scheme that the file's corpora name."""
+    """Eight scenes of 64 x 64 pixels with five captions each, split by every scheme that the file's
+    corpora name."""
     scenes.fetch(folder, images=8, size=64, seed=1)
     raw = pd.read_parquet(folder / "captions.parquet")
     raw = raw.assign(**{f"split_{scheme}": raw["split_official"] for scheme in schemes})
@@ -131,9 +141,13 @@ def seen(name: str, params: Params, raw: pd.DataFrame, folder: Path) -> None:
 
 @pytest.mark.parametrize(("file", "name"), ROWS, ids=[f"{file.stem}-{name}" for file, name in ROWS])
 def test_a_row_runs_two_steps_a_caption_and_a_score(
-    file: Path, name: str, miniature: Callable[[Path], "tuple[Params, Path]"], monkeypatch: pytest.MonkeyPatch
+    file: Path,
+    name: str,
+    miniature: Callable[[Path], "tuple[Params, Path]"],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As stages/train.py, caption.py and score.py do; a model that is used as it is takes no step."""
+    """As stages/train.py, caption.py and score.py do; a model that is used as it is takes no
+    step."""
     params, folder = miniature(file)
     monkeypatch.chdir(folder)
     trainer, about = prepare(name, params, params.training(name).seeds[0])
@@ -154,10 +168,14 @@ def test_a_row_runs_two_steps_a_caption_and_a_score(
     (made,) = caption_split(Model(decoder, tokenizer, store, decoding, "cpu"), [captions], "test")
     found, searches, forced, _ = (table.to_pandas() for table in made)
     assert found.image_id.tolist() == sorted(captions.image_id.unique())
-    references, published = (read_json(file(variant.corpus)) for file in (paths.references, paths.published))
+    references, published = (
+        read_json(file(variant.corpus)) for file in (paths.references, paths.published)
+    )
     said = Said(found, searches, forced, found.assign(seed=0).iloc[:0])
     protocols = params.protocols(name)
-    scores = score_variant(said, Known(references, published, set()), ["bleu"], protocols).summary["test"]
+    scores = score_variant(said, Known(references, published, set()), ["bleu"], protocols).summary[
+        "test"
+    ]
     assert all(0 <= scores[f"{protocol}.bleu_4"] <= 1 for protocol in protocols)
     assert all(0 <= scores[f"bleu_{n}"] <= 1 for n in (1, 2, 3, 4))
     assert 0 < scores["loss"] < 100
@@ -176,7 +194,11 @@ def shrunk(params: Params, folder: Path) -> Params:
         training, decoding = params.training(name), params.decoding(name)
         variant["args"] = shrunk_decoder(variant["decoder"], variant["args"], folder)
         epochs = min(1, training.epochs)
-        variant["train"] |= {"epochs": epochs, "batch_images": 3, "self_critical_epochs": min(1, training.self_critical_epochs)}
+        variant["train"] |= {
+            "epochs": epochs,
+            "batch_images": 3,
+            "self_critical_epochs": min(1, training.self_critical_epochs),
+        }
         variant["train"]["min_count"] = min(2, training.min_count)
         beam = min(3, decoding.beam)
         kept = min(decoding.samples or beam, decoding.alternatives)
@@ -185,10 +207,16 @@ def shrunk(params: Params, folder: Path) -> Params:
 
 
 def shrunk_encoder(kind: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Random weights; timm's own test model of the same family, or the smallest model of the kind in tests/models."""
+    """Random weights; timm's own test model of the same family, or the smallest model of the kind
+    in tests/models."""
     if kind == "timm_model":
         tiny = tiny_models().get(family(args["model"]), "test_resnet")
-        return {**args, "model": tiny, "weights": "random", "image_size": 160}  # the only size that test_vit takes
+        return {
+            **args,
+            "model": tiny,
+            "weights": "random",
+            "image_size": 160,
+        }  # the only size that test_vit takes
     if "model" in args:
         return {**args, "model": str(MODELS / kind), "weights": "random"}
     return {**args, "image_size": 3}  # of the models that see pixels
@@ -207,7 +235,8 @@ def family(model: str) -> str:
 
 
 def shrunk_decoder(kind: str, args: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Numbers of units become 16 at most; files and models give way to tiny ones, which are read as the large ones are."""
+    """Numbers of units become 16 at most; files and models give way to tiny ones, which are read as
+    the large ones are."""
     small = {key: min(value, 16) if type(value) is int else value for key, value in args.items()}
     if args.get("new_tokenizer"):
         small["new_tokenizer"] = 300  # 256 bytes need a place
@@ -227,17 +256,28 @@ def shrunk_decoder(kind: str, args: dict[str, Any], folder: Path) -> dict[str, A
 def tiny_vectors(path: Path, width: int) -> Path:
     words = ["is", "the", "of", "in", "and", "circle", "square", "red", "blue", "left", "right"]
     rng = np.random.default_rng(0)
-    path.write_text("".join(f"{word} {' '.join(f'{x:.3f}' for x in rng.normal(size=width))}\n" for word in words))
+    path.write_text(
+        "".join(
+            f"{word} {' '.join(f'{x:.3f}' for x in rng.normal(size=width))}\n" for word in words
+        )
+    )
     return path
 
 
 def tiny_language_model(folder: Path) -> Path:
-    """A GPT-2 as a hub holds it: config.json, model.safetensors, tokenizer.json (a token per byte)."""
+    """A GPT-2 as a hub holds it: config.json, model.safetensors, tokenizer.json (a token per
+    byte)."""
     if not folder.is_dir():
         from transformers import GPT2Config, GPT2LMHeadModel
 
         inner = letter_tokenizer()
-        sizes = {"n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 512, "vocab_size": inner.get_vocab_size()}
+        sizes = {
+            "n_embd": 16,
+            "n_head": 2,
+            "n_layer": 2,
+            "n_positions": 512,
+            "vocab_size": inner.get_vocab_size(),
+        }
         config = GPT2Config(**sizes, bos_token_id=0, eos_token_id=0)
         GPT2LMHeadModel(config).save_pretrained(folder)
         inner.save(str(folder / "tokenizer.json"))
@@ -246,7 +286,10 @@ def tiny_language_model(folder: Path) -> Path:
 
 def letter_tokenizer() -> Tokenizer:
     """A token per byte, and 0 ends a caption."""
-    letters = {letter: n for n, letter in enumerate(["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    letters = {
+        letter: n
+        for n, letter in enumerate(["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     inner = Tokenizer(models.BPE(letters, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -255,25 +298,34 @@ def letter_tokenizer() -> Tokenizer:
 
 
 def tiny_checkpoint(path: Path, args: dict[str, Any]) -> Path:
-    """A mapping network (MLP) behind tests/models/clip, and that language model, by the names of ClipCap's weights."""
+    """A mapping network (MLP) behind tests/models/clip, and that language model, by the names of
+    ClipCap's weights."""
     from transformers import GPT2LMHeadModel
 
     width, pooled = 16, read_json(MODELS / "clip/config.json")["projection_dim"]
     out = args["prefix"] * width
-    mapping = torch.nn.Sequential(torch.nn.Linear(pooled, out // 2), torch.nn.Tanh(), torch.nn.Linear(out // 2, out))
+    mapping = torch.nn.Sequential(
+        torch.nn.Linear(pooled, out // 2), torch.nn.Tanh(), torch.nn.Linear(out // 2, out)
+    )
     parts = {"clip_project.model.": mapping, "gpt.": GPT2LMHeadModel.from_pretrained(args["lm"])}
-    torch.save({before + k: v for before, part in parts.items() for k, v in part.state_dict().items()}, path)
+    torch.save(
+        {before + k: v for before, part in parts.items() for k, v in part.state_dict().items()},
+        path,
+    )
     return path
 
 
 def tiny_published(kind: str, folder: Path) -> Path:
-    """The model of tests/models as a hub holds it: config.json, weights, tokenizer.json, preprocessor_config.json."""
+    """The model of tests/models as a hub holds it: config.json, weights, tokenizer.json,
+    preprocessor_config.json."""
     if not folder.is_dir():
         from transformers import AutoConfig, AutoModelForImageTextToText
 
         content = read_json(MODELS / kind / "config.json")
         for part in (content, *(value for value in content.values() if isinstance(value, dict))):
-            part |= {key: 512 for key in ("n_positions", "max_position_embeddings") if key in part}  # letters are tokens
+            part |= {
+                key: 512 for key in ("n_positions", "max_position_embeddings") if key in part
+            }  # letters are tokens
         config = AutoConfig.for_model(**content)
         AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
         letter_tokenizer().save(str(folder / "tokenizer.json"))
@@ -282,6 +334,11 @@ def tiny_published(kind: str, folder: Path) -> Path:
 
 
 def test_the_miniature_of_an_encoder_is_of_its_family() -> None:
-    names = ["convnext_large.fb_in1k", "resnext101_32x8d.tv_in1k", "deit_base_patch16_224.fb_in1k", "vgg16.tv_in1k"]
+    names = [
+        "convnext_large.fb_in1k",
+        "resnext101_32x8d.tv_in1k",
+        "deit_base_patch16_224.fb_in1k",
+        "vgg16.tv_in1k",
+    ]
     tiny = [shrunk_encoder("timm_model", {"model": name})["model"] for name in names]
     assert tiny == ["test_convnext", "test_resnet", "test_vit", "test_resnet"]

@@ -14,17 +14,24 @@ from pipeline.experiment.params import Params, load_params
 from tests.workspace import ROOT
 
 
-def test_unknown_names_are_told_all_at_once_before_anything_runs(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+def test_unknown_names_are_told_all_at_once_before_anything_runs(
+    tmp_path: Path, data: dict
+) -> None:  # type: ignore[type-arg]
     data["variants"]["merge"]["decoder"] = "merg"
     data["features"]["scenes-lite0"]["encoder"] = "resnet"
     data["scoring"]["metrics"] = ["ciderr"]
     message = complaint(tmp_path, data)
-    assert "variants.merge.decoder: unknown decoder 'merg' (did you mean 'merge'?): there are " in message
+    assert (
+        "variants.merge.decoder: unknown decoder 'merg' (did you mean 'merge'?): there are "
+        in message
+    )
     assert "features.scenes-lite0.encoder: unknown encoder 'resnet': there are " in message
     assert "scoring.metrics: unknown metric 'ciderr' (did you mean 'cider'?): there are " in message
 
 
-def test_arguments_and_rows_of_papers_are_checked_before_anything_runs(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+def test_arguments_and_rows_of_papers_are_checked_before_anything_runs(
+    tmp_path: Path, data: dict
+) -> None:  # type: ignore[type-arg]
     data["variants"]["merge"]["args"]["hiden"] = data["variants"]["merge"]["args"].pop("hidden")
     data["variants"]["merge"]["paper"] = {"table": "sat_flickr8k", "system": "sad"}
     data["variants"]["lstm"]["args"]["layers"] = "two"
@@ -34,10 +41,19 @@ def test_arguments_and_rows_of_papers_are_checked_before_anything_runs(tmp_path:
     message = complaint(tmp_path, data)
     assert "datasets.scenes.args.seed: should be a valid integer, not 1.5" in message
     assert "features.scenes-lite0.args: 'model' must be given" in message
-    assert "variants.merge.args: unknown argument 'hiden' (did you mean 'hidden'?); it takes dropout, " in message
+    assert (
+        "variants.merge.args: unknown argument 'hiden' (did you mean 'hidden'?); it takes dropout, "
+        in message
+    )
     assert "variants.lstm.args.layers: should be a valid integer, not 'two'" in message
-    assert "variants.merge.paper.system: 'sat_flickr8k' in papers.yaml has no 'sad' (did you mean 'sat'?): there" in message
-    assert "variants.lstm.paper.table: papers.yaml has no 'sat_flickr9k' (did you mean 'sat_flickr8k'?): there are " in message
+    assert (
+        "variants.merge.paper.system: 'sat_flickr8k' in papers.yaml has no 'sad' (did you "
+        "mean 'sat'?): there" in message
+    )
+    assert (
+        "variants.lstm.paper.table: papers.yaml has no 'sat_flickr9k' (did you mean "
+        "'sat_flickr8k'?): there are " in message
+    )
 
 
 @pytest.mark.parametrize("kind", registry.ENTRIES)
@@ -47,9 +63,13 @@ def test_a_signature_read_from_the_text_is_that_of_the_imported_module(kind: str
         for part in registry.ENTRIES[kind]:
             entry = getattr(entry, part)
         known = inspect.signature(entry).parameters.values()
-        wanted = {p.name: (p.annotation, p.default is p.empty) for p in known if p.kind is p.KEYWORD_ONLY}
+        wanted = {
+            p.name: (p.annotation, p.default is p.empty) for p in known if p.kind is p.KEYWORD_ONLY
+        }
         assert read, name
-        assert {p.name: (p.annotation, p.default is p.empty) for p in read.parameters.values()} == wanted, name
+        assert {
+            p.name: (p.annotation, p.default is p.empty) for p in read.parameters.values()
+        } == wanted, name
 
 
 def test_the_committed_params_are_the_quickstart() -> None:
@@ -81,7 +101,10 @@ def test_a_wrong_type_is_named_with_its_value(tmp_path: Path, data: dict) -> Non
 
 def test_a_variants_own_override_is_checked_under_its_own_name(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
     data["variants"]["merge"]["train"] = {"schedule": "cosin"}
-    expected = "variants.merge.train.schedule: should be 'constant', 'linear', 'cosine' or 'plateau', not 'cosin'"
+    expected = (
+        "variants.merge.train.schedule: should be 'constant', 'linear', 'cosine' or "
+        "'plateau', not 'cosin'"
+    )
     assert complaint(tmp_path, data) == expected
 
 
@@ -93,7 +116,9 @@ def test_references_that_lead_nowhere_list_what_there_is(tmp_path: Path, data: d
     assert "variants.merge.corpus: 'coco' is not in corpora (there are scenes)" in message
 
 
-def test_a_name_with_a_dot_is_refused_because_dvc_would_split_it(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
+def test_a_name_with_a_dot_is_refused_because_dvc_would_split_it(
+    tmp_path: Path, data: dict
+) -> None:  # type: ignore[type-arg]
     data["variants"]["merge.2"] = data["variants"].pop("merge")
     assert "variants.merge.2" in complaint(tmp_path, data)
 
@@ -118,18 +143,29 @@ def test_scientific_notation_is_a_number_for_us_as_for_dvc(tmp_path: Path) -> No
 def test_no_value_that_changes_a_result_has_a_default_in_code() -> None:
     """params.py is no dependency of any stage, so a default in it would change results unseen."""
     told_apart = {("Variant", "paper"), ("Variant", "notes")}
-    for section in [Params, *(m for m in vars(inspect.getmodule(Params)).values() if inspect.isclass(m))]:
+    for section in [
+        Params,
+        *(m for m in vars(inspect.getmodule(Params)).values() if inspect.isclass(m)),
+    ]:
         for name, field in getattr(section, "model_fields", {}).items():
-            assert field.is_required() or (section.__name__, name) in told_apart, f"{section.__name__}.{name}"
+            assert field.is_required() or (section.__name__, name) in told_apart, (
+                f"{section.__name__}.{name}"
+            )
 
 
 def test_an_unknown_decoder_lists_those_there_are_and_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"unknown decoder 'soft_atention' \(did you mean 'soft_attention'\?\): there are "):
+    with pytest.raises(
+        UserError,
+        match=r"unknown decoder 'soft_atention' \(did you mean 'soft_attention'\?\): there are ",
+    ):
         registry.load("decoders", "soft_atention")
 
 
 def test_an_unknown_argument_lists_those_there_are_and_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"here: unknown argument 'hiden' \(did you mean 'hidden'\?\); it takes dropout, "):
+    with pytest.raises(
+        UserError,
+        match=r"here: unknown argument 'hiden' \(did you mean 'hidden'\?\); it takes dropout, ",
+    ):
         build_decoder("merge", Sizes(8, 8, 30), {"hiden": 3}, "here")
 
 

@@ -1,4 +1,5 @@
-"""Protocols: what each compares with what, equal to the tool that the source used; several protocols never share a column."""
+"""Protocols: what each compares with what, equal to the tool that the source used; several
+protocols never share a column."""
 
 import csv
 import io
@@ -46,7 +47,8 @@ def ids(rng: np.random.Generator, longest: int) -> list[int]:
 
 
 def forced(images: int = 12, longest: int = 9) -> pd.DataFrame:
-    """References of one to five an image, and an argmax as long as each, few words in all so that long runs match."""
+    """References of one to five an image, and an argmax as long as each, few words in all so that
+    long runs match."""
     rng = np.random.default_rng(3)
     rows = []
     for n in range(images):
@@ -70,20 +72,33 @@ def test_teacher_forced_bleu_is_nltks_corpus_bleu_over_all_hypotheses(longest: i
 
 
 def test_teacher_forced_bleu_of_nothing_right_is_0() -> None:
-    sums = teacher_forced_sums(pd.DataFrame({"image_id": ["a"], "reference": [[3, 4, 1]], "argmax": [[5, 6, 7]]}))
-    assert {name: float(v) for name, v in sums.score(sums.statistics.sum(0)).items()} == dict.fromkeys(
-        ("bleu_1", "bleu_2", "bleu_3", "bleu_4"), 0.0
+    sums = teacher_forced_sums(
+        pd.DataFrame({"image_id": ["a"], "reference": [[3, 4, 1]], "argmax": [[5, 6, 7]]})
     )
+    assert {
+        name: float(v) for name, v in sums.score(sums.statistics.sum(0)).items()
+    } == dict.fromkeys(("bleu_1", "bleu_2", "bleu_3", "bleu_4"), 0.0)
 
 
 def said(texts: dict[str, str] = SAID, **more: Any) -> Said:
-    captions = pd.DataFrame({"image_id": list(texts), "split": "test", "text": list(texts.values())})
+    captions = pd.DataFrame(
+        {"image_id": list(texts), "split": "test", "text": list(texts.values())}
+    )
     blank = captions.assign(seed=0, search="").iloc[:0]
-    return Said(captions, more.get("searches", blank), more.get("teacher_forced", blank), more.get("seeds", blank))
+    return Said(
+        captions,
+        more.get("searches", blank),
+        more.get("teacher_forced", blank),
+        more.get("seeds", blank),
+    )
 
 
 def known(tokens: str) -> Known:
-    return Known({i: [tokenise(t, tokens) for t in texts] for i, texts in PUBLISHED.items()}, PUBLISHED, set())
+    return Known(
+        {i: [tokenise(t, tokens) for t in texts] for i, texts in PUBLISHED.items()},
+        PUBLISHED,
+        set(),
+    )
 
 
 def theirs(candidates: dict[str, str], references: dict[str, list[str]]) -> dict[str, float]:
@@ -97,11 +112,17 @@ def theirs(candidates: dict[str, str], references: dict[str, list[str]]) -> dict
     }
 
 
-@pytest.mark.parametrize(("protocol", "dog"), [("raw", "a brown dog runs ."), ("cleaned-references", "brown dog runs")])
-def test_a_protocol_is_the_original_metric_on_the_text_that_it_names(protocol: str, dog: str) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "dog"), [("raw", "a brown dog runs ."), ("cleaned-references", "brown dog runs")]
+)
+def test_a_protocol_is_the_original_metric_on_the_text_that_it_names(
+    protocol: str, dog: str
+) -> None:
     tokens = find_protocol(protocol).tokens
     assert tokenise(PUBLISHED["a"][0], tokens) == dog
-    scores = score_variant(said(), known("letters"), ["bleu", "rouge_l", "cider"], [protocol]).summary["test"]
+    scores = score_variant(
+        said(), known("letters"), ["bleu", "rouge_l", "cider"], [protocol]
+    ).summary["test"]
     candidates = {i: tokenise(text, tokens) for i, text in SAID.items()}
     references = {i: [tokenise(t, tokens) for t in texts] for i, texts in PUBLISHED.items()}
     for name, value in theirs(candidates, references).items():
@@ -109,7 +130,8 @@ def test_a_protocol_is_the_original_metric_on_the_text_that_it_names(protocol: s
 
 
 def test_the_closing_full_stop_is_a_word_of_the_raw_protocol_alone() -> None:
-    """By hand: of 4 + 5 + 7 words "man" and one "a" of b miss; the closest references have 5 + 5 + 8."""
+    """By hand: of 4 + 5 + 7 words "man" and one "a" of b miss; the closest references have 5 + 5 +
+    8."""
     scores = score_variant(said(), known("spaces"), ["bleu"], ["raw"]).summary["test"]
     assert scores["raw.bleu_1"] == pytest.approx(14 / 16 * math.exp(1 - 18 / 16))
     assert tokenise("A dog .", "spaces") == "a dog ."
@@ -117,10 +139,21 @@ def test_the_closing_full_stop_is_a_word_of_the_raw_protocol_alone() -> None:
 
 def test_another_search_is_scored_on_its_own_captions() -> None:
     greedy = {"a": "a brown dog runs", "b": "two men on a bench", "c": "a ball"}
-    rows = pd.DataFrame({"search": "greedy", "image_id": list(greedy), "split": "test", "text": list(greedy.values())})
+    rows = pd.DataFrame(
+        {
+            "search": "greedy",
+            "image_id": list(greedy),
+            "split": "test",
+            "text": list(greedy.values()),
+        }
+    )
     scored = score_variant(said(searches=rows), known("letters"), ["rouge_l"], ["greedy"])
     alone = score_variant(said(greedy), known("letters"), ["rouge_l"], [])
-    assert scored.summary["test"]["greedy.rouge_l"] == alone.summary["test"]["rouge_l"] > scored.summary["test"]["rouge_l"]
+    assert (
+        scored.summary["test"]["greedy.rouge_l"]
+        == alone.summary["test"]["rouge_l"]
+        > scored.summary["test"]["rouge_l"]
+    )
     assert scored.per_image["greedy.rouge_l"].tolist() == alone.per_image.rouge_l.tolist()
     assert (scored.resamples["test"]["greedy.rouge_l"] == alone.resamples["test"]["rouge_l"]).all()
 
@@ -143,7 +176,11 @@ def test_of_several_seeds_mean_and_spread_stand_beside_each() -> None:
 
 
 def test_every_protocol_of_a_paper_that_is_stated_is_one_of_ours() -> None:
-    stated = {"ptb_autoregressive": "standard", "raw_autoregressive": "raw", "teacher_forced_ids": "teacher_forced"}
+    stated = {
+        "ptb_autoregressive": "standard",
+        "raw_autoregressive": "raw",
+        "teacher_forced_ids": "teacher_forced",
+    }
     assert {theirs: of_paper(theirs) for theirs in stated} == stated
     assert of_paper("unknown") == of_paper(None) == ""
 
@@ -152,7 +189,10 @@ def test_every_protocol_says_what_it_is_and_an_unknown_one_lists_them() -> None:
     for name in yaml.safe_load(FILE.read_text()):
         assert find_protocol(name.replace("-k", "-7")).about
     assert find_protocol("beam-7").captions == "beam-7"
-    with pytest.raises(UserError, match=r"^unknown protocol 'rw': there are standard, raw, teacher_forced, greedy, beam-k"):
+    with pytest.raises(
+        UserError,
+        match=r"^unknown protocol 'rw': there are standard, raw, teacher_forced, greedy, beam-k",
+    ):
         find_protocol("rw")
 
 
@@ -170,11 +210,20 @@ def complaint(folder: Path, **changes: Any) -> str:
     return str(caught.value)
 
 
-def test_a_protocol_whose_captions_no_one_makes_is_told_before_anything_runs(tmp_path: Path) -> None:
-    told = complaint(tmp_path, variants__merge__protocols=["beam-9"], variants__lstm__train={"seeds": [1, 1]})
-    assert "variants.merge.protocols: beam-9 needs captions of that search: decode: {also: [beam-9]}" in told
+def test_a_protocol_whose_captions_no_one_makes_is_told_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    told = complaint(
+        tmp_path, variants__merge__protocols=["beam-9"], variants__lstm__train={"seeds": [1, 1]}
+    )
+    assert (
+        "variants.merge.protocols: beam-9 needs captions of that search: decode: {also: [beam-9]}"
+        in told
+    )
     assert "variants.lstm.train.seeds: a seed stands there twice" in told
-    assert "scoring.protocols: unknown protocol 'rawest'" in complaint(tmp_path, scoring__protocols=["rawest"])
+    assert "scoring.protocols: unknown protocol 'rawest'" in complaint(
+        tmp_path, scoring__protocols=["rawest"]
+    )
 
 
 def test_a_row_beside_a_paper_must_be_scored_as_the_paper_was(tmp_path: Path) -> None:
@@ -199,7 +248,18 @@ def test_a_protocol_has_a_table_of_its_own_with_the_standard_score_and_the_diffe
         *("cider (standard)", "cider (raw)", "cider (raw - standard)"),
     ]
     assert [c.strip() for c in lines[start + 6].strip("| ").split("|")] == [
-        *("lstm", "0.7000", "0.7400", "+0.0400", "0.2500", "0.2800", "+0.0300", "0.8100", "0.8300", "+0.0200"),
+        *(
+            "lstm",
+            "0.7000",
+            "0.7400",
+            "+0.0400",
+            "0.2500",
+            "0.2800",
+            "+0.0300",
+            "0.8100",
+            "0.8300",
+            "+0.0200",
+        ),
     ]
     assert all("raw" not in c.header for c in sheet.tables[0].columns)
 
@@ -231,8 +291,17 @@ MEANS = {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.01}
 
 def test_ours_stands_beside_a_paper_under_its_protocol_too_and_only_there_is_a_difference() -> None:
     ours = [
-        result(scores={"test": RAW, "val": VAL}, paper=("nic", "small"), about={"seeds": 1, "commit": "abc1234"}),
-        result("other", scores={"test": MEANS, "val": VAL}, paper=("nic", "large"), about={"seeds": 3, "commit": "abc1234"}),
+        result(
+            scores={"test": RAW, "val": VAL},
+            paper=("nic", "small"),
+            about={"seeds": 1, "commit": "abc1234"},
+        ),
+        result(
+            "other",
+            scores={"test": MEANS, "val": VAL},
+            paper=("nic", "large"),
+            about={"seeds": 3, "commit": "abc1234"},
+        ),
     ]
     (sheet,) = paper_sheets(PRINTED, ours)
     assert [c.header for c in sheet.tables[0].columns] == [
@@ -250,19 +319,36 @@ def test_ours_stands_beside_a_paper_under_its_protocol_too_and_only_there_is_a_d
     ]
     assert "Commit: abc1234." in sheet.tables[0].for_people().about
     lines = csv_text(sheet).splitlines()
-    assert lines[0] == ("system,variant,split,metric,protocol,paper,ours,difference,low,high,sd,seeds,commit,status,notes")
+    assert lines[0] == (
+        "system,variant,split,metric,protocol,paper,ours,difference,low,"
+        "high,sd,seeds,commit,status,notes"
+    )
     assert lines[2] == "small,lstm,test,bleu_4,raw,0.272,0.28,0.008,n/a,n/a,n/a,1,abc1234,read,n/a"
-    assert lines[4] == "large,other,test,bleu_4,unknown protocol,0.31256,-,-,-,-,-,3,abc1234,read,n/a"
+    assert (
+        lines[4] == "large,other,test,bleu_4,unknown protocol,0.31256,-,-,-,-,-,3,abc1234,read,n/a"
+    )
 
 
 def test_relative_improvements_are_recomputed_from_our_rows_and_stand_beside_the_papers() -> None:
     """By hand: .34 / .25 - 1 and 1 - 2.0 / 2.5."""
-    rows = [{"system": "best", "bleu_4": 34.76}, {"system": "vit", "bleu_4": 33.24}, {"system": "deit (base)", "bleu_4": 34}]
+    rows = [
+        {"system": "best", "bleu_4": 34.76},
+        {"system": "vit", "bleu_4": 33.24},
+        {"system": "deit (base)", "bleu_4": 34},
+    ]
     relative = {"bleu_4": {"vit": 4.57, "deit": 0.93}, "loss_reduction": {"vit": 18.4}}
     paper = {"title": "A", "scale": 100, "rows": rows, "relative_percent": relative}
     ours = [
-        result("ours-best", scores={"test": {"bleu_4": 0.34, "loss": 2.0}, "val": {}}, paper=("p", "best")),
-        result("ours-vit", scores={"test": {"bleu_4": 0.25, "loss": 2.5}, "val": {}}, paper=("p", "vit")),
+        result(
+            "ours-best",
+            scores={"test": {"bleu_4": 0.34, "loss": 2.0}, "val": {}},
+            paper=("p", "best"),
+        ),
+        result(
+            "ours-vit",
+            scores={"test": {"bleu_4": 0.25, "loss": 2.5}, "val": {}},
+            paper=("p", "vit"),
+        ),
     ]
     (sheet,) = paper_sheets({"protocols": {"unknown": "not stated"}, "tables": {"p": paper}}, ours)
     table = sheet.tables[-1]
@@ -274,13 +360,21 @@ def test_relative_improvements_are_recomputed_from_our_rows_and_stand_beside_the
 
 
 def test_several_seeds_show_their_mean_and_spread_and_the_table_says_so() -> None:
-    scores = {"test": {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.0123, "seed-2.bleu_4": 0.3}, "val": {}}
+    scores = {
+        "test": {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.0123, "seed-2.bleu_4": 0.3},
+        "val": {},
+    }
     estimates = {("test", "mean.bleu_4"): Estimate(0.25, np.linspace(0.24, 0.26, 1000), "x")}
-    sheet = everything([result(scores=scores, estimates=estimates, about={"seeds": 2, "commit": "abc1234"})], ["bleu"])
+    sheet = everything(
+        [result(scores=scores, estimates=estimates, about={"seeds": 2, "commit": "abc1234"})],
+        ["bleu"],
+    )
     text = markdown(sheet)
     assert "0.2500 ±.0095 s.0123" in text
     assert "Seeds: 2. Commit: abc1234." in text
-    assert any(line.startswith("s: standard deviation over training seeds") for line in sheet.legend)
+    assert any(
+        line.startswith("s: standard deviation over training seeds") for line in sheet.legend
+    )
     head, line = csv_text(sheet).splitlines()
     assert dict(zip(head.split(","), line.replace("beam 3, length", "").split(","), strict=False))
     assert "test bleu_4_sd" in head
@@ -289,29 +383,52 @@ def test_several_seeds_show_their_mean_and_spread_and_the_table_says_so() -> Non
 
 def test_a_score_that_only_some_seeds_have_is_no_number_in_the_table() -> None:
     """Neither the first seed's own nor a mean of fewer than `seeds` says stands for it."""
-    lucky = {"test": {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.0123, "gender_error_named": 0.5}, "val": {}}
-    several, single = (result(scores=lucky, about={"seeds": n, "commit": "abc1234"}) for n in (2, 1))
+    lucky = {
+        "test": {
+            "bleu_4": 0.2,
+            "mean.bleu_4": 0.25,
+            "sd.bleu_4": 0.0123,
+            "gender_error_named": 0.5,
+        },
+        "val": {},
+    }
+    several, single = (
+        result(scores=lucky, about={"seeds": n, "commit": "abc1234"}) for n in (2, 1)
+    )
     assert several.value("test", "gender_error_named") is None
-    assert single.value("test", "gender_error_named") == several.own("test", "gender_error_named") == 0.5
+    assert (
+        single.value("test", "gender_error_named")
+        == several.own("test", "gender_error_named")
+        == 0.5
+    )
 
 
 def test_the_spread_over_seeds_stands_beside_a_score_without_an_interval_in_every_form() -> None:
-    """A count and a share of all captions have none, and neither has anything where nothing was resampled."""
+    """A count and a share of all captions have none, and neither has anything where nothing was
+    resampled."""
     scores = {"vocabulary": 365.0, "mean.vocabulary": 360.5, "sd.vocabulary": 6.3639}
     scores |= {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.01234}
     seeds = {"seeds": 2, "commit": "abc1234"}
-    rows = [result(scores={"test": scores, "val": {}}, about=seeds, paper=("nic", "large")), baseline()]
+    rows = [
+        result(scores={"test": scores, "val": {}}, about=seeds, paper=("nic", "large")),
+        baseline(),
+    ]
     sheet = everything(rows, [])
     assert "| lstm                  |    n/a | 0.2500 s.0123 |    n/a |" in markdown(sheet)
     assert "| lstm                  | 360.5 s6.4 |" in markdown(sheet)
     assert "lstm & n/a & 0.2500 s.0123 & n/a" in latex(sheet)
     assert [line for line in sheet.legend if line.startswith("s: ")] == [
-        "s: standard deviation over training seeds; the figure is their mean, and under another protocol that of the first "
+        "s: standard deviation over training seeds; the figure is their mean, and under "
+        "another protocol that of the first "
         "seed's model."
     ]
     with io.StringIO(csv_text(sheet), newline="") as file:
         line = next(csv.DictReader(file))
-    assert (line["test bleu_4"], line["test bleu_4_sd"], line["test vocabulary_sd"]) == ("0.25", "0.01234", "6.3639")
+    assert (line["test bleu_4"], line["test bleu_4_sd"], line["test vocabulary_sd"]) == (
+        "0.25",
+        "0.01234",
+        "6.3639",
+    )
     (beside,) = paper_sheets(PAPERS, rows)
     assert "0.2500 s.0123" in markdown(beside)
     record = next(r for r in beside.records if r["variant"] == "lstm" and r["metric"] == "bleu_4")
@@ -319,14 +436,25 @@ def test_the_spread_over_seeds_stands_beside_a_score_without_an_interval_in_ever
 
 
 def test_latex_has_the_figures_of_the_table_with_nothing_unescaped() -> None:
-    text = latex(everything([result("a_b", scores={"test": RAW, "val": VAL}, notes="50% & more"), baseline()], ["bleu"]))
+    text = latex(
+        everything(
+            [result("a_b", scores={"test": RAW, "val": VAL}, notes="50% & more"), baseline()],
+            ["bleu"],
+        )
+    )
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
     assert r"\toprule" in text
     body = [line for line in text.splitlines() if not line.startswith("%")]
     assert r"a\_b & 0.7000 & n/a & n/a & 0.2500 & 0.8100" in "\n".join(body)
     assert r"variant & bleu\_1 & bleu\_2 & bleu\_3 & bleu\_4 & cider & loss & top5 \\" in body
-    assert r"variant & \multicolumn{3}{c}{bleu\_1} & \multicolumn{3}{c}{bleu\_4} & \multicolumn{3}{c}{cider} \\" in body
-    assert escaped("a_b 5% & $x {y} ~^\\") == r"a\_b 5\% \& \$x \{y\} \textasciitilde{}\textasciicircum{}\textbackslash{}"
+    assert (
+        r"variant & \multicolumn{3}{c}{bleu\_1} & \multicolumn{3}{c}{bleu\_4} & "
+        r"\multicolumn{3}{c}{cider} \\" in body
+    )
+    assert (
+        escaped("a_b 5% & $x {y} ~^\\")
+        == r"a\_b 5\% \& \$x \{y\} \textasciitilde{}\textasciicircum{}\textbackslash{}"
+    )
 
 
 def test_scores_of_another_protocol_do_not_touch_the_standard_ones() -> None:

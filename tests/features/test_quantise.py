@@ -1,4 +1,5 @@
-"""Features in int8: hand-computed steps, the bound of the error, and the same rounding wherever a model sees fresh features."""
+"""Features in int8: hand-computed steps, the bound of the error, and the same rounding wherever a
+model sees fresh features."""
 
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def test_the_largest_of_a_vector_becomes_127_and_zeros_stay_zeros() -> None:
     assert (values.dtype, scale.dtype) == (torch.int8, torch.float32)
     assert values.tolist() == [[0, 64, -127, 0], [0, 0, 0, 0]]  # 63.5 is rounded to the even one
     assert scale.tolist() == pytest.approx([0.1, 0.0])
-    assert from_int8(values, scale).flatten().tolist() == pytest.approx([0.0, 6.4, -12.7, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert from_int8(values, scale).flatten().tolist() == pytest.approx(
+        [0.0, 6.4, -12.7, 0.0, 0.0, 0.0, 0.0, 0.0]
+    )
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 1e6, 1e30])
@@ -34,13 +37,18 @@ def test_an_error_is_at_most_half_a_step_and_what_is_rounded_once_stays(size: fl
     assert torch.allclose(from_int8(*to_int8(once)), once, rtol=1e-5, atol=0)
 
 
-def test_a_store_in_int8_gives_what_fresh_features_are_rounded_to_and_is_half_the_size(tmp_path: Path) -> None:
+def test_a_store_in_int8_gives_what_fresh_features_are_rounded_to_and_is_half_the_size(
+    tmp_path: Path,
+) -> None:
     images = pictures(tmp_path / "raw")
     store = FeatureStore(run(TinyEncoder(), images, tmp_path, dtype="int8"))
     found, expected = store.get(list(images)), as_stored(direct(tmp_path / "raw", images), "int8")
     assert store.manifest["dtype"] == "int8"
     assert (store.grid.dtype, store.pooled.dtype) == (np.int8, np.int8)
-    assert store.grid.nbytes == np.load(run(TinyEncoder(), images, tmp_path, "whole") / "grid.npy").nbytes / 2
+    assert (
+        store.grid.nbytes
+        == np.load(run(TinyEncoder(), images, tmp_path, "whole") / "grid.npy").nbytes / 2
+    )
     assert torch.equal(found.grid, expected.grid)
     assert torch.equal(found.pooled, expected.pooled)
     assert torch.equal(store.get(["i07", "i03"]).grid, expected.grid[[7, 3]])
@@ -78,7 +86,10 @@ def test_int8_is_refused_where_an_encoder_keeps_its_own_type(name: str) -> None:
     own = getattr(encoder, "grid_dtype", None)
     assert grid_dtype(encoder, "float16") == (own or "float16")
     if own:
-        with pytest.raises(UserError, match=f"is not for this encoder: it keeps its grid as {own}: write dtype: float16$"):
+        with pytest.raises(
+            UserError,
+            match=f"is not for this encoder: it keeps its grid as {own}: write dtype: float16$",
+        ):
             grid_dtype(encoder, "int8")
     else:
         assert grid_dtype(encoder, "int8") == "int8"

@@ -1,4 +1,5 @@
-"""Images -> float16 memory maps: the same arrays whatever the batch, the interruption or the broken file."""
+"""Images -> float16 memory maps: the same arrays whatever the batch, the interruption or the broken
+file."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ N = 40
 
 
 class TinyEncoder:
-    """Two grid positions of three numbers and four pooled ones, from 2 x 2 pixels; may fail at its n-th batch."""
+    """Two grid positions of three numbers and four pooled ones, from 2 x 2 pixels; may fail at its
+    n-th batch."""
 
     positions, grid_dim, pooled_dim = 2, 3, 4
 
@@ -52,9 +54,18 @@ def pictures(root: Path, count: int = N) -> dict[str, str]:
     return {f"i{n:02}": f"images/{n:02}.png" for n in range(count)}
 
 
-def run(encoder: TinyEncoder, images: dict[str, str], tmp_path: Path, name: str = "f", batch: int = 2, **about: Any) -> Path:
+def run(
+    encoder: TinyEncoder,
+    images: dict[str, str],
+    tmp_path: Path,
+    name: str = "f",
+    batch: int = 2,
+    **about: Any,
+) -> Path:
     about = {"encoder": "tiny", "args": {}, **about}
-    extract(encoder, images, tmp_path / "raw", tmp_path / name, about, "cpu", threads=2, batch=batch)
+    extract(
+        encoder, images, tmp_path / "raw", tmp_path / name, about, "cpu", threads=2, batch=batch
+    )
     return tmp_path / name
 
 
@@ -64,7 +75,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def direct(root: Path, images: dict[str, str], *numbers: int) -> Features:
     encoder, files = TinyEncoder(), list(images.values())
-    return encoder(torch.stack([encoder.transform(read_image(root / files[n])) for n in numbers or range(len(files))]))
+    return encoder(
+        torch.stack(
+            [encoder.transform(read_image(root / files[n])) for n in numbers or range(len(files))]
+        )
+    )
 
 
 def test_the_stored_features_are_the_encoders_own_as_float16(tmp_path: Path) -> None:
@@ -75,12 +90,20 @@ def test_the_stored_features_are_the_encoders_own_as_float16(tmp_path: Path) -> 
     assert (pooled.dtype, pooled.shape) == (np.float16, (N, 4))
     assert np.array_equal(grid, expected.grid.half().numpy())
     assert np.array_equal(pooled, expected.pooled.half().numpy())
-    assert pooled[3].tolist() == pytest.approx([4 / 7, 4 / 7, 4 / 7, 4 / 7], abs=1e-3)  # red 16 of picture 3: square root 4
+    assert pooled[3].tolist() == pytest.approx(
+        [4 / 7, 4 / 7, 4 / 7, 4 / 7], abs=1e-3
+    )  # red 16 of picture 3: square root 4
 
 
 def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
     folder = run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path, dataset="d")
-    assert sorted(contents(folder)) == ["grid.npy", "ids.parquet", "manifest.json", "pooled.npy", "rejected.parquet"]
+    assert sorted(contents(folder)) == [
+        "grid.npy",
+        "ids.parquet",
+        "manifest.json",
+        "pooled.npy",
+        "rejected.parquet",
+    ]
     assert read_json(folder / "manifest.json") == {
         "encoder": "tiny", "args": {}, "dataset": "d", "dtype": "float16", "crops": False,
         "rejected": 0, "shapes": {"grid": [3, 2, 3], "pooled": [3, 4]},
@@ -93,7 +116,9 @@ def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batch", [1, 7, 40, 64])
 def test_the_batch_changes_nothing(tmp_path: Path, batch: int) -> None:
     images = pictures(tmp_path / "raw")
-    assert contents(run(TinyEncoder(), images, tmp_path, "a", batch)) == contents(run(TinyEncoder(), images, tmp_path, "b", 2))
+    assert contents(run(TinyEncoder(), images, tmp_path, "a", batch)) == contents(
+        run(TinyEncoder(), images, tmp_path, "b", 2)
+    )
 
 
 def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
@@ -110,7 +135,8 @@ def test_an_interrupted_run_leaves_nothing_under_the_final_name(tmp_path: Path) 
 
 
 def test_an_interrupted_run_continues_where_it_was_remembered(tmp_path: Path) -> None:
-    """Progress is kept every 16 batches: of 40 images in pairs, 32 are done when the 18th batch fails."""
+    """Progress is kept every 16 batches: of 40 images in pairs, 32 are done when the 18th batch
+    fails."""
     images = pictures(tmp_path / "raw")
     with pytest.raises(KeyboardInterrupt):
         run(TinyEncoder(fail_at=17), images, tmp_path)
@@ -165,7 +191,9 @@ def test_a_finished_folder_is_replaced_only_when_the_next_is_whole(tmp_path: Pat
     assert contents(tmp_path / "f") == before
 
 
-def test_broken_images_are_set_aside_with_a_reason_and_the_others_keep_their_rows(tmp_path: Path) -> None:
+def test_broken_images_are_set_aside_with_a_reason_and_the_others_keep_their_rows(
+    tmp_path: Path,
+) -> None:
     images = pictures(tmp_path / "raw", 6)
     files = tmp_path / "raw/images"
     Image.effect_noise((64, 64), 80).save(files / "04.png")
@@ -199,16 +227,35 @@ def test_no_readable_image_is_one_line_and_no_folder(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw", 3)
     for file in images.values():
         (tmp_path / "raw" / file).write_bytes(b"")
-    message = r"^no image could be read for these features \(first: empty file\): check the data set's images$"
+    message = (
+        r"^no image could be read for these features \(first: empty file\): check the data "
+        r"set's images$"
+    )
     with pytest.raises(UserError, match=message):
         run(TinyEncoder(), images, tmp_path)
     assert not (tmp_path / "f").exists()
 
 
-def test_the_images_of_a_dataset_are_those_with_an_id_and_a_file_in_the_order_of_their_ids(tmp_path: Path) -> None:
-    rows = [("b", "2.png"), ("b", "2.png"), ("a", "1.png"), ("c", None), (None, "9.png"), ("B", "3.png"), ("a", "other.png")]
-    pd.DataFrame(rows, columns=["image_id", "file"]).assign(raw="a caption").to_parquet(tmp_path / "captions.parquet")
-    assert list(image_files(tmp_path / "captions.parquet").items()) == [("B", "3.png"), ("a", "1.png"), ("b", "2.png")]
+def test_the_images_of_a_dataset_are_those_with_an_id_and_a_file_in_the_order_of_their_ids(
+    tmp_path: Path,
+) -> None:
+    rows = [
+        ("b", "2.png"),
+        ("b", "2.png"),
+        ("a", "1.png"),
+        ("c", None),
+        (None, "9.png"),
+        ("B", "3.png"),
+        ("a", "other.png"),
+    ]
+    pd.DataFrame(rows, columns=["image_id", "file"]).assign(raw="a caption").to_parquet(
+        tmp_path / "captions.parquet"
+    )
+    assert list(image_files(tmp_path / "captions.parquet").items()) == [
+        ("B", "3.png"),
+        ("a", "1.png"),
+        ("b", "2.png"),
+    ]
 
 
 def test_a_store_gives_rows_in_the_order_asked_for_and_repeats_them(tmp_path: Path) -> None:
@@ -220,7 +267,9 @@ def test_a_store_gives_rows_in_the_order_asked_for_and_repeats_them(tmp_path: Pa
     assert found.grid.dtype == torch.float32
 
 
-def test_a_run_between_that_began_anew_leaves_nothing_to_resume_for_the_first(tmp_path: Path) -> None:
+def test_a_run_between_that_began_anew_leaves_nothing_to_resume_for_the_first(
+    tmp_path: Path,
+) -> None:
     images = pictures(tmp_path / "raw")
     for fail_at, args in ((17, {}), (2, {"size": 3})):
         with pytest.raises(KeyboardInterrupt):
@@ -259,5 +308,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     pd.DataFrame({"image_id": ["a"]}).to_parquet(tmp_path / "ids.parquet")
     (tmp_path / "junk.parquet").write_bytes(b"no table at all")
     for name in ("ids", "junk"):
-        with pytest.raises(UserError, match=rf"/{name}\.parquet is no readable index of images: .+"):
+        with pytest.raises(
+            UserError, match=rf"/{name}\.parquet is no readable index of images: .+"
+        ):
             image_files(tmp_path / f"{name}.parquet")

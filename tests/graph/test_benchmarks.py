@@ -11,7 +11,12 @@ from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.search import beam_search
 from pipeline.features.features import Features
 from tests.decoders.test_properties import SPECIAL, features, padded_batch, small_decoder
-from tests.decoding.test_batches import CAPTIONS, NUMBER, batches, tokenizer  # noqa: F401  batches: a fixture
+from tests.decoding.test_batches import (  # noqa: F401  batches: a fixture
+    CAPTIONS,
+    NUMBER,
+    batches,
+    tokenizer,
+)
 
 
 @pytest.fixture(params=textbook.MODELS)
@@ -20,7 +25,8 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def losses(decoder: Any, other: Any) -> tuple[Any, Any, Any]:
-    """Our loss, the textbook's cross-entropy and its regulariser, of six captions of four images."""
+    """Our loss, the textbook's cross-entropy and its regulariser, of six captions of four
+    images."""
     tokens, mask, rows = padded_batch()
     f = features()
     theirs = other.loss(Features(f.grid[rows], f.pooled[rows]), tokens, mask)
@@ -31,16 +37,22 @@ def test_losses_equal_the_textbooks(name: str) -> None:
     decoder = small_decoder(name)
     ours, cross_entropy, regulariser = losses(decoder, textbook.model(name, decoder))
     assert ours.cross_entropy.item() == pytest.approx(cross_entropy.item(), rel=1e-5)
-    assert sum(t.item() for t in ours.terms.values()) == pytest.approx(regulariser.item(), rel=1e-5, abs=1e-7)
+    assert sum(t.item() for t in ours.terms.values()) == pytest.approx(
+        regulariser.item(), rel=1e-5, abs=1e-7
+    )
 
 
-def test_single_captions_are_those_of_the_batches_with_their_images(batches: CaptionBatches) -> None:  # noqa: F811
+def test_single_captions_are_those_of_the_batches_with_their_images(
+    batches: CaptionBatches,  # noqa: F811
+) -> None:
     found = [
         (f.pooled[n, 0].item(), tokenizer().decode(row[kept].tolist()))
         for f, tokens, mask in single_captions(batches)
         for n, (row, kept) in enumerate(zip(tokens, mask, strict=True))
     ]
-    assert sorted(found) == sorted((NUMBER[image], text) for image, texts in CAPTIONS.items() for text in texts)
+    assert sorted(found) == sorted(
+        (NUMBER[image], text) for image, texts in CAPTIONS.items() for text in texts
+    )
 
 
 def test_gradients_equal_the_textbooks(name: str) -> None:

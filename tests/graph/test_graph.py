@@ -1,4 +1,5 @@
-"""The graph as DVC runs it: what is declared is what is imported, and a change reruns exactly what it touches."""
+"""The graph as DVC runs it: what is declared is what is imported, and a change reruns exactly what
+it touches."""
 
 import ast
 import csv
@@ -15,16 +16,32 @@ from dvc.repo import Repo
 
 from pipeline.core import registry
 from pipeline.data.files import digest, read_json
-from tests.workspace import ROOT, environment, make_workspace, repro, run, stage, tiny_params, tool, write_params
+from tests.workspace import (
+    ROOT,
+    environment,
+    make_workspace,
+    repro,
+    run,
+    stage,
+    tiny_params,
+    tool,
+    write_params,
+)
 
-# What no stage declares: nothing in core can change an output (test_rooms.py says what holds that up), and params.py only
-# parses: the values that a stage reads are its `params`.
+# What no stage declares: nothing in core can change an output (test_rooms.py says what holds that
+# up), and params.py only parses: the values that a stage reads are its `params`.
 UNDECLARED = ("pipeline/core/", "pipeline/experiment/params.py")
 # The live curves of a training are no output, so tracking cannot change what `train` makes.
 SIDE_CHANNEL = {"train": ("pipeline/tracking/",)}
-# MLflow's models-from-code takes a path. What that file imports, the served process imports: it goes along as code, whole.
+# MLflow's models-from-code takes a path. What that file imports, the served process imports: it
+# goes along as code, whole.
 NOT_FOLLOWED = {"track": ("pipeline/tracking/pyfunc.py",)}
-REGISTRIES = [("sources", "download"), ("encoders", "extract"), ("decoders", "train"), ("decoders", "caption")]
+REGISTRIES = [
+    ("sources", "download"),
+    ("encoders", "extract"),
+    ("decoders", "train"),
+    ("decoders", "caption"),
+]
 
 
 def has_code(file: str) -> bool:
@@ -37,12 +54,17 @@ def local_imports(file: str) -> Iterable[str]:
         names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
-        paths = [path for name in names for path in (f"{name.replace('.', '/')}.py", f"{name.replace('.', '/')}/__init__.py")]
+        paths = [
+            path
+            for name in names
+            for path in (f"{name.replace('.', '/')}.py", f"{name.replace('.', '/')}/__init__.py")
+        ]
         yield from (path for path in paths if (ROOT / path).is_file() and has_code(path))
 
 
 def closure(files: Iterable[str], kind: str) -> set[str]:
-    """All files reached by imports, those inside functions too; what need not be declared is not followed."""
+    """All files reached by imports, those inside functions too; what need not be declared is not
+    followed."""
     left_out = UNDECLARED + SIDE_CHANNEL.get(kind, ())
     seen: set[str] = set()
     queue = list(files)
@@ -66,8 +88,14 @@ def code_of(deps: Iterable[str]) -> set[str]:
 
 def python_files(declared: Iterable[str]) -> set[str]:
     """The modules in declared folders and files, which are all there is to import by name."""
-    found = [p for d in declared for p in ([ROOT / d] if (ROOT / d).is_file() else (ROOT / d).rglob("*.py"))]
-    return {str(p.relative_to(ROOT)) for p in found if p.suffix == ".py" and p.name != "__init__.py"}
+    found = [
+        p
+        for d in declared
+        for p in ([ROOT / d] if (ROOT / d).is_file() else (ROOT / d).rglob("*.py"))
+    ]
+    return {
+        str(p.relative_to(ROOT)) for p in found if p.suffix == ".py" and p.name != "__init__.py"
+    }
 
 
 def stages() -> list:  # type: ignore[type-arg]
@@ -79,11 +107,21 @@ def test_a_stage_declares_all_code_that_it_imports_and_none_that_it_does_not(sta
     kind = stage.name.split("@")[0]
     declared = code_of(d.def_path for d in stage.deps)
     entry = re.match(r"python -m ([\w.]+)", stage.cmd)[1].replace(".", "/") + ".py"  # type: ignore[index]
-    by_name = {d for d in declared if re.match(r"pipeline/(sources|encoders|decoders|metrics)(/\w+\.py)?$", d)}
+    by_name = {
+        d
+        for d in declared
+        if re.match(r"pipeline/(sources|encoders|decoders|metrics)(/\w+\.py)?$", d)
+    }
     used = closure([entry, *python_files(by_name)], kind)
     assert {file for file in used if not any(covers(d, file) for d in declared)} == set()
-    for_files_named_in_params = {"pipeline/decoders/shared", "pipeline/encoders/shared", "pipeline/sources/shared"}
-    assert {d for d in declared - for_files_named_in_params if not any(covers(d, file) for file in used)} == set()
+    for_files_named_in_params = {
+        "pipeline/decoders/shared",
+        "pipeline/encoders/shared",
+        "pipeline/sources/shared",
+    }
+    assert {
+        d for d in declared - for_files_named_in_params if not any(covers(d, file) for file in used)
+    } == set()
 
 
 @pytest.mark.parametrize(("kind", "stage"), REGISTRIES)
@@ -91,18 +129,26 @@ def test_what_any_file_of_a_registry_imports_is_declared(kind: str, stage: str) 
     """The committed params.yaml names a few of them."""
     row = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["do"]
     for name in registry.names(kind):
-        declared = code_of(dep.replace(f"${{item.{kind.removesuffix('s')}}}", name) for dep in row["deps"])
+        declared = code_of(
+            dep.replace(f"${{item.{kind.removesuffix('s')}}}", name) for dep in row["deps"]
+        )
         used = closure([f"stages/{stage}.py", f"pipeline/{kind}/{name}.py"], stage)
         assert {file for file in used if not any(covers(d, file) for d in declared)} == set(), name
 
 
 def test_the_graph_is_short_and_every_output_can_be_restored() -> None:
-    """DVC saves no run with an output that persists, or with a plain one that it does not cache (dvc/stage/cache.py)."""
+    """DVC saves no run with an output that persists, or with a plain one that it does not cache
+    (dvc/stage/cache.py)."""
     text = (ROOT / "dvc.yaml").read_text()
     assert len(text.splitlines()) <= 250
     assert "persist" not in text
     rows = yaml.safe_load(text)["stages"]
-    uncached = {name for name, row in rows.items() for out in row.get("do", row).get("outs", []) if isinstance(out, dict)}
+    uncached = {
+        name
+        for name, row in rows.items()
+        for out in row.get("do", row).get("outs", [])
+        if isinstance(out, dict)
+    }
     assert uncached == {"track", "publish"}
 
 
@@ -122,7 +168,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def edited(finished: Path) -> Iterator[Callable[[str], list[str]]]:
-    """Append a line to a file of the code: the stages that DVC then runs. The file is put back afterwards."""
+    """Append a line to a file of the code: the stages that DVC then runs. The file is put back
+    afterwards."""
     before: dict[Path, bytes] = {}
 
     def edit(file: str) -> list[str]:
@@ -142,7 +189,12 @@ def test_a_second_repro_runs_nothing_and_every_output_is_there(finished: Path) -
     started = time.monotonic()
     assert repro(finished) == []
     print(f"no-op dvc repro: {time.monotonic() - started:.1f} s")
-    for file in ["reports/index.html", "reports/tables/all.md", "reports/tables/all.csv", "mlflow.db"]:
+    for file in [
+        "reports/index.html",
+        "reports/tables/all.md",
+        "reports/tables/all.csv",
+        "mlflow.db",
+    ]:
         assert (finished / file).stat().st_size > 0
     table = (finished / "reports/tables/all.md").read_text()
     assert all(name in table for name in ["merge", "lstm", "soft-attention", "most frequent"])
@@ -154,14 +206,19 @@ def test_a_forced_run_leaves_the_lock_file_byte_for_byte_the_same(finished: Path
     assert (finished / "dvc.lock").read_bytes() == before
 
 
-def test_a_changed_value_reruns_what_it_touches_and_the_old_value_computes_nothing(finished: Path) -> None:
+def test_a_changed_value_reruns_what_it_touches_and_the_old_value_computes_nothing(
+    finished: Path,
+) -> None:
     lock, params = (finished / "dvc.lock").read_bytes(), tiny_params()
     params["variants"]["merge"]["train"] = {"lr": 0.002}
     write_params(finished, params)
     assert repro(finished) == OF_MERGE
     assert (finished / "dvc.lock").read_bytes() != lock
     write_params(finished, tiny_params())
-    assert set(repro(finished)) <= {"track@merge", "publish"}  # MLflow is told, reports/ filled; nothing is computed
+    assert set(repro(finished)) <= {
+        "track@merge",
+        "publish",
+    }  # MLflow is told, reports/ filled; nothing is computed
     assert (finished / "dvc.lock").read_bytes() == lock
 
 
@@ -173,7 +230,9 @@ def test_after_its_decoding_nothing_is_trained_again(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["errors.py", "progress.py", "paths.py", "machine.py"])
-def test_after_an_edit_of_a_message_a_progress_bar_or_a_path_nothing_runs(edited, file: str) -> None:  # type: ignore[no-untyped-def]
+def test_after_an_edit_of_a_message_a_progress_bar_or_a_path_nothing_runs(
+    edited, file: str
+) -> None:  # type: ignore[no-untyped-def]
     assert edited(f"pipeline/core/{file}") == []
 
 
@@ -191,7 +250,10 @@ def test_after_an_edit_of_a_decoders_file_only_its_variants_run(edited) -> None:
 
 
 def test_a_second_seed_is_another_training_of_the_same_row(finished: Path) -> None:
-    first, second = (digest(finished / folder / "model.safetensors") for folder in ("models/lstm", "data/seeds/lstm/2"))
+    first, second = (
+        digest(finished / folder / "model.safetensors")
+        for folder in ("models/lstm", "data/seeds/lstm/2")
+    )
     assert first != second
     assert read_json(finished / "data/seeds/merge/seeds.json") == []
     scores = read_json(finished / "data/scores/lstm/scores.json")["test"]
@@ -205,8 +267,12 @@ def test_a_second_seed_is_another_training_of_the_same_row(finished: Path) -> No
 
 
 def test_a_mistake_in_the_params_costs_no_finished_output(finished: Path) -> None:
-    """DVC removes a stage's outputs before it runs: the model is in the cache, and the message says how to get it back."""
-    good, model = (finished / "params.yaml").read_text(), finished / "models/merge/model.safetensors"
+    """DVC removes a stage's outputs before it runs: the model is in the cache, and the message says
+    how to get it back."""
+    good, model = (
+        (finished / "params.yaml").read_text(),
+        finished / "models/merge/model.safetensors",
+    )
     before = digest(model)
     params = yaml.safe_load(good)
     params["variants"]["merge"]["args"]["hiden"] = 8
@@ -267,4 +333,7 @@ def test_a_clone_without_a_remote_gets_a_clear_word(finished: Path) -> None:
 def test_an_unknown_name_lists_the_names_there_are(finished: Path) -> None:
     done = stage(finished, "train", "mrege", check=False)
     assert done.returncode == 2
-    assert done.stderr == "error: 'mrege' is not in variants of params.yaml: there are merge, lstm, soft-attention\n"
+    assert (
+        done.stderr == "error: 'mrege' is not in variants of params.yaml: there are merge, lstm, "
+        "soft-attention\n"
+    )

@@ -1,4 +1,5 @@
-"""CLIPScore and RefCLIPScore are what transformers' CLIP gives by hand, image by image and text by text."""
+"""CLIPScore and RefCLIPScore are what transformers' CLIP gives by hand, image by image and text by
+text."""
 
 import shutil
 from inspect import signature
@@ -28,7 +29,9 @@ from tests.workspace import ROOT, tiny_params, write_params
 SAID = ["a dog", "", "naïve 犬", "a dog", "the man 's hat", "word " * 30] * 7
 "more than one batch of pictures; the last text is longer than the model reads"
 CANDIDATES: Candidates = {f"i{n:02}": text for n, text in enumerate(SAID)}
-REFERENCES: References = {f"i{n:02}": [f"{text} runs {n % 3}", "a cat", text][: 1 + n % 3] for n, text in enumerate(SAID)}
+REFERENCES: References = {
+    f"i{n:02}": [f"{text} runs {n % 3}", "a cat", text][: 1 + n % 3] for n, text in enumerate(SAID)
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,9 @@ class ByHand:
 
     @torch.inference_mode()
     def text(self, text: str) -> Any:
-        tokens = self.tokenizer("A photo depicts " + text, return_tensors="pt", truncation=True, max_length=20)
+        tokens = self.tokenizer(
+            "A photo depicts " + text, return_tensors="pt", truncation=True, max_length=20
+        )
         return self.unit(self.clip.get_text_features(**tokens).pooler_output)
 
     def unit(self, embedding: torch.Tensor) -> Any:
@@ -77,7 +82,9 @@ class ByHand:
         return x / np.linalg.norm(x)
 
 
-def test_both_scores_are_those_of_the_paper(model: Path, images: dict[str, Path], scores: Scores) -> None:
+def test_both_scores_are_those_of_the_paper(
+    model: Path, images: dict[str, Path], scores: Scores
+) -> None:
     hand, expected = ByHand(model), {"clip_score": {}, "ref_clip_score": {}}
     for image, caption in CANDIDATES.items():
         said = hand.text(caption)
@@ -87,7 +94,9 @@ def test_both_scores_are_those_of_the_paper(model: Path, images: dict[str, Path]
         expected["ref_clip_score"][image] = 2 / (1 / fit + 1 / near) if fit and near else 0
     assert scores.per_image["clip_score"] == pytest.approx(expected["clip_score"], abs=1e-5)
     assert scores.per_image["ref_clip_score"] == pytest.approx(expected["ref_clip_score"], abs=1e-5)
-    assert scores.corpus == pytest.approx({name: np.mean(list(row.values())) for name, row in expected.items()}, abs=1e-5)
+    assert scores.corpus == pytest.approx(
+        {name: np.mean(list(row.values())) for name, row in expected.items()}, abs=1e-5
+    )
     assert len(set(scores.per_image["clip_score"].values())) > 30
 
 
@@ -112,7 +121,11 @@ def test_a_resample_is_scored_from_its_sums(scores: Scores) -> None:
 
 
 def test_the_pictures_of_ten_variants_are_seen_once_and_a_changed_one_again(
-    model: Path, images: dict[str, Path], scores: Scores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model: Path,
+    images: dict[str, Path],
+    scores: Scores,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     seen: list[Path] = []
 
@@ -130,15 +143,24 @@ def test_the_pictures_of_ten_variants_are_seen_once_and_a_changed_one_again(
     assert sorted(seen) == sorted(files.values())
     assert again == scores
     noise(60, 60, seed=99).save(files["i03"])
-    changed = clip_score.score(CANDIDATES, REFERENCES, files, {"model": str(model)}).per_image["clip_score"]
-    assert [i for i in CANDIDATES if changed[i] != pytest.approx(scores.per_image["clip_score"][i], abs=1e-6)] == ["i03"]
+    changed = clip_score.score(CANDIDATES, REFERENCES, files, {"model": str(model)}).per_image[
+        "clip_score"
+    ]
+    assert [
+        i
+        for i in CANDIDATES
+        if changed[i] != pytest.approx(scores.per_image["clip_score"][i], abs=1e-6)
+    ] == ["i03"]
 
 
-def test_without_pictures_a_model_or_its_weights_it_is_unavailable_and_says_what_to_do(images: dict[str, Path]) -> None:
+def test_without_pictures_a_model_or_its_weights_it_is_unavailable_and_says_what_to_do(
+    images: dict[str, Path],
+) -> None:
     known = "openai/clip-vit-base-patch32"
     for arguments, reason in [
         ((), "^CLIPScore needs the pictures: captions and references alone were given$"),
-        ((images, None), rf"^no CLIP is named: name one in params\.yaml, scoring\.clip: \{{model: {known}\}}$"),
+        ((images, None), rf"^no CLIP is named: name one in params\.yaml, scoring\.clip: \{{model: "
+        rf"{known}\}}$"),
         ((images, {"model": known}), f"^'{known}' cannot be read .*: put it in the hub's cache"),
         ((images, {"model": "/no/such/folder"}), "^model '/no/such/folder': no such folder"),
     ]:  # fmt: skip
@@ -153,9 +175,15 @@ def test_a_missing_or_broken_picture_and_another_kind_of_model_are_one_line(
     broken.write_bytes(images["i00"].read_bytes()[:200])
     for files, arguments, message in [
         ({}, {"model": str(model)}, "^image 'i00' has a caption and no picture: "),
-        ({"i00": tmp_path / "no.png"}, {"model": str(model)}, r"no\.png: the picture of 'i00' cannot be read \(No such file"),
-        ({"i00": broken}, {"model": str(model)}, r"broken\.png: (broken|truncated).*: CLIPScore needs the picture"),
-        (images, {"model": str(MODELS / "siglip"), "weights": "random"}, "is of type siglip: CLIPScore is defined by CLIP$"),
+        ({"i00": tmp_path / "no.png"}, {"model": str(model)}, r"no\.png: the picture of 'i00' "
+        r"cannot "
+        r"be read \(No such file"),
+        ({"i00": broken}, {"model": str(model)}, r"broken\.png: (broken|truncated).*: CLIPScore "
+        r"needs the picture"),
+        (images, {"model": str(MODELS / "siglip"), "weights": "random"}, "is of type siglip: "
+        "CLIPScore "
+        "is "
+        "defined by CLIP$"),
     ]:  # fmt: skip
         with pytest.raises(UserError, match=message):
             clip_score.score({"i00": "a dog"}, REFERENCES, files, arguments)
@@ -167,10 +195,14 @@ def test_no_captions_have_no_score(model: Path) -> None:
 
 
 @pytest.mark.parametrize("name", names("metrics"))
-def test_the_pictures_of_a_corpus_are_looked_up_for_a_metric_that_takes_them(name: str, tmp_path: Path) -> None:
+def test_the_pictures_of_a_corpus_are_looked_up_for_a_metric_that_takes_them(
+    name: str, tmp_path: Path
+) -> None:
     takes_pictures = "images" in signature(load("metrics", name).score).parameters
     captions, raw = tmp_path / "captions.parquet", tmp_path / "raw"
-    pd.DataFrame({"image_id": ["a", "a", "b"], "file": ["images/a.png", "images/a.png", "images/b.png"]}).to_parquet(captions)
+    pd.DataFrame(
+        {"image_id": ["a", "a", "b"], "file": ["images/a.png", "images/a.png", "images/b.png"]}
+    ).to_parquet(captions)
     found = {"a": raw / "images/a.png", "b": raw / "images/b.png"}
     assert pictures_needed(["bleu", name], captions, raw) == (found if takes_pictures else {})
 
@@ -184,7 +216,10 @@ def test_a_variant_and_the_baseline_beside_it_say_which_clip_judged_them(
     write_params(tmp_path, params)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    files = {"image_id": ["a", "b", "c"], "file": [str(images[name]) for name in ("i00", "i01", "i02")]}
+    files = {
+        "image_id": ["a", "b", "c"],
+        "file": [str(images[name]) for name in ("i00", "i01", "i02")],
+    }
     for folder in (paths.CORPORA / "scenes", paths.CAPTIONS / "merge"):
         folder.mkdir(parents=True)
     captions = pd.DataFrame({**files, "text": "a dog", "split": ["train", "val", "test"]})
@@ -195,12 +230,16 @@ def test_a_variant_and_the_baseline_beside_it_say_which_clip_judged_them(
     baseline.main("scenes")
     said = pd.read_parquet(paths.captions("most-frequent--scenes"))
     tables = (said, NO_SEARCH, said.assign(seed=2).iloc[:0])
-    for file, table in zip((paths.captions, paths.searches, paths.seed_captions), tables, strict=True):
+    for file, table in zip(
+        (paths.captions, paths.searches, paths.seed_captions), tables, strict=True
+    ):
         table.to_parquet(file("merge"))
     score.main("merge")
     both = ("most-frequent--scenes", "merge")
     rows = [read_json(paths.SCORES / name / "about.json") for name in both]
     told = {"clip": str(model), "commit": None, "unavailable": {}}
     assert rows == [told, {**told, "seeds": 1}]
-    first, second = (read_json(paths.SCORES / name / "scores.json")["test"]["clip_score"] for name in both)
+    first, second = (
+        read_json(paths.SCORES / name / "scores.json")["test"]["clip_score"] for name in both
+    )
     assert first == second > 0

@@ -1,4 +1,5 @@
-"""Every metric equals the original tool, and no caption, locale or dead Java process can shift, stop or hang it."""
+"""Every metric equals the original tool, and no caption, locale or dead Java process can shift,
+stop or hang it."""
 
 import random
 import string
@@ -23,10 +24,12 @@ from pipeline.metrics.shared import base
 from pipeline.metrics.shared.base import Candidates, References, Scores, Unavailable
 
 ROWS = [
-    ("a dog runs on the beach", ["a dog is running along the beach", "the brown dog runs on wet sand", "a dog at the sea"]),
+    ("a dog runs on the beach", ["a dog is running along the beach", "the brown dog runs on wet "
+    "sand", "a dog at the sea"]),
     ("a man rides a bike", ["a man riding a bicycle down a street", "the cyclist rides his bike", "a man on a bike"]),
     ("two children play soccer", ["two kids are playing football", "children play soccer in a park", "boys kick a ball"]),
-    ("a woman in a red dress", ["a woman wearing a red dress dances", "the lady in red", "a dancer in a red dress turns"]),
+    ("a woman in a red dress", ["a woman wearing a red dress dances", "the lady in red", "a dancer in a red dress "
+    "turns"]),
     ("", ["a cat sleeps on a sofa", "the cat is asleep", "a sleeping cat on a couch"]),
     ("dog dog dog dog dog", ["the dog chases another dog", "two dogs run", "a dog plays with a dog"]),
     ("a a a the the", ["a boy jumps into the water", "the boy dives into a pool", "a child in a swimming pool"]),
@@ -42,25 +45,36 @@ ROWS = [
     ),
     ("the man 's dog is wet", ["a man 's wet dog shakes", "the dog of the man is wet", "a wet dog"]),
     ("a t-shirt and 2 hats", ["a t-shirt with two hats", "2 hats and a t-shirt", "hats on a shirt"]),
-    ("climber", ["a climber on a rock wall", "a person climbs a cliff", "the climber hangs from a rope"]),
+    ("climber", ["a climber on a rock wall", "a person climbs a cliff", "the climber hangs from a "
+    "rope"]),
     ("a black dog and a white dog run in the grass", ["a black dog and a white dog run in the grass", "two dogs run"]),
-    ("a surfer rides a wave", ["a surfer riding a big wave", "a man surfs", "the surfer is on a wave in the ocean"]),
-    ("a girl on a swing", ["a little girl swings", "the girl is on a swing set", "a child on a playground swing"]),
-    ("a baseball player swings at a ball", ["a batter swings the bat", "a baseball player hits the ball", "a player at bat"]),
+    ("a surfer rides a wave", ["a surfer riding a big wave", "a man surfs", "the surfer is on a wave in "
+    "the "
+    "ocean"]),
+    ("a girl on a swing", ["a little girl swings", "the girl is on a swing set", "a child on a playground "
+    "swing"]),
+    ("a baseball player swings at a ball", ["a batter swings the bat", "a baseball player hits the "
+    "ball", "a player at bat"]),
     ("two men play guitar on stage", ["two men playing guitars on a stage", "a band performs", "musicians play live"]),
     ("a bird", ["a bird flies over the water with a fish in its claws", "a large bird of prey", "an eagle catches a fish"]),
-    ("a person in a kayak paddles", ["a kayaker paddles through rapids", "a person kayaks in white water", "a man in a kayak"]),
+    ("a person in a kayak paddles", ["a kayaker paddles through rapids", "a person kayaks in white "
+    "water", "a man in a kayak"]),
     ("an old man sits on a bench", ["an elderly man sitting on a park bench", "the old man rests", "a man on a bench reads"]),
     ("snow", ["people hike through deep snow", "hikers in snow", "a snowy mountain with hikers"]),
     ("a crowd watches a street performer", ["a street performer juggles for a crowd", "people watch a juggler", "a juggler"]),
     ("a boy in a blue shirt", ["a boy wearing a blue shirt smiles", "the boy smiles", "a smiling boy in blue"]),
     ("a motorcycle racer leans", ["a motorcycle racer leans into a turn", "a racer on a track", "the motorbike turns"]),
     ("a horse jumps over a fence", ["a horse and rider jump a fence", "the rider 's horse jumps", "a horse over a hurdle"]),
-    ("a brown dog with a stick in its mouth", ["a dog carries a stick", "a brown dog holds a stick in its mouth", "a dog"]),
+    ("a brown dog with a stick in its mouth", ["a dog carries a stick", "a brown dog holds a stick "
+    "in "
+    "its "
+    "mouth", "a dog"]),
     ("people sit at a table and eat", ["a family eats dinner at a table", "people are eating", "friends share a meal"]),
-    ("a dog runs on the beach", ["a lone tree in a field", "a tree", "the field is empty but for a tree"]),
+    ("a dog runs on the beach", ["a lone tree in a field", "a tree", "the field is empty but for a "
+    "tree"]),
 ]  # fmt: skip
-"as the PTB tokenizer leaves them: an empty caption, repeated words, other scripts, one reference and seven"
+"""as the PTB tokenizer leaves them: an empty caption, repeated words, other scripts, one reference
+and seven"""
 CANDIDATES: Candidates = {f"i{n:02}": text for n, (text, _) in enumerate(ROWS)}
 REFERENCES: References = {f"i{n:02}": texts for n, (_, texts) in enumerate(ROWS)}
 GOLD, GUESSES = REFERENCES, {i: [text] for i, text in CANDIDATES.items()}
@@ -102,19 +116,31 @@ def test_cider_equals_the_original() -> None:
 
 @pytest.mark.parametrize("images", [1, 2, 300])
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [(bleu, Bleu(4)), (rouge_l, Rouge()), (cider, Cider())], ids=["bleu", "rouge", "cider"]
+    ("ours", "theirs"),
+    [(bleu, Bleu(4)), (rouge_l, Rouge()), (cider, Cider())],
+    ids=["bleu", "rouge", "cider"],
 )
-def test_random_texts_of_few_words_have_the_scores_of_the_original(ours: ModuleType, theirs: Any, images: int) -> None:
-    """Few words, so that n-grams repeat in captions, references and images; some texts are empty, some alike."""
+def test_random_texts_of_few_words_have_the_scores_of_the_original(
+    ours: ModuleType, theirs: Any, images: int
+) -> None:
+    """Few words, so that n-grams repeat in captions, references and images; some texts are empty,
+    some alike."""
     rng = random.Random(images)
 
     def text() -> str:
-        return " ".join(rng.choice(["a", "dog", "the", "犬", "runs", "'s"]) for _ in range(rng.choice([0, 1, 3, 6, 12, 80])))
+        return " ".join(
+            rng.choice(["a", "dog", "the", "犬", "runs", "'s"])
+            for _ in range(rng.choice([0, 1, 3, 6, 12, 80]))
+        )
 
-    references = {str(n): ["a dog", *(text() for _ in range(rng.randint(0, 6)))] for n in range(images)}
+    references = {
+        str(n): ["a dog", *(text() for _ in range(rng.randint(0, 6)))] for n in range(images)
+    }
     candidates = {i: rng.choice([*texts, text()]) for i, texts in references.items()}
     verbose = {"verbose": 0} if ours is bleu else {}
-    corpus, sentences = theirs.compute_score(references, {i: [text] for i, text in candidates.items()}, **verbose)
+    corpus, sentences = theirs.compute_score(
+        references, {i: [text] for i, text in candidates.items()}, **verbose
+    )
     scores = ours.score(candidates, references)
     rows = list(scores.per_image.values())
     assert list(scores.corpus.values()) == pytest.approx(np.atleast_1d(corpus).tolist(), abs=1e-12)
@@ -125,7 +151,8 @@ def test_random_texts_of_few_words_have_the_scores_of_the_original(ours: ModuleT
 
 @pytest.mark.parametrize("name", ["bleu", "rouge_l", "cider"])
 def test_what_is_remembered_of_references_is_of_these_references_alone(name: str) -> None:
-    """Two sets in turns, one of them in another order, and lists that change between two scorings."""
+    """Two sets in turns, one of them in another order, and lists that change between two
+    scorings."""
     score = load("metrics", name).score
     mine = {i: list(texts) for i, texts in REFERENCES.items()}
     fewer = dict(list(reversed(CANDIDATES.items()))[:7])
@@ -140,7 +167,9 @@ def test_what_is_remembered_of_references_is_of_these_references_alone(name: str
 
 
 @pytest.mark.parametrize("name", ["bleu", "cider"])
-def test_images_are_counted_alike_however_many_at_a_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_counted_alike_however_many_at_a_time(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     together = load("metrics", name).score(CANDIDATES, REFERENCES)
     for remembered in (base.counted, cider._remembered):
         remembered.cache_clear()
@@ -160,7 +189,9 @@ def test_an_image_without_references_is_an_error(name: str) -> None:
 def plain_meteor() -> Iterator[Scores]:
     """Its Java starts where numbers have decimal commas, and answers all tests of this file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE -Dfile.encoding=ISO-8859-1")
+        patch.setenv(
+            "JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE -Dfile.encoding=ISO-8859-1"
+        )
         patch.setenv("LC_ALL", "de_DE.UTF-8")
         stop_meteor()
         scores = meteor.score(CANDIDATES, REFERENCES)
@@ -187,19 +218,29 @@ def test_meteor_equals_the_original(plain_meteor: Scores, original_meteor: Meteo
     assert sentences[14] == 1.0  # its own first reference
 
 
-@pytest.mark.parametrize("name", ["bleu", "meteor", "rouge_l", "gender", "diversity", "degeneration"])
-def test_a_resample_scored_from_its_sums_is_what_the_metric_says_of_those_images(name: str, plain_meteor: Scores) -> None:
+@pytest.mark.parametrize(
+    "name", ["bleu", "meteor", "rouge_l", "gender", "diversity", "degeneration"]
+)
+def test_a_resample_scored_from_its_sums_is_what_the_metric_says_of_those_images(
+    name: str, plain_meteor: Scores
+) -> None:
     """Some images twice or thrice, among them two that are their own reference, others not at all.
 
     Of gender, diversity and degeneration, what is a mean over the images that count.
     """
     counts = np.array([n % 4 for n in range(len(ROWS))])
-    drawn = [(f"{i} {k}", i) for i, count in zip(CANDIDATES, counts, strict=True) for k in range(count)]
+    drawn = [
+        (f"{i} {k}", i) for i, count in zip(CANDIDATES, counts, strict=True) for k in range(count)
+    ]
     score = load("metrics", name).score
     whole = (plain_meteor if name == "meteor" else score(CANDIDATES, REFERENCES)).sums
-    theirs = score({new: CANDIDATES[i] for new, i in drawn}, {new: REFERENCES[i] for new, i in drawn}).corpus
+    theirs = score(
+        {new: CANDIDATES[i] for new, i in drawn}, {new: REFERENCES[i] for new, i in drawn}
+    ).corpus
     means = set(MEANS.get(name, theirs))
-    assert whole.score(counts @ whole.statistics) == pytest.approx({n: theirs[n] for n in means}, abs=1e-12)
+    assert whole.score(counts @ whole.statistics) == pytest.approx(
+        {n: theirs[n] for n in means}, abs=1e-12
+    )
 
 
 MEANS = {
@@ -210,10 +251,28 @@ MEANS = {
 
 
 def test_random_texts_have_the_meteor_of_the_original(original_meteor: Meteor) -> None:
-    """Words and whatever the jar's normaliser parts, joins or drops; the corpus score and every caption's."""
+    """Words and whatever the jar's normaliser parts, joins or drops; the corpus score and every
+    caption's."""
     rng = random.Random(0)
     words = [word for text, _ in ROWS for word in text.split()]
-    odd = ["'s", "n't", "'", "''", "t-shirt", "--", "–", "u.s.", "mr.", "jan.", "...", "..", "a.b", "3.5", "1,000", "1990's"]
+    odd = [
+        "'s",
+        "n't",
+        "'",
+        "''",
+        "t-shirt",
+        "--",
+        "–",
+        "u.s.",
+        "mr.",
+        "jan.",
+        "...",
+        "..",
+        "a.b",
+        "3.5",
+        "1,000",
+        "1990's",
+    ]
     odd += [
         "“x”",
         "’s",
@@ -236,11 +295,19 @@ def test_random_texts_have_the_meteor_of_the_original(original_meteor: Meteor) -
     ]
 
     def text() -> str:
-        return " ".join(rng.choice(odd if rng.random() < 0.2 else words) for _ in range(rng.choice([0, 1, 2, 5, 9, 20])))
+        return " ".join(
+            rng.choice(odd if rng.random() < 0.2 else words)
+            for _ in range(rng.choice([0, 1, 2, 5, 9, 20]))
+        )
 
     references = {f"r{n}": [text() for _ in range(rng.randint(1, 6))] for n in range(200)}
-    candidates = {i: rng.choice([texts[0], texts[-1].replace("a ", ""), text()]) for i, texts in references.items()}
-    corpus, sentences = original_meteor.compute_score(references, {i: [text] for i, text in candidates.items()})
+    candidates = {
+        i: rng.choice([texts[0], texts[-1].replace("a ", ""), text()])
+        for i, texts in references.items()
+    }
+    corpus, sentences = original_meteor.compute_score(
+        references, {i: [text] for i, text in candidates.items()}
+    )
     ours = meteor.score(candidates, references)
     assert ours.corpus["meteor"] == pytest.approx(corpus, abs=1e-12)
     assert list(ours.per_image["meteor"].values()) == pytest.approx(sentences, abs=1e-12)
@@ -249,7 +316,10 @@ def test_random_texts_have_the_meteor_of_the_original(original_meteor: Meteor) -
 def test_the_normaliser_leaves_texts_as_they_are_that_it_is_not_asked_about() -> None:
     rng = random.Random(0)
     letters = string.ascii_lowercase + string.digits
-    texts = [" ".join("".join(rng.choices(letters, k=rng.randint(1, 7))) for _ in range(12)) for _ in range(1000)]
+    texts = [
+        " ".join("".join(rng.choices(letters, k=rng.randint(1, 7))) for _ in range(12))
+        for _ in range(1000)
+    ]
     texts += [" ".join(letters), "us dr jan no 5 s t 1990s n t"]
     assert all(meteor.PLAIN.fullmatch(text) for text in texts)
     assert meteor.NORMALISER.ask(texts, str) == texts
@@ -257,7 +327,9 @@ def test_the_normaliser_leaves_texts_as_they_are_that_it_is_not_asked_about() ->
 
 def test_separators_inside_a_caption_change_no_meteor_score(plain_meteor: Scores) -> None:
     separators = ["\n", "\u2028", " ||| ", "\r\n", "\x85", "|||", "\t"]
-    hurt = {i: separators[n % 7].join(text.split(" ")) for n, (i, text) in enumerate(CANDIDATES.items())}
+    hurt = {
+        i: separators[n % 7].join(text.split(" ")) for n, (i, text) in enumerate(CANDIDATES.items())
+    }
     hurt_references = {
         i: [separators[(n + k) % 7].join(t.split(" ")) for k, t in enumerate(texts)]
         for n, (i, texts) in enumerate(REFERENCES.items())
@@ -271,7 +343,9 @@ def test_scorings_in_threads_share_one_java_process(plain_meteor: Scores) -> Non
     with ThreadPoolExecutor(4) as pool:
         scored = list(pool.map(lambda n: meteor.score(*without_image(n)), range(12)))
     for n, scores in enumerate(scored):
-        expected = {i: value for i, value in plain_meteor.per_image["meteor"].items() if i != f"i{n:02}"}
+        expected = {
+            i: value for i, value in plain_meteor.per_image["meteor"].items() if i != f"i{n:02}"
+        }
         assert scores.per_image == {"meteor": expected}
     assert meteor.SCORER._process is process
     assert process.poll() is None
@@ -285,7 +359,10 @@ def without_image(n: int) -> tuple[Candidates, References]:
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("echo Picked up options >&2; echo Error: no memory >&2; echo more >&2; exit 1", "Error: no memory$"),
+        (
+            "echo Picked up options >&2; echo Error: no memory >&2; echo more >&2; exit 1",
+            "Error: no memory$",
+        ),
         ("read line; echo 1 2 3; exit 3", "it ended before its last answer$"),
         ("while read line; do echo 0,5; done", "could not convert string to float: '0,5'$"),
         ("while read line; do echo 1 2; done", "2 numbers instead of 23: 1 2$"),
@@ -315,31 +392,43 @@ def test_a_missing_java_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         meteor.score({"a": "a dog"}, {"a": ["a cat"]})
 
 
-def test_spice_without_its_models_is_unavailable_and_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spice_without_its_models_is_unavailable_and_says_what_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pycocoevalcap.spice.__file__", str(tmp_path / "__init__.py"))
-    with pytest.raises(Unavailable, match=r"run python -m pycocoevalcap\.spice\.get_stanford_models, then dvc repro"):
+    with pytest.raises(
+        Unavailable,
+        match=r"run python -m pycocoevalcap\.spice\.get_stanford_models, then dvc repro",
+    ):
         spice.score(CANDIDATES, REFERENCES)
 
 
-@pytest.mark.parametrize("name", [n for n in names("metrics") if n not in ("meteor", "spice", "clip_score")])
+@pytest.mark.parametrize(
+    "name", [n for n in names("metrics") if n not in ("meteor", "spice", "clip_score")]
+)
 def test_the_order_of_the_images_changes_no_score(name: str) -> None:
     score = load("metrics", name).score
     ours = score(dict(reversed(CANDIDATES.items())), REFERENCES)
-    theirs = score(CANDIDATES, {**dict(reversed(REFERENCES.items())), "not scored": ["an image more"]})
+    theirs = score(
+        CANDIDATES, {**dict(reversed(REFERENCES.items())), "not scored": ["an image more"]}
+    )
     assert ours.corpus == pytest.approx(theirs.corpus, abs=1e-12)
     for metric, values in theirs.per_image.items():
         assert ours.per_image[metric] == pytest.approx(values, abs=1e-12)
 
 
 def test_bleu_1_of_two_captions_by_hand() -> None:
-    """Two of seven words are right once clipped; the second caption is two words short of its reference."""
+    """Two of seven words are right once clipped; the second caption is two words short of its
+    reference."""
     scores = bleu.score(
         {"a": "the the the the the the the", "b": "a dog"},
         {"a": ["the cat is on the mat", "there is a cat on the mat"], "b": ["a dog runs fast"]},
     )
     assert scores.per_image["bleu_1"]["a"] == pytest.approx(2 / 7)
     assert scores.per_image["bleu_1"]["b"] == pytest.approx(0.3678794412)  # exp(1 - 4 / 2)
-    assert scores.corpus["bleu_1"] == pytest.approx(4 / 9 * 0.8007374029)  # (2 + 2) / (7 + 2), exp(1 - (7 + 4) / (7 + 2))
+    assert scores.corpus["bleu_1"] == pytest.approx(
+        4 / 9 * 0.8007374029
+    )  # (2 + 2) / (7 + 2), exp(1 - (7 + 4) / (7 + 2))
 
 
 def test_rouge_l_of_one_caption_by_hand() -> None:
@@ -349,7 +438,8 @@ def test_rouge_l_of_one_caption_by_hand() -> None:
 
 
 def test_cider_of_two_captions_by_hand() -> None:
-    """A caption that is its reference has 10; the other shares 2 of 4 words and 1 of 3 pairs: 10 (1/2 + 1/3) / 4."""
+    """A caption that is its reference has 10; the other shares 2 of 4 words and 1 of 3 pairs: 10
+    (1/2 + 1/3) / 4."""
     references = {"a": ["a dog runs fast"], "b": ["red ball on grass"]}
     scores = cider.score({"a": "a dog runs fast", "b": "red ball lies here"}, references)
     assert scores.per_image["cider"] == pytest.approx({"a": 10.0, "b": 10 * (1 / 2 + 1 / 3) / 4})
@@ -357,7 +447,10 @@ def test_cider_of_two_captions_by_hand() -> None:
 
 
 PEOPLE = {
-    "woman seen": ("a woman runs", ["a woman runs", "a girl runs", "a person runs", "a runner", "the lady"]),
+    "woman seen": (
+        "a woman runs",
+        ["a woman runs", "a girl runs", "a person runs", "a runner", "the lady"],
+    ),
     "woman taken for a man": ("a man runs", ["the lady runs", "a runner"]),
     "woman left open": ("a person runs", ["a woman runs"]),
     "man and more seen": ("a man and a woman", ["a man", "two men", "somebody"]),
@@ -373,7 +466,9 @@ PEOPLE = {
 
 def people(*images: str) -> Scores:
     rows = {i: PEOPLE[i] for i in images or PEOPLE}
-    return gender.score({i: text for i, (text, _) in rows.items()}, {i: texts for i, (_, texts) in rows.items()})
+    return gender.score(
+        {i: text for i, (text, _) in rows.items()}, {i: texts for i, (_, texts) in rows.items()}
+    )
 
 
 def test_the_gender_of_captions_is_compared_where_the_references_agree_on_one() -> None:
@@ -382,8 +477,14 @@ def test_the_gender_of_captions_is_compared_where_the_references_agree_on_one() 
         "woman seen": 1, "woman taken for a man": 1, "woman left open": 1,
         "man and more seen": 0, "man overlooked": 0, "nothing said": 0,
     }  # fmt: skip
-    assert scores.per_image["gender_caption"] == {"woman seen": 1, "woman taken for a man": 0, "man and more seen": 0.5}
-    assert scores.per_image["gender_error"] == {i: i == "woman taken for a man" for i in list(PEOPLE)[:6]}
+    assert scores.per_image["gender_caption"] == {
+        "woman seen": 1,
+        "woman taken for a man": 0,
+        "man and more seen": 0.5,
+    }
+    assert scores.per_image["gender_error"] == {
+        i: i == "woman taken for a man" for i in list(PEOPLE)[:6]
+    }
     assert scores.per_image["gender_error_named"] == {"woman seen": 0, "woman taken for a man": 1}
     assert scores.corpus == {
         "gender_images": 6,
@@ -410,7 +511,8 @@ def test_captions_that_name_nobody_have_no_named_error_and_no_ratio() -> None:
 
 def test_the_shares_of_the_set_are_the_means_of_the_images() -> None:
     for name, scores in [
-        (n, load("metrics", n).score(CANDIDATES, REFERENCES)) for n in ("gender", "diversity", "degeneration")
+        (n, load("metrics", n).score(CANDIDATES, REFERENCES))
+        for n in ("gender", "diversity", "degeneration")
     ]:
         both = scores.corpus.keys() & scores.per_image.keys()
         assert both, name
@@ -430,7 +532,8 @@ def test_no_word_names_two_genders_and_every_word_is_one_token() -> None:
 
 
 def test_diversity_of_four_captions_by_hand() -> None:
-    """Words: a dog runs, a dog, (none), chien à l'eau: 3 + 2 + 0 + 3 of which 6 differ; pairs: 2 + 1 + 2, 4 differ."""
+    """Words: a dog runs, a dog, (none), chien à l'eau: 3 + 2 + 0 + 3 of which 6 differ; pairs: 2 +
+    1 + 2, 4 differ."""
     captions = {"a": "a dog runs", "b": "a dog", "c": "", "d": "chien à l'eau"}
     scores = diversity.score(captions, {})
     assert scores.corpus == {
@@ -444,13 +547,25 @@ def test_captions_that_are_all_equal_have_collapsed() -> None:
     assert diversity.score(captions, {}).corpus == {
         "distinct_1": 4 / 20, "distinct_2": 4 / 16, "distinct_captions": 1 / 4, "vocabulary": 4, "mean_length": 5,
     }  # fmt: skip
-    assert degeneration.score(captions, {}).corpus == {"collapse": 1, "repetition": 0, "bad_endings": 0}
+    assert degeneration.score(captions, {}).corpus == {
+        "collapse": 1,
+        "repetition": 0,
+        "bad_endings": 0,
+    }
 
 
 def test_empty_captions_have_no_distinct_words() -> None:
     captions = {"a": "", "b": ""}
-    assert diversity.score(captions, {}).corpus == {"distinct_captions": 1 / 2, "vocabulary": 0, "mean_length": 0}
-    assert degeneration.score(captions, {}).corpus == {"collapse": 1, "repetition": 0, "bad_endings": 0}
+    assert diversity.score(captions, {}).corpus == {
+        "distinct_captions": 1 / 2,
+        "vocabulary": 0,
+        "mean_length": 0,
+    }
+    assert degeneration.score(captions, {}).corpus == {
+        "collapse": 1,
+        "repetition": 0,
+        "bad_endings": 0,
+    }
 
 
 @pytest.mark.parametrize("name", ["gender", "diversity", "degeneration"])

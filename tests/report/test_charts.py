@@ -20,8 +20,14 @@ GREEDY, BEAM = "greedy, at most 30 tokens", "beam 3, length penalty 0.7, at most
 
 
 def result(name, cider=None, decoding=GREEDY, corpus="scenes", **more):
-    scores = None if cider is None else {"test": {"cider": cider, "loss": 1.0}, "val": {"cider": 2 * cider}}
-    return Result(name, Setting(corpus, "official", {"test": 10}, {"test": "5"}), decoding, scores, **more)
+    scores = (
+        None
+        if cider is None
+        else {"test": {"cider": cider, "loss": 1.0}, "val": {"cider": 2 * cider}}
+    )
+    return Result(
+        name, Setting(corpus, "official", {"test": 10}, {"test": "5"}), decoding, scores, **more
+    )
 
 
 def speed(decoding=GREEDY, **more):
@@ -36,25 +42,36 @@ def test_the_plot_of_scores_reads_columns_of_that_table_and_has_a_panel_per_corp
     read, made = {"rev"}, set()
     for step in template["transform"]:
         text = json.dumps(step)
-        read |= set(re.findall(r"datum\.(\w+)", text)) | {name for name in step.get("groupby", []) if "<" not in name}
+        read |= set(re.findall(r"datum\.(\w+)", text)) | {
+            name for name in step.get("groupby", []) if "<" not in name
+        }
         made |= set(re.findall(r'"as": "(\w+)"', text)) | set(step.get("flatten", []))
-    assert read - made == {"rev", *COLUMNS} - {"variant", "value"}  # these two are named in dvc.yaml
-    panel = next(step["calculate"] for step in template["transform"] if step.get("as") == template["facet"]["field"])
+    assert read - made == {"rev", *COLUMNS} - {
+        "variant",
+        "value",
+    }  # these two are named in dvc.yaml
+    panel = next(
+        step["calculate"]
+        for step in template["transform"]
+        if step.get("as") == template["facet"]["field"]
+    )
     assert re.findall(r"datum\.(\w+)", panel) == ["corpus", "beside", "metric"]
 
 
 def test_the_table_of_scores_has_a_row_per_system_split_and_metric_with_the_interval_where_there_is_one():
     estimate = Estimate(0.5, np.linspace(0.4, 0.6, 1001), "x")
-    rows = score_table([result("lstm", 0.5, estimates={("test", "cider"): estimate}), result(BASELINE, 0.1, "")])
+    rows = score_table(
+        [result("lstm", 0.5, estimates={("test", "cider"): estimate}), result(BASELINE, 0.1, "")]
+    )
     assert [tuple(row)[:4] for row in rows.itertuples(index=False)] == [
         ("lstm", "test", "cider", 0.5),
         ("lstm", "val", "cider", 1.0),
         (BASELINE, "test", "cider", 0.1),
         (BASELINE, "val", "cider", 0.2),
     ]
-    assert [tuple(row) for row in rows[["corpus", "decoding"]].itertuples(index=False)] == [("scenes", GREEDY)] * 2 + [
-        ("scenes", "")
-    ] * 2
+    assert [tuple(row) for row in rows[["corpus", "decoding"]].itertuples(index=False)] == [
+        ("scenes", GREEDY)
+    ] * 2 + [("scenes", "")] * 2
     assert rows.iloc[0][["low", "high"]].tolist() == pytest.approx([0.405, 0.595])
     assert rows.iloc[1:][["low", "high"]].isna().all(axis=None)
 
@@ -67,7 +84,11 @@ def test_bars_stand_together_only_where_scores_compare():
         result(BASELINE, 0.1, ""),
     ]
     groups = score_bars([*results, result("untrained")])
-    assert [group.title for group in groups] == [f"scenes: {GREEDY}", f"scenes: {BEAM}", f"flickr8k: {GREEDY}"]
+    assert [group.title for group in groups] == [
+        f"scenes: {GREEDY}",
+        f"scenes: {BEAM}",
+        f"flickr8k: {GREEDY}",
+    ]
     assert [list(group.panels) for group in groups] == [["cider"]] * 3
 
 
@@ -85,11 +106,17 @@ def test_no_number_of_forty_marks_covers_another_or_a_mark(seed):
 
 @pytest.mark.parametrize("xs", [[5.0, 5.0], [1.0, 1000.0], [0.01, 2.0], [3.0, 20.0]])
 def test_a_scatter_of_any_range_is_drawn(xs):
-    assert scatter([Mark(n, x, 0.5) for n, x in enumerate(xs, 1)], "parameters", "CIDEr", "p").startswith("<svg")
+    assert scatter(
+        [Mark(n, x, 0.5) for n, x in enumerate(xs, 1)], "parameters", "CIDEr", "p"
+    ).startswith("<svg")
 
 
 def test_parameters_are_counted_from_the_header_of_the_weights(tmp_path):
-    save_file({"a": np.zeros((3, 4), np.float16), "b": np.zeros((), np.int64)}, tmp_path / "w", {"format": "pt"})
+    save_file(
+        {"a": np.zeros((3, 4), np.float16), "b": np.zeros((), np.int64)},
+        tmp_path / "w",
+        {"format": "pt"},
+    )
     assert parameters(tmp_path / "w") == 13
     assert parameters(tmp_path / "none") is None
 
@@ -101,10 +128,20 @@ def test_variants_are_numbered_corpus_by_corpus_and_a_speed_under_another_decodi
         result("c", 0.3, corpus="flickr8k"),
         result(BASELINE, 0.1, ""),
     ]
-    scenes, flickr = costs(results, {"a": 2_500_000}, {"a": speed(), "b": speed(BEAM), "gone": speed()})
-    assert [keys for keys, _ in scenes.table.rows] == [["1", "a", "Abacus, commit unknown"], ["2", "b", "n/a"]]
-    assert [cells[1:] for _, cells in scenes.table.rows] == [["2.50", "10", "200", "40"], [None] * 4]
-    assert scenes.table.warnings == ["the speed of b was measured under another decoding and is left out"]
+    scenes, flickr = costs(
+        results, {"a": 2_500_000}, {"a": speed(), "b": speed(BEAM), "gone": speed()}
+    )
+    assert [keys for keys, _ in scenes.table.rows] == [
+        ["1", "a", "Abacus, commit unknown"],
+        ["2", "b", "n/a"],
+    ]
+    assert [cells[1:] for _, cells in scenes.table.rows] == [
+        ["2.50", "10", "200", "40"],
+        [None] * 4,
+    ]
+    assert scenes.table.warnings == [
+        "the speed of b was measured under another decoding and is left out"
+    ]
     assert len(scenes.charts) == 3
     assert (flickr.charts, flickr.measured) == ({}, False)
     assert [keys for keys, _ in flickr.table.rows] == [["1", "c"]]
@@ -117,22 +154,31 @@ def test_a_chart_of_several_decodings_says_so_and_tells_them_apart():
     assert list(alike.charts) == ["Test CIDEr by parameters of the decoder"]
     (title,) = mixed.charts
     assert title == "Test CIDEr by parameters of the decoder; a colour and shape for each decoding"
-    assert [COLOURS[1] in chart for chart in (*alike.charts.values(), mixed.charts[title])] == [False, True]
+    assert [COLOURS[1] in chart for chart in (*alike.charts.values(), mixed.charts[title])] == [
+        False,
+        True,
+    ]
     assert mixed.table.keys == ["number", "variant", "decoding"]
     assert [keys[2] for keys, _ in mixed.table.rows] == [GREEDY, BEAM]
 
 
 def test_machines_have_charts_of_their_own():
-    (group,) = costs([result("a", 0.5), result("b", 0.4)], {}, {"a": speed(), "b": speed(machine="Loom")})
+    (group,) = costs(
+        [result("a", 0.5), result("b", 0.4)], {}, {"a": speed(), "b": speed(machine="Loom")}
+    )
     assert list(group.charts) == [
-        f"Test CIDEr by speed, {how} ({machine})" for machine in ("Abacus", "Loom") for how in ("one by one", "64 at once")
+        f"Test CIDEr by speed, {how} ({machine})"
+        for machine in ("Abacus", "Loom")
+        for how in ("one by one", "64 at once")
     ]
 
 
 @pytest.mark.parametrize("text", ["[]", '{"a": 1}', '{"a": {"machine": "Abacus"}}', "{"])
 def test_a_file_of_speeds_that_is_none_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "speed.json").write_text(text)
-    with pytest.raises(UserError, match=r"speed.json is not what captionlab speed writes: put \{\} into it"):
+    with pytest.raises(
+        UserError, match=r"speed.json is not what captionlab speed writes: put \{\} into it"
+    ):
         read_speeds(tmp_path / "speed.json")
 
 

@@ -42,7 +42,9 @@ def test_a_thumbnail_is_small_and_keeps_its_shape(tmp_path):
 def test_heat_is_nothing_up_to_an_even_map_and_full_at_the_peak():
     assert heat(np.array([0.25, 0.25, 0.25, 0.25])) == "00000000"
     assert heat(np.array([0.0, 0.75, 0.25, 0.0])) == "00990000"
-    assert heat(np.array([0.0, 0.625, 0.375, 0.0])) == "00742500"  # 2.5 and 1.5 times: of a scale from 1 to 3
+    assert (
+        heat(np.array([0.0, 0.625, 0.375, 0.0])) == "00742500"
+    )  # 2.5 and 1.5 times: of a scale from 1 to 3
     assert heat(np.array([0.5, 0.4, 0.1, 0.0])) == "50300000"
 
 
@@ -53,8 +55,12 @@ def test_noise_on_an_even_map_stays_pale():
 
 def attention(images, words, sharp):
     weights = np.array([1.0, 0.0, 0.0, 0.0] if sharp else [0.3, 0.3, 0.2, 0.2])
-    rows = [(f"i{n}", k, f"word{k}", weights, 2, 2, False) for n in range(images) for k in range(words)][::-1]
-    return pd.DataFrame(rows, columns=["image_id", "position", "word", "weights", "rows", "columns", "crops"])
+    rows = [
+        (f"i{n}", k, f"word{k}", weights, 2, 2, False) for n in range(images) for k in range(words)
+    ][::-1]
+    return pd.DataFrame(
+        rows, columns=["image_id", "position", "word", "weights", "rows", "columns", "crops"]
+    )
 
 
 @pytest.fixture
@@ -62,11 +68,15 @@ def corpus(tmp_path):
     rows = [(f"i{n}", f"i{n}.png", f"picture {n}", "test") for n in range(6)]
     for _, file, *_ in rows:
         Image.new("RGB", (8, 8)).save(tmp_path / file)
-    return Corpus("c", pd.DataFrame(rows, columns=["image_id", "file", "raw", "split"]), tmp_path, {}, [])
+    return Corpus(
+        "c", pd.DataFrame(rows, columns=["image_id", "file", "raw", "split"]), tmp_path, {}, []
+    )
 
 
 def test_words_stand_in_their_order_and_nearly_even_maps_are_told(corpus):
-    found = attention_views(corpus, {"sharp": attention(2, 3, True), "even": attention(2, 4, False)})
+    found = attention_views(
+        corpus, {"sharp": attention(2, 3, True), "even": attention(2, 4, False)}
+    )
     assert [view.picture.image_id for view in found.views] == ["i0", "i1"]
     sharp, even = found.views[0].looks
     assert [word.text for word in sharp.words] == ["word0", "word1", "word2"]
@@ -76,6 +86,8 @@ def test_words_stand_in_their_order_and_nearly_even_maps_are_told(corpus):
 
 
 def test_so_many_images_have_their_maps_on_the_page_as_there_is_room_for_and_one_at_least(corpus):
-    tables = {f"v{k}": attention(6, 10, True) for k in range(5)}  # 5 variants of 10 words of 4 positions: 400 digits an image
+    tables = {
+        f"v{k}": attention(6, 10, True) for k in range(5)
+    }  # 5 variants of 10 words of 4 positions: 400 digits an image
     assert len(attention_views(corpus, tables, digits=1300).views) == 3
     assert len(attention_views(corpus, tables, digits=10).views) == 1

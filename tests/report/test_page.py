@@ -29,51 +29,82 @@ SPEED = {
     "commit": "4c1e9a0",
     "decoding": "beam 3, length penalty 0.7, at most 30 tokens",
 }
-SCORES = {"bleu_1": 0.7, "bleu_4": 0.25, "cider": 0.81, "loss": 2.5, "perplexity": 12.1825, "top5": 0.66, "collapse": 0.5}
+SCORES = {
+    "bleu_1": 0.7,
+    "bleu_4": 0.25,
+    "cider": 0.81,
+    "loss": 2.5,
+    "perplexity": 12.1825,
+    "top5": 0.66,
+    "collapse": 0.5,
+}
 
 
 def test_the_best_figure_of_a_column_is_the_lowest_loss_and_the_highest_of_any_other():
     rows = [(["a"], [0.2, 3.0, 1.0]), (["b"], [0.3, 2.0, None]), (["c"], [0.3, "not run", None])]
-    table = Table("", "", "test", {}, ["variant"], [Column("bleu_4"), Column("loss"), Column("cider")], rows)
+    table = Table(
+        "", "", "test", {}, ["variant"], [Column("bleu_4"), Column("loss"), Column("cider")], rows
+    )
     assert best_cells(table) == {(1, 0), (2, 0), (1, 1)}
 
 
 def test_nothing_is_marked_best_where_neither_end_is_better():
     rows = [(["a"], [365.0, 0.5, 0.1, 2.0]), (["b"], [100.0, 0.4, 0.2, 0.5])]
-    columns = [Column("vocabulary"), Column("collapse"), Column("gender_error"), Column("gender_ratio")]
+    columns = [
+        Column("vocabulary"),
+        Column("collapse"),
+        Column("gender_error"),
+        Column("gender_ratio"),
+    ]
     assert best_cells(Table("", "", "test", {}, ["variant"], columns, rows)) == {(1, 1), (0, 2)}
 
 
 def build(folder: Path, images=8, refs=2):
-    """A finished workspace: corpus `scenes`, variants lstm and merge, the baseline; merge has no captions yet."""
+    """A finished workspace: corpus `scenes`, variants lstm and merge, the baseline; merge has no
+    captions yet."""
     params = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
-    params["variants"] = {name: {**params["variants"][name], "notes": "tiny"} for name in ("lstm", "merge")}
+    params["variants"] = {
+        name: {**params["variants"][name], "notes": "tiny"} for name in ("lstm", "merge")
+    }
     params["variants"]["lstm"]["paper"] = {"table": "sat_flickr8k", "system": "cnn-lstm"}
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     ids = [f"{split}{n}" for split in ("train", "val", "test") for n in range(images)]
     rows = [
-        (i, f"images/{i}.png", f"{i}#{n}", f"A <b> & {i}.", f"a {i}", i.rstrip("0123456789")) for i in ids for n in range(refs)
+        (i, f"images/{i}.png", f"{i}#{n}", f"A <b> & {i}.", f"a {i}", i.rstrip("0123456789"))
+        for i in ids
+        for n in range(refs)
     ]
-    captions = pd.DataFrame(rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"])
+    captions = pd.DataFrame(
+        rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"]
+    )
     for name in ("corpora/scenes", "raw/scenes/images", "references", "captions", "scores"):
         (folder / "data" / name).mkdir(parents=True)
     captions.to_parquet(folder / "data/corpora/scenes/captions.parquet")
     write_json(
-        folder / "data/references/scenes/references.json", {i: [f"a {i}"] * refs for i in ids if not i.startswith("train")}
+        folder / "data/references/scenes/references.json",
+        {i: [f"a {i}"] * refs for i in ids if not i.startswith("train")},
     )
     for n, i in enumerate(ids):
         Image.new("RGB", (12, 8), (n * 9, 90, 200)).save(folder / f"data/raw/scenes/images/{i}.png")
     scored = pd.DataFrame(
-        [(i, i.rstrip("0123456789")) for i in ids if i[0] != "t" or i[1] == "e"], columns=["image_id", "split"]
+        [(i, i.rstrip("0123456789")) for i in ids if i[0] != "t" or i[1] == "e"],
+        columns=["image_id", "split"],
     )
     for name in ("lstm", "merge", "most-frequent--scenes"):
         write_json(folder / f"data/scores/{name}/scores.json", {"test": SCORES, "val": SCORES})
         write_json(folder / f"data/scores/{name}/about.json", {"commit": "4c1e9a0", "seeds": 1})
         if name != "merge":
-            scored.assign(text=f"{name} <i>").to_parquet(folder / f"data/captions/{name}/captions.parquet")
-            scored.assign(cider=[n / 10 for n in range(len(scored))]).to_parquet(folder / f"data/scores/{name}/images.parquet")
+            scored.assign(text=f"{name} <i>").to_parquet(
+                folder / f"data/captions/{name}/captions.parquet"
+            )
+            scored.assign(cider=[n / 10 for n in range(len(scored))]).to_parquet(
+                folder / f"data/scores/{name}/images.parquet"
+            )
     write_attention(folder / "data/captions/lstm/attention.parquet", ["test1", "test6"])
-    write_weights(folder / "models/lstm/model.safetensors", {"embedding": [1000, 250], "bias": [7], "scale": []})
+    write_weights(
+        folder / "models/lstm/model.safetensors",
+        {"embedding": [1000, 250], "bias": [7], "scale": []},
+    )
     write_json(folder / "reports/speed.json", {"lstm": SPEED})
     (folder / "data/history").mkdir()
     for name in ("lstm", "merge"):
@@ -86,16 +117,27 @@ def build(folder: Path, images=8, refs=2):
 
 
 def write_attention(file: Path, image_ids: list[str]) -> None:
-    """Captions of three words over a map of 2 x 2: on the second word it looks at the lower left corner."""
+    """Captions of three words over a map of 2 x 2: on the second word it looks at the lower left
+    corner."""
     weights = [[0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 1.0, 0.0], [0.4, 0.3, 0.2, 0.1]]
-    rows = [(i, n, word, weights[n], 2, 2, True) for i in image_ids for n, word in enumerate(["two", "red", "<dogs>"])]
+    rows = [
+        (i, n, word, weights[n], 2, 2, True)
+        for i in image_ids
+        for n, word in enumerate(["two", "red", "<dogs>"])
+    ]
     file.parent.mkdir(parents=True)
-    pd.DataFrame(rows, columns=["image_id", "position", "word", "weights", "rows", "columns", "crops"]).to_parquet(file)
+    pd.DataFrame(
+        rows, columns=["image_id", "position", "word", "weights", "rows", "columns", "crops"]
+    ).to_parquet(file)
 
 
 def write_weights(file: Path, shapes: dict[str, list[int]]) -> None:
     file.parent.mkdir(parents=True)
-    save_file({name: np.zeros(shape, np.float32) for name, shape in shapes.items()}, file, {"format": "pt"})
+    save_file(
+        {name: np.zeros(shape, np.float32) for name, shape in shapes.items()},
+        file,
+        {"format": "pt"},
+    )
 
 
 @pytest.fixture
@@ -122,7 +164,9 @@ def page(reports):
 
 
 def test_compare_writes_tables_figures_and_one_page_that_fetches_nothing(reports, page):
-    files = [f"{name}.{suffix}" for name in ("all", "sat_flickr8k") for suffix in ("csv", "md", "tex")]
+    files = [
+        f"{name}.{suffix}" for name in ("all", "sat_flickr8k") for suffix in ("csv", "md", "tex")
+    ]
     assert sorted(p.name for p in (reports / "tables").iterdir()) == files
     assert sorted(p.name for p in (reports / "figures").iterdir()) == [
         "learning_curves.csv",
@@ -134,7 +178,8 @@ def test_compare_writes_tables_figures_and_one_page_that_fetches_nothing(reports
     assert {f"tables/{name}" for name in files} <= set(re.findall(r'href="([^"]*)"', page))
     assert 'href="validation/scenes/index.html"' in page
     assert (
-        '<p class="warning">Warning, scenes, test, beyond n-grams: lstm gives the same caption for 4 of 8 images.</p>' in page
+        '<p class="warning">Warning, scenes, test, beyond n-grams: lstm gives the same '
+        "caption for 4 of 8 images.</p>" in page
     )
 
 
@@ -149,7 +194,9 @@ def test_the_page_holds_each_picture_once_wherever_it_shows_it(page):
     used = re.findall(r'<use href="#([^"]*)"', page)
     assert len(held) == len(set(held)) == page.count("data:image/jpeg")
     assert set(used) == set(held)
-    assert len(used) == 6 + 2 * 3 + 2  # spread over 8 test images; the best and the worst of lstm; where it looked
+    assert (
+        len(used) == 6 + 2 * 3 + 2
+    )  # spread over 8 test images; the best and the worst of lstm; where it looked
 
 
 def test_the_best_images_of_a_variant_stand_beside_the_worst(page):
@@ -157,7 +204,11 @@ def test_the_best_images_of_a_variant_stand_beside_the_worst(page):
     sides = section.split('<p class="soft">worst</p>')
     shown = [re.findall("<h4>(test.)</h4>", side) for side in sides]
     assert shown == [["test7", "test6", "test5"], ["test0", "test1", "test2"]]
-    assert re.findall("<dt><span>lstm</span><span>(.*)</span></dt>", sides[1]) == ["0.80", "0.90", "1.00"]
+    assert re.findall("<dt><span>lstm</span><span>(.*)</span></dt>", sides[1]) == [
+        "0.80",
+        "0.90",
+        "1.00",
+    ]
 
 
 def test_speed_stands_with_the_machine_and_the_score_it_buys(page):
@@ -183,7 +234,10 @@ def test_speed_stands_with_the_machine_and_the_score_it_buys(page):
 def test_resampled_scores_stand_with_their_intervals_in_tables_and_page(workspace):
     rng = np.random.default_rng(0)
     for name, low in (("lstm", 0.2), ("merge", 0.8)):
-        drawn = {split: {"cider": low + rng.random(1000) / 9, "loss": np.full(1000, 2.5)} for split in ("test", "val")}
+        drawn = {
+            split: {"cider": low + rng.random(1000) / 9, "loss": np.full(1000, 2.5)}
+            for split in ("test", "val")
+        }
         path = workspace / f"data/scores/{name}/resamples.parquet"
         path.parent.mkdir(exist_ok=True)
         resample_table(drawn, {"test": ["a"], "val": ["b"]}).to_parquet(path)
@@ -211,7 +265,11 @@ def test_every_id_of_the_page_is_there_once(page):
 
 def test_comparing_twice_gives_the_same_bytes(reports, workspace):
     compare.main()
-    written = [reports / "index.html", *(reports / "tables").iterdir(), *(reports / "figures").iterdir()]
+    written = [
+        reports / "index.html",
+        *(reports / "tables").iterdir(),
+        *(reports / "figures").iterdir(),
+    ]
     again = [workspace / "reports" / file.relative_to(reports) for file in written]
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in written]
 
@@ -233,7 +291,11 @@ def test_a_table_that_no_variant_names_any_more_goes(workspace):
     del params["variants"]["lstm"]["paper"]
     Path("params.yaml").write_text(yaml.safe_dump(params))
     compare.main()
-    assert sorted(p.name for p in Path("data/report/tables").iterdir()) == ["all.csv", "all.md", "all.tex"]
+    assert sorted(p.name for p in Path("data/report/tables").iterdir()) == [
+        "all.csv",
+        "all.md",
+        "all.tex",
+    ]
 
 
 def test_a_vocabulary_counted_over_test_captions_is_said_under_the_table(workspace):
@@ -241,7 +303,10 @@ def test_a_vocabulary_counted_over_test_captions_is_said_under_the_table(workspa
     params["variants"]["lstm"]["train"] = {"vocabulary_splits": ["train", "val", "test"]}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     compare.main()
-    assert "- lstm: vocabulary counted over train, val, test; tiny\n" in Path("data/report/tables/all.md").read_text()
+    assert (
+        "- lstm: vocabulary counted over train, val, test; tiny\n"
+        in Path("data/report/tables/all.md").read_text()
+    )
 
 
 def test_the_curves_of_all_variants_become_one_csv(reports):
@@ -258,7 +323,9 @@ def test_the_curves_of_all_variants_become_one_csv(reports):
 def test_figures_without_any_training_are_empty_not_an_error(tmp_path):
     write_figures(tmp_path / "figures", {}, score_table([]))
     assert (tmp_path / "figures/learning_curves.csv").read_text() == "variant\n"
-    assert (tmp_path / "figures/scores.csv").read_text() == "variant,split,metric,value,low,high,corpus,decoding\n"
+    assert (
+        tmp_path / "figures/scores.csv"
+    ).read_text() == "variant,split,metric,value,low,high,corpus,decoding\n"
 
 
 def test_a_column_of_differences_has_a_heading_of_its_own():
@@ -270,10 +337,18 @@ def test_a_column_of_differences_has_a_heading_of_its_own():
         ("cider", None, 3, 1),
         ("seeds", 4, 1, 2),
     ]
-    assert [(h.text, h.column) for h in below] == [("ours, standard", 1), ("paper, 5 refs protocol", 2), ("raw - standard", 3)]
+    assert [(h.text, h.column) for h in below] == [
+        ("ours, standard", 1),
+        ("paper, 5 refs protocol", 2),
+        ("raw - standard", 3),
+    ]
 
 
-CHROMIUM = os.environ.get("CAPTIONLAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = (
+    os.environ.get("CAPTIONLAB_CHROMIUM")
+    or shutil.which("chromium")
+    or shutil.which("chromium-browser")
+)
 SORTED = """<table><thead><tr>
 <th data-column=0><button>name</button></th><th data-column=1><button>gain</button></th>
 <th data-column=2><button>commit</button></th>
@@ -287,7 +362,13 @@ SORTED = """<table><thead><tr>
 def browser():
     from playwright.sync_api import sync_playwright
 
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    flags = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-sync",
+    ]
     with sync_playwright() as play:
         running = play.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield running
@@ -306,7 +387,9 @@ def tab(browser):
     assert troubles == []
 
 
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on PATH or in CAPTIONLAB_CHROMIUM")
+needs_browser = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium on PATH or in CAPTIONLAB_CHROMIUM"
+)
 
 
 @needs_browser
@@ -339,10 +422,14 @@ def test_words_show_where_the_decoder_looked_to_pointer_and_keyboard(tab, report
     tab.goto((reports / "index.html").as_uri())
     view = tab.locator(".view").first
     places = [(5, 64), (40, 5), (150, 5), (40, 120), (150, 120)]
-    opacity = "(canvas, places) => places.map(([x, y]) => canvas.getContext('2d').getImageData(x, y, 1, 1).data[3])"
+    opacity = (
+        "(canvas, places) => places.map(([x, y]) => canvas.getContext('2d').getImageData(x, "
+        "y, 1, 1).data[3])"
+    )
 
     def corners():
-        """Opacity at the left edge, then in the four corners of what the encoder saw, a square of 128 of 192 x 128 pixels."""
+        """Opacity at the left edge, then in the four corners of what the encoder saw, a square of
+        128 of 192 x 128 pixels."""
         return view.locator("canvas").evaluate(opacity, places)
 
     assert view.locator("[aria-pressed=true]").inner_text() == "two"

@@ -6,7 +6,14 @@ from pipeline.report.results_table import collapsed, everything
 from pipeline.report.table import csv_text, markdown
 from pipeline.results.result import Result, decoding_text, setting
 
-TEST = {"bleu_1": 0.7, "bleu_4": 0.25, "cider": 0.81, "loss": 2.5, "perplexity": 12.1825, "top5": 0.66}
+TEST = {
+    "bleu_1": 0.7,
+    "bleu_4": 0.25,
+    "cider": 0.81,
+    "loss": 2.5,
+    "perplexity": 12.1825,
+    "top5": 0.66,
+}
 VAL = {**TEST, "bleu_4": 0.26}
 PAPERS = {
     "protocols": {"raw": "scored on raw strings", "unknown": "not stated"},
@@ -37,8 +44,12 @@ def corpus(name="scenes", images=2, references=5):
     return setting(name, "official", pd.DataFrame(rows, columns=["split", "image_id"]), texts)
 
 
-def result(name="lstm", decoding="beam 3, length penalty 0.7, at most 30 tokens", scores=None, **more):
-    return Result(name, more.pop("setting", corpus()), decoding, scores or {"test": TEST, "val": VAL}, **more)
+def result(
+    name="lstm", decoding="beam 3, length penalty 0.7, at most 30 tokens", scores=None, **more
+):
+    return Result(
+        name, more.pop("setting", corpus()), decoding, scores or {"test": TEST, "val": VAL}, **more
+    )
 
 
 def baseline(**more):
@@ -57,7 +68,9 @@ def test_references_per_image_are_counted_and_may_differ():
 
 def decoding(**more):
     drawn = {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1, "also": []}
-    return Decoding(**{"beam": 1, "max_tokens": 20, "length_penalty": 0.7, "alternatives": 1, **drawn, **more})
+    return Decoding(
+        **{"beam": 1, "max_tokens": 20, "length_penalty": 0.7, "alternatives": 1, **drawn, **more}
+    )
 
 
 def test_greedy_decoding_has_no_length_penalty():
@@ -66,7 +79,10 @@ def test_greedy_decoding_has_no_length_penalty():
 
 def test_samples_are_told_with_all_that_they_depend_on():
     text = "temperature 0.8 among {}, seed 4, at most 20 tokens"
-    one, five = decoding(samples=1, temperature=0.8, seed=4), decoding(samples=5, temperature=0.8, seed=4, top_k=50, beam=3)
+    one, five = (
+        decoding(samples=1, temperature=0.8, seed=4),
+        decoding(samples=5, temperature=0.8, seed=4, top_k=50, beam=3),
+    )
     assert decoding_text(one) == f"one sample, {text.format('all words')}"
     assert decoding_text(five) == f"best of 5 samples, {text.format('the 50 likeliest words')}"
 
@@ -102,22 +118,34 @@ def test_a_metric_that_could_not_run_keeps_its_column_and_says_why():
 
 
 def test_two_decodings_of_one_corpus_stand_in_two_tables_each_with_the_baseline():
-    sheet = everything([result(), result("lstm-greedy", "greedy, at most 30 tokens"), baseline()], ["bleu"])
-    assert [(t.title, [names[0] for names, _ in t.rows]) for t in sheet.tables if t.split == "test"] == [
-        ("scenes, beam 3, length penalty 0.7, at most 30 tokens, test", ["lstm", "most frequent caption"]),
+    sheet = everything(
+        [result(), result("lstm-greedy", "greedy, at most 30 tokens"), baseline()], ["bleu"]
+    )
+    assert [
+        (t.title, [names[0] for names, _ in t.rows]) for t in sheet.tables if t.split == "test"
+    ] == [
+        (
+            "scenes, beam 3, length penalty 0.7, at most 30 tokens, test",
+            ["lstm", "most frequent caption"],
+        ),
         ("scenes, greedy, at most 30 tokens, test", ["lstm-greedy", "most frequent caption"]),
     ]
 
 
 def test_a_variant_without_scores_was_not_run():
     lstm = Result("lstm", corpus(), "greedy, at most 30 tokens", None)
-    assert "| lstm                  | not run | not run | not run |" in markdown(everything([lstm, baseline()], ["cider"]))
+    assert "| lstm                  | not run | not run | not run |" in markdown(
+        everything([lstm, baseline()], ["cider"])
+    )
 
 
 def test_the_csv_has_a_line_per_variant_with_test_and_validation_in_columns_of_their_own():
-    assert csv_text(everything([result(scores={"test": {"bleu_4": 0.25}, "val": {"bleu_4": 1 / 3}})], ["cider"])) == (
+    assert csv_text(
+        everything([result(scores={"test": {"bleu_4": 0.25}, "val": {"bleu_4": 1 / 3}})], ["cider"])
+    ) == (
         "corpus,decoding,variant,seeds,commit,test bleu_4,test cider,val bleu_4,val cider\n"
-        'scenes,"beam 3, length penalty 0.7, at most 30 tokens",lstm,n/a,n/a,0.25,n/a,0.333333,n/a\n'
+        'scenes,"beam 3, length penalty 0.7, at most 30 tokens",lstm,n/a,n/a,0.25,'
+        "n/a,0.333333,n/a\n"
     )
 
 
@@ -147,16 +175,23 @@ def test_what_is_no_comparison_of_n_grams_stands_in_a_second_table_with_a_warnin
         "",
         "## scenes, validation, beyond n-grams",
     ]
-    assert "| lstm                  |             0 |          n/a |                n/a |" in "\n".join(lines)
+    assert (
+        "| lstm                  |             0 |          n/a |                n/a |"
+        in "\n".join(lines)
+    )
     assert any(line.startswith("distinct_1, distinct_2: ") for line in sheet.legend)
     assert any(line.startswith("gender_images: ") for line in sheet.legend)
 
 
 def test_figures_of_all_tables_of_a_system_stand_in_one_line_of_the_csv():
-    scores = {"test": {"bleu_4": 0.25, "vocabulary": 365.0, "gender_error": 0.1}, "val": {"bleu_4": 0.5}}
+    scores = {
+        "test": {"bleu_4": 0.25, "vocabulary": 365.0, "gender_error": 0.1},
+        "val": {"bleu_4": 0.5},
+    }
     head, line = csv_text(everything([result(scores=scores)], ["bleu_4"])).splitlines()
     assert head == (
-        "corpus,decoding,variant,seeds,commit,test bleu_4,test vocabulary,test gender_error,val bleu_4,val vocabulary,"
+        "corpus,decoding,variant,seeds,commit,test bleu_4,test vocabulary,test "
+        "gender_error,val bleu_4,val vocabulary,"
         "val gender_error"
     )
     assert line.endswith(",lstm,n/a,n/a,0.25,365.0,0.1,0.5,n/a,n/a")
@@ -173,11 +208,20 @@ def test_a_table_warns_where_more_than_one_image_in_twenty_has_the_same_caption(
     assert collapse(0.25, 4) == []  # one caption once
     assert collapse(1.0, 40, decoding="") == []  # the baseline
     text = markdown(everything([result(scores={"test": {"collapse": 1.0}, "val": {}})], []))
-    assert "|   1.0000 |\n\nWarning: lstm gives the same caption for 2 of 2 images.\n\n## scenes, validation" in text
+    assert (
+        "|   1.0000 |\n\nWarning: lstm gives the same caption for 2 of 2 images.\n\n## "
+        "scenes, validation" in text
+    )
 
 
 def test_the_bias_table_shows_our_gender_error_beside_the_papers_and_what_it_leaves_open():
-    figures = {"bleu_4": 0.2, "gender_error": 0.125, "gender_error_named": 0.25, "gender_neutral": 0.5, "gender_ratio": 0.75}
+    figures = {
+        "bleu_4": 0.2,
+        "gender_error": 0.125,
+        "gender_error_named": 0.25,
+        "gender_neutral": 0.5,
+        "gender_ratio": 0.75,
+    }
     scores = {"test": {**figures, "gender_ratio_refs": 0.5}, "val": {}}
     (sheet,) = paper_sheets(read_papers(), [result(scores=scores, paper=("bias", "model-2"))])
     table = sheet.tables[0].for_people()
@@ -194,8 +238,14 @@ def test_the_bias_table_shows_our_gender_error_beside_the_papers_and_what_it_lea
         (["model-2", "lstm"], ["0.1250", "0.370", "0.2500", "0.5000", "0.7500", "0.5000"]),
         (["model-3 (CLIP prefix)", "not run"], ["-", "0.030", "-", "-", "-", "-"]),
     ]
-    words = "generated captions, PTB tokenizer on captions and references, the words of pipeline/metrics/gender_words.yaml"
-    assert f"(gender words: PTB, 5 refs, beam 3) ours: beam 3, length penalty 0.7, at most 30 tokens; {words}." in sheet.legend
+    words = (
+        "generated captions, PTB tokenizer on captions and references, the words of "
+        "pipeline/metrics/gender_words.yaml"
+    )
+    assert (
+        "(gender words: PTB, 5 refs, beam 3) ours: beam 3, length penalty 0.7, at most 30 "
+        f"tokens; {words}." in sheet.legend
+    )
     assert not any("pycocoevalcap" in line for line in sheet.legend)
 
 
@@ -239,7 +289,12 @@ def test_variants_of_two_decodings_or_corpora_have_columns_of_their_own_beside_a
 
 
 def test_a_paper_without_figures_shows_all_of_ours():
-    papers = {**PAPERS, "tables": {"nic": {"title": "A paper", "rows": [{"system": "large", "protocol": "unknown"}]}}}
+    papers = {
+        **PAPERS,
+        "tables": {
+            "nic": {"title": "A paper", "rows": [{"system": "large", "protocol": "unknown"}]}
+        },
+    }
     scores = {"test": {**TEST, **VARIED, "gender_error": 0.5}, "val": VAL}
     (sheet,) = paper_sheets(papers, [result(scores=scores, paper=("nic", "large"))])
     metrics = ["bleu_1", "bleu_4", "cider", "loss", "perplexity", "top5", "seeds", "commit"]
@@ -267,5 +322,8 @@ def test_every_row_of_the_papers_file_can_be_shown():
 
 def test_the_context_of_the_convnext_table_is_printed_on_the_scale_0_to_1():
     (sheet,) = paper_sheets(read_papers(), [result(paper=("convnext_coco", "deit"))])
-    said = "Published captioners, COCO 2014 (unknown protocol): clipcap-mlp bleu_4 0.3215, meteor 0.271, cider 1.0835"
+    said = (
+        "Published captioners, COCO 2014 (unknown protocol): clipcap-mlp bleu_4 0.3215, meteor "
+        "0.271, cider 1.0835"
+    )
     assert said in sheet.notes

@@ -37,7 +37,11 @@ def test_of_many_intervals_about_95_in_a_hundred_hold_the_true_value():
 def test_scores_of_several_metrics_are_drawn_together_and_alike_each_time():
     values = np.random.default_rng(3).random(50)
     both = resample([means({"a": values, "b": 2 * values}), means({"c": -values})], 50)
-    assert {name: drawn.shape for name, drawn in both.items()} == {"a": (RESAMPLES,), "b": (RESAMPLES,), "c": (RESAMPLES,)}
+    assert {name: drawn.shape for name, drawn in both.items()} == {
+        "a": (RESAMPLES,),
+        "b": (RESAMPLES,),
+        "c": (RESAMPLES,),
+    }
     assert both["b"] == pytest.approx(2 * both["a"])
     assert both["c"] == pytest.approx(-both["a"])
     assert resample([means({"a": values})], 50)["a"] == pytest.approx(both["a"], abs=1e-12)
@@ -51,11 +55,15 @@ def test_images_that_do_not_count_are_in_no_mean_and_a_score_that_some_draw_lack
     b = np.where(rows % 2, np.nan, rows % 4 / 2)
     values = {"a": rows, "b": b, "c": np.where(rows, np.nan, 1.0), "d": np.full(40, np.nan)}
     sums = means(values)
-    assert sums.score(sums.statistics.sum(0)) == pytest.approx({"a": 19.5, "b": 0.5, "c": 1.0, "d": np.nan}, nan_ok=True)
+    assert sums.score(sums.statistics.sum(0)) == pytest.approx(
+        {"a": 19.5, "b": 0.5, "c": 1.0, "d": np.nan}, nan_ok=True
+    )
     drawn = resample([sums, means({"e": rows})], 40)
     assert set(drawn) == {"a", "b", "e"}
     low, high = Estimate(0.5, drawn["b"], "").interval
-    assert (low, high) == pytest.approx((0.5 - 0.219, 0.5 + 0.219), abs=0.03)  # 1.96 sqrt(0.5 0.5 / 20)
+    assert (low, high) == pytest.approx(
+        (0.5 - 0.219, 0.5 + 0.219), abs=0.03
+    )  # 1.96 sqrt(0.5 0.5 / 20)
 
 
 def test_the_p_value_counts_resamples_in_which_the_difference_is_gone_or_turned():
@@ -74,16 +82,23 @@ def test_systems_on_other_images_cannot_be_paired():
 def test_a_small_but_steady_difference_is_seen_though_the_intervals_overlap():
     rng = np.random.default_rng(5)
     images = rng.random(200)
-    drawn = resample([means({"a": images, "b": images - 0.01 + 0.02 * rng.standard_normal(200)})], 200)
+    drawn = resample(
+        [means({"a": images, "b": images - 0.01 + 0.02 * rng.standard_normal(200)})], 200
+    )
     a, b = (Estimate(float(drawn[n].mean()), drawn[n], "") for n in "ab")
     assert a.interval[0] < b.value
     assert p_value(a, b) == 0.0
 
 
 def test_resamples_are_read_back_by_split_and_only_of_what_was_measured(tmp_path: Path):
-    drawn = {"test": {"cider": np.arange(1000.0)}, "val": {"cider": np.ones(1000), "meteor": np.zeros(1000)}}
+    drawn = {
+        "test": {"cider": np.arange(1000.0)},
+        "val": {"cider": np.ones(1000), "meteor": np.zeros(1000)},
+    }
     resample_table(drawn, {"test": ["a", "b"], "val": ["c"]}).to_parquet(tmp_path / "v.parquet")
-    found = read_estimates(tmp_path / "v.parquet", {"test": {"cider": 2.0, "meteor": 0.1}, "val": {"cider": 1.0}})
+    found = read_estimates(
+        tmp_path / "v.parquet", {"test": {"cider": 2.0, "meteor": 0.1}, "val": {"cider": 1.0}}
+    )
     assert set(found) == {("test", "cider"), ("val", "cider")}
     assert found["test", "cider"].value == 2.0
     assert found["test", "cider"].interval == pytest.approx((24.975, 974.025))
@@ -96,7 +111,15 @@ SPREAD = np.linspace(-0.02, 0.02, 1000)
 
 
 def table_of(*rows, metric="bleu_4"):
-    return Table("t", "about", "test", {}, ["variant"], [Column(metric)], [([f"v{n}"], [v]) for n, v in enumerate(rows)])
+    return Table(
+        "t",
+        "about",
+        "test",
+        {},
+        ["variant"],
+        [Column(metric)],
+        [([f"v{n}"], [v]) for n, v in enumerate(rows)],
+    )
 
 
 ROWS = [
@@ -137,7 +160,10 @@ def test_where_neither_end_is_better_there_are_intervals_but_no_best_and_no_p():
         "| v0      | 0.500 ±.019 |",
         "| v1      | 0.490 ±.019 |",
     ]
-    assert csv_text(Sheet("all", "T", [table], [], [])).splitlines()[0] == "variant,test novel,test novel_low,test novel_high"
+    assert (
+        csv_text(Sheet("all", "T", [table], [], [])).splitlines()[0]
+        == "variant,test novel,test novel_low,test novel_high"
+    )
 
 
 def test_the_csv_has_bounds_and_the_p_of_the_paired_test_beside_the_figure():
@@ -152,26 +178,50 @@ def test_the_csv_has_bounds_and_the_p_of_the_paired_test_beside_the_figure():
 
 
 def test_a_sheet_says_what_its_intervals_and_its_bold_figures_mean_once_it_has_some():
-    corpus = setting("c", "official", pd.DataFrame({"split": ["test"], "image_id": ["a"]}), {"a": ["x"]})
+    corpus = setting(
+        "c", "official", pd.DataFrame({"split": ["test"], "image_id": ["a"]}), {"a": ["x"]}
+    )
     plain = Result("lstm", corpus, "greedy", {"test": {"bleu_4": 0.5}})
-    drawn = Result("lstm", corpus, "greedy", {"test": {"bleu_4": 0.5}}, estimates={("test", "bleu_4"): ROWS[0]})
+    drawn = Result(
+        "lstm", corpus, "greedy", {"test": {"bleu_4": 0.5}}, estimates={("test", "bleu_4"): ROWS[0]}
+    )
     assert not re.search("±|Bold", markdown(everything([plain], ["bleu_4"])))
     text = markdown(everything([drawn], ["bleu_4"]))
     assert "| lstm    | 0.500 ±.019 |" in text
-    assert "- ±: half the 95% interval of a percentile bootstrap over images (1000 resamples; cider keeps" in text
+    assert (
+        "- ±: half the 95% interval of a percentile bootstrap over images (1000 resamples; "
+        "cider keeps" in text
+    )
     assert "paired bootstrap over the same images does not tell from it (p >= 0.05)." in text
     assert "Without ±" not in text
 
 
 def test_tables_beyond_n_grams_and_of_gender_have_intervals_where_a_score_is_a_mean_over_images():
-    corpus = setting("c", "official", pd.DataFrame({"split": ["test"], "image_id": ["a"]}), {"a": ["x"]})
-    scores = {"vocabulary": 365.0, "novel": 0.5, "collapse": 0.25, "gender_images": 4.0, "gender_error": 0.25}
-    drawn = {("test", name): estimate(scores[name], scores[name] + SPREAD) for name in ("novel", "gender_error")}
-    rows = [Result(name, corpus, "greedy", {"test": scores}, estimates=drawn) for name in ("lstm", "merge")]
+    corpus = setting(
+        "c", "official", pd.DataFrame({"split": ["test"], "image_id": ["a"]}), {"a": ["x"]}
+    )
+    scores = {
+        "vocabulary": 365.0,
+        "novel": 0.5,
+        "collapse": 0.25,
+        "gender_images": 4.0,
+        "gender_error": 0.25,
+    }
+    drawn = {
+        ("test", name): estimate(scores[name], scores[name] + SPREAD)
+        for name in ("novel", "gender_error")
+    }
+    rows = [
+        Result(name, corpus, "greedy", {"test": scores}, estimates=drawn)
+        for name in ("lstm", "merge")
+    ]
     text = markdown(everything(rows, ["diversity"]))
     assert "| lstm    |        365 | 0.500 ±.019 |   0.2500 |" in text
     assert "| lstm    |             4 | **0.250** ±.019 |" in text
-    assert "- Without ±: what is no mean over images (counts, ratios, distinct_*, collapse, log_prob_rho), or of so few" in text
+    assert (
+        "- Without ±: what is no mean over images (counts, ratios, distinct_*, collapse, "
+        "log_prob_rho), or of so few" in text
+    )
 
 
 def test_the_draws_are_the_same_however_many_are_made_at_once(monkeypatch):

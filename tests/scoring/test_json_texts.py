@@ -8,7 +8,19 @@ import pytest
 from pipeline.data.files import write_json
 from pipeline.scoring.json_texts import Texts, _Texts, texts_by_image
 
-ODD = ["", "a dog", 'says "]", then', "ends in ],", "  [", "two\nlines", "\u2028", "犬", "\\", "{", '"key": [']
+ODD = [
+    "",
+    "a dog",
+    'says "]", then',
+    "ends in ],",
+    "  [",
+    "two\nlines",
+    "\u2028",
+    "犬",
+    "\\",
+    "{",
+    '"key": [',
+]
 
 
 def many() -> dict[str, list[str]]:
@@ -33,8 +45,14 @@ def test_an_image_that_is_not_there_is_a_key_error(tmp_path: Path, image: str) -
         texts_by_image(tmp_path / "t.json")[image]
 
 
-@pytest.mark.parametrize("layout", [{}, {"indent": 4}, {"indent": 2}], ids=["one line", "four blanks", "keys in no order"])
-def test_a_file_that_is_laid_out_otherwise_is_read_whole(tmp_path: Path, layout: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"indent": 4}, {"indent": 2}],
+    ids=["one line", "four blanks", "keys in no order"],
+)
+def test_a_file_that_is_laid_out_otherwise_is_read_whole(
+    tmp_path: Path, layout: dict[str, int]
+) -> None:
     (tmp_path / "t.json").write_text(json.dumps(many(), **layout))
     assert texts_by_image(tmp_path / "t.json") == many()
     (tmp_path / "list.json").write_text(json.dumps(ODD, indent=layout.get("indent")))

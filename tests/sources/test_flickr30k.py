@@ -1,4 +1,5 @@
-"""Flickr30k: three parts that are one zip archive, or the authors' own caption file and folder of photos."""
+"""Flickr30k: three parts that are one zip archive, or the authors' own caption file and folder of
+photos."""
 
 import hashlib
 import json
@@ -13,9 +14,13 @@ from tests.releases import everything, index_of, jpeg, split_of, write_zip
 
 PHOTOS = ("1.jpg", "2.jpg", "3.jpg")
 CAPTIONS = (
-    b'image,caption\r\n1.jpg,"A man , hat on ."\r\n1.jpg,Two men .\r\n2.jpg,"He says ""go"""\r\n3.jpg,The sea\r\n4.jpg,none\r\n'
+    b'image,caption\r\n1.jpg,"A man , hat on ."\r\n1.jpg,Two men .\r\n2.jpg,"He says '
+    b'""go"""\r\n3.jpg,The sea\r\n4.jpg,none\r\n'
 )
-TOKENS = b'1.jpg#0\tA man , hat on .\n1.jpg#1\tTwo men .\n2.jpg#0\tHe says "go"\n3.jpg#0\tThe sea\n4.jpg#0\tnone\n'
+TOKENS = (
+    b'1.jpg#0\tA man , hat on .\n1.jpg#1\tTwo men .\n2.jpg#0\tHe says "go"\n3.jpg#0\tThe '
+    b"sea\n4.jpg#0\tnone\n"
+)
 
 
 def zipped(path, captions=CAPTIONS, photos=PHOTOS, inside="Images", name="captions.txt"):
@@ -66,7 +71,10 @@ def test_the_whole_zip_and_the_authors_own_files_give_the_same_rows(tmp_path):
     a, b, c = (everything(tmp_path / name) for name in "abc")
     assert a == b
     md5 = hashlib.md5(TOKENS).hexdigest()
-    assert json.loads(c.pop("manifest.json")) == {"source": "flickr30k", "archives": {"results_20130124.token": md5}}
+    assert json.loads(c.pop("manifest.json")) == {
+        "source": "flickr30k",
+        "archives": {"results_20130124.token": md5},
+    }
     del a["manifest.json"]
     assert a == c
 
@@ -74,35 +82,60 @@ def test_the_whole_zip_and_the_authors_own_files_give_the_same_rows(tmp_path):
 @pytest.mark.parametrize(
     ("name", "captions"),
     [
-        ("flickr30k/captions.txt", b"image_name,comment_number,comment\n1.jpg, 0, A man , hat on .\n2.jpg,0,One\n"),
-        ("results.csv", b"image_name| comment_number| comment\n1.jpg| 0| A man , hat on .\n2.jpg| 0| One\n"),
+        (
+            "flickr30k/captions.txt",
+            b"image_name,comment_number,comment\n1.jpg, 0, A man , hat on .\n2.jpg,0,One\n",
+        ),
+        (
+            "results.csv",
+            b"image_name| comment_number| comment\n1.jpg| 0| A man , hat on .\n2.jpg| 0| One\n",
+        ),
         ("x/results_20130124.token", b"1.jpg#0\tA man , hat on .\n2.jpg#0\tOne\n"),
     ],
 )
 def test_the_header_tells_the_columns_and_the_archive_its_folders(tmp_path, name, captions):
-    folder = parts(tmp_path / "zips", name=name, captions=captions, inside="flickr30k_images/flickr30k_images")
+    folder = parts(
+        tmp_path / "zips", name=name, captions=captions, inside="flickr30k_images/flickr30k_images"
+    )
     flickr30k.fetch(tmp_path / "raw", archives=folder)
     index = index_of(tmp_path / "raw")
-    assert list(index["raw"].str.replace(" , ", ",").str.replace(", ", ",")) == ["A man,hat on .", "One"]
+    assert list(index["raw"].str.replace(" , ", ",").str.replace(", ", ",")) == [
+        "A man,hat on .",
+        "One",
+    ]
     assert list(index["caption_id"]) == ["1.jpg#0", "2.jpg#0"]
 
 
 def test_a_row_without_its_caption_stays_and_is_empty(tmp_path):
     captions = b"image_name| comment_number| comment\n1.jpg| 0| One\n1.jpg| 4   A dog runs\n"
-    flickr30k.fetch(tmp_path / "raw", archives=parts(tmp_path / "zips", name="results.csv", captions=captions))
-    assert index_of(tmp_path / "raw")[["caption_id", "raw"]].to_numpy().tolist() == [["1.jpg#0", "One"], ["1.jpg#1", ""]]
+    flickr30k.fetch(
+        tmp_path / "raw", archives=parts(tmp_path / "zips", name="results.csv", captions=captions)
+    )
+    assert index_of(tmp_path / "raw")[["caption_id", "raw"]].to_numpy().tolist() == [
+        ["1.jpg#0", "One"],
+        ["1.jpg#1", ""],
+    ]
 
 
 def test_bytes_that_are_no_utf8_are_kept_and_marked(tmp_path):
     captions = b"\xef\xbb\xbfimage,caption\n1.jpg,caf\xe9\n1.jpg,caf\xc3\xa9\n"
     flickr30k.fetch(tmp_path / "raw", archives=parts(tmp_path / "zips", captions=captions))
-    assert index_of(tmp_path / "raw")[["raw", "undecodable"]].to_numpy().tolist() == [["caf\\xe9", True], ["café", False]]
+    assert index_of(tmp_path / "raw")[["raw", "undecodable"]].to_numpy().tolist() == [
+        ["caf\\xe9", True],
+        ["café", False],
+    ]
 
 
 def test_karpathys_split_is_one_more_scheme(tmp_path):
     folder = parts(tmp_path / "zips")
-    images = [{"filename": name, "split": split} for name, split in (("1.jpg", "val"), ("2.jpg", "test"), ("9.jpg", "train"))]
-    write_zip(tmp_path / "zips/caption_datasets.zip", {"dataset_flickr30k.json": json.dumps({"images": images})})
+    images = [
+        {"filename": name, "split": split}
+        for name, split in (("1.jpg", "val"), ("2.jpg", "test"), ("9.jpg", "train"))
+    ]
+    write_zip(
+        tmp_path / "zips/caption_datasets.zip",
+        {"dataset_flickr30k.json": json.dumps({"images": images})},
+    )
     flickr30k.fetch(tmp_path / "raw", archives=folder, karpathy="download")
     assert split_of(tmp_path / "raw", "karpathy") == {"1.jpg": "val", "2.jpg": "test"}
     assert split_of(tmp_path / "raw", "last") == {"1.jpg": "train", "2.jpg": "val", "3.jpg": "test"}
@@ -112,7 +145,11 @@ def served(server, tmp_path, monkeypatch, **given):
     parts(tmp_path / "served", **given)
     for path in (tmp_path / "served").iterdir():
         server.files[f"/{path.name}"] = path.read_bytes()
-    monkeypatch.setattr(flickr30k, "RELEASE", base.Archive("flickr30k.zip", "", (server.url,), flickr30k.RELEASE.parts))
+    monkeypatch.setattr(
+        flickr30k,
+        "RELEASE",
+        base.Archive("flickr30k.zip", "", (server.url,), flickr30k.RELEASE.parts),
+    )
 
 
 def test_parts_are_downloaded_resumed_and_put_together(server, tmp_path, monkeypatch):
@@ -138,7 +175,9 @@ def test_a_part_that_is_an_error_page_is_thrown_away(server, tmp_path, monkeypat
     served(server, tmp_path, monkeypatch)
     server.files["/flickr30k_part02"] = b"<html>"
     with pytest.raises(
-        UserError, match=r"flickr30k_part02\): not a whole zip archive; or name a folder that holds it in CAPTIONLAB_F"
+        UserError,
+        match=r"flickr30k_part02\): not a whole zip archive; or name a folder that holds it in "
+        r"CAPTIONLAB_F",
     ):
         flickr30k.fetch(tmp_path / "raw/f")
     assert list((tmp_path / "raw/.f.download").iterdir()) == []
@@ -147,10 +186,16 @@ def test_a_part_that_is_an_error_page_is_thrown_away(server, tmp_path, monkeypat
 def test_a_part_that_is_gone_names_its_address_and_the_next_mirror_is_tried(server, tmp_path):
     data = zipped(tmp_path / "whole.zip").read_bytes()
     server.files |= {"/a/p0": data[:50], "/b/p0": data[:50], "/b/p1": data[50:]}
-    one = archives.Archive("whole.zip", hashlib.md5(data).hexdigest(), (server.url + "a/",), ("p0", "p1"))
-    with pytest.raises(UserError, match=rf"^cannot download whole.zip: {server.url}a/p1: HTTP status 404$"):
+    one = archives.Archive(
+        "whole.zip", hashlib.md5(data).hexdigest(), (server.url + "a/",), ("p0", "p1")
+    )
+    with pytest.raises(
+        UserError, match=rf"^cannot download whole.zip: {server.url}a/p1: HTTP status 404$"
+    ):
         archives.download([one], tmp_path / "x")
-    both = archives.Archive("whole.zip", one.md5, (server.url + "a/", server.url + "b/"), ("p0", "p1"))
+    both = archives.Archive(
+        "whole.zip", one.md5, (server.url + "a/", server.url + "b/"), ("p0", "p1")
+    )
     assert archives.download([both], tmp_path / "y")["whole.zip"].read_bytes() == data
     assert [path.name for path in (tmp_path / "y").iterdir()] == ["whole.zip"]
 
@@ -161,20 +206,31 @@ def test_a_missing_part_names_all_that_is_wanted(tmp_path):
     label = "flickr30k.zip (or flickr30k_part00, flickr30k_part01, flickr30k_part02)"
     with pytest.raises(UserError) as error:
         flickr30k.fetch(tmp_path / "raw", archives=folder)
-    assert str(error.value) == f"{folder} (archives: in params.yaml) lacks {label}: put {label} there"
+    assert (
+        str(error.value) == f"{folder} (archives: in params.yaml) lacks {label}: put {label} there"
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "readme.txt"}, "holds no captions.txt or results_20130124.token or results.csv: it is not the archive"),
+        (
+            {"name": "readme.txt"},
+            "holds no captions.txt or results_20130124.token or results.csv: it is not the archive",
+        ),
         ({"photos": ()}, "holds no .jpg files: it is not the archive"),
         (
             {"captions": b"picture,text\n1.jpg,One\n"},
             "captions.txt, line 1: expected a header such as 'image,caption', not 'picture,",
         ),
-        ({"captions": b"image,caption\n1.jpg,One\nTwo\n"}, "captions.txt, line 3: expected 'image,caption', not 'Two'"),
-        ({"captions": b"1.jpg#0\tOne\n1.jpg\tTwo\n"}, "captions.txt, line 2: expected 'name.jpg#n<TAB>caption', not"),
+        (
+            {"captions": b"image,caption\n1.jpg,One\nTwo\n"},
+            "captions.txt, line 3: expected 'image,caption', not 'Two'",
+        ),
+        (
+            {"captions": b"1.jpg#0\tOne\n1.jpg\tTwo\n"},
+            "captions.txt, line 2: expected 'name.jpg#n<TAB>caption', not",
+        ),
         ({"inside": ".."}, "would leave its folder; do not trust this archive"),
     ],
 )
@@ -187,7 +243,9 @@ def test_a_release_that_is_none_is_one_line_and_leaves_nothing(tmp_path, given, 
 
 def test_the_authors_caption_file_without_photos_is_named(tmp_path):
     (tmp_path / "results_20130124.token").write_bytes(TOKENS)
-    with pytest.raises(UserError, match=r"no photos in flickr30k-images/: unpack flickr30k-images.tar there"):
+    with pytest.raises(
+        UserError, match=r"no photos in flickr30k-images/: unpack flickr30k-images.tar there"
+    ):
         flickr30k.fetch(tmp_path / "raw", archives=str(tmp_path))
     assert not (tmp_path / "raw").exists()
 

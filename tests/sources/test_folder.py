@@ -1,4 +1,5 @@
-"""A person's own images: whatever way the captions are given, the rows are the same, and what is wrong is named."""
+"""A person's own images: whatever way the captions are given, the rows are the same, and what is
+wrong is named."""
 
 import json
 
@@ -15,9 +16,20 @@ from pipeline.sources import folder
 from tests.releases import everything, index_of, jpeg, split_of
 from tests.workspace import ROOT
 
-ROWS = [("cats/1.jpg", "A cat"), ("cats/1.jpg", "One cat, black"), ("dogs/1.jpg", 'A "dog"'), ("x.png", "Nothing")]
-CSV = 'image,caption\ncats/1.jpg,A cat\n./cats/1.jpg,"One cat, black"\ndogs/1.jpg,"A ""dog"""\nx.png,Nothing\n'
-SPLIT_CSV = "image,caption,split\ncats/1.jpg,A cat,train\ncats/1.jpg,One,train\ndogs/1.jpg,A dog,validation\nx.png,No,test\n"
+ROWS = [
+    ("cats/1.jpg", "A cat"),
+    ("cats/1.jpg", "One cat, black"),
+    ("dogs/1.jpg", 'A "dog"'),
+    ("x.png", "Nothing"),
+]
+CSV = (
+    'image,caption\ncats/1.jpg,A cat\n./cats/1.jpg,"One cat, black"\ndogs/1.jpg,"A '
+    '""dog"""\nx.png,Nothing\n'
+)
+SPLIT_CSV = (
+    "image,caption,split\ncats/1.jpg,A cat,train\ncats/1.jpg,One,train\ndogs/1.jpg,A "
+    "dog,validation\nx.png,No,test\n"
+)
 
 
 def photos(root, names=("cats/1.jpg", "dogs/1.jpg", "x.png")):
@@ -29,8 +41,14 @@ def photos(root, names=("cats/1.jpg", "dogs/1.jpg", "x.png")):
 
 def coco(rows=ROWS, splits=None):
     names = list(dict.fromkeys(name for name, _ in rows))
-    images = [{"id": n, "file_name": name} | ({"split": splits[name]} if splits else {}) for n, name in enumerate(names)]
-    return {"images": images, "annotations": [{"image_id": names.index(name), "caption": text} for name, text in rows]}
+    images = [
+        {"id": n, "file_name": name} | ({"split": splits[name]} if splits else {})
+        for n, name in enumerate(names)
+    ]
+    return {
+        "images": images,
+        "annotations": [{"image_id": names.index(name), "caption": text} for name, text in rows],
+    }
 
 
 def write_captions(root, suffix):
@@ -46,7 +64,9 @@ def write_captions(root, suffix):
     elif suffix == ".tsv":
         pd.DataFrame(ROWS, columns=["image", "caption"]).to_csv(file, sep="\t", index=False)
     elif suffix == ".jsonl":
-        file.write_text("".join(json.dumps({"image": name, "caption": text}) + "\n" for name, text in ROWS))
+        file.write_text(
+            "".join(json.dumps({"image": name, "caption": text}) + "\n" for name, text in ROWS)
+        )
     elif suffix == ".parquet":
         pd.DataFrame(ROWS, columns=["image", "caption"]).to_parquet(file)
     else:
@@ -92,14 +112,20 @@ def test_the_column_split_is_the_official_scheme(tmp_path):
     (root / "c.json").write_text(json.dumps(coco(splits=splits)))
     for table in ("c.csv", "c.json"):
         folder.fetch(tmp_path / "raw", path=str(root), captions=table)
-        assert split_of(tmp_path / "raw", "official") == {"cats/1": "train", "dogs/1": "val", "x": "test"}
+        assert split_of(tmp_path / "raw", "official") == {
+            "cats/1": "train",
+            "dogs/1": "val",
+            "x": "test",
+        }
 
 
 def test_the_random_split_follows_shares_and_seed_alone(tmp_path):
     names = [f"{n:02d}.jpg" for n in range(40)]
     root = photos(tmp_path / "mine", names)
     for order, table in ((names, "a.csv"), (names[::-1], "b.csv")):
-        (root / table).write_text("image,caption\n" + "".join(f"{name},A photo {name}\n" for name in order))
+        (root / table).write_text(
+            "image,caption\n" + "".join(f"{name},A photo {name}\n" for name in order)
+        )
     splits = []
     for table, seed in (("a.csv", 1), ("b.csv", 1), ("a.csv", 2)):
         folder.fetch(tmp_path / "raw", path=str(root), captions=table, val=0.2, test=0.1, seed=seed)
@@ -111,15 +137,21 @@ def test_the_random_split_follows_shares_and_seed_alone(tmp_path):
 def test_what_lacks_its_other_half_is_told_and_set_aside_with_its_reason(tmp_path, capsys):
     root = photos(tmp_path / "mine", ["a.jpg", "b.jpg", "sub/bare.png", ".hidden/c.jpg", "._a.jpg"])
     (root / "c.csv").write_text(
-        "image,caption\na.jpg,A fine thing\ngone.jpg,Who knows\nb.jpg,\nb.jpg,caf\xe9 noir\n", "latin-1"
+        "image,caption\na.jpg,A fine thing\ngone.jpg,Who knows\nb.jpg,\nb.jpg,caf\xe9 noir\n",
+        "latin-1",
     )
     folder.fetch(tmp_path / "raw", path=str(root), captions="c.csv", val=0.0, test=0.0)
     assert capsys.readouterr().err.splitlines() == [
         "folder: 1 of 3 images without captions, to be set aside as 'empty': sub/bare.png",
-        "folder: 1 of 3 images with captions that are not there, to be set aside as 'image missing': gone.jpg",
+        "folder: 1 of 3 images with captions that are not there, to be set aside as 'image "
+        "missing': gone.jpg",
     ]
     pictures = look_at_images(raw_files(tmp_path / "raw"), tmp_path / "raw")
-    options = load_params(ROOT / "params.yaml").corpora["scenes"].model_copy(update={"split": "random", "max_rejected": 1.0})
+    options = (
+        load_params(ROOT / "params.yaml")
+        .corpora["scenes"]
+        .model_copy(update={"split": "random", "max_rejected": 1.0})
+    )
     (tmp_path / "corpus").mkdir()
     rejected = clean_file(tmp_path / "raw", pictures, options, tmp_path / "corpus")
     assert list(read_captions(tmp_path / "corpus/captions.parquet")["caption_id"]) == ["a#0"]
@@ -143,7 +175,11 @@ def test_captions_of_coco_images_that_it_does_not_list_stay_rows(tmp_path):
     content["annotations"].append({"image_id": 77, "caption": "Of what?"})
     (root / "c.json").write_text(json.dumps(content))
     folder.fetch(tmp_path / "raw", path=str(root), captions="c.json")
-    assert index_of(tmp_path / "raw").iloc[-1][["image_id", "file", "raw"]].to_list() == ["77", None, "Of what?"]
+    assert index_of(tmp_path / "raw").iloc[-1][["image_id", "file", "raw"]].to_list() == [
+        "77",
+        None,
+        "Of what?",
+    ]
 
 
 def test_the_manifest_changes_with_the_images_and_the_captions_and_with_nothing_else(tmp_path):
@@ -172,7 +208,9 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
     (root / "x.txt").write_bytes(b"\xef\xbb\xbfOne\r\n\r\nTwo caf\xe9")
     (root / "gone.txt").write_text("Three")
     folder.fetch(tmp_path / "raw", path=str(root))
-    rows = index_of(tmp_path / "raw")[["caption_id", "raw", "file", "undecodable"]].to_numpy().tolist()
+    rows = (
+        index_of(tmp_path / "raw")[["caption_id", "raw", "file", "undecodable"]].to_numpy().tolist()
+    )
     assert rows[:3] == [
         ["gone#0", "Three", None, False],
         ["x#0", "One", "images/x.png", False],
@@ -184,21 +222,57 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("c.csv", "picture,caption\nx.png,One\n", "c.csv lacks 'image', it has picture, caption: set image_column"),
-        ("c.csv", "image,text\nx.png,One\n", "c.csv lacks 'caption', it has image, text: set caption_column"),
+        (
+            "c.csv",
+            "picture,caption\nx.png,One\n",
+            "c.csv lacks 'image', it has picture, caption: set image_column",
+        ),
+        (
+            "c.csv",
+            "image,text\nx.png,One\n",
+            "c.csv lacks 'caption', it has image, text: set caption_column",
+        ),
         ("c.csv", "", "c.csv lacks 'image', it has nothing"),
         ("c.csv", "image,caption\n", "c.csv holds no captions"),
-        ("c.csv", "image,caption\nx.png,One, two\n", "c.csv, line 2: 3 fields where the header has 2: put a caption"),
+        (
+            "c.csv",
+            "image,caption\nx.png,One, two\n",
+            "c.csv, line 2: 3 fields where the header has 2: put a caption",
+        ),
         ("c.csv", "image,caption\nx.png\n", "c.csv, line 2: 1 fields where the header has 2"),
-        ("c.csv", 'image,caption\nx.png,"One\n', "c.csv, line 2: unexpected end of data: mend the quotes there"),
+        (
+            "c.csv",
+            'image,caption\nx.png,"One\n',
+            "c.csv, line 2: unexpected end of data: mend the quotes there",
+        ),
         ("c.csv", "image,caption\n,One\n", "c.csv, line 2: no image is named"),
-        ("c.csv", "image,caption\n../x.jpg,One\n", r"c.csv, line 2: image '../x.jpg' must be named within the folder"),
-        ("c.csv", "image,caption\ncats/../x.png,One\n", "must be named within the folder, with / and without .."),
-        ("c.csv", "image,caption\n/etc/passwd,One\n", r"image '/etc/passwd' must be named within the folder"),
+        (
+            "c.csv",
+            "image,caption\n../x.jpg,One\n",
+            r"c.csv, line 2: image '../x.jpg' must be named within the folder",
+        ),
+        (
+            "c.csv",
+            "image,caption\ncats/../x.png,One\n",
+            "must be named within the folder, with / and without ..",
+        ),
+        (
+            "c.csv",
+            "image,caption\n/etc/passwd,One\n",
+            r"image '/etc/passwd' must be named within the folder",
+        ),
         ("c.csv", "image,caption\ncats\\1.jpg,One\n", "must be named within the folder, with /"),
-        ("c.csv", "image,caption\nC:/1.jpg,One\n", "image 'C:/1.jpg' must be named within the folder"),
+        (
+            "c.csv",
+            "image,caption\nC:/1.jpg,One\n",
+            "image 'C:/1.jpg' must be named within the folder",
+        ),
         ("c.csv", "image,caption\n.,One\n", "image '.' must be named within the folder"),
-        ("c.csv", "image,caption\nx\x00.png,One\n", "has bytes that are no text in its name: rename it"),
+        (
+            "c.csv",
+            "image,caption\nx\x00.png,One\n",
+            "has bytes that are no text in its name: rename it",
+        ),
         ("c.csv", "image,caption\nX.PNG.jpg,One\n", "none of the images that .*c.csv name is in"),
         (
             "c.csv",
@@ -210,21 +284,38 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
             "image,caption,split\nx.png,One,traning\n",
             "c.csv, line 2: 'split' holds 'traning': give one of dev, restval",
         ),
-        ("c.csv", "image,caption\nx.png,One\nx.jpg,Two\n", "x.png and x.jpg would both be image x: rename one of them"),
+        (
+            "c.csv",
+            "image,caption\nx.png,One\nx.jpg,Two\n",
+            "x.png and x.jpg would both be image x: rename one of them",
+        ),
         (
             "c.jsonl",
             '{"image": "x.png", "caption": "One"}\n{"image": "x.png"}\n',
             "c.jsonl, line 2 lacks 'caption', it has image",
         ),
-        ("c.jsonl", '{"image": "x.png", "caption": 3}\n', "c.jsonl, line 1: 'caption' holds 3: give text, or a list of texts"),
+        (
+            "c.jsonl",
+            '{"image": "x.png", "caption": 3}\n',
+            "c.jsonl, line 1: 'caption' holds 3: give text, or a list of texts",
+        ),
         ("c.jsonl", '{"image": 3, "caption": "One"}\n', "c.jsonl, line 1: no image is named"),
         ("c.jsonl", "[1]\n", "c.jsonl, line 1: expected an object with image and caption"),
-        ("c.jsonl", '{"image": "x.png", "caption": "One", "split": ["a"]}', r"line 1: 'split' holds \['a'\]: give one of"),
+        (
+            "c.jsonl",
+            '{"image": "x.png", "caption": "One", "split": ["a"]}',
+            r"line 1: 'split' holds \['a'\]: give one of",
+        ),
         ("c.jsonl", "{\n", "c.jsonl, line 1 is no JSON file"),
         ("c.jsonl", "[" * 100_000, "c.jsonl, line 1 is no JSON file"),
         ("c.json", "[]", "c.json is no COCO captions file: expected images"),
         ("c.parquet", "PAR1", "c.parquet is no readable Parquet file"),
-        ("c.xlsx", "", r"c.xlsx \(captions: in params.yaml\) is of an unknown format: give .csv, .tsv, .jsonl, .parquet or"),
+        (
+            "c.xlsx",
+            "",
+            r"c.xlsx \(captions: in params.yaml\) is of an unknown format: give .csv, "
+            r".tsv, .jsonl, .parquet or",
+        ),
         (None, "", r"c.csv \(captions: in params.yaml\) is not there: name a file .csv"),
     ],
 )
@@ -241,18 +332,33 @@ def test_captions_that_cannot_be_read_are_one_line_and_leave_nothing(tmp_path, n
 def test_a_parquet_table_that_lacks_a_column_is_named(tmp_path):
     root = photos(tmp_path / "mine")
     pd.DataFrame({"image": ["x.png"], "text": ["One"]}).to_parquet(root / "c.parquet")
-    with pytest.raises(UserError, match=r"c.parquet lacks 'caption', it has image, text: set caption_column"):
+    with pytest.raises(
+        UserError, match=r"c.parquet lacks 'caption', it has image, text: set caption_column"
+    ):
         folder.fetch(tmp_path / "raw", path=str(root), captions="c.parquet")
-    with pytest.raises(UserError, match=r"c.parquet lacks 'part', it has image, text: set split_column"):
-        folder.fetch(tmp_path / "raw", path=str(root), captions="c.parquet", caption_column="text", split_column="part")
+    with pytest.raises(
+        UserError, match=r"c.parquet lacks 'part', it has image, text: set split_column"
+    ):
+        folder.fetch(
+            tmp_path / "raw",
+            path=str(root),
+            captions="c.parquet",
+            caption_column="text",
+            split_column="part",
+        )
 
 
 def test_a_folder_that_is_none_or_empty_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere \(path: in params.yaml\) is not a folder: name the one that holds"):
+    with pytest.raises(
+        UserError,
+        match=r"nowhere \(path: in params.yaml\) is not a folder: name the one that holds",
+    ):
         folder.fetch(tmp_path / "raw", path=str(tmp_path / "nowhere"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/a.txt").write_text("One")
-    with pytest.raises(UserError, match=r"mine \(path: in params.yaml\) holds no images \(.bmp, .gif, .jpeg"):
+    with pytest.raises(
+        UserError, match=r"mine \(path: in params.yaml\) holds no images \(.bmp, .gif, .jpeg"
+    ):
         folder.fetch(tmp_path / "raw", path=str(tmp_path / "mine"))
     photos(tmp_path / "only", ["a.jpg"])
     with pytest.raises(UserError, match=r"only holds no .txt files: name a file in captions:"):
@@ -265,19 +371,27 @@ def test_a_folder_that_is_none_or_empty_is_one_line(tmp_path):
 def test_images_whose_names_no_table_can_hold_are_named(tmp_path):
     root = photos(tmp_path / "mine", ["a.jpg"])
     (root / "caf\udce9.jpg").write_bytes(jpeg(1))
-    with pytest.raises(UserError, match=r"image 'caf\\\\xe9.jpg' has bytes that are no text in its name: rename it"):
+    with pytest.raises(
+        UserError, match=r"image 'caf\\\\xe9.jpg' has bytes that are no text in its name: rename it"
+    ):
         folder.fetch(tmp_path / "raw", path=str(root))
 
 
 @pytest.mark.parametrize("shares", [{"val": 0.6, "test": 0.4}, {"val": -0.1}])
 def test_shares_that_leave_nothing_to_train_are_refused(tmp_path, shares):
     with pytest.raises(
-        UserError, match=r"^folder: val: .*, test: .*: give shares of at least 0 that leave some images to train$"
+        UserError,
+        match=r"^folder: val: .*, test: .*: give shares of at least 0 that leave some images to "
+        r"train$",
     ):
         folder.fetch(tmp_path / "raw", path=str(photos(tmp_path / "mine")), **shares)
 
 
 def test_params_may_leave_the_captions_null():
-    registry.check_args(folder.fetch, {"path": "/photos", "captions": None, "val": 0, "seed": 3}, "datasets.mine.args")
+    registry.check_args(
+        folder.fetch,
+        {"path": "/photos", "captions": None, "val": 0, "seed": 3},
+        "datasets.mine.args",
+    )
     with pytest.raises(UserError, match=r"datasets.mine.args: 'path' must be given"):
         registry.check_args(folder.fetch, {}, "datasets.mine.args")

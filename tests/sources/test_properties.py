@@ -1,4 +1,5 @@
-"""What holds for every source there is, and for one that is added: a new file needs one line in RELEASES."""
+"""What holds for every source there is, and for one that is added: a new file needs one line in
+RELEASES."""
 
 import json
 
@@ -46,7 +47,8 @@ def fetched(request, tmp_path):
 
 
 def test_what_a_source_says_of_its_size_is_of_the_same_arguments(fetched):
-    """The number of images is the real release's; the tiny releases here are for a person's folder and for scenes alone."""
+    """The number of images is the real release's; the tiny releases here are for a person's folder
+    and for scenes alone."""
     name, args, raw = fetched
     size = registry.load("sources", name).size(**args)
     assert size.download == 0
@@ -83,7 +85,9 @@ def test_caption_ids_are_unique_and_name_their_image(fetched):
 def test_every_file_named_is_there_and_every_file_there_is_named(fetched):
     _, _, raw = fetched
     files = set(pd.read_parquet(raw / "captions.parquet")["file"].dropna())
-    assert files == {path.relative_to(raw).as_posix() for path in (raw / "images").rglob("*") if path.is_file()}
+    assert files == {
+        path.relative_to(raw).as_posix() for path in (raw / "images").rglob("*") if path.is_file()
+    }
     assert {picture.problem for picture in look_at_images(files, raw).values()} == {None}
 
 
@@ -93,7 +97,10 @@ def test_a_second_run_gives_the_same_bytes_and_none_names_the_machine(fetched, t
     again = everything(tmp_path / "again")
     assert again == everything(raw)
     assert not [file for file, data in again.items() if str(tmp_path).encode() in data]
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "release") == ["again", "raw"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "release") == [
+        "again",
+        "raw",
+    ]
 
 
 def test_the_manifest_names_the_source_and_the_md5_of_what_was_read(fetched, tmp_path):
@@ -102,19 +109,27 @@ def test_the_manifest_names_the_source_and_the_md5_of_what_was_read(fetched, tmp
     assert manifest["source"] == name
     there = {path.name: digest(path) for path in (tmp_path / "release").glob("*") if path.is_file()}
     joined = {"flickr30k.zip"}
-    assert all(there[file] == md5 for file, md5 in manifest["archives"].items() if file not in joined)
+    assert all(
+        there[file] == md5 for file, md5 in manifest["archives"].items() if file not in joined
+    )
     assert set(manifest["archives"]) <= there.keys() | joined
 
 
-@pytest.mark.parametrize("name", [name for name in registry.names("sources") if name not in ("scenes", "folder")])
-def test_the_environment_names_the_folder_and_a_folder_without_archives_is_one_line(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name", [name for name in registry.names("sources") if name not in ("scenes", "folder")]
+)
+def test_the_environment_names_the_folder_and_a_folder_without_archives_is_one_line(
+    name, tmp_path, monkeypatch
+):
     args = RELEASES[name](tmp_path / "release")
     source = registry.load("sources", name)
     monkeypatch.setenv(f"CAPTIONLAB_{name.upper()}", args["archives"])
     source.fetch(tmp_path / "raw", **args | {"archives": str(tmp_path / "nowhere")})
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv(f"CAPTIONLAB_{name.upper()}", str(tmp_path / "empty"))
-    with pytest.raises(UserError, match=rf"empty \(CAPTIONLAB_{name.upper()}\) lacks .*: put .* there") as error:
+    with pytest.raises(
+        UserError, match=rf"empty \(CAPTIONLAB_{name.upper()}\) lacks .*: put .* there"
+    ) as error:
         source.fetch(tmp_path / "none", **args)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "none").exists()

@@ -1,4 +1,5 @@
-"""Every source fills data/raw/D whole or not at all; archives are downloaded, resumed, checked and never trusted."""
+"""Every source fills data/raw/D whole or not at all; archives are downloaded, resumed, checked and
+never trusted."""
 
 import hashlib
 import json
@@ -14,7 +15,10 @@ from pipeline.sources import flickr8k, scenes
 from pipeline.sources.shared import archives, base
 from tests.releases import everything, jpeg, write_zip
 
-CAPTIONS = b"a.jpg#0\tA dog runs .\na.jpg#1\tTwo dogs .\nb.jpg#0\tA red car\nc.jpg.1#0\tnobody\nc.jpg#0\tThe sea\n"
+CAPTIONS = (
+    b"a.jpg#0\tA dog runs .\na.jpg#1\tTwo dogs .\nb.jpg#0\tA red "
+    b"car\nc.jpg.1#0\tnobody\nc.jpg#0\tThe sea\n"
+)
 SPLITS = {"train": b"a.jpg\n", "dev": b"b.jpg\n", "test": b"c.jpg\n"}
 
 
@@ -22,7 +26,9 @@ def release(folder, captions=CAPTIONS, splits=SPLITS, photos=("a.jpg", "b.jpg", 
     """The two archives of a tiny Flickr8k."""
     folder.mkdir(parents=True, exist_ok=True)
     images = {f"Flicker8k_Dataset/{name}": jpeg(shade) for shade, name in enumerate(photos)}
-    write_zip(folder / "Flickr8k_Dataset.zip", images | {"__MACOSX/Flicker8k_Dataset/._a.jpg": b"x"})
+    write_zip(
+        folder / "Flickr8k_Dataset.zip", images | {"__MACOSX/Flicker8k_Dataset/._a.jpg": b"x"}
+    )
     texts = {f"Flickr_8k.{name}Images.txt": data for name, data in splits.items()}
     write_zip(folder / "Flickr8k_text.zip", texts | {"Flickr8k.token.txt": captions})
     return str(folder)
@@ -37,7 +43,9 @@ DATA = bytes(range(256)) * 4000
 
 
 def archive(server, *mirrors, data=DATA):
-    return archives.Archive("a.zip", hashlib.md5(data).hexdigest(), tuple(server.url + mirror for mirror in mirrors))
+    return archives.Archive(
+        "a.zip", hashlib.md5(data).hexdigest(), tuple(server.url + mirror for mirror in mirrors)
+    )
 
 
 def test_a_download_is_resumed_where_the_connection_was_cut(server, tmp_path, monkeypatch):
@@ -46,7 +54,11 @@ def test_a_download_is_resumed_where_the_connection_was_cut(server, tmp_path, mo
     server.cut_at = [300_000, 700_000]
     found = archives.download([archive(server, "x/")], tmp_path, pause=0)
     assert found["a.zip"].read_bytes() == DATA
-    assert server.requests == [("/x/a.zip", None), ("/x/a.zip", "bytes=300000-"), ("/x/a.zip", "bytes=700000-")]
+    assert server.requests == [
+        ("/x/a.zip", None),
+        ("/x/a.zip", "bytes=300000-"),
+        ("/x/a.zip", "bytes=700000-"),
+    ]
 
 
 def test_a_rerun_resumes_what_an_interrupted_run_left(server, tmp_path):
@@ -83,8 +95,17 @@ def test_a_redirect_is_followed(server, tmp_path):
 
 def test_the_next_mirror_is_tried_after_a_missing_and_a_wrong_file(server, tmp_path):
     server.files |= {"/wrong/a.zip": b"an error page", "/right/a.zip": DATA}
-    assert archives.download([archive(server, "gone/", "wrong/", "right/")], tmp_path)["a.zip"].read_bytes() == DATA
-    assert server.requests == [("/gone/a.zip", None), ("/wrong/a.zip", None), ("/right/a.zip", None)]
+    assert (
+        archives.download([archive(server, "gone/", "wrong/", "right/")], tmp_path)[
+            "a.zip"
+        ].read_bytes()
+        == DATA
+    )
+    assert server.requests == [
+        ("/gone/a.zip", None),
+        ("/wrong/a.zip", None),
+        ("/right/a.zip", None),
+    ]
 
 
 def test_a_wrong_checksum_is_one_line_and_leaves_no_file(server, tmp_path):
@@ -94,7 +115,8 @@ def test_a_wrong_checksum_is_one_line_and_leaves_no_file(server, tmp_path):
         archives.download([wanted], tmp_path)
     found = hashlib.md5(b"not the release").hexdigest()
     assert str(error.value) == (
-        f"cannot download a.zip: {server.url}x/a.zip: md5 is {found}, not {'0' * 32}; {server.url}y/a.zip: HTTP status 404"
+        f"cannot download a.zip: {server.url}x/a.zip: md5 is {found}, not {'0' * 32}; "
+        f"{server.url}y/a.zip: HTTP status 404"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -102,24 +124,37 @@ def test_a_wrong_checksum_is_one_line_and_leaves_no_file(server, tmp_path):
 def test_a_server_that_is_down_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     wanted = archives.Archive("a.zip", "0" * 32, ("http://127.0.0.1:9/",))
-    with pytest.raises(UserError, match=r"^cannot download a.zip: http://127.0.0.1:9/a.zip: ConnectionError \(5 times\)$"):
+    with pytest.raises(
+        UserError,
+        match=r"^cannot download a.zip: http://127.0.0.1:9/a.zip: ConnectionError \(5 times\)$",
+    ):
         archives.download([wanted], tmp_path, pause=0)
 
 
-def test_flickr8k_is_downloaded_and_the_archives_are_deleted_afterwards(server, tmp_path, monkeypatch):
+def test_flickr8k_is_downloaded_and_the_archives_are_deleted_afterwards(
+    server, tmp_path, monkeypatch
+):
     release(tmp_path / "served")
     for name, constant in (("Flickr8k_Dataset.zip", "PHOTOS"), ("Flickr8k_text.zip", "TEXTS")):
         data = (tmp_path / "served" / name).read_bytes()
         server.files[f"/{name}"] = data
-        monkeypatch.setattr(flickr8k, constant, base.Archive(name, hashlib.md5(data).hexdigest(), (server.url,)))
+        monkeypatch.setattr(
+            flickr8k, constant, base.Archive(name, hashlib.md5(data).hexdigest(), (server.url,))
+        )
     flickr8k.fetch(tmp_path / "raw" / "f")
     assert sorted(path.name for path in (tmp_path / "raw").iterdir()) == ["f"]
     assert (tmp_path / "raw" / "f" / "images" / "a.jpg").read_bytes() == jpeg(0)
 
 
 def test_a_failed_download_names_the_way_around_it(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(flickr8k, "PHOTOS", base.Archive("Flickr8k_Dataset.zip", "0" * 32, (server.url,)))
-    with pytest.raises(UserError, match=r"HTTP status 404; or name a folder that holds it in CAPTIONLAB_FLICKR8K or archives:"):
+    monkeypatch.setattr(
+        flickr8k, "PHOTOS", base.Archive("Flickr8k_Dataset.zip", "0" * 32, (server.url,))
+    )
+    with pytest.raises(
+        UserError,
+        match=r"HTTP status 404; or name a folder that holds it in CAPTIONLAB_FLICKR8K or "
+        r"archives:",
+    ):
         flickr8k.fetch(tmp_path / "raw")
     assert not (tmp_path / "raw").exists()
 
@@ -134,14 +169,32 @@ def test_flickr8k_becomes_the_index_of_the_row_trail(tmp_path):
         ["c.jpg.1", None, "c.jpg.1#0", "nobody", False, None, None],
         ["c.jpg", "images/c.jpg", "c.jpg#0", "The sea", False, "test", "test"],
     ]
-    assert list(index) == ["image_id", "file", "caption_id", "raw", "undecodable", "split_official", "split_last"]
-    assert sorted(path.name for path in (tmp_path / "raw" / "images").iterdir()) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert list(index) == [
+        "image_id",
+        "file",
+        "caption_id",
+        "raw",
+        "undecodable",
+        "split_official",
+        "split_last",
+    ]
+    assert sorted(path.name for path in (tmp_path / "raw" / "images").iterdir()) == [
+        "a.jpg",
+        "b.jpg",
+        "c.jpg",
+    ]
 
 
 def test_the_manifest_records_the_md5_of_local_archives(tmp_path):
     flickr8k.fetch(tmp_path / "raw", archives=release(tmp_path / "zips"))
-    md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in (tmp_path / "zips").iterdir()}
-    assert json.loads((tmp_path / "raw" / "manifest.json").read_text()) == {"source": "flickr8k", "archives": md5}
+    md5 = {
+        path.name: hashlib.md5(path.read_bytes()).hexdigest()
+        for path in (tmp_path / "zips").iterdir()
+    }
+    assert json.loads((tmp_path / "raw" / "manifest.json").read_text()) == {
+        "source": "flickr8k",
+        "archives": md5,
+    }
 
 
 def test_the_environment_variable_takes_precedence_over_params(tmp_path, monkeypatch):
@@ -156,7 +209,8 @@ def test_a_missing_archive_names_folder_and_files(tmp_path):
     with pytest.raises(UserError) as error:
         flickr8k.fetch(tmp_path / "raw", archives=folder)
     assert str(error.value) == (
-        f"{folder} (archives: in params.yaml) lacks Flickr8k_Dataset.zip: put Flickr8k_Dataset.zip and Flickr8k_text.zip there"
+        f"{folder} (archives: in params.yaml) lacks Flickr8k_Dataset.zip: put "
+        "Flickr8k_Dataset.zip and Flickr8k_text.zip there"
     )
 
 
@@ -164,15 +218,26 @@ def test_the_last_thousand_images_of_the_file_are_test(tmp_path, monkeypatch):
     monkeypatch.setattr(flickr8k, "HELD_OUT", 1)
     flickr8k.fetch(tmp_path / "raw", archives=release(tmp_path / "zips"))
     index = pd.read_parquet(tmp_path / "raw" / "captions.parquet").dropna(subset="file")
-    assert dict(zip(index["image_id"], index["split_last"], strict=True)) == {"a.jpg": "train", "b.jpg": "val", "c.jpg": "test"}
+    assert dict(zip(index["image_id"], index["split_last"], strict=True)) == {
+        "a.jpg": "train",
+        "b.jpg": "val",
+        "c.jpg": "test",
+    }
 
 
 def test_karpathys_split_is_read_from_his_file(tmp_path):
-    images = [{"filename": f"{name}.jpg", "split": split} for name, split in (("a", "test"), ("b", "restval"), ("z", "val"))]
+    images = [
+        {"filename": f"{name}.jpg", "split": split}
+        for name, split in (("a", "test"), ("b", "restval"), ("z", "val"))
+    ]
     (tmp_path / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
     karpathy = str(tmp_path / "dataset_flickr8k.json")
     flickr8k.fetch(tmp_path / "raw", archives=release(tmp_path / "zips"), karpathy=karpathy)
-    index = pd.read_parquet(tmp_path / "raw" / "captions.parquet").drop_duplicates("image_id").set_index("image_id")
+    index = (
+        pd.read_parquet(tmp_path / "raw" / "captions.parquet")
+        .drop_duplicates("image_id")
+        .set_index("image_id")
+    )
     assert index["split_karpathy"].dropna().to_dict() == {"a.jpg": "test", "b.jpg": "train"}
 
 
@@ -195,7 +260,10 @@ def test_a_karpathy_file_that_is_none_is_one_line(tmp_path, content, message):
 
 
 def test_bytes_that_are_no_utf8_are_kept_and_marked(tmp_path):
-    folder = release(tmp_path / "zips", captions=b"\xef\xbb\xbfa.jpg#0\tcaf\xe9\r\na.jpg#1\tcaf\xc3\xa9\xe2\x80\xa8here\r\n\n")
+    folder = release(
+        tmp_path / "zips",
+        captions=b"\xef\xbb\xbfa.jpg#0\tcaf\xe9\r\na.jpg#1\tcaf\xc3\xa9\xe2\x80\xa8here\r\n\n",
+    )
     flickr8k.fetch(tmp_path / "raw", archives=folder)
     index = pd.read_parquet(tmp_path / "raw" / "captions.parquet")
     assert list(index["raw"]) == ["caf\\xe9", "café\u2028here"]
@@ -209,7 +277,8 @@ def test_a_malformed_line_is_named(tmp_path, line):
     with pytest.raises(UserError) as error:
         flickr8k.fetch(tmp_path / "raw", archives=folder)
     assert str(error.value) == (
-        f"{folder}/Flickr8k_text.zip/Flickr8k.token.txt, line 2: expected 'name.jpg#n<TAB>caption', not {line!r}"
+        f"{folder}/Flickr8k_text.zip/Flickr8k.token.txt, line 2: expected "
+        f"'name.jpg#n<TAB>caption', not {line!r}"
     )
     assert not (tmp_path / "raw").exists()
 
@@ -223,20 +292,31 @@ def test_an_image_in_two_split_files_is_named(tmp_path):
 def test_an_archive_without_the_published_files_is_named(tmp_path):
     folder = release(tmp_path / "zips")
     write_zip(tmp_path / "zips" / "Flickr8k_Dataset.zip", {"other/a.jpg": b"x"})
-    with pytest.raises(UserError, match=r"Flickr8k_Dataset.zip holds no files in Flicker8k_Dataset/"):
+    with pytest.raises(
+        UserError, match=r"Flickr8k_Dataset.zip holds no files in Flicker8k_Dataset/"
+    ):
         flickr8k.fetch(tmp_path / "raw", archives=folder)
     write_zip(tmp_path / "zips" / "Flickr8k_text.zip", {"readme.txt": b"x"})
     with pytest.raises(UserError, match=r"Flickr8k_text.zip holds no Flickr8k.token.txt"):
         flickr8k.fetch(tmp_path / "raw", archives=folder)
 
 
-@pytest.mark.parametrize("name", ["../evil.jpg", "Flicker8k_Dataset/../../evil.jpg", "/etc/evil", "C:/evil", "a\\..\\evil"])
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.jpg", "Flicker8k_Dataset/../../evil.jpg", "/etc/evil", "C:/evil", "a\\..\\evil"],
+)
 def test_an_archive_whose_members_leave_its_folder_is_refused(tmp_path, name):
     folder = release(tmp_path / "zips")
-    write_zip(tmp_path / "zips" / "Flickr8k_Dataset.zip", {"Flicker8k_Dataset/a.jpg": jpeg(0), name: b"x"})
+    write_zip(
+        tmp_path / "zips" / "Flickr8k_Dataset.zip", {"Flicker8k_Dataset/a.jpg": jpeg(0), name: b"x"}
+    )
     with pytest.raises(UserError, match=r"would leave its folder; do not trust this archive"):
         flickr8k.fetch(tmp_path / "raw", archives=folder)
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["Flickr8k_Dataset.zip", "Flickr8k_text.zip", "zips"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "Flickr8k_Dataset.zip",
+        "Flickr8k_text.zip",
+        "zips",
+    ]
 
 
 def test_a_link_in_an_archive_is_refused(tmp_path):
@@ -261,7 +341,9 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeyp
     monkeypatch.setattr(archives, "BOMB", 100_000)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("d/a", bytes(1_000_000))
-    with pytest.raises(UserError, match=r"a.zip would unpack to 1,000,000 bytes, \d+ times its size; refused"):
+    with pytest.raises(
+        UserError, match=r"a.zip would unpack to 1,000,000 bytes, \d+ times its size; refused"
+    ):
         archives.unpack(tmp_path / "a.zip", "d", tmp_path / "out")
 
 
@@ -271,7 +353,13 @@ def test_a_broken_archive_is_one_line_and_leaves_nothing(tmp_path, damage):
     path = tmp_path / "zips" / "Flickr8k_Dataset.zip"
     data = path.read_bytes()
     at = data.index(jpeg(1)) + 20
-    path.write_bytes({"truncated": data[:-40], "no zip": b"<html>", "flipped": data[:at] + b"????" + data[at + 4 :]}[damage])
+    path.write_bytes(
+        {
+            "truncated": data[:-40],
+            "no zip": b"<html>",
+            "flipped": data[:at] + b"????" + data[at + 4 :],
+        }[damage]
+    )
     with pytest.raises(UserError, match=r"Flickr8k_Dataset.zip is not a whole zip archive"):
         flickr8k.fetch(tmp_path / "raw", archives=folder)
     assert [path.name for path in tmp_path.iterdir()] == ["zips"]
@@ -291,7 +379,10 @@ def pairs(text):
 
 def pairs_by_split(folder):
     index = pd.read_parquet(folder / "captions.parquet")
-    return {split: set().union(*map(pairs, rows["raw"])) for split, rows in index.groupby("split_official")}
+    return {
+        split: set().union(*map(pairs, rows["raw"]))
+        for split, rows in index.groupby("split_official")
+    }
 
 
 def test_scenes_are_the_same_bytes_on_every_run_and_others_for_another_seed(tmp_path):
@@ -313,7 +404,9 @@ def test_every_held_out_picture_shows_a_pair_of_colour_and_shape_unseen_in_train
     held_out = index[index["split_official"] != "train"]
     assert all(pairs(text) - by_split["train"] for text in held_out["raw"])
     assert len(by_split["train"]) == 35
-    assert len(by_split["val"] - by_split["train"]) == len(by_split["test"] - by_split["train"]) == 7
+    assert (
+        len(by_split["val"] - by_split["train"]) == len(by_split["test"] - by_split["train"]) == 7
+    )
     assert not (by_split["val"] - by_split["train"]) & (by_split["test"] - by_split["train"])
 
 
@@ -347,25 +440,43 @@ def test_references_have_the_right_number_article_and_length(drawn):
     words = f"(?:(?:big|large|small|little|striped|dotted) )*(?:{'|'.join(scenes.COLOURS)})"
     assert {text.split()[0] for text in texts} == {"a", "an", "two", "three", "there"}
     assert not [text for text in texts if re.search(r"\ba [aeiou]|\ban [^aeiou]", text)]
-    assert not [text for text in texts if re.search(rf"\b(two|three) {words} ({'|'.join(scenes.SHAPES)})\b", text)]
+    assert not [
+        text
+        for text in texts
+        if re.search(rf"\b(two|three) {words} ({'|'.join(scenes.SHAPES)})\b", text)
+    ]
     assert not [text for text in texts if re.search(rf"\ban? {words} \w+s\b(?<!cross)", text)]
     assert not [text for text in texts if re.search(r"there are an? |there is (two|three) ", text)]
     assert max(len(text.split()) for text in texts) <= 28
 
 
 def test_relations_are_told_from_either_side():
-    red, blue = scenes.Group("red", "star", "big", "plain"), scenes.Group("blue", "cross", "small", "dotted", 2)
+    red, blue = (
+        scenes.Group("red", "star", "big", "plain"),
+        scenes.Group("blue", "cross", "small", "dotted", 2),
+    )
     scene = scenes.Scene((red, blue), "left", "above", "grey")
     texts = [text for seed in range(20) for text in scenes.describe(random.Random(seed), scene)]
-    ways = [re.search(r"red star.* (left) of .*blue crosses|blue crosses.* (right) of .*red star", text) for text in texts]
+    ways = [
+        re.search(r"red star.* (left) of .*blue crosses|blue crosses.* (right) of .*red star", text)
+        for text in texts
+    ]
     assert all(ways)
     assert {way[1] or way[2] for way in ways} == {"left", "right"}
 
 
 def test_objects_lie_where_the_relation_says():
-    red, blue = scenes.Group("red", "circle", "big", "plain"), scenes.Group("blue", "square", "big", "plain")
-    for relation, first, second in (("left", (0, 0, 32, 64), (32, 0, 64, 64)), ("above", (0, 0, 64, 32), (0, 32, 64, 64))):
-        picture = scenes.draw(random.Random(1), scenes.Scene((red, blue), relation, "above", "grey"), 64)
+    red, blue = (
+        scenes.Group("red", "circle", "big", "plain"),
+        scenes.Group("blue", "square", "big", "plain"),
+    )
+    for relation, first, second in (
+        ("left", (0, 0, 32, 64), (32, 0, 64, 64)),
+        ("above", (0, 0, 64, 32), (0, 32, 64, 64)),
+    ):
+        picture = scenes.draw(
+            random.Random(1), scenes.Scene((red, blue), relation, "above", "grey"), 64
+        )
         for box, channel in ((first, 0), (second, 2)):
             pixels = [pixel for _, pixel in picture.crop(box).getcolors(4096)]
             assert any(pixel[channel] > 180 and pixel[2 - channel] < 70 for pixel in pixels)

@@ -1,4 +1,5 @@
-"""Runs in real sqlite stores: what a run holds, and that kills, repetitions and dead servers leave exactly one of it."""
+"""Runs in real sqlite stores: what a run holds, and that kills, repetitions and dead servers leave
+exactly one of it."""
 
 import json
 import os
@@ -49,13 +50,20 @@ def statuses():
 
 
 def history_of(run, metric):
-    return sorted((m.step, m.value) for m in open_store().client.get_metric_history(run.info.run_id, metric))
+    return sorted(
+        (m.step, m.value) for m in open_store().client.get_metric_history(run.info.run_id, metric)
+    )
 
 
 def train_live(*batches):
     """Run the receiver in this process on batches of messages, as if `merge` were training."""
     params = load_params()
-    header = {"variant": "merge", "params": flat_params("merge", params), "tags": tags("merge", params), "file": str(RUN_FILE)}
+    header = {
+        "variant": "merge",
+        "params": flat_params("merge", params),
+        "tags": tags("merge", params),
+        "file": str(RUN_FILE),
+    }
     receive(iter([[header], *batches]))
 
 
@@ -101,15 +109,24 @@ def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
     ]
     model = Path(client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location)
     kept = sorted(path.name for path in (model / "artifacts/captioner").iterdir())
-    assert kept == ["README.md", "config.json", "decode.json", "model.safetensors", "tokenizer.json"]
+    assert kept == [
+        "README.md",
+        "config.json",
+        "decode.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
     assert not list(model.rglob("*.pkl"))
 
 
-def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_data_version(workspace):
+def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_data_version(
+    workspace,
+):
     track.main("merge")
     (run,) = runs()
     assert run.data.tags["mlflow.note.content"] == (
-        "merge on timm_model: val/cider 0.6000, val/bleu_4 0.3000, test/cider 0.4000, test/bleu_4 0.2500; "
+        "merge on timm_model: val/cider 0.6000, val/bleu_4 0.3000, test/cider 0.4000, "
+        "test/bleu_4 0.2500; "
         f"weights of epoch 3 of 3\n\n{run.data.tags['protocol']}"
     )
     (data,) = run.inputs.dataset_inputs
@@ -119,7 +136,11 @@ def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_da
     page = store.client.get_experiment(store.experiment).tags
     view = json.loads(page["mlflow.sharedViewState.best-on-validation"])
     state = json.loads(view["state"])
-    assert (view["name"], state["orderByKey"], state["orderByAsc"]) == ("best on validation", "metrics.`val/cider`", False)
+    assert (view["name"], state["orderByKey"], state["orderByAsc"]) == (
+        "best on validation",
+        "metrics.`val/cider`",
+        False,
+    )
     assert state["orderByKey"] in state["selectedColumns"]
     shown = {key for chart in state["compareRunCharts"] for key in chart.get("imageKeys", [])}
     files = [file.path for file in store.client.list_artifacts(run.info.run_id, "images")]
@@ -215,13 +236,22 @@ def test_training_again_what_is_published_leaves_no_second_run(workspace):
 
 def test_an_open_run_of_another_workspace_is_left_alone(workspace):
     store = open_store()
-    store.client.create_run(store.experiment, run_name="merge", tags={"variant": "merge", "workspace": "other:/home"})
+    store.client.create_run(
+        store.experiment, run_name="merge", tags={"variant": "merge", "workspace": "other:/home"}
+    )
     track.main("merge")
     assert statuses() == [("merge", "FINISHED"), ("merge", "RUNNING")]
 
 
 @pytest.mark.parametrize(
-    "moment", ["log_batch", "log_artifacts", "log_model_artifacts", "finalize_logged_model", "set_terminated"]
+    "moment",
+    [
+        "log_batch",
+        "log_artifacts",
+        "log_model_artifacts",
+        "finalize_logged_model",
+        "set_terminated",
+    ],
 )
 def test_a_publication_killed_half_way_is_completed(workspace, monkeypatch, moment):
     from mlflow import MlflowClient
@@ -303,7 +333,9 @@ def test_figures_from_before_the_receiver_starts_arrive_when_it_does(workspace):
     live.close("FINISHED")
     (run,) = runs()
     assert history_of(run, "curves/step_train_loss") == [(0, 5.0), (1, 4.0), (2, 3.0), (3, 2.0)]
-    first, *_, last = open_store().client.get_metric_history(run.info.run_id, "curves/step_train_loss")
+    first, *_, last = open_store().client.get_metric_history(
+        run.info.run_id, "curves/step_train_loss"
+    )
     assert 500 <= last.timestamp - first.timestamp < 2000
 
 
@@ -321,7 +353,9 @@ def test_on_a_cpu_curves_wait_until_the_receiver_is_two_percent_unless_told_othe
     monkeypatch.setenv("CAPTIONLAB_LIVE_SECONDS", "5")
     assert (delay("cpu"), delay("cuda")) == (5, 5)
     monkeypatch.setenv("CAPTIONLAB_LIVE_SECONDS", "soon")
-    with pytest.raises(UserError, match="CAPTIONLAB_LIVE_SECONDS=soon: expected a number of seconds"):
+    with pytest.raises(
+        UserError, match="CAPTIONLAB_LIVE_SECONDS=soon: expected a number of seconds"
+    ):
         delay("cpu")
 
 
@@ -390,18 +424,21 @@ def test_a_line_that_the_end_of_the_input_tears_is_left_out(monkeypatch):
 
 def test_params_are_the_variants_own_after_overrides(workspace):
     params = load_params()
-    variant = params.variants["merge"].model_copy(update={"train": {"lr": 0.5}, "decode": {"beam": 7}})
+    variant = params.variants["merge"].model_copy(
+        update={"train": {"lr": 0.5}, "decode": {"beam": 7}}
+    )
     params = params.model_copy(update={"variants": {"merge": variant}})
     flat = flat_params("merge", params)
     shown = [flat[name] for name in ("train.lr", "decode.beam", "corpus.lower", "train.schedule")]
     assert shown == ["0.5", "7", "true", "cosine"]
     assert tags("merge", params)["protocol"] == (
-        "scenes, split official; PTB tokens on both sides; beam 7, length penalty 0.7, at most 30 tokens"
+        "scenes, split official; PTB tokens on both sides; beam 7, length penalty 0.7, at "
+        "most 30 tokens"
     )
     variant = variant.model_copy(update={"decode": {"samples": 5}})
-    assert tags("merge", params.model_copy(update={"variants": {"merge": variant}}))["protocol"].endswith(
-        "; best of 5 samples, temperature 1, top 0, seed 1, at most 30 tokens"
-    )
+    assert tags("merge", params.model_copy(update={"variants": {"merge": variant}}))[
+        "protocol"
+    ].endswith("; best of 5 samples, temperature 1, top 0, seed 1, at most 30 tokens")
 
 
 def test_without_dvc_lock_one_line_says_what_to_run(workspace):
@@ -412,7 +449,10 @@ def test_without_dvc_lock_one_line_says_what_to_run(workspace):
 
 
 def test_a_stage_that_dvc_lock_lacks_is_named(workspace):
-    with pytest.raises(UserError, match=r"^dvc\.lock has no train@soft-attention: run dvc repro track@soft-attention$"):
+    with pytest.raises(
+        UserError,
+        match=r"^dvc\.lock has no train@soft-attention: run dvc repro track@soft-attention$",
+    ):
         lock_entries(Path("dvc.lock"), "soft-attention")
 
 
@@ -424,7 +464,10 @@ def test_a_merge_conflict_in_dvc_lock_is_one_line(workspace):
 
 def test_a_file_that_is_not_what_dvc_lock_says_is_refused(workspace):
     Path("data/history/merge.csv").write_text("epoch,step\n1,10\n")
-    with pytest.raises(UserError, match=r"^data/history/merge\.csv is not what dvc\.lock says: run dvc repro track@merge$"):
+    with pytest.raises(
+        UserError,
+        match=r"^data/history/merge\.csv is not what dvc\.lock says: run dvc repro track@merge$",
+    ):
         track.main("merge")
 
 
@@ -465,10 +508,16 @@ def test_a_variant_is_not_published_under_params_edited_since(workspace):
     text = Path("params.yaml").read_text()
     assert gather("merge", load_params(), paths).params["train.lr"]
     Path("params.yaml").write_text(
-        text.replace("{embedding: 128, hidden: 256, dropout: 0.3}", "{embedding: 99, hidden: 256, dropout: 0.3}", 1)
+        text.replace(
+            "{embedding: 128, hidden: 256, dropout: 0.3}",
+            "{embedding: 99, hidden: 256, dropout: 0.3}",
+            1,
+        )
     )
     with pytest.raises(
-        UserError, match=r"^variants\.merge in params\.yaml is not what merge was made with: run dvc repro track@merge$"
+        UserError,
+        match=r"^variants\.merge in params\.yaml is not what merge was made with: run dvc repro "
+        r"track@merge$",
     ):
         gather("merge", load_params(), paths)
 
@@ -479,6 +528,8 @@ def test_a_variant_that_was_not_trained_has_scores_and_no_curves_and_may_be_the_
     track.main("merge")
     (run,) = runs()
     assert run.info.status == "FINISHED"
-    assert set(run.data.metrics) == {f"{split}/{name}" for split in ("val", "test") for name in SCORES["merge"][split]}
+    assert set(run.data.metrics) == {
+        f"{split}/{name}" for split in ("val", "test") for name in SCORES["merge"][split]
+    }
     assert history_of(run, "val/cider") == [(0, 0.6)]
     assert register(open_store(), None, "cider", {}).ranking[0].variant == "merge"

@@ -1,4 +1,5 @@
-"""A real MLflow server over HTTP that dies, refuses, hangs or is used by two machines: one finished run, and nothing lost."""
+"""A real MLflow server over HTTP that dies, refuses, hangs or is used by two machines: one finished
+run, and nothing lost."""
 
 import json
 import multiprocessing
@@ -24,7 +25,8 @@ RUN_FILE = Path("checkpoints/merge/mlflow.json")
 
 
 class Faulty:
-    """MLflow's own server application, which first asks `fault` what to answer instead: a status, or None for nothing."""
+    """MLflow's own server application, which first asks `fault` what to answer instead: a status,
+    or None for nothing."""
 
     def __init__(self, application):
         self.application = application
@@ -36,7 +38,9 @@ class Faulty:
         status = self.fault(environ["PATH_INFO"])
         if status is None:
             return self.application(environ, start_response)
-        start_response(f"{status} refused", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+        start_response(
+            f"{status} refused", [("Content-Type", "text/plain"), ("Content-Length", "2")]
+        )
         return [b"no"]
 
 
@@ -59,9 +63,13 @@ def server(tmp_path_factory):
         faulty = Faulty(app.wsgi_app)
         running = make_server("127.0.0.1", 0, faulty, threaded=True)
         faulty.uri = f"http://127.0.0.1:{running.port}"
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
         open_store(faulty.uri).client.search_registered_models()
-        set_tracking_uri(None)  # the first requests made the server's database the addresses of this process
+        set_tracking_uri(
+            None
+        )  # the first requests made the server's database the addresses of this process
         set_registry_uri(None)
         del os.environ["MLFLOW_REGISTRY_URI"]  # which that leaves
         yield faulty
@@ -98,7 +106,9 @@ def assert_one_whole_run():
     return run
 
 
-def test_a_server_that_dies_anywhere_in_a_publication_costs_one_line_and_is_completed_later(workspace, server, capfd):
+def test_a_server_that_dies_anywhere_in_a_publication_costs_one_line_and_is_completed_later(
+    workspace, server, capfd
+):
     server.requests.clear()
     publish(open_store(), gather("merge", load_params(), paths))
     whole = len(server.requests)
@@ -106,7 +116,9 @@ def test_a_server_that_dies_anywhere_in_a_publication_costs_one_line_and_is_comp
     assert whole > 20
     for survived in (3, whole // 2, whole - 4):
         server.requests.clear()
-        server.fault = lambda path, survived=survived: None if len(server.requests) <= survived else 503
+        server.fault = lambda path, survived=survived: (
+            None if len(server.requests) <= survived else 503
+        )
         capfd.readouterr()
         track.main("merge")
         (line,) = capfd.readouterr().err.splitlines()
@@ -130,7 +142,9 @@ def test_a_server_that_refuses_is_one_line_that_says_how(workspace, server, capf
     assert Path("data/runs/merge.pending").exists()
 
 
-def test_a_server_that_hangs_is_given_up_after_the_time_of_one_request(workspace, server, capfd, monkeypatch):
+def test_a_server_that_hangs_is_given_up_after_the_time_of_one_request(
+    workspace, server, capfd, monkeypatch
+):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     server.fault = lambda path: None if path == "/health" else time.sleep(3) or 503
     started = time.monotonic()
@@ -145,7 +159,10 @@ def test_a_server_that_dies_while_curves_arrive_costs_training_one_line(workspac
     live.log(0, {"step_train_loss": 5.0})
     assert connected(live)
     deadline = time.monotonic() + 60
-    while not any(path.endswith("log-batch") for path in server.requests) and time.monotonic() < deadline:
+    while (
+        not any(path.endswith("log-batch") for path in server.requests)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     server.fault = lambda path: 503
     live.log(10, {"val_cider": 0.1})
@@ -172,7 +189,10 @@ def test_two_machines_that_publish_at_once_leave_one_finished_run(workspace, tmp
     shutil.copytree(workspace, other, dirs_exist_ok=True)
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(2)
-    processes = [context.Process(target=_another_machine, args=(folder, ready)) for folder in (workspace, other)]
+    processes = [
+        context.Process(target=_another_machine, args=(folder, ready))
+        for folder in (workspace, other)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -183,7 +203,9 @@ def test_two_machines_that_publish_at_once_leave_one_finished_run(workspace, tmp
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["finished", "closed as killed by the first"])
-def test_who_ends_second_drops_its_own_run_and_its_model(workspace, tmp_path_factory, monkeypatch, closed):
+def test_who_ends_second_drops_its_own_run_and_its_model(
+    workspace, tmp_path_factory, monkeypatch, closed
+):
     from pipeline.tracking import publish
 
     other = tmp_path_factory.mktemp("machine")
@@ -212,7 +234,9 @@ def test_who_ends_second_drops_its_own_run_and_its_model(workspace, tmp_path_fac
     assert run.data.tags["workspace"].endswith(str(other))
     store = open_store()
     models = store.client.search_logged_models([store.experiment])
-    assert [m.source_run_id for m in models if m.source_run_id in {r.info.run_id for r in runs()}] == [run.info.run_id]
+    assert [
+        m.source_run_id for m in models if m.source_run_id in {r.info.run_id for r in runs()}
+    ] == [run.info.run_id]
 
 
 def test_what_another_machine_left_half_published_is_closed(workspace):

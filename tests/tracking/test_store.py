@@ -1,4 +1,5 @@
-"""Opening MLflow's store: made whole or not at all by whoever comes first, and one line for every address that is none."""
+"""Opening MLflow's store: made whole or not at all by whoever comes first, and one line for every
+address that is none."""
 
 import multiprocessing
 import os
@@ -11,7 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking.store import StoreDown, address_of_process, find_runs, open_store, without_password
+from pipeline.tracking.store import (
+    StoreDown,
+    address_of_process,
+    find_runs,
+    open_store,
+    without_password,
+)
 
 
 @pytest.fixture
@@ -32,7 +39,9 @@ def forked(target, *arguments):
 def tables(file):
     try:
         with sqlite3.connect(f"{Path(file).absolute().as_uri()}?mode=ro", uri=True) as found:
-            return len(found.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall())
+            return len(
+                found.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            )
     except sqlite3.Error:
         return 0
 
@@ -101,7 +110,8 @@ def test_who_only_reads_makes_no_store(folder):
     with pytest.raises(StoreDown) as refusal:
         open_store()
     assert str(refusal.value) == (
-        f"there is no MLflow store {folder}/mlflow.db: run this in a workspace after dvc repro, or set MLFLOW_TRACKING_URI"
+        f"there is no MLflow store {folder}/mlflow.db: run this in a workspace after dvc "
+        "repro, or set MLFLOW_TRACKING_URI"
     )
     assert list(folder.iterdir()) == []
 
@@ -121,12 +131,25 @@ def test_the_files_of_runs_stand_beside_the_database_wherever_it_is(folder):
 
 @pytest.mark.parametrize(
     "address",
-    ["", "nowhere", "./runs.db", "mlruns/", "httq://host", "http://", "http://host:port", "sqlite:///", "sqlite://x.db"],
+    [
+        "",
+        "nowhere",
+        "./runs.db",
+        "mlruns/",
+        "httq://host",
+        "http://",
+        "http://host:port",
+        "sqlite:///",
+        "sqlite://x.db",
+    ],
 )
 def test_what_is_no_address_is_told_with_those_that_are(folder, address):
     with pytest.raises(StoreDown) as refusal:
         open_store(address or "sqlite:///.", create=True)
-    assert "is no address of an MLflow store: write http://HOST:PORT, https://HOST, sqlite:///FILE, or" in str(refusal.value)
+    assert (
+        "is no address of an MLflow store: write http://HOST:PORT, https://HOST, sqlite:///FILE, or"
+        in str(refusal.value)
+    )
     assert list(folder.iterdir()) == []
 
 
@@ -148,7 +171,10 @@ def test_a_password_in_the_address_is_not_shown(folder, address):
 
 def test_a_password_inside_a_librarys_message_is_not_shown():
     message = "API request to https://me:p@ss@host/api failed; mssql://host/db?PWD=x&driver=y"
-    assert without_password(message) == "API request to https://host/api failed; mssql://host/db?PWD=***&driver=y"
+    assert (
+        without_password(message)
+        == "API request to https://host/api failed; mssql://host/db?PWD=***&driver=y"
+    )
 
 
 @pytest.fixture
@@ -169,7 +195,9 @@ def address(folder, monkeypatch):
 
 @pytest.mark.parametrize("own", [None, "sqlite:////own.db"])
 @pytest.mark.parametrize("environment", [None, "sqlite:////environment.db"])
-def test_the_address_of_the_process_is_afterwards_as_before_whoever_had_set_it(address, folder, own, environment):
+def test_the_address_of_the_process_is_afterwards_as_before_whoever_had_set_it(
+    address, folder, own, environment
+):
     from mlflow import get_tracking_uri
 
     address(own, environment)
@@ -182,13 +210,19 @@ def test_the_address_of_the_process_is_afterwards_as_before_whoever_had_set_it(a
 
 
 def test_without_mlflow_a_store_is_down(folder):
-    code = "import sys; sys.modules['mlflow'] = None; from pipeline.tracking.store import open_store; open_store(create=True)"
+    code = (
+        "import sys; sys.modules['mlflow'] = None; from pipeline.tracking.store import "
+        "open_store; open_store(create=True)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.splitlines()[-1].startswith("pipeline.tracking.store.StoreDown: MLflow cannot be imported here (")
+    assert done.stderr.splitlines()[-1].startswith(
+        "pipeline.tracking.store.StoreDown: MLflow cannot be imported here ("
+    )
 
 
 def test_opening_a_store_looks_nothing_up_elsewhere(folder):
-    """MLflow 3.17 fetches a configuration of its telemetry when it is imported, unless the environment says no before."""
+    """MLflow 3.17 fetches a configuration of its telemetry when it is imported, unless the
+    environment says no before."""
     code = """
 import os, socket, threading
 for name in [n for n in os.environ if n in ("CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST")]:

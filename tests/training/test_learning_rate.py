@@ -28,7 +28,21 @@ def rates(total: int = 10, plateau_scale: float = 1.0, **changes: Any) -> list[f
     [
         ("constant", [0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]),
         ("linear", [0.25, 0.5, 0.5, 0.4375, 0.375, 0.3125, 0.25, 0.1875, 0.125, 0.0625]),
-        ("cosine", [0.25, 0.5, 0.5, 0.4809698831, 0.4267766953, 0.3456708581, 0.25, 0.1543291419, 0.0732233047, 0.0190301169]),
+        (
+            "cosine",
+            [
+                0.25,
+                0.5,
+                0.5,
+                0.4809698831,
+                0.4267766953,
+                0.3456708581,
+                0.25,
+                0.1543291419,
+                0.0732233047,
+                0.0190301169,
+            ],
+        ),
         ("plateau", [0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]),
     ],
 )
@@ -37,7 +51,9 @@ def test_the_rate_of_every_step(schedule: str, expected: list[float]) -> None:
 
 
 def test_warm_up_rises_in_equal_parts_to_the_full_rate() -> None:
-    assert rates(6, schedule="cosine", warmup_steps=5)[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert rates(6, schedule="cosine", warmup_steps=5)[:5] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.5]
+    )
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "plateau"])
@@ -46,7 +62,9 @@ def test_without_warm_up_the_first_step_has_the_full_rate(schedule: str) -> None
 
 
 def test_the_plateau_scale_counts_after_warm_up_only() -> None:
-    assert rates(4, plateau_scale=0.64, schedule="plateau") == pytest.approx([0.25, 0.5, 0.32, 0.32])
+    assert rates(4, plateau_scale=0.64, schedule="plateau") == pytest.approx(
+        [0.25, 0.5, 0.32, 0.32]
+    )
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])

@@ -51,7 +51,13 @@ class Counting(Decoder):
 def batch(tokens: list[list[int]]) -> Batch:
     rows = torch.tensor(tokens)
     features = Features(torch.zeros(len(rows), 1, 2), torch.zeros(len(rows), 2))
-    return Batch([str(i) for i in range(len(rows))], features, rows, rows != SPECIAL.pad, torch.arange(len(rows)))
+    return Batch(
+        [str(i) for i in range(len(rows))],
+        features,
+        rows,
+        rows != SPECIAL.pad,
+        torch.arange(len(rows)),
+    )
 
 
 def test_the_share_of_own_words_follows_its_schedule() -> None:
@@ -61,7 +67,9 @@ def test_the_share_of_own_words_follows_its_schedule() -> None:
     assert own_word_probability(inverse, 0, 100) == 1 - 10 / 11
     assert own_word_probability(inverse, 50, 100) == 1 - 10 / (10 + math.e**5)
     assert own_word_probability(inverse, 10**9, 10**9) == 1
-    assert [own_word_probability(options(scheduled_sampling=s), 7, 9) for s in ("none", "always")] == [0, 1]
+    assert [
+        own_word_probability(options(scheduled_sampling=s), 7, 9) for s in ("none", "always")
+    ] == [0, 1]
 
 
 def test_without_own_words_the_inputs_are_the_references() -> None:
@@ -84,7 +92,9 @@ def test_about_as_many_words_are_own_as_asked() -> None:
 @pytest.mark.parametrize("decoder", names("decoders"))
 @pytest.mark.parametrize("regime", ["linear", "inverse_sigmoid", "always"])
 def test_every_decoder_learns_from_its_own_words(tmp_path: Path, decoder: str, regime: str) -> None:
-    history = trainer(tmp_path, decoder, epochs=5, scheduled_sampling=regime, sampling_end=0.5, sampling_k=4.0).run()
+    history = trainer(
+        tmp_path, decoder, epochs=5, scheduled_sampling=regime, sampling_end=0.5, sampling_k=4.0
+    ).run()
     assert history.train_loss.iloc[-1] < 0.9 * history.train_loss.iloc[0]
 
 
@@ -94,7 +104,9 @@ def test_the_reward_equals_the_original_scorer_with_the_end_token_as_a_word() ->
     for image, text in said.items():
         original += (text, [f"{r} <end>" for r in REFERENCES[image]])
     _, expected = original.compute_score()
-    assert CiderReward(REFERENCES)(list(said), list(said.values())) == pytest.approx(expected.tolist(), abs=1e-12)
+    assert CiderReward(REFERENCES)(list(said), list(said.values())) == pytest.approx(
+        expected.tolist(), abs=1e-12
+    )
 
 
 def test_the_reward_of_a_part_of_the_images_is_that_within_all() -> None:
@@ -132,7 +144,9 @@ def test_a_reward_is_of_as_many_captions_as_images(said: list[str]) -> None:
 
 
 def test_a_caption_that_breaks_off_earns_less() -> None:
-    whole, cut, open_end = CiderReward(REFERENCES)(["a"] * 3, ["a red star <end>", "a red star", "a red star on a <end>"])
+    whole, cut, open_end = CiderReward(REFERENCES)(
+        ["a"] * 3, ["a red star <end>", "a red star", "a red star on a <end>"]
+    )
     assert whole > cut
     assert whole > open_end
 
@@ -144,7 +158,9 @@ def test_bad_endings_are_counted() -> None:
 def test_sampled_captions_stop_at_the_end_token() -> None:
     class Ending(Counting):
         def project(self, hidden: Tensor) -> Tensor:
-            return hidden.index_copy(1, torch.tensor([SPECIAL.end]), hidden[:, [6]] * 2)  # after 5 comes the end
+            return hidden.index_copy(
+                1, torch.tensor([SPECIAL.end]), hidden[:, [6]] * 2
+            )  # after 5 comes the end
 
     tokens, mask = sample(Ending(), batch([[1, 4, 2]]), 2, SPECIAL, 9)
     assert tokens.tolist() == [[1, 4, 5, 2, 0]] * 2
@@ -152,7 +168,9 @@ def test_sampled_captions_stop_at_the_end_token() -> None:
 
 
 @pytest.mark.parametrize("decoder", names("decoders"))
-@pytest.mark.parametrize(("count", "advantages"), [(1, [0.75]), (2, [0.75, -0.75]), (3, [0.75, 0, -0.75])])
+@pytest.mark.parametrize(
+    ("count", "advantages"), [(1, [0.75]), (2, [0.75, -0.75]), (3, [0.75, 0, -0.75])]
+)
 def test_the_self_critical_loss_is_the_log_probability_of_the_sample_by_its_advantage(
     tmp_path: Path, decoder: str, count: int, advantages: list[float]
 ) -> None:
@@ -172,7 +190,11 @@ def test_the_self_critical_loss_is_the_log_probability_of_the_sample_by_its_adva
     torch.manual_seed(3)
     tokens, mask = sample(t.decoder, b, count, t.tokenizer.special, 6)
     rows = torch.arange(len(b.image_ids)).repeat_interleave(count)
-    log_probs = t.decoder(b.features, tokens[:, :-1], rows).log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
+    log_probs = (
+        t.decoder(b.features, tokens[:, :-1], rows)
+        .log_softmax(-1)
+        .gather(2, tokens[:, 1:, None])[..., 0]
+    )
     weighted = log_probs * torch.tensor(advantages * len(b.image_ids))[:, None]
     assert loss.item() == pytest.approx(-weighted[mask[:, 1:]].mean().item(), rel=1e-4)
     assert parts["train_reward"] == pytest.approx({1: 1.0, 2: 0.625, 3: 0.5}[count])
@@ -184,26 +206,36 @@ SELF_CRITICAL = {"self_critical_epochs": 15, "self_critical_lr": 0.01, "self_cri
 
 
 @pytest.mark.parametrize("decoder", names("decoders"))
-def test_self_critical_training_raises_the_reward_of_every_decoder(tmp_path: Path, decoder: str) -> None:
+def test_self_critical_training_raises_the_reward_of_every_decoder(
+    tmp_path: Path, decoder: str
+) -> None:
     history = trainer(tmp_path, decoder, epochs=6, patience=20, **SELF_CRITICAL).run()
     assert history.train_reward[-5:].mean() > 1.05 * history.train_reward[6:9].mean()
     assert history.val_bad_endings.iloc[-1] == 0
 
 
 @pytest.mark.parametrize("decoder", ["merge", "soft_attention"])
-def test_self_critical_training_raises_the_validation_cider_over_its_start(tmp_path: Path, decoder: str) -> None:
+def test_self_critical_training_raises_the_validation_cider_over_its_start(
+    tmp_path: Path, decoder: str
+) -> None:
     history = trainer(tmp_path, decoder, epochs=6, patience=20, **SELF_CRITICAL).run()
     assert history.val_cider[6:].max() > 1.5 * history.val_cider[:6].max()
 
 
 @pytest.mark.parametrize("steps", [5, 7])
-def test_a_run_killed_in_self_critical_training_ends_with_the_same_weights(tmp_path: Path, steps: int, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_killed_in_self_critical_training_ends_with_the_same_weights(
+    tmp_path: Path, steps: int, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
     chosen = {"epochs": 2, "self_critical_epochs": 2, "scheduled_sampling": "always"}
     whole = trainer(tmp_path / "whole", **chosen)
     history = whole.run()
     monkeypatch.setenv("CAPTIONLAB_CHECKPOINT_MINUTES", "0")
     first = trainer(tmp_path / "killed", **chosen)
-    monkeypatch.setattr(first, "_begin_self_critical", lambda begin=first._begin_self_critical: (begin(), kill_after(first, 1)))
+    monkeypatch.setattr(
+        first,
+        "_begin_self_critical",
+        lambda begin=first._begin_self_critical: (begin(), kill_after(first, 1)),
+    )
     kill_after(first, steps)
     with pytest.raises(Killed):
         first.run()

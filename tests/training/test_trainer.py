@@ -51,12 +51,20 @@ PICTURES = set(FILES)
 
 
 def captions() -> pd.DataFrame:
-    """Twelve images, two captions each; the features of an image are its colour and shape as one-hot vectors."""
+    """Twelve images, two captions each; the features of an image are its colour and shape as
+    one-hot vectors."""
     rows = []
     for c, colour in enumerate(COLOURS):
         for s, shape in enumerate(SHAPES):
             for n, text in enumerate([f"a {colour} {shape}", f"there is a {colour} {shape}"]):
-                rows.append({"image_id": f"{c}{s}", "caption_id": f"{c}{s}#{n}", "text": text, "split": "train"})
+                rows.append(
+                    {
+                        "image_id": f"{c}{s}",
+                        "caption_id": f"{c}{s}#{n}",
+                        "text": text,
+                        "split": "train",
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -66,7 +74,9 @@ def store(folder: Path, pictures: bool = False) -> FeatureStore:
     ids = sorted(set(captions().image_id))
     grid, seen = np.zeros((len(ids), 2, 7), np.float16), np.zeros((len(ids), 9, 3), np.float16)
     for row, (colour, shape) in enumerate(ids):
-        grid[row, 0, int(colour)] = grid[row, 1, 3 + int(shape)] = seen[row, int(shape), int(colour)] = 1
+        grid[row, 0, int(colour)] = grid[row, 1, 3 + int(shape)] = seen[
+            row, int(shape), int(colour)
+        ] = 1
     np.save(folder / "grid.npy", seen if pictures else grid)
     np.save(folder / "pooled.npy", grid.sum(1))
     pd.DataFrame({"image_id": ids, "row": range(len(ids))}).to_parquet(folder / "ids.parquet")
@@ -74,11 +84,16 @@ def store(folder: Path, pictures: bool = False) -> FeatureStore:
     return FeatureStore(folder)
 
 
-def trainer(folder: Path, decoder: str = "soft_attention", live: Any = None, key: str = "k", **options: Any) -> Trainer:
+def trainer(
+    folder: Path, decoder: str = "soft_attention", live: Any = None, key: str = "k", **options: Any
+) -> Trainer:
     table, features = captions(), store(folder / "features", decoder in PICTURES)
     args = ARGS.get(decoder, RECURRENT)
     if "lm" in args:
-        args = {**args, "lm": str(tiny_lm(folder / "lm", args["lm"], table.text.tolist(), hidden_size=32))}
+        args = {
+            **args,
+            "lm": str(tiny_lm(folder / "lm", args["lm"], table.text.tolist(), hidden_size=32)),
+        }
     tokenizer, known = read_vocabulary(decoder, table.text.tolist(), 1, args, "args")
     torch.manual_seed(0)
     model = build_decoder(decoder, Sizes(features.grid.shape[2], 7, len(tokenizer), known), args)
@@ -86,7 +101,18 @@ def trainer(folder: Path, decoder: str = "soft_attention", live: Any = None, key
     batches = CaptionBatches([table], features, tokenizer, chosen.batch_images, "cpu")
     validation = Validation(batches, table.groupby("image_id").text.apply(list).to_dict(), 8)
     reward = CiderReward(validation.references)
-    return Trainer(model, tokenizer, batches, validation, chosen, 5, folder / "checkpoint.pt", key, reward, live)
+    return Trainer(
+        model,
+        tokenizer,
+        batches,
+        validation,
+        chosen,
+        5,
+        folder / "checkpoint.pt",
+        key,
+        reward,
+        live,
+    )
 
 
 def weights(t: Trainer) -> dict[str, torch.Tensor]:
@@ -110,10 +136,14 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
         ("git", 20, 0.01),
     ],
 )
-def test_a_decoder_learns_twelve_images_by_heart(tmp_path: Path, decoder: str, epochs: int, lr: float) -> None:
+def test_a_decoder_learns_twelve_images_by_heart(
+    tmp_path: Path, decoder: str, epochs: int, lr: float
+) -> None:
     t = trainer(tmp_path, decoder, epochs=epochs, lr=lr, patience=epochs)
     history = t.run()
-    found = greedy(t.decoder.eval(), t.train_batches.store.get(["02", "21"]), t.tokenizer.special, 8)
+    found = greedy(
+        t.decoder.eval(), t.train_batches.store.get(["02", "21"]), t.tokenizer.special, 8
+    )
     texts = [t.tokenizer.decode(h.tokens) for h in found]
     assert history.val_cider.max() > 3
     assert [text.split()[-2:] for text in texts] == [["red", "star"], ["green", "square"]]
@@ -124,7 +154,8 @@ class Killed(BaseException):
 
 
 def kill_after(t: Trainer, steps: int) -> None:
-    """Make the trainer stop as by kill -9 after so many optimiser steps: nothing is saved on the way out."""
+    """Make the trainer stop as by kill -9 after so many optimiser steps: nothing is saved on the
+    way out."""
     step, count = t.optimizer.step, 0
 
     def counted(*args: Any) -> None:
@@ -139,7 +170,13 @@ def kill_after(t: Trainer, steps: int) -> None:
 
 @pytest.mark.parametrize(
     ("decoder", "steps"),
-    [("soft_attention", 1), ("soft_attention", 3), ("soft_attention", 4), ("soft_attention", 7), ("hard_attention", 4)],
+    [
+        ("soft_attention", 1),
+        ("soft_attention", 3),
+        ("soft_attention", 4),
+        ("soft_attention", 7),
+        ("hard_attention", 4),
+    ],
 )
 def test_a_run_killed_after_any_step_ends_with_the_same_weights_bit_for_bit(
     tmp_path: Path, decoder: str, steps: int, monkeypatch: pytest.MonkeyPatch
@@ -213,10 +250,15 @@ def test_the_best_epochs_weights_are_kept_and_patience_stops(tmp_path: Path) -> 
     ("options", "bound"),
     [({"clip": "value", "clip_at": 0.001}, 0.001), ({"clip": "norm", "clip_at": 0.01}, 0.01)],
 )
-def test_gradients_are_clipped_as_asked(tmp_path: Path, options: dict[str, Any], bound: float) -> None:
+def test_gradients_are_clipped_as_asked(
+    tmp_path: Path, options: dict[str, Any], bound: float
+) -> None:
     t, seen = trainer(tmp_path, epochs=1, **options), []
     step = t.optimizer.step
-    t.optimizer.step = lambda *a: (seen.append([p.grad.clone() for p in t.decoder.parameters()]), step(*a))  # type: ignore[method-assign, union-attr]
+    t.optimizer.step = lambda *a: (
+        seen.append([p.grad.clone() for p in t.decoder.parameters()]),
+        step(*a),
+    )  # type: ignore[method-assign, union-attr]
     t.run()
     for grads in seen:
         whole = torch.cat([g.flatten() for g in grads])
@@ -226,20 +268,29 @@ def test_gradients_are_clipped_as_asked(tmp_path: Path, options: dict[str, Any],
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "plateau"])
-def test_every_optimizer_and_schedule_lowers_the_loss(tmp_path: Path, optimizer: str, schedule: str) -> None:
+def test_every_optimizer_and_schedule_lowers_the_loss(
+    tmp_path: Path, optimizer: str, schedule: str
+) -> None:
     lr = 3.0 if optimizer == "sgd" else 0.02
-    history = trainer(tmp_path, "merge", optimizer=optimizer, schedule=schedule, lr=lr, epochs=6).run()
+    history = trainer(
+        tmp_path, "merge", optimizer=optimizer, schedule=schedule, lr=lr, epochs=6
+    ).run()
     assert history.train_loss.iloc[-1] < 0.8 * history.train_loss.iloc[0]
 
 
-def test_the_reported_loss_holds_neither_regulariser_nor_smoothing_in_validation(tmp_path: Path) -> None:
+def test_the_reported_loss_holds_neither_regulariser_nor_smoothing_in_validation(
+    tmp_path: Path,
+) -> None:
     history = trainer(tmp_path, label_smoothing=0.3, epochs=1).run()
     assert {"train_loss", "train_stochastic", "val_loss"} <= set(history.columns)
     assert history.val_loss[0] < history.train_loss[0]
 
 
 def test_bfloat16_trains_to_about_the_same_loss(tmp_path: Path) -> None:
-    losses = [trainer(tmp_path / p, precision=p, epochs=4).run().val_loss.iloc[-1] for p in ("float32", "bfloat16")]
+    losses = [
+        trainer(tmp_path / p, precision=p, epochs=4).run().val_loss.iloc[-1]
+        for p in ("float32", "bfloat16")
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
@@ -247,7 +298,9 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path: Path) -> None:
     t = trainer(tmp_path)
     with torch.no_grad():
         next(t.decoder.parameters()).fill_(float("nan"))
-    with pytest.raises(UserError, match=r"the training loss is not finite in epoch 1: lower train\.lr"):
+    with pytest.raises(
+        UserError, match=r"the training loss is not finite in epoch 1: lower train\.lr"
+    ):
         t.run()
 
 
@@ -280,7 +333,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(folder: Path, *command: str) -> subprocess.Popen[bytes]:
     env = environment(folder, CAPTIONLAB_CHECKPOINT_MINUTES="0.002")
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def wait_for(condition: Any, seconds: float = 60) -> None:
@@ -292,7 +347,10 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
 
 def test_kill_minus_nine_and_a_rerun_end_as_an_uninterrupted_run(prepared: Path) -> None:
     stage(prepared, "train", "soft")
-    expected = digest(prepared / "models/soft/model.safetensors"), (prepared / "data/history/soft.csv").read_text()
+    expected = (
+        digest(prepared / "models/soft/model.safetensors"),
+        (prepared / "data/history/soft.csv").read_text(),
+    )
     (prepared / "models/soft/model.safetensors").unlink()
     checkpoint = prepared / "checkpoints/soft/checkpoint.pt"
     assert not checkpoint.exists()
@@ -303,7 +361,10 @@ def test_kill_minus_nine_and_a_rerun_end_as_an_uninterrupted_run(prepared: Path)
     process.wait()
     assert not (prepared / "models/soft/model.safetensors").exists()
     assert "resuming at epoch" in stage(prepared, "train", "soft").stdout
-    assert (digest(prepared / "models/soft/model.safetensors"), (prepared / "data/history/soft.csv").read_text()) == expected
+    assert (
+        digest(prepared / "models/soft/model.safetensors"),
+        (prepared / "data/history/soft.csv").read_text(),
+    ) == expected
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -311,7 +372,11 @@ def test_a_killed_dvc_takes_its_training_with_it(prepared: Path, how: signal.Sig
     (prepared / "checkpoints/soft/checkpoint.pt").unlink(missing_ok=True)
     dvc = start(prepared, tool("dvc"), "repro", "-f", "-s", "train@soft")
     wait_for((prepared / "checkpoints/soft/checkpoint.pt").exists)
-    training = [p for p in psutil.Process(dvc.pid).children(recursive=True) if "stages.train" in " ".join(p.cmdline())]
+    training = [
+        p
+        for p in psutil.Process(dvc.pid).children(recursive=True)
+        if "stages.train" in " ".join(p.cmdline())
+    ]
     assert training
     os.kill(dvc.pid, how)
     dvc.wait()

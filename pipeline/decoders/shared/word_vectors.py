@@ -10,7 +10,8 @@ from pipeline.decoders.shared.tokenizers import Tokenizer
 
 
 def fill_embedding(embedding: nn.Embedding, tokenizer: Tokenizer, path: str, tune: bool) -> int:
-    """Give every word of the vocabulary that the file knows its vector; the others are drawn with the file's mean and spread.
+    """Give every word of the vocabulary that the file knows its vector; the others are drawn with
+    the file's mean and spread.
 
     Args:
         tune: False freezes the whole table, the drawn vectors too.
@@ -23,7 +24,10 @@ def fill_embedding(embedding: nn.Embedding, tokenizer: Tokenizer, path: str, tun
     """
     found = read_vectors(Path(path), tokenizer.words(), embedding.embedding_dim)
     if not found:
-        raise UserError(f"{path}: not one word of the captions is in it: is it a file of English words in lower case?")
+        raise UserError(
+            f"{path}: not one word of the captions is in it: is it a file of English words "
+            "in lower case?"
+        )
     known = torch.stack(list(found.values()))
     with torch.no_grad():
         embedding.weight.normal_().mul_(known.std(0, correction=0)).add_(known.mean(0))
@@ -38,15 +42,20 @@ def read_vectors(path: Path, ids: dict[str, int], width: int) -> dict[int, Tenso
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
-                word, *values = line.rstrip("\n").rsplit(" ", width)  # some words of the larger files hold a space
+                word, *values = line.rstrip("\n").rsplit(
+                    " ", width
+                )  # some words of the larger files hold a space
                 if len(values) != width or (" " in word and _is_number(word.split(" ")[-1])):
                     raise UserError(
-                        f"{path}, line {number}: expected a word and {width} numbers (args.embedding): {line[:40]!r}"
+                        f"{path}, line {number}: expected a word and {width} numbers "
+                        f"(args.embedding): {line[:40]!r}"
                     )
                 if word in ids and ids[word] not in found:
                     found[ids[word]] = _vector(values, path, number)
     except OSError as error:
-        raise UserError(f"word vectors {path}: {error.strerror}; unpack GloVe's text file there") from None
+        raise UserError(
+            f"word vectors {path}: {error.strerror}; unpack GloVe's text file there"
+        ) from None
     return found
 
 
@@ -54,7 +63,9 @@ def _vector(values: list[str], path: Path, number: int) -> Tensor:
     try:
         return torch.tensor([float(v) for v in values])
     except ValueError as error:
-        raise UserError(f"{path}, line {number}: {error}: the file is torn, unpack it again") from None
+        raise UserError(
+            f"{path}, line {number}: {error}: the file is torn, unpack it again"
+        ) from None
 
 
 def _is_number(text: str) -> bool:

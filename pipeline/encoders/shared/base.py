@@ -1,7 +1,9 @@
 """What every encoder gives: B images, P grid positions, D dimensions.
 
-An encoder's file has a class `Encoder` and a function `shapes` that tells what the same arguments would give, from shapes
-alone: no weights are allocated, read or fetched, so that a graph can be costed before anything runs.
+An encoder's file has a class `Encoder` and a function `shapes` that tells what the same arguments
+would give, from shapes
+alone: no weights are allocated, read or fetched, so that a graph can be costed before anything
+    runs.
 """
 
 from collections.abc import Callable
@@ -22,9 +24,10 @@ RESAMPLING = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
 class Encoder(Protocol):
     """A frozen network. `transform` runs in decoding threads; calls run on the device.
 
-    The features of an image depend on nothing but its own pixels: not on its batch, nor on the images before it.
-    An encoder may name the type in which its grid is stored in `grid_dtype` ("float16" without it; see pixels.py), and tell
-    with `crops` that it sees the centre square of a picture alone (False without it: the whole picture as a square).
+    The features of an image depend on nothing but its own pixels: not on its batch, nor on the
+    images before it. An encoder may name the type in which its grid is stored in `grid_dtype`
+    ("float16" without it; see pixels.py), and tell with `crops` that it sees the centre square of a
+    picture alone (False without it: the whole picture as a square).
     """
 
     grid_dim: int
@@ -49,7 +52,8 @@ class Shapes(NamedTuple):
 
 
 def shapes_of(build: Callable[..., Any], **args: Any) -> Shapes:
-    """Shapes of the encoder `build(**args)`, built where tensors have shapes and no storage (torch's meta device)."""
+    """Shapes of the encoder `build(**args)`, built where tensors have shapes and no storage
+    (torch's meta device)."""
     import torch
 
     with torch.device("meta"):
@@ -58,13 +62,19 @@ def shapes_of(build: Callable[..., Any], **args: Any) -> Shapes:
     return Shapes(encoder.positions, encoder.grid_dim, encoder.pooled_dim, parameters)
 
 
-def square(image: "Image", side: int, resize: Literal["squash", "crop"], resampling: Resampling) -> "Tensor":
-    """RGB image -> (3, side, side) uint8: `squash` scales both sides, `crop` the shorter one and takes the centre."""
+def square(
+    image: "Image", side: int, resize: Literal["squash", "crop"], resampling: Resampling
+) -> "Tensor":
+    """RGB image -> (3, side, side) uint8: `squash` scales both sides, `crop` the shorter one and
+    takes the centre."""
     import torch
 
     if resize == "crop":
         scale = side / min(image.size)
-        image = image.resize((max(side, round(image.width * scale)), max(side, round(image.height * scale))), resampling)
+        image = image.resize(
+            (max(side, round(image.width * scale)), max(side, round(image.height * scale))),
+            resampling,
+        )
         left, top = (image.width - side) // 2, (image.height - side) // 2
         image = image.crop((left, top, left + side, top + side))
     else:

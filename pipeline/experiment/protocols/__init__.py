@@ -46,13 +46,18 @@ def find_protocol(name: str) -> Protocol:
 
 def of_paper(theirs: str | None) -> str:
     """Our protocol that equals one of papers.yaml; '' where none does."""
-    return next((name for name, row in _rows().items() if theirs and row.get("paper") == theirs), "")
+    return next(
+        (name for name, row in _rows().items() if theirs and row.get("paper") == theirs), ""
+    )
 
 
 def tokenise(text: str, tokens: str) -> str:
-    """One caption for the comparison, words parted by spaces, without Java. `ptb` is scores.ptb_tokenize's work."""
+    """One caption for the comparison, words parted by spaces, without Java. `ptb` is
+    scores.ptb_tokenize's work."""
     if tokens == "spaces":
         return " ".join(text.lower().split())
     if tokens == "letters":
-        return " ".join(word for word in re.sub("[^a-z]+", " ", text.lower()).split() if len(word) > 1)
+        return " ".join(
+            word for word in re.sub("[^a-z]+", " ", text.lower()).split() if len(word) > 1
+        )
     raise ValueError(tokens)

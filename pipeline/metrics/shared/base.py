@@ -1,4 +1,5 @@
-"""A metric is a plain function: (candidates, references) -> scores, equal to the original tool's."""
+"""A metric is a plain function: (candidates, references) -> scores, equal to the original
+tool's."""
 
 import hashlib
 import math
@@ -24,7 +25,8 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Sums:
-    """A corpus score as a function of sums over the images, so that any resample of them can be scored."""
+    """A corpus score as a function of sums over the images, so that any resample of them can be
+    scored."""
 
     statistics: Array
     "(N, K), a row per image in the order of the candidates"
@@ -33,7 +35,8 @@ class Sums:
 
 
 def means(per_image: Mapping[str, Sequence[float] | Array]) -> Sums:
-    """Of metrics whose corpus score is the mean over the images that count; NaN stands for an image that does not.
+    """Of metrics whose corpus score is the mean over the images that count; NaN stands for an image
+    that does not.
 
     The mean of no image is NaN.
     """
@@ -52,13 +55,19 @@ def means(per_image: Mapping[str, Sequence[float] | Array]) -> Sums:
 
 def means_of(candidates: Candidates, per_image: Mapping[str, Mapping[str, float]]) -> Sums:
     """The same, of name -> image_id -> score: an image without a score does not count."""
-    return means({name: [scores.get(image, math.nan) for image in candidates] for name, scores in per_image.items()})
+    return means(
+        {
+            name: [scores.get(image, math.nan) for image in candidates]
+            for name, scores in per_image.items()
+        }
+    )
 
 
 @dataclass(frozen=True)
 class Scores:
     corpus: dict[str, float]
-    "name -> score of the whole set; one that these captions do not have (a share of nothing) is left out, never NaN"
+    """name -> score of the whole set; one that these captions do not have (a share of nothing) is
+    left out, never NaN"""
     per_image: dict[str, dict[str, float]]
     "name -> image_id -> score; an image that does not count is left out"
     sums: Sums | None = field(default=None, compare=False)
@@ -66,16 +75,19 @@ class Scores:
 
 
 def coco_style(candidates: Candidates, references: References) -> tuple[References, References]:
-    """(references, candidates) as pycocoevalcap wants them: equal keys in equal order, one hypothesis in a list."""
+    """(references, candidates) as pycocoevalcap wants them: equal keys in equal order, one
+    hypothesis in a list."""
     return {i: references[i] for i in candidates}, {i: [text] for i, text in candidates.items()}
 
 
 SETS = 2
-"reference sets of which is remembered what is made of them: validation and test images, by all variants of a corpus"
+"""reference sets of which is remembered what is made of them: validation and test images, by all
+variants of a corpus"""
 
 
 class ReferenceSet(References):
-    """References of some images, in the order of the candidates: equal to any other of the same texts.
+    """References of some images, in the order of the candidates: equal to any other of the same
+    texts.
 
     So it is a key of what is made of them; the texts themselves are not held, but asked for again.
     """

@@ -1,8 +1,9 @@
 """N-grams of texts, counted as numbers in arrays: what BLEU and CIDEr share.
 
-Words are numbered, and an n-gram is its first n - 1 words, numbered as well, and its last: one integer of 64 bits, without
-collisions whatever the vocabulary. A million n-grams are then some 10 MB, which as tuples in a Counter are 250. Images are
-taken PART at a time, so that little but the words is ever held of all of them.
+Words are numbered, and an n-gram is its first n - 1 words, numbered as well, and its last: one
+integer of 64 bits, without collisions whatever the vocabulary. A million n-grams are then some 10
+MB, which as tuples in a Counter are 250. Images are taken PART at a time, so that little but the
+words is ever held of all of them.
 """
 
 from array import array
@@ -85,13 +86,17 @@ def number(images: Iterable[Sequence[str]], of_word: Callable[[str], int]) -> Te
             words.extend(map(of_word, text.split()))
             starts.append(len(words))
         firsts.append(len(starts) - 1)
-    numbers, places = np.frombuffer(words, np.int32), (np.array(each, np.int64) for each in (starts, firsts))
+    numbers, places = (
+        np.frombuffer(words, np.int32),
+        (np.array(each, np.int64) for each in (starts, firsts)),
+    )
     return Texts(numbers.astype(np.min_scalar_type(numbers.max(initial=0))), *places)
 
 
 @dataclass(frozen=True, eq=False)
 class Frequent:
-    """The n-grams of one order that more than one image has, sorted; all others have one image or none."""
+    """The n-grams of one order that more than one image has, sorted; all others have one image or
+    none."""
 
     keys: Ints
     "rank of the first n - 1 words x words of the vocabulary + the last"
@@ -117,7 +122,8 @@ class Counted:
     "by order"
 
     def number(self, candidates: Iterable[str]) -> tuple[Texts, int]:
-        """Each caption as an image of its own, and how many words are numbered then: those that no reference has are, too."""
+        """Each caption as an image of its own, and how many words are numbered then: those that no
+        reference has are, too."""
         more: defaultdict[str, int] = defaultdict()
         more.default_factory = lambda: len(self.vocabulary) + len(more)
         known = self.vocabulary
@@ -129,7 +135,8 @@ class Counted:
         return number(([text] for text in candidates), of_word), len(known) + len(more)
 
     def rank(self, order: int, before: Ints, last: Ints) -> Ints:
-        """Of n-grams by the ranks of their first words and by their last word, -1 for those that one image has, or none.
+        """Of n-grams by the ranks of their first words and by their last word, -1 for those that
+        one image has, or none.
 
         What several images have begins with what they have as well.
         """
@@ -140,7 +147,9 @@ class Counted:
     def images(self, order: int, ranks: Ints) -> Ints:
         """How many images have the n-grams: 1 also for those that none has, as CIDEr counts."""
         found = self.frequent[order - 1].images
-        return np.where(ranks >= 0, found[ranks], 1) if len(found) else np.ones(len(ranks), np.int64)
+        return (
+            np.where(ranks >= 0, found[ranks], 1) if len(found) else np.ones(len(ranks), np.int64)
+        )
 
 
 def count(images: Iterable[Sequence[str]]) -> Counted:
@@ -173,7 +182,10 @@ def _frequent(counted: Counted, order: int) -> Frequent:
             before = counted.rank(n, before, part.words[at + n - 1])
             at, before = at[before >= 0], before[before >= 0]
         at, before = _longer(part, order, at, before)
-        once = np.unique(part.image[part.text[at]] * span + before * size + part.words[at + order - 1]) % span
+        once = (
+            np.unique(part.image[part.text[at]] * span + before * size + part.words[at + order - 1])
+            % span
+        )
         keys[filled : filled + len(once)] = once
         filled += len(once)
     keys = keys[:filled]
@@ -191,7 +203,8 @@ def _longer(part: Part, order: int, at: Ints, *by_place: Ints) -> tuple[Ints, ..
 
 @dataclass(frozen=True, eq=False)
 class Grams:
-    """The different n-grams of each text of a part, of one order, as they come: float sums depend on the order."""
+    """The different n-grams of each text of a part, of one order, as they come: float sums depend
+    on the order."""
 
     order: int
     text: Ints
@@ -201,7 +214,8 @@ class Grams:
     images: Ints
     "(G,) how many images' references have it, at least 1"
     keys: Ints
-    "(G,) sorted: (number of the text or of its first n - 1 words) x words that are numbered + the last word"
+    """(G,) sorted: (number of the text or of its first n - 1 words) x words that are numbered + the
+    last word"""
     place: Ints
     "(G,) of each key among the n-grams as they come"
 
@@ -218,12 +232,20 @@ def grams(part: Part, counted: Counted, size: int) -> Iterator[Grams]:
         place = np.empty_like(comes)
         place[comes] = np.arange(len(comes))
         first = first[comes]
-        yield Grams(order, part.text[at[first]], counts[comes], counted.images(order, ranks[first]), keys, place)
+        yield Grams(
+            order,
+            part.text[at[first]],
+            counts[comes],
+            counted.images(order, ranks[first]),
+            keys,
+            place,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What the references of a part's images have of the captions' n-grams, a row per reference that has one."""
+    """What the references of a part's images have of the captions' n-grams, a row per reference
+    that has one."""
 
     gram: Ints
     "(M,) place among the captions' Grams, whose text is the image"
@@ -233,7 +255,9 @@ class Matches:
     "(M,) how often the reference has it"
 
 
-def matches(said: Part, references: Part, counted: Counted, size: int) -> Iterator[tuple[Grams, Matches]]:
+def matches(
+    said: Part, references: Part, counted: Counted, size: int
+) -> Iterator[tuple[Grams, Matches]]:
     """Order by order, of a part of captions and of the references of the same images."""
     texts = len(references.image)
     at, before = np.arange(len(references.words)), references.image[references.text]
@@ -241,5 +265,7 @@ def matches(said: Part, references: Part, counted: Counted, size: int) -> Iterat
         at, before = _longer(references, found.order, at, before)
         before = _places(found.keys, before * size + references.words[at + found.order - 1])
         at, before = at[before >= 0], before[before >= 0]
-        pairs, counts = np.unique(found.place[before] * texts + references.text[at], return_counts=True)
+        pairs, counts = np.unique(
+            found.place[before] * texts + references.text[at], return_counts=True
+        )
         yield found, Matches(pairs // texts, pairs % texts, counts)

@@ -1,4 +1,5 @@
-"""Archives of a public release: found in a local folder or downloaded, checked, and opened without trusting them."""
+"""Archives of a public release: found in a local folder or downloaded, checked, and opened without
+trusting them."""
 
 import shutil
 import stat
@@ -15,7 +16,8 @@ from pipeline.core.errors import UserError, one_line
 from pipeline.data.files import digest, remove, whole_file
 
 ATTEMPTS = 5
-"failures without a single new byte before the next mirror; each try goes on where the last was cut off"
+"""failures without a single new byte before the next mirror; each try goes on where the last was
+cut off"""
 TIMEOUT = (10, 60)
 "seconds to connect, and between two pieces"
 PIECE = 1 << 14
@@ -28,7 +30,8 @@ BOMB = 1 << 30
 class Archive:
     name: str
     md5: str
-    "of the public release; empty: none is known, then a download must at least be a whole zip archive"
+    """of the public release; empty: none is known, then a download must at least be a whole zip
+    archive"""
     mirrors: tuple[str, ...]
     "what its name is appended to, tried in turn"
     parts: tuple[str, ...] = ()
@@ -53,7 +56,10 @@ def local(folder: Path, archives: list[Archive], where: str, scratch: Path) -> d
         lack = f"lacks {' and '.join(map(str, missing))}" if folder.is_dir() else "is not a folder"
         raise UserError(f"{folder} ({where}) {lack}: put {wanted} there")
     held = {a.name: _held(a, folder) for a in archives}
-    return {name: files[0] if len(files) == 1 else _join(files, scratch / name) for name, files in held.items()}
+    return {
+        name: files[0] if len(files) == 1 else _join(files, scratch / name)
+        for name, files in held.items()
+    }
 
 
 def _held(archive: Archive, folder: Path) -> list[Path]:
@@ -79,7 +85,8 @@ def download(archives: list[Archive], folder: Path, pause: float = 1.0) -> dict[
         pause: seconds to wait after a failed try, times the number of failures.
 
     Raises:
-        UserError: no mirror gives the archive (by its md5, or at least a whole zip); the message says what each answered.
+        UserError: no mirror gives the archive (by its md5, or at least a whole zip); the message
+            says what each answered.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return {a.name: _download(a, folder / a.name, pause) for a in archives}
@@ -90,7 +97,9 @@ def _download(archive: Archive, path: Path, pause: float) -> Path:
     for mirror in archive.mirrors:
         resumed = any(file.exists() for file in _files(archive, path))
         problem = _try(archive, mirror, path, pause)
-        if resumed and not any(file.exists() for file in _files(archive, path)):  # what lay there may be the bad part
+        if resumed and not any(
+            file.exists() for file in _files(archive, path)
+        ):  # what lay there may be the bad part
             problem = _try(archive, mirror, path, pause)
         if not problem:
             return path
@@ -103,7 +112,8 @@ def _files(archive: Archive, path: Path) -> list[Path]:
 
 
 def _try(archive: Archive, mirror: str, path: Path, pause: float) -> str:
-    """Fetch the archive from one mirror; return what went wrong, or nothing. What is not the archive is deleted."""
+    """Fetch the archive from one mirror; return what went wrong, or nothing. What is not the
+    archive is deleted."""
     if not (archive.parts and path.exists()):  # put together by an interrupted run
         for name in archive.parts or (archive.name,):
             problem = _fetch_whole(mirror + name, path.with_name(name), pause)
@@ -126,7 +136,8 @@ def _flaw(path: Path, md5: str) -> str:
 
 
 def _fetch_whole(url: str, path: Path, pause: float) -> str:
-    """Fetch one address into `path`, going on where the connection was cut; return what went wrong, or nothing."""
+    """Fetch one address into `path`, going on where the connection was cut; return what went wrong,
+    or nothing."""
     import requests
 
     failures, most = 0, _size(path)
@@ -167,7 +178,15 @@ def _fetch(url: str, path: Path) -> None:
         total = have + int(length) if length else None
         with (
             path.open("ab" if have else "wb") as file,
-            tqdm(desc=path.name, total=total, initial=have, unit="B", unit_scale=True, disable=None, file=sys.stderr) as bar,
+            tqdm(
+                desc=path.name,
+                total=total,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+                file=sys.stderr,
+            ) as bar,
         ):
             for piece in answer.iter_content(PIECE):
                 file.write(piece)
@@ -176,32 +195,51 @@ def _fetch(url: str, path: Path) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip archive whose member names and sizes have been checked; `zipfile` reads no member beyond its stated size.
+    """A zip archive whose member names and sizes have been checked; `zipfile` reads no member
+    beyond its stated size.
 
     Raises:
-        UserError: not a zip archive or a broken one, or a member that would leave the folder, is a link or encrypted,
-            or a total size that only a decompression bomb has.
+        UserError: not a zip archive or a broken one, or a member that would leave the folder, is a
+            link or encrypted, or a total size that only a decompression bomb has.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, path)
             yield archive
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path} is not a whole zip archive ({one_line(error)}): get it again") from None
+        raise UserError(
+            f"{path} is not a whole zip archive ({one_line(error)}): get it again"
+        ) from None
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
     for member in archive.infolist():
         name = PurePosixPath(member.filename)
-        if name.is_absolute() or ".." in name.parts or "\\" in member.filename or member.filename[1:2] == ":":
-            raise UserError(f"{path}: member {member.filename!r} would leave its folder; do not trust this archive")
+        if (
+            name.is_absolute()
+            or ".." in name.parts
+            or "\\" in member.filename
+            or member.filename[1:2] == ":"
+        ):
+            raise UserError(
+                f"{path}: member {member.filename!r} would leave its folder; do not trust "
+                "this archive"
+            )
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise UserError(f"{path}: member {member.filename!r} is a link; do not trust this archive")
+            raise UserError(
+                f"{path}: member {member.filename!r} is a link; do not trust this archive"
+            )
         if member.flag_bits & 1:
-            raise UserError(f"{path}: member {member.filename!r} is encrypted; give an archive without a password")
+            raise UserError(
+                f"{path}: member {member.filename!r} is encrypted; give an archive without "
+                "a password"
+            )
     total = sum(member.file_size for member in archive.infolist())
     if total > max(BOMB, 200 * path.stat().st_size):
-        raise UserError(f"{path} would unpack to {total:,} bytes, {total // path.stat().st_size} times its size; refused")
+        raise UserError(
+            f"{path} would unpack to {total:,} bytes, {total // path.stat().st_size} times "
+            "its size; refused"
+        )
 
 
 def read_member(path: Path, name: str) -> bytes:
@@ -219,11 +257,16 @@ def read_member(path: Path, name: str) -> bytes:
 def names(path: Path) -> list[str]:
     """The files of an archive, in its order, without what macOS adds."""
     with opened(path) as archive:
-        return [m.filename for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+        return [
+            m.filename
+            for m in archive.infolist()
+            if not m.is_dir() and not m.filename.startswith("__MACOSX/")
+        ]
 
 
 def unpack(path: Path, inside: str, folder: Path, only: Container[str] | None = None) -> list[str]:
-    """Write the files that lie directly in the archive's folder `inside` to `folder`; return their names, sorted.
+    """Write the files that lie directly in the archive's folder `inside` to `folder`; return their
+    names, sorted.
 
     Args:
         only: the names of those that are wanted; None: all.
@@ -232,11 +275,19 @@ def unpack(path: Path, inside: str, folder: Path, only: Container[str] | None = 
 
     folder.mkdir(parents=True, exist_ok=True)
     with opened(path) as archive:
-        members = [m for m in archive.infolist() if not m.is_dir() and str(PurePosixPath(m.filename).parent) == inside]
+        members = [
+            m
+            for m in archive.infolist()
+            if not m.is_dir() and str(PurePosixPath(m.filename).parent) == inside
+        ]
         if not members:
-            raise UserError(f"{path} holds no files in {inside}/: it is not the archive that was published")
+            raise UserError(
+                f"{path} holds no files in {inside}/: it is not the archive that was published"
+            )
         wanted = {PurePosixPath(m.filename).name: m for m in members}
         wanted = {name: m for name, m in wanted.items() if only is None or name in only}
-        for name, member in tqdm(wanted.items(), desc=f"unpacking {path.name}", unit=" files", disable=None):
+        for name, member in tqdm(
+            wanted.items(), desc=f"unpacking {path.name}", unit=" files", disable=None
+        ):
             (folder / name).write_bytes(archive.read(member))
     return sorted(wanted)

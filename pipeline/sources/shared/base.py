@@ -4,11 +4,13 @@ A source is a module of this folder with two public functions
 
     fetch(folder: Path, *, <arguments of params.yaml, typed>) -> None
 
-that fills `folder` whole or not at all: images/, captions.parquet, manifest.json (see docs/design.md), and
+that fills `folder` whole or not at all: images/, captions.parquet, manifest.json (see
+docs/design.md), and
 
     size(**args) -> Size
 
-that tells what the same arguments would take, so that a graph can be costed before anything is fetched.
+that tells what the same arguments would take, so that a graph can be costed before anything is
+fetched.
 """
 
 import json
@@ -53,7 +55,9 @@ __all__ = [
 ]
 
 SPLITS = ("train", "val", "test")
-KARPATHY = Archive("caption_datasets.zip", "", ("https://cs.stanford.edu/people/karpathy/deepimagesent/",))
+KARPATHY = Archive(
+    "caption_datasets.zip", "", ("https://cs.stanford.edu/people/karpathy/deepimagesent/",)
+)
 "the splits of Karpathy and Fei-Fei (CVPR 2015) for Flickr8k, Flickr30k and COCO 2014"
 KARPATHY_BYTES = 36_700_000
 "of that archive, rounded"
@@ -74,7 +78,8 @@ class Size(NamedTuple):
 
 
 def released_size(source: str, images: int, archives: int, given: str, karpathy: str = "") -> Size:
-    """Of a release whose archives of so many bytes unpack to about as many, as photos do; `given`, `karpathy`: of fetch."""
+    """Of a release whose archives of so many bytes unpack to about as many, as photos do; `given`,
+    `karpathy`: of fetch."""
     extra = KARPATHY_BYTES if karpathy == "download" else 0
     return Size(images, archives, 0 if local_folder(source, given)[0] else archives + extra)
 
@@ -99,11 +104,24 @@ def make_row(image_id: str, file: str | None, number: int, text: str) -> Row:
 
 
 def printable(text: str) -> str:
-    """Text that can be written as UTF-8: bytes read with `surrogateescape` and half characters of JSON as escapes."""
-    return _HALF.sub(lambda m: f"\\x{ord(m[0]) - 0xDC00:02x}" if "\udc80" <= m[0] <= "\udcff" else f"\\u{ord(m[0]):04x}", text)
+    """Text that can be written as UTF-8: bytes read with `surrogateescape` and half characters of
+    JSON as escapes."""
+    return _HALF.sub(
+        lambda m: (
+            f"\\x{ord(m[0]) - 0xDC00:02x}"
+            if "\udc80" <= m[0] <= "\udcff"
+            else f"\\u{ord(m[0]):04x}"
+        ),
+        text,
+    )
 
 
-def write_index(folder: Path, rows: Sequence[Row], schemes: dict[str, dict[str, str]], manifest: Mapping[str, object]) -> None:
+def write_index(
+    folder: Path,
+    rows: Sequence[Row],
+    schemes: dict[str, dict[str, str]],
+    manifest: Mapping[str, object],
+) -> None:
     """Write captions.parquet and manifest.json; rows keep their order.
 
     Args:
@@ -120,18 +138,22 @@ def write_index(folder: Path, rows: Sequence[Row], schemes: dict[str, dict[str, 
         "undecodable": pa.array([row.undecodable for row in rows], pa.bool_()),
     }
     for scheme, split_of in schemes.items():
-        columns[f"split_{scheme}"] = pa.array([split_of.get(row.image_id) for row in rows], pa.string())
+        columns[f"split_{scheme}"] = pa.array(
+            [split_of.get(row.image_id) for row in rows], pa.string()
+        )
     parquet.write_table(pa.table(columns), folder / "captions.parquet")
     write_json(folder / "manifest.json", manifest)
 
 
 @contextmanager
-def find_archives(folder: Path, source: str, archives: list[Archive], given: str) -> Iterator[dict[str, Path]]:
+def find_archives(
+    folder: Path, source: str, archives: list[Archive], given: str
+) -> Iterator[dict[str, Path]]:
     """The archives of a release by name: those of a local folder, or else downloaded.
 
-    A local folder is named by the environment variable CAPTIONLAB_<SOURCE> or by `given`; its archives may differ from
-    the release (the manifest records their md5). A download waits beside `folder` until the block ends well, so that an
-    interrupted one is resumed; then it is deleted.
+    A local folder is named by the environment variable CAPTIONLAB_<SOURCE> or by `given`; its
+    archives may differ from the release (the manifest records their md5). A download waits beside
+    `folder` until the block ends well, so that an interrupted one is resumed; then it is deleted.
 
     Raises:
         UserError: an archive is missing, or cannot be downloaded.
@@ -148,7 +170,10 @@ def find_archives(folder: Path, source: str, archives: list[Archive], given: str
     try:
         found = download(archives, waiting)
     except UserError as error:
-        raise UserError(f"{error}; or name a folder that holds it in {_variable(source)} or archives: in params.yaml") from None
+        raise UserError(
+            f"{error}; or name a folder that holds it in {_variable(source)} or archives: "
+            "in params.yaml"
+        ) from None
     yield found
     remove(waiting)
 
@@ -162,7 +187,9 @@ def local_folder(source: str, given: str) -> tuple[Path | None, str]:
     """The user's folder of archives, and what named it: CAPTIONLAB_<SOURCE>, or else `given`."""
     variable = os.environ.get(_variable(source))
     folder = variable or given
-    return Path(folder).expanduser() if folder else None, _variable(source) if variable else "archives: in params.yaml"
+    return Path(folder).expanduser() if folder else None, _variable(
+        source
+    ) if variable else "archives: in params.yaml"
 
 
 def _variable(source: str) -> str:
@@ -176,33 +203,46 @@ def assign(split_of: dict[str, str], image: str, split: str, where: str) -> None
         UserError: it has another one already.
     """
     if split_of.setdefault(image, split) != split:
-        raise UserError(f"{where}: image {image} is listed for {split_of[image]} and for {split}: leave it in one")
+        raise UserError(
+            f"{where}: image {image} is listed for {split_of[image]} and for {split}: "
+            "leave it in one"
+        )
 
 
 def last_images(images: Iterable[str], held_out: int) -> dict[str, str]:
-    """In this order the last `held_out` images are test, as many before them val, the rest train."""
+    """In this order the last `held_out` images are test, as many before them val, the rest
+    train."""
     order = list(dict.fromkeys(images))
     test, val = set(order[-held_out:]), set(order[-2 * held_out : -held_out])
-    return {image: "test" if image in test else "val" if image in val else "train" for image in order}
+    return {
+        image: "test" if image in test else "val" if image in val else "train" for image in order
+    }
 
 
 def random_split(images: Iterable[str], val: float, test: float, seed: int) -> dict[str, str]:
-    """Shares `val` and `test` of the images, drawn by `seed` whatever their order; the rest is train."""
+    """Shares `val` and `test` of the images, drawn by `seed` whatever their order; the rest is
+    train."""
     order = sorted(images)
     random.Random(seed).shuffle(order)
     tests, vals = round(test * len(order)), round(val * len(order))
-    return {image: "test" if n < tests else "val" if n < tests + vals else "train" for n, image in enumerate(order)}
+    return {
+        image: "test" if n < tests else "val" if n < tests + vals else "train"
+        for n, image in enumerate(order)
+    }
 
 
 def read_json(data: bytes, where: str, drop: Set[str] = frozenset()) -> Any:
-    """JSON whose bytes need not all be UTF-8 (see `make_row`); keys in `drop` are not kept in memory.
+    """JSON whose bytes need not all be UTF-8 (see `make_row`); keys in `drop` are not kept in
+    memory.
 
     Raises:
         UserError: it is no JSON.
     """
     try:
         text = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
-        return json.loads(text, object_hook=lambda found: {k: v for k, v in found.items() if k not in drop})
+        return json.loads(
+            text, object_hook=lambda found: {k: v for k, v in found.items() if k not in drop}
+        )
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is no JSON file: {error}") from None
 
@@ -220,14 +260,17 @@ def read_tokens(data: bytes, where: str) -> list[Row]:
         match = _TOKEN.fullmatch(line)
         if match is None:
             start = printable(line[:60].decode("utf-8", "surrogateescape"))
-            raise UserError(f"{where}, line {number}: expected 'name.jpg#n<TAB>caption', not {start!r}")
+            raise UserError(
+                f"{where}, line {number}: expected 'name.jpg#n<TAB>caption', not {start!r}"
+            )
         name, n, caption = (group.decode("utf-8", "surrogateescape") for group in match.groups())
         out.append(make_row(name, None, int(n), caption.removesuffix("\r")))
     return out
 
 
 def read_coco(data: bytes, where: str) -> list[tuple[dict[str, Any], list[str]]]:
-    """Images of a COCO captions file (a dict with id, file_name, ...) and their captions, both in file order.
+    """Images of a COCO captions file (a dict with id, file_name, ...) and their captions, both in
+    file order.
 
     A caption of an image that the file does not list comes with an image whose file_name is its id.
 
@@ -236,7 +279,9 @@ def read_coco(data: bytes, where: str) -> list[tuple[dict[str, Any], list[str]]]
     """
     content = read_json(data, where)
     try:
-        images: dict[Any, tuple[dict[str, Any], list[str]]] = {image["id"]: (image, []) for image in content["images"]}
+        images: dict[Any, tuple[dict[str, Any], list[str]]] = {
+            image["id"]: (image, []) for image in content["images"]
+        }
         for found in content["annotations"]:
             number = found["image_id"]
             unlisted = {"id": number, "file_name": str(number)}
@@ -245,7 +290,9 @@ def read_coco(data: bytes, where: str) -> list[tuple[dict[str, Any], list[str]]]
             _text(image["file_name"])
     except (KeyError, TypeError) as error:
         expected = "images[].id and .file_name, annotations[].image_id and .caption"
-        raise UserError(f"{where} is no COCO captions file: expected {expected} ({error!r})") from None
+        raise UserError(
+            f"{where} is no COCO captions file: expected {expected} ({error!r})"
+        ) from None
     return list(images.values())
 
 
@@ -260,15 +307,20 @@ def karpathy_archive(given: str) -> list[Archive]:
     return [KARPATHY] if given == "download" else []
 
 
-def read_karpathy(given: str, found: dict[str, Path], file: str, images: Set[str]) -> tuple[dict[str, str], str]:
-    """Karpathy's split of these images (restval goes to train), and the md5 of the file that told it.
+def read_karpathy(
+    given: str, found: dict[str, Path], file: str, images: Set[str]
+) -> tuple[dict[str, str], str]:
+    """Karpathy's split of these images (restval goes to train), and the md5 of the file that told
+    it.
 
     Args:
-        given: a path of `file` or of caption_datasets.zip, or `download`: it is among the archives `found`.
+        given: a path of `file` or of caption_datasets.zip, or `download`: it is among the archives
+            `found`.
         file: dataset_<name>.json
 
     Raises:
-        UserError: it is not there, is no such file, is of other images, or has an image in two splits.
+        UserError: it is not there, is no such file, is of other images, or has an image in two
+            splits.
     """
     path = found.get(KARPATHY.name) or Path(given).expanduser()
     if not path.is_file():
@@ -280,7 +332,9 @@ def read_karpathy(given: str, found: dict[str, Path], file: str, images: Set[str
         for image in content["images"]:
             assign(split_of, image["filename"], _KARPATHY_SPLITS[image["split"]], str(path))
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a {file}: expected images[].filename and .split ({error!r})") from None
+        raise UserError(
+            f"{path} is not a {file}: expected images[].filename and .split ({error!r})"
+        ) from None
     if not images & split_of.keys():
         raise UserError(f"{path} names none of these images: it is of another dataset")
     return {image: split for image, split in split_of.items() if image in images}, digest(path)
