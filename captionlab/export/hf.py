@@ -209,6 +209,7 @@ def _flat(text: str) -> str:
             lines.append(f"{indent}from . import {flat} as {alias or what}")
         return "\n".join(lines)
 
+    text = re.sub(r"(?<=import )\(([^)]*)\)", lambda found: _one_line(found[1]), text)
     return re.sub(r"^( *)from (pipeline[\w.]*) import (.+)$", relative, text, flags=re.MULTILINE)
 
 
@@ -250,3 +251,8 @@ def _processor(captioner: Captioner, decoder: Published) -> dict[str, Any]:
         }
         return {"image_processor_type": "CLIPImageProcessor", **size, **common}
     return {"image_processor_type": "ViTImageProcessor", "size": square, **common}
+
+
+def _one_line(names: str) -> str:
+    """The names of an import that stands in brackets, over several lines."""
+    return ", ".join(name.strip() for name in names.split(",") if name.strip())

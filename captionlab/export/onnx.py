@@ -47,7 +47,8 @@ python caption.py photo.jpg
 ```
 
 `encoder.onnx`{encoder}; `start.onnx`: features -> state; `step.onnx`: state and words (B,) ->
-log-probabilities (B, V) and the next state. `config.json` names sizes and tokens; caption.py is the loop.
+log-probabilities (B, V) and the next state. `config.json` names sizes and tokens;
+caption.py is the loop.
 """
 
 
