@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:
 	@echo "make repro    build .venv, run the whole graph, print the result table"
 	@echo "make test     build .venv, run the tests"
-	@echo "make lint     ruff and mypy"
+	@echo "make lint     ruff, mypy and the layers of rooms"
 	@echo "make ui       MLflow's pages over the runs of this workspace"
 	@echo "make app      a page to try the trained models on"
 	@echo "make bench    speed of every part and its limits -> benchmarks/results/ (a quarter of an hour on two cores)"
@@ -40,6 +40,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: env
 	$(BIN)/python -m benchmarks.startup

@@ -1,14 +1,20 @@
-"""variants.NAME -> data/runs/NAME.json: MLflow holds the variant, or will once its server answers
-(`captionlab sync`)."""
+"""variants.NAME -> reports/runs/NAME: MLflow holds the variant, or will once its server answers."""
 
 from pipeline.core import paths
 from pipeline.core.stage import stage
-from pipeline.data.files import write_json
+from pipeline.data.files import whole_folder, write_json
 from pipeline.experiment.params import load_params
 from pipeline.tracking.live import warn
 from pipeline.tracking.payload import gather
 from pipeline.tracking.publish import publish, publish_pending
 from pipeline.tracking.store import StoreDown, open_store
+
+KEPT = """# Git keeps this file alone. A clone then lacks the receipt, and tells MLflow.
+*
+!.gitignore
+"""
+"""`dvc repro --pull` takes a missing output for one that need not be made, but not an output that
+differs from dvc.lock. A clone has this file and no receipt, so DVC runs `track` there."""
 
 
 def main(name: str) -> None:
@@ -23,7 +29,9 @@ def main(name: str) -> None:
     except StoreDown as down:
         write_json(pending, payload.receipt)
         warn(f"{down}: '{name}' is kept in files, captionlab sync publishes it later")
-    write_json(paths.RUNS / f"{name}.json", payload.receipt)
+    with whole_folder(paths.RECEIPTS / name) as part:
+        (part / ".gitignore").write_text(KEPT)
+        write_json(part / "receipt.json", payload.receipt)
 
 
 if __name__ == "__main__":

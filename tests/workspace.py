@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parent.parent
-COPIED = ["captionlab", "pipeline", "stages", "dvc.yaml", ".dvcignore"]
+COPIED = ["captionlab", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore"]
 
 
 def tiny_params() -> dict[str, Any]:
@@ -40,8 +40,8 @@ def tiny_params() -> dict[str, Any]:
     return params
 
 
-def make_workspace(folder: Path, params: dict[str, Any] | None = None) -> Path:
-    """A DVC workspace without git, its code copied so that a test may edit it."""
+def make_workspace(folder: Path, params: dict[str, Any] | None = None, git: bool = False) -> Path:
+    """A DVC workspace, its code copied so that a test may edit it; with git, everything committed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         source = ROOT / name
@@ -52,11 +52,22 @@ def make_workspace(folder: Path, params: dict[str, Any] | None = None) -> Path:
     (folder / "reports").mkdir(exist_ok=True)
     shutil.copy(ROOT / "reports/speed.json", folder / "reports")
     write_params(folder, params or tiny_params())
-    subprocess.run([tool("dvc"), "init", "-q", "--no-scm"], cwd=folder, check=True)
+    if git:
+        run(folder, "git", "init", "-q")
+    run(folder, tool("dvc"), "init", "-q", *([] if git else ["--no-scm"]))
     shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots", dirs_exist_ok=True)
-    config = (ROOT / ".dvc" / "config").read_text().replace("[core]", "[core]\n    no_scm = true")
-    (folder / ".dvc" / "config").write_text(config)
+    config = (ROOT / ".dvc" / "config").read_text()
+    without_git = config.replace("[core]", "[core]\n    no_scm = true")
+    (folder / ".dvc" / "config").write_text(config if git else without_git)
+    if git:
+        commit_all(folder)
     return folder
+
+
+def commit_all(folder: Path) -> None:
+    """Commit whatever git does not ignore."""
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "-q", "-m", "all")
 
 
 def write_params(folder: Path, params: dict[str, Any]) -> None:

@@ -42,7 +42,10 @@ def command(
     if rollback:
         _roll_back(dataset)
         return
-    current = {path.stem: read_json(path)["fingerprint"] for path in paths.RUNS.glob("*.json")}
+    current = {
+        path.parent.name: read_json(path)["fingerprint"]
+        for path in paths.RECEIPTS.glob("*/receipt.json")
+    }
     _print_choice(register_best(open_store(), dataset, metric or "cider", current, like))
 
 

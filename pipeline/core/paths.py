@@ -34,13 +34,15 @@ SCORES = DATA / "scores"
 METRICS = DATA / "metrics"
 "<variant>.json: the few scores that `dvc metrics` shows"
 RUNS = DATA / "runs"
-"<variant>.json: the receipt of what was published to MLflow"
+"<variant>.pending: what still has to be published to MLflow; no output of DVC"
 REPORT = DATA / "report"
 "tables/, figures/, validation/ and index.html, as `compare` makes them"
 REPORTS = Path("reports")
 "the same, as `publish` copies them for people; git keeps it"
 PUBLISHED_REPORT = ("tables", "figures", "validation", "index.html")
 TABLES = REPORTS / "tables"
+RECEIPTS = REPORTS / "runs"
+"<variant>/: receipt.json of what was published to MLflow, and a .gitignore that git keeps"
 SPEED = REPORTS / "speed.json"
 "what `captionlab speed` measured: an input of the report, {} where nothing was"
 GRAPH = Path("dvc.yaml")
@@ -99,3 +101,8 @@ def history(variant: str) -> Path:
 def metrics(variant: str) -> Path:
     """What `dvc metrics` shows."""
     return METRICS / f"{variant}.json"
+
+
+def receipt(variant: str) -> Path:
+    """What MLflow was told of a variant."""
+    return RECEIPTS / variant / "receipt.json"

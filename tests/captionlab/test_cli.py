@@ -243,12 +243,12 @@ def test_runs_of_two_datasets_ask_for_one(workspace, captionlab):
 def test_a_variant_enters_with_the_run_of_this_workspace_not_with_a_newer_one(
     workspace, captionlab, monkeypatch
 ):
-    state = [Path(name).read_bytes() for name in ("dvc.lock", "data/runs/merge.json")]
+    state = [Path(name).read_bytes() for name in ("dvc.lock", "reports/runs/merge/receipt.json")]
     monkeypatch.setitem(SCORES, "merge", {"val": {"cider": 0.1}, "test": {"cider": 0.1}})
     make_variant(workspace, "merge", IDS, cider=(0.0, 0.0, 0.1))
     track.main("merge")
     assert "lstm" in captionlab("register")[1].splitlines()[1]
-    for name, content in zip(("dvc.lock", "data/runs/merge.json"), state, strict=True):
+    for name, content in zip(("dvc.lock", "reports/runs/merge/receipt.json"), state, strict=True):
         Path(name).write_bytes(content)
     assert (
         captionlab("register")[1]

@@ -149,21 +149,21 @@ def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_da
 
 def test_publishing_twice_makes_one_run_and_the_same_receipt(workspace):
     track.main("merge")
-    receipt = Path("data/runs/merge.json").read_bytes()
+    receipt = Path("reports/runs/merge/receipt.json").read_bytes()
     track.main("merge")
     assert statuses() == [("merge", "FINISHED")]
-    assert Path("data/runs/merge.json").read_bytes() == receipt
+    assert Path("reports/runs/merge/receipt.json").read_bytes() == receipt
     assert list(json.loads(receipt)) == ["fingerprint", "payload"]
 
 
 def test_a_receipt_is_the_same_for_a_new_store(workspace, database, monkeypatch):
     track.main("merge")
-    receipt = Path("data/runs/merge.json").read_bytes()
+    receipt = Path("reports/runs/merge/receipt.json").read_bytes()
     shutil.copy(database, "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///other.db")
     track.main("merge")
     assert statuses() == [("merge", "FINISHED")]
-    assert Path("data/runs/merge.json").read_bytes() == receipt
+    assert Path("reports/runs/merge/receipt.json").read_bytes() == receipt
 
 
 def test_another_result_of_a_variant_is_another_run(workspace):
@@ -263,7 +263,7 @@ def test_a_publication_killed_half_way_is_completed(workspace, monkeypatch, mome
         patch.setattr(MlflowClient, moment, killed)
         with pytest.raises(KeyboardInterrupt):
             track.main("merge")
-    assert not Path("data/runs/merge.json").exists()
+    assert not Path("reports/runs/merge/receipt.json").exists()
     track.main("merge")
     (run,) = runs()
     assert run.info.status == "FINISHED"
@@ -282,7 +282,7 @@ def test_a_dead_server_costs_one_line_and_a_later_track_completes_it(workspace, 
     assert time.monotonic() - start < 4
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"warning: MLflow at {NOWHERE} is out of reach (")
-    assert Path("data/runs/merge.json").is_file()
+    assert Path("reports/runs/merge/receipt.json").is_file()
     assert Path("data/runs/merge.pending").is_file()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     track.main("lstm")

@@ -138,7 +138,7 @@ def test_a_server_that_refuses_is_one_line_that_says_how(workspace, server, capf
     track.main("merge")
     (line,) = capfd.readouterr().err.splitlines()
     assert str(status) in line
-    assert Path("data/runs/merge.json").exists()
+    assert Path("reports/runs/merge/receipt.json").exists()
     assert Path("data/runs/merge.pending").exists()
 
 

@@ -1,0 +1,67 @@
+"""What was computed once is never computed again: not after a detour, not in an experiment, not in a second clone."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.files import digest
+from tests.workspace import commit_all, make_workspace, repro, run, tiny_params, tool
+
+VARIANTS = ("merge", "lstm")
+
+
+def params() -> dict:  # type: ignore[type-arg]
+    """Two variants of one seed each."""
+    out = tiny_params()
+    out["variants"] = {name: out["variants"][name] for name in VARIANTS}
+    out["variants"]["lstm"]["train"].pop("seeds")
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A git repository whose graph has run, its lock file and reports committed, with a local DVC remote."""
+    root = tmp_path_factory.mktemp("restored")
+    folder = make_workspace(root / "first", params(), git=True)
+    run(folder, tool("dvc"), "remote", "add", "-q", "-d", "shelf", str(root / "shelf"))
+    commit_all(folder)
+    repro(folder)
+    commit_all(folder)
+    return folder
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    """Digest of every file that the graph made, MLflow's receipts included."""
+    roots = [folder / name for name in ("data", "models", "reports")]
+    files = [path for root in roots for path in root.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): digest(path) for path in files if path.name != ".lock"}
+
+
+def test_a_second_clone_pulls_everything_and_runs_what_speaks_to_people_alone(
+    finished: Path,
+) -> None:
+    run(finished, tool("dvc"), "push", "-q", "--run-cache")
+    second = finished.parent / "second"
+    run(finished, "git", "clone", "-q", str(finished), str(second))
+    assert not (second / "data").exists()
+    assert repro(second, "--pull") == [f"track@{name}" for name in sorted(VARIANTS)]
+    assert outputs(second) == outputs(finished)
+    assert (second / "mlflow.db").is_file()
+    assert run(second, tool("dvc"), "status").stdout.strip() == "Data and pipelines are up to date."
+    assert run(second, "git", "status", "--porcelain").stdout == ""
+
+
+def test_an_experiment_with_values_seen_before_is_restored(finished: Path) -> None:
+    change = ["-S", "train.lr=0.004"]
+    first = run(finished, tool("dvc"), "exp", "run", "-n", "higher", *change, check=False)
+    assert "Running stage 'train@merge'" in first.stdout, first.stdout + first.stderr
+    run(finished, tool("dvc"), "exp", "remove", "-A")
+    again = run(finished, tool("dvc"), "exp", "run", "-n", "higher", *change)
+    assert "Running stage 'train@merge'" not in again.stdout
+    assert "Running stage 'score@merge'" not in again.stdout
+    shown = run(finished, tool("dvc"), "exp", "show", "--csv").stdout
+    assert "higher" in shown
+    assert "test.cider" in shown
+    assert "merge.json" in run(finished, tool("dvc"), "metrics", "diff", "--md", "--all").stdout
+    run(finished, tool("dvc"), "plots", "diff", "-o", "plots_html")
+    assert "val_cider" in (finished / "plots_html/index.html").read_text()
