@@ -94,7 +94,7 @@ def test_runs_without_resamples_are_ranked_and_their_lead_is_not_judged(workspac
     for folder in (
         Path(run.info.artifact_uri.removeprefix("file://")) for run in find_runs(open_store(), "")
     ):
-        shutil.move(folder / "resamples", folder / "kept")
+        shutil.move(folder / "scores", folder / "kept")
     try:
         _, out, _ = captionlab("register")
     finally:
@@ -102,7 +102,7 @@ def test_runs_without_resamples_are_ranked_and_their_lead_is_not_judged(workspac
             Path(run.info.artifact_uri.removeprefix("file://"))
             for run in find_runs(open_store(), "")
         ):
-            shutil.move(folder / "kept", folder / "resamples")
+            shutil.move(folder / "kept", folder / "scores")
     assert (
         "lstm                           0.5000     n/a         0.7000  scenes" in out.splitlines()
     )
@@ -119,7 +119,7 @@ def test_runs_of_other_references_or_another_protocol_do_not_compare(workspace, 
     assert refusal(captionlab("register")) == (
         "error: these runs do not compare, name a variant with --like to choose among its "
         "own kind: "
-        f"{protocol}; references dead (lstm); {protocol}; references beef (merge)\n"
+        f"{protocol}; references dead (lstm); {protocol}; references beef.dir (merge)\n"
     )
     assert refusal(captionlab("register", "--like", "lmst")) == (
         "error: no finished run of a variant 'lmst' in MLflow: there are lstm, merge\n"

@@ -189,19 +189,11 @@ def imported(folder: Path) -> set[str]:
     aside."""
     import ast
 
-    entry = [
-        "tracking_model.py",
-        "captioner.py",
-        "decode.py",
-        "model.py",
-        "images.py",
-        "registry.py",
-        "tokenizers.py",
-    ]
-    files = [folder / name for name in entry] + [
-        *folder.glob("decoders/*.py"),
-        *folder.glob("encoders/*.py"),
-    ]
+    rooms = ("captioning", "core", "data", "decoders", "decoding", "encoders", "features")
+    files = [file for room in rooms for file in (folder / room).rglob("*.py")]
+    of_stages = {"java.py", "stage.py", "git.py"}  # of core: a served model starts no Java
+    files = [file for file in files if file.name not in of_stages]
+    files.append(folder / "tracking/pyfunc.py")
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]

@@ -77,7 +77,15 @@ def build(folder: Path, images=8, refs=2):
     captions = pd.DataFrame(
         rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"]
     )
-    for name in ("corpora/scenes", "raw/scenes/images", "references", "captions", "scores"):
+    for name in (
+        "corpora/scenes",
+        "raw/scenes/images",
+        "references",
+        "captions/lstm",
+        "captions/most-frequent--scenes",
+        "scores",
+        "validation/scenes",
+    ):
         (folder / "data" / name).mkdir(parents=True)
     captions.to_parquet(folder / "data/corpora/scenes/captions.parquet")
     write_json(
@@ -125,14 +133,14 @@ def write_attention(file: Path, image_ids: list[str]) -> None:
         for i in image_ids
         for n, word in enumerate(["two", "red", "<dogs>"])
     ]
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(
         rows, columns=["image_id", "position", "word", "weights", "rows", "columns", "crops"]
     ).to_parquet(file)
 
 
 def write_weights(file: Path, shapes: dict[str, list[int]]) -> None:
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: np.zeros(shape, np.float32) for name, shape in shapes.items()},
         file,
@@ -149,13 +157,13 @@ def workspace(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """reports/ of the workspace after `compare`."""
+    """data/report/ of a workspace after `compare`."""
     folder = tmp_path_factory.mktemp("finished")
     build(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         compare.main()
-    return folder / "reports"
+    return folder / "data/report"
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +278,7 @@ def test_comparing_twice_gives_the_same_bytes(reports, workspace):
         *(reports / "tables").iterdir(),
         *(reports / "figures").iterdir(),
     ]
-    again = [workspace / "reports" / file.relative_to(reports) for file in written]
+    again = [workspace / "data/report" / file.relative_to(reports) for file in written]
     assert [file.read_bytes() for file in again] == [file.read_bytes() for file in written]
 
 

@@ -206,15 +206,15 @@ def test_two_machines_that_publish_at_once_leave_one_finished_run(workspace, tmp
 def test_who_ends_second_drops_its_own_run_and_its_model(
     workspace, tmp_path_factory, monkeypatch, closed
 ):
-    from pipeline.tracking import publish
+    from pipeline.tracking import publish as publishing
 
     other = tmp_path_factory.mktemp("machine")
     shutil.copytree(workspace, other, dirs_exist_ok=True)
-    log_model, drop_duplicates = publish._log_model, publish._drop_duplicates
+    log_model, drop_duplicates = publishing._log_model, publishing._drop_duplicates
 
     def overtaken(store, run_id, payload):
         with monkeypatch.context() as patch:
-            patch.setattr(publish, "_log_model", log_model)
+            patch.setattr(publishing, "_log_model", log_model)
             patch.chdir(other)
             assert publish(store, gather("merge", load_params(), paths))
         log_model(store, run_id, payload)
@@ -226,8 +226,8 @@ def test_who_ends_second_drops_its_own_run_and_its_model(
         return drop_duplicates(store, payload, own)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "_log_model", overtaken)
-        patch.setattr(publish, "_drop_duplicates", close_and_drop)
+        patch.setattr(publishing, "_log_model", overtaken)
+        patch.setattr(publishing, "_drop_duplicates", close_and_drop)
         publish(open_store(), gather("merge", load_params(), paths))
     run = assert_one_whole_run()
     assert [run.info.status for run in runs()] == ["FINISHED"]
@@ -250,7 +250,7 @@ def test_what_another_machine_left_half_published_is_closed(workspace):
 
 
 def test_an_open_run_that_its_own_machine_deletes_meanwhile_is_not_closed(workspace, monkeypatch):
-    from pipeline.tracking import publish
+    from pipeline.tracking import publish as publishing
 
     store = open_store()
     payload = gather("merge", load_params(), paths)
@@ -263,7 +263,7 @@ def test_an_open_run_that_its_own_machine_deletes_meanwhile_is_not_closed(worksp
             store.client.delete_run(run_id)
         return found
 
-    monkeypatch.setattr(publish, "find_runs", found_and_gone)
+    monkeypatch.setattr(publishing, "find_runs", found_and_gone)
     publish(store, payload)
     assert store.client.get_run(run_id).info.lifecycle_stage == "deleted"
     assert [run.info.status for run in runs()] == ["FINISHED"]
