@@ -1,1 +1,5 @@
-"""One file per DVC stage: read params, call the library, write outputs."""
+"""The steps of the graph: `python -m stages.X NAME`, as dvc.yaml runs them."""
+
+from pipeline.core.stage import die_with_dvc
+
+die_with_dvc()  # before a stage imports anything slow: dvc may be killed meanwhile

@@ -2,16 +2,20 @@
 along."""
 
 import gc
+import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.core.errors import UserError, run
 
+PATIENCE = 10.0
+"seconds that a stage waits for another process that runs the same stage"
 SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
 
 
@@ -23,13 +27,13 @@ def stage(main: Callable[..., object], named: bool = True) -> None:
     ones back.
     """
     collect_seldom()
-    die_with_dvc()
-    run(lambda: _with_the_way_back(main, *([_name()] if named else [])))
+    run(lambda: _run(main, *([_name()] if named else [])))
 
 
-def _with_the_way_back(main: Callable[..., object], *names: str) -> None:
+def _run(main: Callable[..., object], *names: str) -> None:
     try:
-        main(*names)
+        with only_writer("@".join([Path(sys.argv[0]).stem, *names])):
+            main(*names)
     except UserError as error:
         made_before = os.environ.get("DVC_STAGE", "")
         if not _is_locked(made_before):
@@ -61,30 +65,86 @@ def _name() -> str:
     return sys.argv[1]
 
 
-def die_with_dvc(interval: float = 0.5) -> None:
-    """Kill this process once the `dvc` that started it is gone.
+@contextmanager
+def only_writer(name: str) -> Iterator[None]:
+    """Hold the stage `name` of this workspace; the system lets go of it when the process ends.
 
-    DVC runs a stage through a shell, and SIGTERM or SIGKILL to dvc alone leaves both alive (an
-    orphan that goes on writing). So the process above the shells is watched; a polling thread works
-    on every system, unlike PDEATHSIG.
+    Raises:
+        UserError: another process still holds it after `PATIENCE` seconds. A stage whose dvc was
+            killed ends within one, so that is a second run by hand.
+    """
+    folder = Path(".dvc/tmp")
+    if not folder.is_dir():  # no DVC workspace: nothing else runs stages here
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / f"captionlab-{name.replace('/', '-')}.lock")
+    try:
+        with lock.acquire(timeout=PATIENCE):
+            yield
+    except Timeout:
+        raise UserError(f"another process is running {name} here: wait for it, or end it") from None
+
+
+def die_with_dvc(interval: float = 0.5) -> None:
+    """Kill this process as soon as the `dvc` that started it is gone, and at once if it is already.
+
+    DVC runs a stage through a shell, and SIGTERM or SIGKILL to dvc alone leaves both alive: an
+    orphan that goes on writing. A polling thread works on every system, unlike PDEATHSIG. It has to
+    start before anything slow is imported, so stages/__init__.py calls this.
     """
     if "DVC_STAGE" not in os.environ:
         return
-    watched = _parent_above_shells()
-    if watched is not None:
-        threading.Thread(target=_watch, args=(watched, interval), daemon=True).start()
+    starter = _starter()
+    if starter is None:
+        _end()
+    threading.Thread(target=_watch, args=(starter, interval), daemon=True).start()
 
 
-def _parent_above_shells():  # type: ignore[no-untyped-def]
+def _starter():  # type: ignore[no-untyped-def]
+    """The process that runs this stage for DVC; None if it is gone.
+
+    An orphan's parent is whoever adopts orphans, so the parent alone tells nothing. DVC writes the
+    id of its own process into .dvc/tmp/rwlock while a stage runs, and one of the ids there must be
+    above this process. Where there is no such file, it is the first parent that is no shell.
+    """
     import psutil
 
-    for parent in psutil.Process().parents():
-        if parent.name() not in SHELLS:
-            return parent
-    return None
+    above = psutil.Process().parents()
+    running = _ids_of_dvc()
+    if not running:
+        return next((parent for parent in above if parent.pid > 1 and not _is_shell(parent)), None)
+    return next((parent for parent in above if parent.pid in running), None)
 
 
-def _watch(parent, interval: float) -> None:  # type: ignore[no-untyped-def]
-    while parent.is_running() and parent.status() != "zombie":
+def _ids_of_dvc() -> set[int]:
+    """Process ids that hold anything in this repository."""
+    try:
+        path = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/rwlock"
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    kinds = [kind for entry in held.values() for kind in entry.values()]
+    holders = [holder for kind in kinds for holder in (kind if isinstance(kind, list) else [kind])]
+    return {holder["pid"] for holder in holders}
+
+
+def _is_shell(process) -> bool:  # type: ignore[no-untyped-def]
+    return process.name() in SHELLS
+
+
+def _watch(starter, interval: float) -> None:  # type: ignore[no-untyped-def]
+    while starter.is_running() and starter.status() != "zombie":
         time.sleep(interval)
+    _end()
+
+
+def _end() -> None:
+    """Kill this process, and first what it has started: a Java would live on for some seconds."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
     os.kill(os.getpid(), signal.SIGKILL)
