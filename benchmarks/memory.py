@@ -232,7 +232,7 @@ def references(root: Path) -> Callable[[], None]:
 def score(root: Path) -> Callable[[], None]:
     """METEOR's Java process is left out."""
     from pipeline.scoring.json_texts import Texts, texts_by_image
-    from pipeline.scoring.score import write_scores
+    from pipeline.scoring.row import write_scores
     from pipeline.scoring.variant import Known, Said, read_said, score_variant
 
     def work() -> None:

@@ -71,7 +71,7 @@ def ours(references: References, variants: list[dict[str, str]]) -> list[Found]:
     for said in variants:
         scored = score_variant(
             Said.of_baseline(table_of(said)), Known(tokenised, {}, set()), METRICS, []
-        )
+        ).standard
         out.append(
             (scored.summary["test"], {name: scored.per_image[name].tolist() for name in NAMES})
         )

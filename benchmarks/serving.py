@@ -78,12 +78,13 @@ def publish(captioner: Path, decode: dict[str, Any], folder: Path) -> Path:
     scores and samples."""
     from mlflow.models import Model
 
+    from pipeline.results.scores import ScoreTable
     from pipeline.tracking.payload import Payload
     from pipeline.tracking.publish import _save_model
 
-    nothing: Any = {name: {} for name in ("params", "tags", "metrics")}
+    nothing: Any = {"params": {}, "tags": {}, "scores": ScoreTable(())}
     nothing |= {name: [] for name in ("history", "samples", "files", "rows", "requested")}
-    nothing |= dict.fromkeys(("images", "run_file", "lock", "corpus", "resamples"), folder / "none")
+    nothing |= dict.fromkeys(("images", "run_file", "lock", "corpus"), folder / "none")
     payload = Payload(
         variant=captioner.name, fingerprint="", model=captioner, decode=decode, **nothing
     )

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError
 from pipeline.results.estimates import Estimate, p_value, read_estimates
+from pipeline.results.scores import MEAN, OWN, Score, ScoreTable
 from pipeline.results.values import LOWER_IS_BETTER, NO_DIRECTION
+from pipeline.tracking.metric_names import MetricName
 from pipeline.tracking.store import Store, find_runs
 
 if TYPE_CHECKING:
@@ -116,20 +118,14 @@ def rank(store: Store, runs: "list[Run]", metric: str) -> list[Candidate]:
     Raises:
         UserError: no run has the metric, or neither of its ends is better.
     """
+    there = {MetricName.parse(name) for run in runs for name in run.data.metrics}
     known = sorted(
-        {
-            name.removeprefix("val/")
-            for run in runs
-            for name in run.data.metrics
-            if name.startswith("val/")
-        }
+        name.within_split
+        for name in there
+        if name.split == "val" and name.metric not in NO_DIRECTION and name.seed in (OWN, MEAN)
     )
-    known = [
-        name
-        for name in known
-        if _kind(name) not in NO_DIRECTION and not name.startswith(("sd.", "seed-"))
-    ]
-    if _kind(metric) in NO_DIRECTION:
+    wanted = MetricName.parse(f"val/{metric}")
+    if wanted.metric in NO_DIRECTION:
         raise UserError(
             f"of {metric} neither high nor low is better: choose by one of {', '.join(known)}"
         )
@@ -137,41 +133,36 @@ def rank(store: Store, runs: "list[Run]", metric: str) -> list[Candidate]:
         raise UserError(
             f"no run has the validation metric '{metric}': there are {', '.join(known) or 'none'}"
         )
-    sign = 1 if _kind(metric) in LOWER_IS_BETTER else -1
-    found = [_candidate(run, metric) for run in runs]
+    sign = 1 if wanted.metric in LOWER_IS_BETTER else -1
+    found = [_candidate(run, wanted) for run in runs]
     ranking = sorted(found, key=lambda c: (math.inf if c.val is None else sign * c.val, c.variant))
-    return _with_p_values(store, ranking, metric)
+    return _with_p_values(store, ranking, wanted)
 
 
-def _kind(metric: str) -> str:
-    """`loss` of `raw.loss`: a further protocol stands before the metric."""
-    return metric.rpartition(".")[2]
-
-
-def _candidate(run: "Run", metric: str) -> Candidate:
+def _candidate(run: "Run", wanted: MetricName) -> Candidate:
     values, tags = run.data.metrics, run.data.tags
-    val = values.get(f"val/{metric}", math.nan)
+    val = values.get(str(wanted), math.nan)
     return Candidate(
         tags["variant"],
         tags["corpus"],
         run.info.run_id,
         None if math.isnan(val) else val,
-        values.get(f"test/{metric}"),
+        values.get(str(replace(wanted, split="test"))),
     )
 
 
-def _with_p_values(store: Store, ranking: list[Candidate], metric: str) -> list[Candidate]:
+def _with_p_values(store: Store, ranking: list[Candidate], wanted: MetricName) -> list[Candidate]:
     """Each against the best, from the resamples that the runs hold."""
     best, *others = ranking
-    top = _estimate(store, best, metric) if others else None
-    pairs = [(other, _estimate(store, other, metric) if top else None) for other in others]
+    top = _estimate(store, best, wanted) if others else None
+    pairs = [(other, _estimate(store, other, wanted) if top else None) for other in others]
     return [
         best,
         *(replace(other, p=p_value(top, own) if top and own else None) for other, own in pairs),
     ]
 
 
-def _estimate(store: Store, candidate: Candidate, metric: str) -> Estimate | None:
+def _estimate(store: Store, candidate: Candidate, wanted: MetricName) -> Estimate | None:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -185,4 +176,5 @@ def _estimate(store: Store, candidate: Candidate, metric: str) -> Estimate | Non
             )
         except (MlflowException, OSError):  # a run of before there were any
             return None
-        return read_estimates(Path(fetched), {"val": {metric: candidate.val}}).get(("val", metric))
+        score = Score(*wanted.key, candidate.val)
+        return read_estimates(Path(fetched), ScoreTable((score,))).get(wanted.key)

@@ -15,7 +15,7 @@ def main(name: str) -> None:
     from pipeline.data.files import read_json, whole_file
     from pipeline.experiment.protocols import find_protocol
     from pipeline.scoring.baseline import most_frequent_captions
-    from pipeline.scoring.score import write_scores
+    from pipeline.scoring.row import write_scores
     from pipeline.scoring.variant import Known, Said, pictures_needed, score_variant
 
     row, corpus = f"most-frequent--{name}", paths.CORPORA / name / "captions.parquet"

@@ -15,7 +15,7 @@ def main(name: str) -> None:
     give_back()
     from pipeline.core.git import code_commit, row_code
     from pipeline.scoring.json_texts import Texts, texts_by_image
-    from pipeline.scoring.score import write_scores
+    from pipeline.scoring.row import write_scores
     from pipeline.scoring.variant import Known, Said, pictures_needed, score_variant
 
     files = (paths.captions, paths.searches, paths.teacher_forced, paths.seed_captions)

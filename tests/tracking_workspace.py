@@ -14,9 +14,13 @@ import yaml
 from PIL import Image
 
 from pipeline.experiment.params import read_params_file
+from pipeline.results.scores import OWN
 from pipeline.tracking.versions import dvc_md5
+from tests.score_tables import scores as table_of
 
 ROOT = Path(__file__).parents[1]
+STANDARD = {"protocol": "standard", "seed": OWN}
+"columns of scores per image and of resamples"
 SCORES = {  # merge is the better one on val, lstm on test; on val lstm is less collapsed
     "merge": {
         "val": {"cider": 0.6, "bleu_4": 0.3, "loss": 2.0, "collapse": 0.2, "vocabulary": 90.0},
@@ -83,7 +87,7 @@ def make_variant(
     _parquet(folder / f"data/captions/{variant}/captions.parquet", captions)
     _parquet(
         folder / f"data/scores/{variant}/images.parquet",
-        [{"image_id": i, "split": "test", "cider": 0.5} for i in ids],
+        [{"image_id": i, "split": "test", **STANDARD, "cider": 0.5} for i in ids],
     )
     history = [
         f"{e + 1},{10 * (e + 1)},{3.0 - e},{c},{int(c == max(cider[: e + 1]))}"
@@ -99,7 +103,7 @@ def make_variant(
 
 
 def make_scores(folder: Path, name: str, scores: dict) -> None:
-    _text(folder / f"data/scores/{name}/scores.json", json.dumps(scores))
+    table_of(scores).write(folder / f"data/scores/{name}/scores.csv")
     about = {"unavailable": {"spice": "no models"}, "commit": "abc1234", "seeds": 1}
     _text(folder / f"data/scores/{name}/about.json", json.dumps(about))
     rows = [
@@ -107,7 +111,9 @@ def make_scores(folder: Path, name: str, scores: dict) -> None:
         for split in ("val", "test")
         for n in range(4)
     ]
-    drawn = [dict(zip(("split", "images", "cider"), row, strict=True)) for row in rows]
+    drawn = [
+        {**STANDARD, **dict(zip(("split", "images", "cider"), row, strict=True))} for row in rows
+    ]
     _parquet(folder / f"data/scores/{name}/resamples.parquet", drawn)
 
 
@@ -118,7 +124,7 @@ def write_resamples(folder: Path, variant: str, spread: float = 0.0) -> None:
         name: [value + offset for offset in offsets]
         for name, value in SCORES[variant]["val"].items()
     }
-    table = pd.DataFrame({"split": "val", "images": "0123456789abcdef", **scores})
+    table = pd.DataFrame({"split": "val", **STANDARD, "images": "0123456789abcdef", **scores})
     path = folder / f"data/scores/{variant}/resamples.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_parquet(path, index=False)

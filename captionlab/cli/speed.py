@@ -29,7 +29,7 @@ def command(
     from pipeline.core.git import code_commit
     from pipeline.data.files import read_json, write_json
     from pipeline.experiment.params import load_params, pick
-    from pipeline.results.result import decoding_text
+    from pipeline.results.decoding import decoding_text
 
     params = load_params()
     known: dict[str, Any] = read_json(paths.SPEED) if paths.SPEED.is_file() else {}

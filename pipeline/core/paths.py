@@ -30,7 +30,8 @@ CAPTIONS = DATA / "captions"
 """<variant>/: captions.parquet, searches.parquet, seeds.parquet, teacher_forced.parquet,
 attention.parquet"""
 SCORES = DATA / "scores"
-"<variant>/: scores.json, images.parquet, resamples.parquet, about.json"
+"""<variant>/: scores.csv (one long table: split, protocol, seed, metric, value, low, high, sd),
+images.parquet, resamples.parquet, about.json"""
 METRICS = DATA / "metrics"
 "<variant>.json: the few scores that `dvc metrics` shows"
 RUNS = DATA / "runs"
@@ -89,7 +90,7 @@ def attention(variant: str) -> Path:
 
 
 def image_scores(variant: str) -> Path:
-    """Scores per image."""
+    """Scores per image, with columns protocol and seed."""
     return SCORES / variant / "images.parquet"
 
 

@@ -28,7 +28,7 @@ class Speed:
     images_per_second: float
     "of the encoder, from decoded pictures"
     decoding: str
-    "as `results.decoding_text` says it"
+    "as `decoding_text` says it"
     machine: str
     commit: str | None
 

@@ -14,6 +14,7 @@ import pandas as pd
 from pipeline.data.corpus import SPREAD, spread
 from pipeline.data.images import read_image
 from pipeline.results.result import Result
+from pipeline.results.scores import own_standard
 
 EXTREMES = 3
 "best images of a variant, and as many of the worst"
@@ -138,7 +139,7 @@ def read_corpus(
 def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
     """text and cider by image_id, of the test split."""
     texts = pd.read_parquet(captions, columns=["image_id", "split", "text"])
-    figures = pd.read_parquet(scores)
+    figures = own_standard(pd.read_parquet(scores))
     if "cider" not in figures:  # not among scoring.metrics
         figures["cider"] = float("nan")
     table = texts[texts["split"] == "test"].merge(

@@ -1,16 +1,25 @@
 """Ours beside a paper's: one sheet per table of papers.yaml that a variant names."""
 
-from dataclasses import replace
 from typing import Any
 
 import yaml
 
 from pipeline.experiment.params import PAPERS
-from pipeline.experiment.protocols import STANDARD, find_protocol, of_paper
-from pipeline.report.improvements import improvements
+from pipeline.experiment.protocols import STANDARD, find_protocol
+from pipeline.report.beside_papers import (
+    Comparison,
+    Improvement,
+    Pair,
+    PaperRow,
+    comparisons,
+    improvements,
+    is_measured,
+    pairs,
+    paper_rows,
+    printed,
+)
 from pipeline.report.results_table import (
     GENDER,
-    ORDER,
     TEACHER_FORCED,
     clip_legend,
     interval_legend,
@@ -21,12 +30,9 @@ from pipeline.report.results_table import (
     variant_notes,
 )
 from pipeline.report.table import Column, Sheet, Table
-from pipeline.results.estimates import Estimate
 from pipeline.results.result import Result
-from pipeline.results.values import FACTS, SPLITS, Mean, Value, spread
+from pipeline.results.values import FACTS, SPLITS, Value, spread
 
-UNSCALED = {"loss", "perplexity", "params_m", "gender_ratio", "gender_images"}
-"not divided by 100 where a paper prints its scores in percent"
 UNITS = {
     "cider": "cider is not bounded by 1.",
     "loss": "loss: nats per token, lower is better.",
@@ -45,8 +51,6 @@ WORDS = (
     "pipeline/metrics/gender_words.yaml"
 )
 FORCED = "on the references, nothing decoded, end token counted, no regulariser or smoothing inside"
-Row = dict[str, Any]
-"a row of papers.yaml"
 
 
 def read_papers() -> dict[str, Any]:
@@ -64,123 +68,146 @@ def paper_sheets(papers: dict[str, Any], results: list[Result]) -> list[Sheet]:
 
 def _sheet(papers: dict[str, Any], name: str, results: list[Result]) -> Sheet:
     paper = papers["tables"][name]
-    ours = [r for r in results if r.paper and r.paper[0] == name]
-    printed = {row.get("split", "test") for row in paper["rows"]}
-    splits = [split for split in SPLITS if split in printed]
-    tables = [_table(paper, split, ours, paper.get("beside", [])) for split in splits]
+    rows, ours = paper_rows(paper), [r for r in results if r.paper and r.paper[0] == name]
+    tables: list[Table] = []
+    records: list[dict[str, Value]] = []
+    for split in SPLITS:
+        if there := [row for row in rows if row.split == split]:
+            metrics = [*(printed(there) or metric_names(ours)), *paper.get("beside", [])]
+            stand = pairs(there, ours)
+            tables.append(_table(_source(paper), split, metrics, stand, ours))
+            records += [
+                _record(c)
+                for pair in stand
+                for metric in metrics
+                for c in comparisons(pair, metric)
+                if c.measured or not c.protocol
+            ]
     shown = [column for table in tables for column in table.columns]
-    notes = (
-        unavailable(ours, shown)
-        + variant_notes(ours)
-        + _paper_notes(paper)
-        + _context(papers, paper)
-    )
-    legend = _legend(papers, paper, ours, shown)
-    records = [
-        record
-        for split in splits
-        for record in _records(paper, split, ours, paper.get("beside", []))
-    ]
-    percent = improvements(paper, ours)
-    records += [line for table in percent for line in _improved(table)]
-    return Sheet(name, paper["title"], tables + percent, legend, notes, records)
+    notes = unavailable(ours, shown) + variant_notes(ours)
+    notes += _paper_notes(paper, rows) + _context(papers, paper)
+    legend = _legend(papers, paper, rows, ours, shown)
+    if percent := improvements(paper, ours):
+        tables.append(_improvement_table(rows[0].system, percent))
+        records += [_improvement_record(improvement) for improvement in percent]
+    return Sheet(name, paper["title"], tables, legend, notes, records)
 
 
-def _table(paper: Row, split: str, ours: list[Result], beside: list[str]) -> Table:
-    rows = [row for row in paper["rows"] if row.get("split", "test") == split]
-    columns = _columns(rows, ours, beside)
+def _table(
+    source: str, split: str, metrics: list[str], stand: list[Pair], ours: list[Result]
+) -> Table:
+    """A row per pair; '-' is a figure that a column's protocol does not have."""
+    columns = _columns(metrics, stand, ours)
     cells: list[tuple[list[str], list[Value]]] = []
-    for row in rows:
-        same: list[Result | None] = [r for r in ours if r.paper and r.paper[1] == row["system"]]
-        for r in same or [None]:
-            figures = [_cell(c, row, r, split, ours, paper.get("scale", 1)) for c in columns]
-            facts: list[Value] = [r.value(split, fact) if r else "-" for fact in FACTS]
-            cells.append(([row["system"], r.label if r else "not run"], figures + facts))
-    columns = [*columns, *map(Column, FACTS)]
+    for pair in stand:
+        figures = _figures(pair, metrics, ours)
+        values = [figures.get(column, "-") for column in columns]
+        names = [pair.row.system, pair.label]
+        cells.append((names, values + [pair.fact(fact) for fact in FACTS]))
+    settings = "; ".join(dict.fromkeys(r.setting.about(split) for r in ours))
+    return Table(
+        SPLITS[split].capitalize(),
+        f"Paper: {source}. Ours: {settings}.",
+        split,
+        {},
+        ["system", "variant"],
+        [*columns, *map(Column, FACTS)],
+        cells,
+    )
+
+
+def _columns(metrics: list[str], stand: list[Pair], ours: list[Result]) -> list[Column]:
+    """Metric by metric: ours, a column per protocol, the paper's, a column per protocol, and
+    differences under one protocol."""
+    columns = []
+    for metric in metrics:
+        rows = [pair.row for pair in stand if metric in pair.row.figures]
+        mine = dict.fromkeys(_protocol(r, metric, ours) for r in ours if metric in measured([r]))
+        theirs = dict.fromkeys(row.words for row in rows)
+        shared = dict.fromkeys(r.ours for r in rows if is_measured(ours, metric, r.ours))
+        columns += [Column(metric, words) for words in mine]
+        columns += [Column(metric, p) for p in shared if p != STANDARD]
+        columns += [Column(metric, words, paper=True) for words in theirs]
+        columns += [_difference_column(metric, p) for p in shared]
+    return list(dict.fromkeys(columns))
+
+
+def _figures(pair: Pair, metrics: list[str], ours: list[Result]) -> dict[Column, Value]:
+    """What a pair says in each column that it has a figure for."""
+    out: dict[Column, Value] = {}
+    for comparison in (c for metric in metrics for c in comparisons(pair, metric)):
+        metric, protocol = comparison.metric, comparison.protocol
+        if pair.result and protocol:
+            words = _protocol(pair.result, metric, ours) if protocol == STANDARD else protocol
+            out[Column(metric, words)] = comparison.ours
+        if comparison.paper is not None:
+            out[Column(metric, pair.row.words, paper=True)] = comparison.paper
+            if protocol:
+                out[_difference_column(metric, protocol)] = comparison.difference
+    return out
+
+
+def _difference_column(metric: str, protocol: str) -> Column:
+    return Column(metric, f"ours - paper, {protocol}", difference=True)
+
+
+def _record(c: Comparison) -> dict[str, Value]:
+    """A line of the CSV: a row of the paper, a variant of ours, a metric, a protocol."""
+    result, row = c.pair.result, c.pair.row
+    words = c.protocol or row.words
+    if result and c.protocol == STANDARD:
+        words = _words(result, c.metric)[1]
+    low, high, sd = (*c.interval, spread(c.ours)) if c.protocol else ("-", "-", "-")
+    return {
+        "system": row.system,
+        "variant": c.pair.label,
+        "split": row.split,
+        "metric": c.metric,
+        "protocol": words,
+        "paper": c.paper,
+        "ours": c.ours,
+        "difference": c.difference,
+        "low": low,
+        "high": high,
+        "sd": sd,
+        "seeds": c.seeds,
+        "commit": c.pair.fact("commit"),
+        "status": row.status,
+        "notes": result.notes if result else "",
+    }
+
+
+def _improvement_table(best: str, percent: list[Improvement]) -> Table:
+    """A row per other system, a pair of columns per metric."""
+    columns: dict[Column, None] = {}
+    rows: dict[tuple[str, str], list[Value]] = {}
+    for i in percent:
+        title = f"{i.metric}, %"
+        columns[Column(title, i.protocol)] = None
+        columns[Column(title, "unknown protocol", paper=True)] = None
+        rows.setdefault((f"over {i.over}", i.variant), []).extend((i.ours, i.paper))
     about = (
-        f"Paper: {_source(paper)}. Ours: "
-        f"{'; '.join(dict.fromkeys(r.setting.about(split) for r in ours))}."
+        "100 (its score / the other's - 1); loss_reduction: 100 (1 - its loss / the other's). "
+        "Ours: from the test rows above."
     )
     return Table(
-        SPLITS[split].capitalize(), about, split, {}, ["system", "variant"], columns, cells
+        f"Improvement of {best}, in percent",
+        about,
+        "test",
+        {},
+        ["improvement", "variant"],
+        list(columns),
+        [(list(names), values) for names, values in rows.items()],
+        unjudged=frozenset(range(len(rows))),
     )
 
 
-def _columns(rows: list[Row], ours: list[Result], beside: list[str]) -> list[Column]:
-    """Metric by metric: ours, a column per protocol, the paper's, a column per protocol, and
-    differences under one protocol.
-
-    Args:
-        beside: metrics of ours that help to read the paper's.
-    """
-    columns = []
-    for metric in [*(_printed(rows) or metric_names(ours)), *beside]:
-        mine = dict.fromkeys(_protocol(r, metric, ours) for r in ours if metric in measured([r]))
-        theirs = dict.fromkeys(_paper_protocol(row) for row in rows if metric in row)
-        shared = [
-            p
-            for p in dict.fromkeys(_our_protocol(row) for row in rows if metric in row)
-            if p and _has(ours, metric, p)
-        ]
-        columns += [Column(metric, p) for p in mine]
-        columns += [Column(metric, p) for p in shared if p != STANDARD]
-        columns += [Column(metric, p, paper=True) for p in theirs]
-        columns += [Column(metric, f"ours - paper, {p}", difference=True) for p in shared]
-    return columns
-
-
-def _our_protocol(row: Row) -> str:
-    """Ours that equals the protocol of a paper's row; '' where none does."""
-    return of_paper(row.get("protocol"))
-
-
-def _has(ours: list[Result], metric: str, protocol: str) -> bool:
-    key = metric if protocol == STANDARD else f"{protocol}.{metric}"
-    return any(key in r.scores.get(split, {}) for r in ours if r.scores for split in SPLITS)
-
-
-def _printed(rows: list[Row]) -> list[str]:
-    """The metrics that a paper prints: keys with numbers."""
-    there = dict.fromkeys(
-        key for row in rows for key, value in row.items() if isinstance(value, int | float)
-    )
-    return [m for m in ORDER if m in there] + [m for m in there if m not in ORDER]
-
-
-def _cell(
-    column: Column, row: Row, result: Result | None, split: str, ours: list[Result], scale: float
-) -> Value:
-    """'-' is a figure that this protocol does not have."""
-    printed = _paper_figure(column.metric, row, scale)
-    if column.paper:
-        return printed if printed is not None and _paper_protocol(row) == column.protocol else "-"
-    if not result:
-        return "-"
-    if column.difference:
-        protocol = column.protocol.removeprefix("ours - paper, ")
-        figure = result.value(split, column.metric, protocol)
-        known = printed is not None and _our_protocol(row) == protocol
-        return less(figure, printed) if printed is not None and known else "-"
-    if column.protocol in protocols_of([result]):
-        return result.value(split, column.metric, column.protocol)
-    if _protocol(result, column.metric, ours) != column.protocol:
-        return "-"
-    return result.value(split, column.metric)
-
-
-def _paper_figure(metric: str, row: Row, scale: float) -> float | None:
-    if metric not in row:
-        return None
-    return float(row[metric]) if metric in UNSCALED else round(row[metric] / scale, 6)
-
-
-def less(ours: Value, printed: float) -> Value:
-    """Ours less the paper's figure, which has no interval of its own."""
-    if isinstance(ours, Estimate):
-        return replace(ours, value=ours.value - printed, resamples=ours.resamples - printed)
-    if isinstance(ours, Mean):
-        return replace(ours, value=ours.value - printed)
-    return ours - printed if isinstance(ours, float) else "-"
+def _improvement_record(i: Improvement) -> dict[str, Value]:
+    """A line of the CSV; an improvement has no interval and is of two rows, so of no commit."""
+    about = {"system": f"over {i.over}", "variant": i.variant, "split": "test"}
+    about |= {"metric": f"{i.metric}, %", "protocol": i.protocol}
+    blank = ("difference", "low", "high", "sd", "seeds", "commit", "status", "notes")
+    return {**about, "paper": i.paper, "ours": i.ours, **dict.fromkeys(blank, "-")}
 
 
 def _protocol(result: Result, metric: str, ours: list[Result]) -> str:
@@ -196,7 +223,7 @@ def _words(result: Result, metric: str) -> tuple[str, str]:
     if metric in TEACHER_FORCED:
         return "teacher-forced", f"teacher-forced, corpus {corpus}"
     refs = f"{result.setting.references.get('test', 'no')} refs"
-    search = result.decoding.split(",")[0]
+    search = result.decoding.partition(",")[0]
     name = "gender words" if metric in GENDER else "standard"
     return (
         f"{name}: PTB, {refs}, {search}",
@@ -204,11 +231,7 @@ def _words(result: Result, metric: str) -> tuple[str, str]:
     )
 
 
-def _paper_protocol(row: Row) -> str:
-    return f"{row.get('protocol', 'unknown')} protocol"
-
-
-def _source(paper: Row) -> str:
+def _source(paper: dict[str, Any]) -> str:
     return ", ".join(
         [
             paper.get("dataset", "data set not stated"),
@@ -218,7 +241,11 @@ def _source(paper: Row) -> str:
 
 
 def _legend(
-    papers: dict[str, Any], paper: Row, ours: list[Result], shown: list[Column]
+    papers: dict[str, Any],
+    paper: dict[str, Any],
+    rows: list[PaperRow],
+    ours: list[Result],
+    shown: list[Column],
 ) -> list[str]:
     """What each protocol named in a header means."""
     lines = [
@@ -240,10 +267,9 @@ def _legend(
         lines += dict.fromkeys(f"({_protocol(r, 'loss', ours)}) ours: {FORCED}." for r in ours)
     named = {column.protocol for column in shown}
     lines += [f"({p}) ours: {find_protocol(p).about}." for p in protocols_of(ours) if p in named]
-    used = dict.fromkeys(_paper_protocol(row) for row in paper["rows"])
+    used = {row.words: row.protocol for row in rows}
     lines += [
-        f"({name}) the paper's: {papers['protocols'][name.removesuffix(' protocol')]}."
-        for name in used
+        f"({words}) the paper's: {papers['protocols'][name]}." for words, name in used.items()
     ]
     lines += clip_legend(ours) + interval_legend(ours, shown)
     return [
@@ -253,116 +279,21 @@ def _legend(
     ]
 
 
-def _paper_notes(paper: Row) -> list[str]:
+def _paper_notes(paper: dict[str, Any], rows: list[PaperRow]) -> list[str]:
     lines = [paper["note"]] if "note" in paper else []
-    for row in paper["rows"]:
-        status = row.get("status", "read")
-        told = ["" if status == "read" else status, row.get("rule", ""), row.get("note", "")]
+    for row in rows:
+        told = ["" if row.status == "read" else row.status, row.rule, row.note]
         if any(told):
-            lines.append(f"{row['system']} (paper): {', '.join(filter(None, told))}")
+            lines.append(f"{row.system} (paper): {', '.join(filter(None, told))}")
     return lines
 
 
-def _context(papers: dict[str, Any], paper: Row) -> list[str]:
+def _context(papers: dict[str, Any], paper: dict[str, Any]) -> list[str]:
     """Further published figures, in words: they stand in no column."""
     lines = []
     for name in paper.get("context", []):
         table = papers["tables"][name]
-        for row in table["rows"]:
-            figures = ", ".join(
-                f"{m} {round(row[m] / table.get('scale', 1), 4):g}" for m in _printed([row])
-            )
-            lines.append(
-                f"{table['title']} ({row.get('protocol', 'unknown')} protocol): "
-                f"{row['system']} {figures}"
-            )
+        for row in paper_rows(table):
+            figures = ", ".join(f"{m} {round(row.figures[m], 4):g}" for m in printed([row]))
+            lines.append(f"{table['title']} ({row.words}): {row.system} {figures}")
     return lines
-
-
-def _records(
-    paper: Row, split: str, ours: list[Result], beside: list[str]
-) -> list[dict[str, Value]]:
-    """A line per row of the paper, variant of ours, metric and protocol: what the CSV holds."""
-    rows = [row for row in paper["rows"] if row.get("split", "test") == split]
-    metrics = [*(_printed(rows) or metric_names(ours)), *beside]
-    out: list[dict[str, Value]] = []
-    for row in rows:
-        same: list[Result | None] = [r for r in ours if r.paper and r.paper[1] == row["system"]]
-        for r in same or [None]:
-            out += [
-                line
-                for m in metrics
-                for line in _lines(m, row, r, split, ours, paper.get("scale", 1))
-            ]
-    return out
-
-
-def _lines(
-    metric: str, row: Row, r: Result | None, split: str, ours: list[Result], scale: float
-) -> list[dict[str, Value]]:
-    """Ours under each protocol; the paper's figure beside ours of the same protocol, or else on a
-    line of its own."""
-    printed, theirs = _paper_figure(metric, row, scale), _our_protocol(row)
-    protocols = [
-        p for p in (STANDARD, *(protocols_of([r]) if r else ())) if r and _has([r], metric, p)
-    ]
-    about: dict[str, Value] = {
-        "system": row["system"],
-        "variant": r.label if r else "not run",
-        "split": split,
-        "metric": metric,
-    }
-    told: dict[str, Value] = {
-        "seeds": r.value(split, "seeds") if r else "-",
-        "commit": r.value(split, "commit") if r else "-",
-    }
-    told |= {"status": row.get("status", "read"), "notes": r.notes if r else ""}
-    out = []
-    for protocol in protocols:
-        figure, same = (
-            r.value(split, metric, protocol) if r else None,
-            printed if protocol == theirs else None,
-        )
-        low, high = figure.interval if isinstance(figure, Estimate) else (None, None)
-        words = _words(r, metric)[1] if r and protocol == STANDARD else protocol
-        numbers: dict[str, Value] = {
-            "paper": same,
-            "ours": figure,
-            "difference": "-" if same is None else less(figure, same),
-        }
-        numbers |= {"low": low, "high": high, "sd": spread(figure)}
-        trained = told["seeds"] if protocol == STANDARD else "1"  # the first seed's model alone
-        out.append({**about, "protocol": words, **numbers, **told, "seeds": trained})
-    if printed is not None and theirs not in protocols:
-        blank: dict[str, Value] = dict.fromkeys(("low", "high", "sd"), "-")
-        numbers = {"paper": printed, "ours": "-" if r else "not run", "difference": "-", **blank}
-        out.append({**about, "protocol": _paper_protocol(row), **numbers, **told})
-    return out
-
-
-def _improved(table: Table) -> list[dict[str, Value]]:
-    """Lines of the CSV for a table of improvements: the columns are pairs of ours and the
-    paper's."""
-    blank: dict[str, Value] = dict.fromkeys(
-        ("difference", "low", "high", "sd", *FACTS, "status", "notes"), "-"
-    )
-    out: list[dict[str, Value]] = []
-    for (system, variant), values in ((names, values) for names, values in table.rows):
-        for c in range(0, len(values), 2):
-            column = table.columns[c]
-            about: dict[str, Value] = {
-                "system": system,
-                "variant": variant,
-                "split": table.split,
-                "metric": column.metric,
-            }
-            out.append(
-                {
-                    **about,
-                    "protocol": column.protocol,
-                    "paper": values[c + 1],
-                    "ours": values[c],
-                    **blank,
-                }
-            )
-    return out

@@ -33,8 +33,6 @@ GENDER = [
 ]
 KINDS = {"": ORDER, "beyond n-grams": VARIETY, "gender": GENDER}
 "the tables of one group of systems, by what their titles add"
-AGAIN = ("mean.", "sd.", "seed-")
-"begin the names of scores of several trainings"
 COLLAPSED = 0.05
 "share of images with one caption above which a table warns"
 
@@ -104,15 +102,14 @@ def _baselines(rows: list[Result]) -> frozenset[int]:
 
 def protocols_of(results: list[Result]) -> list[str]:
     """What was measured beside the standard protocol."""
-    keys = {m for r in results if r.scores for split in SPLITS for m in r.scores.get(split, {})}
-    return sorted({key.split(".")[0] for key in keys if "." in key and not key.startswith(AGAIN)})
+    return sorted({protocol for r in results if r.scores for protocol in r.scores.protocols})
 
 
 def _by_protocol(name: str, rows: list[Result], group: dict[str, str]) -> list[Table]:
     """Of the test split: of validation, where nothing is reported, reports/scores has the
     figures."""
     scored = {
-        protocol: [r for r in rows if _scores_under(r, protocol, "test")]
+        protocol: [r for r in rows if r.measured("test", protocol)]
         for protocol in protocols_of(rows)
     }
     return [
@@ -120,17 +117,13 @@ def _by_protocol(name: str, rows: list[Result], group: dict[str, str]) -> list[T
     ]
 
 
-def _scores_under(r: Result, protocol: str, split: str) -> set[str]:
-    keys = r.scores.get(split, {}) if r.scores else {}
-    return {key.removeprefix(f"{protocol}.") for key in keys if key.startswith(f"{protocol}.")}
-
-
 def _beside(
     name: str, protocol: str, rows: list[Result], split: str, group: dict[str, str]
 ) -> Table:
     """Metric by metric: under the standard protocol, under the other, and the difference; one model
     on both sides."""
-    metrics = [m for m in ORDER if any(m in _scores_under(r, protocol, split) for r in rows)]
+    there = {m for r in rows for m in r.measured(split, protocol)}
+    metrics = [m for m in ORDER if m in there]
     difference = f"{protocol} - {STANDARD}"
     columns = [
         column
@@ -280,13 +273,7 @@ def interval_legend(results: list[Result], columns: list[Column]) -> list[str]:
 
 
 def _spread_legend(results: list[Result]) -> list[str]:
-    if not any(
-        key.startswith("sd.")
-        for r in results
-        if r.scores
-        for scores in r.scores.values()
-        for key in scores
-    ):
+    if all(score.sd is None for r in results for score in r.scores or ()):
         return []
     about = "the figure is their mean, and under another protocol that of the first seed's model."
     return [f"s: standard deviation over training seeds; {about}"]
@@ -304,14 +291,7 @@ def metric_names(
 
 def measured(results: list[Result]) -> set[str]:
     """Under the standard protocol."""
-    return {
-        m
-        for r in results
-        if r.scores
-        for split in SPLITS
-        for m in r.scores.get(split, {})
-        if "." not in m
-    }
+    return {m for r in results for split in SPLITS for m in r.measured(split)}
 
 
 def _groups(results: list[Result]) -> list[tuple[str, str]]:

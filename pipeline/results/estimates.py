@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    pass
+    from pipeline.results.scores import Key, ScoreTable
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -54,25 +54,26 @@ def p_value(one: Estimate, other: Estimate) -> float | None:
     return min(1.0, 2 * float(turned.mean()))
 
 
-def read_estimates(
-    path: Path, scores: dict[str, dict[str, float]]
-) -> dict[tuple[str, str], Estimate]:
-    """(split, metric) -> estimate, of what a `resample_table` holds; nothing where there is none.
+def read_estimates(path: Path, scores: "ScoreTable") -> "dict[Key, Estimate]":
+    """What a file of resamples (`resample_table`) holds; {} where there is no file.
 
     Args:
-        scores: split -> metric -> the score on the whole set.
+        scores: on the whole set; resamples of other scores are left out.
     """
     import pandas as pd
 
     if not path.is_file():
         return {}
+    table = pd.read_parquet(path)
+    places = table.groupby(["split", "protocol", "seed"], sort=False).indices
+    images = table["images"].to_numpy()
+    columns = {name: table[name].to_numpy() for name in table.columns}
     out = {}
-    for split, rows in pd.read_parquet(path).groupby("split"):
-        known = scores.get(str(split), {})
-        for metric in rows.columns.intersection(list(known)):
-            drawn = rows[metric].to_numpy(dtype=float)
-            if not np.isnan(drawn).any():  # measured on the other split only
-                out[str(split), str(metric)] = Estimate(
-                    known[metric], drawn, rows["images"].iloc[0]
-                )
+    for score in scores:
+        rows = places.get((score.split, score.protocol, score.seed))
+        if rows is None or score.metric not in columns:
+            continue
+        drawn = columns[score.metric][rows].astype(float)
+        if not np.isnan(drawn).any():  # empty cells belong to groups without this metric
+            out[score.key] = Estimate(score.value, drawn, images[rows[0]], score.sd)
     return out

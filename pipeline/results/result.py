@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pipeline.data.files import read_json
-from pipeline.experiment.params import Decoding, Params
+from pipeline.experiment.params import Params
 from pipeline.experiment.protocols import STANDARD
+from pipeline.results.decoding import decoding_text
 from pipeline.results.estimates import Estimate, read_estimates
+from pipeline.results.scores import MEAN, OWN, Key, ScoreTable
 from pipeline.results.values import FACTS, SPLITS, Mean, Value, number
 
 
@@ -42,15 +44,15 @@ class Result:
     setting: Setting
     decoding: str
     "as `decoding_text` says it; '' for the baseline"
-    scores: dict[str, Any] | None
-    "scores.json of data/scores/<name>; None: not run"
+    scores: ScoreTable | None
+    "scores.csv of data/scores/<name>; None: not run"
     about: dict[str, Any] = field(default_factory=dict)
     "about.json there: commit, seeds (none of the baseline), clip, unavailable"
     paper: tuple[str, str] | None = None
     "table and system of papers.yaml"
     notes: str = ""
-    estimates: dict[tuple[str, str], Estimate] = field(default_factory=dict)
-    "by split and metric; empty where nothing was resampled"
+    estimates: dict[Key, Estimate] = field(default_factory=dict)
+    "empty where nothing was resampled"
 
     @property
     def label(self) -> str:
@@ -65,25 +67,27 @@ class Result:
         if metric in FACTS:
             return str(self.about.get(metric) or "n/a") if self.scores is not None else "not run"
         if protocol != STANDARD:
-            return self._of(split, f"{protocol}.{metric}")
-        mean = self._of(split, f"mean.{metric}")
-        return self._of(split, metric) if mean is None and self.about.get("seeds", 1) == 1 else mean
+            return self._of(Key(split, protocol, OWN, metric))
+        mean = self._of(Key(split, STANDARD, MEAN, metric))
+        return self.own(split, metric) if mean is None and self.about.get("seeds", 1) == 1 else mean
 
     def own(self, split: str, metric: str) -> Value:
         """Under `standard`, of the first seed's model, whatever further seeds there are."""
-        return self._of(split, metric)
+        return self._of(Key(split, STANDARD, OWN, metric))
 
-    def _of(self, split: str, key: str) -> Value:
+    def measured(self, split: str, protocol: str = STANDARD) -> list[str]:
+        """Metrics of the row's own system; [] of a row that was not run."""
+        return self.scores.metrics(split, protocol) if self.scores else []
+
+    def _of(self, key: Key) -> Value:
         if self.scores is None:
             return "not run"
-        scores = self.scores.get(split, {})
-        if key not in scores:
+        score = self.scores.get(key)
+        if score is None:
             return None
-        estimate = self.estimates.get((split, key))
-        sd = scores.get(key.replace("mean.", "sd.", 1)) if key.startswith("mean.") else None
-        if estimate:
-            return replace(estimate, sd=sd)
-        return float(scores[key]) if sd is None else Mean(float(scores[key]), float(sd))
+        if estimate := self.estimates.get(key):
+            return estimate
+        return score.value if score.sd is None else Mean(score.value, score.sd)
 
 
 def setting(
@@ -113,7 +117,7 @@ class Files(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path) -> "Files":
-        return cls(folder / "scores.json", folder / "about.json", folder / "resamples.parquet")
+        return cls(folder / "scores.csv", folder / "about.json", folder / "resamples.parquet")
 
 
 def results_of(params: Params, settings: dict[str, Setting], scores: Path) -> list[Result]:
@@ -143,29 +147,24 @@ def _read(row: Result, scores: Path) -> Result:
     files = Files.of(scores / row.name)
     if not files.scores.is_file():
         return row
-    summary = read_json(files.scores)
-    return replace(
-        row,
-        scores=summary,
-        about=read_json(files.about),
-        estimates=read_estimates(files.resamples, summary),
-    )
+    table = ScoreTable.read(files.scores)
+    estimates = read_estimates(files.resamples, table)
+    return replace(row, scores=table, about=read_json(files.about), estimates=estimates)
 
 
 def as_json(row: Result) -> dict[str, Any]:
     """All but the estimates, which are the file of resamples."""
-    return {
-        name: value
-        for name, value in asdict(replace(row, estimates={})).items()
-        if name != "estimates"
-    }
+    out = asdict(replace(row, scores=None, estimates={}))
+    del out["estimates"]
+    return out | {"scores": row.scores.records() if row.scores else None}
 
 
 def from_json(data: dict[str, Any], resamples: Path) -> Result:
     """What `as_json` wrote, with its file of resamples."""
+    scores = None if data["scores"] is None else ScoreTable.of_records(data["scores"])
     paper = tuple(data["paper"]) if data["paper"] else None
-    fields = {**data, "setting": Setting(**data["setting"]), "paper": paper}
-    return Result(**fields, estimates=read_estimates(resamples, data["scores"] or {}))
+    fields = {**data, "setting": Setting(**data["setting"]), "paper": paper, "scores": scores}
+    return Result(**fields, estimates=read_estimates(resamples, scores) if scores else {})
 
 
 def in_order(results: list[Result]) -> list[Result]:
@@ -177,16 +176,3 @@ def in_order(results: list[Result]) -> list[Result]:
         return not r.decoding, r.setting.corpus, score is None, -(score or 0.0), r.name
 
     return sorted(results, key=rank)
-
-
-def decoding_text(decode: Decoding) -> str:
-    search = (
-        "greedy"
-        if decode.beam == 1
-        else f"beam {decode.beam}, length penalty {decode.length_penalty:g}"
-    )
-    if decode.samples:
-        count = "one sample" if decode.samples == 1 else f"best of {decode.samples} samples"
-        among = f"the {decode.top_k} likeliest words" if decode.top_k else "all words"
-        search = f"{count}, temperature {decode.temperature:g} among {among}, seed {decode.seed}"
-    return f"{search}, at most {decode.max_tokens} tokens"

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.data.files import fingerprint
+from pipeline.experiment.protocols import STANDARD
 from pipeline.metrics.shared.base import Array, Sums
 from pipeline.results.estimates import RESAMPLES
+from pipeline.results.scores import OWN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,19 +53,21 @@ def _draws(images: int) -> Iterator[Array]:
 
 
 def resample_table(
-    resamples: dict[str, dict[str, Array]], images: dict[str, list[str]]
+    resamples: dict[str, dict[str, Array]],
+    images: dict[str, list[str]],
+    protocol: str = STANDARD,
+    seed: str = OWN,
 ) -> "pd.DataFrame":
-    """Columns split, images and one per score; RESAMPLES rows a split.
+    """Columns split, protocol, seed, images and one per score; RESAMPLES rows a split.
 
     Args:
         images: split -> the ids that were resampled, in their order.
     """
     import pandas as pd
 
-    tables = [
-        pd.DataFrame(
-            {"split": split, "images": fingerprint(images[split]), **scores}, index=range(RESAMPLES)
-        )
-        for split, scores in resamples.items()
-    ]
+    tables = []
+    for split, scores in resamples.items():
+        about = {"split": split, "protocol": protocol, "seed": seed}
+        about["images"] = fingerprint(images[split])
+        tables.append(pd.DataFrame({**about, **scores}, index=range(RESAMPLES)))
     return pd.concat(tables, ignore_index=True)

@@ -1,17 +1,14 @@
-"""Tokenised captions + references -> scores, with resamples for their intervals; the PTB
-tokenizer."""
+"""Tokenised captions + references -> scores, with resamples for their intervals."""
 
 import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.core.registry import load
-from pipeline.data.files import whole_folder, write_json
 from pipeline.metrics.shared.base import (
     Array,
     Candidates,
@@ -21,11 +18,9 @@ from pipeline.metrics.shared.base import (
     means,
     reference_set,
 )
-from pipeline.scoring.bootstrap import resample, resample_table
+from pipeline.scoring.bootstrap import resample
 
 More = Mapping[str, tuple[Any, ...]]
-GLANCE = ("bleu_4", "meteor", "rouge_l", "cider")
-"what `dvc metrics` shows"
 NEEDED = {
     "image_id",
     "split",
@@ -83,31 +78,8 @@ class Scored:
     "split -> score -> its values on resamples of the images"
     images: dict[str, list[str]]
     "split -> the ids that were resampled, in their order"
-
-    def beside(self, other: "Scored", protocol: str) -> "Scored":
-        """With another's scores as `<protocol>.<score>`; it has the same images, or columns of its
-        own for none."""
-        named = {
-            split: {f"{protocol}.{k}": v for k, v in scores.items()}
-            for split, scores in other.summary.items()
-        }
-        drawn = {
-            split: {f"{protocol}.{k}": v for k, v in scores.items()}
-            for split, scores in other.resamples.items()
-        }
-        columns = (
-            other.per_image.drop(columns="split")
-            .set_index("image_id")
-            .add_prefix(f"{protocol}.")
-            .reset_index()
-        )
-        return Scored(
-            {split: scores | named.get(split, {}) for split, scores in self.summary.items()},
-            self.unavailable | other.unavailable,
-            self.per_image.merge(columns, on="image_id", how="left", validate="one_to_one"),
-            {split: scores | drawn.get(split, {}) for split, scores in self.resamples.items()},
-            self.images,
-        )
+    sd: dict[str, dict[str, float]] = field(default_factory=dict)
+    "split -> score -> its standard deviation over trainings, where the summary is of means"
 
 
 def score_captions(
@@ -193,24 +165,3 @@ def _teacher_forced(sums: Array) -> dict[str, Array]:
     """(..., 3) -> (...)."""
     nll, tokens, hits = np.moveaxis(sums, -1, 0)
     return {"loss": nll / tokens, "perplexity": np.exp(nll / tokens), "top5": hits / tokens}
-
-
-def write_scores(scored: Scored, about: dict[str, Any], folder: Path, metrics: Path) -> None:
-    """Write scores.json, images.parquet, resamples.parquet and about.json into `folder`, a few
-    scores into `metrics`.
-
-    Args:
-        about: what is no number, beside the metrics that could not run.
-    """
-    with whole_folder(folder) as part:
-        scored.per_image.to_parquet(part / "images.parquet", index=False)
-        resample_table(scored.resamples, scored.images).to_parquet(
-            part / "resamples.parquet", index=False
-        )
-        write_json(part / "about.json", {**about, "unavailable": scored.unavailable})
-        write_json(part / "scores.json", scored.summary)
-    write_json(metrics, {split: _few(scores) for split, scores in scored.summary.items()})
-
-
-def _few(scores: dict[str, float]) -> dict[str, float]:
-    return {name: scores[name] for name in GLANCE if name in scores}

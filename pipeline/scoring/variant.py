@@ -12,10 +12,12 @@ import pandas as pd
 
 from pipeline.core.registry import load
 from pipeline.data.corpus import image_files, read_captions
-from pipeline.experiment.protocols import Protocol, find_protocol, tokenise
+from pipeline.experiment.protocols import STANDARD, Protocol, find_protocol, tokenise
 from pipeline.metrics.shared.base import Candidates, References
+from pipeline.results.scores import MEAN, OWN
 from pipeline.scoring.bootstrap import resample
 from pipeline.scoring.ptb import ptb_lines
+from pipeline.scoring.row import ScoredRow
 from pipeline.scoring.score import Scored, score_captions
 from pipeline.scoring.teacher_forced import teacher_forced_sums
 
@@ -49,10 +51,15 @@ class Said:
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """own, every search, and `seed-<n>`."""
+        """own, every search, and one table per further seed."""
         out = {"own": self.captions}
         out |= {str(name): rows for name, rows in self.searches.groupby("search", sort=False)}
-        return out | {f"seed-{seed}": rows for seed, rows in self.seeds.groupby("seed")}
+        return out | {self.further[str(seed)]: rows for seed, rows in self.seeds.groupby("seed")}
+
+    @cached_property
+    def further(self) -> dict[str, str]:
+        """Further seed -> name of its table."""
+        return {str(seed): f"seed {seed}" for seed in sorted(self.seeds["seed"].unique())}
 
     @cached_property
     def ptb(self) -> dict[str, Candidates]:
@@ -113,12 +120,9 @@ def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, 
     return image_files(read_captions(captions, ["image_id", "file"]), raw)
 
 
-def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> Scored:
-    """Scores under `standard` by their names, those under another protocol as `<protocol>.<score>`.
-
-    With several seeds: `mean.<score>`, `sd.<score>` over all of them and `seed-<n>.<score>` of each
-    further one, standard.
-    """
+def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> ScoredRow:
+    """Scores under `standard` and under each of `protocols`; further seeds under `standard` alone,
+    with the mean over all trainings."""
     for name in metrics:
         getattr(
             load("metrics", name), "prepare", bool
@@ -126,24 +130,21 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
     training = {text for tokens in said.ptb.values() for text in tokens.values()}.intersection(
         known.training
     )
-    standard = score_captions(
-        said.captions, said.ptb["own"], known.references, metrics, training, known.more
-    )
-    out = standard
+
+    def standard(table: str) -> Scored:
+        return score_captions(
+            said.tables[table], said.ptb[table], known.references, metrics, training, known.more
+        )
+
+    parts = {(STANDARD, OWN): standard("own")}
     for name in protocols:
-        out = out.beside(
-            _under(find_protocol(name), said, known, [m for m in metrics if m in N_GRAMS]), name
-        )
-    further = [name for name in said.tables if name.startswith("seed-")]
-    again = [
-        score_captions(
-            said.tables[name], said.ptb[name], known.references, metrics, training, known.more
-        )
-        for name in further
-    ]
-    for name, scored in zip(further, again, strict=True):
-        out = out.beside(scored, name)
-    return _with_spread(out, [standard, *again]) if again else out
+        n_grams = [m for m in metrics if m in N_GRAMS]
+        parts[name, OWN] = _under(find_protocol(name), said, known, n_grams)
+    further = {(STANDARD, seed): standard(table) for seed, table in said.further.items()}
+    parts |= further
+    if further:
+        parts[STANDARD, MEAN] = _mean([parts[STANDARD, OWN], *further.values()])
+    return ScoredRow(parts)
 
 
 def _under(protocol: Protocol, said: Said, known: Known, metrics: list[str]) -> Scored:
@@ -187,17 +188,16 @@ def _teacher_forced(said: Said) -> Scored:
     return out
 
 
-def _with_spread(out: Scored, trainings: list[Scored]) -> Scored:
-    for split, scores in out.summary.items():
-        for name in _shared([t.summary[split] for t in trainings]):
-            values = [t.summary[split][name] for t in trainings]
-            scores |= {
-                f"mean.{name}": float(np.mean(values)),
-                f"sd.{name}": float(np.std(values, ddof=1)),
-            }
-        drawn = out.resamples[split]
-        for name in _shared([t.resamples[split] for t in trainings]):
-            drawn[f"mean.{name}"] = np.mean([t.resamples[split][name] for t in trainings], axis=0)
+def _mean(trainings: list[Scored]) -> Scored:
+    """Mean and standard deviation (n - 1) of every score that all trainings have."""
+    out = Scored({}, {}, pd.DataFrame(), {}, trainings[0].images)
+    for split in trainings[0].summary:
+        scores = [t.summary[split] for t in trainings]
+        names = _shared(scores)
+        out.summary[split] = {n: float(np.mean([s[n] for s in scores])) for n in names}
+        out.sd[split] = {n: float(np.std([s[n] for s in scores], ddof=1)) for n in names}
+        drawn = [t.resamples[split] for t in trainings]
+        out.resamples[split] = {n: np.mean([d[n] for d in drawn], axis=0) for n in _shared(drawn)}
     return out
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.registry import load
-from pipeline.results.estimates import LEVEL, Estimate, read_estimates
+from pipeline.experiment.protocols import STANDARD
+from pipeline.results.estimates import LEVEL
+from pipeline.results.scores import OWN, Key, ScoreTable
 from pipeline.results.values import COUNTS
 
 UNMEASURED = "not measured"
@@ -59,30 +61,17 @@ class Run:
     params: dict[str, str] = field(default_factory=dict)
     "flat: corpus.split, train.lr"
     tags: dict[str, str] = field(default_factory=dict)
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    "split -> metric -> score"
-    estimates: dict[tuple[str, str], Estimate] = field(default_factory=dict)
-    "(split, metric)"
+    scores: ScoreTable = field(default_factory=lambda: ScoreTable(()))
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     "split -> images, captions"
     epochs: int | None = None
 
 
 def read_run(
-    params: dict[str, str],
-    tags: dict[str, str],
-    metrics: dict[str, float],
-    epochs: int,
-    resamples: Path,
-    corpus: Path,
+    params: dict[str, str], tags: dict[str, str], scores: ScoreTable, epochs: int, corpus: Path
 ) -> Run:
-    """Args: metrics: by split and name, `test/cider`; resamples, corpus: Parquet files, either of
-    which may be missing."""
-    scores: dict[str, dict[str, float]] = {}
-    for name, value in metrics.items():
-        split, metric = name.split("/", 1)
-        scores.setdefault(split, {})[metric] = value
-    return Run(params, tags, scores, read_estimates(resamples, scores), _counts(corpus), epochs)
+    """Args: corpus: captions.parquet, which may be missing."""
+    return Run(params, tags, scores, _counts(corpus), epochs)
 
 
 def _counts(corpus: Path) -> dict[str, tuple[int, int]]:
@@ -153,8 +142,9 @@ def _data(config: dict[str, Any], run: Run) -> list[str]:
 
 def _scores(run: Run) -> list[str]:
     """One line per score, test and validation beside each other, each with its interval."""
-    splits = [split for split in ("test", "val") if split in run.scores]
-    known = [name for name in SCORES if any(name in run.scores[split] for split in splits)]
+    splits = [split for split in ("test", "val") if split in run.scores.splits]
+    measured = {name for split in splits for name in run.scores.metrics(split)}
+    known = [name for name in SCORES if name in measured]
     missing = [f"`{name}`" for name in SCORES if name not in known]
     lines = [f"{LEVEL:.0%} intervals by a percentile bootstrap over the images."]
     if known:
@@ -171,13 +161,13 @@ def _scores(run: Run) -> list[str]:
 
 
 def _score(run: Run, split: str, name: str) -> str:
-    if name not in run.scores[split]:
+    score = run.scores.get(Key(split, STANDARD, OWN, name))
+    if score is None:
         return UNMEASURED
-    text = f"{run.scores[split][name]:.0f}" if name in COUNTS else f"{run.scores[split][name]:.4f}"
-    if (split, name) not in run.estimates:
+    text = f"{score.value:.0f}" if name in COUNTS else f"{score.value:.4f}"
+    if score.low is None or score.high is None:
         return f"{text} (interval {UNMEASURED})"
-    low, high = run.estimates[split, name].interval
-    return f"{text} ({low:.4f} to {high:.4f})"
+    return f"{text} ({score.low:.4f} to {score.high:.4f})"
 
 
 def _training(run: Run) -> list[str]:
@@ -227,8 +217,8 @@ def _limits(config: dict[str, Any]) -> list[str]:
 
 def _figures(known: dict[str, str], run: Run) -> list[str]:
     """One line per figure, of the test images, else of those of validation."""
-    split = next((s for s in ("test", "val") if s in run.scores), "test")
-    found = run.scores.get(split, {})
+    split = next((s for s in ("test", "val") if s in run.scores.splits), "test")
+    found = run.scores.metrics(split)
     return [
         f"- `{name}` ({about}): "
         f"{f'{_score(run, split, name)}, {split}' if name in found else UNMEASURED}"

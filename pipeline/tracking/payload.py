@@ -19,6 +19,8 @@ from pipeline.results.result import (
     setting,
     variant_result,
 )
+from pipeline.results.scores import ScoreTable, own_standard
+from pipeline.tracking.metric_names import named_scores
 from pipeline.tracking.model_card import card, read_run
 from pipeline.tracking.tags import flat_params, tags
 from pipeline.tracking.versions import (
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOCK = Path("dvc.lock")
-ROWS = "rows.json"
+ROWS = "table_rows.json"
 "artifact of a run from which `tables_of` makes its lines of the tables"
 SAMPLES = 20
 "test images in the table of captions, at most"
@@ -68,8 +70,8 @@ class Payload:
     "stands for the commands, code, params and data that made the variant"
     params: dict[str, str]
     tags: dict[str, str]
-    metrics: dict[str, float]
-    "final scores: test/cider, val/bleu_4, ..."
+    scores: ScoreTable
+    "of the finished variant"
     history: list[dict[str, float]]
     "rows of the history file, each with its step"
     samples: list[dict[str, Any]]
@@ -85,8 +87,6 @@ class Payload:
     "scoring.metrics"
     corpus: Path
     "captions.parquet, which the model card counts"
-    resamples: Path
-    "what the intervals of the scores are read from; may be missing"
     model: Path
     decode: dict[str, Any]
     run_file: Path
@@ -95,9 +95,15 @@ class Payload:
     "held by the process that publishes"
 
     @property
+    def metrics(self) -> dict[str, float]:
+        """The scores by MLflow's names: test/cider, val/bleu_4, ..."""
+        return named_scores(self.scores)
+
+    @property
     def note(self) -> str:
         """What stands at the top of the run's page."""
-        scores = [f"{name} {self.metrics[name]:.4f}" for name in SHOWN if name in self.metrics]
+        known = self.metrics
+        scores = [f"{name} {known[name]:.4f}" for name in SHOWN if name in known]
         best = next(
             (f"{row['epoch']:.0f}" for row in reversed(self.history) if row.get("best")), "?"
         )
@@ -153,7 +159,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
             **missing,
             "fingerprint": key,
         },
-        metrics=_final_metrics(row.scores or {}),
+        scores=row.scores or ScoreTable(()),
         history=_history(places.HISTORY / f"{variant}.csv"),
         samples=_samples(captions, per_image, corpus),
         images=places.RAW / params.corpora[v.corpus].dataset,
@@ -170,7 +176,6 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         rows=[as_json(row), as_json(baseline)],
         requested=params.scoring.metrics,
         corpus=corpus,
-        resamples=Files.of(places.SCORES / variant).resamples,
         model=places.MODELS / variant,
         decode=params.decoding(variant).model_dump(),
         run_file=places.CHECKPOINTS / variant / "mlflow.json",
@@ -191,14 +196,6 @@ def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setti
         ) from None
 
 
-def _final_metrics(scores: dict[str, Any]) -> dict[str, float]:
-    return {
-        f"{split}/{name}": float(value)
-        for split, values in scores.items()
-        for name, value in values.items()
-    }
-
-
 def _history(path: Path) -> list[dict[str, float]]:
     with path.open(encoding="utf-8", newline="") as file:
         return [
@@ -213,10 +210,7 @@ def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, An
 
     try:
         said = pd.read_parquet(captions, columns=["image_id", "split", "text", "log_prob"])
-        scores = pd.read_parquet(per_image).drop(columns="split")
-        scores = scores[
-            [column for column in scores if "." not in str(column)]
-        ]  # those under further protocols stay in the file
+        scores = own_standard(pd.read_parquet(per_image)).drop(columns="split")
         known = pd.read_parquet(corpus, columns=["image_id", "file", "text"])
     except FileNotFoundError as error:
         raise UserError(
@@ -305,7 +299,7 @@ def write_model(payload: Payload, folder: Path) -> None:
 
 def readme(p: Payload) -> str:
     """The model card."""
-    run = read_run(p.params, p.tags, p.metrics, len(p.history), p.resamples, p.corpus)
+    run = read_run(p.params, p.tags, p.scores, len(p.history), p.corpus)
     return card(read_json(p.model / "config.json"), p.decode, run)
 
 

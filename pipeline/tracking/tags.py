@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.experiment.params import Decoding, Params
+from pipeline.experiment.params import Params
+from pipeline.results.decoding import decoding_text
 
 
 def flat_params(variant: str, params: Params) -> dict[str, str]:
@@ -67,7 +68,7 @@ def protocol(variant: str, params: Params) -> str:
     words = [
         f"{corpus.dataset}, split {corpus.split}",
         "PTB tokens on both sides",
-        f"{_search(decode)}, at most {decode.max_tokens} tokens",
+        decoding_text(decode),
     ]
     return "; ".join(words)
 
@@ -77,10 +78,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run under a number without a name
         return "unknown"
-
-
-def _search(decode: Decoding) -> str:
-    if decode.samples:
-        drawn = f"temperature {decode.temperature:g}, top {decode.top_k}, seed {decode.seed}"
-        return f"best of {decode.samples} samples, {drawn}"
-    return f"beam {decode.beam}, length penalty {decode.length_penalty:g}"

@@ -246,7 +246,7 @@ def test_runs_without_lines_of_tables_are_no_results(enter, captionlab):
     assert captionlab("tables", "--from-mlflow")[2].startswith(f"error: {told}")
     track.main("merge")
     (run,) = runs()
-    (Path(run.info.artifact_uri.removeprefix("file://")) / "rows.json").unlink()
+    (Path(run.info.artifact_uri.removeprefix("file://")) / "table_rows.json").unlink()
     status, _, err = captionlab("tables", "--from-mlflow")
     assert status == 2
     assert err.endswith(" holds results: publish them with captionlab sync\n")

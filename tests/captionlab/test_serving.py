@@ -22,6 +22,7 @@ import yaml
 
 from benchmarks.serving import publish
 from pipeline.data.files import digest
+from pipeline.results.scores import OWN, Score, ScoreTable
 from pipeline.tracking.model_card import _pretrained, card, read_run
 from tests.captioning.test_captioner import picture
 from tests.tracking_workspace import make_captioner
@@ -449,22 +450,17 @@ def test_a_card_of_nothing_measured_says_so(published: Path) -> None:
 
 
 def test_a_card_holds_the_figures_of_its_run_with_their_intervals(tmp_path: Path) -> None:
-    """Draws 0.000 to 0.999: their 2.5 and 97.5 % quantiles are known."""
-    draws = {
-        "split": "test",
-        "images": "x",
-        "cider": np.arange(1000) / 1000,
-        "gender_error": np.arange(1000) / 10000,
-    }
-    pd.DataFrame(draws).to_parquet(tmp_path / "resamples.parquet")
     corpus = {"image_id": ["a", "a", "b"], "split": ["train", "train", "test"]}
     pd.DataFrame(corpus).to_parquet(tmp_path / "captions.parquet")
-    metrics = {
-        "test/cider": 0.5,
-        "val/cider": 0.75,
-        "test/gender_error": 0.05,
-        "test/vocabulary": 59.0,
-    }
+    scores = ScoreTable(
+        (
+            Score("test", "raw", OWN, "cider", 0.9),
+            Score("test", "standard", OWN, "cider", 0.5, 0.024975, 0.974025),
+            Score("val", "standard", OWN, "cider", 0.75),
+            Score("test", "standard", OWN, "gender_error", 0.05, 0.0024975, 0.0974025),
+            Score("test", "standard", OWN, "vocabulary", 59.0),
+        )
+    )
     tags = {
         "protocol": "scenes, split official; beam 3",
         "git.commit": "c0ffee",
@@ -476,9 +472,7 @@ def test_a_card_holds_the_figures_of_its_run_with_their_intervals(tmp_path: Path
         "train.lr": "0.001",
         "train.seeds": "[1]",
     }
-    run = read_run(
-        params, tags, metrics, 9, tmp_path / "resamples.parquet", tmp_path / "captions.parquet"
-    )
+    run = read_run(params, tags, scores, 9, tmp_path / "captions.parquet")
     weights = {"model": "tf_efficientnet_lite0", "weights": "package"}
     config = {
         "variant": "merge",

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import read_json
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, load_model, read_vocabulary
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -25,6 +24,7 @@ from pipeline.experiment.params import Training
 from pipeline.features.features import Features
 from pipeline.report.charts import score_table
 from pipeline.report.learning_curves import panels, read_curves, write_figures
+from pipeline.results.scores import ScoreTable
 from pipeline.tracking.live import Live
 from pipeline.training.trainer import COLUMNS, Trainer
 from tests.decoders.test_properties import close
@@ -163,8 +163,9 @@ def test_it_is_captioned_scored_and_compared_like_any_variant(
 ) -> None:
     workspace, _, _ = finished
     table = pd.read_csv(workspace / "data/report/tables/all.csv")
-    scores = read_json(workspace / "data/scores/as-it-is/scores.json")["test"]
-    assert scores["loss"] > 0
+    loss = ScoreTable.read(workspace / "data/scores/as-it-is/scores.csv").value("test", "loss")
+    assert loss is not None
+    assert loss > 0
     assert "as-it-is" in table.to_string()
     assert (workspace / "data/report/figures/learning_curves.csv").read_text() == "variant\n"
     assert "as-it-is" in (workspace / "data/report/index.html").read_text()

@@ -32,6 +32,7 @@ from pipeline.extraction.extract import extract
 from pipeline.features.store import FeatureStore
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.results.result import Setting, results_of
+from pipeline.results.scores import OWN
 from pipeline.scoring.ptb import ptb_tokenize
 from pipeline.scoring.variant import Known, Said, score_variant
 from pipeline.sources import scenes
@@ -173,10 +174,10 @@ def test_a_row_runs_two_steps_a_caption_and_a_score(
     )
     said = Said(found, searches, forced, found.assign(seed=0).iloc[:0])
     protocols = params.protocols(name)
-    scores = score_variant(said, Known(references, published, set()), ["bleu"], protocols).summary[
-        "test"
-    ]
-    assert all(0 <= scores[f"{protocol}.bleu_4"] <= 1 for protocol in protocols)
+    row = score_variant(said, Known(references, published, set()), ["bleu"], protocols)
+    scores = row.standard.summary["test"]
+    others = [row.parts[protocol, OWN].summary["test"] for protocol in protocols]
+    assert all(0 <= other["bleu_4"] <= 1 for other in others)
     assert all(0 <= scores[f"bleu_{n}"] <= 1 for n in (1, 2, 3, 4))
     assert 0 < scores["loss"] < 100
 

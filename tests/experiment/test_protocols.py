@@ -24,11 +24,13 @@ from pipeline.report.paper_tables import paper_sheets
 from pipeline.report.results_table import everything
 from pipeline.report.table import csv_text, markdown
 from pipeline.results.estimates import Estimate
+from pipeline.results.scores import MEAN, OWN, Key, ScoreTable
 from pipeline.results.values import Mean
-from pipeline.scoring.score import Scored
 from pipeline.scoring.teacher_forced import teacher_forced_sums
 from pipeline.scoring.variant import Known, Said, score_variant
 from tests.report.test_results_table import PAPERS, TEST, VAL, baseline, result
+from tests.score_tables import joined
+from tests.score_tables import scores as scores_of
 from tests.workspace import ROOT, tiny_params, write_params
 
 PUBLISHED = {
@@ -122,18 +124,18 @@ def test_a_protocol_is_the_original_metric_on_the_text_that_it_names(
     assert tokenise(PUBLISHED["a"][0], tokens) == dog
     scores = score_variant(
         said(), known("letters"), ["bleu", "rouge_l", "cider"], [protocol]
-    ).summary["test"]
+    ).scores
     candidates = {i: tokenise(text, tokens) for i, text in SAID.items()}
     references = {i: [tokenise(t, tokens) for t in texts] for i, texts in PUBLISHED.items()}
     for name, value in theirs(candidates, references).items():
-        assert scores[f"{protocol}.{name}"] == pytest.approx(value, abs=1e-9), name
+        assert scores.value("test", name, protocol) == pytest.approx(value, abs=1e-9), name
 
 
 def test_the_closing_full_stop_is_a_word_of_the_raw_protocol_alone() -> None:
     """By hand: of 4 + 5 + 7 words "man" and one "a" of b miss; the closest references have 5 + 5 +
     8."""
-    scores = score_variant(said(), known("spaces"), ["bleu"], ["raw"]).summary["test"]
-    assert scores["raw.bleu_1"] == pytest.approx(14 / 16 * math.exp(1 - 18 / 16))
+    scores = score_variant(said(), known("spaces"), ["bleu"], ["raw"]).scores
+    assert scores.value("test", "bleu_1", "raw") == pytest.approx(14 / 16 * math.exp(1 - 18 / 16))
     assert tokenise("A dog .", "spaces") == "a dog ."
 
 
@@ -149,13 +151,12 @@ def test_another_search_is_scored_on_its_own_captions() -> None:
     )
     scored = score_variant(said(searches=rows), known("letters"), ["rouge_l"], ["greedy"])
     alone = score_variant(said(greedy), known("letters"), ["rouge_l"], [])
-    assert (
-        scored.summary["test"]["greedy.rouge_l"]
-        == alone.summary["test"]["rouge_l"]
-        > scored.summary["test"]["rouge_l"]
-    )
-    assert scored.per_image["greedy.rouge_l"].tolist() == alone.per_image.rouge_l.tolist()
-    assert (scored.resamples["test"]["greedy.rouge_l"] == alone.resamples["test"]["rouge_l"]).all()
+    ours, greedy_alone = scored.parts["greedy", OWN], alone.standard
+    assert ours.summary["test"]["rouge_l"] == greedy_alone.summary["test"]["rouge_l"]
+    assert ours.summary["test"]["rouge_l"] > scored.standard.summary["test"]["rouge_l"]
+    assert ours.per_image.rouge_l.tolist() == greedy_alone.per_image.rouge_l.tolist()
+    drawn = (part.resamples["test"]["rouge_l"] for part in (ours, greedy_alone))
+    assert np.array_equal(*drawn)
 
 
 def test_of_several_seeds_mean_and_spread_stand_beside_each() -> None:
@@ -164,15 +165,18 @@ def test_of_several_seeds_mean_and_spread_stand_beside_each() -> None:
     rows = [(seed, i, "test", text) for seed, texts in others.items() for i, text in texts.items()]
     seeds = pd.DataFrame(rows, columns=["seed", "image_id", "split", "text"])
     scored = score_variant(said(seeds=seeds), known("letters"), ["rouge_l"], [])
-    scores = scored.summary["test"]
-    three = [scores["rouge_l"], scores["seed-2.rouge_l"], scores["seed-5.rouge_l"]]
+    three = [scored.scores.value("test", "rouge_l", seed=seed) for seed in (OWN, "2", "5")]
     assert three[1] < three[0] < three[2]
     mean = sum(three) / 3
-    assert scores["mean.rouge_l"] == pytest.approx(mean)
-    assert scores["sd.rouge_l"] == pytest.approx((sum((x - mean) ** 2 for x in three) / 2) ** 0.5)
-    drawn = scored.resamples["test"]
-    parts = [drawn["rouge_l"], drawn["seed-2.rouge_l"], drawn["seed-5.rouge_l"]]
-    np.testing.assert_allclose(drawn["mean.rouge_l"], sum(parts) / 3)
+    row = scored.scores.get(Key("test", "standard", MEAN, "rouge_l"))
+    assert row is not None
+    assert row.value == pytest.approx(mean)
+    assert row.sd == pytest.approx((sum((x - mean) ** 2 for x in three) / 2) ** 0.5)
+    assert [r.seed for r in scored.scores if r.metric == "rouge_l"] == [OWN, "2", "5", MEAN]
+    *parts, drawn = (part.resamples["test"]["rouge_l"] for part in scored.parts.values())
+    np.testing.assert_allclose(drawn, sum(parts) / 3)
+    assert row.low is not None
+    assert row.low < row.value
 
 
 def test_every_protocol_of_a_paper_that_is_stated_is_one_of_ours() -> None:
@@ -234,11 +238,14 @@ def test_a_row_beside_a_paper_must_be_scored_as_the_paper_was(tmp_path: Path) ->
 
 # How they stand in the tables.
 
-RAW = {**TEST, "raw.bleu_1": 0.74, "raw.bleu_4": 0.28, "raw.cider": 0.83}
+RAW = joined(
+    scores_of({"test": TEST, "val": VAL}),
+    scores_of({"test": {"bleu_1": 0.74, "bleu_4": 0.28, "cider": 0.83}}, "raw"),
+)
 
 
 def test_a_protocol_has_a_table_of_its_own_with_the_standard_score_and_the_difference() -> None:
-    sheet = everything([result(scores={"test": RAW, "val": VAL}), baseline()], ["bleu"])
+    sheet = everything([result(scores=RAW), baseline()], ["bleu"])
     lines = markdown(sheet).splitlines()
     start = lines.index("## scenes, test, protocol raw")
     assert lines[start + 4].split(" | ")[1].strip() == "bleu_1 (standard)"
@@ -268,10 +275,10 @@ def test_a_difference_of_two_protocols_has_the_interval_of_paired_draws() -> Non
     """The two move together: each has an interval of 0.4, their difference of 0.02."""
     draws = np.linspace(-0.2, 0.2, 1000)
     estimates = {
-        ("test", "bleu_4"): Estimate(0.25, 0.25 + draws, "x"),
-        ("test", "raw.bleu_4"): Estimate(0.28, 0.28 + draws * 1.05, "x"),
+        Key("test", "standard", OWN, "bleu_4"): Estimate(0.25, 0.25 + draws, "x"),
+        Key("test", "raw", OWN, "bleu_4"): Estimate(0.28, 0.28 + draws * 1.05, "x"),
     }
-    sheet = everything([result(scores={"test": RAW, "val": {}}, estimates=estimates)], ["bleu"])
+    sheet = everything([result(scores=RAW, estimates=estimates)], ["bleu"])
     table = next(t for t in sheet.tables if t.title == "scenes, test, protocol raw")
     cells = dict(zip([c.header for c in table.columns], table.texts()[0][1], strict=True))
     assert cells["bleu_4 (raw)"] == "0.280 ±.200"
@@ -286,19 +293,26 @@ PRINTED["tables"]["nic"]["rows"] = [
 ]
 
 
-MEANS = {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.01}
+def several(first: dict[str, float], mean: dict[str, float], sd: dict[str, float]) -> ScoreTable:
+    """Of two trainings, on the test split: of the first, and over both."""
+    return joined(scores_of({"test": first}), scores_of({"test": mean}, seed=MEAN, sd=sd))
+
+
+MEANS = joined(
+    several({"bleu_4": 0.2}, {"bleu_4": 0.25}, {"bleu_4": 0.01}), scores_of({"val": VAL})
+)
 
 
 def test_ours_stands_beside_a_paper_under_its_protocol_too_and_only_there_is_a_difference() -> None:
     ours = [
         result(
-            scores={"test": RAW, "val": VAL},
+            scores=RAW,
             paper=("nic", "small"),
             about={"seeds": 1, "commit": "abc1234"},
         ),
         result(
             "other",
-            scores={"test": MEANS, "val": VAL},
+            scores=MEANS,
             paper=("nic", "large"),
             about={"seeds": 3, "commit": "abc1234"},
         ),
@@ -360,11 +374,13 @@ def test_relative_improvements_are_recomputed_from_our_rows_and_stand_beside_the
 
 
 def test_several_seeds_show_their_mean_and_spread_and_the_table_says_so() -> None:
-    scores = {
-        "test": {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.0123, "seed-2.bleu_4": 0.3},
-        "val": {},
-    }
-    estimates = {("test", "mean.bleu_4"): Estimate(0.25, np.linspace(0.24, 0.26, 1000), "x")}
+    sd = 0.0123
+    scores = joined(
+        several({"bleu_4": 0.2}, {"bleu_4": 0.25}, {"bleu_4": sd}),
+        scores_of({"test": {"bleu_4": 0.3}}, seed="2"),
+    )
+    estimate = Estimate(0.25, np.linspace(0.24, 0.26, 1000), "x", sd)
+    estimates = {Key("test", "standard", MEAN, "bleu_4"): estimate}
     sheet = everything(
         [result(scores=scores, estimates=estimates, about={"seeds": 2, "commit": "abc1234"})],
         ["bleu"],
@@ -383,34 +399,26 @@ def test_several_seeds_show_their_mean_and_spread_and_the_table_says_so() -> Non
 
 def test_a_score_that_only_some_seeds_have_is_no_number_in_the_table() -> None:
     """Neither the first seed's own nor a mean of fewer than `seeds` says stands for it."""
-    lucky = {
-        "test": {
-            "bleu_4": 0.2,
-            "mean.bleu_4": 0.25,
-            "sd.bleu_4": 0.0123,
-            "gender_error_named": 0.5,
-        },
-        "val": {},
-    }
-    several, single = (
-        result(scores=lucky, about={"seeds": n, "commit": "abc1234"}) for n in (2, 1)
-    )
-    assert several.value("test", "gender_error_named") is None
+    first = {"bleu_4": 0.2, "gender_error_named": 0.5}
+    lucky = several(first, {"bleu_4": 0.25}, {"bleu_4": 0.0123})
+    both, single = (result(scores=lucky, about={"seeds": n, "commit": "abc1234"}) for n in (2, 1))
+    assert both.value("test", "gender_error_named") is None
     assert (
-        single.value("test", "gender_error_named")
-        == several.own("test", "gender_error_named")
-        == 0.5
+        single.value("test", "gender_error_named") == both.own("test", "gender_error_named") == 0.5
     )
 
 
 def test_the_spread_over_seeds_stands_beside_a_score_without_an_interval_in_every_form() -> None:
     """A count and a share of all captions have none, and neither has anything where nothing was
     resampled."""
-    scores = {"vocabulary": 365.0, "mean.vocabulary": 360.5, "sd.vocabulary": 6.3639}
-    scores |= {"bleu_4": 0.2, "mean.bleu_4": 0.25, "sd.bleu_4": 0.01234}
+    scores = several(
+        {"vocabulary": 365.0, "bleu_4": 0.2},
+        {"vocabulary": 360.5, "bleu_4": 0.25},
+        {"vocabulary": 6.3639, "bleu_4": 0.01234},
+    )
     seeds = {"seeds": 2, "commit": "abc1234"}
     rows = [
-        result(scores={"test": scores, "val": {}}, about=seeds, paper=("nic", "large")),
+        result(scores=scores, about=seeds, paper=("nic", "large")),
         baseline(),
     ]
     sheet = everything(rows, [])
@@ -438,7 +446,7 @@ def test_the_spread_over_seeds_stands_beside_a_score_without_an_interval_in_ever
 def test_latex_has_the_figures_of_the_table_with_nothing_unescaped() -> None:
     text = latex(
         everything(
-            [result("a_b", scores={"test": RAW, "val": VAL}, notes="50% & more"), baseline()],
+            [result("a_b", scores=RAW, notes="50% & more"), baseline()],
             ["bleu"],
         )
     )
@@ -460,9 +468,9 @@ def test_latex_has_the_figures_of_the_table_with_nothing_unescaped() -> None:
 def test_scores_of_another_protocol_do_not_touch_the_standard_ones() -> None:
     plain = score_variant(said(), known("letters"), ["bleu", "cider"], [])
     more = score_variant(said(), known("letters"), ["bleu", "cider"], ["raw", "cleaned-references"])
-    standard = {name: value for name, value in more.summary["test"].items() if "." not in name}
-    assert standard == plain.summary["test"]
-    assert isinstance(plain, Scored)
+    assert more.standard.summary == plain.standard.summary
+    assert more.scores.metrics("test") == plain.scores.metrics("test")
+    assert more.scores.protocols == ["raw", "cleaned-references"]
 
 
 def test_the_committed_protocols_of_every_experiment_are_known() -> None:

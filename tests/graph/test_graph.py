@@ -16,6 +16,7 @@ from dvc.repo import Repo
 
 from pipeline.core import registry
 from pipeline.data.files import digest, read_json
+from pipeline.results.scores import MEAN, OWN, Key, ScoreTable
 from tests.workspace import (
     ROOT,
     environment,
@@ -257,14 +258,16 @@ def test_a_second_seed_is_another_training_of_the_same_row(finished: Path) -> No
     )
     assert first != second
     assert read_json(finished / "data/seeds/merge/seeds.json") == []
-    scores = read_json(finished / "data/scores/lstm/scores.json")["test"]
-    assert scores["mean.loss"] == (scores["loss"] + scores["seed-2.loss"]) / 2
-    assert scores["loss"] != scores["seed-2.loss"]
+    scores = ScoreTable.read(finished / "data/scores/lstm/scores.csv")
+    mean = scores.get(Key("test", "standard", MEAN, "loss"))
+    first, second = (scores.value("test", "loss", seed=seed) for seed in (OWN, "2"))
+    assert mean.value == (first + second) / 2  # type: ignore[union-attr, operator]
+    assert first != second
     with (finished / "reports/tables/all.csv").open() as file:
         rows = {row["variant"]: row for row in csv.DictReader(file)}
     assert (rows["lstm"]["seeds"], rows["merge"]["seeds"]) == ("2", "1")
-    assert float(rows["lstm"]["test loss"]) == round(scores["mean.loss"], 6)
-    assert float(rows["lstm"]["test loss_sd"]) == round(scores["sd.loss"], 6)
+    assert float(rows["lstm"]["test loss"]) == round(mean.value, 6)  # type: ignore[union-attr]
+    assert float(rows["lstm"]["test loss_sd"]) == round(mean.sd, 6)  # type: ignore[union-attr, arg-type]
 
 
 def test_a_mistake_in_the_params_costs_no_finished_output(finished: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline.data.files import read_json, write_json
 from pipeline.data.images import read_image
 from pipeline.metrics import clip_score
 from pipeline.metrics.shared.base import Candidates, References, Scores, Unavailable
+from pipeline.results.scores import ScoreTable
 from pipeline.scoring.variant import NO_SEARCH, pictures_needed
 from stages import baseline, score
 from tests.encoders.test_clip import published
@@ -240,6 +241,8 @@ def test_a_variant_and_the_baseline_beside_it_say_which_clip_judged_them(
     told = {"clip": str(model), "commit": None, "unavailable": {}}
     assert rows == [told, {**told, "seeds": 1}]
     first, second = (
-        read_json(paths.SCORES / name / "scores.json")["test"]["clip_score"] for name in both
+        ScoreTable.read(paths.SCORES / name / "scores.csv").value("test", "clip_score")
+        for name in both
     )
+    assert first is not None
     assert first == second > 0

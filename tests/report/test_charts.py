@@ -13,6 +13,8 @@ from pipeline.report.cost_table import Speed, costs, parameters, read_speeds
 from pipeline.report.learning_curves import COLOURS
 from pipeline.results.estimates import Estimate
 from pipeline.results.result import Result, Setting
+from pipeline.results.scores import OWN, Key
+from tests.score_tables import scores as table_of
 from tests.workspace import ROOT
 
 BASELINE = "most-frequent--scenes"
@@ -23,7 +25,7 @@ def result(name, cider=None, decoding=GREEDY, corpus="scenes", **more):
     scores = (
         None
         if cider is None
-        else {"test": {"cider": cider, "loss": 1.0}, "val": {"cider": 2 * cider}}
+        else table_of({"test": {"cider": cider, "loss": 1.0}, "val": {"cider": 2 * cider}})
     )
     return Result(
         name, Setting(corpus, "official", {"test": 10}, {"test": "5"}), decoding, scores, **more
@@ -61,7 +63,10 @@ def test_the_plot_of_scores_reads_columns_of_that_table_and_has_a_panel_per_corp
 def test_the_table_of_scores_has_a_row_per_system_split_and_metric_with_the_interval_where_there_is_one():
     estimate = Estimate(0.5, np.linspace(0.4, 0.6, 1001), "x")
     rows = score_table(
-        [result("lstm", 0.5, estimates={("test", "cider"): estimate}), result(BASELINE, 0.1, "")]
+        [
+            result("lstm", 0.5, estimates={Key("test", "standard", OWN, "cider"): estimate}),
+            result(BASELINE, 0.1, ""),
+        ]
     )
     assert [tuple(row)[:4] for row in rows.itertuples(index=False)] == [
         ("lstm", "test", "cider", 0.5),

@@ -13,13 +13,15 @@ import yaml
 from PIL import Image
 from safetensors.numpy import save_file
 
-from pipeline.data.files import read_json, write_json
+from pipeline.data.files import write_json
 from pipeline.report.charts import score_table
 from pipeline.report.learning_curves import write_figures
 from pipeline.report.page import headings
 from pipeline.report.table import Column, Table, best_cells
+from pipeline.results.scores import MEAN, OWN
 from pipeline.scoring.bootstrap import resample_table
 from stages import compare
+from tests.score_tables import joined, scores
 from tests.workspace import ROOT
 
 SPEED = {
@@ -38,6 +40,7 @@ SCORES = {
     "top5": 0.66,
     "collapse": 0.5,
 }
+TABLE = scores({"test": SCORES, "val": SCORES})
 
 
 def test_the_best_figure_of_a_column_is_the_lowest_loss_and_the_highest_of_any_other():
@@ -77,16 +80,9 @@ def build(folder: Path, images=8, refs=2):
     captions = pd.DataFrame(
         rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"]
     )
-    for name in (
-        "corpora/scenes",
-        "raw/scenes/images",
-        "references",
-        "captions/lstm",
-        "captions/most-frequent--scenes",
-        "scores",
-        "validation/scenes",
-    ):
+    for name in ("corpora/scenes", "raw/scenes/images", "references/scenes", "captions", "scores"):
         (folder / "data" / name).mkdir(parents=True)
+    write_json(folder / "data/validation/scenes/results.json", {"success": True})
     captions.to_parquet(folder / "data/corpora/scenes/captions.parquet")
     write_json(
         folder / "data/references/scenes/references.json",
@@ -99,13 +95,16 @@ def build(folder: Path, images=8, refs=2):
         columns=["image_id", "split"],
     )
     for name in ("lstm", "merge", "most-frequent--scenes"):
-        write_json(folder / f"data/scores/{name}/scores.json", {"test": SCORES, "val": SCORES})
+        (folder / f"data/scores/{name}").mkdir()
+        TABLE.write(folder / f"data/scores/{name}/scores.csv")
         write_json(folder / f"data/scores/{name}/about.json", {"commit": "4c1e9a0", "seeds": 1})
         if name != "merge":
+            (folder / f"data/captions/{name}").mkdir()
             scored.assign(text=f"{name} <i>").to_parquet(
                 folder / f"data/captions/{name}/captions.parquet"
             )
-            scored.assign(cider=[n / 10 for n in range(len(scored))]).to_parquet(
+            ciders = [n / 10 for n in range(len(scored))]
+            scored.assign(protocol="standard", seed=OWN, cider=ciders).to_parquet(
                 folder / f"data/scores/{name}/images.parquet"
             )
     write_attention(folder / "data/captions/lstm/attention.parquet", ["test1", "test6"])
@@ -249,9 +248,8 @@ def test_resampled_scores_stand_with_their_intervals_in_tables_and_page(workspac
         path = workspace / f"data/scores/{name}/resamples.parquet"
         path.parent.mkdir(exist_ok=True)
         resample_table(drawn, {"test": ["a"], "val": ["b"]}).to_parquet(path)
-    scores = read_json(workspace / "data/scores/lstm/scores.json")
-    scores["test"] |= {"mean.collapse": 0.25, "sd.collapse": 0.0125}
-    write_json(workspace / "data/scores/lstm/scores.json", scores)
+    mean = scores({"test": {"collapse": 0.25}}, seed=MEAN, sd={"collapse": 0.0125})
+    joined(TABLE, mean).write(workspace / "data/scores/lstm/scores.csv")
     compare.main()
     table = (workspace / "data/report/tables/all.md").read_text()
     lstm = next(line for line in table.splitlines() if line.startswith("| lstm "))

@@ -4,7 +4,10 @@ from pipeline.experiment.params import Decoding
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.report.results_table import collapsed, everything
 from pipeline.report.table import csv_text, markdown
-from pipeline.results.result import Result, decoding_text, setting
+from pipeline.results.decoding import decoding_text
+from pipeline.results.result import Result, setting
+from pipeline.results.scores import ScoreTable
+from tests.score_tables import scores as table_of
 
 TEST = {
     "bleu_1": 0.7,
@@ -47,9 +50,9 @@ def corpus(name="scenes", images=2, references=5):
 def result(
     name="lstm", decoding="beam 3, length penalty 0.7, at most 30 tokens", scores=None, **more
 ):
-    return Result(
-        name, more.pop("setting", corpus()), decoding, scores or {"test": TEST, "val": VAL}, **more
-    )
+    scores = scores or {"test": TEST, "val": VAL}
+    table = scores if isinstance(scores, ScoreTable) else table_of(scores)
+    return Result(name, more.pop("setting", corpus()), decoding, table, **more)
 
 
 def baseline(**more):

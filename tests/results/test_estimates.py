@@ -1,6 +1,7 @@
 """Intervals cover what they should, and a paired test sees what two intervals do not."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,14 @@ from pipeline.report.results_table import everything
 from pipeline.report.table import Column, Sheet, Table, best_cells, csv_text, markdown
 from pipeline.results.estimates import RESAMPLES, Estimate, p_value, read_estimates
 from pipeline.results.result import Result, setting
+from pipeline.results.scores import Key
 from pipeline.scoring import bootstrap
 from pipeline.scoring.bootstrap import resample, resample_table
+from tests.score_tables import joined, scores
+
+
+def key(metric, split="test"):
+    return Key(split, "standard", "", metric)
 
 
 def estimate(value, resamples, images="test"):
@@ -96,14 +103,28 @@ def test_resamples_are_read_back_by_split_and_only_of_what_was_measured(tmp_path
         "val": {"cider": np.ones(1000), "meteor": np.zeros(1000)},
     }
     resample_table(drawn, {"test": ["a", "b"], "val": ["c"]}).to_parquet(tmp_path / "v.parquet")
-    found = read_estimates(
-        tmp_path / "v.parquet", {"test": {"cider": 2.0, "meteor": 0.1}, "val": {"cider": 1.0}}
-    )
-    assert set(found) == {("test", "cider"), ("val", "cider")}
-    assert found["test", "cider"].value == 2.0
-    assert found["test", "cider"].interval == pytest.approx((24.975, 974.025))
-    assert found["test", "cider"].images != found["val", "cider"].images
-    assert read_estimates(tmp_path / "none.parquet", {}) == {}
+    table = scores({"test": {"cider": 2.0, "meteor": 0.1}, "val": {"cider": 1.0}})
+    found = read_estimates(tmp_path / "v.parquet", table)
+    test, val = key("cider"), key("cider", "val")
+    assert set(found) == {test, val}
+    assert found[test].value == 2.0
+    assert found[test].interval == pytest.approx((24.975, 974.025))
+    assert found[test].images != found[val].images
+    assert read_estimates(tmp_path / "none.parquet", table) == {}
+
+
+def test_resamples_of_another_protocol_or_seed_are_read_back_as_such(tmp_path: Path):
+    """Each group of rows holds its own draws of the same metric."""
+    images, groups = {"test": ["a"]}, [("standard", ""), ("raw", ""), ("standard", "mean")]
+    drawn = [
+        resample_table({"test": {"cider": np.full(1000, float(n))}}, images, *group)
+        for n, group in enumerate(groups)
+    ]
+    pd.concat(drawn).to_parquet(tmp_path / "v.parquet")
+    table = joined(*(scores({"test": {"cider": 9.0}}, *group) for group in groups))
+    found = read_estimates(tmp_path / "v.parquet", table)
+    means = {(key.protocol, key.seed): e.resamples.mean() for key, e in found.items()}
+    assert means == {group: float(n) for n, group in enumerate(groups)}
 
 
 SPREAD = np.linspace(-0.02, 0.02, 1000)
@@ -181,10 +202,8 @@ def test_a_sheet_says_what_its_intervals_and_its_bold_figures_mean_once_it_has_s
     corpus = setting(
         "c", "official", pd.DataFrame({"split": ["test"], "image_id": ["a"]}), {"a": ["x"]}
     )
-    plain = Result("lstm", corpus, "greedy", {"test": {"bleu_4": 0.5}})
-    drawn = Result(
-        "lstm", corpus, "greedy", {"test": {"bleu_4": 0.5}}, estimates={("test", "bleu_4"): ROWS[0]}
-    )
+    plain = Result("lstm", corpus, "greedy", scores({"test": {"bleu_4": 0.5}}))
+    drawn = replace(plain, estimates={key("bleu_4"): ROWS[0]})
     assert not re.search("±|Bold", markdown(everything([plain], ["bleu_4"])))
     text = markdown(everything([drawn], ["bleu_4"]))
     assert "| lstm    | 0.500 ±.019 |" in text
@@ -200,7 +219,7 @@ def test_tables_beyond_n_grams_and_of_gender_have_intervals_where_a_score_is_a_m
     corpus = setting(
         "c", "official", pd.DataFrame({"split": ["test"], "image_id": ["a"]}), {"a": ["x"]}
     )
-    scores = {
+    figures = {
         "vocabulary": 365.0,
         "novel": 0.5,
         "collapse": 0.25,
@@ -208,11 +227,11 @@ def test_tables_beyond_n_grams_and_of_gender_have_intervals_where_a_score_is_a_m
         "gender_error": 0.25,
     }
     drawn = {
-        ("test", name): estimate(scores[name], scores[name] + SPREAD)
+        key(name): estimate(figures[name], figures[name] + SPREAD)
         for name in ("novel", "gender_error")
     }
     rows = [
-        Result(name, corpus, "greedy", {"test": scores}, estimates=drawn)
+        Result(name, corpus, "greedy", scores({"test": figures}), estimates=drawn)
         for name in ("lstm", "merge")
     ]
     text = markdown(everything(rows, ["diversity"]))

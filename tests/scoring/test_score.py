@@ -14,9 +14,12 @@ from pipeline.core.java import use_java
 from pipeline.data.files import read_json
 from pipeline.metrics.shared.base import References
 from pipeline.results.estimates import read_estimates
+from pipeline.results.scores import OWN, Key, ScoreTable, own_standard
 from pipeline.scoring.baseline import most_frequent_captions
 from pipeline.scoring.ptb import ptb_tokenize, training_captions
-from pipeline.scoring.score import Scored, score_captions, write_scores
+from pipeline.scoring.row import ScoredRow, write_scores
+from pipeline.scoring.score import Scored, score_captions
+from tests.score_tables import summary as summary_of
 
 pytestmark = pytest.mark.usefixtures("restore_java")
 
@@ -108,6 +111,10 @@ def score_table(
     )
 
 
+def row_of(scored: Scored) -> ScoredRow:
+    return ScoredRow({("standard", OWN): scored})
+
+
 def without_spice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pycocoevalcap.spice.__file__", str(tmp_path / "__init__.py"))
 
@@ -169,10 +176,9 @@ def test_captions_without_a_model_have_no_teacher_forced_figures(
 
 def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
     scored = score_table(model_captions(), REFERENCES, ["rouge_l"])
-    write_scores(
-        scored, {"commit": "abc1234", "seeds": 1}, tmp_path / "v", tmp_path / "metrics/v.json"
-    )
-    summary = read_json(tmp_path / "v/scores.json")
+    about = {"commit": "abc1234", "seeds": 1}
+    write_scores(row_of(scored), about, tmp_path / "v", tmp_path / "metrics/v.json")
+    summary = summary_of(tmp_path / "v/scores.csv")
     assert read_json(tmp_path / "v/about.json") == {
         "commit": "abc1234",
         "seeds": 1,
@@ -182,12 +188,20 @@ def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
     assert summary["test"] == pytest.approx(
         {"rouge_l": 0.75, "loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}
     )
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "v/images.parquet"), scored.per_image)
-    estimates = read_estimates(tmp_path / "v/resamples.parquet", summary)
+    images = pd.read_parquet(tmp_path / "v/images.parquet")
+    assert list(images.columns) == ["image_id", "split", "protocol", "seed", "rouge_l"]
+    pd.testing.assert_frame_equal(own_standard(images), scored.per_image)
+    table = ScoreTable.read(tmp_path / "v/scores.csv")
+    estimates = read_estimates(tmp_path / "v/resamples.parquet", table)
     assert set(estimates) == {
-        (s, m) for s in ("val", "test") for m in ("rouge_l", "loss", "perplexity", "top5")
+        Key(s, "standard", OWN, m)
+        for s in ("val", "test")
+        for m in ("rouge_l", "loss", "perplexity", "top5")
     }
-    assert estimates["test", "loss"].value == summary["test"]["loss"]
+    loss = table.get(Key("test", "standard", OWN, "loss"))
+    assert loss is not None
+    assert estimates[loss.key].value == loss.value == summary["test"]["loss"]
+    assert estimates[loss.key].interval == (loss.low, loss.high)
 
 
 def test_two_images_can_be_drawn_in_three_ways_whatever_their_order() -> None:
@@ -257,17 +271,17 @@ def test_captions_that_are_all_as_sure_or_without_cider_have_no_rank_correlation
 
 def test_no_gender_anywhere_is_written_without_a_figure_and_without_nan(tmp_path: Path) -> None:
     write_scores(
-        score_table(model_captions(), REFERENCES, ["gender"]),
+        row_of(score_table(model_captions(), REFERENCES, ["gender"])),
         {},
         tmp_path / "v",
         tmp_path / "m.json",
     )
     assert {
         name: v
-        for name, v in read_json(tmp_path / "v/scores.json")["test"].items()
+        for name, v in summary_of(tmp_path / "v/scores.csv")["test"].items()
         if "gender" in name
     } == {"gender_images": 0}
-    assert "NaN" not in (tmp_path / "v/scores.json").read_text()
+    assert "nan" not in (tmp_path / "v/scores.csv").read_text().lower()
     assert pd.read_parquet(tmp_path / "v/images.parquet").gender_error.isna().all()
     assert not any("gender" in name for name in pd.read_parquet(tmp_path / "v/resamples.parquet"))
 

@@ -94,9 +94,13 @@ def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
         "captions",
         "history",
         "images",
-        "rows.json",
         "samples.json",
         "scores",
+        "table_rows.json",
+    ]
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "scores/merge")] == [
+        f"scores/merge/{name}"
+        for name in ("about.json", "images.parquet", "resamples.parquet", "scores.csv")
     ]
     assert len(client.list_artifacts(run.info.run_id, "images")) == 2 * 6
     table = json.loads((Path(run.info.artifact_uri) / "samples.json").read_text())
@@ -436,7 +440,7 @@ def test_params_are_the_variants_own_after_overrides(workspace):
     variant = variant.model_copy(update={"decode": {"samples": 5}})
     assert tags("merge", params.model_copy(update={"variants": {"merge": variant}}))[
         "protocol"
-    ].endswith("; best of 5 samples, temperature 1, top 0, seed 1, at most 30 tokens")
+    ].endswith("; best of 5 samples, temperature 1 among all words, seed 1, at most 30 tokens")
 
 
 def test_without_dvc_lock_one_line_says_what_to_run(workspace):

@@ -1,0 +1,140 @@
+"""The scores of one row of the result tables, as one long table: data/scores/<row>/scores.csv.
+
+    split,protocol,seed,metric,value,low,high,sd
+    test,standard,,cider,0.81,0.78,0.84,
+    test,raw,,cider,0.83,0.8,0.86,
+    test,standard,2,cider,0.79,0.76,0.82,
+    test,standard,mean,cider,0.8,0.77,0.83,0.0141421356
+
+What a score is of stands in columns of its own, so no name of a score has to be taken apart.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.data.files import whole_file
+from pipeline.experiment.protocols import STANDARD
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OWN = ""
+"""The seed of the row's own system: the model in models/<row>, trained with the first of
+`train.seeds`, or a baseline, which has no seed. It is not written out, because scoring reads
+captions and does not depend on `train.seeds`."""
+MEAN = "mean"
+"The seed of a mean over all trainings of the row."
+
+
+class Key(NamedTuple):
+    """What a score is of."""
+
+    split: str
+    protocol: str
+    "A name of protocols.yaml."
+    seed: str
+    "OWN, the number of a further training, or MEAN."
+    metric: str
+    "As the field names it: `cider`. No protocol and no seed stands in it."
+
+
+@dataclass(frozen=True)
+class Score:
+    """A line of the table."""
+
+    split: str
+    protocol: str
+    seed: str
+    metric: str
+    value: float
+    low: float | None = None
+    "Lower end of the 95 % bootstrap interval over images; None without one."
+    high: float | None = None
+    "Upper end of that interval."
+    sd: float | None = None
+    "Standard deviation over trainings (n - 1 degrees of freedom), of a mean."
+
+    @property
+    def key(self) -> Key:
+        return Key(self.split, self.protocol, self.seed, self.metric)
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The table of one row, with the questions that are asked of it."""
+
+    rows: tuple[Score, ...]
+
+    def __iter__(self) -> Iterator[Score]:
+        return iter(self.rows)
+
+    @cached_property
+    def _by_key(self) -> dict[Key, Score]:
+        return {row.key: row for row in self.rows}
+
+    def get(self, key: Key) -> Score | None:
+        return self._by_key.get(key)
+
+    def value(
+        self, split: str, metric: str, protocol: str = STANDARD, seed: str = OWN
+    ) -> float | None:
+        """None: it was not measured."""
+        row = self.get(Key(split, protocol, seed, metric))
+        return row.value if row else None
+
+    def metrics(self, split: str, protocol: str = STANDARD, seed: str = OWN) -> list[str]:
+        """What was measured, in the order of the table."""
+        return [r.metric for r in self.rows if r.key[:3] == (split, protocol, seed)]
+
+    @property
+    def splits(self) -> list[str]:
+        return list(dict.fromkeys(row.split for row in self.rows))
+
+    @property
+    def protocols(self) -> list[str]:
+        """Those beside the standard one."""
+        return list(dict.fromkeys(r.protocol for r in self.rows if r.protocol != STANDARD))
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines as dicts that JSON can hold."""
+        return [asdict(row) for row in self.rows]
+
+    def write(self, path: Path) -> None:
+        """Floats are written so that they read back as the same number."""
+        with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.records())
+
+    @classmethod
+    def of_records(cls, records: list[dict[str, Any]]) -> "ScoreTable":
+        """What `records` gave."""
+        return cls(tuple(Score(**record) for record in records))
+
+    @classmethod
+    def read(cls, path: Path) -> "ScoreTable":
+        """What `write` wrote."""
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file))
+        return cls.of_records(
+            [line | {name: _number(line[name]) for name in NUMBERS} for line in lines]
+        )
+
+
+COLUMNS = [field.name for field in fields(Score)]
+NUMBERS = COLUMNS[len(Key._fields) :]
+
+
+def _number(cell: str) -> float | None:
+    return float(cell) if cell else None
+
+
+def own_standard(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of a table with columns protocol and seed that tell of the row's own system under
+    the standard protocol, without these two columns."""
+    own = table[(table["protocol"] == STANDARD) & (table["seed"] == OWN)]
+    return own.drop(columns=["protocol", "seed"])
