@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captionlab.ranking import Candidate, candidates, comparable, rank
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, one_line
 from pipeline.results.estimates import ALPHA
 from pipeline.tracking.store import Store, address_of_process, trouble
 
@@ -21,6 +21,8 @@ PREFIX = "captionlab-"
 ALIAS = "champion"
 PREVIOUS = "previous"
 "the alias of the version that was champion before"
+NO_SUCH_MODEL = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+"Error codes of MLflow where an address names nothing."
 
 
 @dataclass(frozen=True)
@@ -188,26 +190,42 @@ def _aliases(store: Store, name: str) -> dict[str, str]:
 
 
 @contextmanager
-def champion_folder(store: Store, dataset: str | None) -> Iterator[Path]:
-    """The model folder of a dataset's champion, as `Captioner.load` takes it; a download is deleted
-    afterwards.
+def stored_folder(store: Store, uri: str) -> Iterator[Path]:
+    """The model folder behind an MLflow address; a download is deleted afterwards.
+
+    Args:
+        uri: `runs:/RUN/captioner`, `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
 
     Raises:
-        UserError: nothing is registered, or several datasets have a champion and none is named.
+        UserError: the store does not answer, or holds no such model.
     """
     from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
         with trouble(store.uri), address_of_process(store.uri):
-            uri = _champion(store, dataset)
-            fetched = download_artifacts(
-                artifact_uri=f"{uri}/artifacts/captioner", dst_path=folder, tracking_uri=store.uri
-            )
+            try:
+                fetched = download_artifacts(
+                    artifact_uri=f"{uri}/artifacts/captioner",
+                    dst_path=folder,
+                    tracking_uri=store.uri,
+                )
+            except MlflowException as error:
+                if error.error_code not in NO_SUCH_MODEL:
+                    raise
+                raise UserError(
+                    f"MLflow has no model '{uri}' ({one_line(error)}): name champion, "
+                    "models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN/captioner"
+                ) from None
         yield Path(fetched)
 
 
 def champion_uri(store: Store, dataset: str | None) -> str:
-    """MLflow's address of a dataset's champion; errors as in `champion_folder`."""
+    """MLflow's address of a dataset's champion.
+
+    Raises:
+        UserError: nothing is registered, or several datasets have a champion and none is named.
+    """
     with trouble(store.uri):
         return _champion(store, dataset)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from captionlab.cli.shared.models import load, open_folder, variants
+from captionlab.models import load, open_folder, variants
 from pipeline.core import paths
 from pipeline.core.errors import UserError, one_line
 

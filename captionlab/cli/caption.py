@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captionlab.cli.shared.models import load, open_captioner, open_folder
+from captionlab.models import load, open_captioner, open_folder
 from pipeline.core.errors import UserError, one_line
 
 if TYPE_CHECKING:

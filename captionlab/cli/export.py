@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captionlab.cli.shared.models import open_captioner
+from captionlab.models import open_captioner
 from pipeline.core.errors import UserError
 
 if TYPE_CHECKING:

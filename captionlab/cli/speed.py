@@ -24,7 +24,7 @@ def command(
 ) -> None:
     """Measure captions and images per second of trained variants, into reports/speed.json; dvc
     repro then shows them."""
-    from captionlab.cli.shared.models import load
+    from captionlab.models import load
     from captionlab.speed import measure
     from pipeline.core.git import code_commit
     from pipeline.data.files import read_json, write_json

@@ -6,7 +6,6 @@ import time
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
@@ -112,8 +111,8 @@ class Answer:
 def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> Answer:
     """One model's card; a model that cannot be used says so on it and leaves the others theirs."""
     try:
-        captioner = copy(shelf.get(model))
-        captioner.decode = decoding.keys(captioner.decode)
+        captioner = shelf.get(model)
+        captioner = captioner.decoding_as(**decoding.keys(captioner.decode))
         started = time.monotonic()
         said = captioner.caption([picture])[0]
     except UserError as error:
@@ -140,12 +139,9 @@ def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> An
 def looked_at(captioner: "Captioner", picture: "Image", text: str) -> list[tuple[str, str]]:
     """`Answer.looked` of a caption; one brightness for all its words."""
     from captionlab.page.heat import overlay
-    from pipeline.captioning.attention import explain, grid_shape
+    from pipeline.captioning.attention import grid_shape
 
-    f = captioner.as_stored(
-        captioner.encoder(captioner.encoder.transform(picture)[None].to(captioner.device))
-    )
-    words = explain(captioner.decoder, captioner.tokenizer, f, text)
+    words = captioner.attention(picture, text)
     shape = grid_shape(len(words[0][1])) if words else None
     if shape is None:
         return []

@@ -1,11 +1,13 @@
 """Images -> captions with a model folder: what the command line, MLflow and the page call."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.captioning.attention import explain
 from pipeline.captioning.captions import Caption, caption_features
 from pipeline.core.errors import UserError
 from pipeline.core.machine import pick_device
@@ -116,6 +118,21 @@ class Captioner:
             )
             found += [p if isinstance(p, ImageError) else next(captions) for p in pixels]
         return found
+
+    def decoding_as(self, **keys: Any) -> "Captioner":
+        """The same weights with other values for some keys of `decode`."""
+        other = copy(self)
+        other.decode = {**self.decode, **keys}
+        return other
+
+    def attention(self, image: "Picture", text: str) -> list[tuple[str, list[float]]]:
+        """Each word of this image's caption with its weights (P,), as `explain` gives them.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        f = self.encoder(self.encoder.transform(_read(image))[None].to(self.device))
+        return explain(self.decoder, self.tokenizer, self.as_stored(f), text)
 
     def _pixels(self, image: "Picture") -> "Tensor | ImageError":
         """(3, S, S) uint8; large pictures are let go one by one."""

@@ -18,7 +18,7 @@ import requests
 from PIL import Image
 
 from captionlab.cli import app as command
-from captionlab.cli.shared.models import load
+from captionlab.models import load
 from captionlab.page import answers
 from captionlab.page.answers import Answer, Decoding, Shelf, answer, render
 from captionlab.page.neutral import Wording, neutral_wording

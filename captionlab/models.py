@@ -1,4 +1,4 @@
-"""The model that a command names: champion, a variant of this workspace, or a folder."""
+"""Names of models -> model folders: champion, a variant, a folder, or an address of MLflow."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,26 +11,41 @@ from pipeline.core.errors import UserError
 if TYPE_CHECKING:
     from pipeline.captioning.captioner import Captioner
 
+STORED = ("runs:/", "models:/")
+"How MLflow's addresses begin."
 
-def open_captioner(model: str, dataset: str | None) -> "Captioner":
+
+def open_captioner(model: str, dataset: str | None, device: str | None = None) -> "Captioner":
+    """Args and errors as for `open_folder`; `device` as torch names it, by default the fastest."""
     with open_folder(model, dataset) as folder:
-        return load(folder)
+        return load(folder, device)
 
 
 @contextmanager
 def open_folder(model: str, dataset: str | None) -> Iterator[Path]:
-    """The model's folder; that of a champion may be gone afterwards."""
-    if model != "champion":
+    """The folder of a model. What was fetched from MLflow is deleted afterwards.
+
+    Args:
+        model: champion, a variant of this workspace, a model folder, `runs:/...` or `models:/...`.
+        dataset: whose champion, where there are several.
+
+    Raises:
+        UserError: there is no such model, or MLflow does not answer.
+    """
+    if model != "champion" and not model.startswith(STORED):
         yield model_folder(model)
         return
-    from captionlab.champion import champion_folder
+    from captionlab.champion import champion_uri, stored_folder
     from pipeline.tracking.store import open_store
 
-    with champion_folder(open_store(), dataset) as folder:
+    store = open_store()
+    uri = champion_uri(store, dataset) if model == "champion" else model
+    with stored_folder(store, uri) as folder:
         yield folder
 
 
 def model_folder(model: str) -> Path:
+    """Of a variant of this workspace, or the path itself."""
     for folder in (paths.MODELS / model, Path(model)):
         if folder.is_dir():
             return folder
@@ -41,18 +56,18 @@ def model_folder(model: str) -> Path:
 
 
 def variants() -> list[str]:
-    """That this workspace has trained."""
+    """Names of the variants that this workspace has trained."""
     return sorted(path.name for path in paths.MODELS.glob("[!.]*") if path.is_dir())
 
 
-def load(folder: Path) -> "Captioner":
+def load(folder: Path, device: str | None = None) -> "Captioner":
     """A variant of this workspace decodes as params.yaml says, any other folder as its decode.json
-    does."""
+    says."""
     from pipeline.captioning.captioner import Captioner
     from pipeline.experiment.params import load_params
 
     if folder.resolve().parent != paths.MODELS.resolve():
-        return Captioner.load(folder)
+        return Captioner.load(folder, device)
     params = load_params()
     decode = params.decoding(folder.name).model_dump() if folder.name in params.variants else None
-    return Captioner.load(folder, decode=decode)
+    return Captioner.load(folder, device, decode)
