@@ -179,7 +179,8 @@ def trouble(uri: str) -> Iterator[None]:
         from requests import RequestException
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
-        raise StoreDown(f"MLflow cannot be imported here ({error})") from None
+        todo = 'pip install "captionlab[pipeline]"'
+        raise StoreDown(f"MLflow cannot be imported here ({error}): {todo}") from None
     for name in (
         "mlflow",
         "alembic",
