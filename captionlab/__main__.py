@@ -3,10 +3,12 @@
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Annotated
 
 import typer
 
-from captionlab import cli
+from captionlab import __version__, cli
+from captionlab.extras import named_extras
 from pipeline.core import errors
 from pipeline.core.errors import UserError
 
@@ -18,8 +20,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"captionlab {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def captionlab() -> None:
+def captionlab(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
     """Image captioning: what DVC has trained, registered and used."""
 
 
@@ -36,7 +51,8 @@ def _run() -> None:
     from typer.exceptions import TyperException
 
     try:
-        status = app(standalone_mode=False)
+        with named_extras():
+            status = app(standalone_mode=False)
     except TyperException as error:
         raise UserError(f"{error.format_message()} (captionlab --help)") from None
     if status == 130:  # typer's own, of Ctrl-C

@@ -1,29 +1,44 @@
-"""Files of captions in the forms that people have them in -> texts by image.
+"""Captions in the forms that people have them in -> rows.
 
-    COCO      [{"image_id": 1, "caption": "..."}], or such a list under the key `annotations`
-    by image  {"1": "..."}, or {"1": ["...", "..."]}
-    rows      JSON lines, CSV, TSV, Parquet with image_id and caption (or text), one or more rows an
-    image files     rows with `file` in place of image_id, as `captionlab caption --out` writes
-    them; for predictions only corpus    captions.parquet of data/corpora/*/ and the
-    rejected.parquet beside it: all captions as published
+    COCO       [{"image_id": 1, "caption": "..."}], or such a list under the key `annotations`
+    by image   {"1": "..."}, or {"1": ["...", "..."]}
+    rows       JSON lines, CSV, TSV or Parquet with image_id and caption (or text): one or more
+               rows an image
+    files      rows with `file` in place of image_id, as `captionlab caption --out` writes them
+    in memory  a dict by image, a list of rows, or a DataFrame with the same columns
 
-An image_id is text: 42 and "42" are one image. A file is the image that the references call by its
-name, its name without suffix, either with folders before it, or whose `file_name` that is in COCO's
-JSON. Rows may have a `split`, by which to choose.
+An image_id is text: 42 and "42" are one image. Rows may have a `split`, by which to choose.
 """
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
-from typing import Any
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UserError, one_line
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Source = (
+        str
+        | os.PathLike[str]
+        | Mapping[str, str]
+        | Mapping[int, str]
+        | Mapping[str, list[str]]
+        | Mapping[int, list[str]]
+        | Iterable[Mapping[str, Any]]
+        | pd.DataFrame
+    )
+    "Captions of some images: a file, or one of the forms in memory."
+
 FORMATS = "COCO's .json, .jsonl, .csv, .tsv or .parquet"
 SHAPES = '[{"image_id": 1, "caption": "..."}], {"annotations": [...]} or {"1": ["...", "..."]}'
+IN_MEMORY = "a path, a dict by image_id, a DataFrame or a list of rows (image_id, caption)"
 TEXTS = ("caption", "text", "captions")
 
 
@@ -38,119 +53,36 @@ class Row:
     "of the picture, where `image` is not known"
 
 
-def read_predictions(
-    path: Path, split: str | None = None, names: Callable[[], Mapping[str, str]] = dict
-) -> dict[str, str]:
-    """image_id -> its one caption; pictures that `captionlab caption` could not read have none.
+def read_rows(source: "Source", name: str) -> list[Row]:
+    """The rows of a file, or of captions in memory.
 
     Args:
-        names: gives what references call an image -> image_id (`image_names`); asked where rows
-            name files.
+        name: what messages call captions in memory: predictions or references.
 
     Raises:
-        UserError: no such file, another form, an empty file, one of unread pictures alone, no rows
-            of that split, two captions of an image, a file that may be either of two images.
+        UserError: no such file, another form, or nothing in it.
     """
-    out: dict[str, str] = {}
-    rows = _chosen(_read(path), path, split)
-    known = names() if any(row.file for row in rows) else {}
-    for row in (_known(row, known) for row in rows):
-        if len(row.texts) != 1 or row.image in out:
-            raise UserError(
-                f"{row.where}: image '{row.image}' has {_count(row, out)}: give one "
-                "caption an image"
-            )
-        out[row.image] = row.texts[0]
-    return out
+    if isinstance(source, str | os.PathLike):
+        return _read(Path(source))
+    rows = list(_in_memory(source, name))
+    if not rows:
+        raise UserError(f"{name} is empty: give {IN_MEMORY}")
+    return rows
 
 
-def _known(row: Row, names: Mapping[str, str]) -> Row:
-    """With the image that its file is, by as many folders as can be; a file that is none keeps its
-    path: `match` reports it."""
-    if not row.file:
-        return row
-    parts = PurePath(row.file).parts
-    tails = ["/".join(parts[n:]) for n in range(len(parts))]
-    called = ({tail, tail.removesuffix(PurePath(tail).suffix)} & names.keys() for tail in tails)
-    images = sorted({names[name] for name in next(filter(None, called), ())})
-    if len(images) > 1:
-        raise UserError(
-            f"{row.where}: '{row.file}' may be image '{images[0]}' or '{images[1]}': give "
-            "each line its image_id"
-        )
-    return replace(row, image=images[0] if images else row.file)
+def _in_memory(source: Any, name: str) -> Iterator[Row]:
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas need not be imported
+        return _rows([_as_json(row) for row in source.to_dict("records")], name)
+    if isinstance(source, Mapping):
+        return _tree(source, name)
+    if isinstance(source, Iterable) and not isinstance(source, bytes):
+        return _rows(list(source), name)
+    raise UserError(f"{name}: expected {IN_MEMORY}, found one of type {type(source).__name__}")
 
 
-def image_names(path: Path, references: Iterable[str]) -> dict[str, str]:
-    """What files of these references' images may be called -> image_id: the ids, and every
-    `file_name` of COCO's JSON."""
-    names = {image: image for image in references}
-    if path.suffix.lower() != ".json":
-        return names
-    found = json.loads(_text_of(path))
-    listed = found.get("images") if isinstance(found, dict) else None
-    for image in listed if isinstance(listed, list) else []:
-        if (
-            isinstance(image, dict)
-            and {"id", "file_name"} <= set(image)
-            and str(image["id"]) in names
-        ):
-            names.setdefault(str(image["file_name"]), str(image["id"]))
-    return names
-
-
-def _count(row: Row, before: Iterable[str]) -> str:
-    found = len(row.texts) + (row.image in before)
-    return "no prediction" if found == 0 else f"{'two' if found == 2 else found} predictions"
-
-
-def read_references(path: Path, split: str | None = None) -> dict[str, list[str]]:
-    """image_id -> its references, as published. Errors as for predictions; an image without
-    references is one, too."""
-    out: dict[str, list[str]] = {}
-    for row in _corpus(path, split) or _chosen(_read(path), path, split):
-        if row.file:
-            raise UserError(
-                f"{row.where}: references need an image_id, which a file's name is not: "
-                "give each its image_id"
-            )
-        out.setdefault(row.image, []).extend(row.texts)
-    bare = [image for image, texts in out.items() if not texts]
-    if bare:
-        raise UserError(
-            f"{path}: image '{bare[0]}' has no references ({len(bare)} such images): add "
-            "some, or leave it out"
-        )
-    return out
-
-
-def match(
-    predictions: dict[str, str], references: dict[str, list[str]], partial: bool
-) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Both for the same images, sorted by image_id.
-
-    Raises:
-        UserError: a prediction for an image without references; an image without prediction, unless
-            `partial`.
-    """
-    unknown = sorted(predictions.keys() - references.keys())
-    if unknown:
-        first = f"the first is '{unknown[0]}', an image with references is '{min(references)}'"
-        raise UserError(
-            f"{len(unknown)} of {len(predictions)} predictions are for images without "
-            f"references: {first}"
-        )
-    missing = sorted(references.keys() - predictions.keys())
-    if missing and not partial:
-        what = (
-            f"{len(missing)} of {len(references)} images have no prediction, the first is "
-            f"'{missing[0]}'"
-        )
-        raise UserError(
-            f"{what}: --partial scores the others, --split chooses images by a column `split`"
-        )
-    images = sorted(predictions)
-    return {i: predictions[i] for i in images}, {i: references[i] for i in images}
+def _as_json(row: dict[str, Any]) -> dict[str, Any]:
+    """A cell with several captions may be an array."""
+    return {name: cell.tolist() if hasattr(cell, "tolist") else cell for name, cell in row.items()}
 
 
 def _read(path: Path) -> list[Row]:
@@ -174,18 +106,7 @@ def _read(path: Path) -> list[Row]:
     return rows
 
 
-def _chosen(rows: list[Row], path: Path, split: str | None) -> list[Row]:
-    if split is None:
-        return rows
-    there = sorted({row.split for row in rows if row.split})
-    if not there:  # predictions need not say it again
-        return rows
-    if split not in there:
-        raise UserError(f"{path} has no rows of split '{split}': there are {', '.join(there)}")
-    return [row for row in rows if row.split == split]
-
-
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -193,26 +114,32 @@ def _text_of(path: Path) -> str:
 
 
 def _json(path: Path) -> Iterator[Row]:
-    text = _text_of(path)
+    text = text_of(path)
     if not text.strip():
-        return
-    found = _parse(text, str(path), "name a file of JSON lines .jsonl")
-    if isinstance(found, dict) and isinstance(found.get("annotations"), list):
-        listed = found.get("images")
-        for image in listed if isinstance(listed, list) else []:
-            if (
-                isinstance(image, dict) and "id" in image
-            ):  # one without annotations is to be noticed
-                yield Row(str(path), _image(image["id"], str(path)), [], image.get("split"))
-        yield from _rows(found["annotations"], f"{path}, annotations")
-    elif isinstance(found, dict):
+        return iter([])
+    return _tree(_parse(text, str(path), "name a file of JSON lines .jsonl"), str(path))
+
+
+def _tree(found: Any, where: str) -> Iterator[Row]:
+    """Of COCO's objects, of texts by image, or of a list of rows."""
+    if isinstance(found, Mapping) and isinstance(found.get("annotations"), list):
+        yield from _images_alone(found.get("images"), where)
+        yield from _rows(found["annotations"], f"{where}, annotations")
+    elif isinstance(found, Mapping):
         for image, texts in found.items():
-            where = f"{path}, key '{image}'"
-            yield Row(where, image, _texts(texts, where), None)
+            key = f"{where}, key '{image}'"
+            yield Row(key, _image(image, key), _texts(texts, key), None)
     elif isinstance(found, list):
-        yield from _rows(found, str(path))
+        yield from _rows(found, where)
     else:
-        raise UserError(f"{path}: expected {SHAPES}, found {_kind(found)}")
+        raise UserError(f"{where}: expected {SHAPES}, found {_kind(found)}")
+
+
+def _images_alone(listed: Any, where: str) -> Iterator[Row]:
+    """COCO's images without texts, so that one without annotations is noticed."""
+    for image in listed if isinstance(listed, list) else []:
+        if isinstance(image, dict) and "id" in image:
+            yield Row(where, _image(image["id"], where), [], image.get("split"))
 
 
 def _rows(found: list[Any], where: str) -> Iterator[Row]:
@@ -223,7 +150,7 @@ def _rows(found: list[Any], where: str) -> Iterator[Row]:
 def _lines(path: Path) -> Iterator[Row]:
     lines = [
         (f"{path}, line {n}", line)
-        for n, line in enumerate(_text_of(path).split("\n"), 1)
+        for n, line in enumerate(text_of(path).split("\n"), 1)
         if line.strip()
     ]
     rows = [
@@ -264,7 +191,7 @@ def _parse(text: str, where: str, hint: str) -> Any:
 def _csv(path: Path) -> Iterator[Row]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     reader = csv.DictReader(
-        io.StringIO(_text_of(path), newline=""), delimiter=delimiter, strict=True
+        io.StringIO(text_of(path), newline=""), delimiter=delimiter, strict=True
     )
     try:
         for row in reader:
@@ -301,34 +228,8 @@ def _parquet(path: Path) -> Iterator[Row]:
     yield from (_row(row, f"{path}, row {number}") for number, row in enumerate(rows))
 
 
-def _corpus(path: Path, split: str | None) -> list[Row]:
-    """The rows of a corpus of this project, with the captions that were set aside for training
-    only; [] for other files."""
-    from pyarrow import ArrowException, parquet
-
-    try:
-        names = (
-            parquet.read_schema(path).names if path.suffix == ".parquet" and path.is_file() else []
-        )
-    except (ArrowException, OSError):
-        return []
-    if not {"image_id", "caption_id", "raw", "split"} <= set(names):
-        return []
-    import pandas as pd
-
-    from pipeline.data.corpus import published_references
-
-    captions, rejected = pd.read_parquet(path), path.with_name("rejected.parquet")
-    aside = pd.read_parquet(rejected) if rejected.is_file() else captions.head(0).assign(reason="")
-    splits = sorted(captions["split"].unique())
-    if split is not None and split not in splits:
-        raise UserError(f"{path} has no rows of split '{split}': there are {', '.join(splits)}")
-    found = published_references(captions, aside, [split] if split else splits)
-    return [Row(str(path), image, texts, split) for image, texts in found.items()]
-
-
 def _row(row: Any, where: str) -> Row:
-    if not isinstance(row, dict):
+    if not isinstance(row, Mapping):
         raise UserError(
             f"{where}: expected an object with image_id and caption, found {_kind(row)}"
         )
@@ -350,6 +251,7 @@ def _row(row: Any, where: str) -> Row:
 
 
 def _image(found: Any, where: str) -> str:
+    found = found.item() if hasattr(found, "item") else found  # of numpy
     whole = int(found) if isinstance(found, float) and found.is_integer() else found
     if isinstance(whole, bool) or not isinstance(whole, str | int):
         raise UserError(f"{where}: an image_id is a number or a text, found {_kind(found)}")
@@ -357,7 +259,7 @@ def _image(found: Any, where: str) -> str:
 
 
 def _texts(found: Any, where: str) -> list[str]:
-    texts = found if isinstance(found, list) else [found]
+    texts = list(found) if isinstance(found, list | tuple) else [found]
     for text in texts:
         if not isinstance(text, str):
             raise UserError(

@@ -17,6 +17,7 @@ from pathlib import Path
 from pkgutil import walk_packages
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from captionlab import extras
 from pipeline.core.errors import UserError, brief, one_line
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def examine(name: str, check: Check) -> Finding:
     except UserError as error:
         return Finding(name, "problem", one_line(error))
     except ImportError as error:
-        return Finding(name, "problem", f"{one_line(error)}: {INSTALL}")
+        return Finding(name, "problem", f"{one_line(error)}: {extras.hint(error) or INSTALL}")
     except Exception as error:
         return Finding(name, "problem", brief(error))
 
@@ -152,17 +153,19 @@ def _few(names: list[str]) -> str:
 
 
 def project() -> Said:
-    """Every module of this package, imported; this imports torch, too."""
+    """Every module of these packages, imported; this imports torch, too."""
+    import captionlab
     import pipeline
 
     names = [
         module.name
-        for module in walk_packages([*pipeline.__path__], "pipeline.")
+        for package in (pipeline, captionlab)
+        for module in walk_packages([*package.__path__], f"{package.__name__}.")
         if module.name != SERVED
     ]
     for name in names:
         import_module(name)
-    return "ok", f"{len(names)} modules import, {Path(pipeline.__file__).parent}"
+    return "ok", f"{len(names)} modules import, {Path(captionlab.__file__).parents[1]}"
 
 
 def java() -> Said:

@@ -1,19 +1,34 @@
-"""Captions and references from anywhere -> scores with intervals under a named protocol; needs no
-workspace."""
+"""Captions and references from anywhere -> scores with intervals under a named protocol.
 
-from dataclasses import asdict, dataclass
-from typing import Any
+Needs no workspace, and neither DVC, MLflow, Great Expectations nor torch.
+"""
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from captionlab.caption_sets import image_names, match, read_predictions, read_references
+from captionlab.comparison import Comparison, compare
 from pipeline.core.errors import UserError
 from pipeline.core.java import JavaFailed
-from pipeline.experiment.protocols import find_protocol, tokenise
-from pipeline.metrics.shared.base import Candidates, References
+from pipeline.core.registry import find
+from pipeline.data.files import fingerprint
+from pipeline.experiment.protocols import STANDARD, find_protocol, tokenise
+from pipeline.metrics.shared.base import Array, Candidates, References
 from pipeline.results.estimates import LEVEL, RESAMPLES, Estimate
 from pipeline.results.values import COUNTS
 from pipeline.scoring.bootstrap import resample
 from pipeline.scoring.ptb import ptb_tokenize
 from pipeline.scoring.score import SetScores, score_set
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from captionlab.caption_files import Source
+
+METRICS = ("bleu", "meteor", "rouge_l", "cider")
+PROTOCOLS = (STANDARD, "raw", "cleaned-references")
+"Those of protocols.yaml that need no model."
 METHOD = "percentile bootstrap over images; cider keeps the document frequencies of the whole set"
 OF_A_MODEL = (
     "novel, log_prob_rho, loss, perplexity, top5: not scored, they need a model and its "
@@ -33,62 +48,174 @@ LEFT_OUT = {
 "metric -> score that it does not always give -> why not"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
+    """The scores of one set of captions; printed, it is a table."""
+
     protocol: str
+    "How captions and references were tokenised: standard, raw or cleaned-references."
     images: int
+    "Number of images that were scored."
     left_out: int
-    "images with references but without a prediction"
+    "Number of images with references but without a prediction."
     references_per_image: str
-    "'5' or '3-5'"
+    "'5', or '3-5' where images have different numbers."
     scores: dict[str, float]
+    "Score of the whole set, by name: bleu_1 to bleu_4, meteor, rouge_l, cider, ..."
     intervals: dict[str, tuple[float, float]]
+    "95 % interval, of scores that have one: means over images, not counts."
     unavailable: dict[str, str]
     "metric -> why it could not run"
     missing: dict[str, str]
     "score that its metric left out -> why"
+    per_image: "pd.DataFrame" = field(compare=False)
+    "A row per image: image_id, then each score that single images have; NaN where one has none."
+    resamples: dict[str, Array] = field(compare=False)
+    "score -> its values on resamples of the images, (1000,)"
+    content: str = field(compare=False)
+    "Fingerprint of images, references and protocol; equal for systems that can be compared."
+
+    def compare(self, other: "Evaluation") -> Comparison:
+        """This system less another: the paired bootstrap over images.
+
+        Example:
+            >>> ours = evaluate("ours.json", "references.json")
+            >>> ours.compare(evaluate("theirs.json", "references.json"))
+            metric    this   other  difference  95% interval           p
+            bleu_4  0.3120  0.2980     +0.0140  +0.0030 - +0.0250  0.012
+
+        Raises:
+            UserError: the two were scored on other images or references, or by another protocol.
+        """
+        return compare(self, other)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Columns metric, value, low, high: a row per score, NaN where it has no interval."""
+        import pandas as pd
+
+        nothing = (float("nan"), float("nan"))
+        rows = [
+            (name, value, *self.intervals.get(name, nothing)) for name, value in self.scores.items()
+        ]
+        return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
 
     def as_json(self) -> dict[str, Any]:
+        """What `captionlab score --out` writes."""
         about = {"name": self.protocol, "about": find_protocol(self.protocol).about}
-        return asdict(self) | {
+        told = ["images", "left_out", "references_per_image"]
+        told += ["scores", "intervals", "unavailable", "missing"]
+        return {name: getattr(self, name) for name in told} | {
             "protocol": about,
             "interval": {"level": LEVEL, "resamples": RESAMPLES, "about": METHOD},
         }
 
+    def __repr__(self) -> str:
+        return render(self)
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(index=False, na_rep="n/a", float_format="{:.4f}".format)
+
 
 def evaluate(
+    predictions: "Source",
+    references: "Source",
+    metrics: str | Iterable[str] = METRICS,
+    protocol: str = STANDARD,
+    *,
+    split: str | None = None,
+    partial: bool = False,
+) -> Evaluation:
+    """Score captions against references, with the figures of the original tools.
+
+    Args:
+        predictions: one caption an image: {image_id: text}, {image_id: [text]}, a DataFrame or a
+            list of rows with image_id and caption, or a path to COCO's JSON, JSON lines, CSV, TSV
+            or Parquet. Rows may name a `file` in place of an image_id, as `captionlab caption
+            --out` writes them.
+        references: one or more captions an image, in the same forms; also the captions.parquet of a
+            corpus.
+        metrics: names, or one text with commas between them. bleu, meteor, rouge_l and cider are
+            the default; spice needs models of its own; diversity, degeneration and gender look at
+            more than overlap.
+        protocol: standard applies the PTB tokenizer to both, raw splits at white space,
+            cleaned-references keeps letters only and drops one-letter words.
+        split: take only rows whose column `split` says so.
+        partial: leave out images without a prediction; else they are an error.
+
+    Returns:
+        Scores of the whole set with 95 % intervals, and scores of each image. Printed, it is a
+        table.
+
+    Raises:
+        UserError: a file or form that cannot be read, images that do not match, an unknown metric
+            or protocol, or a Java that does not run.
+
+    Example:
+        >>> from captionlab import evaluate
+        >>> found = evaluate(
+        ...     {"1": "a dog runs"}, {"1": ["the dog runs", "a dog"]}, "bleu,rouge_l", "raw"
+        ... )
+        >>> round(found.scores["rouge_l"], 4)
+        0.8299
+    """
+    names = _metrics(metrics)
+    if protocol not in PROTOCOLS:
+        raise UserError(f"unknown protocol '{protocol}': there are {', '.join(PROTOCOLS)}")
+    known = read_references(references, split)
+    said, meant = match(
+        read_predictions(predictions, split, lambda: image_names(references, known)), known, partial
+    )
+    return _scored(said, meant, names, protocol, len(known) - len(meant))
+
+
+def _metrics(metrics: str | Iterable[str]) -> list[str]:
+    listed = metrics.split(",") if isinstance(metrics, str) else metrics
+    names = list(dict.fromkeys(name.strip() for name in listed))
+    for name in names:
+        find("metrics", name)
+    return names
+
+
+def _scored(
     predictions: dict[str, str],
     references: dict[str, list[str]],
     metrics: list[str],
     protocol: str,
-    left_out: int = 0,
+    left_out: int,
 ) -> Evaluation:
-    """Args: predictions, references: as written, of the same images.
-
-    Raises:
-        UserError: an unknown metric, or a Java that does not run.
-    """
-    counts = [len(texts) for texts in references.values()]
-    each = str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
     try:
         found = score_set(*_tokenised(predictions, references, protocol), metrics)
     except JavaFailed as error:
-        hint = (
-            "meteor and spice can be left out with --metrics, protocol raw tokenises without Java"
-        )
+        hint = "meteor and spice may be left out; the protocol raw tokenises without Java"
         raise UserError(f"{error} ({hint})") from None
-    intervals = _intervals(found, len(predictions))
-    missing = _missing(found, metrics)
+    # every resample of one image is that image
+    drawn = resample(found.sums, len(predictions)) if len(predictions) > 1 else {}
+    content = fingerprint([protocol, references])
     return Evaluation(
         protocol,
         len(predictions),
         left_out,
-        each,
+        _per_image(references),
         found.corpus,
-        intervals,
+        {name: Estimate(found.corpus[name], d, content).interval for name, d in drawn.items()},
         found.unavailable,
-        missing,
+        _missing(found, metrics),
+        _table(found, list(predictions)),
+        drawn,
+        content,
     )
+
+
+def _per_image(references: References) -> str:
+    """How many references an image has: '5', or '3-5'."""
+    counts = [len(texts) for texts in references.values()]
+    return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
+
+
+def _table(found: SetScores, images: list[str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame({"image_id": images, **found.per_image})
 
 
 def _missing(found: SetScores, metrics: list[str]) -> dict[str, str]:
@@ -120,15 +247,6 @@ def _tokenised(
     else:
         tokens = {key: [tokenise(text, how) for text in texts] for key, texts in both.items()}
     return {i: tokens[f"c{i}"][0] for i in predictions}, {i: tokens[f"r{i}"] for i in references}
-
-
-def _intervals(found: SetScores, images: int) -> dict[str, tuple[float, float]]:
-    drawn = (
-        resample(found.sums, images) if images > 1 else {}
-    )  # every resample of one image is that image
-    return {
-        name: Estimate(found.corpus[name], values, "").interval for name, values in drawn.items()
-    }
 
 
 def render(e: Evaluation) -> str:

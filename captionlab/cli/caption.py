@@ -2,15 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from captionlab.models import load, open_captioner, open_folder
-from pipeline.core.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from captionlab.captioner import Captioner
+from captionlab.models import load, open_folder
+from pipeline.core.errors import UserError
 
 BATCH = 32
 
@@ -18,7 +16,7 @@ BATCH = 32
 def command(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)],
     model: Annotated[
-        str, typer.Option(help="champion, a variant of models/, or a model folder.")
+        str, typer.Option(help="champion, a variant, a model folder, runs:/... or models:/...")
     ] = "champion",
     beam: Annotated[
         int | None, typer.Option(min=1, help="Beam width; by default the variant's own.")
@@ -50,29 +48,17 @@ def command(
 def _print_lines(
     images: list[Path], model: str, beam: int | None, samples: int | None, dataset: str | None
 ) -> None:
-    captioner = open_captioner(model, dataset)
-    captioned = 0
+    captioner = Captioner.load(model, dataset=dataset)
+    broken = 0
     for start in range(0, len(images), BATCH):
-        readable = _readable(images[start : start + BATCH])
-        found = captioner.caption([picture for _, picture in readable], beam, samples)
-        for (path, _), said in zip(readable, found, strict=True):
-            print(f"{path}\t{said.text}\t{said.log_prob:.4f}", flush=True)
-        captioned += len(found)
-    if captioned < len(images):
+        for said in captioner.caption(images[start : start + BATCH], beam=beam, samples=samples):
+            if said.error:
+                print(f"error: {said.image}: {said.error}", file=sys.stderr, flush=True)
+                broken += 1
+            else:
+                print(f"{said.image}\t{said.text}\t{said.log_prob:.4f}", flush=True)
+    if broken:
         raise typer.Exit(2)
-
-
-def _readable(paths: list[Path]) -> "list[tuple[Path, Image]]":
-    """The images that can be decoded; for each of the others a line on stderr."""
-    from pipeline.data.images import ImageError, read_image
-
-    out = []
-    for path in paths:
-        try:
-            out.append((path, read_image(path)))
-        except ImageError as error:
-            print(f"error: {path}: {one_line(error)}", file=sys.stderr, flush=True)
-    return out
 
 
 def _into_file(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def command(
     model: Annotated[
-        str, typer.Argument(help="champion, a variant of models/, or a model folder.")
+        str, typer.Argument(help="champion, a variant, a model folder, runs:/... or models:/...")
     ],
     to: Annotated[Path, typer.Option(help="A new or empty folder.")],
     form: Annotated[str, typer.Option("--format", help="hf (Hugging Face's layout) or onnx.")],

@@ -1,20 +1,14 @@
 """`captionlab results`: the table, and where the rest is."""
 
-from pathlib import Path
-
+from captionlab.tidy import workspace_of
 from pipeline.core import paths
-from pipeline.core.errors import UserError
 
 
 def command() -> None:
     """Print the result table, and where the page and the runs are."""
     from pipeline.tracking.store import tracking_uri, without_password
 
-    if not Path("params.yaml").is_file():
-        raise UserError(
-            "this folder is no workspace (it has no params.yaml): go to the one that dvc "
-            "repro ran in"
-        )
+    workspace_of(".")
     table, page, uri = (
         paths.TABLES / "all.md",
         paths.REPORTS / "index.html",

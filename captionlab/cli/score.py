@@ -44,23 +44,12 @@ def command(
     image that the references call by its name, with or without suffix and folders, or by COCO's
     file_name.
     """
-    from captionlab.caption_files import image_names, match, read_predictions, read_references
-    from pipeline.core.registry import find
-    from pipeline.data.files import write_json
-
-    names = list(dict.fromkeys(name.strip() for name in metrics.split(",")))
-    for name in names:
-        find("metrics", name)
     if out is not None and out.is_dir():
         raise UserError(f"{out} (--out) is a folder: name a file")
-    known = read_references(references, split)
-    said, matched = match(
-        read_predictions(predictions, split, lambda: image_names(references, known)), known, partial
-    )
+    from captionlab.evaluation import evaluate
+    from pipeline.data.files import write_json
 
-    from captionlab.evaluation import evaluate, render
-
-    evaluation = evaluate(said, matched, names, protocol, left_out=len(known) - len(matched))
+    found = evaluate(predictions, references, metrics, protocol, split=split, partial=partial)
     if out is not None:
-        write_json(out, evaluation.as_json())
-    print(render(evaluation))
+        write_json(out, found.as_json())
+    print(found)

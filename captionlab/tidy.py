@@ -1,0 +1,102 @@
+"""The scores of a workspace as one tidy table, for notebooks and further statistics."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core import paths
+from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.results.result import Result
+
+COLUMNS = ["variant", "corpus", "split", "protocol", "seed", "metric", "value", "low", "high", "sd"]
+
+
+def results(workspace: str | os.PathLike[str] = ".") -> "pd.DataFrame":
+    """Every score of a workspace, a row each.
+
+    Args:
+        workspace: its folder, the one with params.yaml.
+
+    Returns:
+        Columns: variant (or `most-frequent--CORPUS`, the baseline of a corpus), corpus, split,
+        protocol, seed ('' the row's own model, the number of a further training, or `mean` over
+        all), metric, value, low and high (95 % interval over images, NaN where there is none), sd
+        (standard deviation over trainings, of a mean; else NaN).
+
+    Raises:
+        UserError: the folder is no workspace, or nothing in it has been scored.
+
+    Example:
+        >>> from captionlab import results
+        >>> table = results()
+        >>> test = table.query("split == 'test' and metric == 'cider' and protocol == 'standard'")
+        >>> test[["variant", "value", "low", "high"]]
+                  variant  value    low   high
+        0  soft-attention  0.912  0.880  0.944
+        1           merge  0.807  0.771  0.843
+    """
+    import pandas as pd
+
+    rows = [
+        {"variant": row.name, "corpus": row.setting.corpus, **line}
+        for row in _rows(workspace_of(workspace))
+        for line in _lines(row)
+    ]
+    if not rows:
+        raise UserError(f"{workspace} has no scores yet: run dvc repro there")
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return table.astype(dict.fromkeys(["value", "low", "high", "sd"], float))
+
+
+def workspace_of(folder: str | os.PathLike[str]) -> Path:
+    """The folder itself.
+
+    Raises:
+        UserError: it is no workspace.
+    """
+    if not (Path(folder) / "params.yaml").is_file():
+        where = "this folder" if os.fspath(folder) == "." else os.fspath(folder)
+        raise UserError(
+            f"{where} is no workspace (it has no params.yaml): go to the one that dvc repro ran in"
+        )
+    return Path(folder)
+
+
+def _rows(folder: Path) -> "list[Result]":
+    """Every variant and baseline, the best first."""
+    from pipeline.experiment.params import load_params
+    from pipeline.results.result import Setting, results_of
+
+    params = load_params(folder / "params.yaml")
+    # what a corpus offers is told in tables for people, not here
+    settings = {name: Setting(name, one.split, {}, {}) for name, one in params.corpora.items()}
+    return results_of(params, settings, folder / paths.SCORES)
+
+
+def _lines(row: "Result") -> Iterator[dict[str, Any]]:
+    """The scores of one row: split, protocol, seed, metric, value, low, high, sd."""
+    from pipeline.experiment.protocols import STANDARD
+
+    for split, scores in (row.scores or {}).items():
+        for key, value in scores.items():
+            before, _, metric = key.rpartition(".")
+            if before == "sd":  # stands beside its mean
+                continue
+            seed = before.removeprefix("seed-") if before.startswith(("seed-", "mean")) else ""
+            estimate = row.estimates.get((split, key))
+            low, high = estimate.interval if estimate else (None, None)
+            yield {
+                "split": split,
+                "protocol": STANDARD if seed or not before else before,
+                "seed": seed,
+                "metric": metric,
+                "value": value,
+                "low": low,
+                "high": high,
+                "sd": scores.get(f"sd.{metric}") if before == "mean" else None,
+            }
