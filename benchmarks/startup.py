@@ -99,7 +99,7 @@ def main() -> None:
     print(table(about))
 
 
-def table(about: dict) -> str:  # type: ignore[type-arg]
+def table(about: dict) -> str:
     head = (
         f"`{about['command']}` at {about['commit']}, {about['machine']}, median of "
         f"{about['median_of']}.\n\n"

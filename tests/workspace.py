@@ -16,7 +16,7 @@ COPIED = ["captionlab", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitign
 
 def tiny_params() -> dict[str, Any]:
     """The committed params.yaml with everything small."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["datasets"]["scenes"]["args"] = {"images": 36, "size": 64, "seed": 1}
     params["corpora"]["scenes"] |= {"min_images_per_split": 1, "max_shared_captions": 1.0}
     params["features"]["scenes-lite0"]["args"] = {

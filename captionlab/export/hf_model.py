@@ -26,7 +26,7 @@ HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder
 "arguments that say where files come from"
 
 
-class CaptionlabConfig(PreTrainedConfig):  # type: ignore[misc]
+class CaptionlabConfig(PreTrainedConfig):
     """`captioner`: what the project keeps in config.json of a model (encoder, decoder, sizes), and
     `decode`."""
 
@@ -37,7 +37,7 @@ class CaptionlabConfig(PreTrainedConfig):  # type: ignore[misc]
         super().__init__(**others)
 
 
-class CaptionlabModel(PreTrainedModel):  # type: ignore[misc]
+class CaptionlabModel(PreTrainedModel):
     config_class = CaptionlabConfig
     main_input_name = "pixel_values"
 

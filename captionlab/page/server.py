@@ -184,7 +184,8 @@ def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
             trigger_mode="always_last",
             show_progress="minimal",
         )
-    return page
+    built: Blocks = page
+    return built
 
 
 def _picture_box(gr: Any) -> Any:
@@ -228,7 +229,8 @@ def _only_uploads(component: Any) -> tuple[Any, Any]:
         return place
 
     async def uploaded(place: str | Path | None) -> str | None:
-        return await take_async(checked(place))
+        kept: str | None = await take_async(checked(place))
+        return kept
 
     return lambda place: take(checked(place)), uploaded
 

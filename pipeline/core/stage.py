@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.errors import UserError, run
 
@@ -102,7 +103,7 @@ def die_with_dvc(interval: float = 0.5) -> None:
     threading.Thread(target=_watch, args=(starter, interval), daemon=True).start()
 
 
-def _starter():  # type: ignore[no-untyped-def]
+def _starter() -> Any:  # psutil.Process | None
     """The process that runs this stage for DVC; None if it is gone.
 
     An orphan's parent is whoever adopts orphans, so the parent alone tells nothing. DVC writes the

@@ -183,4 +183,5 @@ def _take_unfinished(b: _Beams, beam: int) -> None:
 
 
 def ranking_score(h: Hypothesis, length_penalty: float) -> float:
-    return h.log_prob / max(1, len(h.tokens)) ** length_penalty
+    length: float = max(1, len(h.tokens)) ** length_penalty
+    return h.log_prob / length

@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         self.resampling = RESAMPLING.get(config["interpolation"], RESAMPLING["bicubic"])
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255)
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         example = self._example(model)
         self.positions, self.grid_dim = example.grid.shape[1:]
         self.pooled_dim = example.pooled.shape[1]

@@ -54,7 +54,8 @@ def _closest(said: Texts, references: Texts) -> Ints:
     if not len(away):
         return away
     longest = lengths.max() + 1
-    return np.minimum.reduceat(away * longest + lengths, references.firsts[:-1]) % longest
+    closest: Ints = np.minimum.reduceat(away * longest + lengths, references.firsts[:-1]) % longest
+    return closest
 
 
 def of_sums(sums: Array) -> dict[str, Array]:

@@ -154,4 +154,7 @@ def _references(
 ) -> "tuple[Tensor, ...]":
     """By image (R, D), of length 1."""
     texts = [PREFIX + text for each in references.values() for text in each]
-    return _encoder(clip).texts(texts).cpu().split([len(each) for each in references.values()])
+    found: tuple[Tensor, ...] = (
+        _encoder(clip).texts(texts).cpu().split([len(each) for each in references.values()])
+    )
+    return found

@@ -56,7 +56,7 @@ def parameters(weights: Path) -> int | None:
         return None
     with weights.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
+        header: dict[str, dict[str, list[int]]] = json.loads(file.read(length))
     return sum(
         math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
     )

@@ -27,7 +27,7 @@ FORMS = (
 )
 
 
-class CaptionModel(PythonModel):  # type: ignore[misc]
+class CaptionModel(PythonModel):
     """Column `image` (see FORMS) -> columns `caption`, `log_prob` and `error`.
 
     An image that cannot be read has its reason in `error` and nothing else; where none can be read,

@@ -389,7 +389,9 @@ def _optimizer(decoder: nn.Module, o: Training) -> torch.optim.Optimizer:
         return torch.optim.SGD(
             weights, o.lr, momentum=o.momentum, weight_decay=o.weight_decay, fused=True
         )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[o.optimizer]
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
+        o.optimizer
+    ]
     return kind(weights, o.lr, weight_decay=o.weight_decay, fused=True)
 
 

@@ -82,7 +82,7 @@ class _Ticket(torch.autograd.Function):
         return weight.new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, Tensor | None, None]:
         inputs, gradients = (torch.cat(parts) for parts in zip(*ctx.pairs, strict=True))
         ctx.pairs.clear()
         return gradients.T @ inputs, gradients.sum(0) if ctx.has_bias else None, None
@@ -98,7 +98,7 @@ class _Product(torch.autograd.Function):
         return F.linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x, weight = ctx.saved_tensors
         ctx.pairs.append((x, gradient))
         return gradient @ weight, weight.new_zeros(()), None, None, None
