@@ -1,9 +1,8 @@
 """The scores of a workspace as one tidy table, for notebooks and further statistics."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.core import paths
 from pipeline.core.errors import UserError
@@ -45,7 +44,8 @@ def results(workspace: str | os.PathLike[str] = ".") -> "pd.DataFrame":
     rows = [
         {"variant": row.name, "corpus": row.setting.corpus, **line}
         for row in _rows(workspace_of(workspace))
-        for line in _lines(row)
+        if row.scores
+        for line in row.scores.records()
     ]
     if not rows:
         raise UserError(f"{workspace} has no scores yet: run dvc repro there")
@@ -76,27 +76,3 @@ def _rows(folder: Path) -> "list[Result]":
     # what a corpus offers is told in tables for people, not here
     settings = {name: Setting(name, one.split, {}, {}) for name, one in params.corpora.items()}
     return results_of(params, settings, folder / paths.SCORES)
-
-
-def _lines(row: "Result") -> Iterator[dict[str, Any]]:
-    """The scores of one row: split, protocol, seed, metric, value, low, high, sd."""
-    from pipeline.experiment.protocols import STANDARD
-
-    for split, scores in (row.scores or {}).items():
-        for key, value in scores.items():
-            before, _, metric = key.rpartition(".")
-            if before == "sd":  # stands beside its mean
-                continue
-            seed = before.removeprefix("seed-") if before.startswith(("seed-", "mean")) else ""
-            estimate = row.estimates.get((split, key))
-            low, high = estimate.interval if estimate else (None, None)
-            yield {
-                "split": split,
-                "protocol": STANDARD if seed or not before else before,
-                "seed": seed,
-                "metric": metric,
-                "value": value,
-                "low": low,
-                "high": high,
-                "sd": scores.get(f"sd.{metric}") if before == "mean" else None,
-            }

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from captionlab import UserError, results
-from tests.tracking_workspace import SCORES, make_scores, make_workspace
+from pipeline.results.scores import MEAN, OWN, Score, ScoreTable
+from tests.tracking_workspace import SCORES, make_workspace
 
 
 @pytest.fixture
@@ -32,25 +33,20 @@ def test_the_best_variant_comes_first(workspace):
     assert results(workspace).variant[0] == "lstm"  # by CIDEr of the test images
 
 
-def test_intervals_are_the_quantiles_of_the_resamples(workspace):
-    """Four resamples, 0 to 3 thousandths above the score: the 2.5th percentile lies 0.075 of a step
-    above the lowest."""
-    baseline = results(workspace).query("variant == 'most-frequent--scenes' and split == 'val'")
-    row = baseline.iloc[0]
-    assert (row.value, row.low, row.high) == pytest.approx((0.1, 0.100075, 0.102925))
-
-
-def test_seeds_and_protocols_stand_in_columns_of_their_own(workspace):
-    scores = {"cider": 0.5, "raw.cider": 0.6, "seed-2.cider": 0.7}
-    scores |= {"mean.cider": 0.6, "sd.cider": 0.14}
-    make_scores(workspace, "merge", dict.fromkeys(("val", "test"), scores))
-    table = results(workspace).query("variant == 'merge' and split == 'test'")
-    found = table[["protocol", "seed", "metric", "value", "sd"]].replace({np.nan: None})
-    assert found.values.tolist() == [
-        ["standard", "", "cider", 0.5, None],
-        ["raw", "", "cider", 0.6, None],
-        ["standard", "2", "cider", 0.7, None],
-        ["standard", "mean", "cider", 0.6, 0.14],
+def test_intervals_seeds_and_protocols_stand_in_columns_of_their_own(workspace):
+    rows = (
+        Score("test", "standard", OWN, "cider", 0.5, 0.4, 0.6),
+        Score("test", "raw", OWN, "cider", 0.6),
+        Score("test", "standard", "2", "cider", 0.7),
+        Score("test", "standard", MEAN, "cider", 0.6, 0.5, 0.7, sd=0.14),
+    )
+    ScoreTable(rows).write(workspace / "data/scores/merge/scores.csv")
+    table = results(workspace).query("variant == 'merge'").drop(columns=["variant", "corpus"])
+    assert table.replace({np.nan: None}).values.tolist() == [
+        ["test", "standard", "", "cider", 0.5, 0.4, 0.6, None],
+        ["test", "raw", "", "cider", 0.6, None, None, None],
+        ["test", "standard", "2", "cider", 0.7, None, None, None],
+        ["test", "standard", "mean", "cider", 0.6, 0.5, 0.7, 0.14],
     ]
 
 
