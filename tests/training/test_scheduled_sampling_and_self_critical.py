@@ -233,8 +233,8 @@ def test_a_run_killed_in_self_critical_training_ends_with_the_same_weights(
     first = trainer(tmp_path / "killed", **chosen)
     monkeypatch.setattr(
         first,
-        "_begin_self_critical",
-        lambda begin=first._begin_self_critical: (begin(), kill_after(first, 1)),
+        "_end_phase",
+        lambda end=first._end_phase: (end(), kill_after(first, 1)),
     )
     kill_after(first, steps)
     with pytest.raises(Killed):
