@@ -39,7 +39,7 @@ from pipeline.decoding.search import beam_search, greedy
 from pipeline.encoders.pixels import Encoder
 from pipeline.features.features import Features
 from pipeline.training.scheduled_sampling import mixed_inputs
-from pipeline.training.self_critical import sample
+from pipeline.training.self_critical import sample_batch
 from tests.decoders.test_properties import close, padded_batch
 
 MODEL = Path(__file__).parents[1] / "models/vit_gpt2"
@@ -301,7 +301,7 @@ def test_start_pad_and_unknown_lie_beyond_the_logits_and_nothing_says_them(pair)
     batch = Batch(
         list("abcd"), features(), tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(B)
     )
-    said, _ = sample(decoder, batch, 2, special, 6)
+    said, _ = sample_batch(decoder, batch, 2, special, 6)
     assert said[:, 1].max() < 270
     assert mixed_inputs(decoder, batch, 1.0, special)[:, 1:].max() < 270
     for hypotheses in beam_search(decoder, features(), special, 3, 6, 0.7):

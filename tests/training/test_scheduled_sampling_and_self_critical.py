@@ -19,7 +19,7 @@ from pipeline.features.features import Features
 from pipeline.metrics.degeneration import bad_endings
 from pipeline.metrics.shared import ngrams
 from pipeline.training.scheduled_sampling import mixed_inputs, own_word_probability
-from pipeline.training.self_critical import CiderReward, sample, self_critical_loss
+from pipeline.training.self_critical import CiderReward, sample_batch, self_critical_loss
 from tests.training.test_trainer import OPTIONS, Killed, kill_after, same, trainer, weights
 
 SPECIAL = Special(pad=0, start=1, end=2, unknown=3)
@@ -162,7 +162,7 @@ def test_sampled_captions_stop_at_the_end_token() -> None:
                 1, torch.tensor([SPECIAL.end]), hidden[:, [6]] * 2
             )  # after 5 comes the end
 
-    tokens, mask = sample(Ending(), batch([[1, 4, 2]]), 2, SPECIAL, 9)
+    tokens, mask = sample_batch(Ending(), batch([[1, 4, 2]]), 2, SPECIAL, 9)
     assert tokens.tolist() == [[1, 4, 5, 2, 0]] * 2
     assert mask.tolist() == [[True, True, True, True, False]] * 2
 
@@ -188,7 +188,7 @@ def test_the_self_critical_loss_is_the_log_probability_of_the_sample_by_its_adva
     torch.manual_seed(3)
     loss, parts, tokens_in_mean = self_critical_loss(t.decoder, b, t.tokenizer, reward, count, 6)  # type: ignore[arg-type]
     torch.manual_seed(3)
-    tokens, mask = sample(t.decoder, b, count, t.tokenizer.special, 6)
+    tokens, mask = sample_batch(t.decoder, b, count, t.tokenizer.special, 6)
     rows = torch.arange(len(b.image_ids)).repeat_interleave(count)
     log_probs = (
         t.decoder(b.features, tokens[:, :-1], rows)
