@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from pipeline.core.errors import UserError, brief
 from pipeline.data.files import digest, whole_folder
 from pipeline.decoders.shared.contract import State
+from pipeline.decoders.shared.parallel import ParallelDecoder
 
 GPT2: dict[str, dict[str, Any]] = {
     "gpt2": {},
@@ -83,6 +84,16 @@ def _check_same_logits(body: Any, head: nn.Module | None, theirs: Any, lm: str) 
 def logits(body: Any, head: nn.Module | None, hidden: Tensor) -> Tensor:
     """Hidden (..., E) -> (..., V); without a head, the word embedding is the last layer."""
     return F.linear(hidden, body.get_input_embeddings().weight) if head is None else head(hidden)
+
+
+class Decoder(ParallelDecoder):
+    """A language model (`body_and_head`) that writes on after what stands for the image."""
+
+    body: Any
+    head: nn.Module | None
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return logits(self.body, self.head, hidden)
 
 
 def unpack(cache: Any) -> State:
