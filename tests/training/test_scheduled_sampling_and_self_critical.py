@@ -17,7 +17,7 @@ from pipeline.decoding.batches import Batch
 from pipeline.experiment.params import Training
 from pipeline.features.features import Features
 from pipeline.metrics.degeneration import bad_endings
-from pipeline.metrics.shared import ngrams
+from pipeline.metrics.shared import texts
 from pipeline.training.scheduled_sampling import mixed_inputs, own_word_probability
 from pipeline.training.self_critical import CiderReward, sample_batch, self_critical_loss
 from tests.training.test_trainer import OPTIONS, Killed, kill_after, same, trainer, weights
@@ -118,7 +118,7 @@ def test_the_reward_of_a_part_of_the_images_is_that_within_all() -> None:
 def test_rewards_of_many_captions_of_images_in_any_order_equal_the_original_scorers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ngrams, "PART", 7)  # images that are looked at together
+    monkeypatch.setattr(texts, "PART", 7)  # images that are looked at together
     rng, words = random.Random(1), ["a", "red", "star", "blue", "heart", "on", "<end>", "unheard"]
     images = rng.choices(list(REFERENCES), k=40)
     said = [" ".join(rng.choices(words, k=rng.randrange(9))) for _ in images]
