@@ -6,14 +6,12 @@ elsewhere: the class token of a ViT or DeiT, 4096 numbers after the ReLU of the 
     (fc7) for VGG-16, 1280 for MobileNet V3.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
 from math import isqrt
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 from zlib import crc32
 
@@ -25,35 +23,13 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
 from pipeline.encoders.shared.base import RESAMPLING, Shapes, shapes_of, square
+from pipeline.encoders.shared.quick_import import import_without_compiler
 from pipeline.features.features import Features
 
-
-@contextmanager
-def _without_compiler() -> Iterator[None]:
-    """Stands in for torch._dynamo, 5 of the 9 s of `import timm`, which wants two functions of it:
-    neither is used here.
-
-    torch imports the real one where something is compiled or optimised.
-    """
-    names = ["torch._dynamo", "torch._dynamo.utils"]
-    if names[0] in sys.modules:
-        yield
-        return
-    compiler, utils = (ModuleType(name) for name in names)
-    compiler.disable = lambda function=None, recursive=True, **_: function  # type: ignore[attr-defined]
-    utils.is_compile_supported = lambda device_type: False  # type: ignore[attr-defined]
-    sys.modules |= dict(zip(names, (compiler, utils), strict=True))
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
-with _without_compiler():
-    import timm
-    from timm.data import resolve_model_data_config
-    from timm.layers import DropPath
+import_without_compiler("timm")
+import timm  # noqa: E402
+from timm.data import resolve_model_data_config  # noqa: E402
+from timm.layers import DropPath  # noqa: E402
 
 
 class Encoder(nn.Module):
