@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
+from pipeline.core.hub import unusable
 from pipeline.encoders.shared.base import RESAMPLING, Shapes, shapes_of, square
 from pipeline.encoders.shared.quick_import import import_without_compiler
 from pipeline.features.features import Features
@@ -205,7 +206,7 @@ def _build(model: str, weights: str, options: dict[str, Any]) -> Any:
             torch.manual_seed(0)
             body = timm.create_model(model, pretrained=weights == "hub", **options)
     except Exception as error:  # timm, the hub and the network fail in many ways
-        raise UserError(_why_not(model, weights, error)) from None
+        raise _why_not(model, weights, error) from None
     if weights not in ("random", "hub"):
         state = _package_weights(model, body) if weights == "package" else _file_weights(weights)
         try:
@@ -217,25 +218,22 @@ def _build(model: str, weights: str, options: dict[str, Any]) -> Any:
     return body
 
 
-def _why_not(model: str, weights: str, error: Exception) -> str:
+def _why_not(model: str, weights: str, error: Exception) -> UserError:
     if "unexpected keyword argument 'drop_path_rate'" in str(error):
-        return _no_depth(model)
+        return UserError(_no_depth(model))
     if ":" not in model and not timm.is_model(model):
         near = ", ".join(get_close_matches(model, timm.list_models(), 3))
-        return (
+        return UserError(
             f"timm has no model '{model}'{f' (did you mean {near}?)' if near else ''}: "
             "timm.list_models() names all"
         )
     if weights != "hub" or "Invalid pretrained tag" in str(error):
-        return (
+        return UserError(
             f"timm cannot build '{model}' ({brief(error)}): timm.list_models(pretrained=True) "
             "names all with their tags"
         )
-    return (
-        f"the weights of '{model}' cannot be fetched ({brief(error)}): put them in the "
-        "hub's cache folder (HF_HOME, default "
-        "~/.cache/huggingface), or name a local .safetensors file as `weights`"
-    )
+    instead = "name a local .safetensors file as `weights`"
+    return unusable(f"the weights of '{model}'", model, error, instead)
 
 
 def _file_weights(path: str) -> Any:

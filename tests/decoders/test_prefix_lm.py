@@ -444,7 +444,7 @@ def error_of(lm: object, **args: Any) -> str:
         ({"model_type": "t5"}, "is no causal language model (t5)"),
         ({"model_type": "vit"}, "is no causal language model (vit)"),
         ({"model_type": "mamba"}, "(mamba) does not attend to every earlier position"),
-        ({"model_type": "nonsense"}, "cannot be read (ValueError: "),
+        ({"model_type": "nonsense"}, "cannot be used (ValueError: "),
         (
             {"n_positions": 8},
             "args.prefix: 10 and the 29 tokens of the longest caption exceed the 8 positions of",
@@ -473,21 +473,15 @@ def test_missing_files_are_one_line_each(tmp_path: Path) -> None:
     tiny_lm(tmp_path, "gpt2", TEXTS)
     with pytest.raises(
         UserError,
-        match=r"cannot be read .*: expected config\.json, tokenizer\.json and model\.safetensors$",
+        match=r"cannot be used .*: put there what the model's page on the hub lists$",
     ):
         make(tmp_path, lm=str(tmp_path), lm_weights="pretrained")
 
 
 def test_a_hub_name_without_network_says_what_would_serve() -> None:
     message = error_of("captionlab/no-such-model")
-    assert message.startswith(
-        "args.lm: 'captionlab/no-such-model' is neither a folder here nor on the hub or in "
-        "its cache (OSError"
-    )
-    assert message.endswith(
-        "(HF_HOME, default ~/.cache/huggingface) where there is a network, or name a local "
-        "folder or .gguf file"
-    )
+    assert message.startswith("args.lm: 'captionlab/no-such-model' cannot be used (OSError")
+    assert message.endswith(" (HF_HOME moves it), or name a local folder or .gguf file")
     assert len(_why_not("gpt2", "gpt2", OSError("word " * 999))) < 500
 
 

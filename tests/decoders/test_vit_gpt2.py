@@ -516,7 +516,7 @@ def test_a_name_on_the_hub_without_a_network_says_where_the_files_may_lie() -> N
     with pytest.raises(UserError) as error:
         read(model="nlpconnect/vit-gpt2-image-captioning")
     assert str(error.value).startswith(
-        "vit_gpt2: config.json of 'nlpconnect/vit-gpt2-image-captioning' is not in the hub's cache"
+        "vit_gpt2: config.json of 'nlpconnect/vit-gpt2-image-captioning' is neither in the hub's cache"
     )
     assert "HF_HOME" in str(error.value)
     assert "\n" not in str(error.value)
@@ -525,7 +525,7 @@ def test_a_name_on_the_hub_without_a_network_says_where_the_files_may_lie() -> N
 def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_one_line() -> None:
     with pytest.raises(
         UserError,
-        match=r"^vit_gpt2: '/no/such folder' cannot be used \(.*\): .*or give a local folder$",
+        match=r"^vit_gpt2: '/no/such folder' cannot be used \(.*\): .*or name a local folder$",
     ):
         read(model="/no/such folder")
 

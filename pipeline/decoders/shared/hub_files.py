@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError
+from pipeline.core.hub import cure, unusable
 from pipeline.decoders.shared.tokenizers import (
     PAD,
     START,
@@ -39,20 +40,8 @@ class Files(NamedTuple):
         """What `load` makes of the files."""
         try:
             return load()
-        except (
-            Exception
-        ) as error:  # transformers, tokenizers, the hub and the network fail in many ways
-            from huggingface_hub import constants
-
-            cure = "put there what the model's page on the hub lists"
-            if not any(Path(part).is_dir() for part in self.model.split(" + ")):
-                cure = (
-                    f"put it in the hub's cache {constants.HF_HUB_CACHE} (HF_HOME moves it), "
-                    "or give a local folder"
-                )
-            raise UserError(
-                f"{self.decoder}: '{self.model}' cannot be used ({brief(error)}): {cure}"
-            ) from None
+        except Exception as error:  # transformers, tokenizers, the hub and the network: many kinds
+            raise unusable(f"{self.decoder}: '{self.model}'", self.model, error) from None
 
     def path(self, name: str) -> Path | None:
         """None where there is no such file."""
@@ -66,18 +55,10 @@ class Files(NamedTuple):
         return Path(found) if found else None
 
     def missing(self, name: str) -> UserError:
-        from huggingface_hub import constants
-
-        if Path(self.model).is_dir():
-            return UserError(
-                f"{self.decoder}: {self.model} has no {name}: put there what the model's "
-                "page on the hub lists"
-            )
-        return UserError(
-            f"{self.decoder}: {name} of '{self.model}' is not in the hub's cache "
-            f"{constants.HF_HUB_CACHE}, nor found on the "
-            "hub now: fill that cache (HF_HOME moves it), or give a local folder"
-        )
+        what = f"{self.model} has no {name}"
+        if not Path(self.model).is_dir():
+            what = f"{name} of '{self.model}' is neither in the hub's cache nor on the hub now"
+        return UserError(f"{self.decoder}: {what}: {cure(self.model)}")
 
     def json(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
         file = self.path(name)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
+from pipeline.core.hub import unusable
 from pipeline.data.files import digest, whole_folder
 from pipeline.decoders.shared.contract import State
 from pipeline.decoders.shared.parallel import ParallelDecoder
@@ -230,7 +231,7 @@ def read_config(where: str, lm: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(where)
     except (OSError, ValueError) as error:
-        raise UserError(_why_not(where, lm, error)) from None
+        raise _unusable(where, lm, error) from None
     known = (
         type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
         and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
@@ -280,7 +281,7 @@ def _read_weights(where: str, name: str) -> Any:
     try:
         lm, info = auto.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError) as error:
-        raise UserError(_why_not(where, name, error)) from None
+        raise _unusable(where, name, error) from None
     if info["missing_keys"]:
         raise UserError(
             f"args.lm '{name}': its weights lack {min(info['missing_keys'])}: they are of "
@@ -289,18 +290,8 @@ def _read_weights(where: str, name: str) -> Any:
     return lm
 
 
-def _why_not(where: str, lm: str, error: Exception) -> str:
-    if Path(where).is_dir():
-        return (
-            f"args.lm: {lm} cannot be read ({brief(error)}): expected config.json, "
-            "tokenizer.json and model.safetensors"
-        )
-    return (
-        f"args.lm: '{lm}' is neither a folder here nor on the hub or in its cache "
-        f"({brief(error)}): fill the cache (HF_HOME, "
-        "default ~/.cache/huggingface) where there is a network, or name a local folder or "
-        ".gguf file"
-    )
+def _unusable(where: str, lm: str, error: Exception) -> UserError:
+    return unusable(f"args.lm: '{lm}'", where, error, "name a local folder or .gguf file")
 
 
 def enough_entries(entries: int) -> int:
