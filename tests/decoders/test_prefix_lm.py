@@ -18,7 +18,7 @@ from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
 from pipeline.decoders.prefix_lm import Decoder, _Block, _MlpMapping, _TransformerMapping
 from pipeline.decoders.shared.contract import Sizes
-from pipeline.decoders.shared.language_model import _why_not
+from pipeline.decoders.shared.language_model import _unusable
 from pipeline.decoders.shared.model_folder import (
     build_decoder,
     load_model,
@@ -482,7 +482,7 @@ def test_a_hub_name_without_network_says_what_would_serve() -> None:
     message = error_of("captionlab/no-such-model")
     assert message.startswith("args.lm: 'captionlab/no-such-model' cannot be used (OSError")
     assert message.endswith(" (HF_HOME moves it), or name a local folder or .gguf file")
-    assert len(_why_not("gpt2", "gpt2", OSError("word " * 999))) < 500
+    assert len(str(_unusable("gpt2", "gpt2", OSError("word " * 999)))) < 500
 
 
 def test_weights_of_another_model_are_one_line(tmp_path: Path) -> None:
