@@ -28,6 +28,7 @@ from pipeline.decoders.shared.model_folder import (
 from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
 from pipeline.decoding.search import beam_search, greedy
 from pipeline.features.features import Features
+from tests.decoders.test_properties import close
 from tests.tiny_lm import END, FAMILIES, tiny_config, tiny_lm
 from tests.training.test_trainer import trainer
 
@@ -79,13 +80,6 @@ def whole(decoder: Decoder, known: dict[str, Any]) -> Any:
 
 def prefix_of(decoder: Decoder, f: Features) -> Tensor:
     return decoder.mapping(nn.functional.normalize(f.pooled, dim=-1))
-
-
-def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
-    difference = (ours - theirs).abs()
-    assert torch.allclose(ours, theirs, atol=tolerance), (
-        f"max {difference.max():.2e} mean {difference.mean():.2e}"
-    )
 
 
 @pytest.mark.parametrize("family", ALL)
