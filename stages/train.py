@@ -2,11 +2,15 @@
 with further seeds."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core import paths
 from pipeline.core.stage import stage
 from pipeline.data.files import remove, whole_file, whole_folder, write_json
 from pipeline.experiment.params import Params, load_params, pick
+
+if TYPE_CHECKING:
+    from pipeline.training.trainer import Trainer
 
 
 def main(name: str) -> None:
@@ -32,9 +36,8 @@ def _train(name: str, params: Params, seed: int, folder: Path, history_file: Pat
     device = pick_device()  # before Arrow is imported
     from pipeline.decoders.shared.model_folder import save_model
     from pipeline.tracking.live import Live, delay, start_live
-    from pipeline.training.setup import prepare
 
-    trainer, about = prepare(name, params, seed, device)
+    trainer, about = trainer_of(name, params, seed, device)
     is_first = seed == params.training(name).seeds[0]
     run_file = paths.CHECKPOINTS / name / "mlflow.json"
     curves = start_live(name, params, run_file, delay(device)) if is_first else Live(None)
@@ -46,6 +49,24 @@ def _train(name: str, params: Params, seed: int, folder: Path, history_file: Pat
     with whole_file(history_file) as part:
         history.to_csv(part, index=False)
     return trainer.checkpoint
+
+
+def trainer_of(
+    name: str, params: Params, seed: int, device: str
+) -> "tuple[Trainer, dict[str, Any]]":
+    """`prepare` with the places of the workspace."""
+    from pipeline.training.setup import prepare
+
+    variant, is_first = params.variants[name], seed == params.training(name).seeds[0]
+    return prepare(
+        name,
+        params,
+        seed,
+        device,
+        corpus=paths.CORPORA / variant.corpus / "captions.parquet",
+        features=paths.FEATURES / variant.features,
+        checkpoint=paths.CHECKPOINTS / name / ("checkpoint.pt" if is_first else f"seed-{seed}.pt"),
+    )
 
 
 if __name__ == "__main__":

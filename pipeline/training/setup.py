@@ -1,6 +1,5 @@
 """A variant of params.yaml -> its trainer, ready to run, and the config.json of its model."""
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -8,7 +7,6 @@ from typing import Any
 
 import torch
 
-from pipeline.core import paths
 from pipeline.data.corpus import SPLITS, Captions, references
 from pipeline.data.files import digest, fingerprint, loaded_code, named_files
 from pipeline.decoders.shared.contract import Decoder, Sizes
@@ -22,26 +20,38 @@ from pipeline.training.trainer import Trainer
 from pipeline.training.validation import Validation
 
 
-def prepare(name: str, params: Params, seed: int, device: str) -> tuple[Trainer, dict[str, Any]]:
-    """The trainer of a variant, to run or to resume, and the config.json of its model."""
+def prepare(
+    name: str,
+    params: Params,
+    seed: int,
+    device: str,
+    *,
+    corpus: Path,
+    features: Path,
+    checkpoint: Path,
+) -> tuple[Trainer, dict[str, Any]]:
+    """The trainer of a variant, to run or to resume, and the config.json of its model.
+
+    Args:
+        corpus: captions.parquet of the variant's corpus.
+        features: folder of its features.
+        checkpoint: file that an interrupted run goes on from.
+    """
     variant, options = params.variants[name], params.training(name)
-    store = _store(name, variant)
-    tokenizer, sizes = _vocabulary(name, params, store)
+    store = _store(name, variant, corpus, features)
+    tokenizer, sizes = _vocabulary(name, params, corpus, store)
     decoder = _decoder(variant, tokenizer, sizes, seed).to(device)
     train, val = (
-        _captions(variant, [split], ["image_id", "caption_id", "text"])
-        for split in ("train", "val")
+        Captions(corpus, [split], ["image_id", "caption_id", "text"]) for split in ("train", "val")
     )
     train_batches, val_batches = (
         CaptionBatches(captions, store, tokenizer, options.batch_images, device)
         for captions in (train, val)
     )
     about = {**config(name, variant, store), "sizes": asdict(sizes)}
-    key = _key(name, params, seed, store, about)
+    key = _key(name, params, seed, corpus, store, about)
     longest = max(len(text.split()) for text in train["text"])
     validation = Validation(val_batches, references(val), longest + 1)
-    file = "checkpoint.pt" if seed == options.seeds[0] else f"seed-{seed}.pt"
-    checkpoint = paths.CHECKPOINTS / name / file
     reward = CiderReward(references(train)) if options.self_critical_epochs else None
     trainer = Trainer(
         decoder, tokenizer, train_batches, validation, options, seed, checkpoint, key, reward
@@ -58,17 +68,19 @@ def config(name: str, variant: Variant, store: FeatureStore) -> dict[str, Any]:
     return {**about, "dataset": seen["dataset"], "corpus": variant.corpus}
 
 
-def _store(name: str, variant: Variant) -> FeatureStore:
+def _store(name: str, variant: Variant, corpus: Path, features: Path) -> FeatureStore:
     """Features of every image of the corpus, of a kind that the decoder can read."""
-    store, what = FeatureStore(paths.FEATURES / variant.features), f"features '{variant.features}'"
-    store.check(_captions(variant, SPLITS, ["image_id"])["image_id"], what)
+    store, what = FeatureStore(features), f"features '{variant.features}'"
+    store.check(Captions(corpus, SPLITS, ["image_id"])["image_id"], what)
     check_grid(variant.decoder, store.grid.shape[1], f"variants.{name}, {what}")
     return store
 
 
-def _vocabulary(name: str, params: Params, store: FeatureStore) -> tuple[Tokenizer, Sizes]:
+def _vocabulary(
+    name: str, params: Params, corpus: Path, store: FeatureStore
+) -> tuple[Tokenizer, Sizes]:
     variant, options = params.variants[name], params.training(name)
-    counted = _captions(variant, options.vocabulary_splits, ["text"])["text"]
+    counted = Captions(corpus, options.vocabulary_splits, ["text"])["text"]
     tokenizer, known = read_vocabulary(
         variant.decoder, counted, options.min_count, variant.args, f"variants.{name}.args"
     )
@@ -82,12 +94,19 @@ def _decoder(variant: Variant, tokenizer: Tokenizer, sizes: Sizes, seed: int) ->
     return decoder
 
 
-def _key(name: str, params: Params, seed: int, store: FeatureStore, about: dict[str, Any]) -> str:
+def _key(
+    name: str,
+    params: Params,
+    seed: int,
+    corpus: Path,
+    store: FeatureStore,
+    about: dict[str, Any],
+) -> str:
     """Fingerprint of all that the result depends on: a checkpoint of anything else is not used."""
     variant = params.variants[name]
     settings = params.training(name).model_dump(exclude={"seeds"})
     pooled, ids = (digest(store.folder / file) for file in ("pooled.npy", "ids.parquet"))
-    data = [digest(_corpus_file(variant)), store.manifest, pooled, ids]
+    data = [digest(corpus), store.manifest, pooled, ids]
     return fingerprint([about, settings, seed, data, named_files(variant.args), _code()])
 
 
@@ -96,11 +115,3 @@ def _code() -> str:
     """Once a process: after the training of a first seed more modules are imported than after one
     that was resumed at its end, and the second seed's key must not depend on that."""
     return loaded_code()
-
-
-def _captions(variant: Variant, splits: Iterable[str], columns: list[str]) -> Captions:
-    return Captions(_corpus_file(variant), splits, columns)
-
-
-def _corpus_file(variant: Variant) -> Path:
-    return paths.CORPORA / variant.corpus / "captions.parquet"
