@@ -24,7 +24,8 @@ from benchmarks import textbook
 from pipeline.core.machine import pick_device
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.tokenizers import Special
-from pipeline.decoding.search import Hypothesis, beam_search
+from pipeline.decoding.generation import Hypothesis
+from pipeline.decoding.search import beam_search
 from pipeline.features.features import Features
 
 BEAM, LONGEST, PENALTY = 5, 12, 0.7

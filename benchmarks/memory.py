@@ -132,9 +132,11 @@ def _training(root: Path, sampled: int) -> Callable[[], None]:
     from pipeline.experiment.params import Training
     from pipeline.features.store import FeatureStore
     from pipeline.training.self_critical import CiderReward
-    from pipeline.training.trainer import Trainer, Validation
+    from pipeline.training.trainer import Trainer
+    from pipeline.training.validation import Validation
 
-    options = Training(**yaml.safe_load((common.ROOT / "params.yaml").read_text())["train"])
+    chosen = yaml.safe_load((common.ROOT / "params.yaml").read_text())["train"]
+    options = Training(**{**chosen, "self_critical_epochs": int(sampled > 0)})
     args = {"embedding": 32, "hidden": 32}
 
     def work() -> None:
@@ -165,7 +167,7 @@ def _training(root: Path, sampled: int) -> Callable[[], None]:
         )
         for n, batch in enumerate(itertools.islice(endless, STEPS + sampled)):
             trainer.optimizer.zero_grad()
-            (trainer._cross_entropy if n < STEPS else trainer._self_critical)(batch)[0].backward()
+            trainer.phases[n >= STEPS].loss(batch, n).loss.backward()
             trainer.optimizer.step()
         save_model(
             root / ("sampled" if sampled else "model"),

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pipeline.decoders.shared.contract import Decoder, State
 from pipeline.decoders.shared.tokenizers import Special
-from pipeline.decoding.search import Hypothesis
+from pipeline.decoding.generation import Hypothesis
 from pipeline.features.features import Features
 
 

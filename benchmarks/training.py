@@ -33,7 +33,10 @@ from pipeline.core.machine import multiplies_bfloat16, pick_device
 from pipeline.decoding.batches import CaptionBatches, pad_rows
 from pipeline.experiment.params import Training
 from pipeline.features.store import FeatureStore
-from pipeline.training.trainer import Progress, Trainer, Validation, autocast
+from pipeline.training.checkpoint import Progress
+from pipeline.training.optimizer import autocast
+from pipeline.training.trainer import Trainer
+from pipeline.training.validation import Validation
 
 REPEATS = 3
 SIDE = 1024
@@ -87,7 +90,7 @@ def make_trainer(name: str, setting: Setting, store: FeatureStore, device: str) 
 def ours(trainer: Trainer) -> Callable[[], None]:
     def epoch() -> None:
         trainer.progress = Progress()
-        trainer._train_epoch()
+        trainer._train_epoch(trainer.phases[0])
 
     return epoch
 

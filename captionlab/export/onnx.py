@@ -22,7 +22,8 @@ from pipeline.captioning.captioner import Captioner
 from pipeline.core.errors import UserError, brief
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Decoder
-from pipeline.decoding.search import Hypothesis, greedy
+from pipeline.decoding.generation import Hypothesis
+from pipeline.decoding.search import greedy
 from pipeline.encoders.shared.base import RESAMPLING
 from pipeline.features.features import Features
 

@@ -8,8 +8,9 @@ import torch
 
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.decoding.generation import Hypothesis
 from pipeline.decoding.sampling import sample
-from pipeline.decoding.search import Hypothesis, beam_search, ranking_score
+from pipeline.decoding.search import beam_search, ranking_score
 from pipeline.features.features import Features
 
 ROWS = 64

@@ -24,8 +24,7 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
 from pipeline.core.registry import load
-from pipeline.decoders.shared import contract
-from pipeline.decoders.shared import language_model as language_model
+from pipeline.decoders.shared import language_model
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.tokenizers import Tokenizer, language_model_tokenizer
 from pipeline.features.features import Features
@@ -155,7 +154,7 @@ DIGITS = dict(
 TOKENS = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
 
 
-class Decoder(contract.Decoder):
+class Decoder(language_model.Decoder):
     """A causal language model of transformers behind keywords that CLIP chooses for the image;
     features are CLIP's.
 
@@ -353,20 +352,7 @@ class Decoder(contract.Decoder):
         out = self.body(input_ids=ids, attention_mask=mask, use_cache=True)
         return {"mask": mask, **language_model.unpack(out.past_key_values)}
 
-    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        hidden, s = self._run(tokens[:, None], s)
-        return hidden[:, 0], s
-
-    def unroll(
-        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
-    ) -> tuple[Tensor, State]:
-        s = self.start(f)
-        return self._run(tokens, s if rows is None else contract.pick_rows(s, rows))[0], {}
-
-    def project(self, hidden: Tensor) -> Tensor:
-        return language_model.logits(self.body, self.head, hidden)
-
-    def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+    def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands between
         short prompts and the words."""
         mask, said = s["mask"], s["key0"].shape[2] - s["mask"].shape[1]

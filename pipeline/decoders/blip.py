@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
-from pipeline.decoders.shared.pretrained import GREY, Captions, Files, attend, look, plain, words_of
+from pipeline.decoders.shared.hub_files import GREY, Files, plain, read_model
+from pipeline.decoders.shared.pretrained import Captions, attend, look
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
@@ -73,15 +74,11 @@ class Decoder(pretrained.Decoder):
         content = files.json("config.json")
         files.check_type(content, "blip")
         config = _config(files, content)
-        says = config["text_config"]
-        tokenizer = files.tokenizer(says["sep_token_id"], "sep_token_id", optional=is_random)
-        if tokenizer is None:
-            tokenizer = words_of(texts, min_count, says, "sep_token_id")
-        files.check_sizes(config["vision_config"]["image_size"])
-        files.check_vocabulary(tokenizer, says["vocab_size"], says["bos_token_id"], "bos_token_id")
+        tokenizer, known = read_model(
+            files, config, config["text_config"], "sep_token_id", texts, min_count, is_random
+        )
         prompt = tokenizer.encode([args.get("prompt", "")])[0][1:-1]
-        special = {"start": tokenizer.special.start, "prompt": prompt}
-        return tokenizer, {"config": config, **files.colours(optional=is_random), **special}
+        return tokenizer, {**known, "prompt": prompt}
 
     def __init__(
         self,

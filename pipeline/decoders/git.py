@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from pipeline.core.errors import UserError
 from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
-from pipeline.decoders.shared.pretrained import GREY, Captions, Files, attend, plain, words_of
+from pipeline.decoders.shared.hub_files import GREY, Files, plain, read_model
+from pipeline.decoders.shared.pretrained import Captions, attend
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
@@ -75,18 +76,7 @@ class Decoder(pretrained.Decoder):
                 f"git: '{args['model']}' captions films, not pictures "
                 "(num_image_with_embedding in its config.json)"
             )
-        tokenizer = files.tokenizer(config["eos_token_id"], "eos_token_id", optional=is_random)
-        if tokenizer is None:
-            tokenizer = words_of(texts, min_count, config, "eos_token_id")
-        files.check_sizes(config["vision_config"]["image_size"])
-        files.check_vocabulary(
-            tokenizer, config["vocab_size"], config["bos_token_id"], "bos_token_id"
-        )
-        return tokenizer, {
-            "config": config,
-            **files.colours(optional=is_random),
-            "start": tokenizer.special.start,
-        }
+        return read_model(files, config, config, "eos_token_id", texts, min_count, is_random)
 
     def __init__(
         self, sizes: Sizes, *, model: str, weights: Literal["pretrained", "random"] = "pretrained"

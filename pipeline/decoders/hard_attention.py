@@ -2,7 +2,8 @@
 et al., 2015, "Show, Attend and Tell", section 4.1; equations numbered as in arXiv:1502.03044).
 
 alpha_t = softmax(v . tanh(K a_i + Q h_t-1)),  s_t ~ Multinoulli(alpha_t),  z_t = a at s_t
-(equations 4, 5, 8, 9) h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
+(equations 4, 5, 8, 9)
+h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
 gradient of each caption's log p(y): d log p(y|s) + lambda_r (log p(y|s) - b) d log p(s) + lambda_e
 d H[s]   (end of 4.1)
 
@@ -12,15 +13,16 @@ beam score or teacher-forced log-probability then depends on chance. Without the
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.decoders.shared import contract, deferred_gradient, layers
+from pipeline.decoders.shared import layers
+from pipeline.decoders.shared.attention_lstm import AttentionLstm
 from pipeline.decoders.shared.contract import Loss, Sizes, State
 from pipeline.features.features import Features
 
 
-class Decoder(contract.Decoder):
+class Decoder(AttentionLstm):
     """`reinforce` is lambda_r (1 leaves the gradient unbiased), `entropy` lambda_e; `expected` is
     the probability that an image is seen through the expected context sum_i alpha_i a_i instead of
     samples, for one loss. In evaluation the likeliest position is looked at; self-critical training
@@ -28,8 +30,6 @@ class Decoder(contract.Decoder):
     """
 
     summed = ("log_sampled", "entropy")
-    attends = True
-    shared = ("grid", "keys")
     baseline: Tensor
 
     def __init__(
@@ -44,33 +44,17 @@ class Decoder(contract.Decoder):
         entropy: float = 0.002,
         expected: float = 0.5,
     ):
-        super().__init__()
+        super().__init__(sizes, embedding, hidden, attention, dropout)
         self.reinforce, self.entropy, self.expected = reinforce, entropy, expected
-        self.embedding = nn.Embedding(sizes.vocabulary, embedding)
-        self.keys = nn.Linear(sizes.grid, attention)
-        self.query = nn.Linear(hidden, attention)
-        self.energy = nn.Linear(attention, 1, bias=False)
-        self.initial = nn.Linear(sizes.grid, 2 * hidden)
-        self.cell = nn.LSTMCell(embedding + sizes.grid, hidden)
-        self.output = nn.Linear(hidden, sizes.vocabulary)
-        self.dropout = nn.Dropout(dropout)
         self.register_buffer("baseline", torch.zeros(()))
 
     def start(self, f: Features) -> State:
-        h, c = torch.tanh(self.initial(f.grid.mean(1))).chunk(2, -1)
-        zero = torch.zeros(len(f), device=f.grid.device)
+        s, zero = super().start(f), torch.zeros(len(f), device=f.grid.device)
         expected = torch.rand_like(zero) < self.expected if self.training else zero.bool()
-        alpha = f.grid.new_zeros(f.grid.shape[:2])  # (B, P)
-        image = {"grid": f.grid, "keys": self.keys(f.grid), "expected": expected}
-        return {**image, "h": h, "c": c, "alpha": alpha, "log_sampled": zero, "entropy": zero}
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        return layers.words_gates(self.cell, self.embedding(tokens))
+        return {**s, "expected": expected, "log_sampled": zero, "entropy": zero}
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
-        query = deferred_gradient.linear(s["h"], self.query.weight, self.query.bias)
-        energy = layers.energies(s["keys"], query, self.energy)
-        log_alpha = energy.float().log_softmax(-1)  # (B, P)
+        log_alpha = self.energies(s).float().log_softmax(-1)  # (B, P)
         alpha, place = log_alpha.exp(), self._choose(log_alpha)
         weights = torch.where(s["expected"][:, None], alpha, F.one_hot(place, alpha.shape[1]))
         context = layers.contexts(weights, s["grid"])  # (B, D)
@@ -89,9 +73,6 @@ class Decoder(contract.Decoder):
             log_alpha = log_alpha - torch.empty_like(log_alpha).exponential_().log()
         return log_alpha.argmax(-1)
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return self.output(self.dropout(hidden))
-
     def loss(
         self,
         f: Features,
@@ -101,7 +82,7 @@ class Decoder(contract.Decoder):
         smoothing: float = 0.0,
         inputs: Tensor | None = None,
     ) -> Loss:
-        """As base.Decoder.loss. The value of the term `reinforce` means nothing; its gradient is
+        """As in contract.py. The value of the term `reinforce` means nothing; its gradient is
         the estimator's."""
         valid = mask[:, 1:]
         hidden, last = self.unroll(

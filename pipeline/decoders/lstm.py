@@ -4,13 +4,14 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.decoders.shared import contract, layers
+from pipeline.decoders.shared import layers
 from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.parallel import ParallelDecoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
 
-class Decoder(contract.Decoder):
+class Decoder(ParallelDecoder):
     """`normalise`: layer norm on the image's token. Word embeddings start at unit variance; without
     it an image whose features are small is a faint word, forgotten after a few others
     (docs/decisions.md). The paper has none.
@@ -46,33 +47,16 @@ class Decoder(contract.Decoder):
 
     def start(self, f: Features) -> State:
         zero = f.pooled.new_zeros(self.lstm.num_layers, len(f), self.lstm.hidden_size)
-        _, state = self._run(self.dropout(self.image(f.pooled))[:, None], (zero, zero))
-        return state
+        return self._read(self.image(f.pooled)[:, None], (zero, zero))[1]
 
-    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        hidden, s = self._run(self._embed(tokens[:, None]), _layers_first(s))
-        return hidden[:, 0], s
-
-    def unroll(
-        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
-    ) -> tuple[Tensor, State]:
-        s = self.start(f)
-        return self._run(
-            self._embed(tokens), _layers_first(s if rows is None else contract.pick_rows(s, rows))
-        )[0], {}
+    def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        h, c = (torch.transpose(s[k], 0, 1).contiguous() for k in ("h", "c"))
+        return self._read(self.embedding(tokens), (h, c))
 
     def project(self, hidden: Tensor) -> Tensor:
         return self.output(self.dropout(hidden))
 
-    def _embed(self, tokens: Tensor) -> Tensor:
-        return self.dropout(self.embedding(tokens))
-
-    def _run(self, inputs: Tensor, hc: tuple[Tensor, Tensor]) -> tuple[Tensor, State]:
+    def _read(self, inputs: Tensor, hc: tuple[Tensor, Tensor]) -> tuple[Tensor, State]:
         """Inputs (B, T, E), h and c (L, B, H) -> hidden (B, T, H) and the batch-first state."""
-        hidden, (h, c) = self.lstm(inputs, hc)
+        hidden, (h, c) = self.lstm(self.dropout(inputs), hc)
         return hidden, {"h": h.transpose(0, 1), "c": c.transpose(0, 1)}
-
-
-def _layers_first(s: State) -> tuple[Tensor, Tensor]:
-    h, c = (torch.transpose(s[k], 0, 1).contiguous() for k in ("h", "c"))
-    return h, c

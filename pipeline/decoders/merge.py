@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders.shared import contract, layers
+from pipeline.decoders.shared import layers
 from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.parallel import ParallelDecoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
 
-class Decoder(contract.Decoder):
+class Decoder(ParallelDecoder):
     """`vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains
     them on."""
 
@@ -44,22 +45,12 @@ class Decoder(contract.Decoder):
         image = F.relu(self.image(self.dropout(f.pooled)))  # (B, H)
         return {"image": image, "h": torch.zeros_like(image), "c": torch.zeros_like(image)}
 
-    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        hidden, (h, c) = self._run(tokens[:, None], s)
-        return hidden[:, 0], {**s, "h": h, "c": c}
-
-    def unroll(
-        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
-    ) -> tuple[Tensor, State]:
-        s = self.start(f)
-        return self._run(tokens, s if rows is None else contract.pick_rows(s, rows))[0], {}
-
-    def project(self, hidden: Tensor) -> Tensor:
-        return self.output(F.relu(self.merge(hidden)))
-
-    def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Tokens (B, T) -> image + words (B, T, H) and the LSTM's last h, c (B, H)."""
+    def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        """The hidden state is image + words."""
         words, (h, c) = self.lstm(
             self.dropout(self.embedding(tokens)), (s["h"][None], s["c"][None])
         )
-        return words + s["image"][:, None], (h[0], c[0])
+        return words + s["image"][:, None], {**s, "h": h[0], "c": c[0]}
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.output(F.relu(self.merge(hidden)))

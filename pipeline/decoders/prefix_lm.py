@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
-from pipeline.decoders.shared import contract
-from pipeline.decoders.shared import language_model as language_model
+from pipeline.decoders.shared import language_model
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
 from pipeline.features.features import Features
 
 
-class Decoder(contract.Decoder):
+class Decoder(language_model.Decoder):
     """A causal language model of transformers, tuned or frozen (then in evaluation mode always),
     behind a mapping network.
 
@@ -131,20 +130,7 @@ class Decoder(contract.Decoder):
         }
         return {"last": prefix[:, -1], **cache}
 
-    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        hidden, s = self._run(tokens[:, None], s)
-        return hidden[:, 0], s
-
-    def unroll(
-        self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
-    ) -> tuple[Tensor, State]:
-        s = self.start(f)
-        return self._run(tokens, s if rows is None else contract.pick_rows(s, rows))[0], {}
-
-    def project(self, hidden: Tensor) -> Tensor:
-        return language_model.logits(self.body, self.head, hidden)
-
-    def _run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+    def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands at the end,
         so no mask is needed."""
         embedding = self.body.get_input_embeddings()

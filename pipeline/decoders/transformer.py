@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
-from pipeline.decoders.shared import contract, layers
+from pipeline.decoders.shared import layers
 from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.parallel import ParallelDecoder
 from pipeline.features.features import Features
 
 
-class Decoder(contract.Decoder):
+class Decoder(ParallelDecoder):
     """Positions are sinusoids, so no caption is too long. `tied` uses one matrix for reading and
     for writing words.
 
@@ -71,16 +72,11 @@ class Decoder(contract.Decoder):
             f"words{n}": image[f"image{n}"][:, :, :, :0] for n in range(len(self.layers))
         }
 
-    def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        hidden, s = self._run(tokens[:, None], s)
-        return hidden[:, 0], s
-
     def unroll(
         self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
     ) -> tuple[Tensor, State]:
         """All positions at once, under a causal mask."""
-        s = self.start(f)
-        hidden, _ = self._run(tokens, s if rows is None else contract.pick_rows(s, rows))
+        hidden, _ = super().unroll(f, tokens, lengths, rows)
         past_end = torch.arange(tokens.shape[1]) >= lengths[:, None]
         return hidden.masked_fill(past_end.to(hidden.device)[..., None], 0.0), {}
 
@@ -88,7 +84,7 @@ class Decoder(contract.Decoder):
         """The mean over heads and layers: no layer is singled out, for each adds to the same
         sum."""
         looks: list[Tensor] = []
-        self._run(tokens, self.start(f), looks)
+        self.run(tokens, self.start(f), looks)
         return torch.stack(looks).mean(0)
 
     def project(self, hidden: Tensor) -> Tensor:
@@ -96,7 +92,7 @@ class Decoder(contract.Decoder):
             hidden, self.embedding.weight if self.output is None else self.output.weight, self.bias
         )
 
-    def _run(
+    def run(
         self, tokens: Tensor, s: State, looks: list[Tensor] | None = None
     ) -> tuple[Tensor, State]:
         """Tokens (B, T) -> hidden (B, T, W) and the next state; either T = 1, or no words have been

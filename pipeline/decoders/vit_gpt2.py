@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from pipeline.core.errors import UserError
 from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
-from pipeline.decoders.shared.pretrained import GREY, Captions, Files, attend, look, plain, words_of
+from pipeline.decoders.shared.hub_files import GREY, Files, plain, words_of
+from pipeline.decoders.shared.pretrained import Captions, attend, look
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 

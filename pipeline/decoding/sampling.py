@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.decoders.shared.contract import Decoder, pick_rows
 from pipeline.decoders.shared.tokenizers import Special
-from pipeline.decoding.search import Hypothesis, log_probs_of
+from pipeline.decoding.generation import Hypothesis, generate
 from pipeline.features.features import Features
 
 
@@ -29,29 +29,17 @@ def sample(
     What is drawn for an image depends on `seed` and its features alone, not on its batch; the first
     of five is the only of one.
     """
-    device = f.pooled.device
-    rows = torch.arange(len(f), device=device).repeat_interleave(count)
-    state = pick_rows(decoder.start(f), rows)
+    images = torch.arange(len(f), device=f.pooled.device).repeat_interleave(count)
+    rows = torch.arange(len(images), device=images.device)
     chances = torch.from_numpy(np.concatenate(_chances(f, count, max_tokens, seed))).to(
-        device
-    )  # (B * count, max_tokens)
-    alive = torch.arange(len(rows), device=device)
-    tokens = torch.full_like(alive, special.start)
-    words: list[list[int]] = [[] for _ in rows]
-    totals = torch.zeros(len(rows), device=device)
-    for t in range(max_tokens):
-        logits, state = decoder.step(tokens, state)
-        log_probs = log_probs_of(logits, special)
-        tokens = _draw(log_probs / temperature, chances[alive, t], top_k)
-        totals[alive] += log_probs.gather(1, tokens[:, None])[:, 0]
-        for row, word in zip(alive.tolist(), tokens.tolist(), strict=True):
-            words[row].append(word)
-        going = (tokens != special.end).nonzero().squeeze(1)
-        if not len(going):
-            break
-        if len(going) < len(alive):
-            alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
-    found = [Hypothesis(tuple(w), p) for w, p in zip(words, totals.tolist(), strict=True)]
+        rows.device
+    )  # (R, max_tokens)
+
+    def choose(log_probs: Tensor, rows: Tensor, step: int) -> Tensor:
+        return draw_by(chances[rows, step], log_probs / temperature, top_k)
+
+    state = pick_rows(decoder.start(f), images)
+    found = generate(decoder, state, rows, special, max_tokens, choose)
     return [found[start : start + count] for start in range(0, len(found), count)]
 
 
@@ -67,9 +55,9 @@ def _chances(f: Features, count: int, max_tokens: int, seed: int) -> list[np.nda
     return out
 
 
-def _draw(scores: Tensor, chances: Tensor, top_k: int) -> Tensor:
-    """Unnormalised log-probabilities (B, V), chances (B,) -> the words (B,) where cumulative
-    probabilities pass the chances."""
+def draw_by(chances: Tensor, scores: Tensor, top_k: int) -> Tensor:
+    """The words (B,) where the cumulative probability of unnormalised log-probabilities (B, V)
+    passes chances (B,)."""
     ids = scores.topk(top_k).indices if 0 < top_k < scores.shape[1] else None
     kept = scores if ids is None else scores.gather(1, ids)
     cumulative = kept.double().softmax(-1).cumsum(-1)

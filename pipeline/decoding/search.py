@@ -1,4 +1,4 @@
-"""Greedy and beam search, and sampling. They know a decoder only through start, step and judge."""
+"""Greedy and beam search. They know a decoder only through start and step."""
 
 from dataclasses import dataclass, field
 
@@ -8,46 +8,19 @@ from torch.nn import functional as F
 
 from pipeline.decoders.shared.contract import Decoder, State, pick_rows
 from pipeline.decoders.shared.tokenizers import Special
+from pipeline.decoding.generation import Hypothesis, generate, log_probs_of
 from pipeline.features.features import Features
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    tokens: tuple[int, ...]
-    "after <start>, with <end> unless cut at max_tokens"
-    log_prob: float
-    "natural logarithm, of all `tokens`"
-
-
-def log_probs_of(logits: Tensor, special: Special) -> Tensor:
-    """(B, V) -> log-probabilities of the model; what is never generated is ruled out after the
-    softmax."""
-    log_probs = logits.float().log_softmax(-1)
-    barred = [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
-    log_probs[:, barred] = -torch.inf
-    return log_probs
 
 
 @torch.inference_mode()
 def greedy(decoder: Decoder, f: Features, special: Special, max_tokens: int) -> list[Hypothesis]:
-    """The likeliest word at each step, for all images at once; finished images are dropped."""
-    state = decoder.start(f)
-    alive = torch.arange(len(f), device=f.pooled.device)
-    tokens = torch.full_like(alive, special.start)
-    words: list[list[int]] = [[] for _ in range(len(f))]
-    totals = torch.zeros(len(f), device=alive.device)
-    for _ in range(max_tokens):
-        logits, state = decoder.step(tokens, state)
-        best, tokens = log_probs_of(logits, special).max(-1)
-        totals[alive] += best
-        for image, word in zip(alive.tolist(), tokens.tolist(), strict=True):
-            words[image].append(word)
-        going = (tokens != special.end).nonzero().squeeze(1)
-        if not len(going):
-            break
-        if len(going) < len(alive):
-            alive, tokens, state = alive[going], tokens[going], pick_rows(state, going)
-    return [Hypothesis(tuple(w), p) for w, p in zip(words, totals.tolist(), strict=True)]
+    """The likeliest word at each step, for all images at once."""
+    rows = torch.arange(len(f), device=f.pooled.device)
+    return generate(decoder, decoder.start(f), rows, special, max_tokens, _likeliest)
+
+
+def _likeliest(log_probs: Tensor, rows: Tensor, step: int) -> Tensor:
+    return log_probs.max(-1).indices
 
 
 @dataclass

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
+from pipeline.core.hub import cure, unusable
 from pipeline.encoders.shared.base import Shapes, shapes_of
 from pipeline.features.features import Features
 
@@ -211,9 +212,7 @@ def _config_json(model: str) -> dict[str, Any]:
         return _from_hub(model, lambda: PreTrainedConfig.get_config_dict(model)[0])
     file = folder / "config.json"
     if not file.is_file():
-        raise UserError(
-            f"{folder} has no config.json: a model's folder holds what its page on the hub lists"
-        )
+        raise UserError(f"{folder} has no config.json: {cure(model)}")
     try:
         content = json.loads(file.read_text("utf-8"))
     except ValueError as error:
@@ -238,15 +237,8 @@ def _from_hub(model: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except Exception as error:  # transformers, the hub and the network fail in many ways
-        from huggingface_hub import constants
-
-        cure = (
-            f"put it in the hub's cache {constants.HF_HUB_CACHE} (HF_HOME moves it), or name a "
-            "local folder as `model`"
-        )
-        if Path(model).is_dir():
-            cure = "put there what the model's page on the hub lists"
-        raise UserError(f"'{model}' cannot be read ({brief(error)}): {cure}") from None
+        instead = "name a local folder as `model`"
+        raise unusable(f"'{model}'", model, error, instead) from None
 
 
 def _class(config: Any) -> Any:

@@ -6,14 +6,12 @@ elsewhere: the class token of a ViT or DeiT, 4096 numbers after the ReLU of the 
     (fc7) for VGG-16, 1280 for MobileNet V3.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
 from math import isqrt
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 from zlib import crc32
 
@@ -24,36 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
+from pipeline.core.hub import unusable
 from pipeline.encoders.shared.base import RESAMPLING, Shapes, shapes_of, square
+from pipeline.encoders.shared.quick_import import import_without_compiler
 from pipeline.features.features import Features
 
-
-@contextmanager
-def _without_compiler() -> Iterator[None]:
-    """Stands in for torch._dynamo, 5 of the 9 s of `import timm`, which wants two functions of it:
-    neither is used here.
-
-    torch imports the real one where something is compiled or optimised.
-    """
-    names = ["torch._dynamo", "torch._dynamo.utils"]
-    if names[0] in sys.modules:
-        yield
-        return
-    compiler, utils = (ModuleType(name) for name in names)
-    compiler.disable = lambda function=None, recursive=True, **_: function  # type: ignore[attr-defined]
-    utils.is_compile_supported = lambda device_type: False  # type: ignore[attr-defined]
-    sys.modules |= dict(zip(names, (compiler, utils), strict=True))
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-
-
-with _without_compiler():
-    import timm
-    from timm.data import resolve_model_data_config
-    from timm.layers import DropPath
+import_without_compiler("timm")
+import timm  # noqa: E402
+from timm.data import resolve_model_data_config  # noqa: E402
+from timm.layers import DropPath  # noqa: E402
 
 
 class Encoder(nn.Module):
@@ -229,7 +206,7 @@ def _build(model: str, weights: str, options: dict[str, Any]) -> Any:
             torch.manual_seed(0)
             body = timm.create_model(model, pretrained=weights == "hub", **options)
     except Exception as error:  # timm, the hub and the network fail in many ways
-        raise UserError(_why_not(model, weights, error)) from None
+        raise _why_not(model, weights, error) from None
     if weights not in ("random", "hub"):
         state = _package_weights(model, body) if weights == "package" else _file_weights(weights)
         try:
@@ -241,25 +218,22 @@ def _build(model: str, weights: str, options: dict[str, Any]) -> Any:
     return body
 
 
-def _why_not(model: str, weights: str, error: Exception) -> str:
+def _why_not(model: str, weights: str, error: Exception) -> UserError:
     if "unexpected keyword argument 'drop_path_rate'" in str(error):
-        return _no_depth(model)
+        return UserError(_no_depth(model))
     if ":" not in model and not timm.is_model(model):
         near = ", ".join(get_close_matches(model, timm.list_models(), 3))
-        return (
+        return UserError(
             f"timm has no model '{model}'{f' (did you mean {near}?)' if near else ''}: "
             "timm.list_models() names all"
         )
     if weights != "hub" or "Invalid pretrained tag" in str(error):
-        return (
+        return UserError(
             f"timm cannot build '{model}' ({brief(error)}): timm.list_models(pretrained=True) "
             "names all with their tags"
         )
-    return (
-        f"the weights of '{model}' cannot be fetched ({brief(error)}): put them in the "
-        "hub's cache folder (HF_HOME, default "
-        "~/.cache/huggingface), or name a local .safetensors file as `weights`"
-    )
+    instead = "name a local .safetensors file as `weights`"
+    return unusable(f"the weights of '{model}'", model, error, instead)
 
 
 def _file_weights(path: str) -> Any:

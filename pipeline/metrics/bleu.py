@@ -12,7 +12,8 @@ from pipeline.metrics.shared.base import (
     counted,
     reference_set,
 )
-from pipeline.metrics.shared.ngrams import ORDERS, Counted, Ints, Texts, matches
+from pipeline.metrics.shared.ngrams import ORDERS, Counted, matches
+from pipeline.metrics.shared.texts import Ints, Texts
 
 TINY, SMALL = 1e-15, 1e-9
 "pycocoevalcap's guards against division by zero, in numerators and denominators"

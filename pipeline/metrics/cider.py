@@ -1,6 +1,16 @@
 """CIDEr-D, document frequencies from the scored references (Vedantam et al., 2015), as
 pycocoevalcap has it.
 
+Each order of n-grams makes a vector of a text: how often it has an n-gram x log(images / images
+whose references have it). A caption's score against one reference is the cosine of their vectors,
+the caption's weights clipped to the reference's, times exp(-d^2 / 72) for texts that differ by d
+words; CIDEr-D is ten times the mean over references and orders.
+
+For example the two images of ngrams.py. Both have "a", so it weighs log(2 / 2) = 0; "dog" and
+"bird", of one image or none, weigh log 2. Order 1 of the caption "a red red dog" has the vector
+(dog: log 2), and so have the references "a red dog" and "a dog": both cosines are 1, and "a dog",
+two words shorter, counts exp(-4 / 72).
+
 A resample keeps the document frequencies of the whole set.
 """
 
@@ -22,7 +32,8 @@ from pipeline.metrics.shared.base import (
     means,
     reference_set,
 )
-from pipeline.metrics.shared.ngrams import ORDERS, Counted, Grams, Ints, Part, count, matches
+from pipeline.metrics.shared.ngrams import ORDERS, Counted, Grams, count, matches
+from pipeline.metrics.shared.texts import Ints, Part
 
 SIGMA = 6.0
 "of the penalty for another length, in pairs of words"
@@ -55,23 +66,28 @@ class Cider:
 
 
 def against(images: Iterable[Sequence[str]]) -> Cider:
-    """Args: images: the tokenised references of each."""
+    """Args:
+    images: the tokenised references of each.
+    """
     return _weighed(count(images))
 
 
 def _weighed(references: Counted) -> Cider:
     norms = np.zeros((len(references.texts.lengths), len(ORDERS)))
+    size = len(references.vocabulary)
     for images, part in references.texts.parts():
         rows = references.texts.of(images)
-        whole = replace(
-            part, text=part.image[part.text], image=np.arange(len(images))
-        )  # an image's n-grams, as they come
-        for found, match in matches(whole, part, references, len(references.vocabulary)):
+        for found, match in matches(_as_one_text(part, len(images)), part, references, size):
             weights = match.counts * _inverse(found, references)[match.gram]
-            norms[rows, found.order - 1] = np.sqrt(
-                np.bincount(match.reference, weights * weights, len(rows))
-            )
+            squares = np.bincount(match.reference, weights * weights, len(rows))
+            norms[rows, found.order - 1] = np.sqrt(squares)
     return Cider(references, norms)
+
+
+def _as_one_text(part: Part, images: int) -> Part:
+    """The references of an image as one caption, of which each then has a part. N-grams do not
+    cross from one to the next."""
+    return replace(part, text=part.image[part.text], image=np.arange(images))
 
 
 @lru_cache(SETS)
@@ -107,25 +123,32 @@ def _logarithms(most: int) -> Array:
 def _cider(said: Part, references: Part, known: Counted, norms: Array, size: int) -> Array:
     """(N,): ten times the mean, over references and orders, of the clipped cosine times a penalty
     for another length."""
+    scores = _cosines(said, references, known, norms, size) * _penalties(said, references)
+    totals = np.bincount(references.image, scores, len(said.image))
+    return 10 * totals / len(ORDERS) / np.bincount(references.image, minlength=len(said.image))
+
+
+def _cosines(said: Part, references: Part, known: Counted, norms: Array, size: int) -> Array:
+    """(T,): clipped cosine of each reference with its image's caption, summed over orders."""
     cosines = np.zeros(len(norms))
     for found, match in matches(said, references, known, size):
         inverse = _inverse(found, known)
         weights = found.counts * inverse
         squares = np.bincount(found.text, weights * weights, len(said.image))
         theirs = match.counts * inverse[match.gram]
-        products = np.bincount(
-            match.reference, np.minimum(weights[match.gram], theirs) * theirs, len(norms)
-        )
+        clipped = np.minimum(weights[match.gram], theirs)
+        products = np.bincount(match.reference, clipped * theirs, len(norms))
         lengths = np.sqrt(squares)[references.image] * norms[:, found.order - 1]
         cosines += np.divide(products, lengths, out=np.zeros(len(norms)), where=lengths > 0)
-    # both in pairs of words
+    return cosines
+
+
+def _penalties(said: Part, references: Part) -> Array:
+    """(T,): of the difference in length between each reference and its image's caption."""
     pairs, their_pairs = (
         np.maximum(0, np.bincount(part.text, minlength=len(part.image)) - 1)
         for part in (said, references)
     )
     apart = np.abs(pairs[references.image] - their_pairs)
-    penalties = np.array([math.exp(-(n**2) / (2 * SIGMA**2)) for n in range(apart.max() + 1)])[
-        apart
-    ]
-    totals = np.bincount(references.image, cosines * penalties, len(said.image))
-    return 10 * totals / len(ORDERS) / np.bincount(references.image, minlength=len(said.image))
+    by_difference = [math.exp(-(n**2) / (2 * SIGMA**2)) for n in range(apart.max() + 1)]
+    return np.array(by_difference)[apart]

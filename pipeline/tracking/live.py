@@ -63,6 +63,15 @@ class Live:
             )
         self._pass_on()
 
+    def __enter__(self) -> "Live":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close("FINISHED")
+        else:
+            self.close("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
     def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
         """End the curves. A FINISHED training's run stays RUNNING, until `track` has put everything
         else into it."""

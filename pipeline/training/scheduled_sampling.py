@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.decoders.shared.contract import Decoder, pick_rows
 from pipeline.decoders.shared.tokenizers import Special
 from pipeline.decoding.batches import Batch
+from pipeline.decoding.generation import draw
 from pipeline.experiment.params import Training
 
 
@@ -43,20 +44,7 @@ def mixed_inputs(decoder: Decoder, batch: Batch, probability: float, special: Sp
     inputs = [batch.tokens[:, 0]]
     for t in range(1, batch.tokens.shape[1] - 1):
         logits, state = decoder.step(inputs[-1], state)
-        own = _draw(logits, special)
+        own = draw(logits, special, may_end=False)
         coin = torch.rand(len(own), device=own.device) < probability
         inputs.append(torch.where(coin, own, batch.tokens[:, t]))
     return torch.stack(inputs, 1)
-
-
-def _draw(logits: Tensor, special: Special) -> Tensor:
-    """One word (R,) from the distribution of each row of logits (R, V)."""
-    barred = [
-        i for i in (special.pad, special.start, special.unknown, special.end) if i < logits.shape[1]
-    ]
-    probabilities = (
-        logits.float()
-        .index_fill(1, torch.tensor(barred, device=logits.device), -torch.inf)
-        .softmax(-1)
-    )
-    return torch.multinomial(probabilities, 1)[:, 0]

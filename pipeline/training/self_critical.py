@@ -15,6 +15,7 @@ from pipeline.data.image_ids import ImageIds
 from pipeline.decoders.shared.contract import Decoder, pick_rows
 from pipeline.decoders.shared.tokenizers import END, Special, Tokenizer
 from pipeline.decoding.batches import Batch
+from pipeline.decoding.generation import draw
 from pipeline.decoding.search import greedy
 from pipeline.metrics.cider import against
 
@@ -46,26 +47,20 @@ class CiderReward:
 
 
 @torch.no_grad()
-def sample(
+def sample_batch(
     decoder: Decoder, batch: Batch, count: int, special: Special, max_tokens: int
 ) -> tuple[Tensor, Tensor]:
     """`count` captions per image drawn word by word: tokens and mask (I * count, T + 1), <start>
-    first, image by image."""
+    first, image by image. Rows that have ended stay, for the loss needs all in one tensor."""
     rows = torch.arange(len(batch.features), device=batch.tokens.device).repeat_interleave(count)
     state = pick_rows(decoder.start(batch.features), rows)
     tokens = [torch.full_like(rows, special.start)]
     alive = [torch.ones_like(rows, dtype=torch.bool)]
     for _ in range(max_tokens):
         logits, state = decoder.step(tokens[-1], state)
-        barred = [i for i in (special.pad, special.start, special.unknown) if i < logits.shape[1]]
-        logits = logits.float().index_fill(
-            1, torch.tensor(barred, device=logits.device, dtype=torch.long), -torch.inf
-        )
         going = alive[-1] & (tokens[-1] != special.end)
         alive.append(going)
-        tokens.append(
-            torch.where(going, torch.multinomial(logits.softmax(-1), 1)[:, 0], special.pad)
-        )
+        tokens.append(torch.where(going, draw(logits, special), special.pad))
         if not going.any():
             break
     return torch.stack(tokens, 1), torch.stack(alive, 1)
@@ -90,7 +85,7 @@ def self_critical_loss(
         the loss, the mean reward and baseline, and the number of sampled tokens.
     """
     _without_dropout(decoder)
-    tokens, mask = sample(decoder, batch, count, tokenizer.special, max_tokens)
+    tokens, mask = sample_batch(decoder, batch, count, tokenizer.special, max_tokens)
     ids = [i for i in batch.image_ids for _ in range(count)]
     rewards = torch.tensor(reward(ids, [_text(row, tokenizer) for row in tokens[:, 1:].tolist()]))
     if count == 1:

@@ -20,7 +20,7 @@ from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary, save_model
 from pipeline.decoders.shared.tokenizers import word_tokenizer
-from pipeline.decoding.search import Hypothesis
+from pipeline.decoding.generation import Hypothesis
 from tests.captioning.test_captioner import BEAM, TEXTS, picture, small_args, write_model
 from tests.decoders.test_properties import FILES
 

@@ -33,6 +33,7 @@ from pipeline.encoders.clip import Encoder
 from pipeline.experiment.params import load_params
 from pipeline.features.features import Features
 from tests.captionlab.test_plan import cleaned
+from tests.decoders.test_properties import close
 from tests.tiny_lm import END, FAMILIES, tiny_lm
 from tests.training.test_trainer import trainer
 from tests.workspace import ROOT
@@ -89,13 +90,6 @@ def features(n: int = 6) -> Features:
 
 def words(decoder: Decoder, f: Features) -> list[list[str]]:
     return [[decoder.keywords[k] for k in chosen] for chosen in decoder.choose(f)]
-
-
-def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
-    difference = (ours - theirs).abs()
-    assert torch.allclose(ours, theirs, atol=tolerance), (
-        f"max {difference.max():.2e} mean {difference.mean():.2e}"
-    )
 
 
 # ---- keywords ----

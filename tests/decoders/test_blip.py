@@ -269,7 +269,7 @@ def test_features_must_be_pictures_of_the_models_size(pair) -> None:  # type: ig
 def test_a_name_that_is_not_in_the_cache_is_one_line_without_a_network() -> None:
     with pytest.raises(
         UserError,
-        match=r"^blip: config.json of 'Salesforce/blip-vqa-base' is not in the hub's cache "
+        match=r"^blip: config.json of 'Salesforce/blip-vqa-base' is neither in the hub's cache "
         r".*HF_HOME",
     ):
         read("blip", model="Salesforce/blip-vqa-base")

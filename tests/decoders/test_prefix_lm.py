@@ -18,7 +18,7 @@ from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
 from pipeline.decoders.prefix_lm import Decoder, _Block, _MlpMapping, _TransformerMapping
 from pipeline.decoders.shared.contract import Sizes
-from pipeline.decoders.shared.language_model import _why_not
+from pipeline.decoders.shared.language_model import _unusable
 from pipeline.decoders.shared.model_folder import (
     build_decoder,
     load_model,
@@ -28,6 +28,7 @@ from pipeline.decoders.shared.model_folder import (
 from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
 from pipeline.decoding.search import beam_search, greedy
 from pipeline.features.features import Features
+from tests.decoders.test_properties import close
 from tests.tiny_lm import END, FAMILIES, tiny_config, tiny_lm
 from tests.training.test_trainer import trainer
 
@@ -79,13 +80,6 @@ def whole(decoder: Decoder, known: dict[str, Any]) -> Any:
 
 def prefix_of(decoder: Decoder, f: Features) -> Tensor:
     return decoder.mapping(nn.functional.normalize(f.pooled, dim=-1))
-
-
-def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
-    difference = (ours - theirs).abs()
-    assert torch.allclose(ours, theirs, atol=tolerance), (
-        f"max {difference.max():.2e} mean {difference.mean():.2e}"
-    )
 
 
 @pytest.mark.parametrize("family", ALL)
@@ -444,7 +438,7 @@ def error_of(lm: object, **args: Any) -> str:
         ({"model_type": "t5"}, "is no causal language model (t5)"),
         ({"model_type": "vit"}, "is no causal language model (vit)"),
         ({"model_type": "mamba"}, "(mamba) does not attend to every earlier position"),
-        ({"model_type": "nonsense"}, "cannot be read (ValueError: "),
+        ({"model_type": "nonsense"}, "cannot be used (ValueError: "),
         (
             {"n_positions": 8},
             "args.prefix: 10 and the 29 tokens of the longest caption exceed the 8 positions of",
@@ -473,22 +467,16 @@ def test_missing_files_are_one_line_each(tmp_path: Path) -> None:
     tiny_lm(tmp_path, "gpt2", TEXTS)
     with pytest.raises(
         UserError,
-        match=r"cannot be read .*: expected config\.json, tokenizer\.json and model\.safetensors$",
+        match=r"cannot be used .*: put there what the model's page on the hub lists$",
     ):
         make(tmp_path, lm=str(tmp_path), lm_weights="pretrained")
 
 
 def test_a_hub_name_without_network_says_what_would_serve() -> None:
     message = error_of("captionlab/no-such-model")
-    assert message.startswith(
-        "args.lm: 'captionlab/no-such-model' is neither a folder here nor on the hub or in "
-        "its cache (OSError"
-    )
-    assert message.endswith(
-        "(HF_HOME, default ~/.cache/huggingface) where there is a network, or name a local "
-        "folder or .gguf file"
-    )
-    assert len(_why_not("gpt2", "gpt2", OSError("word " * 999))) < 500
+    assert message.startswith("args.lm: 'captionlab/no-such-model' cannot be used (OSError")
+    assert message.endswith(" (HF_HOME moves it), or name a local folder or .gguf file")
+    assert len(str(_unusable("gpt2", "gpt2", OSError("word " * 999)))) < 500
 
 
 def test_weights_of_another_model_are_one_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline.captioning.captions import caption_features
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.decoders.shared.contract import Decoder, Sizes, pick_rows
-from pipeline.decoders.shared.deferred_gradient import linear, one_gradient
+from pipeline.decoders.shared.deferred_gradient import deferred_gradients, linear
 from pipeline.decoders.shared.model_folder import (
     build_decoder,
     check_grid,
@@ -375,7 +375,7 @@ def test_a_weight_of_many_steps_gets_the_sum_of_their_gradients(bfloat16: bool) 
 
     def run(multiply) -> list[Tensor]:  # type: ignore[no-untyped-def]
         h, outs = x, []
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), one_gradient():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), deferred_gradients():
             for n in (6, 6, 3, 1):  # rows end
                 h = (
                     torch.tanh(multiply(h[:n], weight[:, :4], bias))[:, :4]
@@ -393,7 +393,7 @@ def test_a_weight_of_many_steps_gets_the_sum_of_their_gradients(bfloat16: bool) 
 
 def test_weights_that_are_frozen_get_no_gradient_from_many_steps() -> None:
     weight, x = torch.randn(4, 4), torch.randn(2, 4, requires_grad=True)
-    with one_gradient():
+    with deferred_gradients():
         linear(linear(x, weight), weight).sum().backward()
     close(x.grad, (weight @ weight).sum(0).expand(2, 4))
 

@@ -39,7 +39,7 @@ from pipeline.decoding.search import beam_search, greedy
 from pipeline.encoders.pixels import Encoder
 from pipeline.features.features import Features
 from pipeline.training.scheduled_sampling import mixed_inputs
-from pipeline.training.self_critical import sample
+from pipeline.training.self_critical import sample_batch
 from tests.decoders.test_properties import close, padded_batch
 
 MODEL = Path(__file__).parents[1] / "models/vit_gpt2"
@@ -301,7 +301,7 @@ def test_start_pad_and_unknown_lie_beyond_the_logits_and_nothing_says_them(pair)
     batch = Batch(
         list("abcd"), features(), tokens, torch.ones_like(tokens, dtype=torch.bool), torch.arange(B)
     )
-    said, _ = sample(decoder, batch, 2, special, 6)
+    said, _ = sample_batch(decoder, batch, 2, special, 6)
     assert said[:, 1].max() < 270
     assert mixed_inputs(decoder, batch, 1.0, special)[:, 1:].max() < 270
     for hypotheses in beam_search(decoder, features(), special, 3, 6, 0.7):
@@ -516,7 +516,7 @@ def test_a_name_on_the_hub_without_a_network_says_where_the_files_may_lie() -> N
     with pytest.raises(UserError) as error:
         read(model="nlpconnect/vit-gpt2-image-captioning")
     assert str(error.value).startswith(
-        "vit_gpt2: config.json of 'nlpconnect/vit-gpt2-image-captioning' is not in the hub's cache"
+        "vit_gpt2: config.json of 'nlpconnect/vit-gpt2-image-captioning' is neither in the hub's cache"
     )
     assert "HF_HOME" in str(error.value)
     assert "\n" not in str(error.value)
@@ -525,7 +525,7 @@ def test_a_name_on_the_hub_without_a_network_says_where_the_files_may_lie() -> N
 def test_a_name_that_is_neither_a_folder_nor_on_the_hub_is_one_line() -> None:
     with pytest.raises(
         UserError,
-        match=r"^vit_gpt2: '/no/such folder' cannot be used \(.*\): .*or give a local folder$",
+        match=r"^vit_gpt2: '/no/such folder' cannot be used \(.*\): .*or name a local folder$",
     ):
         read(model="/no/such folder")
 

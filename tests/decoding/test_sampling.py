@@ -9,7 +9,7 @@ from pipeline.captioning import captions as decoding
 from pipeline.captioning.captioner import GREEDY
 from pipeline.captioning.captions import Caption, caption_features
 from pipeline.decoders.shared.tokenizers import word_tokenizer
-from pipeline.decoding.sampling import _draw, sample
+from pipeline.decoding.sampling import draw_by, sample
 from pipeline.features.features import Features
 from tests.decoders.test_properties import SPECIAL, features, small_decoder
 
@@ -21,7 +21,7 @@ LOGITS = torch.tensor([0.5, 0.0, 0.2, 0.3]).log() + 3  # log-probabilities but f
 def frequencies(top_k: int) -> list[int]:
     """How often each word is drawn by a thousand chances, evenly spaced."""
     chances = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    return torch.bincount(_draw(LOGITS.expand(1000, -1), chances, top_k), minlength=4).tolist()
+    return torch.bincount(draw_by(chances, LOGITS.expand(1000, -1), top_k), minlength=4).tolist()
 
 
 def test_words_are_drawn_as_often_as_they_are_probable() -> None:
@@ -37,7 +37,7 @@ def test_a_word_is_drawn_among_the_likeliest_alone() -> None:
 def test_a_word_without_probability_is_drawn_by_no_chance(top_k: int) -> None:
     chances = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
     rows = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]] * 2)
-    assert set(_draw(rows, chances, top_k).tolist()) == {1, 2}
+    assert set(draw_by(chances, rows, top_k).tolist()) == {1, 2}
 
 
 def captions(**changed: float) -> list[Caption]:

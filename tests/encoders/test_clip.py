@@ -238,7 +238,7 @@ def refused(message: str, model: Path | str, weights: str = "hub") -> None:
 def test_a_folder_that_holds_no_such_model_is_one_line(tmp_path: Path, weights: str) -> None:
     file = tmp_path / "config.json"
     refused(
-        "has no config.json: a model's folder holds what its page on the hub lists$",
+        "has no config.json: put there what the model's page on the hub lists$",
         tmp_path,
         weights,
     )
@@ -255,7 +255,7 @@ def test_a_folder_without_weights_or_with_those_of_another_model_is_one_line(
 ) -> None:
     (tmp_path / "config.json").write_text((MODELS / "clip" / "config.json").read_text())
     refused(
-        r"cannot be read \(OSError: .*\): put there what the model's page on the hub lists$",
+        r"cannot be used \(OSError: .*\): put there what the model's page on the hub lists$",
         tmp_path,
     )
     published("clip", tmp_path)
@@ -295,7 +295,7 @@ def test_a_tokenizer_that_is_missing_is_told_when_a_text_comes(tmp_path: Path) -
 @pytest.mark.parametrize("model", ["openai/clip-vit-large-patch14", "somebody/else"])
 def test_a_hub_name_without_network_is_one_line_that_says_where_to_put_it(model: str) -> None:
     refused(
-        rf"^'{model}' cannot be read \(.*\): put it in the hub's cache /.*hub \(HF_HOME "
+        rf"^'{model}' cannot be used \(.*\): put it in the hub's cache /.*hub \(HF_HOME "
         rf"moves it\), or name a local",
         model,
     )

@@ -485,7 +485,7 @@ def test_hub_weights_without_network_are_one_line_that_says_where_to_put_them(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
-        UserError, match=r"^the weights of 'test_efficientnet' cannot be fetched \(.*HF_HOME"
+        UserError, match=r"^the weights of 'test_efficientnet' cannot be used \(.*HF_HOME"
     ) as error:
         build(weights="hub")
     assert "\n" not in str(error.value)

@@ -162,7 +162,7 @@ def test_without_pictures_a_model_or_its_weights_it_is_unavailable_and_says_what
         ((), "^CLIPScore needs the pictures: captions and references alone were given$"),
         ((images, None), rf"^no CLIP is named: name one in params\.yaml, scoring\.clip: \{{model: "
         rf"{known}\}}$"),
-        ((images, {"model": known}), f"^'{known}' cannot be read .*: put it in the hub's cache"),
+        ((images, {"model": known}), f"^'{known}' cannot be used .*: put it in the hub's cache"),
         ((images, {"model": "/no/such/folder"}), "^model '/no/such/folder': no such folder"),
     ]:  # fmt: skip
         with pytest.raises(Unavailable, match=reason):

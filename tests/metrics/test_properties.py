@@ -173,7 +173,7 @@ def test_images_are_counted_alike_however_many_at_a_time(
     together = load("metrics", name).score(CANDIDATES, REFERENCES)
     for remembered in (base.counted, cider._remembered):
         remembered.cache_clear()
-    monkeypatch.setattr("pipeline.metrics.shared.ngrams.PART", 4)
+    monkeypatch.setattr("pipeline.metrics.shared.texts.PART", 4)
     assert load("metrics", name).score(CANDIDATES, REFERENCES) == together
     for remembered in (base.counted, cider._remembered):
         remembered.cache_clear()

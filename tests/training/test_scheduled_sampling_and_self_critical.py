@@ -17,9 +17,9 @@ from pipeline.decoding.batches import Batch
 from pipeline.experiment.params import Training
 from pipeline.features.features import Features
 from pipeline.metrics.degeneration import bad_endings
-from pipeline.metrics.shared import ngrams
+from pipeline.metrics.shared import texts
 from pipeline.training.scheduled_sampling import mixed_inputs, own_word_probability
-from pipeline.training.self_critical import CiderReward, sample, self_critical_loss
+from pipeline.training.self_critical import CiderReward, sample_batch, self_critical_loss
 from tests.training.test_trainer import OPTIONS, Killed, kill_after, same, trainer, weights
 
 SPECIAL = Special(pad=0, start=1, end=2, unknown=3)
@@ -118,7 +118,7 @@ def test_the_reward_of_a_part_of_the_images_is_that_within_all() -> None:
 def test_rewards_of_many_captions_of_images_in_any_order_equal_the_original_scorers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ngrams, "PART", 7)  # images that are looked at together
+    monkeypatch.setattr(texts, "PART", 7)  # images that are looked at together
     rng, words = random.Random(1), ["a", "red", "star", "blue", "heart", "on", "<end>", "unheard"]
     images = rng.choices(list(REFERENCES), k=40)
     said = [" ".join(rng.choices(words, k=rng.randrange(9))) for _ in images]
@@ -162,7 +162,7 @@ def test_sampled_captions_stop_at_the_end_token() -> None:
                 1, torch.tensor([SPECIAL.end]), hidden[:, [6]] * 2
             )  # after 5 comes the end
 
-    tokens, mask = sample(Ending(), batch([[1, 4, 2]]), 2, SPECIAL, 9)
+    tokens, mask = sample_batch(Ending(), batch([[1, 4, 2]]), 2, SPECIAL, 9)
     assert tokens.tolist() == [[1, 4, 5, 2, 0]] * 2
     assert mask.tolist() == [[True, True, True, True, False]] * 2
 
@@ -188,7 +188,7 @@ def test_the_self_critical_loss_is_the_log_probability_of_the_sample_by_its_adva
     torch.manual_seed(3)
     loss, parts, tokens_in_mean = self_critical_loss(t.decoder, b, t.tokenizer, reward, count, 6)  # type: ignore[arg-type]
     torch.manual_seed(3)
-    tokens, mask = sample(t.decoder, b, count, t.tokenizer.special, 6)
+    tokens, mask = sample_batch(t.decoder, b, count, t.tokenizer.special, 6)
     rows = torch.arange(len(b.image_ids)).repeat_interleave(count)
     log_probs = (
         t.decoder(b.features, tokens[:, :-1], rows)
@@ -233,8 +233,8 @@ def test_a_run_killed_in_self_critical_training_ends_with_the_same_weights(
     first = trainer(tmp_path / "killed", **chosen)
     monkeypatch.setattr(
         first,
-        "_begin_self_critical",
-        lambda begin=first._begin_self_critical: (begin(), kill_after(first, 1)),
+        "_end_phase",
+        lambda end=first._end_phase: (end(), kill_after(first, 1)),
     )
     kill_after(first, steps)
     with pytest.raises(Killed):

@@ -23,8 +23,10 @@ from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.search import greedy
 from pipeline.experiment.params import Training
 from pipeline.features.store import FeatureStore
+from pipeline.training.checkpoint import write
 from pipeline.training.self_critical import CiderReward
-from pipeline.training.trainer import Trainer, Validation, _write
+from pipeline.training.trainer import Trainer
+from pipeline.training.validation import Validation
 from tests.decoders.test_properties import FILES
 from tests.tiny_lm import tiny_lm
 from tests.workspace import environment, make_workspace, repro, stage, tiny_params, tool
@@ -232,7 +234,7 @@ def test_a_full_disk_is_told_as_such_in_the_middle_of_a_checkpoint(tmp_path: Pat
             return len(data)
 
     with pytest.raises(OSError, match="No space left"):
-        _write({"weights": torch.zeros(9999)}, Disk())  # type: ignore[arg-type]
+        write({"weights": torch.zeros(9999)}, Disk())  # type: ignore[arg-type]
 
 
 def test_the_best_epochs_weights_are_kept_and_patience_stops(tmp_path: Path) -> None:

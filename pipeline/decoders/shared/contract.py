@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.decoders.shared.deferred_gradient import one_gradient
+from pipeline.decoders.shared.deferred_gradient import deferred_gradients
 from pipeline.decoders.shared.tokenizers import Tokenizer, word_tokenizer
 from pipeline.features.features import Features
 
@@ -137,23 +137,29 @@ class Decoder(nn.Module):
         """Hidden (R, T, H), zero past a row's length, and the `summed` states at each row's last
         step.
 
-        Rows are sorted by length so that each step runs only those that still have a word.
+        Rows are sorted by length, the longest first, so that the ones which still have a word are
+        always the first ones, and each step runs these alone:
+
+            captions                            sorted             rows that run
+            row 0   <start> a dog               row 1   A B C D    step 0   A E I   3
+            row 1   <start> two cats sit   ->   row 0   E F G      step 1   B F J   3
+            row 2   <start> cats                row 2   I J        step 2   C G     2
+                                                                   step 3   D       1
+
+        After step 1, row 2 has ended: its state is cut off from the end of the batch and kept.
+        Kept states therefore lie from the shortest row to the longest, and are joined backwards.
         """
-        order = torch.argsort(lengths, descending=True, stable=True)
-        alive = (
-            (lengths[order][:, None] > torch.arange(tokens.shape[1], device=lengths.device))
-            .sum(0)
-            .tolist()
-        )
-        order = order.to(tokens.device)
-        state = pick_rows(self.start(f), order if rows is None else rows[order])
+        steps = torch.arange(tokens.shape[1], device=lengths.device)
+        running = (lengths[:, None] > steps).sum(0).tolist()  # rows with a word, at each step
+        order = torch.argsort(lengths, descending=True, stable=True).to(tokens.device)
         tokens = tokens[order]
-        words = self.embed(torch.cat([tokens[:n, t] for t, n in enumerate(alive)])).split(alive)
+        state = pick_rows(self.start(f), order if rows is None else rows[order])
+        words = self.embed(torch.cat([tokens[:n, t] for t, n in enumerate(running)])).split(running)
         hiddens: list[Tensor] = []
         ended: list[State] = []
-        with one_gradient():
-            for n, word in zip(alive, words, strict=True):
-                if n < len(next(iter(state.values()))):
+        with deferred_gradients():
+            for n, word in zip(running, words, strict=True):
+                if n < row_count(state):
                     ended.append({k: state[k][n:] for k in self.summed})
                     state = {k: v[:n] for k, v in state.items()}
                 if n == 0:
@@ -162,9 +168,9 @@ class Decoder(nn.Module):
                 hiddens.append(F.pad(hidden, (0, 0, 0, len(tokens) - n)))
         ended.append({k: state[k] for k in self.summed})
         hiddens += [torch.zeros_like(hiddens[0])] * (tokens.shape[1] - len(hiddens))
-        back = torch.argsort(order)
-        last = {k: torch.cat([e[k] for e in reversed(ended)])[back] for k in self.summed}
-        return torch.stack(hiddens, 1)[back], last
+        as_given = torch.argsort(order)
+        last = {k: torch.cat([e[k] for e in reversed(ended)])[as_given] for k in self.summed}
+        return torch.stack(hiddens, 1)[as_given], last
 
     def loss(
         self,
@@ -194,3 +200,7 @@ class Decoder(nn.Module):
 
 def pick_rows(state: State, rows: Tensor) -> State:
     return {name: value.index_select(0, rows) for name, value in state.items()}
+
+
+def row_count(state: State) -> int:
+    return len(next(iter(state.values())))

@@ -7,98 +7,108 @@ computed once:
 
     dW = sum over t of  g_t.T @ x_t  =  concat(g_1 ... g_T).T @ concat(x_1 ... x_T)
 
-Inside `one_gradient()`, `linear(x, weight)` therefore does three things. Its forward is F.linear.
-Its backward returns the gradient of x at once, but only stores the pair (x_t, g_t). Autograd runs
-the backward of a node after those of all nodes that depend on it, so a node that every product
-depends on, the "ticket" (a zero), runs last: its backward concatenates the stored pairs and returns
-dW.
+where x_t (n_t, E) is what step t multiplied and g_t (n_t, H) the gradient of what came out.
+
+How autograd is made to wait: within `deferred_gradients()`, the first product of a weight makes a
+node from it, `_WeightGradient`, whose output is a zero that every product takes as an input.
+
+    weight --> _WeightGradient --> zero --+--> _Product of step 1
+                                          +--> ...
+                                          +--> _Product of step T
+
+Backward of `_Product` returns the gradient of x_t as usual, but only stores (x_t, g_t). Autograd
+runs the backward of a node after those of all nodes that used its output: that of `_WeightGradient`
+comes after all products, and returns dW from what they have stored.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+Factors = list[tuple[Tensor, Tensor]]
+"(x_t, g_t) of the products of one weight."
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.linear of x (n, E) in a step of `unroll`, whose weight then gets its gradient from all
-    steps at once."""
-    opened = OPENED.get()
-    if opened is None or not (torch.is_grad_enabled() and weight.requires_grad):
-        return F.linear(x, weight, bias)
-    key = (weight.data_ptr(), weight.shape)
-    if key not in opened:
-        kind = (
-            torch.get_autocast_dtype(x.device.type)
-            if torch.is_autocast_enabled(x.device.type)
-            else weight.dtype
-        )
-        weight, bias = weight.to(kind), None if bias is None else bias.to(kind)
-        pairs: Pairs = []
-        opened[key] = (
-            _Ticket.apply(weight, bias, pairs),
-            weight.detach(),
-            None if bias is None else bias.detach(),
-            pairs,
-        )
-    ticket, weight, bias, pairs = opened[key]
-    return _Product.apply(x.to(weight.dtype), ticket, weight, bias, pairs)
+
+class _Weight(NamedTuple):
+    """A weight in use within `deferred_gradients`."""
+
+    zero: Tensor
+    "Output of the weight's node."
+    weight: Tensor
+    "Without gradient: that goes through `zero`. In the dtype of autocast, where it is on."
+    bias: Tensor | None
+    factors: Factors
+
+
+_IN_USE: ContextVar[dict[Any, _Weight] | None] = ContextVar("in_use", default=None)
+"By address and shape of the weight; None outside of `deferred_gradients`."
 
 
 @contextmanager
-def one_gradient() -> Iterator[None]:
-    """Within it, `linear` keeps what a weight's gradient is made of until the last of its products
-    has been gone back through.
-
-    A product per step would write a gradient as large as the weight each time, to be added to the
-    others.
-    """
-    token = OPENED.set({})
+def deferred_gradients() -> Iterator[None]:
+    """Defers the gradients of the weights that `linear` multiplies with to the end of backward."""
+    token = _IN_USE.set({})
     try:
         yield
     finally:
-        OPENED.reset(token)
+        _IN_USE.reset(token)
 
 
-Pairs = list[tuple[Tensor, Tensor]]
-"inputs (n, E) of a weight's products and gradients of what came out (n, H)"
-OPENED: ContextVar[dict[Any, tuple[Tensor, Tensor, Tensor | None, Pairs]] | None] = ContextVar(
-    "opened", default=None
-)
-"by weight: its ticket, itself, its bias and the pairs that were kept"
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear of x (n, E); within `deferred_gradients` the gradients of weight (H, E) and bias are
+    computed once for all calls."""
+    in_use = _IN_USE.get()
+    if in_use is None or not (torch.is_grad_enabled() and weight.requires_grad):
+        return F.linear(x, weight, bias)
+    key = (weight.data_ptr(), weight.shape)
+    if key not in in_use:
+        in_use[key] = _first_use(weight, bias, x.device.type)
+    known = in_use[key]
+    return _Product.apply(x.to(known.weight.dtype), *known)
 
 
-class _Ticket(torch.autograd.Function):
-    """A number that all products of a weight depend on, so that its gradient is asked for after all
-    of theirs."""
+def _first_use(weight: Tensor, bias: Tensor | None, device: str) -> _Weight:
+    if torch.is_autocast_enabled(device):
+        kind = torch.get_autocast_dtype(device)
+        weight, bias = weight.to(kind), None if bias is None else bias.to(kind)
+    factors: Factors = []
+    zero = _WeightGradient.apply(weight, bias, factors)
+    return _Weight(zero, weight.detach(), None if bias is None else bias.detach(), factors)
+
+
+class _WeightGradient(torch.autograd.Function):
+    """The node whose backward runs after those of all products of a weight."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, pairs: Pairs) -> Tensor:
-        ctx.pairs, ctx.has_bias = pairs, bias is not None
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, factors: Factors) -> Tensor:
+        ctx.factors, ctx.has_bias = factors, bias is not None
         return weight.new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        inputs, gradients = (torch.cat(parts) for parts in zip(*ctx.pairs, strict=True))
-        ctx.pairs.clear()
+        inputs, gradients = (torch.cat(parts) for parts in zip(*ctx.factors, strict=True))
+        ctx.factors.clear()
         return gradients.T @ inputs, gradients.sum(0) if ctx.has_bias else None, None
 
 
 class _Product(torch.autograd.Function):
+    """F.linear whose backward leaves the weight's gradient to `_WeightGradient`."""
+
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, ticket: Tensor, weight: Tensor, bias: Tensor | None, pairs: Pairs
+        ctx: Any, x: Tensor, zero: Tensor, weight: Tensor, bias: Tensor | None, factors: Factors
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.pairs = pairs
+        ctx.factors = factors
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         x, weight = ctx.saved_tensors
-        ctx.pairs.append((x, gradient))
+        ctx.factors.append((x, gradient))
         return gradient @ weight, weight.new_zeros(()), None, None, None

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
+from pipeline.core.hub import unusable
 from pipeline.data.files import digest, whole_folder
 from pipeline.decoders.shared.contract import State
+from pipeline.decoders.shared.parallel import ParallelDecoder
 
 GPT2: dict[str, dict[str, Any]] = {
     "gpt2": {},
@@ -83,6 +85,16 @@ def _check_same_logits(body: Any, head: nn.Module | None, theirs: Any, lm: str) 
 def logits(body: Any, head: nn.Module | None, hidden: Tensor) -> Tensor:
     """Hidden (..., E) -> (..., V); without a head, the word embedding is the last layer."""
     return F.linear(hidden, body.get_input_embeddings().weight) if head is None else head(hidden)
+
+
+class Decoder(ParallelDecoder):
+    """A language model (`body_and_head`) that writes on after what stands for the image."""
+
+    body: Any
+    head: nn.Module | None
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return logits(self.body, self.head, hidden)
 
 
 def unpack(cache: Any) -> State:
@@ -219,7 +231,7 @@ def read_config(where: str, lm: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(where)
     except (OSError, ValueError) as error:
-        raise UserError(_why_not(where, lm, error)) from None
+        raise _unusable(where, lm, error) from None
     known = (
         type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
         and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
@@ -269,7 +281,7 @@ def _read_weights(where: str, name: str) -> Any:
     try:
         lm, info = auto.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError) as error:
-        raise UserError(_why_not(where, name, error)) from None
+        raise _unusable(where, name, error) from None
     if info["missing_keys"]:
         raise UserError(
             f"args.lm '{name}': its weights lack {min(info['missing_keys'])}: they are of "
@@ -278,18 +290,8 @@ def _read_weights(where: str, name: str) -> Any:
     return lm
 
 
-def _why_not(where: str, lm: str, error: Exception) -> str:
-    if Path(where).is_dir():
-        return (
-            f"args.lm: {lm} cannot be read ({brief(error)}): expected config.json, "
-            "tokenizer.json and model.safetensors"
-        )
-    return (
-        f"args.lm: '{lm}' is neither a folder here nor on the hub or in its cache "
-        f"({brief(error)}): fill the cache (HF_HOME, "
-        "default ~/.cache/huggingface) where there is a network, or name a local folder or "
-        ".gguf file"
-    )
+def _unusable(where: str, lm: str, error: Exception) -> UserError:
+    return unusable(f"args.lm: '{lm}'", where, error, "name a local folder or .gguf file")
 
 
 def enough_entries(entries: int) -> int:

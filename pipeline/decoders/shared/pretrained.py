@@ -1,215 +1,22 @@
-"""What decoders share whose network and weights are published for transformers: their files, and
-how they see and read.
+"""What decoders share whose network is published for transformers: how they see a picture and read
+words.
 
 W width of the language part, N heads of W / N, S positions that are attended to.
 """
 
-import json
-from collections.abc import Callable, Iterable
 from math import isqrt
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError
 from pipeline.decoders.shared import contract
 from pipeline.decoders.shared.contract import Sizes, State, pick_rows
 from pipeline.decoders.shared.layers import attention_weights
-from pipeline.decoders.shared.tokenizers import (
-    PAD,
-    START,
-    UNKNOWN,
-    Tokenizer,
-    language_model_tokenizer,
-    word_tokenizer,
-)
+from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
-
-OF_THE_FILE = {"_name_or_path", "architectures", "id2label", "label2id", "transformers_version"}
-"keys of a config.json that tell of the file or of another task, not of the network"
-
-GREY = {"mean": [0.5] * 3, "std": [0.5] * 3}
-"of the pictures' colours, where a model of random weights tells no others"
-
-
-class Files(NamedTuple):
-    """The files of the folder `model`, or of the model of that name on the hub or in its cache.
-
-    Every method raises a UserError of one line that begins with the decoder's name and tells what
-    is to be done.
-    """
-
-    decoder: str
-    model: str
-
-    def read(self, load: Callable[[], Any]) -> Any:
-        """What `load` makes of the files."""
-        try:
-            return load()
-        except (
-            Exception
-        ) as error:  # transformers, tokenizers, the hub and the network fail in many ways
-            from huggingface_hub import constants
-
-            cure = "put there what the model's page on the hub lists"
-            if not any(Path(part).is_dir() for part in self.model.split(" + ")):
-                cure = (
-                    f"put it in the hub's cache {constants.HF_HUB_CACHE} (HF_HOME moves it), "
-                    "or give a local folder"
-                )
-            raise UserError(
-                f"{self.decoder}: '{self.model}' cannot be used ({brief(error)}): {cure}"
-            ) from None
-
-    def path(self, name: str) -> Path | None:
-        """None where there is no such file."""
-        if Path(self.model).is_dir():
-            return Path(self.model) / name if (Path(self.model) / name).is_file() else None
-        from transformers.utils.hub import cached_file
-
-        whatever = ("missing_entries", "connection_errors", "gated_repo")
-        lenient = {f"_raise_exceptions_for_{what}": False for what in whatever}
-        found = self.read(lambda: cached_file(self.model, name, **lenient))
-        return Path(found) if found else None
-
-    def missing(self, name: str) -> UserError:
-        from huggingface_hub import constants
-
-        if Path(self.model).is_dir():
-            return UserError(
-                f"{self.decoder}: {self.model} has no {name}: put there what the model's "
-                "page on the hub lists"
-            )
-        return UserError(
-            f"{self.decoder}: {name} of '{self.model}' is not in the hub's cache "
-            f"{constants.HF_HUB_CACHE}, nor found on the "
-            "hub now: fill that cache (HF_HOME moves it), or give a local folder"
-        )
-
-    def json(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
-        file = self.path(name)
-        if file is None and default is None:
-            raise self.missing(name)
-        content = (
-            default if file is None else self.read(lambda: json.loads(file.read_text("utf-8")))
-        )
-        if not isinstance(content, dict):
-            raise UserError(f"{file} is no JSON object")
-        return content
-
-    def check_type(self, content: Any, *known: str) -> None:
-        kind = content.get("model_type") if isinstance(content, dict) else None
-        if kind not in known:
-            raise UserError(
-                f"{self.decoder}: '{self.model}' is a model of type '{kind}', not "
-                f"{' or '.join(known)} (see its config.json)"
-            )
-
-    def colours(self, optional: bool) -> dict[str, list[float]]:
-        """Mean and standard deviation of red, green and blue, on the scale 0 to 1."""
-        grey = {f"image_{name}": value for name, value in GREY.items()}
-        content = self.json("preprocessor_config.json", grey if optional else None)
-        if "image_mean" not in content or "image_std" not in content:
-            raise UserError(
-                f"{self.decoder}: preprocessor_config.json of '{self.model}' lacks "
-                "image_mean or image_std: add them"
-            )
-        return {"mean": content["image_mean"], "std": content["image_std"]}
-
-    def tokenizer(self, end: int | None, key: str, optional: bool) -> Tokenizer | None:
-        """The model's own; None where it has none and need not.
-
-        Args:
-            end: id of the token that ends a caption, which `key` of its config.json names.
-        """
-        from tokenizers import Tokenizer as Inner
-        from transformers import GPT2Tokenizer
-
-        file = self.path("tokenizer.json")
-        if file:
-            inner = self.read(lambda: Inner.from_file(str(file)))
-        elif self.path("vocab.json") and self.path("merges.txt"):
-            inner = self.read(lambda: GPT2Tokenizer.from_pretrained(self.model).backend_tokenizer)
-        elif optional:
-            return None
-        else:
-            raise self.missing("tokenizer.json")
-        token = None if end is None else inner.id_to_token(end)
-        if token is None:
-            raise UserError(
-                f"{self.decoder}: {key} in config.json of '{self.model}' is no token of "
-                "its tokenizer.json: name its end"
-            )
-        return language_model_tokenizer(inner, token)
-
-    def check_sizes(self, side: Any) -> None:
-        if not isinstance(side, int):
-            squares = "not one number: pictures are squares here"
-            raise UserError(
-                f"{self.decoder}: image_size in config.json of '{self.model}' is {side}, {squares}"
-            )
-
-    def check_vocabulary(self, tokenizer: Tokenizer, rows: int, start: Any, key: str) -> None:
-        """Every id that may be read has a row of the embedding; `key` of config.json names the
-        first."""
-        if not isinstance(start, int) or not 0 <= start < rows:
-            raise UserError(
-                f"{self.decoder}: {key} in config.json of '{self.model}' is {start}, no id "
-                f"below {rows}"
-            )
-        if (
-            max(i for word, i in tokenizer.words().items() if word not in (PAD, START, UNKNOWN))
-            >= rows
-        ):
-            raise UserError(
-                f"{self.decoder}: the tokenizer of '{self.model}' has more tokens than "
-                f"vocab_size {rows} in its config.json"
-            )
-
-    def weights(self, cls: Any, config: Any, fresh: str = "\n") -> Any:
-        """All must be there but those with `fresh` in their name: transformers draws what is
-        missing, with a warning."""
-        load = cls.from_pretrained
-        body, info = self.read(
-            lambda: load(self.model, config=config, dtype=torch.float32, output_loading_info=True)
-        )
-        wrong = sorted(
-            str(key)
-            for key in (*info["missing_keys"], *info["mismatched_keys"])
-            if fresh not in str(key)
-        )
-        if wrong:
-            raise UserError(
-                f"{self.decoder}: the weights of '{self.model}' lack {len(wrong)} parts of "
-                f"the model (first: {wrong[0]})"
-            )
-        return body
-
-
-def plain(content: dict[str, Any]) -> dict[str, Any]:
-    """A config.json without what is of its file."""
-    return {
-        k: plain(v) if isinstance(v, dict) else v
-        for k, v in content.items()
-        if k not in OF_THE_FILE
-    }
-
-
-def words_of(texts: Iterable[str], min_count: int, part: dict[str, Any], end: str) -> Tokenizer:
-    """For random weights without a tokenizer: the captions' words, to which `part` of the
-    config.json is fitted."""
-    tokenizer = word_tokenizer(texts, min_count)
-    special = tokenizer.special
-    part |= {
-        "vocab_size": len(tokenizer),
-        "pad_token_id": special.pad,
-        "bos_token_id": special.start,
-        end: special.end,
-    }
-    return tokenizer
 
 
 class Decoder(contract.Decoder):

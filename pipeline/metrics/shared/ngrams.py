@@ -1,96 +1,50 @@
 """N-grams of texts, counted as numbers in arrays: what BLEU and CIDEr share.
 
-Words are numbered, and an n-gram is its first n - 1 words, numbered as well, and its last: one
-integer of 64 bits, without collisions whatever the vocabulary. A million n-grams are then some 10
-MB, which as tuples in a Counter are 250. Images are taken PART at a time, so that little but the
-words is ever held of all of them.
+An n-gram is one integer of 64 bits: the number of its first n - 1 words x the size of the
+vocabulary + its last word. There are no collisions, whatever the vocabulary, and each order is
+numbered from the one before. A million n-grams are some 10 MB; as tuples in a Counter they are 250.
+
+For example the references of texts.py: "a red dog" and "a dog" of image 0, "a red cat" of image 1,
+with a 0, red 1, dog 2, cat 3.
+
+`count` finds the n-grams that several images have; all others are of one image (or none), which is
+all that CIDEr wants to know of them. Their keys have 4 words:
+
+    order 1   a, red     keys 0 1   images 2 2
+    order 2   a red      keys 1     images 2     rank of "a" among order 1, 0, x 4 + red
+    order 3   none: "a red dog" and "a red cat" are each of one image
+
+`grams` counts the n-grams of captions: "a red red dog" for image 0, "a bird" for image 1. No
+reference has bird, so it is word 4 of 5 here. Keys of order 1 begin with the text, those of order
+2 with the place of the first word among the keys of order 1:
+
+    order 1           a   red   dog   a    bird
+      keys            0   1     2     5    9      text x 5 + word
+      counts          1   2     1     1    1
+      images          2   2     1     2    1
+    order 2           a red   red red   red dog   a bird
+      keys            1       6         7         19     place of the first word x 5 + the second
+      counts          1       1         1         1
+
+`matches` looks up the references' n-grams among those of their image's caption, by the same keys
+with the image in place of the text. A row is an n-gram that a reference shares with the caption:
+
+    order 1           a   a   red   dog   dog   a
+      gram            0   0   1     2     2     3     among the caption's
+      reference       0   1   0     0     1     2
+      counts          1   1   1     1     1     1
 """
 
-from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.metrics.shared.texts import Ints, Part, Texts, number
+
 ORDERS = range(1, 5)
-PART = 1024
-"images"
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """The texts of some images; texts and images are numbered from 0."""
-
-    words: Ints
-    "(W,) numbers of the words, text after text"
-    text: Ints
-    "(W,) the text of each"
-    left: Ints
-    "(W,) words from each to the end of its text, itself included"
-    image: Ints
-    "(T,) the image of each text"
-
-
-@dataclass(frozen=True, eq=False)
-class Texts:
-    """Texts by image."""
-
-    words: NDArray[np.unsignedinteger[Any]]
-    "(W,) in as few bytes as hold the largest"
-    starts: Ints
-    "(T + 1,) where each text begins among the words, and the end of the last"
-    firsts: Ints
-    "(N + 1,) the first text of each image, and the number of texts"
-
-    @property
-    def lengths(self) -> Ints:
-        """(T,) in words."""
-        return np.diff(self.starts)
-
-    def of(self, images: Ints) -> Ints:
-        """(T,) the texts of some images, one image's after another's."""
-        return _runs(self.firsts[images], self.firsts[images + 1])
-
-    def part(self, images: Ints) -> Part:
-        """Args: images: in any order; one that comes twice is two images."""
-        texts = self.of(images)
-        starts, ends = self.starts[texts], self.starts[texts + 1]
-        words = self.words[_runs(starts, ends)].astype(np.int64)
-        text = np.repeat(np.arange(len(texts)), ends - starts)
-        left = np.cumsum(ends - starts)[text] - np.arange(len(words))
-        image = np.repeat(np.arange(len(images)), self.firsts[images + 1] - self.firsts[images])
-        return Part(words, text, left, image)
-
-    def parts(self) -> Iterator[tuple[Ints, Part]]:
-        count = len(self.firsts) - 1
-        for start in range(0, count, PART):
-            images = np.arange(start, min(start + PART, count))
-            yield images, self.part(images)
-
-
-def _runs(starts: Ints, ends: Ints) -> Ints:
-    """start .. end - 1 of each, one after another."""
-    lengths = ends - starts
-    return np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
-
-
-def number(images: Iterable[Sequence[str]], of_word: Callable[[str], int]) -> Texts:
-    """Args: images: the texts of each."""
-    words, starts, firsts = array("i"), array("q", [0]), array("q", [0])
-    for texts in images:
-        for text in texts:
-            words.extend(map(of_word, text.split()))
-            starts.append(len(words))
-        firsts.append(len(starts) - 1)
-    numbers, places = (
-        np.frombuffer(words, np.int32),
-        (np.array(each, np.int64) for each in (starts, firsts)),
-    )
-    return Texts(numbers.astype(np.min_scalar_type(numbers.max(initial=0))), *places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +107,10 @@ class Counted:
 
 
 def count(images: Iterable[Sequence[str]]) -> Counted:
-    """Args: images: the references of each.
+    """The references of all images, and what several images have.
+
+    Args:
+        images: the references of each.
 
     Raises:
         ValueError: an image has none.
@@ -171,32 +128,38 @@ def count(images: Iterable[Sequence[str]]) -> Counted:
 
 
 def _frequent(counted: Counted, order: int) -> Frequent:
-    """With those of the orders before."""
-    size, texts = max(1, len(counted.vocabulary)), counted.texts
-    span = size * (len(counted.frequent[-1].keys) if counted.frequent else 1)
+    """Of one order, given those of the orders before."""
+    texts = counted.texts
     keys, filled = np.empty(len(texts.words), np.int64), 0
     for _, part in texts.parts():
-        at, before = np.arange(len(part.words)), np.zeros(len(part.words), np.int64)
-        for n in range(1, order):
-            at, before = _longer(part, n, at, before)
-            before = counted.rank(n, before, part.words[at + n - 1])
-            at, before = at[before >= 0], before[before >= 0]
-        at, before = _longer(part, order, at, before)
-        once = (
-            np.unique(part.image[part.text[at]] * span + before * size + part.words[at + order - 1])
-            % span
-        )
+        once = _keys_by_image(counted, part, order)
         keys[filled : filled + len(once)] = once
         filled += len(once)
-    keys = keys[:filled]
+    keys = keys[:filled]  # as often as there are images that have it
     keys.sort()
     several = np.unique(keys[1:][keys[1:] == keys[:-1]])
     images = np.searchsorted(keys, several, "right") - np.searchsorted(keys, several)
     return Frequent(several, images.astype(np.int32))
 
 
+def _keys_by_image(counted: Counted, part: Part, order: int) -> Ints:
+    """Keys of the different n-grams of each image of a part, one image's after another's; only of
+    those whose first n - 1 words several images have."""
+    at, before = np.arange(len(part.words)), np.zeros(len(part.words), np.int64)
+    for n in range(1, order):
+        at, before = _longer(part, n, at, before)
+        before = counted.rank(n, before, part.words[at + n - 1])
+        at, before = at[before >= 0], before[before >= 0]
+    at, before = _longer(part, order, at, before)
+    size = max(1, len(counted.vocabulary))
+    span = size * (len(counted.frequent[-1].keys) if counted.frequent else 1)  # above every key
+    keys = before * size + part.words[at + order - 1]
+    return np.unique(part.image[part.text[at]] * span + keys) % span
+
+
 def _longer(part: Part, order: int, at: Ints, *by_place: Ints) -> tuple[Ints, ...]:
-    """Those places at which an n-gram of this order begins, and what is known of them."""
+    """Of the words `at` (A,), those with which an n-gram of this order begins, and the values
+    (A,) that belong to them."""
     fits = part.left[at] >= order
     return tuple(values[fits] for values in (at, *by_place))
 
@@ -221,7 +184,11 @@ class Grams:
 
 
 def grams(part: Part, counted: Counted, size: int) -> Iterator[Grams]:
-    """Order by order. Args: size: words that are numbered."""
+    """Order by order, each from the one before.
+
+    Args:
+        size: words that are numbered.
+    """
     at, before, ranks = np.arange(len(part.words)), part.text, np.zeros(len(part.words), np.int64)
     for order in ORDERS:
         at, before, ranks = _longer(part, order, at, before, ranks)

@@ -1,0 +1,212 @@
+"""The files of a model that is published for transformers: config.json, preprocessor_config.json,
+tokenizer and weights."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from pipeline.core.errors import UserError
+from pipeline.core.hub import cure, unusable
+from pipeline.decoders.shared.tokenizers import (
+    PAD,
+    START,
+    UNKNOWN,
+    Tokenizer,
+    language_model_tokenizer,
+    word_tokenizer,
+)
+
+OF_THE_FILE = {"_name_or_path", "architectures", "id2label", "label2id", "transformers_version"}
+"keys of a config.json that tell of the file or of another task, not of the network"
+
+GREY = {"mean": [0.5] * 3, "std": [0.5] * 3}
+"of the pictures' colours, where a model of random weights tells no others"
+
+
+class Files(NamedTuple):
+    """The files of the folder `model`, or of the model of that name on the hub or in its cache.
+
+    Every method raises a UserError of one line that begins with the decoder's name and tells what
+    is to be done.
+    """
+
+    decoder: str
+    model: str
+
+    def read(self, load: Callable[[], Any]) -> Any:
+        """What `load` makes of the files."""
+        try:
+            return load()
+        except Exception as error:  # transformers, tokenizers, the hub and the network: many kinds
+            raise unusable(f"{self.decoder}: '{self.model}'", self.model, error) from None
+
+    def path(self, name: str) -> Path | None:
+        """None where there is no such file."""
+        if Path(self.model).is_dir():
+            return Path(self.model) / name if (Path(self.model) / name).is_file() else None
+        from transformers.utils.hub import cached_file
+
+        whatever = ("missing_entries", "connection_errors", "gated_repo")
+        lenient = {f"_raise_exceptions_for_{what}": False for what in whatever}
+        found = self.read(lambda: cached_file(self.model, name, **lenient))
+        return Path(found) if found else None
+
+    def missing(self, name: str) -> UserError:
+        what = f"{self.model} has no {name}"
+        if not Path(self.model).is_dir():
+            what = f"{name} of '{self.model}' is neither in the hub's cache nor on the hub now"
+        return UserError(f"{self.decoder}: {what}: {cure(self.model)}")
+
+    def json(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
+        file = self.path(name)
+        if file is None and default is None:
+            raise self.missing(name)
+        content = (
+            default if file is None else self.read(lambda: json.loads(file.read_text("utf-8")))
+        )
+        if not isinstance(content, dict):
+            raise UserError(f"{file} is no JSON object")
+        return content
+
+    def check_type(self, content: Any, *known: str) -> None:
+        kind = content.get("model_type") if isinstance(content, dict) else None
+        if kind not in known:
+            raise UserError(
+                f"{self.decoder}: '{self.model}' is a model of type '{kind}', not "
+                f"{' or '.join(known)} (see its config.json)"
+            )
+
+    def colours(self, optional: bool) -> dict[str, list[float]]:
+        """Mean and standard deviation of red, green and blue, on the scale 0 to 1."""
+        grey = {f"image_{name}": value for name, value in GREY.items()}
+        content = self.json("preprocessor_config.json", grey if optional else None)
+        if "image_mean" not in content or "image_std" not in content:
+            raise UserError(
+                f"{self.decoder}: preprocessor_config.json of '{self.model}' lacks "
+                "image_mean or image_std: add them"
+            )
+        return {"mean": content["image_mean"], "std": content["image_std"]}
+
+    def tokenizer(self, end: int | None, key: str, optional: bool) -> Tokenizer | None:
+        """The model's own; None where it has none and need not.
+
+        Args:
+            end: id of the token that ends a caption, which `key` of its config.json names.
+        """
+        from tokenizers import Tokenizer as Inner
+        from transformers import GPT2Tokenizer
+
+        file = self.path("tokenizer.json")
+        if file:
+            inner = self.read(lambda: Inner.from_file(str(file)))
+        elif self.path("vocab.json") and self.path("merges.txt"):
+            inner = self.read(lambda: GPT2Tokenizer.from_pretrained(self.model).backend_tokenizer)
+        elif optional:
+            return None
+        else:
+            raise self.missing("tokenizer.json")
+        token = None if end is None else inner.id_to_token(end)
+        if token is None:
+            raise UserError(
+                f"{self.decoder}: {key} in config.json of '{self.model}' is no token of "
+                "its tokenizer.json: name its end"
+            )
+        return language_model_tokenizer(inner, token)
+
+    def check_sizes(self, side: Any) -> None:
+        if not isinstance(side, int):
+            squares = "not one number: pictures are squares here"
+            raise UserError(
+                f"{self.decoder}: image_size in config.json of '{self.model}' is {side}, {squares}"
+            )
+
+    def check_vocabulary(self, tokenizer: Tokenizer, rows: int, start: Any, key: str) -> None:
+        """Every id that may be read has a row of the embedding; `key` of config.json names the
+        first."""
+        if not isinstance(start, int) or not 0 <= start < rows:
+            raise UserError(
+                f"{self.decoder}: {key} in config.json of '{self.model}' is {start}, no id "
+                f"below {rows}"
+            )
+        if (
+            max(i for word, i in tokenizer.words().items() if word not in (PAD, START, UNKNOWN))
+            >= rows
+        ):
+            raise UserError(
+                f"{self.decoder}: the tokenizer of '{self.model}' has more tokens than "
+                f"vocab_size {rows} in its config.json"
+            )
+
+    def weights(self, cls: Any, config: Any, fresh: str = "\n") -> Any:
+        """All must be there but those with `fresh` in their name: transformers draws what is
+        missing, with a warning."""
+        load = cls.from_pretrained
+        body, info = self.read(
+            lambda: load(self.model, config=config, dtype=torch.float32, output_loading_info=True)
+        )
+        wrong = sorted(
+            str(key)
+            for key in (*info["missing_keys"], *info["mismatched_keys"])
+            if fresh not in str(key)
+        )
+        if wrong:
+            raise UserError(
+                f"{self.decoder}: the weights of '{self.model}' lack {len(wrong)} parts of "
+                f"the model (first: {wrong[0]})"
+            )
+        return body
+
+
+def plain(content: dict[str, Any]) -> dict[str, Any]:
+    """A config.json without what is of its file."""
+    return {
+        k: plain(v) if isinstance(v, dict) else v
+        for k, v in content.items()
+        if k not in OF_THE_FILE
+    }
+
+
+def words_of(texts: Iterable[str], min_count: int, part: dict[str, Any], end: str) -> Tokenizer:
+    """For random weights without a tokenizer: the captions' words, to which `part` of the
+    config.json is fitted."""
+    tokenizer = word_tokenizer(texts, min_count)
+    special = tokenizer.special
+    part |= {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": special.pad,
+        "bos_token_id": special.start,
+        end: special.end,
+    }
+    return tokenizer
+
+
+def read_model(
+    files: Files,
+    config: dict[str, Any],
+    language: dict[str, Any],
+    end: str,
+    texts: Iterable[str],
+    min_count: int,
+    is_random: bool,
+) -> tuple[Tokenizer, dict[str, Any]]:
+    """The model's own tokenizer, or that of the captions' words; `Sizes.known`: config.json, mean
+    and std of its pictures' colours, and our <start>.
+
+    Args:
+        config: config.json, with the part `vision_config`.
+        language: the part of it that is about words, maybe all of it; it is fitted to the captions'
+            words where the model has no tokenizer.
+        end: the key of `language` that names the token which ends a caption.
+        is_random: the weights are random, so that config.json is enough.
+    """
+    tokenizer = files.tokenizer(language[end], end, optional=is_random)
+    if tokenizer is None:
+        tokenizer = words_of(texts, min_count, language, end)
+    files.check_sizes(config["vision_config"]["image_size"])
+    rows, start = language["vocab_size"], language["bos_token_id"]
+    files.check_vocabulary(tokenizer, rows, start, "bos_token_id")
+    colours = files.colours(optional=is_random)
+    return tokenizer, {"config": config, **colours, "start": tokenizer.special.start}

@@ -1,0 +1,79 @@
+"""Checkpoints: a training that is killed at any moment goes on from its last one, bit for bit (on a
+CPU)."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from pipeline.core.errors import UserError
+from pipeline.data.files import whole_file
+
+
+@dataclass
+class Progress:
+    """All that the rest of a run depends on beside weights, optimiser and random numbers."""
+
+    epoch: int = 0
+    "Epochs done."
+    batch: int = 0
+    "Batches done of the current epoch."
+    phase: int = 0
+    "Phases done."
+    phase_start: int = 0
+    "Epochs done before the current phase."
+    sums: dict[str, float] = field(default_factory=dict)
+    "Of the current epoch: `tokens`, and each training figure summed over tokens."
+    plateau_scale: float = 1.0
+    "Factor of the learning rate; below 1 once validation scores have stopped rising."
+    stale: int = 0
+    "Epochs since the best one, in this phase."
+    best_score: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    "A row for each epoch done."
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` and the states of all random number generators; the old file stays until the
+    new one is whole."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    with whole_file(path) as part, part.open("wb") as file:
+        write({**state, "rng": torch.get_rng_state(), "cuda_rng": cuda}, file)
+
+
+def write(state: dict[str, Any], file: BinaryIO) -> None:
+    """torch.save, but a full disk raises OSError: its zip writer hides it behind RuntimeError."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
+    """The state of a training with the same `key`, its random number generators set; None if there
+    is none."""
+    if not path.is_file():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state["key"] != key:
+        print(f"{path} is of other settings, code or data: starting anew", flush=True)
+        return None
+    torch.set_rng_state(state["rng"])
+    if state["cuda_rng"]:
+        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    return state
+
+
+def checkpoint_seconds() -> float:
+    """How often a checkpoint is written within an epoch, from CAPTIONLAB_CHECKPOINT_MINUTES."""
+    text = os.environ.get("CAPTIONLAB_CHECKPOINT_MINUTES", "10")
+    try:
+        return 60 * float(text)
+    except ValueError:
+        raise UserError(
+            f"CAPTIONLAB_CHECKPOINT_MINUTES={text}: expected a number of minutes"
+        ) from None

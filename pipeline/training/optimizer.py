@@ -1,0 +1,39 @@
+"""The optimiser of a training, the clipping of its gradients, and the precision of its products."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.experiment.params import Training
+
+
+def build_optimizer(decoder: nn.Module, options: Training) -> torch.optim.Optimizer:
+    """Of the weights that are trained. The fused kernels pass over them once a step, not once an
+    operation."""
+    weights = [p for p in decoder.parameters() if p.requires_grad]
+    common: dict[str, Any] = {"weight_decay": options.weight_decay, "fused": True}
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(weights, options.lr, momentum=options.momentum, **common)
+    kinds: dict[str, type[torch.optim.Adam]] = {
+        "adam": torch.optim.Adam,
+        "adamw": torch.optim.AdamW,
+    }
+    kind = kinds[options.optimizer]
+    return kind(weights, options.lr, **common)
+
+
+def clip_gradients(decoder: nn.Module, options: Training) -> None:
+    """By the norm of all gradients together, or each value by itself, or not at all."""
+    if options.clip == "norm":
+        nn.utils.clip_grad_norm_(decoder.parameters(), options.clip_at)
+    elif options.clip == "value":
+        nn.utils.clip_grad_value_(decoder.parameters(), options.clip_at)
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
+    """bfloat16 needs no loss scaling; weights and optimiser stay float32."""
+    return torch.autocast(
+        torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
+    )

@@ -1,0 +1,110 @@
+"""The two phases of a training: cross-entropy, then, where asked for, self-critical training.
+
+A phase knows its loss, its learning rate, its number of epochs, and the training figures of its
+history rows. All else is the same in both and stands in trainer.py.
+"""
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from pipeline.decoders.shared.contract import Decoder
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.decoding.batches import Batch
+from pipeline.experiment.params import Training
+from pipeline.training.learning_rate import learning_rate
+from pipeline.training.optimizer import autocast
+from pipeline.training.scheduled_sampling import mixed_inputs, own_word_probability
+from pipeline.training.self_critical import CiderReward, self_critical_loss
+
+
+class StepLoss(NamedTuple):
+    """The loss of one step."""
+
+    loss: Tensor
+    "A number with gradients, which the step descends."
+    figures: dict[str, float]
+    "Columns of the history: each is a mean over `tokens`, and a row has the mean of its epoch."
+    tokens: int
+
+
+class Phase(Protocol):
+    epochs: int
+    "At most; fewer when `train.patience` ends the phase."
+
+    def learning_rate(self, step: int, plateau_scale: float) -> float:
+        """Of step `step`, counted from the start of the training."""
+
+    def loss(self, batch: Batch, step: int) -> StepLoss: ...
+
+
+class CrossEntropy:
+    """Teacher forcing or scheduled sampling, with label smoothing and the decoder's regularisers.
+
+    Args:
+        batches: number of steps an epoch.
+    """
+
+    def __init__(
+        self, decoder: Decoder, tokenizer: Tokenizer, options: Training, batches: int, device: str
+    ):
+        self.decoder, self.special = decoder, tokenizer.special
+        self.options, self.device = options, device
+        self.epochs = options.epochs
+        self.steps = options.epochs * batches
+
+    def learning_rate(self, step: int, plateau_scale: float) -> float:
+        return learning_rate(self.options, step, self.steps, plateau_scale)
+
+    def loss(self, batch: Batch, step: int) -> StepLoss:
+        """`train_loss` is the cross-entropy alone; each regulariser has a column of its own."""
+        with autocast(self.device, self.options.precision):
+            loss = self.decoder.loss(
+                batch.features,
+                batch.tokens,
+                batch.mask,
+                batch.rows,
+                self.options.label_smoothing,
+                self._inputs(batch, step),
+            )
+        figures = {"train_loss": loss.cross_entropy.item()}
+        figures |= {f"train_{name}": term.item() for name, term in loss.terms.items()}
+        return StepLoss(loss.total, figures, loss.tokens)
+
+    def _inputs(self, batch: Batch, step: int) -> Tensor | None:
+        """What the decoder reads; None: the reference captions."""
+        probability = own_word_probability(self.options, step, self.steps)
+        return mixed_inputs(self.decoder, batch, probability, self.special) if probability else None
+
+
+class SelfCritical:
+    """Self-critical training on CIDEr-D; `train_reward` and `train_baseline` take the place of
+    `train_loss`.
+
+    Args:
+        max_tokens: longest caption that is sampled.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        options: Training,
+        reward: CiderReward,
+        max_tokens: int,
+        device: str,
+    ):
+        self.decoder, self.tokenizer, self.reward = decoder, tokenizer, reward
+        self.options, self.max_tokens, self.device = options, max_tokens, device
+        self.epochs = options.self_critical_epochs
+
+    def learning_rate(self, step: int, plateau_scale: float) -> float:
+        return self.options.self_critical_lr
+
+    def loss(self, batch: Batch, step: int) -> StepLoss:
+        count = self.options.self_critical_samples
+        with autocast(self.device, self.options.precision):
+            found = self_critical_loss(
+                self.decoder, batch, self.tokenizer, self.reward, count, self.max_tokens
+            )
+        return StepLoss(*found)

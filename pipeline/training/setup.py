@@ -1,0 +1,117 @@
+"""A variant of params.yaml -> its trainer, ready to run, and the config.json of its model."""
+
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.data.corpus import SPLITS, Captions, references
+from pipeline.data.files import digest, fingerprint, loaded_code, named_files
+from pipeline.decoders.shared.contract import Decoder, Sizes
+from pipeline.decoders.shared.model_folder import build_decoder, check_grid, read_vocabulary
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.decoding.batches import CaptionBatches
+from pipeline.experiment.params import Params, Variant
+from pipeline.features.store import FeatureStore
+from pipeline.training.self_critical import CiderReward
+from pipeline.training.trainer import Trainer
+from pipeline.training.validation import Validation
+
+
+def prepare(
+    name: str,
+    params: Params,
+    seed: int,
+    device: str,
+    *,
+    corpus: Path,
+    features: Path,
+    checkpoint: Path,
+) -> tuple[Trainer, dict[str, Any]]:
+    """The trainer of a variant, to run or to resume, and the config.json of its model.
+
+    Args:
+        corpus: captions.parquet of the variant's corpus.
+        features: folder of its features.
+        checkpoint: file that an interrupted run goes on from.
+    """
+    variant, options = params.variants[name], params.training(name)
+    store = _store(name, variant, corpus, features)
+    tokenizer, sizes = _vocabulary(name, params, corpus, store)
+    decoder = _decoder(variant, tokenizer, sizes, seed).to(device)
+    train, val = (
+        Captions(corpus, [split], ["image_id", "caption_id", "text"]) for split in ("train", "val")
+    )
+    train_batches, val_batches = (
+        CaptionBatches(captions, store, tokenizer, options.batch_images, device)
+        for captions in (train, val)
+    )
+    about = {**config(name, variant, store), "sizes": asdict(sizes)}
+    key = _key(name, params, seed, corpus, store, about)
+    longest = max(len(text.split()) for text in train["text"])
+    validation = Validation(val_batches, references(val), longest + 1)
+    reward = CiderReward(references(train)) if options.self_critical_epochs else None
+    trainer = Trainer(
+        decoder, tokenizer, train_batches, validation, options, seed, checkpoint, key, reward
+    )
+    return trainer, about
+
+
+def config(name: str, variant: Variant, store: FeatureStore) -> dict[str, Any]:
+    """What models/NAME/config.json says of the model beside its sizes: nothing that training did
+    not depend on."""
+    seen = store.manifest
+    encoder = {"name": seen["encoder"], "args": seen["args"], "dtype": seen.get("dtype", "float16")}
+    about = {"variant": name, "decoder": variant.decoder, "args": variant.args, "encoder": encoder}
+    return {**about, "dataset": seen["dataset"], "corpus": variant.corpus}
+
+
+def _store(name: str, variant: Variant, corpus: Path, features: Path) -> FeatureStore:
+    """Features of every image of the corpus, of a kind that the decoder can read."""
+    store, what = FeatureStore(features), f"features '{variant.features}'"
+    store.check(Captions(corpus, SPLITS, ["image_id"])["image_id"], what)
+    check_grid(variant.decoder, store.grid.shape[1], f"variants.{name}, {what}")
+    return store
+
+
+def _vocabulary(
+    name: str, params: Params, corpus: Path, store: FeatureStore
+) -> tuple[Tokenizer, Sizes]:
+    variant, options = params.variants[name], params.training(name)
+    counted = Captions(corpus, options.vocabulary_splits, ["text"])["text"]
+    tokenizer, known = read_vocabulary(
+        variant.decoder, counted, options.min_count, variant.args, f"variants.{name}.args"
+    )
+    return tokenizer, Sizes(store.grid.shape[2], store.pooled.shape[1], len(tokenizer), known)
+
+
+def _decoder(variant: Variant, tokenizer: Tokenizer, sizes: Sizes, seed: int) -> Decoder:
+    torch.manual_seed(seed)
+    decoder = build_decoder(variant.decoder, sizes, variant.args)
+    decoder.load_pretrained(tokenizer)
+    return decoder
+
+
+def _key(
+    name: str,
+    params: Params,
+    seed: int,
+    corpus: Path,
+    store: FeatureStore,
+    about: dict[str, Any],
+) -> str:
+    """Fingerprint of all that the result depends on: a checkpoint of anything else is not used."""
+    variant = params.variants[name]
+    settings = params.training(name).model_dump(exclude={"seeds"})
+    pooled, ids = (digest(store.folder / file) for file in ("pooled.npy", "ids.parquet"))
+    data = [digest(corpus), store.manifest, pooled, ids]
+    return fingerprint([about, settings, seed, data, named_files(variant.args), _code()])
+
+
+@cache
+def _code() -> str:
+    """Once a process: after the training of a first seed more modules are imported than after one
+    that was resumed at its end, and the second seed's key must not depend on that."""
+    return loaded_code()
