@@ -91,11 +91,9 @@ def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
     assert "dvc.pipeline/train.py" not in run.data.tags
     client = open_store().client
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == [
-        "about",
         "captions",
         "history",
         "images",
-        "resamples",
         "rows.json",
         "samples.json",
         "scores",
