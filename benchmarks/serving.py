@@ -78,8 +78,8 @@ def publish(captioner: Path, decode: dict[str, Any], folder: Path) -> Path:
     scores and samples."""
     from mlflow.models import Model
 
+    from pipeline.tracking.fill import _save_model
     from pipeline.tracking.payload import Payload
-    from pipeline.tracking.publish import _save_model
 
     nothing: Any = {name: {} for name in ("params", "tags", "metrics")}
     nothing |= {name: [] for name in ("history", "samples", "files", "rows", "requested")}
