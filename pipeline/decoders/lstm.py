@@ -4,6 +4,7 @@
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.ranges import Dropout, Layers, Width
 from pipeline.decoders.shared import layers
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.parallel import ParallelDecoder
@@ -23,10 +24,10 @@ class Decoder(ParallelDecoder):
         self,
         sizes: Sizes,
         *,
-        embedding: int = 256,
-        hidden: int = 256,
-        layers: int = 1,
-        dropout: float = 0.3,
+        embedding: Width = 256,
+        hidden: Width = 256,
+        layers: Layers = 1,
+        dropout: Dropout = 0.3,
         normalise: bool = False,
         vectors: str = "",
         tune_vectors: bool = True,
