@@ -151,4 +151,5 @@ def _penalties(said: Part, references: Part) -> Array:
     )
     apart = np.abs(pairs[references.image] - their_pairs)
     by_difference = [math.exp(-(n**2) / (2 * SIGMA**2)) for n in range(apart.max() + 1)]
-    return np.array(by_difference)[apart]
+    penalties: Array = np.array(by_difference)[apart]
+    return penalties
