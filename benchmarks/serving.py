@@ -79,8 +79,8 @@ def publish(captioner: Path, decode: dict[str, Any], folder: Path) -> Path:
     from mlflow.models import Model
 
     from pipeline.results.scores import ScoreTable
+    from pipeline.tracking.fill import _save_model
     from pipeline.tracking.payload import Payload
-    from pipeline.tracking.publish import _save_model
 
     nothing: Any = {"params": {}, "tags": {}, "scores": ScoreTable(())}
     nothing |= {name: [] for name in ("history", "samples", "files", "rows", "requested")}

@@ -15,7 +15,7 @@ from pipeline.report.latex import write_tables
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.report.results_table import everything
 from pipeline.results.result import results_of, setting
-from pipeline.tracking import publish
+from pipeline.tracking import fill
 from pipeline.tracking.current import PREFIX
 from pipeline.tracking.store import find_runs, open_store
 from stages import track
@@ -28,7 +28,7 @@ def enter(tmp_path, monkeypatch, database):
     left out, for speed."""
     shutil.copy(database, tmp_path / "server.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
-    monkeypatch.setattr(publish, "_log_model", lambda *arguments: None)
+    monkeypatch.setattr(fill, "_log_model", lambda *arguments: None)
 
     def call(name="one", **cider):
         folder = tmp_path / name

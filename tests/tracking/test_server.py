@@ -14,6 +14,8 @@ import pytest
 
 from pipeline.core import paths
 from pipeline.experiment.params import load_params
+from pipeline.tracking import fill
+from pipeline.tracking import publish as publishing
 from pipeline.tracking.live import start_live
 from pipeline.tracking.payload import gather
 from pipeline.tracking.publish import publish
@@ -92,7 +94,6 @@ def runs(condition=""):
 
 
 def assert_one_whole_run():
-
     (run,) = runs("attributes.status = 'FINISHED'")
     store = open_store()
     points = store.client.get_metric_history(run.info.run_id, "curves/val_cider")
@@ -202,32 +203,30 @@ def test_two_machines_that_publish_at_once_leave_one_finished_run(workspace, tmp
     assert [run.info.status for run in runs()] == ["FINISHED"]
 
 
-@pytest.mark.parametrize("closed", [False, True], ids=["finished", "closed as killed by the first"])
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED"])
 def test_who_ends_second_drops_its_own_run_and_its_model(
-    workspace, tmp_path_factory, monkeypatch, closed
+    workspace, tmp_path_factory, monkeypatch, status
 ):
-    from pipeline.tracking import publish as publishing
-
     other = tmp_path_factory.mktemp("machine")
     shutil.copytree(workspace, other, dirs_exist_ok=True)
-    log_model, drop_duplicates = publishing._log_model, publishing._drop_duplicates
+    log_model, look = fill._log_model, publishing._look
 
     def overtaken(store, run_id, payload):
         with monkeypatch.context() as patch:
-            patch.setattr(publishing, "_log_model", log_model)
+            patch.setattr(fill, "_log_model", log_model)
             patch.chdir(other)
             assert publish(store, gather("merge", load_params(), paths))
         log_model(store, run_id, payload)
 
-    def close_and_drop(store, payload, own):
-        """The other looked for open runs before this one was finished, and closes it after that."""
-        if closed and not Path.cwd().samefile(other):
-            store.client.set_terminated(own, "KILLED")
-        return drop_duplicates(store, payload, own)
+    def look_late(store, payload, filled):
+        """Either both have finished by now, or the other has closed what it found open."""
+        if filled and not Path.cwd().samefile(other):
+            store.client.set_terminated(filled, status)
+        return look(store, payload, filled)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publishing, "_log_model", overtaken)
-        patch.setattr(publishing, "_drop_duplicates", close_and_drop)
+        patch.setattr(fill, "_log_model", overtaken)
+        patch.setattr(publishing, "_look", look_late)
         publish(open_store(), gather("merge", load_params(), paths))
     run = assert_one_whole_run()
     assert [run.info.status for run in runs()] == ["FINISHED"]
@@ -250,8 +249,6 @@ def test_what_another_machine_left_half_published_is_closed(workspace):
 
 
 def test_an_open_run_that_its_own_machine_deletes_meanwhile_is_not_closed(workspace, monkeypatch):
-    from pipeline.tracking import publish as publishing
-
     store = open_store()
     payload = gather("merge", load_params(), paths)
     tags = {**payload.tags, "workspace": "alive:/home"}
@@ -259,7 +256,7 @@ def test_an_open_run_that_its_own_machine_deletes_meanwhile_is_not_closed(worksp
 
     def found_and_gone(store, condition):
         found = find_runs(store, condition)
-        if "RUNNING" in condition and any(run.info.run_id == run_id for run in found):
+        if any(run.info.status == "FINISHED" for run in found):
             store.client.delete_run(run_id)
         return found
 

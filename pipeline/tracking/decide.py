@@ -1,0 +1,148 @@
+"""What to do next so that the store holds exactly one finished run of a result: two tables, and no
+request.
+
+MLflow has no lock. Several machines may publish the same result at once, and each may be killed
+anywhere. So a machine looks at the runs, decides, acts, and looks again, until only `settle` is
+left. Four rules make all machines agree:
+
+- nobody fills a run of another workspace;
+- of several finished runs the one that ended first stays;
+- what a machine filled and what does not stay it deletes, whatever its status is by then;
+- a run that is open for nothing is closed.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+ANY = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A run in the store that concerns a result or its variant; deleted runs are not found."""
+
+    run_id: str
+    status: Literal["RUNNING", "FINISHED", "STOPPED"]
+    "STOPPED is all else that MLflow knows: KILLED, FAILED and SCHEDULED."
+    result: bool = False
+    "The run carries the fingerprint: it holds this result, or began to hold it."
+    ours: bool = False
+    "This workspace opened the run for this variant."
+    whole: bool = False
+    "The run holds all that would be sent now, in today's layout."
+    repeats: bool = False
+    "The run has live curves of a training here, and they equal those of this result."
+    started: int = 0
+    "Milliseconds since 1970."
+    ended: int = 0
+    "Milliseconds since 1970; 0 while the run is open."
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What becomes of a run beside the one that stays."""
+
+    run_id: str
+    do: Literal["delete", "close", "leave"]
+    "close: its status becomes KILLED."
+    reason: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do next. After every step but `settle` comes another look."""
+
+    do: Literal["create", "fill", "finish", "settle"]
+    "create opens a run and fills it; finish says FINISHED of it; settle is the last step."
+    run: Literal["none", "first", "mine", "half", "live"]
+    "Which run it is done to, as `Situation` names them."
+    reason: str
+    run_id: str = ""
+    "The id of that run."
+    others: tuple[Fate, ...] = ()
+    "What becomes of every other run; given with `settle` alone."
+
+
+# The first row that fits decides. Columns: the finished run that ended first (none, whole, or
+# `other`: of an earlier layout, or with other notes), whether this call has filled a run that is
+# still there (mine), whether a kill left one half published here (half), whether the training left
+# one with the curves of this result (live).
+STEPS = (
+    (("whole", ANY, ANY, ANY), Step("settle", "first", "the store holds this result")),
+    (("other", True, ANY, ANY), Step("settle", "first", "another machine ended first, its way")),
+    (("other", False, ANY, ANY), Step("fill", "first", "it is of an earlier layout or content")),
+    (("none", True, ANY, ANY), Step("finish", "mine", "all is in it, and no other is finished")),
+    (("none", False, True, ANY), Step("fill", "half", "a kill left it half published here")),
+    (("none", False, False, True), Step("fill", "live", "the training has sent its curves")),
+    (("none", False, False, False), Step("create", "none", "no run here is of this result")),
+)
+
+# The first row that fits decides. Columns: whether this call filled the run, whether it carries the
+# fingerprint, whether its live curves repeat this result, whether this workspace opened it, its
+# status.
+FATES: tuple[tuple[tuple[bool | str | None, ...], Literal["delete", "close", "leave"], str], ...]
+FATES = (
+    ((True, ANY, ANY, ANY, ANY), "delete", "filled here, but another ended first"),
+    ((False, True, ANY, ANY, "FINISHED"), "delete", "finished as well, but another ended first"),
+    ((False, False, ANY, ANY, "FINISHED"), "leave", "another result"),
+    ((False, ANY, True, ANY, ANY), "delete", "a training repeated what the store holds"),
+    ((False, True, ANY, ANY, "RUNNING"), "close", "half published and left, as far as one can see"),
+    ((False, ANY, ANY, True, "RUNNING"), "close", "its training was killed"),
+    ((False, ANY, ANY, ANY, "RUNNING"), "leave", "another workspace is training"),
+    ((False, ANY, ANY, ANY, "STOPPED"), "leave", "it tells of a training that ended early"),
+)
+
+
+def decide(runs: Sequence[Found], filled: str | None = None) -> Step:
+    """The next step of a publication.
+
+    Args:
+        runs: all runs that carry the fingerprint or that this workspace left open.
+        filled: the run that this call has filled already.
+
+    Example:
+        >>> decide([]).do
+        'create'
+        >>> decide([Found("a", "RUNNING", result=True, ours=True)], filled="a").do
+        'finish'
+    """
+    named = {
+        "none": None,
+        "first": _first(runs),
+        "mine": next((run for run in runs if run.run_id == filled), None),
+        "half": _newest(run for run in runs if run.result and run.ours and _is_open(run)),
+        "live": _newest(run for run in runs if run.repeats and _is_open(run)),
+    }
+    first = named["first"]
+    finished = "none" if not first else "whole" if first.whole else "other"
+    situation = (finished, *(bool(named[name]) for name in ("mine", "half", "live")))
+    step = next(step for row, step in STEPS if _fits(row, situation))
+    chosen = named[step.run]
+    if not chosen:
+        return step
+    others = [_fate(run, filled) for run in runs if run is not chosen and step.do == "settle"]
+    return Step(step.do, step.run, step.reason, chosen.run_id, tuple(others))
+
+
+def _first(runs: Iterable[Found]) -> Found | None:
+    finished = [run for run in runs if run.result and run.status == "FINISHED"]
+    return min(finished, key=lambda run: (run.ended, run.run_id), default=None)
+
+
+def _newest(runs: Iterable[Found]) -> Found | None:
+    return max(runs, key=lambda run: (run.started, run.run_id), default=None)
+
+
+def _is_open(run: Found) -> bool:
+    return run.status != "FINISHED"
+
+
+def _fate(run: Found, filled: str | None) -> Fate:
+    facts = (run.run_id == filled, run.result, run.repeats, run.ours, run.status)
+    do, reason = next((do, reason) for row, do, reason in FATES if _fits(row, facts))
+    return Fate(run.run_id, do, reason)
+
+
+def _fits(row: tuple[object, ...], facts: tuple[object, ...]) -> bool:
+    return all(a is ANY or a == b for a, b in zip(row, facts, strict=True))
