@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
+from pipeline.core import ranges
 from pipeline.core.errors import UserError
 
 ROOMS = Path(__file__).parents[1]
@@ -21,6 +22,11 @@ ENTRIES = {
     "decoders": ["Decoder", "__init__"],
 }
 "whose keyword-only parameters are what params.yaml may set"
+TYPES = {
+    **{kind.__name__: kind for kind in (int, float, str, bool)},
+    **{name: kind for name, kind in vars(ranges).items() if get_origin(kind) is Annotated},
+}
+"the names that their annotations may use, beside Literal, list and |"
 
 
 def names(kind: str) -> list[str]:
@@ -56,7 +62,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def signature(kind: str, name: str) -> inspect.Signature | None:
     """What `check_args` wants of a module, read from its text: importing it would import torch.
-    None: it inherits its entry."""
+    None: it inherits its entry.
+
+    Raises:
+        TypeError: an annotation or a default that only the import could resolve.
+    """
     node: Any = ast.parse((ROOMS / kind / f"{name}.py").read_text(encoding="utf-8"))
     for part in ENTRIES[kind]:
         node = next((child for child in node.body if getattr(child, "name", "") == part), None)
@@ -68,17 +78,32 @@ def signature(kind: str, name: str) -> inspect.Signature | None:
 
 def _parameter(argument: ast.arg, default: ast.expr | None) -> inspect.Parameter:
     empty = inspect.Parameter.empty
-    annotation = empty
-    if argument.annotation:
-        try:
-            annotation = eval(ast.unparse(argument.annotation), {"Literal": Literal, "Any": Any})
-        except NameError:  # a type of that module, which is checked once it is imported
-            annotation = empty
     return inspect.Parameter(
         argument.arg,
         inspect.Parameter.KEYWORD_ONLY,
-        default=default or empty,
-        annotation=annotation,
+        default=ast.literal_eval(default) if default else empty,
+        annotation=_type(argument.annotation) if argument.annotation else empty,
+    )
+
+
+def _type(node: ast.expr) -> Any:
+    """The type that an annotation names. What stands in params.yaml is of few types, so few are
+    known here; nothing is evaluated."""
+    match node:
+        case ast.Name(id=name) if name in TYPES:
+            return TYPES[name]
+        case ast.Constant(value=None):
+            return None
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _type(left) | _type(right)
+        case ast.Subscript(value=ast.Name(id="list"), slice=item):
+            return list[_type(item)]  # type: ignore[misc]
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            value = ast.literal_eval(choices)
+            return Literal[value]
+    raise TypeError(
+        f"an argument of params.yaml is annotated {ast.unparse(node)}: use Literal, list, | or one "
+        f"of {', '.join(TYPES)}"
     )
 
 
@@ -89,7 +114,7 @@ def check_args(
     set.
 
     Raises:
-        UserError: an unknown or missing argument, or a value of the wrong type.
+        UserError: an unknown or missing argument, or a value of the wrong type or out of range.
     """
     known = target if isinstance(target, inspect.Signature) else inspect.signature(target)
     allowed = {n: p for n, p in known.parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -103,6 +128,19 @@ def check_args(
     missing = [n for n, p in allowed.items() if p.default is p.empty and n not in args]
     if missing:
         raise UserError(f"{where}: '{missing[0]}' must be given")
+    _check_together(allowed, args, where)
+
+
+def _check_together(
+    allowed: dict[str, inspect.Parameter], args: dict[str, Any], where: str
+) -> None:
+    """What holds between arguments, defaults among them."""
+    values = {name: args.get(name, parameter.default) for name, parameter in allowed.items()}
+    for name, parameter in allowed.items():
+        for rule in getattr(parameter.annotation, "__metadata__", ()):
+            problem = isinstance(rule, ranges.Divides) and rule.problem(values[name], values)
+            if problem:
+                raise UserError(f"{where}.{name}: {problem}, not {values[name]!r}")
 
 
 def _check_type(annotation: Any, value: Any, where: str) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
+from pipeline.core.ranges import Positive, Scale, Share, Tokens
 from pipeline.core.registry import load
 from pipeline.decoders.shared import contract
 from pipeline.decoders.shared import language_model as language_model
@@ -187,12 +188,12 @@ class Decoder(contract.Decoder):
         *,
         clip: str = "openai/clip-vit-large-patch14",
         clip_weights: Literal["hub", "random"] = "hub",
-        labels: int = 1000,
-        synonyms: float = 0.95,
-        scale: float = 100.0,
-        share: float = 0.5,
+        labels: Positive = 1000,
+        synonyms: Share = 0.95,
+        scale: Scale = 100.0,
+        share: Share = 0.5,
         hierarchy: bool = True,
-        longest_prompt: int = 256,
+        longest_prompt: Tokens = 256,
         lm: str = "gpt2",
         lm_weights: Literal["pretrained", "random"] = "pretrained",
         stop_at_full_stop: bool = False,

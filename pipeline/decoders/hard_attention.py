@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.core.ranges import Dropout, Share, Weight, Width
 from pipeline.decoders.shared import contract, deferred_gradient, layers
 from pipeline.decoders.shared.contract import Loss, Sizes, State
 from pipeline.features.features import Features
@@ -36,13 +37,13 @@ class Decoder(contract.Decoder):
         self,
         sizes: Sizes,
         *,
-        embedding: int = 512,
-        hidden: int = 512,
-        attention: int = 512,
-        dropout: float = 0.5,
-        reinforce: float = 1.0,
-        entropy: float = 0.002,
-        expected: float = 0.5,
+        embedding: Width = 512,
+        hidden: Width = 512,
+        attention: Width = 512,
+        dropout: Dropout = 0.5,
+        reinforce: Weight = 1.0,
+        entropy: Weight = 0.002,
+        expected: Share = 0.5,
     ):
         super().__init__()
         self.reinforce, self.entropy, self.expected = reinforce, entropy, expected

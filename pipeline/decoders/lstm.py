@@ -4,6 +4,7 @@
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.ranges import Dropout, Layers, Width
 from pipeline.decoders.shared import contract, layers
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -22,10 +23,10 @@ class Decoder(contract.Decoder):
         self,
         sizes: Sizes,
         *,
-        embedding: int = 256,
-        hidden: int = 256,
-        layers: int = 1,
-        dropout: float = 0.3,
+        embedding: Width = 256,
+        hidden: Width = 256,
+        layers: Layers = 1,
+        dropout: Dropout = 0.3,
         normalise: bool = False,
         vectors: str = "",
         tune_vectors: bool = True,

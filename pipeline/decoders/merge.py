@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.core.ranges import Dropout, Width
 from pipeline.decoders.shared import contract, layers
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -22,9 +23,9 @@ class Decoder(contract.Decoder):
         self,
         sizes: Sizes,
         *,
-        embedding: int = 256,
-        hidden: int = 256,
-        dropout: float = 0.3,
+        embedding: Width = 256,
+        hidden: Width = 256,
+        dropout: Dropout = 0.3,
         vectors: str = "",
         tune_vectors: bool = True,
     ):

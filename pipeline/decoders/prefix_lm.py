@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
+from pipeline.core.ranges import Layers, Natural, Positive, Tokens
 from pipeline.decoders.shared import contract
 from pipeline.decoders.shared import language_model as language_model
 from pipeline.decoders.shared.contract import Sizes, State
@@ -49,16 +50,16 @@ class Decoder(contract.Decoder):
         self,
         sizes: Sizes,
         *,
-        prefix: int = 10,
+        prefix: Tokens = 10,
         mapping: Literal["mlp", "transformer"] = "mlp",
-        clip_length: int = 10,
-        mapping_layers: int = 8,
-        mapping_heads: int = 8,
+        clip_length: Tokens = 10,
+        mapping_layers: Layers = 8,
+        mapping_heads: Positive = 8,
         normalise: bool = True,
         lm: str = "gpt2",
         lm_weights: Literal["pretrained", "random"] = "pretrained",
         tune_lm: bool = True,
-        new_tokenizer: int = 0,
+        new_tokenizer: Natural = 0,
         stop_at_full_stop: bool = False,
         checkpoint: str = "",
     ):

@@ -9,6 +9,7 @@ section 4.2.1)
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.ranges import Dropout, Weight, Width
 from pipeline.decoders.shared import contract, deferred_gradient, layers
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.features.features import Features
@@ -30,11 +31,11 @@ class Decoder(contract.Decoder):
         self,
         sizes: Sizes,
         *,
-        embedding: int = 512,
-        hidden: int = 512,
-        attention: int = 512,
-        dropout: float = 0.5,
-        stochastic: float = 1.0,
+        embedding: Width = 512,
+        hidden: Width = 512,
+        attention: Width = 512,
+        dropout: Dropout = 0.5,
+        stochastic: Weight = 1.0,
     ):
         super().__init__()
         self.stochastic = stochastic

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
+from pipeline.core.ranges import Dropout, EvenWidth, HeadsOfWidth, Layers, Width
 from pipeline.decoders.shared import contract, layers
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.features.features import Features
@@ -38,11 +39,11 @@ class Decoder(contract.Decoder):
         self,
         sizes: Sizes,
         *,
-        width: int = 512,
-        heads: int = 8,
-        layers: int = 4,
-        feedforward: int = 2048,
-        dropout: float = 0.1,
+        width: EvenWidth = 512,
+        heads: HeadsOfWidth = 8,
+        layers: Layers = 4,
+        feedforward: Width = 2048,
+        dropout: Dropout = 0.1,
         tied: bool = False,
     ):
         super().__init__()

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.core.errors import UserError
+from pipeline.core.ranges import Pixels
 from pipeline.encoders.shared.base import RESAMPLING, Shapes, shapes_of, square
 from pipeline.features.features import Features
 
@@ -35,7 +36,7 @@ class Encoder(nn.Module):
     def __init__(
         self,
         *,
-        image_size: int,
+        image_size: Pixels,
         resize: Literal["squash", "crop"] = "squash",
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     ):

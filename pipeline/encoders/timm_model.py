@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
+from pipeline.core.ranges import Dropout, Natural, Pixels
 from pipeline.encoders.shared.base import RESAMPLING, Shapes, shapes_of, square
 from pipeline.features.features import Features
 
@@ -84,11 +85,11 @@ class Encoder(nn.Module):
         *,
         model: str,
         weights: str,
-        image_size: int,
+        image_size: Pixels,
         resize: Literal["squash", "crop"] = "squash",
-        grid: int = 0,
+        grid: Natural = 0,
         stochastic_depth: bool = False,
-        drop_path: float = 0.0,
+        drop_path: Dropout = 0.0,
     ):
         super().__init__()
         _check(grid, stochastic_depth, drop_path)

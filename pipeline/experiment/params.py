@@ -10,12 +10,22 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.core.errors import UserError
+from pipeline.core.ranges import (
+    Beams,
+    Exponent,
+    LearningRate,
+    Natural,
+    Positive,
+    Scale,
+    Seed,
+    Share,
+    Tokens,
+    Weight,
+)
 from pipeline.core.registry import check_args, find, nearest, signature
 from pipeline.experiment.protocols import find_protocol, of_paper
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -37,12 +47,12 @@ class Corpus(Section):
     punctuation: Literal["keep", "drop", "letters"]
     "drop: only letters, digits and spaces stay; letters: all but a-z parts words"
     one_letter_words: Literal["keep", "drop"]
-    min_words: Count
+    min_words: Positive
     "shorter captions are set aside in rejected.parquet"
-    max_words: Count
+    max_words: Positive
     max_rejected: Share
     "the pipeline stops when more than this share of the rows is set aside"
-    min_images_per_split: Count
+    min_images_per_split: Positive
     "a split with fewer images fails validation"
     max_shared_captions: Share
     "share of a split's captions that may also stand, word for word, in another split"
@@ -58,67 +68,67 @@ class FeatureSet(Section):
 
 
 class Training(Section):
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     "one training each; the first one's model is served, the tables show mean and spread over all"
-    epochs: Annotated[int, Field(ge=0)]
+    epochs: Natural
     "0: a published model is used as it is (or goes into self-critical training)"
-    batch_images: Count
+    batch_images: Positive
     "images in a step; each brings all its captions"
     optimizer: Literal["adam", "adamw", "sgd"]
-    lr: Annotated[float, Field(gt=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
+    lr: LearningRate
+    weight_decay: Weight
     momentum: Share
     "sgd only"
     schedule: Literal["constant", "linear", "cosine", "plateau"]
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: Natural
     plateau_factor: Share
-    plateau_patience: Annotated[int, Field(ge=0)]
+    plateau_patience: Natural
     "epochs without gain before lr is multiplied by plateau_factor"
     clip: Literal["none", "norm", "value"]
-    clip_at: Annotated[float, Field(gt=0)]
+    clip_at: Scale
     label_smoothing: Share
     precision: Literal["float32", "bfloat16"]
     select: Literal["cider", "bleu_4", "loss"]
     """validation figure that chooses the checkpoint; cider and bleu_4 are of greedy captions, never
     teacher-forced"""
-    patience: Count
+    patience: Positive
     "stop after this many epochs without gain"
     scheduled_sampling: Literal["none", "linear", "inverse_sigmoid", "always"]
     "how often the decoder reads its own previous word in training; always: no teacher forcing"
     sampling_end: Share
     "linear: the share at the last step"
-    sampling_k: Annotated[float, Field(gt=0)]
+    sampling_k: Scale
     "inverse_sigmoid: steps; the larger, the later"
-    self_critical_epochs: Annotated[int, Field(ge=0)]
+    self_critical_epochs: Natural
     "epochs of self-critical training on CIDEr-D after the cross-entropy, from its best weights"
-    self_critical_lr: Annotated[float, Field(gt=0)]
-    self_critical_samples: Count
+    self_critical_lr: LearningRate
+    self_critical_samples: Annotated[int, Field(ge=1, le=999)]
     "captions drawn per image and step"
-    min_count: Count
+    min_count: Positive
     "a word seen at least this often has an entry in the vocabulary"
     vocabulary_splits: list[Literal["train", "val", "test"]]
     "the splits whose words are counted; [train] unless a paper did otherwise"
 
 
 class Decoding(Section):
-    beam: Count
+    beam: Beams
     "1 is greedy"
-    max_tokens: Count
-    length_penalty: Annotated[float, Field(ge=0)]
+    max_tokens: Tokens
+    length_penalty: Exponent
     """hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by
     log-probability alone"""
-    alternatives: Count
+    alternatives: Beams
     "captions kept per image, at most `beam`, or `samples`"
-    samples: Annotated[int, Field(ge=0)]
+    samples: Annotated[int, Field(ge=0, le=999)]
     """0 searches; otherwise so many captions are drawn per image, best first as the decoder judges
     them, and `beam` is not used"""
-    temperature: Annotated[float, Field(gt=0)]
+    temperature: Scale
     "of the draw: log-probabilities are divided by it"
-    top_k: Annotated[int, Field(ge=0)]
+    top_k: Natural
     "a word is drawn among so many likeliest; 0: among all"
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     "of the draw; what is drawn for an image depends on its features beside it, not on other images"
-    also: list[Annotated[str, Field(pattern=r"^(greedy|beam-[1-9][0-9]*)$")]]
+    also: list[Annotated[str, Field(pattern=r"^(greedy|beam-[1-9][0-9]{0,2})$")]]
     "captions by further searches, for the protocols of these names: greedy, beam-<k>"
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.core.errors import UserError, one_line
+from pipeline.core.ranges import Seed
 from pipeline.data.files import whole_folder
 from pipeline.sources.shared import base
 
@@ -42,7 +43,7 @@ PLAIN = re.compile(r"b1|[iuf][1248]|[SU]\d+")
 
 
 def fetch(
-    folder: Path, *, archives: str = "", captions: Literal["long", "short"] = "long", seed: int = 1
+    folder: Path, *, archives: str = "", captions: Literal["long", "short"] = "long", seed: Seed = 1
 ) -> None:
     """Fill `folder` from the public release.
 

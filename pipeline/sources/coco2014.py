@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.core.errors import UserError
+from pipeline.core.ranges import Positive
 from pipeline.data.files import whole_folder
 from pipeline.sources.shared import base
 
@@ -33,7 +34,7 @@ DOWNLOAD_BYTES = 13_510_573_713 + 6_645_013_297 + 252_872_794
 
 
 def fetch(
-    folder: Path, *, archives: str = "", karpathy: str = "", max_images: int | None = None
+    folder: Path, *, archives: str = "", karpathy: str = "", max_images: Positive | None = None
 ) -> None:
     """Fill `folder` from the public release (20 GB of archives); the file name is the image_id.
 

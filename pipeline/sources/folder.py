@@ -31,6 +31,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.core.errors import UserError, one_line
+from pipeline.core.ranges import Seed, Share
 from pipeline.data.files import digest, fingerprint, whole_folder
 from pipeline.sources.shared import base
 
@@ -69,9 +70,9 @@ def fetch(
     image_column: str = "image",
     caption_column: str = "caption",
     split_column: str = "split",
-    val: float = 0.1,
-    test: float = 0.1,
-    seed: int = 1,
+    val: Share = 0.1,
+    test: Share = 0.1,
+    seed: Seed = 1,
 ) -> None:
     """Fill `folder` from a folder of images; sub-folders are read too, hidden files are not.
 

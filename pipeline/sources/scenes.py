@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from pipeline.core.errors import UserError
+from pipeline.core.ranges import Pixels, Positive, Seed
 from pipeline.data.files import whole_folder
 from pipeline.sources.shared import base
 
@@ -79,7 +80,7 @@ class Scene:
     ground: str
 
 
-def fetch(folder: Path, *, images: int, size: int, seed: int) -> None:
+def fetch(folder: Path, *, images: Positive, size: Pixels, seed: Seed) -> None:
     """Draw `images` pictures of `size` x `size` pixels; equal arguments give equal bytes.
 
     Raises:

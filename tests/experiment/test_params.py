@@ -63,13 +63,9 @@ def test_a_signature_read_from_the_text_is_that_of_the_imported_module(kind: str
         for part in registry.ENTRIES[kind]:
             entry = getattr(entry, part)
         known = inspect.signature(entry).parameters.values()
-        wanted = {
-            p.name: (p.annotation, p.default is p.empty) for p in known if p.kind is p.KEYWORD_ONLY
-        }
+        wanted = {p.name: (p.annotation, p.default) for p in known if p.kind is p.KEYWORD_ONLY}
         assert read, name
-        assert {
-            p.name: (p.annotation, p.default is p.empty) for p in read.parameters.values()
-        } == wanted, name
+        assert {p.name: (p.annotation, p.default) for p in read.parameters.values()} == wanted, name
 
 
 def test_the_committed_params_are_the_quickstart() -> None:
