@@ -2,13 +2,27 @@
 
 Upper bounds are far above anything sensible; they turn a slip of the keyboard into one line before
 the graph starts, instead of an overflow or a full memory inside it. NaN and infinity lie outside
-every range.
+every range. Nothing but the standard library is imported: decoders travel with exported models.
 """
 
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import Field
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, for pydantic: ge is >=, gt >, le <=, lt <."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    multiple_of: int | None = None
+
+    def __get_pydantic_core_schema__(self, kind: type, handler: Any) -> dict[str, Any]:
+        bounds = {name: value for name, value in vars(self).items() if value is not None}
+        finite = {"allow_inf_nan": False} if kind is float else {}
+        return {**handler(kind), **bounds, **finite}
 
 
 @dataclass(frozen=True)
@@ -25,28 +39,28 @@ class Divides:
         return f"should divide {self.other} {whole}"
 
 
-Natural = Annotated[int, Field(ge=0, le=10**9)]
-Positive = Annotated[int, Field(ge=1, le=10**9)]
-Width = Annotated[int, Field(ge=1, le=65_536)]
+Natural = Annotated[int, Range(ge=0, le=10**9)]
+Positive = Annotated[int, Range(ge=1, le=10**9)]
+Width = Annotated[int, Range(ge=1, le=65_536)]
 "units of a layer, dimensions of a vector"
-EvenWidth = Annotated[int, Field(ge=2, le=65_536, multiple_of=2)]
+EvenWidth = Annotated[int, Range(ge=2, le=65_536, multiple_of=2)]
 "half sine, half cosine"
-HeadsOfWidth = Annotated[int, Field(ge=1, le=65_536), Divides("width")]
-Layers = Annotated[int, Field(ge=1, le=1_000)]
-Pixels = Annotated[int, Field(ge=1, le=8_192)]
+HeadsOfWidth = Annotated[int, Range(ge=1, le=65_536), Divides("width")]
+Layers = Annotated[int, Range(ge=1, le=1_000)]
+Pixels = Annotated[int, Range(ge=1, le=8_192)]
 "side of a picture"
-Tokens = Annotated[int, Field(ge=1, le=1_024)]
+Tokens = Annotated[int, Range(ge=1, le=1_024)]
 "length of a caption; GPT-2 has 1,024 positions"
-Beams = Annotated[int, Field(ge=1, le=999)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Beams = Annotated[int, Range(ge=1, le=999)]
+Seed = Annotated[int, Range(ge=0, lt=2**63)]
 "what torch, NumPy and a column of 64-bit integers all take"
 
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Dropout = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Share = Annotated[float, Range(ge=0, le=1)]
+Dropout = Annotated[float, Range(ge=0, lt=1)]
 "share of units that are set to 0; 1 would leave none"
-Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Weight = Annotated[float, Range(ge=0, le=1e6)]
 "of a term in a loss or a ranking; 0 leaves the term out"
-Scale = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Scale = Annotated[float, Range(gt=0, le=1e6)]
 "a factor or a divisor"
-LearningRate = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
-Exponent = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
+LearningRate = Annotated[float, Range(gt=0, le=100)]
+Exponent = Annotated[float, Range(ge=0, le=10)]
