@@ -31,3 +31,5 @@ def export(captioner: "Captioner", to: Path, form: str, readme: str) -> None:
     check(to, form)
     with whole_folder(to) as part:
         import_module(f"captionlab.export.{form}").write(captioner, part, readme)
+        for file in part.iterdir():
+            file.chmod(0o644)  # safetensors leaves its files to their owner alone

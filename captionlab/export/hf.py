@@ -34,11 +34,13 @@ OF_CODE = """## Use
 from transformers import AutoModel
 
 model = AutoModel.from_pretrained("this/folder", trust_remote_code=True)
-print(model.caption(["photo.jpg"]), model.caption(["photo.jpg"], beam=1))
+print(model.caption("photo.jpg"))
+print(model.caption(["photo.jpg", "another.jpg"], beam=1))
 ```
 
 The code beside the weights is run; it needs {needs}. Captions are those of the project, searched as
-`captioner.decode` in config.json says.
+`captioner.decode` in config.json says. `model.save_pretrained` and `model.push_to_hub` write the
+whole folder.
 """
 OF_NATIVE = """## Use
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
 from pipeline.captioning.captions import Caption, caption_features
@@ -24,6 +26,8 @@ from pipeline.features.quantise import as_stored
 
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 "arguments that say where files come from"
+BESIDE = ("tokenizer.json", "tokenizer_config.json", "README.md")
+"files that belong to a model beside its weights, its config and its code"
 
 
 class CaptionlabConfig(PreTrainedConfig):
@@ -47,6 +51,7 @@ class CaptionlabModel(PreTrainedModel):
         self.encoder = Encoder(**about["encoder"]["args"])
         self.decoder = Decoder(Sizes(**about["sizes"]), **about["args"])
         self.tokenizer: Tokenizer | None = None
+        self.beside: dict[str, bytes] = {}
         self.post_init()
 
     @classmethod
@@ -55,15 +60,14 @@ class CaptionlabModel(PreTrainedModel):
     ) -> "CaptionlabModel":
         """Built whole and then filled: transformers' own way leaves empty what is no weight, such
         as a mask."""
-        from safetensors.torch import load_file
-
         hub = {key: value for key, value in options.items() if key in HUB}
         model = cls(config or CaptionlabConfig.from_pretrained(name, **hub))
-        weights, tokenizer = (
-            str(cached_file(name, file, **hub)) for file in ("model.safetensors", "tokenizer.json")
+        weights, *beside = (
+            Path(str(cached_file(name, file, **hub))) for file in ("model.safetensors", *BESIDE)
         )
         model.load_state_dict(load_file(weights))
-        model.tokenizer = Tokenizer.load(Path(tokenizer))
+        model.tokenizer = Tokenizer.load(beside[0])
+        model.beside = {file.name: file.read_bytes() for file in beside}
         return model.eval().requires_grad_(False)
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
@@ -76,27 +80,54 @@ class CaptionlabModel(PreTrainedModel):
             self.encoder(pixel_values), self.config.captioner["encoder"].get("dtype", "float16")
         )
 
-    @torch.inference_mode()
-    def caption(self, images: list[Any], **decode: Any) -> list[str]:
-        """Paths, bytes or PIL pictures -> captions. `decode` overrides keys of the model's own:
-        beam=1 is greedy."""
-        return [caption.text for caption in self.captions(images, **decode)]
+    def caption(self, images: Any, **decode: Any) -> Any:
+        """Captions of pictures: paths, bytes or PIL images.
+
+        Args:
+            images: one picture, or a list of them.
+            decode: overrides of the model's own search; `beam=1` is greedy.
+
+        Returns:
+            A string for one picture, a list of strings for a list.
+
+        Example:
+            >>> model.caption("photo.jpg")
+            'a dog runs through the grass'
+        """
+        one = not isinstance(images, list | tuple)
+        texts = [caption.text for caption in self.captions([images] if one else images, **decode)]
+        return texts[0] if one else texts
 
     @torch.inference_mode()
     def captions(self, images: list[Any], **decode: Any) -> list[Caption]:
-        """Like `caption`, with log-probability and alternatives."""
+        """Like `caption` of a list, with log-probability and alternatives."""
         assert self.tokenizer
-        pictures = [
-            read_image(Path(i) if isinstance(i, str) else i)
-            if isinstance(i, str | Path | bytes)
-            else i
-            for i in images
-        ]
-        pixels = torch.stack([self.encoder.transform(upright_rgb(picture)) for picture in pictures])
+        pixels = torch.stack([self.encoder.transform(_picture(image)) for image in images])
         f = self.features(pixels.to(self.device))
         return caption_features(
             self.decoder, self.tokenizer, f, {**self.config.captioner["decode"], **decode}
         )
+
+    def save_pretrained(self, save_directory: Any, *_: Any, **options: Any) -> None:  # type: ignore[override]
+        """Write the whole folder: weights, config, tokenizer, card and code. `from_pretrained`
+        reads it again, and `push_to_hub` publishes it.
+
+        Args:
+            options: those of transformers; they are ignored.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.beside.items():
+            (folder / name).write_bytes(content)
+        custom_object_save(self, folder, config=self.config)  # type: ignore[arg-type]
+        self.config.save_pretrained(folder)
+        # Each tensor on its own: safetensors refuses those that share memory, as tied weights do.
+        save_file(
+            {k: v.detach().cpu().clone().contiguous() for k, v in self.state_dict().items()},
+            folder / "model.safetensors",
+            metadata={"format": "pt"},
+        )
+        (folder / "model.safetensors").chmod(0o644)
 
 
 def _picture(image: Any) -> Any:

@@ -1,9 +1,7 @@
 """What each variant costs: the parameters of its decoder, and the speed that `captionlab speed`
 measured."""
 
-import json
 import math
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +48,14 @@ def read_speeds(file: Path) -> dict[str, Speed]:
 
 
 def parameters(weights: Path) -> int | None:
-    """Numbers in a .safetensors file, from its header alone (8 bytes of its length, then JSON).
-    None: there is no such file."""
+    """Numbers in a .safetensors file, from its header alone; None if there is no such file."""
+    from safetensors import safe_open
+
     if not weights.is_file():
         return None
-    with weights.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, dict[str, list[int]]] = json.loads(file.read(length))
-    return sum(
-        math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"
-    )
+    with safe_open(weights, framework="numpy") as file:
+        names = file.keys()
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,28 @@ def copied_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("copied_code")
+@pytest.mark.parametrize("name", ["merge", "transformer"])
+def test_a_model_saved_from_transformers_is_the_whole_folder_and_takes_one_picture_or_several(
+    name: str, tmp_path: Path, pictures: list[Path]
+) -> None:
+    from transformers import AutoModel
+
+    captioner = Captioner.load(tiny_model(tmp_path / "model", name), "cpu")
+    expected = [caption.text for caption in captioner.caption(pictures)]
+    export(captioner, tmp_path / "hf", "hf", "# Card\n")
+    model = AutoModel.from_pretrained(tmp_path / "hf", trust_remote_code=True)
+    model.save_pretrained(tmp_path / "again")
+    names = [sorted(p.name for p in (tmp_path / f).iterdir()) for f in ("hf", "again")]
+    assert names[0] == names[1]
+    files = [file for folder in ("hf", "again") for file in (tmp_path / folder).iterdir()]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o644}
+    again = AutoModel.from_pretrained(tmp_path / "again", trust_remote_code=True)
+    for one in (str(pictures[0]), pictures[0], pictures[0].read_bytes(), picture(0)):
+        assert again.caption(one) == expected[0]
+    assert again.caption(pictures) == again.caption([picture(n) for n in range(COUNT)]) == expected
+
+
+@pytest.mark.usefixtures("copied_code")
 @pytest.mark.parametrize("name", [n for n in registry.names("decoders") if n not in FILES])
 def test_every_decoder_that_goes_with_its_code_says_what_it_says_in_the_project(
     name: str, tmp_path: Path, pictures: list[Path]
