@@ -1,7 +1,6 @@
 """params.yaml as typed, checked values. Nothing that changes a result has a default here: every
 value stands in the file."""
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +22,7 @@ from pipeline.core.ranges import (
     Weight,
 )
 from pipeline.core.registry import check_args, find, nearest, signature
+from pipeline.core.yaml12 import Yaml12, in_one_line
 from pipeline.experiment.protocols import find_protocol, of_paper
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
@@ -192,15 +192,6 @@ class Params(Section):
 PAPERS = Path(__file__).with_name("papers.yaml")
 
 
-class Yaml12(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the C one, where libyaml is there
-    """YAML 1.1 reads 1e-3 as a string; DVC (YAML 1.2) and people read it as a number."""
-
-
-Yaml12.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
 def read_params_file(path: Path = Path("params.yaml")) -> Any:
     """The file as DVC reads it: unchecked, without what is derived.
 
@@ -215,7 +206,7 @@ def read_params_file(path: Path = Path("params.yaml")) -> Any:
             "experiments/quickstart.yaml params.yaml"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
+        raise UserError(f"{path} is not valid YAML: {in_one_line(error)}") from None
 
 
 def _describe(problem: dict[str, Any], prefix: str = "") -> str:

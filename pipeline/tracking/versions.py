@@ -12,8 +12,8 @@ import yaml
 
 from pipeline.core.errors import UserError
 from pipeline.core.git import git_commit
+from pipeline.core.yaml12 import Yaml12
 from pipeline.data.files import digest, fingerprint
-from pipeline.experiment.params import Yaml12
 
 STAGES = ("train", "caption", "score")
 PACKAGES = (
