@@ -1,12 +1,11 @@
-"""What MLflow calls a variant, and the live curves of its training. Nothing here imports mlflow: a
-receiving process does.
+"""The live curves of a training, sent to MLflow without slowing it down.
 
 Importing mlflow and opening its store costs up to eight seconds of processor time, and a server may
-hang; neither may touch a training. So `start_live` starts `pipeline.tracking.receiver` beside it at
-the lowest priority, where training needs all cores only once it has lasted (`delay`), and writes
-one JSON line per report to its standard input, without ever waiting. Epochs that the receiver
-misses `track` replays from the history file; figures within an epoch (`step_*`) are live or not at
-all.
+hang. Neither may touch a training, so nothing here imports mlflow. `start_live` starts
+`pipeline.tracking.receiver` as a second process at the lowest priority, once the training has
+lasted long enough to be worth it (`delay`), and writes one JSON line per report to its standard
+input without ever waiting. The stage `track` later completes epochs that the receiver missed, from
+the history file; figures within an epoch (`step_*`) are sent live or not at all.
 """
 
 import json
@@ -25,23 +24,23 @@ from pipeline.experiment.params import Params
 from pipeline.tracking.tags import flat_params, tags
 
 HIDDEN = {"step", "epoch", "best"}
-"columns of the history file that are no curves"
+"Columns of the history file that are not curves."
 GRACE = 15.0
-"seconds that the receiver has to finish after `close`"
+"Seconds that the receiver has to finish after `close`."
 WORTH = 400
-"seconds of a training of which the start of a receiver is 2 %"
+"Seconds of training at which starting a receiver costs 2 %."
 KEPT = 10_000
-"reports that wait for the receiver; more are not sent"
+"Most reports that wait for the receiver; later ones are dropped."
 
 
 class Live:
-    """A training's line to MLflow. No method raises, and only `close` waits, for `GRACE` seconds at
-    most.
+    """A training's connection to its receiver. No method raises, and only `close` waits, for
+    `GRACE` seconds at most.
 
     Args:
-        begin: starts the receiver; None: nobody listens.
-        header: what it is told first.
-        after: seconds until it is started.
+        begin: starts the receiver; None sends nothing.
+        header: the first message.
+        after: seconds until the receiver is started.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Live:
         self._pass_on()
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        """Send figures of one step, by the column names of the history file."""
+        """Send the figures of one step, named like the columns of the history file."""
         if (self._begin or self._receiver) and len(self._lines) < KEPT:
             self._lines.append(
                 _line({"step": step, "values": values, "time": int(1000 * time.time())})
@@ -64,8 +63,8 @@ class Live:
         self._pass_on()
 
     def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
-        """End the curves. A FINISHED training's run stays RUNNING, until `track` has put everything
-        else into it."""
+        """End the curves. The run of a FINISHED training stays RUNNING until `track` has added
+        everything else."""
         self._begin = None
         self._lines.append(_line({"close": status}))
         receiver = self._receiver
@@ -80,7 +79,7 @@ class Live:
         self._receiver = None
 
     def _pass_on(self) -> bool:
-        """As many lines as the receiver takes now; whether there are more."""
+        """Write as many lines as the receiver takes now; returns whether some are left."""
         if self._begin and time.monotonic() >= self._due:
             self._receiver, self._begin = self._started(self._begin), None
             self._lines.appendleft(self._header)
@@ -138,8 +137,8 @@ def _end(receiver: "subprocess.Popen[bytes]", until: float, connected: bool) -> 
 
 
 def _is_connected(receiver: "subprocess.Popen[bytes]") -> bool:
-    """Whether it has said so. A training that ends earlier has no run to close, and waiting would
-    be for imports."""
+    """Whether the receiver has reached its store. Before that it has no run to close, and waiting
+    would be waiting for imports."""
     assert receiver.stdout
     try:
         return bool(os.read(receiver.stdout.fileno(), 1))
@@ -148,14 +147,13 @@ def _is_connected(receiver: "subprocess.Popen[bytes]") -> bool:
 
 
 def start_live(variant: str, params: Params, run_file: Path, after: float = 0.0) -> Live:
-    """Log a training while it runs; without MLflow, or with a dead server, one warning and the
-    training goes on alone.
+    """Log a training while it runs. Without MLflow, or with a dead server, it prints one warning
+    and the training goes on alone.
 
     Args:
-        run_file: JSON that holds {tracking_uri, run_id, params} of this training: a resumed
-            training continues that run,
-            `track` completes it.
-        after: seconds until the first figures are sent, all that there are by then.
+        run_file: JSON with {tracking_uri, run_id, params} of this training. A resumed training
+            continues that run, and `track` completes it.
+        after: seconds until the first figures are sent; those that came before go along.
     """
     path = os.pathsep.join(
         [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -180,8 +178,8 @@ def start_live(variant: str, params: Params, run_file: Path, after: float = 0.0)
 
 
 def delay(device: str) -> float:
-    """Seconds of a training before its curves are sent: one on a GPU leaves cores idle, one on a
-    CPU pays for the receiver."""
+    """Seconds of training before its curves are sent: a GPU leaves cores idle for the receiver, on
+    a CPU it takes time from the training. CAPTIONLAB_LIVE_SECONDS overrides both."""
     text = os.environ.get("CAPTIONLAB_LIVE_SECONDS") or str(WORTH if device == "cpu" else 0)
     try:
         return float(text)
@@ -190,8 +188,8 @@ def delay(device: str) -> float:
 
 
 def curves_of(row: dict[str, float]) -> dict[str, float]:
-    """A row of the history by metric: MLflow's pages make a section of what stands before the
-    slash."""
+    """A row of the history file, by the metric's name in MLflow, whose pages group metrics by what
+    stands before the slash."""
     return {f"curves/{name}": value for name, value in row.items() if name not in HIDDEN}
 
 
@@ -200,8 +198,8 @@ def warn(message: str) -> None:
 
 
 def _put_behind(process: int) -> None:
-    """The lowest priority, from its first import on: of a core that training uses too, Linux then
-    gives it 15 parts of 1039."""
+    """Give a process the lowest priority. Of a core that training also uses, Linux then gives it 15
+    parts in 1039."""
     with suppress(OSError):
         if hasattr(os, "setpriority"):
             os.setpriority(os.PRIO_PROCESS, process, 19)

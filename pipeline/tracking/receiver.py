@@ -1,9 +1,9 @@
-"""The receiving process of `tracking.start_live`: JSON lines on standard input -> a run that grows
-while training runs.
+"""The process that writes a training's live curves to MLflow: JSON lines on standard input become
+points of a run.
 
 The first line names the variant, its params and tags, and the file that remembers the run. Input
-that ends without a
-`close` line means that the training was killed, and the run says so.
+that ends without a `close` line means that the training was killed; the run is then closed as
+KILLED.
 """
 
 import json
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 PAUSE = 0.5
-"seconds between two requests; what arrives in between travels together"
+"Seconds between two requests; what arrives in between is sent together."
 LATER = "training goes on, its curves are completed by the stage track"
 
 
@@ -37,7 +37,8 @@ def main() -> None:
 
 
 def messages(descriptor: int) -> Iterator[list[dict[str, Any]]]:
-    """Whatever lines have come since the last look, at least one, until the input ends."""
+    """Lists of the messages that came since the last one, each of at least one message, until the
+    input ends. A line that the end cuts off is dropped."""
     rest = b""
     while data := os.read(descriptor, 1 << 16):
         *lines, rest = (rest + data).split(b"\n")
@@ -49,12 +50,12 @@ def messages(descriptor: int) -> Iterator[list[dict[str, Any]]]:
 def receive(
     batches: Iterator[list[dict[str, Any]]], trains: Callable[[], bool] = lambda: True
 ) -> None:
-    """Write the curves into a run; open it when the first figure comes, since only its step tells a
-    resumed training.
+    """Write the curves into a run. The run is opened with the first figure, because only its step
+    tells whether a training was resumed.
 
     Args:
-        trains: whether the training lives. On a busy machine it may have been killed, and begun
-            again with another receiver, by the time that this one has its store.
+        trains: whether the training is still alive. On a busy machine it may have been killed and
+            started again, with another receiver, before this one has opened its store.
     """
     first = next(batches, [])
     if not first:
@@ -78,8 +79,8 @@ def receive(
 
 
 def open_run(store: Store, header: dict[str, Any], step: int) -> tuple[str, set[tuple[str, int]]]:
-    """The run that the file names if this training continues it, else a new one; and the (metric,
-    step) it already has."""
+    """The run that the file names, if this training continues it, or else a new one; and the
+    (metric, step) pairs that it already has."""
     file = Path(header["file"])
     key = fingerprint(header["params"])
     run_id = remembered(store, file)
@@ -94,7 +95,7 @@ def open_run(store: Store, header: dict[str, Any], step: int) -> tuple[str, set[
 
 
 def remembered(store: Store, file: Path) -> str | None:
-    """The unfinished run that the file names, if this store holds it."""
+    """The id of the unfinished run that the file names, or None if this store does not hold it."""
     from mlflow.exceptions import MlflowException
 
     if not file.is_file() or read_json(file).get("tracking_uri") != store.address:
