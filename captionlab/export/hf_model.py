@@ -108,7 +108,7 @@ class CaptionlabModel(PreTrainedModel):
             self.decoder, self.tokenizer, f, {**self.config.captioner["decode"], **decode}
         )
 
-    def save_pretrained(self, save_directory: Any, *_: Any, **options: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: Any, *_: Any, **options: Any) -> None:
         """Write the whole folder: weights, config, tokenizer, card and code. `from_pretrained`
         reads it again, and `push_to_hub` publishes it.
 

@@ -54,8 +54,8 @@ def parameters(weights: Path) -> int | None:
     if not weights.is_file():
         return None
     with safe_open(weights, framework="numpy") as file:
-        names = file.keys()
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+        shapes: list[list[int]] = [file.get_slice(name).get_shape() for name in file.offset_keys()]
+    return sum(math.prod(shape) for shape in shapes)
 
 
 @dataclass(frozen=True)
