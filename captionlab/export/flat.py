@@ -50,9 +50,20 @@ def flat_name(module: str) -> str:
     return module.replace("pipeline.", "captionlab_").replace(".", "_")
 
 
+def flat_absolute(text: str) -> str:
+    """`from pipeline.data.images import read_image` -> `from captionlab_data_images import
+    read_image`, and so on: for files that are run as a script. Whole modules cannot be imported."""
+    return re.sub(
+        r"^( *from )(pipeline[\w.]*)(?= import )",
+        lambda found: found[1] + flat_name(found[2]),
+        text,
+        flags=re.MULTILINE,
+    )
+
+
 def flat(text: str) -> str:
     """`from pipeline.decoders import base` -> `from . import captionlab_decoders_base as base`, and
-    so on."""
+    so on: for files that transformers loads as a package."""
 
     def relative(found: re.Match[str]) -> str:
         indent, module, names = found.groups()

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from pipeline.captioning.captions import Caption, caption_features
-from pipeline.data.images import read_image, upright_rgb
+from pipeline.data.images import read_image
 from pipeline.decoders.merge import Decoder
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -78,28 +78,23 @@ class CaptionlabModel(PreTrainedModel):
 
     @torch.inference_mode()
     def caption(self, images: list[Any], **decode: Any) -> list[str]:
-        """Paths, bytes or PIL pictures -> captions. `decode` overrides keys of the model's own:
-        beam=1 is greedy."""
+        """Paths, bytes, PIL pictures or arrays -> captions. `decode` overrides keys of the model's
+        own: beam=1 is greedy.
+
+        Raises:
+            ImageError: one of the pictures cannot be read.
+        """
         return [caption.text for caption in self.captions(images, **decode)]
 
     @torch.inference_mode()
     def captions(self, images: list[Any], **decode: Any) -> list[Caption]:
         """Like `caption`, with log-probability and alternatives."""
         assert self.tokenizer
-        pictures = [
-            read_image(Path(i) if isinstance(i, str) else i)
-            if isinstance(i, str | Path | bytes)
-            else i
-            for i in images
+        pixels = [
+            self.encoder.transform(read_image(Path(image) if isinstance(image, str) else image))
+            for image in images
         ]
-        pixels = torch.stack([self.encoder.transform(upright_rgb(picture)) for picture in pictures])
-        f = self.features(pixels.to(self.device))
+        f = self.features(torch.stack(pixels).to(self.device))
         return caption_features(
             self.decoder, self.tokenizer, f, {**self.config.captioner["decode"], **decode}
         )
-
-
-def _picture(image: Any) -> Any:
-    if isinstance(image, bytes):
-        return read_image(image)
-    return read_image(Path(image)) if isinstance(image, str | Path) else upright_rgb(image)
