@@ -131,7 +131,7 @@ class Captioner:
         Raises:
             ImageError: the image cannot be read.
         """
-        f = self.encoder(self.encoder.transform(_read(image))[None].to(self.device))
+        f = self.encoder(self.encoder.transform(read_image(image))[None].to(self.device))
         return explain(self.decoder, self.tokenizer, self.as_stored(f), text)
 
     def _pixels(self, image: "Picture") -> "Tensor | ImageError":
