@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError, brief, printable
 from pipeline.tracking.store import address_of_process
 
 Message = MutableMapping[str, Any]
@@ -107,7 +107,7 @@ class Door:
         except RecursionError:
             return await _refuse(send, 400, "the JSON is nested too deeply")
         except Exception:
-            log.exception("%s %s", scope["method"], scope["path"])
+            log.exception("%s %s", scope["method"], printable(scope["path"]))
             if answer.started:  # too late for another answer
                 raise
             return await _refuse(send, 500, "the server failed; its log says why")
@@ -170,7 +170,7 @@ def _short(body: bytes) -> tuple[str, str | None]:
     if not isinstance(said, dict):
         said = {"message": body.decode("utf-8", "replace")}
     if "stack_trace" in said:
-        log.error("%s", said["stack_trace"])
+        log.error("%s", "\n".join(map(printable, str(said["stack_trace"]).splitlines())))
     text = str(said.get("message", said.get("detail", "refused")))
     if text.startswith("Failed to predict data"):  # and then all of the data
         text = text.rpartition("\nError: ")[2]

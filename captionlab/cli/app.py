@@ -12,7 +12,7 @@ import typer
 
 from captionlab.models import load, open_folder, variants
 from pipeline.core import paths
-from pipeline.core.errors import UserError, one_line
+from pipeline.core.errors import UserError, one_line, say
 
 EXAMPLES = 8
 SHOWN_BY_BROWSERS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"}
@@ -74,7 +74,7 @@ def model_folders(dataset: str | None) -> Iterator[dict[str, Path]]:
                 stack.enter_context(open_folder("champion", dataset)) if _has_registry() else None
             )
         except UserError as error:
-            print(f"no champion: {one_line(error)}", file=sys.stderr)
+            say(f"no champion: {one_line(error)}", file=sys.stderr)
             champion = None
         yield ({_champion_name(champion): champion} if champion else {}) | found
 
@@ -95,9 +95,10 @@ def _champion_name(folder: Path) -> str:
 
 
 def example_images() -> list[Path]:
-    """A few test images of every corpus, spread over it."""
+    """A few test images of every corpus, spread over it, none larger than what may be uploaded."""
     import pandas as pd
 
+    from captionlab.page.server import UPLOAD
     from pipeline.experiment.params import load_params
 
     corpora = [
@@ -115,7 +116,9 @@ def example_images() -> list[Path]:
         there = [
             root / file
             for file in files
-            if Path(file).suffix.lower() in SHOWN_BY_BROWSERS and (root / file).is_file()
+            if Path(file).suffix.lower() in SHOWN_BY_BROWSERS
+            and (root / file).is_file()
+            and (root / file).stat().st_size <= UPLOAD
         ]
         wanted = max(1, EXAMPLES // len(corpora))
         out += there[:: max(1, len(there) // wanted)][:wanted]

@@ -8,7 +8,7 @@ import typer
 
 from captionlab.captioner import Captioner
 from captionlab.models import load, open_folder
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, printable, say
 
 BATCH = 32
 
@@ -53,10 +53,11 @@ def _print_lines(
     for start in range(0, len(images), BATCH):
         for said in captioner.caption(images[start : start + BATCH], beam=beam, samples=samples):
             if said.error:
-                print(f"error: {said.image}: {said.error}", file=sys.stderr, flush=True)
+                say(f"error: {said.image}: {said.error}", file=sys.stderr)
                 broken += 1
             else:
-                print(f"{said.image}\t{said.text}\t{said.log_prob:.4f}", flush=True)
+                row = (printable(said.image), printable(said.text), f"{said.log_prob:.4f}")
+                print("\t".join(row), flush=True)
     if broken:
         raise typer.Exit(2)
 
@@ -90,4 +91,4 @@ def _into_file(
         f"{counts.captioned} captioned ({counts.before} images were there before), "
         f"{counts.broken} set aside as broken"
     )
-    print(f"{out}: {told}", file=sys.stderr)
+    say(f"{out}: {told}", file=sys.stderr)

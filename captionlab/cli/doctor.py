@@ -3,6 +3,7 @@
 import typer
 
 from pipeline.core import paths
+from pipeline.core.errors import say
 
 
 def command() -> None:
@@ -13,7 +14,7 @@ def command() -> None:
 
     problems = 0
     for finding in diagnose(paths, load_params):
-        print(finding, flush=True)
+        say(finding)
         problems += finding.state == "problem"
     if problems:
         raise typer.Exit(2)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from captionlab.models import open_captioner
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, say
 
 if TYPE_CHECKING:
     from pipeline.captioning.captioner import Captioner
@@ -29,7 +29,7 @@ def command(
     check(to, form)
     captioner = open_captioner(model, dataset)
     export(captioner, to, form, captioner.card or _card(model, captioner))
-    print(f"{model} is in {to}: see its README.md")
+    say(f"{model} is in {to}: see its README.md")
 
 
 def _card(variant: str, captioner: "Captioner") -> str:

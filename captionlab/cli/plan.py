@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline.core import paths
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, say
 
 
 def command(
@@ -21,7 +21,7 @@ def command(
     from pipeline.experiment.params import load_params
 
     planned = make_plan(load_params(experiment), paths.CORPORA)
-    print(render(planned, str(experiment)), flush=True)
+    say(render(planned, str(experiment)))
     if lacking := [row.name for row in planned.rows if row.lacks]:
         raise UserError(
             f"{experiment}: {', '.join(lacking)} cannot run yet, see what they lack above"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.core import paths
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, say
 
 if TYPE_CHECKING:
     from captionlab.champion import Choice
@@ -54,38 +54,38 @@ def _roll_back(dataset: str | None) -> None:
     from pipeline.tracking.store import open_store
 
     done = roll_back(open_store(), dataset)
-    print(
+    say(
         f"{done.model}: version {done.champion} ({done.variant}) is champion again, "
         f"version {done.previous} is previous now;"
     )
-    print(
+    say(
         "captionlab register --rollback once more undoes this, captionlab register chooses "
         "by score again"
     )
 
 
 def _print_choice(choice: "Choice") -> None:
-    print(
+    say(
         f"{'variant':<24} {'val/' + choice.metric:>12} {'p':>7} "
         f"{'test/' + choice.metric:>14}  corpus"
     )
     for row in choice.ranking:
-        print(
+        say(
             f"{row.variant:<24} {_number(row.val):>12} {_p(row, choice):>7} "
             f"{_number(row.test):>14}  {row.corpus}"
         )
     if choice.left_out:
-        print(
+        say(
             "not compared (another protocol or other references; see --like): "
             f"{', '.join(choice.left_out)}"
         )
     state = "registered" if choice.is_new else "was registered already"
     kept = f"; version {choice.before} is kept as previous" if choice.before else ""
-    print(
+    say(
         f"{choice.model} version {choice.version} ({choice.ranking[0].variant}) {state} "
         f"and has the alias champion{kept}"
     )
-    print(choice.lead)
+    say(choice.lead)
 
 
 def _p(row: "Candidate", choice: "Choice") -> str:

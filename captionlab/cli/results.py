@@ -2,6 +2,7 @@
 
 from captionlab.tidy import workspace_of
 from pipeline.core import paths
+from pipeline.core.errors import say
 
 
 def command() -> None:
@@ -14,14 +15,14 @@ def command() -> None:
         paths.REPORTS / "index.html",
         without_password(tracking_uri()),
     )
-    print(
+    say(
         table.read_text(encoding="utf-8").rstrip()
         if table.is_file()
         else f"no table yet ({table}): run dvc repro"
     )
     if page.is_file():
-        print(f"\npage:   {page.resolve()}")
-    print(
+        say(f"\npage:   {page.resolve()}")
+    say(
         f"MLflow: {uri}"
         if uri.startswith("http")
         else f"MLflow: mlflow ui --backend-store-uri {uri}"

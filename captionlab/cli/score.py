@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, say
 
 
 def command(
@@ -52,4 +52,4 @@ def command(
     found = evaluate(predictions, references, metrics, protocol, split=split, partial=partial)
     if out is not None:
         write_json(out, found.as_json())
-    print(found)
+    say(found)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.core import paths
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def command(
         }
         known[name] = {**entry, **told}
         write_json(paths.SPEED, known)
-        print(_line(name, entry), flush=True)
+        say(_line(name, entry))
 
 
 def _trained(params: "Params") -> list[str]:

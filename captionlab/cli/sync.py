@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pipeline.core import paths
-from pipeline.core.errors import UserError, one_line
+from pipeline.core.errors import UserError, one_line, say
 
 
 def command(
@@ -56,5 +56,5 @@ def _publish_all(to: str | None, quiet: bool) -> None:
         except UserError as error:
             is_new, state = True, f"left out: {one_line(error)}"
         if is_new or not quiet:
-            print(f"{name}: {state}", flush=True)
+            say(f"{name}: {state}")
     withdraw_others(store, params)

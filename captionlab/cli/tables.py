@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, say
 
 
 def command(
@@ -49,8 +49,8 @@ def command(
     write_tables(to, sheets)
     if others:
         told = f"tables of {published.workspace}, which was published at {published.last}"
-        print(f"{told}; --workspace names another: {', '.join(others)}", file=sys.stderr)
-    print(f"{to}: {', '.join(sheet.name for sheet in sheets)}")
+        say(f"{told}; --workspace names another: {', '.join(others)}", file=sys.stderr)
+    say(f"{to}: {', '.join(sheet.name for sheet in sheets)}")
 
 
 def _replaceable(folder: Path) -> bool:

@@ -5,22 +5,19 @@ with its code: transformers copies flat Python files beside each other, so the m
 project that it needs are written as `captionlab_*.py` whose imports are relative.
 """
 
-import ast
-import re
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-import pipeline
 from captionlab.export import hf_model
+from captionlab.export.flat import closure, file_of, flat, flat_name, packages
 from pipeline.captioning.captioner import Captioner
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.pretrained import Decoder as Published
 from pipeline.decoders.shared.tokenizers import PAD, UNKNOWN, Tokenizer
 
-ROOT = Path(pipeline.__file__).parent
 NATIVE = {
     "vision-encoder-decoder": "VisionEncoderDecoderModel",
     "blip": "BlipForConditionalGeneration",
@@ -102,7 +99,7 @@ def _with_code(captioner: Captioner, folder: Path) -> str:
         ("pipeline.decoders.merge", "pipeline.encoders.timm_model"), names, strict=True
     ):
         text = text.replace(f"from {stands} import", f"from {name} import")
-    modules = _closure(text)
+    modules = closure(text)
     if "pipeline.core.registry" in modules:
         raise UserError(
             f"{about['decoder']} cannot be exported to hf: it loads an encoder by name, "
@@ -110,10 +107,10 @@ def _with_code(captioner: Captioner, folder: Path) -> str:
             "decoders that see what they get can (merge, lstm, soft_attention, "
             "hard_attention, transformer, prefix_lm)"
         )
-    (folder / f"{MAIN}.py").write_text(_flat(text), encoding="utf-8")
+    (folder / f"{MAIN}.py").write_text(flat(text), encoding="utf-8")
     for module in modules:
-        (folder / f"{_name(module)}.py").write_text(
-            _flat(_file(module).read_text("utf-8")), encoding="utf-8"
+        (folder / f"{flat_name(module)}.py").write_text(
+            flat(file_of(module).read_text("utf-8")), encoding="utf-8"
         )
     write_json(folder / "config.json", _config(captioner))
     parts = {"encoder": captioner.encoder, "decoder": captioner.decoder}
@@ -128,7 +125,7 @@ def _with_code(captioner: Captioner, folder: Path) -> str:
         folder / "model.safetensors",
     )
     return OF_CODE.format(
-        needs=", ".join(sorted(_packages([text, *(_file(m).read_text("utf-8") for m in modules)])))
+        needs=", ".join(sorted(packages([text, *(file_of(m).read_text("utf-8") for m in modules)])))
     )
 
 
@@ -149,70 +146,6 @@ def _config(captioner: Captioner) -> dict[str, Any]:
         **about,
         "captioner": {**captioner.config, "encoder": encoder, "decode": captioner.decode},
     }
-
-
-def _closure(text: str) -> list[str]:
-    """Modules of this project that a source imports, and what they import."""
-    seen: dict[str, None] = {}
-    queue = _imported(text)
-    while queue:
-        module = queue.pop()
-        if module not in seen:
-            seen[module] = None
-            queue += _imported(_file(module).read_text("utf-8"))
-    return sorted(seen)
-
-
-def _imported(text: str) -> list[str]:
-    found = [
-        n
-        for n in ast.walk(ast.parse(text))
-        if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("pipeline")
-    ]
-    names = [[n.module or "", *(f"{n.module}.{a.name}" for a in n.names)] for n in found]
-    return [name for both in names for name in both if _file(name).is_file()]
-
-
-def _packages(sources: list[str]) -> set[str]:
-    """Of what the sources import at their head, less Python's own; Pillow by its usual name."""
-    import sys
-
-    nodes = [node for text in sources for node in ast.parse(text).body]
-    names = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
-    names += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module]
-    top = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"pipeline"}
-    return {"pillow" if name == "PIL" else name for name in top} | {"tokenizers", "safetensors"}
-
-
-def _file(module: str) -> Path:
-    return ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py")
-
-
-def _name(module: str) -> str:
-    return module.replace("pipeline.", "captionlab_").replace(".", "_")
-
-
-def _flat(text: str) -> str:
-    """`from pipeline.decoders import base` -> `from . import captionlab_decoders_base as base`, and
-    so on."""
-
-    def relative(found: re.Match[str]) -> str:
-        indent, module, names = found.groups()
-        if _file(module).is_file():
-            return f"{indent}from .{_name(module)} import {names}"
-        lines = []
-        for name in names.split(","):
-            what, _, alias = name.strip().partition(" as ")
-            flat = _name(f"{module}.{what}")
-            lines.append(
-                f"{indent}from .{flat} import __name__ as _  # transformers copies what is "
-                "imported in this way"
-            )
-            lines.append(f"{indent}from . import {flat} as {alias or what}")
-        return "\n".join(lines)
-
-    text = re.sub(r"(?<=import )\(([^)]*)\)", lambda found: _one_line(found[1]), text)
-    return re.sub(r"^( *)from (pipeline[\w.]*) import (.+)$", relative, text, flags=re.MULTILINE)
 
 
 def _native(captioner: Captioner, decoder: Published, folder: Path) -> str:
@@ -253,8 +186,3 @@ def _processor(captioner: Captioner, decoder: Published) -> dict[str, Any]:
         }
         return {"image_processor_type": "CLIPImageProcessor", **size, **common}
     return {"image_processor_type": "ViTImageProcessor", "size": square, **common}
-
-
-def _one_line(names: str) -> str:
-    """The names of an import that stands in brackets, over several lines."""
-    return ", ".join(name.strip() for name in names.split(",") if name.strip())

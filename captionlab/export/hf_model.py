@@ -16,7 +16,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
 from pipeline.captioning.captions import Caption, caption_features
-from pipeline.data.images import read_image, upright_rgb
+from pipeline.data.images import read_image
 from pipeline.decoders.merge import Decoder
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -81,7 +81,7 @@ class CaptionlabModel(PreTrainedModel):
         )
 
     def caption(self, images: Any, **decode: Any) -> Any:
-        """Captions of pictures: paths, bytes or PIL images.
+        """Captions of pictures: paths, bytes, PIL images or arrays.
 
         Args:
             images: one picture, or a list of them.
@@ -89,6 +89,9 @@ class CaptionlabModel(PreTrainedModel):
 
         Returns:
             A string for one picture, a list of strings for a list.
+
+        Raises:
+            ImageError: one of the pictures cannot be read.
 
         Example:
             >>> model.caption("photo.jpg")
@@ -102,8 +105,11 @@ class CaptionlabModel(PreTrainedModel):
     def captions(self, images: list[Any], **decode: Any) -> list[Caption]:
         """Like `caption` of a list, with log-probability and alternatives."""
         assert self.tokenizer
-        pixels = torch.stack([self.encoder.transform(_picture(image)) for image in images])
-        f = self.features(pixels.to(self.device))
+        pixels = [
+            self.encoder.transform(read_image(Path(image) if isinstance(image, str) else image))
+            for image in images
+        ]
+        f = self.features(torch.stack(pixels).to(self.device))
         return caption_features(
             self.decoder, self.tokenizer, f, {**self.config.captioner["decode"], **decode}
         )
@@ -128,9 +134,3 @@ class CaptionlabModel(PreTrainedModel):
             metadata={"format": "pt"},
         )
         (folder / "model.safetensors").chmod(0o644)
-
-
-def _picture(image: Any) -> Any:
-    if isinstance(image, bytes):
-        return read_image(image)
-    return read_image(Path(image)) if isinstance(image, str | Path) else upright_rgb(image)

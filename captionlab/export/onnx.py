@@ -7,7 +7,7 @@ After writing, the graphs are run on pictures and must say what the project says
 import importlib.util
 import inspect
 import logging
-import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captionlab.export import onnx_caption
+from captionlab.export.flat import closure, file_of, flat_absolute, flat_name
 from pipeline.captioning.captioner import Captioner
 from pipeline.core.errors import UserError, brief
 from pipeline.data.files import write_json
@@ -49,7 +50,8 @@ python caption.py photo.jpg
 
 `encoder.onnx`{encoder}; `start.onnx`: features -> state; `step.onnx`: state and words (B,) ->
 log-probabilities (B, V) and the next state. `config.json` names sizes and tokens;
-caption.py is the loop.
+caption.py is the loop, `captionlab_*.py` beside it reads and scales pictures. A picture that cannot
+be read is one line on standard error, with status 2 at the end.
 """
 
 
@@ -107,7 +109,7 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     never = [i for i in (special.pad, special.start, special.unknown) if i < rows]
     write_json(folder / "config.json", {**about, "never": never})
     captioner.tokenizer.save(folder / "tokenizer.json")
-    shutil.copyfile(onnx_caption.__file__, folder / "caption.py")
+    _write_loop(folder)
     what = (
         ": pixels (B, 3, S, S), 0-255 -> features"
         if seen
@@ -115,6 +117,15 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     )
     (folder / "README.md").write_text(f"{readme}\n{USE.format(encoder=what)}", encoding="utf-8")
     _compare(folder, greedy(decoder, f, special, longest), pixels if seen else None, f, name)
+
+
+def _write_loop(folder: Path) -> None:
+    """caption.py, and beside it the very modules with which the project reads and scales
+    pictures."""
+    loop = Path(onnx_caption.__file__).read_text("utf-8")
+    texts = {f"{flat_name(name)}.py": file_of(name).read_text("utf-8") for name in closure(loop)}
+    for name, text in {"caption.py": loop, **texts}.items():
+        (folder / name).write_text(flat_absolute(text), encoding="utf-8")
 
 
 class _Encoder(nn.Module):
@@ -228,12 +239,7 @@ def _pictures() -> list[Image.Image]:
 def _compare(
     folder: Path, ours: list[Hypothesis], pixels: Tensor | None, f: Features, name: str
 ) -> None:
-    spec = importlib.util.spec_from_file_location("exported_caption", folder / "caption.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    exported = module.Captioner(folder)
+    exported = _exported_captioner(folder)
     features = {"grid": f.grid.numpy(), "pooled": f.pooled.numpy()}
     if pixels is not None:
         features = exported.run("encoder", {"pixels": pixels.numpy()})
@@ -242,3 +248,21 @@ def _compare(
             f"{name} cannot be exported to ONNX (its graphs say something else): these "
             f"can: {', '.join(WORK)}"
         )
+
+
+def _exported_captioner(folder: Path) -> Any:
+    """Of its own caption.py; neither that nor the modules beside it stay imported."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        spec = importlib.util.spec_from_file_location("exported_caption", folder / "caption.py")
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.Captioner(folder)
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if name.startswith("captionlab_"):
+                del sys.modules[name]

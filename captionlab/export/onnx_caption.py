@@ -1,21 +1,29 @@
 """Greedy captions with onnxruntime: `python caption.py photo.jpg ...`, in the folder of an exported
 model.
 
-Needs onnxruntime, numpy, pillow and tokenizers; neither torch nor the code that trained the model.
-Three graphs: `encoder` sees pixels (B, 3, S, S), 0-255; `start` makes of features the state before
-the first word; `step` reads one word per picture.
+Needs onnxruntime, numpy, pillow and tokenizers; neither torch nor the code that trained the model,
+but for the files beside this one, which read and scale pictures as the project does. Three graphs:
+`encoder` sees pixels (B, 3, S, S), 0-255; `start` makes of features the state before the first
+word; `step` reads one word per picture.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
 from tokenizers import Tokenizer
+
+from pipeline.core.errors import one_line, printable, say
+from pipeline.data.images import ImageError, read_image
+from pipeline.data.scaling import square
+
+BATCH = 32
+"pictures in one pass of the graphs"
 
 
 class Captioner:
@@ -27,6 +35,7 @@ class Captioner:
         }
 
     def __call__(self, images: Sequence[Path | Image.Image]) -> list[str]:
+        """A caption per image. Raises an ImageError where one of them cannot be read."""
         pixels = np.stack([self.pixels(image) for image in images])
         return self.captions(*self.run("encoder", {"pixels": pixels}).values())
 
@@ -37,22 +46,28 @@ class Captioner:
             raise SystemExit(
                 "this model was exported without its encoder: give `captions` its features"
             )
-        picture, side = (
-            _rgb(image if isinstance(image, Image.Image) else Image.open(image)),
-            about["side"],
-        )
         resampling = Image.Resampling[about["resampling"]]
-        if about["resize"] == "crop":
-            scale = side / min(picture.size)
-            size = (
-                max(side, round(picture.width * scale)),
-                max(side, round(picture.height * scale)),
-            )
-            left, top = (size[0] - side) // 2, (size[1] - side) // 2
-            picture = picture.resize(size, resampling).crop((left, top, left + side, top + side))
-        else:
-            picture = picture.resize((side, side), resampling)
+        picture = square(read_image(image), about["side"], about["resize"], resampling)
         return np.asarray(picture).transpose(2, 0, 1)
+
+    def caption_each(
+        self, images: Sequence[Path | Image.Image]
+    ) -> Iterator[tuple[Path | Image.Image, str | ImageError]]:
+        """Each image with its caption, or with why it cannot be read."""
+        for start in range(0, len(images), BATCH):
+            some = images[start : start + BATCH]
+            pixels = [self._read(image) for image in some]
+            good = [p for p in pixels if not isinstance(p, ImageError)]
+            found = self.run("encoder", {"pixels": np.stack(good)}).values() if good else ()
+            texts = iter(self.captions(*found) if good else [])
+            for image, p in zip(some, pixels, strict=True):
+                yield image, p if isinstance(p, ImageError) else next(texts)
+
+    def _read(self, image: Path | Image.Image) -> np.ndarray | ImageError:
+        try:
+            return self.pixels(image)
+        except ImageError as error:
+            return error
 
     def captions(self, grid: np.ndarray, pooled: np.ndarray) -> list[str]:
         """Features (B, P, D) and (B, D')."""
@@ -99,18 +114,16 @@ class Captioner:
         return dict(zip(names, found, strict=True))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Upright, transparency on white."""
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
 if __name__ == "__main__":
     paths = [Path(name) for name in sys.argv[1:]]
     if not paths:
         raise SystemExit("usage: python caption.py IMAGE...")
-    for path, text in zip(paths, Captioner()(paths), strict=True):
-        print(f"{path}\t{text}")
+    broken = 0
+    for path, text in Captioner().caption_each(paths):
+        if isinstance(text, ImageError):
+            broken += 1
+            say(f"error: {path}: {one_line(text)}", file=sys.stderr)
+        else:
+            print(f"{printable(path)}\t{printable(text)}", flush=True)
+    if broken:
+        raise SystemExit(2)

@@ -13,7 +13,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import load
 from pipeline.data.files import read_json
-from pipeline.data.images import MAX_PIXELS, ImageError, read_image, upright_rgb
+from pipeline.data.images import ImageError, read_image
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.model_folder import load_model
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -131,13 +131,13 @@ class Captioner:
         Raises:
             ImageError: the image cannot be read.
         """
-        f = self.encoder(self.encoder.transform(_read(image))[None].to(self.device))
+        f = self.encoder(self.encoder.transform(read_image(image))[None].to(self.device))
         return explain(self.decoder, self.tokenizer, self.as_stored(f), text)
 
     def _pixels(self, image: "Picture") -> "Tensor | ImageError":
         """(3, S, S) uint8; large pictures are let go one by one."""
         try:
-            return self.encoder.transform(_read(image))
+            return self.encoder.transform(read_image(image))
         except ImageError as error:
             return error
 
@@ -159,21 +159,3 @@ class Captioner:
         if beam:
             return {**self.decode, "beam": beam, "samples": 0}
         return {**self.decode, "samples": samples} if samples else self.decode
-
-
-def _read(image: "Picture") -> "Image":
-    if isinstance(image, np.ndarray):
-        return _from_array(image)
-    return read_image(image) if isinstance(image, bytes | Path) else upright_rgb(image)
-
-
-def _from_array(array: np.ndarray) -> "Image":
-    from PIL import Image
-
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ImageError(f"an array of shape {array.shape}, not (H, W, 3)")
-    if array.dtype.kind not in "ui" or array.min() < 0 or array.max() > 255:
-        raise ImageError("an array whose values are not whole numbers from 0 to 255")
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise ImageError(f"{array.shape[1]} x {array.shape[0]}, more than {MAX_PIXELS:,} pixels")
-    return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))

@@ -76,10 +76,10 @@ def find_images(places: Iterable[Path]) -> list[str]:
 
 
 def _images_of(place: Path) -> list[str]:
-    if place.is_file():
-        return [str(place)]
-    if not place.is_dir():
+    if not place.exists():
         raise UserError(f"{place} is not there: name an image, or a folder of images")
+    if not place.is_dir():
+        return [str(place)]
     found = []
     for folder, folders, files in os.walk(place):
         folders[:] = [name for name in folders if not name.startswith(".")]

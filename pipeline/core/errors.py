@@ -1,22 +1,71 @@
-"""A person's mistake becomes one line on stderr and exit status 2; a bug keeps its traceback."""
+"""A person's mistake becomes one line on stderr and exit status 2; a bug keeps its traceback.
+
+What is printed may come from files, archives and servers of others, so all of it goes through
+`printable`: a terminal obeys control characters, in a file name as well.
+"""
 
 import errno
+import re
 import sys
 from collections.abc import Callable
 from textwrap import shorten
+from typing import TextIO
+
+LONGEST = 2000
+"characters of a message, or of a text in a line that is printed"
+_CUT = " [...] "
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""control characters, line ends, changes of direction, halves of characters (which no terminal can
+be sent)"""
 
 
 class UserError(Exception):
     """What is wrong, where (file, row, key) and what to do, in one line."""
 
 
+def printable(text: object, longest: int | None = LONGEST) -> str:
+    r"""A text as one line that a terminal only shows: what it would obey is written as an escape.
+
+    Args:
+        longest: characters; of a longer text, three quarters from its beginning and the rest from
+            its end are kept, for there it says what to do. None: of any length.
+
+    Example:
+        >>> printable("photo\x1b[2J.jpg")
+        'photo\\x1b[2J.jpg'
+    """
+    shown = str(text)
+    if longest is not None and len(shown) > longest:
+        kept = longest - len(_CUT)
+        shown = f"{shown[: kept - kept // 4]}{_CUT}{shown[len(shown) - kept // 4 :]}"
+    return _OBEYED.sub(_escaped, shown)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no text
+        return f"\\x{code - 0xDC00:02x}"
+    return found[0].encode("unicode_escape", "surrogatepass").decode()
+
+
+def say(text: object, file: TextIO | None = None) -> None:
+    """Print a text of one or more lines, each `printable`.
+
+    Args:
+        file: standard output without it.
+    """
+    lines = (printable(line, longest=None) for line in str(text).split("\n"))
+    print("\n".join(lines), file=file, flush=True)
+
+
 def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    """What an error says, as one printable line of at most `LONGEST` characters."""
+    return printable(" ".join(str(error).split()))
 
 
 def brief(error: BaseException) -> str:
     """A library's error inside a line of ours: its type and the beginning of what it says."""
-    return shorten(f"{type(error).__name__}: {error}", 160)
+    return printable(shorten(f"{type(error).__name__}: {str(error)[:LONGEST]}", 160))
 
 
 def run(main: Callable[[], object]) -> None:
@@ -24,18 +73,18 @@ def run(main: Callable[[], object]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(_say(one_line(error), 2))
+        sys.exit(_fail(one_line(error), 2))
     except KeyboardInterrupt:
-        sys.exit(_say("interrupted; run the same command again to continue", 130))
+        sys.exit(_fail("interrupted; run the same command again to continue", 130))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         sys.exit(
-            _say(f"the disk is full{where}: free some space, then run the same command again", 2)
+            _fail(f"the disk is full{where}: free some space, then run the same command again", 2)
         )
 
 
-def _say(message: str, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+def _fail(message: str, status: int) -> int:
+    say(f"error: {printable(message)}", file=sys.stderr)
     return status

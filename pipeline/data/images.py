@@ -1,6 +1,11 @@
-"""One safe way from bytes to an RGB picture, whatever its format, its size or the state it is
-in."""
+"""The one way from a file, its bytes, an opened picture or an array to an RGB picture, whatever its
+format, its size or the state it is in.
 
+Exported models are shipped with this very file, so it imports Pillow, numpy and core.errors alone.
+"""
+
+import os
+import stat
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -10,8 +15,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.core.errors import UserError, one_line
 
+MAX_BYTES = 256_000_000
+"bytes of a picture's file; a picture of MAX_PIXELS without compression has 192,000,000"
 MAX_PIXELS = 64_000_000
-"more than any camera in use; a picture this large takes 192 MB when decoded"
+"pixels, more than any camera in use has; a picture this large takes 192 MB when decoded"
+MAX_RATIO = 16
+"""of the longer side to the shorter one; beyond it, pictures are scaled in a way that takes less
+memory (see scaling.py)"""
+DRAWN_BY_OTHERS = {"EPS", "WMF"}
+"formats that Pillow hands to another program, such as Ghostscript; they are not read"
 
 # Pillow warns of large pictures and of broken EXIF blocks; the first are errors here, the second do
 # no harm.
@@ -22,64 +34,134 @@ class ImageError(UserError):
     """Why a file cannot be used as a picture, in a few words."""
 
 
-def read_image(data: bytes | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode a picture to RGB: upright by its EXIF orientation, transparency on white, 16 bits
-    scaled to 8, frame one.
+def read_image(
+    source: bytes | Path | Image.Image | np.ndarray, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Decode a picture to RGB: upright by its EXIF orientation, transparency on white, frame one.
+
+    Grey of 16 bits is scaled to 8. So is grey of 32 bits that exceeds 255. Floats of 0-1 (none
+    exceeds 1) are multiplied by 255; NaN is black.
+
+    Args:
+        source: the content of a file, its path, an opened picture, or an array (H, W, 3) of whole
+            numbers from 0 to 255.
 
     Raises:
-        ImageError: the file is missing, empty, no picture, truncated or broken, or has more than
-            `max_pixels` pixels (which is read from its header, before anything is decoded).
+        ImageError: the file is missing, empty, no regular file (a pipe would be waited for, a
+            device has no end), larger than `MAX_BYTES`, no picture, truncated or broken, or has
+            more than `max_pixels` pixels. The size in bytes is looked at before anything is read,
+            the size in pixels is read from the header before anything is decoded.
     """
-    content = _content(data)
-    try:
-        image = Image.open(BytesIO(content))
-    except Image.DecompressionBombError:
-        raise ImageError(f"more than {max_pixels:,} pixels") from None
-    except UnidentifiedImageError:
-        raise ImageError("not a picture") from None
-    except Exception as error:  # a broken header makes Pillow's readers fail in many ways
-        raise ImageError(f"broken ({one_line(error)})") from None
-    if image.width * image.height > max_pixels:
-        raise ImageError(f"{image.width} x {image.height}, more than {max_pixels:,} pixels")
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    image = source if isinstance(source, Image.Image) else _opened(source, max_pixels)
+    _check_pixels(image.width, image.height, max_pixels)
     try:
         image.load()
+        return _rgb(_upright(image))
+    except MemoryError:
+        raise ImageError(_no_memory(image)) from None
     except Exception as error:
         raise ImageError(
             "truncated" if "truncated" in str(error) else f"broken ({one_line(error)})"
         ) from None
-    return upright_rgb(image)
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Any decoded picture as `read_image` gives it."""
-    return _rgb(_upright(image))
-
-
-def _content(data: bytes | Path) -> bytes:
-    try:
-        content = data.read_bytes() if isinstance(data, Path) else data
-    except OSError as error:
-        raise ImageError(f"cannot be read ({error.strerror})") from None
+def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
+    """With its header read; nothing is decoded yet."""
+    content = _content_of(source) if isinstance(source, Path) else source
     if not content:
         raise ImageError("empty file")
-    return content
+    _check_bytes(len(content))
+    try:
+        image = Image.open(BytesIO(content))
+    except Image.DecompressionBombError:
+        raise ImageError(f"more than {max_pixels:,} pixels: scale it down") from None
+    except UnidentifiedImageError:
+        raise ImageError("not a picture") from None
+    except Exception as error:  # a broken header makes Pillow's readers fail in many ways
+        raise ImageError(f"broken ({one_line(error)})") from None
+    if image.format in DRAWN_BY_OTHERS:
+        raise ImageError(
+            f"{image.format}, which only another program can draw: save it as PNG or JPEG"
+        )
+    return image
+
+
+def _content_of(path: Path) -> bytes:
+    try:
+        # Asked before it is opened, for opening a device can set it going; and after, for the name
+        # may stand for another file by then.
+        _check_file(path.stat())
+        with open(path, "rb", opener=_without_waiting) as file:
+            about = os.fstat(file.fileno())
+            _check_file(about)
+            return file.read(about.st_size)
+    except OSError as error:
+        raise ImageError(f"cannot be read ({error.strerror})") from None
+    except ValueError:  # of a name with a zero byte
+        raise ImageError("cannot be read (no file has such a name)") from None
+
+
+def _without_waiting(name: str, flags: int) -> int:
+    """Opening a pipe would otherwise wait until somebody writes to it."""
+    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_file(about: os.stat_result) -> None:
+    if not stat.S_ISREG(about.st_mode):
+        raise ImageError("no regular file but a folder, pipe or device: name a picture's file")
+    _check_bytes(about.st_size)
+
+
+def _check_bytes(count: int) -> None:
+    if count > MAX_BYTES:
+        raise ImageError(f"{count:,} bytes, more than {MAX_BYTES:,}: scale it down")
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(f"{width} x {height}, more than {max_pixels:,} pixels: scale it down")
+
+
+def _no_memory(image: Image.Image) -> str:
+    return f"{image.width} x {image.height}, more than this machine's memory holds: scale it down"
+
+
+def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ImageError(f"an array of shape {array.shape}, not (H, W, 3)")
+    _check_pixels(array.shape[1], array.shape[0], max_pixels)
+    if array.dtype.kind not in "ui" or array.min() < 0 or array.max() > 255:
+        raise ImageError("an array whose values are not whole numbers from 0 to 255")
+    return Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
+    except MemoryError:
+        raise
     except Exception:  # a picture is not lost for a broken EXIF block
         return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32)
-        scale = 257 if values.max(initial=0) > 255 or image.mode.startswith("I;16") else 1
-        return Image.fromarray((values / scale).clip(0, 255).round().astype(np.uint8)).convert(
-            "RGB"
-        )
+        return _eight_bits(image).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits a pixel as grey of 8."""
+    values = np.array(image, dtype=np.float32)
+    top = values.max(initial=0, where=np.isfinite(values))
+    if image.mode == "F" and top <= 1:
+        values *= 255
+    elif image.mode.startswith("I;16") or top > 255:
+        values /= 257
+    np.nan_to_num(values, copy=False, nan=0)
+    return Image.fromarray(values.clip(0, 255, out=values).round(out=values).astype(np.uint8))

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
 from pipeline.core.hub import cure, unusable
+from pipeline.data.scaling import less_long, middle
 from pipeline.encoders.shared.base import Shapes, shapes_of
 from pipeline.features.features import Features
 
@@ -138,7 +139,13 @@ class Encoder(nn.Module):
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB image -> (3, S, S) uint8, as transformers' image processor of this model scales and
-        crops it with Pillow."""
+        crops it with Pillow.
+
+        A very long picture is made less so before: the processor would scale all of it and then
+        crop.
+        """
+        size = self.processor.size
+        image = middle(image) if size.shortest_edge else less_long(image)
         done = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="np")
         return torch.tensor(done["pixel_values"][0], device="cpu")
 

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.core.errors import UserError
 from pipeline.data.files import digest, whole_folder
 from pipeline.sources.shared import base
+from pipeline.sources.shared.gate import Gate
 
 RELEASE = base.Archive(
     "flickr30k.zip",
@@ -104,7 +105,9 @@ def _copied(given: Path, part: Path) -> tuple[list[base.Row], set[str]]:
     from tqdm import tqdm
 
     rows = _captions((given / TOKENS).read_bytes(), str(given / TOKENS))
-    photos = sorted((given / "flickr30k-images").glob("*.jpg"))
+    gate = Gate(given / "flickr30k-images", follow_links=True)  # of the user's own making
+    photos = sorted(photo for photo in gate.root.glob("*.jpg") if gate.takes(photo.name))
+    gate.tell("flickr30k")
     if not photos:
         raise UserError(
             f"{given} holds {TOKENS}, but no photos in flickr30k-images/: unpack "

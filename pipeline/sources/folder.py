@@ -7,8 +7,11 @@ are two images.
 Split schemes:
     official: the column `split` (train, val or test; also dev, valid, validation, restval), where
         the captions have one.
-    random: shares `val` and `test` of the images that have captions, drawn by `seed`; the rest is
-        train.
+    random: shares `val` and `test` of the pictures that have captions, drawn by `seed`; the rest is
+        train. Files of equal bytes are one picture, so that no photo is in two splits.
+
+What a link finds outside the folder is set aside unless `follow_links` is on: what is read here is
+copied, cached and pushed. So are pipes, devices, and files larger than any picture (gate.LARGEST).
 
 Nothing is dropped: a caption whose image is not there stays a row without file, which the corpus
 sets aside as `image missing`; an image without captions gets one empty caption, set aside as
@@ -21,9 +24,7 @@ what it was.
 
 import csv
 import io
-import os
 import shutil
-import sys
 from codecs import BOM_UTF8
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from pipeline.core.errors import UserError, one_line
 from pipeline.core.ranges import Seed, Share
 from pipeline.data.files import digest, fingerprint, whole_folder
 from pipeline.sources.shared import base
+from pipeline.sources.shared.gate import Gate, tell
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "restval": "train"} | {
@@ -73,6 +75,7 @@ def fetch(
     val: Share = 0.1,
     test: Share = 0.1,
     seed: Seed = 1,
+    follow_links: bool = False,
 ) -> None:
     """Fill `folder` from a folder of images; sub-folders are read too, hidden files are not.
 
@@ -86,6 +89,7 @@ def fetch(
         split_column: optional; in COCO's JSON a key of images[].
         val, test: shares of the scheme `random`.
         seed: draws that scheme.
+        follow_links: take what links in the folder find outside it.
 
     Raises:
         UserError: no such folder or file, no images or captions, an unknown format, a column that
@@ -98,9 +102,10 @@ def fetch(
             f"folder: val: {val}, test: {test}: give shares of at least 0 that leave some "
             "images to train"
         )
-    images = _images(root)
+    gate = Gate(root, follow_links)
+    images = _images(root, gate)
     table = root / Path(captions).expanduser() if captions else None
-    entries = list(_read(table, columns) if table else _text_files(root, images))
+    entries = list(_read(table, columns) if table else _text_files(root, images, gate))
     if not entries:
         raise UserError(
             f"{table} holds no captions"
@@ -109,49 +114,58 @@ def fetch(
         )
     by_name = _by_image(entries)
     files = dict.fromkeys(
-        sorted(images.union(name for name in by_name if os.path.isfile(root / name)))
+        sorted(images.union(name for name in by_name if name not in images and gate.takes(name)))
     )
     missing = [name for name in by_name if name not in files]
     bare = [name for name in files if not by_name.get(name)]
     if len(missing) == len(by_name):
+        gate.tell("folder")
         raise UserError(
             f"none of the images that {table or 'the text files'} name is in {root}: name "
             "them relative to it"
         )
     ids = _ids(files, by_name)
-    schemes = {
-        "random": dict.fromkeys((ids[name] for name in bare), "train")
-    }  # no split would hide that they are empty
-    schemes["random"] |= base.random_split(
-        (ids[name] for name in by_name if name in files and by_name[name]), val, test, seed
-    )
-    if any(entry.split for entry in entries):
-        schemes["official"] = _official(entries, ids)
+    official = {"official": _official(entries, ids)} if any(e.split for e in entries) else {}
     with whole_folder(folder) as part:
         digests = _copy(root, part / "images", files)
+        drawn = {ids[name]: digests[name] for name in files if by_name.get(name)}
+        random = _draw(drawn, val, test, seed)
+        # no split would hide that they are empty
+        random |= dict.fromkeys((ids[name] for name in bare), "train")
         told = {
             "there": len(files),
             "missing": len(missing),
             "without_captions": len(bare),
             "digest": fingerprint(digests),
         }
+        told |= {"set_aside": len(gate.refused)} if gate.refused else {}
         texts = {table.name: digest(table)} if table else {}
         rows = _rows(by_name, files, ids)
-        base.write_index(
-            part, rows, schemes, {"source": "folder", "archives": texts, "images": told}
-        )
-    _tell("images without captions, to be set aside as 'empty'", bare, len(files))
-    _tell(
+        manifest = {"source": "folder", "archives": texts, "images": told}
+        base.write_index(part, rows, {"random": random, **official}, manifest)
+    gate.tell("folder")
+    tell("folder", "images without captions, to be set aside as 'empty'", bare, len(files))
+    tell(
+        "folder",
         "images with captions that are not there, to be set aside as 'image missing'",
-        missing,
+        [name for name in missing if name not in gate.refused],
         len(by_name),
     )
 
 
-def size(*, path: str, **_: Any) -> base.Size:
+def _draw(digests: dict[str, str], val: float, test: float, seed: int) -> dict[str, str]:
+    """The scheme `random` of images by their digests: of equal ones one is drawn for all."""
+    first: dict[str, str] = {}
+    for image in sorted(digests):
+        first.setdefault(digests[image], image)
+    split_of = base.random_split(first.values(), val, test, seed)
+    return {image: split_of[first[found]] for image, found in digests.items()}
+
+
+def size(*, path: str, follow_links: bool = False, **_: Any) -> base.Size:
     """Raises: UserError: no such folder, or no images in it."""
     root = Path(path).expanduser()
-    images = _images(root)
+    images = _images(root, Gate(root, follow_links))
     return base.Size(len(images), sum((root / name).stat().st_size for name in images), 0)
 
 
@@ -166,21 +180,20 @@ def _rows(
     ]
 
 
-def _images(root: Path) -> set[str]:
-    """Paths within the folder, as they are written in captions files."""
+def _images(root: Path, gate: Gate) -> set[str]:
+    """Paths within the folder, as they are written in captions files, of what the gate takes."""
     if not root.is_dir():
         raise UserError(
             f"{root} (path: in params.yaml) is not a folder: name the one that holds your images"
         )
-    inside = (
-        file.relative_to(root)
-        for file in root.rglob("*")
-        if file.suffix.lower() in SUFFIXES and file.is_file()
-    )
+    inside = (file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
     images = {
-        file.as_posix() for file in inside if not any(part.startswith(".") for part in file.parts)
+        file.as_posix()
+        for file in inside
+        if not any(part.startswith(".") for part in file.parts) and gate.takes(file.as_posix())
     }
     if not images:
+        gate.tell("folder")
         raise UserError(
             f"{root} (path: in params.yaml) holds no images ({', '.join(sorted(SUFFIXES))})"
         )
@@ -291,12 +304,13 @@ def _coco(table: Path, columns: Columns) -> Iterator[Entry]:
         yield _entry(row, columns, f"{table}, image {image['id']}")
 
 
-def _text_files(root: Path, images: set[str]) -> Iterator[Entry]:
+def _text_files(root: Path, images: set[str], gate: Gate) -> Iterator[Entry]:
     """One .txt per image; a text whose image is not there names one all the same."""
     stems = {str(PurePosixPath(name).with_suffix("")): name for name in sorted(images)}
     for file in sorted(root.rglob("*.txt")):
         inside = PurePosixPath(file.relative_to(root).as_posix())
-        if file.is_file() and not any(part.startswith(".") for part in inside.parts):
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if not hidden and gate.takes(inside.as_posix()):
             stem = _within(str(inside.with_suffix("")), str(root))
             lines = (
                 file.read_bytes()
@@ -375,9 +389,3 @@ def _copy(root: Path, images: Path, files: Collection[str]) -> dict[str, str]:
         (images / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / name, images / name)
     return {name: digest(images / name) for name in files}
-
-
-def _tell(what: str, names: list[str], of: int) -> None:
-    if names:
-        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        print(f"folder: {len(names)} of {of} {what}: {shown}", file=sys.stderr)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, printable, say
 from pipeline.experiment.params import Params
 from pipeline.tracking.tags import flat_params, tags
 
@@ -203,7 +203,7 @@ def curves_of(row: dict[str, float]) -> dict[str, float]:
 
 
 def warn(message: str) -> None:
-    print(f"warning: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    say(f"warning: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def _put_behind(process: int) -> None:

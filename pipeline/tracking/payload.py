@@ -45,6 +45,12 @@ PICTURES = 6
 SHOWN = ("val/cider", "val/bleu_4", "test/cider", "test/bleu_4")
 WIDTH = 320
 "of a drawn picture, in pixels"
+HEIGHT = 1280
+"of a drawn picture at most, in pixels: a WebP file holds 16,383 a side"
+LINES = 12
+"of a drawn text at most; a caption of a data set may be of any length"
+LINE = 50
+"characters of a drawn line"
 
 
 class Places(Protocol):
@@ -265,20 +271,20 @@ def write_artifacts(payload: Payload, folder: Path) -> None:
 
 
 def draw(image: Path, caption: str, reference: str) -> "Image":
-    """The caption in black, one reference in grey, and below them the picture, `WIDTH` pixels
-    wide."""
-    import textwrap
-
+    """The caption in black, one reference in grey, `LINES` lines of each at most, and below them
+    the picture, `WIDTH` pixels wide (a very high one is `HEIGHT` high)."""
     from PIL import Image, ImageDraw
 
     from pipeline.data.images import read_image
+    from pipeline.data.scaling import less_long, within
 
     picture = read_image(image)
-    picture = picture.resize((WIDTH, max(1, round(picture.height * WIDTH / picture.width))))
+    size = within(picture.size, (WIDTH, HEIGHT))
+    picture = less_long(picture).resize(size)
     lines = [
         (line, colour)
         for text, colour in ((caption, "black"), (reference, "gray"))
-        for line in textwrap.wrap(text, 50)
+        for line in _lines(text)
     ]
     top = 18 * len(lines) + 8
     sheet = Image.new("RGB", (WIDTH, top + picture.height), "white")
@@ -287,6 +293,12 @@ def draw(image: Path, caption: str, reference: str) -> "Image":
     for number, (line, colour) in enumerate(lines):
         pen.text((6, 4 + 18 * number), line, fill=colour, font_size=12)
     return sheet
+
+
+def _lines(text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text[: 2 * LINE * LINES], LINE, max_lines=LINES, placeholder=" ...")
 
 
 def write_model(payload: Payload, folder: Path) -> None:

@@ -321,3 +321,55 @@ def test_a_named_image_that_is_broken_still_exits_2_without_out(workspace, capti
     status, out, err = captionlab("caption", "photos/3.png", "photos/4.png", "--model", "model")
     assert (status, err) == (2, "error: photos/3.png: not a picture\n")
     assert [line.split("\t")[0] for line in out.splitlines()] == ["photos/4.png"]
+
+
+NO_FILE = "no regular file but a folder, pipe or device: name a picture's file"
+
+
+@pytest.fixture
+def impostors(workspace):
+    """Names in photos/ that end like a picture's -> why each is none."""
+    os.mkfifo("photos/pipe.jpg")
+    os.symlink("/dev/zero", "photos/endless.png")
+    with open("photos/sparse.png", "wb") as file:
+        file.truncate(40 * 10**9)
+    return {
+        "photos/endless.png": NO_FILE,
+        "photos/pipe.jpg": NO_FILE,
+        "photos/sparse.png": "40,000,000,000 bytes, more than 256,000,000: scale it down",
+    }
+
+
+@pytest.mark.timeout(120)
+def test_what_is_no_picture_is_a_line_with_its_reason_and_the_others_are_captioned(
+    workspace, caption, impostors
+):
+    Image.new("RGB", (1, 60_000)).save("photos/long.png")
+    assert caption() == (
+        0,
+        "out.jsonl: 8 captioned (0 images were there before), 3 set aside as broken\n",
+    )
+    assert {row["file"]: row["error"] for row in lines() if "error" in row} == impostors
+
+
+@pytest.mark.timeout(120)
+def test_pictures_named_one_by_one_are_captioned_beside_those_that_are_none(
+    workspace, captionlab, impostors
+):
+    good = ["photos/1.png", "photos/2.png"]
+    shutil.copy("photos/1.png", "photos/es\x1b[2Jcape\n.png")
+    os.mkfifo("photos/p\x1b[1m.png")
+    status, out, err = captionlab(
+        "caption", good[0], *impostors, "photos/p\x1b[1m.png", "photos/es\x1b[2Jcape\n.png",
+        good[1], "--model", "model",
+    )  # fmt: skip
+    assert status == 2
+    assert [line.split("\t")[0] for line in out.splitlines()] == [
+        good[0],
+        "photos/es\\x1b[2Jcape\\n.png",
+        good[1],
+    ]
+    assert err.splitlines() == [
+        *(f"error: {name}: {reason}" for name, reason in impostors.items()),
+        f"error: photos/p\\x1b[1m.png: {NO_FILE}",
+    ]

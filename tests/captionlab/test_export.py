@@ -1,6 +1,7 @@
 """Exported models say what the project says, in processes that lack it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,14 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from captionlab.export import export, onnx
 from pipeline.captioning.captioner import Captioner
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
+from pipeline.data.images import read_image
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary, save_model
 from pipeline.decoders.shared.tokenizers import word_tokenizer
@@ -38,10 +42,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def tiny_model(folder: Path, name: str) -> Path:
+def tiny_model(folder: Path, name: str, encoder_args: dict[str, Any] = ENCODER) -> Path:
     """Random weights, those of the image a hundred times larger: the features of a random network
     hardly differ."""
-    encoder = registry.load("encoders", "timm_model").Encoder(**ENCODER)
+    encoder = registry.load("encoders", "timm_model").Encoder(**encoder_args)
     args = small_args(name, folder.parent)
     tokenizer, known = read_vocabulary(name, TEXTS, 1, args, "args")
     sizes = Sizes(encoder.grid_dim, encoder.pooled_dim, len(tokenizer), known)
@@ -55,7 +59,7 @@ def tiny_model(folder: Path, name: str) -> Path:
         "decoder": name,
         "args": args,
         "sizes": asdict(sizes),
-        "encoder": {"name": "timm_model", "args": ENCODER},
+        "encoder": {"name": "timm_model", "args": encoder_args},
     }
     save_model(folder, decoder, tokenizer, config)
     write_json(folder / "decode.json", BEAM)
@@ -94,6 +98,70 @@ def test_the_graphs_of_onnx_say_what_the_project_says_greedily(
         UserError, match=r"cannot be exported to ONNX \(its graphs say something else\)"
     ):
         onnx._compare(tmp_path / "onnx", [Hypothesis((2,), 0.0)], None, f, name)
+
+
+def hard_pictures(folder: Path) -> list[Path]:
+    """16 bits a pixel, floats of 0-1, transparent, turned by the camera, very long."""
+    values = np.random.default_rng(3).uniform(0, 1, (40, 50))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    clear = Image.fromarray((np.dstack([values] * 4) * 255).astype(np.uint8), "RGBA")
+    saved: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "grey16.png": (Image.fromarray((values * 65535).astype(np.uint16)), {}),
+        "float.tif": (Image.fromarray(values.astype(np.float32)), {}),
+        "clear.png": (clear, {}),
+        "turned.jpg": (picture(0), {"exif": turned}),
+        "long.png": (picture(1).resize((2, 60_000)), {}),
+        "wide.png": (picture(2).resize((60_000, 2)), {}),
+    }
+    for name, (image, options) in saved.items():
+        image.save(folder / name, **options)
+    return [folder / name for name in saved]
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_the_loop_of_onnx_reads_and_scales_every_picture_as_the_project_does(
+    resize: str, tmp_path: Path, pictures: list[Path]
+) -> None:
+    model = tiny_model(tmp_path / "model", "merge", {**ENCODER, "resize": resize})
+    captioner = Captioner.load(model, "cpu")
+    export(captioner, tmp_path / "onnx", "onnx", "# Card\n")
+    paths = [*pictures, *hard_pictures(tmp_path)]
+    code = (
+        "import caption\nfrom pathlib import Path\nc = caption.Captioner()\n"
+        "print(*[c.pixels(Path(p)).tobytes().hex() for p in sys.argv[1:]], sep='\\n')"
+    )
+    at = f"sys.path.insert(0, {str(tmp_path / 'onnx')!r})\n"
+    assert run_without([*WITHOUT, "torch"], at + code, *paths) == [
+        captioner.encoder.transform(read_image(path)).contiguous().numpy().tobytes().hex()
+        for path in paths
+    ]
+
+
+def test_the_loop_of_onnx_says_what_is_no_picture_and_captions_the_others(
+    tmp_path: Path, pictures: list[Path]
+) -> None:
+    captioner = Captioner.load(tiny_model(tmp_path / "model", "merge"), "cpu")
+    export(captioner, tmp_path / "onnx", "onnx", "# Card\n")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "text\x1b[2J.png").write_text("no picture")
+    command = [sys.executable, tmp_path / "onnx/caption.py"]
+    named = [pictures[0], tmp_path / "pipe.jpg", tmp_path / "text\x1b[2J.png", pictures[1]]
+    done = subprocess.run([*command, *named], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stdout.splitlines() == [
+        f"{path}\t{said.text}"
+        for path, said in zip(
+            (pictures[0], pictures[1]), captioner.caption(pictures[:2], beam=1), strict=True
+        )
+    ]
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path}/pipe.jpg: no regular file but a folder, pipe or device: name a "
+        "picture's file",
+        f"error: {tmp_path}/text\\x1b[2J.png: not a picture",
+    ]
+    done = subprocess.run([*command, named[1]], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_what_torch_cannot_export_is_one_line_that_names_what_it_can(

@@ -1,6 +1,7 @@
 """Every file becomes an RGB picture or one short reason why not."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -57,8 +58,8 @@ def test_a_picture_is_read_from_bytes_and_from_a_file(tmp_path):
         (encoded(NOISE)[:4000], "truncated"),
         (encoded(NOISE, "GIF")[:3000], "truncated"),
         (png_header(200, 200), "truncated"),
-        (png_header(10_000, 8_000), "10000 x 8000, more than 64,000,000 pixels"),
-        (png_header(40_000, 40_000), "more than 64,000,000 pixels"),
+        (png_header(10_000, 8_000), "10000 x 8000, more than 64,000,000 pixels: scale it down"),
+        (png_header(40_000, 40_000), "more than 64,000,000 pixels: scale it down"),
     ],
 )
 def test_what_cannot_be_read_has_a_short_reason(data, reason):
@@ -149,6 +150,12 @@ RED = Image.new("RGB", (4, 4), (255, 0, 0))
         (Image.fromarray(np.full((4, 4), 100, np.uint16)), "PNG", (0, 0, 0)),
         (Image.fromarray(np.full((4, 4), 65535, np.int32)), "TIFF", (255, 255, 255)),
         (Image.fromarray(np.full((4, 4), 100.0, np.float32)), "TIFF", (100, 100, 100)),
+        (Image.fromarray(np.full((4, 4), 0.6, np.float32)), "TIFF", (153, 153, 153)),
+        (Image.fromarray(np.full((4, 4), 1.0, np.float32)), "TIFF", (255, 255, 255)),
+        (Image.fromarray(np.full((4, 4), 25700.0, np.float32)), "TIFF", (100, 100, 100)),
+        (Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF", (0, 0, 0)),
+        (Image.fromarray(np.full((4, 4), np.inf, np.float32)), "TIFF", (255, 255, 255)),
+        (Image.fromarray(np.full((4, 4), -np.inf, np.float32)), "TIFF", (0, 0, 0)),
         (Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "TIFF", (255, 0, 0)),
     ],
 )
@@ -177,3 +184,91 @@ def test_threads_do_not_disturb_each_other():
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda image: read_image(encoded(image)).getpixel((3, 3)), shades))
     assert read == [(n, n, n) for n in range(64)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_pixel_of_a_float_picture_that_is_no_number_is_black_and_the_others_are_kept():
+    values = np.full((4, 4), 0.4, np.float32)
+    values[0, 0] = np.nan
+    image = read_image(encoded(Image.fromarray(values), "TIFF"))
+    assert (image.getpixel((0, 0)), image.getpixel((1, 1))) == ((0, 0, 0), (102, 102, 102))
+
+
+@pytest.fixture
+def impostors(tmp_path):
+    """Files whose names end like a picture's, and the reason that each is none."""
+    no_file = "no regular file but a folder, pipe or device: name a picture's file"
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    (tmp_path / "folder.png").mkdir()
+    with (tmp_path / "sparse.png").open("wb") as file:
+        file.truncate(40 * 10**9)
+    reasons = dict.fromkeys(("pipe.jpg", "endless.png", "folder.png"), no_file)
+    reasons["sparse.png"] = "40,000,000,000 bytes, more than 256,000,000: scale it down"
+    return {tmp_path / name: reason for name, reason in reasons.items()}
+
+
+@pytest.mark.timeout(30)
+def test_what_only_has_the_name_of_a_picture_is_refused_before_it_is_read(impostors):
+    tracemalloc.start()
+    for path, reason in impostors.items():
+        with pytest.raises(ImageError) as error:
+            read_image(path)
+        assert str(error.value) == reason
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_that_takes_the_place_of_a_picture_is_not_waited_for(tmp_path, monkeypatch):
+    """Between the look at the file and its opening."""
+    (tmp_path / "a.png").write_bytes(encoded(NOISE))
+    before = (tmp_path / "a.png").stat()
+    os.mkfifo(tmp_path / "b.png")
+    monkeypatch.setattr(type(tmp_path), "stat", lambda self, **_: before)
+    with pytest.raises(ImageError, match="no regular file"):
+        read_image(tmp_path / "b.png")
+
+
+def test_a_name_that_no_file_can_have_has_a_short_reason(tmp_path):
+    with pytest.raises(ImageError, match="no file has such a name"):
+        read_image(tmp_path / "a\0.png")
+    with pytest.raises(ImageError, match="File name too long"):
+        read_image(tmp_path / ("a" * 300 + ".png"))
+
+
+def test_bytes_have_the_limit_of_files(monkeypatch):
+    monkeypatch.setattr("pipeline.data.images.MAX_BYTES", 1000)
+    with pytest.raises(ImageError, match=r"bytes, more than 1,000: scale it down$"):
+        read_image(encoded(NOISE))
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_an_opened_picture_and_an_array_have_the_same_limits():
+    with pytest.raises(ImageError, match="10000 x 8000, more than"):
+        read_image(Image.open(io.BytesIO(png_header(10_000, 8_000))))
+    with pytest.raises(ImageError, match="80 x 60, more than 4,799 pixels"):
+        read_image(np.asarray(NOISE), max_pixels=4799)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(Image.open(io.BytesIO(png_header(200, 200))))
+
+
+def test_an_opened_picture_and_an_array_are_the_picture_of_their_file():
+    for source in (Image.open(io.BytesIO(encoded(NOISE))), NOISE, np.asarray(NOISE)):
+        assert read_image(source).tobytes() == NOISE.tobytes()
+
+
+def test_no_other_program_is_started_for_a_picture():
+    """Pillow has Ghostscript draw PostScript, whatever the file is called."""
+    with pytest.raises(ImageError, match=r"^EPS, which only another program can draw"):
+        read_image(encoded(NOISE, "EPS"))
+
+
+def test_a_picture_that_memory_does_not_hold_is_a_reason_not_a_traceback(monkeypatch):
+    def full(self):
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
+    with pytest.raises(ImageError, match="80 x 60, more than this machine's memory holds"):
+        read_image(encoded(NOISE))

@@ -67,6 +67,25 @@ def unit(x: torch.Tensor) -> torch.Tensor:
     return x / x.norm(dim=-1, keepdim=True)
 
 
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (1, 1_000_000)])
+def test_a_picture_one_pixel_wide_is_never_scaled_to_gigabytes(
+    kind: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers scales all of it before it crops."""
+    scaled, resize = [], Image.Image.resize
+
+    def noted(self: Image.Image, to: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
+        scaled.append(to[0] * max(to[1], self.height))  # rows are made wider first
+        assert scaled[-1] < 10**7
+        return resize(self, to, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    encoder = build(kind)
+    pixels = encoder.transform(Image.new("RGB", size, (10, 20, 30)))
+    assert scaled
+    assert pixels.flatten(1).unique(dim=1).tolist() == [[10], [20], [30]]
+
+
 @pytest.mark.parametrize(
     "size", [(500, 375), (61, 60), (333, 60), (60, 501), (224, 224), (97, 1201)]
 )

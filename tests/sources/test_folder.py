@@ -2,6 +2,7 @@
 wrong is named."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -11,8 +12,10 @@ from pipeline.cleaning.image_check import look_at_images
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.corpus import read_captions
+from pipeline.data.images import MAX_BYTES
 from pipeline.experiment.params import load_params
 from pipeline.sources import folder
+from pipeline.sources.shared import gate
 from tests.releases import everything, index_of, jpeg, split_of
 from tests.workspace import ROOT
 
@@ -35,7 +38,7 @@ SPLIT_CSV = (
 def photos(root, names=("cats/1.jpg", "dogs/1.jpg", "x.png")):
     for n, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(jpeg(n))
+        (root / name).write_bytes(jpeg(6 * n))
     return root
 
 
@@ -395,3 +398,106 @@ def test_params_may_leave_the_captions_null():
     )
     with pytest.raises(UserError, match=r"datasets.mine.args: 'path' must be given"):
         registry.check_args(folder.fetch, {}, "datasets.mine.args")
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """mine/ of two photos, with links that lead out of it, and one that does not."""
+    root = photos(tmp_path / "mine", ["a.jpg", "b.jpg"])
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret/passwd").write_text("root:x:0:0")
+    (tmp_path / "secret/c.jpg").write_bytes(jpeg(7))
+    (root / "evil").symlink_to(tmp_path / "secret")
+    (root / "out.jpg").symlink_to(tmp_path / "secret/c.jpg")
+    (root / "within.jpg").symlink_to("b.jpg")
+    names = ["a.jpg", "evil/passwd", "evil/c.jpg", "out.jpg", "within.jpg"]
+    (root / "c.csv").write_text("image,caption\n" + "".join(f"{name},One\n" for name in names))
+    return root
+
+
+def test_what_a_link_finds_outside_the_folder_is_set_aside_with_its_reason(
+    linked, tmp_path, capsys
+):
+    folder.fetch(tmp_path / "raw", path=str(linked), captions="c.csv", val=0.0, test=0.0)
+    images = sorted(name for name in everything(tmp_path / "raw") if name.startswith("images/"))
+    assert images == ["images/a.jpg", "images/b.jpg", "images/within.jpg"]
+    assert not any(b"root:x" in data for data in everything(tmp_path / "raw").values())
+    index = index_of(tmp_path / "raw").set_index("image_id")
+    assert list(index.loc[["evil/passwd", "evil/c", "out"], "file"]) == [None, None, None]
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "folder: 3 files set aside as links that lead out of the folder (follow_links: true takes "
+        "them): evil/c.jpg, evil/passwd, out.jpg"
+    )
+    assert json.loads((tmp_path / "raw/manifest.json").read_text())["images"]["set_aside"] == 3
+    assert folder.size(path=str(linked)).images == 3
+
+
+def test_a_text_file_that_a_link_finds_outside_gives_no_captions(tmp_path, capsys):
+    root = photos(tmp_path / "mine", ["a.jpg", "b.jpg"])
+    (root / "a.txt").write_text("A cat")
+    (tmp_path / "secret").write_text("root:x:0:0")
+    (root / "b.txt").symlink_to(tmp_path / "secret")
+    folder.fetch(tmp_path / "raw", path=str(root), val=0.0, test=0.0)
+    assert list(index_of(tmp_path / "raw")["raw"]) == ["A cat", ""]
+    assert "links that lead out of the folder" in capsys.readouterr().err
+
+
+def test_follow_links_takes_what_they_find(linked, tmp_path):
+    folder.fetch(tmp_path / "raw", path=str(linked), captions="c.csv", follow_links=True)
+    assert (tmp_path / "raw/images/evil/c.jpg").read_bytes() == jpeg(7)
+    assert (tmp_path / "raw/images/out.jpg").read_bytes() == jpeg(7)
+    manifest = json.loads((tmp_path / "raw/manifest.json").read_text())
+    assert "set_aside" not in manifest["images"]
+    assert folder.size(path=str(linked), follow_links=True).images == 4
+
+
+def test_a_folder_that_is_itself_a_link_is_read(linked, tmp_path):
+    (tmp_path / "here").symlink_to(linked)
+    folder.fetch(tmp_path / "raw", path=str(tmp_path / "here"), captions="c.csv")
+    assert (tmp_path / "raw/images/a.jpg").is_file()
+
+
+@pytest.mark.timeout(60)
+def test_pipes_devices_and_endless_files_are_set_aside(tmp_path, capsys):
+    root = photos(tmp_path / "mine", ["a.jpg"])
+    os.mkfifo(root / "pipe.jpg")
+    (root / "endless.png").symlink_to("/dev/zero")
+    with (root / "sparse.png").open("wb") as file:
+        file.truncate(40 * 10**9)
+    names = ["a.jpg", "pipe.jpg", "endless.png", "sparse.png"]
+    (root / "c.csv").write_text("image,caption\n" + "".join(f"{name},One\n" for name in names))
+    folder.fetch(tmp_path / "raw", path=str(root), captions="c.csv", follow_links=True)
+    assert list(index_of(tmp_path / "raw")["file"]) == ["images/a.jpg", None, None, None]
+    assert capsys.readouterr().err.splitlines() == [
+        "folder: 2 files set aside as pipes or devices: endless.png, pipe.jpg",
+        "folder: 1 files set aside as larger than 256,000,000 bytes (scale them down): sparse.png",
+    ]
+
+
+def test_a_photo_that_is_there_twice_is_in_one_split(tmp_path):
+    """40 photos, each under two names: of distinct photos, the shares are those that were asked
+    for."""
+    root = tmp_path / "mine"
+    names = photos(root / "one", [f"{n:02d}.jpg" for n in range(40)])
+    for file in sorted(names.iterdir()):
+        (root / f"copy {file.name}").write_bytes(file.read_bytes())
+    rows = sorted(str(file.relative_to(root)) for file in root.rglob("*.jpg"))
+    (root / "c.csv").write_text("image,caption\n" + "".join(f"{name},One\n" for name in rows))
+    folder.fetch(tmp_path / "raw", path=str(root), captions="c.csv", val=0.2, test=0.1)
+    splits = pd.Series(split_of(tmp_path / "raw", "random"))
+    assert splits.value_counts().to_dict() == {"train": 56, "val": 16, "test": 8}
+    assert all(splits[f"one/{n:02d}"] == splits[f"copy {n:02d}"] for n in range(40))
+
+
+def test_what_is_too_large_to_be_read_is_not_copied_either():
+    assert gate.LARGEST == MAX_BYTES
+
+
+def test_names_of_files_reach_the_terminal_as_text(tmp_path, capsys):
+    root = photos(tmp_path / "mine", ["a.jpg"])
+    os.mkfifo(root / "\x1b[2J.jpg")
+    (root / "c.csv").write_text("image,caption\na.jpg,One\n")
+    folder.fetch(tmp_path / "raw", path=str(root), captions="c.csv")
+    assert (
+        capsys.readouterr().err == "folder: 1 files set aside as pipes or devices: \\x1b[2J.jpg\n"
+    )

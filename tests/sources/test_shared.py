@@ -347,6 +347,37 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeyp
         archives.unpack(tmp_path / "a.zip", "d", tmp_path / "out")
 
 
+def test_a_compression_that_python_does_not_know_is_one_line(tmp_path):
+    data = bytearray(write_zip(tmp_path / "a.zip", {"d/a": b"x"}).read_bytes())
+    data[8] = data[data.index(b"PK\x01\x02") + 10] = 6  # imploded, as PKZIP 1 did
+    (tmp_path / "a.zip").write_bytes(data)
+    said = r"a.zip cannot be unpacked \(.*compression.*\): pack it again, as zip usually does$"
+    for read in (
+        lambda: archives.unpack(tmp_path / "a.zip", "d", tmp_path / "out"),
+        lambda: archives.read_member(tmp_path / "a.zip", "d/a"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read()
+
+
+@pytest.mark.parametrize("name", ["d/" + "a" * 300, "b" * 300 + "/a", "d/" + "\u72ac" * 86])
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path, name):
+    write_zip(tmp_path / "a.zip", {"d/b": b"x", name: b"x"})
+    with pytest.raises(UserError, match=r"a.zip: member .* has a name of more than 255 bytes"):
+        archives.unpack(tmp_path / "a.zip", "d", tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_broken_data_of_every_compression_is_one_line(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.writestr("d/a", bytes(range(256)) * 50)
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[33:60] = b"?" * 27
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(UserError, match=r"a.zip (is not a whole zip|cannot be unpacked)"):
+        archives.unpack(tmp_path / "a.zip", "d", tmp_path / "out")
+
+
 @pytest.mark.parametrize("damage", ["truncated", "no zip", "flipped"])
 def test_a_broken_archive_is_one_line_and_leaves_nothing(tmp_path, damage):
     folder = release(tmp_path / "zips")

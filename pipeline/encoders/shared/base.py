@@ -1,9 +1,8 @@
 """What every encoder gives: B images, P grid positions, D dimensions.
 
 An encoder's file has a class `Encoder` and a function `shapes` that tells what the same arguments
-would give, from shapes
-alone: no weights are allocated, read or fetched, so that a graph can be costed before anything
-    runs.
+would give, from shapes alone: no weights are allocated, read or fetched, so that a graph can be
+costed before anything runs.
 """
 
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from PIL.Image import Resampling
 
+from pipeline.data import scaling
 from pipeline.features.features import Features
 
 if TYPE_CHECKING:
@@ -69,14 +69,5 @@ def square(
     takes the centre."""
     import torch
 
-    if resize == "crop":
-        scale = side / min(image.size)
-        image = image.resize(
-            (max(side, round(image.width * scale)), max(side, round(image.height * scale))),
-            resampling,
-        )
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    else:
-        image = image.resize((side, side), resampling)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    scaled = scaling.square(image, side, resize, resampling)
+    return torch.from_numpy(np.array(scaled)).permute(2, 0, 1)

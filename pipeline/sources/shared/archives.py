@@ -1,6 +1,7 @@
 """Archives of a public release: found in a local folder or downloaded, checked, and opened without
 trusting them."""
 
+import lzma
 import shutil
 import stat
 import sys
@@ -22,8 +23,10 @@ TIMEOUT = (10, 60)
 "seconds to connect, and between two pieces"
 PIECE = 1 << 14
 "bytes; a cut connection loses at most so many"
+LONGEST_NAME = 255
+"bytes of a member's name, or of a folder's in it: file systems hold no longer ones"
 BOMB = 1 << 30
-"an archive that unpacks to more bytes than this and to over 200 times its own size is refused"
+"bytes; an archive that unpacks to more than this and to over 200 times its own size is refused"
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,10 @@ def _fetch(url: str, path: Path) -> None:
                 bar.update(len(piece))
 
 
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+"what reading a broken archive raises"
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """A zip archive whose member names and sizes have been checked; `zipfile` reads no member
@@ -200,13 +207,24 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
     Raises:
         UserError: not a zip archive or a broken one, or a member that would leave the folder, is a
-            link or encrypted, or a total size that only a decompression bomb has.
+            link or encrypted, has a name that no file can have or a compression that Python does
+            not know, or a total size that only a decompression bomb has.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive, path)
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except NotImplementedError as error:
+        raise UserError(
+            f"{path} cannot be unpacked ({one_line(error)}): pack it again, as zip usually does"
+        ) from None
+    except (*BROKEN, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is not a whole zip archive ({one_line(error)}): get it again"
+        ) from None
+    except OSError as error:
+        if error.errno is not None:  # else bz2's word for broken data
+            raise
         raise UserError(
             f"{path} is not a whole zip archive ({one_line(error)}): get it again"
         ) from None
@@ -224,6 +242,11 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
             raise UserError(
                 f"{path}: member {member.filename!r} would leave its folder; do not trust "
                 "this archive"
+            )
+        if any(len(part.encode("utf-8", "surrogatepass")) > LONGEST_NAME for part in name.parts):
+            raise UserError(
+                f"{path}: member {member.filename[:40]!r}... has a name of more than "
+                f"{LONGEST_NAME} bytes, which no file can have; do not trust this archive"
             )
         if stat.S_ISLNK(member.external_attr >> 16):
             raise UserError(

@@ -1,0 +1,55 @@
+"""What is printed is text that a terminal only shows, in lines that a person can read."""
+
+import pytest
+
+from pipeline.core.errors import LONGEST, UserError, brief, one_line, printable, run, say
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("naïve 犬 \U0001f469\u200d\U0001f680.jpg", "naïve 犬 \U0001f469\u200d\U0001f680.jpg"),
+        ("a\x1b]0;owned\x07b", "a\\x1b]0;owned\\x07b"),
+        ("a\nb\tc\rd", "a\\nb\\tc\\rd"),
+        ("c1 \x9b31m del \x7f", "c1 \\x9b31m del \\x7f"),
+        ("gpj.\u202eexe", "gpj.\\u202eexe"),
+        ("bytes \udcff of a name", "bytes \\xff of a name"),
+        ("half \ud83d", "half \\ud83d"),
+        ("C:\\folder", "C:\\folder"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_an_escape_and_all_else_stays(text, shown):
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+def test_a_long_text_keeps_its_beginning_and_its_end():
+    shown = printable("a" * 2_000_000 + "b" * 1_000_000)
+    assert len(shown) == LONGEST
+    assert shown == f"{'a' * 1495} [...] {'b' * 498}"
+    assert printable("c" * LONGEST) == "c" * LONGEST
+    assert printable("c" * 3000, longest=None) == "c" * 3000
+
+
+def test_an_error_of_two_megabytes_is_one_short_line_with_what_to_do(capsys):
+    def fails():
+        raise UserError(f"row 3: '{'x' * 2_000_000}\x1b[2J' is too long:\n shorten it")
+
+    with pytest.raises(SystemExit) as end:
+        run(fails)
+    error = capsys.readouterr().err
+    assert (end.value.code, error.count("\n")) == (2, 1)
+    assert len(error) < LONGEST + 40
+    assert error.startswith("error: row 3: 'xxx")
+    assert error.endswith("xx\\x1b[2J' is too long: shorten it\n")
+
+
+def test_a_librarys_error_is_short_and_printable():
+    assert brief(ValueError("bad\x1b[2J  value\nhere")) == "ValueError: bad\\x1b[2J value here"
+    assert len(brief(ValueError("word " * 1_000_000))) <= 160
+    assert one_line(ValueError("two\nlines\x07")) == "two lines\\x07"
+
+
+def test_lines_are_said_as_lines(capsys):
+    say("one\x1b[1m\ntwo")
+    assert capsys.readouterr().out == "one\\x1b[1m\ntwo\n"

@@ -1,0 +1,97 @@
+"""Pictures of any shape are scaled in bounded memory, and those of usual shapes as in one step."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.Image import Resampling
+
+from pipeline.data.images import MAX_RATIO
+from pipeline.data.scaling import middle, square, within
+
+
+def noise(width, height):
+    values = np.random.default_rng(width * 10_007 + height)
+    return Image.fromarray(values.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def whole_then_cut(image, side, resampling):
+    """The definition of `crop`: the shorter side is scaled to `side`, then the centre is taken."""
+    scale = side / min(image.size)
+    size = tuple(max(side, round(length * scale)) for length in image.size)
+    left, top = ((length - side) // 2 for length in size)
+    return image.resize(size, resampling).crop((left, top, left + side, top + side))
+
+
+SHAPES = [(1, 1), (640, 480), (427, 640), (33, 500), (500, 33), (10, 160), (160, 10), (3, 47)]
+
+
+@pytest.mark.parametrize("size", SHAPES)
+@pytest.mark.parametrize("resampling", [Resampling.BILINEAR, Resampling.BICUBIC])
+def test_pictures_up_to_the_ratio_are_scaled_in_one_step(size, resampling):
+    assert max(size) <= MAX_RATIO * min(size)
+    image = noise(*size)
+    expected = whole_then_cut(image, 64, resampling)
+    assert square(image, 64, "crop", resampling).tobytes() == expected.tobytes()
+    expected = image.resize((64, 64), resampling)
+    assert square(image, 64, "squash", resampling).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("size", [(20, 1200), (1200, 20), (7, 400)])
+def test_a_longer_picture_looks_as_if_all_of_it_had_been_scaled(size):
+    """Its rows and columns may be taken half a pixel of the source apart."""
+    smooth = noise(*(max(1, length // 10) for length in size)).resize(size, Resampling.BICUBIC)
+    ours = np.asarray(square(smooth, 32, "crop", Resampling.BICUBIC), int)
+    theirs = np.asarray(whole_then_cut(smooth, 32, Resampling.BICUBIC), int)
+    assert abs(ours - theirs).max() <= 12
+    squashed = square(smooth, 32, "squash", Resampling.BICUBIC)
+    assert squashed.tobytes() == smooth.resize((32, 32), Resampling.BICUBIC).tobytes()
+
+
+def test_a_side_of_more_pixels_is_averaged_first_and_looks_the_same():
+    smooth = noise(1, 50).resize((1, 20_000), Resampling.BICUBIC)
+    ours = np.asarray(square(smooth, 32, "squash", Resampling.BICUBIC), int)
+    theirs = np.asarray(smooth.resize((32, 32), Resampling.BICUBIC), int)
+    assert abs(ours - theirs).max() <= 1
+
+
+def test_the_middle_of_a_long_picture_is_sixteen_times_as_long_as_it_is_wide():
+    assert MAX_RATIO == 16
+    assert middle(noise(3, 100)).tobytes() == noise(3, 100).crop((0, 26, 3, 74)).tobytes()
+    assert middle(noise(100, 3)).tobytes() == noise(100, 3).crop((26, 0, 74, 3)).tobytes()
+    image = noise(3, 48)
+    assert middle(image) is image
+
+
+@pytest.mark.parametrize("way", ["crop", "squash"])
+@pytest.mark.parametrize("size", ["1, 1_000_000", "1, 60_000", "1, 64_000_000", "64_000_000, 1"])
+def test_a_picture_one_pixel_wide_is_scaled_within_a_gigabyte(way, size):
+    code = (
+        "import resource\n"
+        "from PIL import Image\n"
+        "from pipeline.data.scaling import square\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))\n"
+        f"image = Image.new('RGB', ({size}), (10, 20, 30))\n"
+        f"scaled = square(image, 224, '{way}', Image.Resampling.BICUBIC)\n"
+        "print(scaled.size, scaled.getextrema())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "(224, 224) ((10, 10), (20, 20), (30, 30))\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "expected"),
+    [
+        ((640, 480), (320, 1280), (320, 240)),
+        ((480, 640), (320, 1280), (320, 427)),
+        ((100, 80), (320, 1280), (320, 256)),
+        ((20, 1200), (320, 1280), (21, 1280)),
+        ((1, 1_000_000), (320, 1280), (1, 1280)),
+        ((1_000_000, 1), (320, 1280), (320, 1)),
+        ((1, 4), (320, 1280), (320, 1280)),
+    ],
+)
+def test_a_size_within_a_box_keeps_its_shape(size, box, expected):
+    assert within(size, box) == expected
