@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.captioning.captions import Caption, caption_features
+from pipeline.captioning.served import ServedPicture
 from pipeline.core.errors import UserError
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import load
@@ -110,19 +111,23 @@ class Captioner:
         decoding = self._decoding(beam, samples)
         found: list[Caption | ImageError] = []
         for start in range(0, len(images), BATCH):
-            pixels = [self._pixels(image) for image in images[start : start + BATCH]]
+            pixels = [self.prepare(image) for image in images[start : start + BATCH]]
             captions = iter(
                 self._say([p for p in pixels if not isinstance(p, ImageError)], decoding)
             )
             found += [p if isinstance(p, ImageError) else next(captions) for p in pixels]
         return found
 
-    def _pixels(self, image: "Picture") -> "Tensor | ImageError":
-        """(3, S, S) uint8; large pictures are let go one by one."""
+    def prepare(self, image: "Picture | ServedPicture") -> "Tensor | ImageError":
+        """What the encoder takes, (3, S, S) uint8, or why the picture cannot be read."""
         try:
             return self.encoder.transform(_read(image))
         except ImageError as error:
             return error
+
+    def say(self, pixels: "list[Tensor]") -> list[Caption]:
+        """One caption for each of what `prepare` gave."""
+        return self._say(pixels, self.decode)
 
     def _say(self, pixels: "list[Tensor]", decoding: dict[str, Any]) -> list[Caption]:
         import torch
@@ -144,7 +149,9 @@ class Captioner:
         return {**self.decode, "samples": samples} if samples else self.decode
 
 
-def _read(image: "Picture") -> "Image":
+def _read(image: "Picture | ServedPicture") -> "Image":
+    if isinstance(image, ServedPicture):
+        return image.decode()
     if isinstance(image, np.ndarray):
         return _from_array(image)
     return read_image(image) if isinstance(image, bytes | Path) else upright_rgb(image)
