@@ -33,6 +33,9 @@ SHOWN = 5
 SEEN = 480
 "pixels of the longer side of a picture, from which the maps of attention are made"
 
+THUMBNAIL = 160
+"pixels of the longer side of a picture above its cards"
+
 
 class Decoding(BaseModel):
     """What a person chose: `beam` is for beam search, what follows for sampling."""
@@ -160,8 +163,26 @@ def _address(picture: "Image") -> str:
     return "data:image/jpeg;base64," + b64encode(data.getvalue()).decode()
 
 
-def render(answers: Sequence[Answer]) -> str:
-    return _template().render(answers=answers)
+@dataclass(frozen=True)
+class Section:
+    """What is said of one picture."""
+
+    answers: Sequence[Answer] = ()
+    error: str = ""
+    "why the picture cannot be used"
+    address: str = ""
+    "a small copy of it (data:...), where there are several to tell apart"
+
+
+def thumbnail(picture: "Image") -> str:
+    """Address (data:...) of a small copy."""
+    small = picture.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    return _address(small)
+
+
+def render(sections: Sequence[Section]) -> str:
+    return _template().render(sections=sections)
 
 
 @cache

@@ -1,8 +1,8 @@
-"""The page to try models on: a picture goes in, captions come out side by side. Served by gradio,
+"""The page to try models on: pictures go in, captions come out side by side. Served by gradio,
 to this machine alone.
 
 What a visitor can reach is kept small: pictures are taken from the upload and nowhere else (no
-path, no address, no data URI), are at most `UPLOAD` large and pass `read_image`; they lie in a
+path, no address, no data URI), are at most `UPLOAD` large and are read by `look_at`; they lie in a
 folder that is deleted with the server. The page asks nothing of any other machine, which its
 Content-Security-Policy makes the browser enforce.
 """
@@ -10,15 +10,28 @@ Content-Security-Policy makes the browser enforce.
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captionlab.page.answers import WIDEST, Decoding, Shelf, answer, render
+from captionlab.page.answers import (
+    WIDEST,
+    Answer,
+    Decoding,
+    Section,
+    Shelf,
+    answer,
+    render,
+    thumbnail,
+)
+from pipeline.captioning.batcher import Together
+from pipeline.captioning.served import look_at
 from pipeline.core.errors import UserError, one_line
-from pipeline.data.images import ImageError, read_image
+from pipeline.data.images import ImageError
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -27,6 +40,14 @@ if TYPE_CHECKING:
 
 UPLOAD = 10 * 2**20
 "bytes of a picture"
+PICTURES = 4
+"that are uploaded and captioned at once"
+CARDS = 24
+"pictures times models of one request"
+VISITORS = 8
+"whose cards are made in turns, one at a time; further ones wait"
+QUEUE = 32
+"requests that wait; one more is told that the queue is full"
 REQUEST = 2**20
 "bytes of any other request"
 FORMS = 2**14
@@ -51,7 +72,13 @@ WAYS = [
     ("beam search", "beam"),
     ("sampling", "sampling"),
 ]
-HINT = '<p class="empty">Captions of the picture are shown here.</p>'
+HINT = (
+    '<p class="empty">Captions are shown here. Up to '
+    f"{PICTURES} pictures may be dropped at once, of at most {UPLOAD // 2**20} MB each.</p>"
+)
+
+Turns = Together[Callable[[], Any], Any]
+"""Jobs of all visitors, one at a time; whoever has one picture is not held up by who has many."""
 
 
 def check_address(host: str, port: int) -> None:
@@ -76,7 +103,7 @@ def serving(shelf: Shelf, examples: Sequence[Path], host: str, port: int) -> Ite
         from starlette.middleware import Middleware
 
         page = build(shelf, examples, Path(folder))
-        page.queue(max_size=32, default_concurrency_limit=1)
+        page.queue(max_size=QUEUE, default_concurrency_limit=VISITORS)
         try:
             _, address, _ = page.launch(
                 server_name=host,
@@ -151,7 +178,7 @@ def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
 
     names = list(shelf.folders)
     with gr.Blocks(title="captionlab", analytics_enabled=False, delete_cache=(600, 3600)) as page:
-        gr.HTML("<h1>captionlab</h1><p>What trained models say of a picture.</p>", elem_id="title")
+        gr.HTML("<h1>captionlab</h1><p>What trained models say of pictures.</p>", elem_id="title")
         with gr.Row(elem_id="layout"):
             with gr.Column():
                 picture = _picture_box(gr)
@@ -165,8 +192,10 @@ def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
             with gr.Column():
                 _examples(gr, examples, picture)
 
-        def caption(*values: Any) -> str:
-            return answers_to(shelf, uploads, *values)
+        turns = Turns(lambda jobs: [job() for job in jobs], batch=1)
+
+        def caption(*values: Any) -> Iterator[str]:
+            yield from answers_to(shelf, uploads, turns, *values)
 
         events = [
             go.click,
@@ -189,26 +218,31 @@ def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
 
 
 def _picture_box(gr: Any) -> Any:
-    picture = gr.Image(
+    pictures = gr.Gallery(
         type="filepath",
         sources=["upload", "clipboard"],
-        label="Picture",
+        file_types=["image"],
+        interactive=True,
+        label=f"Pictures (up to {PICTURES})",
         height=300,
+        columns=2,
+        object_fit="contain",
         buttons=["fullscreen"],
         elem_id="picture",
-        placeholder=f"Drop a picture here, at most {UPLOAD // 2**20} MB\n- or -\nClick to choose "
-        "one",
     )
-    picture.move_resource_to_block_cache, picture.async_move_resource_to_block_cache = (
-        _only_uploads(picture)
+    pictures.move_resource_to_block_cache, pictures.async_move_resource_to_block_cache = (
+        _only_uploads(pictures)
     )
-    return picture
+    return pictures
 
 
 def _examples(gr: Any, files: Sequence[Path], picture: Any) -> None:
     if files:
         shown = gr.Examples(
-            [[str(path)] for path in files], picture, label="Test images", api_visibility="private"
+            [[[str(path)]] for path in files],
+            picture,
+            label="Test images",
+            api_visibility="private",
         )
         for component in (picture, shown.dataset):
             component.keep_in_cache |= (
@@ -254,37 +288,80 @@ def _decoding_box(gr: Any) -> list[Any]:
     return [way, beam, samples, temperature, seed]
 
 
-def answers_to(shelf: Shelf, uploads: Path, picture: Any, models: Any, *decoding: Any) -> str:
-    """The cards of the chosen models, or one line on what is wrong, as HTML.
+def answers_to(
+    shelf: Shelf, uploads: Path, turns: Turns, pictures: Any, models: Any, *decoding: Any
+) -> Iterator[str]:
+    """The cards of the chosen models for every picture, or one line on what is wrong, as HTML;
+    again with each card that is done.
 
     Args:
         uploads: the folder of uploaded pictures.
-        picture: gradio's description of an uploaded file, or None.
+        turns: in which all visitors' cards are made.
+        pictures: gradio's description of uploaded files, or None.
         models: names of the shelf.
         decoding: the fields of `Decoding`, in its order. All of it may be anything: it comes from a
             browser.
     """
-    if not picture:
-        return HINT
+    if not pictures:
+        yield HINT
+        return
     try:
         chosen = Decoding.read(**dict(zip(Decoding.model_fields, decoding, strict=True)))
-        if not isinstance(models, list) or not models:
-            raise UserError("choose a model")
-        seen = uploaded_picture(picture, uploads)
-        return render([answer(shelf, str(name), seen, chosen) for name in dict.fromkeys(models)])
+        names = _names(models)
+        files = _files(pictures, len(names))
     except UserError as error:
-        return f'<p class="trouble" role="alert">{escape(one_line(error))}</p>'
+        yield f'<p class="trouble" role="alert">{escape(one_line(error))}</p>'
+        return
+    done: list[Section] = []
+    for file in files:
+        for section in _sections(shelf, uploads, turns, file, names, chosen):
+            if section.answers and len(files) == 1:
+                section = replace(section, address="")
+            yield render([*done, section])
+        done.append(section)
+
+
+def _names(models: Any) -> list[str]:
+    if not isinstance(models, list) or not models:
+        raise UserError("choose a model")
+    return list(dict.fromkeys(map(str, models)))
+
+
+def _files(pictures: Any, models: int) -> list[Any]:
+    files = pictures if isinstance(pictures, list) else [pictures]
+    if len(files) > PICTURES:
+        raise UserError(f"{len(files)} pictures, at most {PICTURES} at once: take some away")
+    if len(files) * models > CARDS:
+        raise UserError(f"{len(files) * models} captions, at most {CARDS} at once: choose fewer")
+    return files
+
+
+def _sections(
+    shelf: Shelf, uploads: Path, turns: Turns, file: Any, names: list[str], chosen: Decoding
+) -> Iterator[Section]:
+    """What is said of one picture, a model more each time."""
+    try:
+        [picture] = turns([partial(uploaded_picture, file, uploads)])
+    except UserError as error:
+        yield Section(error=one_line(error))
+        return
+    address, cards = thumbnail(picture), list[Answer]()
+    for name in names:
+        cards += turns([partial(answer, shelf, name, picture, chosen)])
+        yield Section(tuple(cards), address=address)
 
 
 def uploaded_picture(described: Any, uploads: Path) -> "Image":
     """Raises a UserError for what was not uploaded, is too large, or is no picture."""
+    if isinstance(described, dict) and isinstance(described.get("image"), dict):
+        described = described["image"]
     path = Path(str(described.get("path") if isinstance(described, dict) else described)).resolve()
     if not path.is_relative_to(uploads.resolve()) or not path.is_file():
         raise UserError("this picture was not uploaded here, or is gone: drop it again")
     if path.stat().st_size > UPLOAD:
         raise UserError(f"the picture has more than {UPLOAD // 2**20} MB: drop a smaller one")
     try:
-        return read_image(path)
+        return look_at(path.read_bytes()).decode()
     except ImageError as error:
         raise UserError(f"this file cannot be used: {one_line(error)}") from None
 
@@ -325,5 +402,5 @@ def refused(method: str, path: str, length: bytes | None) -> tuple[int, str] | N
         return None
     if length is None or not length.isdigit():
         return 411, "the length of the request is missing"
-    allowed = UPLOAD + FORMS if path.rstrip("/").endswith("/upload") else REQUEST
+    allowed = PICTURES * (UPLOAD + FORMS) if path.rstrip("/").endswith("/upload") else REQUEST
     return (413, f"more than {allowed} bytes") if int(length) > allowed else None

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.captioning.attention import explain
 from pipeline.captioning.captions import Caption, caption_features
+from pipeline.captioning.served import ServedPicture
 from pipeline.core.errors import UserError
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import load
@@ -112,7 +113,7 @@ class Captioner:
         decoding = self._decoding(beam, samples)
         found: list[Caption | ImageError] = []
         for start in range(0, len(images), BATCH):
-            pixels = [self._pixels(image) for image in images[start : start + BATCH]]
+            pixels = [self.prepare(image) for image in images[start : start + BATCH]]
             captions = iter(
                 self._say([p for p in pixels if not isinstance(p, ImageError)], decoding)
             )
@@ -134,12 +135,16 @@ class Captioner:
         f = self.encoder(self.encoder.transform(read_image(image))[None].to(self.device))
         return explain(self.decoder, self.tokenizer, self.as_stored(f), text)
 
-    def _pixels(self, image: "Picture") -> "Tensor | ImageError":
-        """(3, S, S) uint8; large pictures are let go one by one."""
+    def prepare(self, image: "Picture | ServedPicture") -> "Tensor | ImageError":
+        """What the encoder takes, (3, S, S) uint8, or why the picture cannot be read."""
         try:
-            return self.encoder.transform(read_image(image))
+            return self.encoder.transform(_read(image))
         except ImageError as error:
             return error
+
+    def say(self, pixels: "list[Tensor]") -> list[Caption]:
+        """One caption for each of what `prepare` gave."""
+        return self._say(pixels, self.decode)
 
     def _say(self, pixels: "list[Tensor]", decoding: dict[str, Any]) -> list[Caption]:
         import torch
@@ -159,3 +164,7 @@ class Captioner:
         if beam:
             return {**self.decode, "beam": beam, "samples": 0}
         return {**self.decode, "samples": samples} if samples else self.decode
+
+
+def _read(image: "Picture | ServedPicture") -> "Image":
+    return image.decode() if isinstance(image, ServedPicture) else read_image(image)

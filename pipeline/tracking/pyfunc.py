@@ -8,7 +8,7 @@ No text is ever taken for the path of a file, and neither JSON, CSV nor Parquet 
 
 import base64
 import binascii
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from pipeline.captioning.batcher import Together
+from pipeline.captioning.served import PIXELS, ServedPicture, look_at
+from pipeline.core.machine import workers
 from pipeline.data.images import ImageError
 
 FORMS = (
@@ -26,39 +28,50 @@ FORMS = (
     "process a pathlib.Path"
 )
 
+WHITESPACE = b" \t\r\n\v\f"
+"that some encoders break lines with"
+
 
 class CaptionModel(PythonModel):
     """Column `image` (see FORMS) -> columns `caption`, `log_prob` and `error`.
 
     An image that cannot be read has its reason in `error` and nothing else; where none can be read,
-    `predict` raises INVALID_PARAMETER_VALUE, which over HTTP is status 400.
+    `predict` raises INVALID_PARAMETER_VALUE, which over HTTP is status 400. Requests that come at
+    the same time are answered as pipeline/captioning/batcher.py says. Content of files has the
+    limits of pipeline/captioning/served.py; an array or a Path, which only a caller in the same
+    process can have made large, those of `read_image`.
     """
 
     def load_context(self, context: Any) -> None:
         from pipeline.captioning.captioner import Captioner
 
         self.captioner = Captioner.load(Path(context.artifacts["captioner"]))
-        # A request uses every core: two at a time are no faster, two in a batch are. In one thread
-        # for good, since glibc keeps the buffers of each thread that ever had some: with 32
-        # threads, 3.6 GB after a minute.
-        worker = ThreadPoolExecutor(1)
-        self.together = Together[Any, Any](
-            lambda images: worker.submit(self.captioner.caption_each, images).result()
-        )
+        # Few threads: glibc keeps the buffers of each thread that ever had some (with 32 threads,
+        # 3.6 GB after a minute). The network in one alone: a batch uses every core.
+        self.decoded = Together[Any, Any](self._decoded, 1, workers(), _cost)
+        self.together = Together[Any, Any](lambda pixels: self.captioner.say(pixels))
+
+    def _decoded(self, pictures: list[Any]) -> list[Any]:
+        return [self.captioner.prepare(picture) for picture in pictures]
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         images = [_picture(value) for value in model_input["image"]]
-        readable = [image for image in images if not isinstance(image, ImageError)]
-        captions = iter(self.together(readable) if readable else [])
-        found = [image if isinstance(image, ImageError) else next(captions) for image in images]
+        images = _filled(images, self.decoded)
+        found = _filled(images, self.together)
         rows = [_row(caption) for caption in found]
         if rows and all(row["error"] for row in rows):
             raise MlflowException.invalid_parameter_value(_none(rows))
         return pd.DataFrame(
             rows, columns=["caption", "log_prob", "error"], dtype=object
         )  # None is null in JSON, NaN is not
+
+
+def _filled(values: list[Any], work: Callable[[list[Any]], list[Any]]) -> list[Any]:
+    """The answers to all that is no error, with the errors in their places."""
+    answers = iter(work([value for value in values if not isinstance(value, ImageError)]))
+    return [value if isinstance(value, ImageError) else next(answers) for value in values]
 
 
 def _row(caption: Any) -> dict[str, Any]:
@@ -76,9 +89,9 @@ def _none(rows: list[dict[str, Any]]) -> str:
 def _picture(value: Any) -> Any:
     """A cell of the table in a form that the captioner reads, or why it cannot be."""
     if isinstance(value, str):
-        return _decoded(value)
+        return _base64(value)
     if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
+        return _served(bytes(value))
     if isinstance(value, list):  # of lists: how JSON writes an array
         return _array(value)
     if isinstance(value, np.ndarray | Path):
@@ -87,13 +100,26 @@ def _picture(value: Any) -> Any:
     return ImageError("no image" if empty else f"a value of type {type(value).__name__}")
 
 
-def _decoded(text: str) -> Any:
+def _base64(text: str) -> Any:
     try:
-        return base64.b64decode(
-            "".join(text.split(",", 1)[-1].split()), validate=True
-        )  # some encoders break lines
+        letters = text.split(",", 1)[-1].encode("ascii").translate(None, WHITESPACE)
+        return _served(base64.b64decode(letters, validate=True))
     except (binascii.Error, ValueError):
         return ImageError("not base64")
+
+
+def _served(content: bytes) -> Any:
+    try:
+        return look_at(content)
+    except ImageError as error:
+        return error
+
+
+def _cost(picture: Any) -> float:
+    """In pixels to decode."""
+    if isinstance(picture, ServedPicture):
+        return picture.cost
+    return float(picture.size) if isinstance(picture, np.ndarray) else float(PIXELS)
 
 
 def _array(rows: list[Any]) -> Any:

@@ -1,11 +1,12 @@
-"""Waiting calls share a batch, each gets its own answers, and the error of one is nobody else's."""
+"""Waiting calls share a batch, each gets its own answers, and the error of one is nobody else's. A
+small call passes large ones, and what nobody waits for is not worked on."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.captioning.batcher import Together
+from pipeline.captioning.batcher import CallerLeftError, Together, caller_left
 
 
 class Work:
@@ -36,7 +37,7 @@ def call_while_busy(work: Work, further: list[list[int]]) -> tuple[list[int], li
         first = pool.submit(together, [3])
         assert work.begun.wait(10)
         others = [pool.submit(ask, items) for items in further]
-        while len(together._waiting) < len(further):
+        while len(together._waiting) < sum(map(bool, further)):
             threading.Event().wait(0.005)
         work.go.set()
         return first.result(10), [other.result(10) for other in others]
@@ -56,14 +57,13 @@ def test_the_error_of_one_call_is_that_calls_alone() -> None:
 
 
 def test_an_interruption_leaves_no_call_without_an_answer() -> None:
-    work, interrupted = Work(), threading.Event()
+    work = Work()
     together = Together[int, int](work)
 
     def ask(items: list[int]) -> object:
         try:
             return together(items)
         except BaseException as error:
-            interrupted.set()
             return type(error)
 
     def stop(items: list[int]) -> list[int]:
@@ -77,7 +77,7 @@ def test_an_interruption_leaves_no_call_without_an_answer() -> None:
             threading.Event().wait(0.005)
         together.work = stop
         work.go.set()
-        assert {other.result(10) for other in others} == {KeyboardInterrupt, RuntimeError}
+        assert {other.result(10) for other in others} == {RuntimeError}
 
 
 def test_a_call_alone_is_answered_at_once_and_raises_its_own_error() -> None:
@@ -88,3 +88,64 @@ def test_a_call_alone_is_answered_at_once_and_raises_its_own_error() -> None:
     with pytest.raises(ZeroDivisionError):
         together([-1])
     assert together([1]) == [1]
+
+
+def served(work: Work, together: Together[int, int], calls: list[list[int]]) -> list[int]:
+    """The order in which the items of calls are worked on that came while a first one, of 0,
+    was."""
+    with ThreadPoolExecutor(len(calls) + 1) as pool:
+        asked = [pool.submit(together, [0])]
+        assert work.begun.wait(10)
+        for number, items in enumerate(calls, 1):
+            asked.append(pool.submit(together, items))
+            while len(together._waiting) < number:
+                threading.Event().wait(0.005)
+        work.go.set()
+        for call in asked:
+            call.result(10)
+    return [item for batch in work.batches[1:] for item in batch]
+
+
+def test_calls_take_turns_so_that_one_picture_passes_many() -> None:
+    work = Work()
+    order = served(work, Together(work, batch=1), [[11, 12, 13, 14], [21, 22], [31]])
+    assert order == [11, 21, 31, 12, 22, 13, 14]
+
+
+def test_a_batch_holds_some_of_every_call_and_no_more_than_it_may() -> None:
+    work = Work()
+    order = served(work, Together(work, batch=3), [[11, 12, 13, 14], [21, 22], [31]])
+    assert [sorted(batch) for batch in work.batches[1:]] == [[11, 21, 31], [12, 13, 22], [14]]
+    assert len(order) == 7
+
+
+def test_a_cheap_item_passes_a_dear_one_which_is_not_put_off_for_ever() -> None:
+    work = Work()
+    cheap = [1] * 12
+    order = served(work, Together(work, batch=1, cost=float), [[10, 10], cheap])
+    assert order[0] == 1
+    assert order.index(10) == 9  # the tag of the tenth cheap one is as high as its own
+
+
+def test_what_is_not_begun_when_its_caller_leaves_is_never_worked_on() -> None:
+    work, left = Work(), threading.Event()
+    together = Together(work, batch=1)
+
+    def leave(items: list[int]) -> object:
+        caller_left.set(left.is_set)
+        try:
+            return together(items)
+        except CallerLeftError as error:
+            return type(error)
+
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(together, [3])
+        assert work.begun.wait(10)
+        gone, stays = pool.submit(leave, [7, 8, 9]), pool.submit(together, [4, 5])
+        while len(together._waiting) < 2:
+            threading.Event().wait(0.005)
+        left.set()
+        assert gone.result(10) is CallerLeftError  # while the worker is still busy
+        work.go.set()
+        assert (first.result(10), stays.result(10)) == ([9], [16, 25])
+    assert [item for batch in work.batches for item in batch] == [3, 4, 5]

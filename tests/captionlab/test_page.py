@@ -8,7 +8,10 @@ import os
 import re
 import shutil
 import socket
+import threading
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +23,16 @@ from PIL import Image
 from captionlab.cli import app as command
 from captionlab.models import load
 from captionlab.page import answers
-from captionlab.page.answers import Answer, Decoding, Shelf, answer, render
+from captionlab.page.answers import Answer, Decoding, Section, Shelf, answer, render
 from captionlab.page.neutral import Wording, neutral_wording
 from captionlab.page.server import (
     FORMS,
     HINT,
+    PICTURES,
     POLICY,
     REQUEST,
     UPLOAD,
+    Turns,
     answers_to,
     build,
     refused,
@@ -151,7 +156,7 @@ def test_confidence_is_the_mean_probability_of_a_word(monkeypatch):
     monkeypatch.setattr(answers, "looked_at", lambda *_: [])
     ours = answer(shelf_of(a=Said("a dog", 3 * math.log(0.5), 3)), "a", picture(0), Decoding())
     assert ours.word_chance == pytest.approx(0.5)
-    assert "<b>50 %</b> per word" in render([ours])
+    assert "<b>50 %</b> per word" in render([Section([ours])])
 
 
 def test_a_decoder_that_attends_shows_a_picture_for_each_word_and_another_none(workspace):
@@ -160,7 +165,7 @@ def test_a_decoder_that_attends_shows_a_picture_for_each_word_and_another_none(w
     assert [word for word, _ in looking.looked] == looking.text.split()
     assert len({address for _, address in looking.looked}) > 1
     assert answer(shelf, "merge", picture(5), Decoding()).looked == []
-    html = render([looking])
+    html = render([Section([looking])])
     assert html.count("<figure>") == len(looking.text.split()) > 0
 
 
@@ -188,7 +193,7 @@ def test_a_model_that_cannot_be_used_says_so_on_its_card_and_the_others_have_the
     )
     assert cards[1].error == ""
     assert cards[2].error == "unknown model 'unknown': there are unfinished, merge"
-    assert render(cards).count('role="alert"') == 2
+    assert render([Section(cards)]).count('role="alert"') == 2
 
 
 def test_what_a_model_says_is_text_on_the_page():
@@ -198,7 +203,7 @@ def test_what_a_model_says_is_text_on_the_page():
         others=[("<b>", -1.0)],
         wording=Wording(("man",), "<u>"),
     )
-    html = render([card])
+    html = render([Section([card])])
     assert not re.search(r"<(script|b>|i>m|u>)", html.replace("<b>0 %", ""))
     assert "&lt;script&gt;" in html
 
@@ -209,8 +214,10 @@ def test_a_caption_that_names_a_gender_is_flagged_with_its_neutral_wording(monke
         answer(shelf_of(a=Said(text)), "a", picture(0), Decoding())
         for text in ("a man runs", "a dog runs")
     ]
-    assert "names a gender: man</span> Without it: <q>a person runs</q>" in render(cards[:1])
-    assert "gender" not in render(cards[1:])
+    assert "names a gender: man</span> Without it: <q>a person runs</q>" in render(
+        [Section(cards[:1])]
+    )
+    assert "gender" not in render([Section(cards[1:])])
 
 
 @pytest.mark.parametrize(
@@ -266,14 +273,81 @@ def test_a_decoding_that_cannot_be_is_one_line(values, message):
         Decoding.read(**values)
 
 
+def said_last(shelf, uploads, *values):
+    """What the page shows in the end."""
+    turns = Turns(lambda jobs: [job() for job in jobs], batch=1)
+    return list(answers_to(shelf, uploads, turns, *values))[-1]
+
+
+def test_several_pictures_have_an_answer_each_and_a_broken_one_its_reason(workspace, tmp_path):
+    shelf = Shelf({name: Path("models") / name for name in NAMES}, load)
+    for n in range(3):
+        picture(n).save(tmp_path / f"{n}.png")
+    (tmp_path / "broken.png").write_bytes((tmp_path / "1.png").read_bytes()[:99])
+    dropped = [
+        {"image": {"path": str(tmp_path / name)}, "caption": None}
+        for name in ("0.png", "broken.png", "2.png")
+    ]
+    html = said_last(shelf, tmp_path, dropped, NAMES, "own", 5, 5, 1.0, 1)
+    assert html.count('<img class="seen"') == 2
+    assert html.count('role="alert">this file cannot be used: ') == 1
+    captions = re.findall(r'<p class="caption">(.*?)</p>', html)
+    expected = [
+        load(Path("models") / name).caption([picture(n)])[0].text for n in (0, 2) for name in NAMES
+    ]
+    assert captions == [text or "(no word)" for text in expected]
+
+
+def test_more_pictures_than_are_taken_are_one_line(tmp_path):
+    shelf, decoding = shelf_of(a=Said("a dog")), ("own", 5, 5, 1.0, 1)
+    dropped = [{"image": {"path": "x"}}] * (PICTURES + 1)
+    assert said_last(shelf, tmp_path, dropped, ["a"], *decoding) == (
+        '<p class="trouble" role="alert">5 pictures, at most 4 at once: take some away</p>'
+    )
+    many = [f"m{n}" for n in range(7)]
+    assert said_last(shelf, tmp_path, dropped[:4], many, *decoding) == (
+        '<p class="trouble" role="alert">28 captions, at most 24 at once: choose fewer</p>'
+    )
+
+
+def test_a_visitor_with_one_picture_is_not_held_up_by_who_has_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "looked_at", lambda *_: [])
+    picture(0).save(tmp_path / "a.png")
+    dropped = {"image": {"path": str(tmp_path / "a.png")}}
+    made, begun, go = [], threading.Event(), threading.Event()
+
+    class Slow(Said):
+        def caption(self, images):
+            made.append(self.said.text)
+            begun.set()
+            assert go.wait(20)
+            return super().caption(images)
+
+    shelf = shelf_of(many=Slow("many"), one=Slow("one"))
+    turns = Turns(lambda jobs: [job() for job in jobs], batch=1)
+
+    def visit(pictures, model):
+        return list(answers_to(shelf, tmp_path, turns, pictures, [model], "own", 5, 5, 1.0, 1))
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(visit, [dropped] * 4, "many")
+        assert begun.wait(20)
+        second = pool.submit(visit, [dropped], "one")
+        while not turns._waiting:
+            time.sleep(0.005)
+        go.set()
+        assert [len(first.result(20)), len(second.result(20))] == [4, 1]
+    assert made.index("one") <= 2
+
+
 def test_without_a_picture_or_a_model_the_page_asks_for_one(tmp_path):
     shelf, decoding = shelf_of(a=Said("a dog")), ("own", 5, 5, 1.0, 1)
     picture(0).save(tmp_path / "a.png")
     dropped = {"path": str(tmp_path / "a.png")}
-    assert answers_to(shelf, tmp_path, None, ["a"], *decoding) == HINT
+    assert said_last(shelf, tmp_path, None, ["a"], *decoding) == HINT
     for models in ([], None, "a"):
         assert (
-            answers_to(shelf, tmp_path, dropped, models, *decoding)
+            said_last(shelf, tmp_path, dropped, models, *decoding)
             == '<p class="trouble" role="alert">choose a model</p>'
         )
 
@@ -304,15 +378,16 @@ def test_a_picture_that_is_none_or_too_large_is_one_line(tmp_path):
     contents = {"text": b"no picture", "empty": b"", "large": bytes(UPLOAD + 1)}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    Image.fromarray(np.zeros((8001, 8000), dtype=np.uint8)).save(tmp_path / "many.png")
+    Image.fromarray(np.zeros((3001, 4000), dtype=np.uint8)).save(tmp_path / "many.png")
     messages = {
-        "text": "this file cannot be used: not a picture",
         "empty": "this file cannot be used: empty file",
         "large": "the picture has more than 10 MB: drop a smaller one",
-        "many.png": "this file cannot be used: 8000 x 8001, more than 64,000,000 pixels",
+        "text": "this file cannot be used: not a picture (JPEG, PNG, WEBP, GIF, BMP)",
+        "many.png": "this file cannot be used: 4000 x 3001, more than 12,000,000 pixels: send it "
+        "smaller, or as a JPEG",
     }
     for name, message in messages.items():
-        with pytest.raises(UserError, match=f"^{message}$"):
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
             uploaded_picture({"path": str(tmp_path / name)}, tmp_path)
 
 
@@ -326,8 +401,8 @@ def test_a_picture_that_is_none_or_too_large_is_one_line(tmp_path):
         ("GET /gradio_api/proxy=https://example.org/a", None, 403),
         ("GET /monitoring/summary", None, 403),
         ("POST /gradio_api/process_recording", 10, 403),
-        ("POST /gradio_api/upload", UPLOAD + FORMS, None),
-        ("POST /gradio_api/upload", UPLOAD + FORMS + 1, 413),
+        ("POST /gradio_api/upload", PICTURES * (UPLOAD + FORMS), None),
+        ("POST /gradio_api/upload", PICTURES * (UPLOAD + FORMS) + 1, 413),
         ("POST /gradio_api/upload", None, 411),
         ("POST /gradio_api/queue/join", REQUEST, None),
         ("POST /gradio_api/queue/join", REQUEST + 1, 413),
@@ -356,7 +431,9 @@ def test_the_server_serves_no_file_of_the_machine_and_binds_the_browser_to_itsel
     for path in ("openapi.json", "docs", "monitoring"):
         assert requests.get(address + path, timeout=10).status_code in (403, 404), path
     large = requests.post(
-        f"{address}gradio_api/upload", files={"files": ("a.png", bytes(UPLOAD + FORMS))}, timeout=30
+        f"{address}gradio_api/upload",
+        files={"files": ("a.png", bytes(PICTURES * (UPLOAD + FORMS)))},
+        timeout=30,
     )
     assert large.status_code == 413
 
@@ -392,9 +469,9 @@ def test_a_forged_picture_is_refused_and_nothing_is_fetched(address, folder, pat
         "path": path.format(folder=folder, port=port),
         "meta": {"_type": "gradio.FileData"},
     }
-    answered = submit(address, described)
+    answered = submit(address, [{"image": described, "caption": None}])
     assert not answered["success"], answered
-    bare = submit(address, {"path": described["path"]})
+    bare = submit(address, [{"image": {"path": described["path"]}}])
     assert not bare["success"] or "was not uploaded here" in bare["output"]["data"][0]
 
 
@@ -456,10 +533,15 @@ def test_in_a_browser_an_uploaded_picture_gets_the_captions_of_the_chosen_models
         words = page.locator("[data-model=soft-attention] figcaption").all_inner_texts()
         assert words == said["soft-attention"].text.split()
         assert page.evaluate("document.documentElement.scrollWidth") == 400
-        page.locator(".gallery-item").nth(1).click()
+        page.locator("button.gallery-item").nth(1).click()
         page.locator(
             "[data-model=merge]", has_text=f"log-probability {chances['example']}"
         ).wait_for(timeout=60_000)
+        page.get_by_label("soft-attention", exact=True).uncheck()
+        page.set_input_files("#picture input[type=file]", ["picture.png"] * 2)
+        page.wait_for_function(
+            "document.querySelectorAll('[data-model=merge] .caption').length > 1"
+        )
         browser.close()
     assert troubles == []
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []

@@ -1,5 +1,6 @@
 """The published model: in a process of its own, in MLflow's pyfunc, and over HTTP."""
 
+import asyncio
 import base64
 import json
 import os
@@ -10,7 +11,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from benchmarks.serving import publish
+from captionlab.server import WAITING, Door
 from pipeline.data.files import digest
 from pipeline.results.scores import OWN, Score, ScoreTable
 from pipeline.tracking.model_card import _pretrained, card, read_run
@@ -30,6 +34,8 @@ from tests.workspace import ROOT, tool
 
 DECODE = {"beam": 2, "max_tokens": 6, "length_penalty": 0.0, "alternatives": 1}
 DECODE |= {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
+
+NO_PICTURE = "not a picture (JPEG, PNG, WEBP, GIF, BMP)"
 
 
 def png(n: int) -> bytes:
@@ -136,7 +142,7 @@ def test_a_broken_image_has_its_error_in_its_place_and_the_others_their_captions
     ]
     rows = said(model, *forms, *(text(n) for n in range(40)))  # more than one batch
     assert [row["error"] for row in rows[:8]] == [
-        *(None, "not base64", None, "not a picture", "truncated", "no image"),
+        *(None, "not base64", None, NO_PICTURE, "truncated", "no image"),
         *("a value of type float", "an array of shape (4, 4), not (H, W, 3)"),
     ]
     alone = [said(model, text(n))[0] for n in range(3)]
@@ -262,17 +268,30 @@ def ours(model: Any) -> Iterator[str]:
     import uvicorn
     from mlflow.pyfunc import scoring_server
 
-    from captionlab.server import Door
-
     port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(Door(scoring_server.init(model), 4_000_000), port=port, log_level="error")
-    )
+    door = Door(scoring_server.init(model), 4_000_000)
+    server = uvicorn.Server(uvicorn.Config(door, port=port, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
+    DOORS[f"http://127.0.0.1:{port}"] = door
     yield wait_for(f"http://127.0.0.1:{port}")
     server.should_exit = True
     thread.join(10)
+
+
+DOORS: dict[str, Door] = {}
+"of the running servers, by address"
+
+
+def door_of(address: str) -> Door:
+    return DOORS[address]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def free_port() -> int:
@@ -289,6 +308,9 @@ def wait_for(address: str, process: Any = None, log: Path | None = None) -> str:
         except OSError:
             time.sleep(0.1)
     raise AssertionError(log and log.read_text())
+
+
+JSON = "application/json"
 
 
 def post(address: str, body: Any, kind: str | None = "application/json") -> tuple[int, str]:
@@ -340,14 +362,7 @@ def test_one_image_and_64_with_broken_ones_among_them_are_captioned(
 def test_a_path_from_a_caller_is_never_opened(address: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
     path = str(tmp_path / "a.png")
-    table = BytesIO()
-    pd.DataFrame({"image": [path]}).to_parquet(table)
-    kinds = [(records(path), "application/json"), (records(f"file://{path}"), "application/json")]
-    kinds += [
-        (f"image\n{path}\n".encode(), "text/csv"),
-        (table.getvalue(), "application/vnd.apache.parquet"),
-    ]
-    for body, kind in kinds:
+    for body, kind in [(records(path), JSON), (records(f"file://{path}"), JSON)]:
         status, answer = post(address, body, kind)
         assert (status, "not base64" in answer) == (400, True), answer
 
@@ -386,9 +401,42 @@ def test_a_body_of_50_megabytes_is_refused_and_the_server_lives_on(
 
 
 BEHIND = {
-    "a broken table": (b'image\n"', "text/csv", 400),
-    "a broken Parquet": (b"PAR1", "application/vnd.apache.parquet", 400),
+    "a table of 20,000 columns": (b",".join([b"image"] * 20_000), "text/csv", 415),
+    "a Parquet": (b"PAR1", "application/vnd.apache.parquet", 415),
     "no kind": (b"{}", None, 415),
+    "a row of 20,000 columns": (
+        json.dumps({"dataframe_records": [{f"c{n}": 1 for n in range(20_000)}]}).encode(),
+        JSON,
+        400,
+    ),
+    "20,000 columns that are split": (
+        json.dumps({"dataframe_split": {"columns": [*range(20_000)], "data": []}}).encode(),
+        JSON,
+        400,
+    ),
+    "a column for each of 17 names": (
+        json.dumps({"inputs": {f"c{n}": [1] for n in range(17)}}).encode(),
+        JSON,
+        400,
+    ),
+    "65 images": (json.dumps({"dataframe_records": [{"image": "a"}] * 65}).encode(), JSON, 413),
+    "a million numbers": (b'{"inputs": {"image": [' + b"1," * 10**6 + b"1]}}", JSON, 413),
+    "two million escapes": (b'{"inputs": {"image": ["' + b"\\n" * 1_900_000 + b'"]}}', JSON, 413),
+    "an integer of 4,300 digits": (
+        b'{"dataframe_records": [{"image": ' + b"7" * 4300 + b"}]}",
+        JSON,
+        400,
+    ),
+    "an integer of a million digits": (
+        b'{"dataframe_records": [{"image": ' + b"7" * 10**6 + b"}]}",
+        JSON,
+        400,
+    ),
+    "a float of 4,300 digits": (
+        b'{"dataframe_records": [{"image": 0.' + b"7" * 4300 + b"}]}",
+        JSON,
+        400,
+    ),
     "another kind": (b"{}", "image/png", 415),
     "3 MB of no JSON": (b"x" * 3_000_000, "application/json", 400),
     "JSON that is too deep": (b"[" * 100_000, "application/json", 400),
@@ -406,11 +454,176 @@ def test_behind_the_door_every_refusal_is_short_json_without_a_traceback(
     assert "Traceback" not in answer
 
 
+def test_a_picture_of_many_pixels_has_its_reason_and_the_others_their_captions(
+    ours: str, model: Any
+) -> None:
+    content = BytesIO()
+    Image.new("L", (7990, 7990)).save(content, "PNG")
+    black = base64.b64encode(content.getvalue()).decode()
+    started = time.monotonic()
+    status, answer = post(ours, records(*[black] * 11, text(0)))
+    assert time.monotonic() - started < 5
+    rows = json.loads(answer)["predictions"]
+    assert status == 200
+    assert {row["error"] for row in rows[:11]} == {
+        "7990 x 7990, more than 12,000,000 pixels: send it smaller, or as a JPEG"
+    }
+    assert rows[11]["caption"] == said(model, text(0))[0]["caption"]
+
+
+def raw(address: str, head: str, body: bytes = b"") -> bytes:
+    """What comes back on a connection of its own until it ends, or is silent for 5 s."""
+    host, port = address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 5) as connection:
+        connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n" + body)
+        answer = b""
+        while part := connection.recv(1 << 16):
+            answer += part
+        return answer
+
+
+def test_two_lengths_of_one_body_are_refused_at_once_and_end_the_connection(ours: str) -> None:
+    head = "POST /invocations HTTP/1.1\nHost: a\nContent-Type: application/json\n"
+    answer = raw(ours, head + "Content-Length: 90\nTransfer-Encoding: chunked\n", b"0\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"Content-Length beside Transfer-Encoding" in answer
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/", "/invocations/"])
+def test_no_page_is_served_that_would_ask_another_machine(ours: str, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(ours + path, timeout=10)
+    assert refusal.value.code == 404
+    assert json.loads(refusal.value.read())["error_code"] == "NOT_FOUND"
+
+
+class Slow:
+    """The network of the served model, which waits until it is let go."""
+
+    def __init__(self, model: Any, monkeypatch: Any) -> None:
+        captioner = model.unwrap_python_model().captioner
+        self.say, self.batches = captioner.say, list[int]()
+        self.begun, self.go = threading.Event(), threading.Event()
+        monkeypatch.setattr(captioner, "say", self)
+
+    def __call__(self, pixels: Any) -> Any:
+        self.batches.append(len(pixels))
+        self.begun.set()
+        assert self.go.wait(30)
+        return self.say(pixels)
+
+
+def hang_up(address: str, body: dict[str, Any]) -> None:
+    """Send a request and leave."""
+    host, port = address.removeprefix("http://").split(":")
+    content = json.dumps(body).encode()
+    head = f"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\n"
+    with socket.create_connection((host, int(port)), 5) as connection:
+        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        time.sleep(0.3)
+
+
+def test_the_work_of_clients_that_left_is_dropped(ours: str, model: Any, monkeypatch: Any) -> None:
+    slow = Slow(model, monkeypatch)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(post, ours, records(text(0)))
+        assert slow.begun.wait(10)
+        for leaving in [pool.submit(hang_up, ours, records(*[text(1)] * 40)) for _ in range(4)]:
+            leaving.result(10)
+        wait_until(lambda: door_of(ours).waiting == 1)
+        last = pool.submit(post, ours, records(text(2)))
+        slow.go.set()
+        assert first.result(30)[0] == last.result(30)[0] == 200
+    assert slow.batches == [1, 1]  # none of the 160
+
+
+def test_a_full_server_says_at_once_when_to_come_again(
+    ours: str, model: Any, monkeypatch: Any
+) -> None:
+    slow = Slow(model, monkeypatch)
+    with ThreadPoolExecutor(WAITING) as pool:
+        asked = [pool.submit(post, ours, records(text(0))) for _ in range(WAITING)]
+        wait_until(lambda: door_of(ours).waiting == WAITING)
+        request = urllib.request.Request(
+            f"{ours}/invocations", json.dumps(records(text(0))).encode(), {"Content-Type": JSON}
+        )
+        with pytest.raises(urllib.error.HTTPError) as refusal:
+            urllib.request.urlopen(request, timeout=10)
+        assert (refusal.value.code, refusal.value.headers["Retry-After"]) == (429, "1")
+        assert json.loads(refusal.value.read())["error_code"] == "TOO_MANY_REQUESTS"
+        slow.go.set()
+        assert {call.result(60)[0] for call in asked} == {200}
+    assert door_of(ours).waiting == 0
+
+
+def test_large_bodies_have_few_places_and_leave_room_for_small_ones(monkeypatch: Any) -> None:
+    """Four halves of a large body are there; a fifth is refused, a small one is not."""
+    monkeypatch.setattr("captionlab.server.SMALL", 10)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask(door: Door, body: bytes, more: asyncio.Event | None = None) -> int:
+        statuses, parts = [], [(body, more is not None), (b"", False)]
+
+        async def receive() -> dict[str, Any]:
+            if not parts:
+                await asyncio.sleep(60)
+            part, goes_on = parts.pop(0)
+            if more and not goes_on:
+                await more.wait()
+            return {"type": "http.request", "body": part, "more_body": goes_on}
+
+        async def send(message: Any) -> None:
+            statuses.append(message.get("status"))
+
+        headers = [(b"content-type", JSON.encode())]
+        scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": headers}
+        await door(scope, receive, send)
+        return int(statuses[0])
+
+    async def all_of_it() -> tuple[list[int], int, int, int]:
+        door, more = Door(app, 1000), asyncio.Event()
+        waiting = [asyncio.ensure_future(ask(door, b" " * 11, more)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        fifth, small = await ask(door, b" " * 11), await ask(door, b"{}")
+        more.set()
+        return [await one for one in waiting], fifth, small, await ask(door, b" " * 11)
+
+    assert asyncio.run(all_of_it()) == ([200] * 4, 429, 200, 200)
+
+
+def test_a_body_that_does_not_arrive_is_given_up(ours: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr("captionlab.server.PATIENCE", 0.2)
+    head = f"POST /invocations HTTP/1.1\nHost: a\nContent-Type: {JSON}\nContent-Length: 9\n"
+    answer = raw(ours, head, b"{")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_one_picture_passes_the_many_of_another_request(
+    ours: str, model: Any, monkeypatch: Any
+) -> None:
+    slow = Slow(model, monkeypatch)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(post, ours, records(text(0)))
+        assert slow.begun.wait(10)
+        many = pool.submit(post, ours, records(*[text(1)] * 64))
+        together = model.unwrap_python_model().together
+        wait_until(lambda: len(together._waiting) == 1)
+        one = pool.submit(post, ours, records(text(2)))
+        wait_until(lambda: len(together._waiting) == 2)
+        slow.go.set()
+        assert [call.result(60)[0] for call in (first, many, one)] == [200] * 3
+    assert slow.batches == [1, 16, 16, 16, 16, 1]  # the one was in the first batch of 16
+
+
 def test_an_error_of_the_model_itself_is_a_message_and_not_a_traceback(
     ours: str, model: Any, monkeypatch: Any
 ) -> None:
     inner = model.unwrap_python_model()
-    monkeypatch.setattr(inner.captioner, "caption_each", lambda images: 1 / 0)
+    monkeypatch.setattr(inner.captioner, "say", lambda pixels: 1 / 0)
     status, answer = post(ours, records(text(0)))
     assert status == 400
     assert json.loads(answer).keys() == {"error_code", "message"}

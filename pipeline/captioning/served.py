@@ -1,0 +1,101 @@
+"""Pictures that strangers send: how much work one may make, told from its header before anything is
+decoded.
+
+A picture of up to `PIXELS` is decoded as `read_image` does, so its caption is that of
+`captionlab caption`. A larger JPEG is decoded at a half, a quarter or an eighth of its size, which
+libjpeg does for a part of the work; a larger picture of another format is refused. What a JPEG
+costs is its pixels times its scans: a progressive one of a few kB may ask for hundreds of passes
+over all of them.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from pipeline.core.errors import one_line
+from pipeline.data.images import MAX_PIXELS, ImageError, read_image
+
+PIXELS = 12_000_000
+"that are decoded of one picture; a screen of 3840 x 2160 has 8.3 million"
+SCANNED = 150_000_000
+"pixels times scans of a JPEG; a progressive photograph of 12 million pixels has 10 scans"
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+"""whose cost per pixel is known and small; JPEG 2000 takes fifteen times that, EPS starts another
+program, and TIFF has tiles of any size"""
+OVERHEAD = 50_000
+"pixels whose decoding takes as long as everything else about a picture"
+
+
+@dataclass(frozen=True)
+class ServedPicture:
+    """A picture whose header has been read, and nothing else."""
+
+    content: bytes
+    cost: float
+    "pixels that its decoding has to touch"
+    reduced: int = 1
+    "2, 4 or 8: the part of its width at which a JPEG is decoded"
+
+    def decode(self) -> Image.Image:
+        """Upright RGB; raises an ImageError for what is truncated or broken."""
+        if self.reduced == 1:
+            return read_image(self.content, PIXELS)
+        image = _opened(self.content)
+        image.draft("RGB", (image.width // self.reduced, image.height // self.reduced))
+        return read_image(image)
+
+
+def look_at(content: bytes) -> ServedPicture:
+    """Read a picture's header.
+
+    Raises:
+        ImageError: it is no picture, of a format that is not served, or takes too much work.
+    """
+    image = _opened(content)
+    pixels, size = image.width * image.height, f"{image.width} x {image.height}"
+    if not isinstance(image, JpegImageFile):
+        if pixels > PIXELS:
+            raise ImageError(f"{size}, more than {PIXELS:,} pixels: send it smaller, or as a JPEG")
+        return ServedPicture(content, OVERHEAD + pixels)
+    scanned = pixels * _scans(image, content)
+    if pixels > MAX_PIXELS or scanned > SCANNED:
+        raise ImageError(f"{size} in {scanned // max(1, pixels)} scans is too much work: shrink it")
+    reduced = next(by for by in (1, 2, 4, 8) if pixels <= PIXELS * by**2)
+    return ServedPicture(content, OVERHEAD + scanned, reduced)
+
+
+def _opened(content: bytes) -> Image.Image:
+    if not content:
+        raise ImageError("empty file")
+    try:
+        return Image.open(BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ImageError(f"more than {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"not a picture ({', '.join(FORMATS)})") from None
+    except Exception as error:  # a broken header makes Pillow's readers fail in many ways
+        raise ImageError(f"broken ({one_line(error)})") from None
+
+
+def _scans(image: JpegImageFile, content: bytes) -> int:
+    """Passes over the picture. Entropy-coded data holds no marker, so start-of-scan markers are
+    counted as bytes; a first scan of all components is the only one that libjpeg reads."""
+    first = _first_scan(content)
+    if not image.info.get("progressive") and content[first + 4 : first + 5] == bytes(
+        [image.layers]
+    ):
+        return 1
+    return max(1, content.count(b"\xff\xda", first))
+
+
+def _first_scan(content: bytes) -> int:
+    """Where its marker stands: segments before it, which may hold another JPEG, are passed over."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
+        if content[at + 1] == 0xFF:  # a fill byte
+            at += 1
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return at
