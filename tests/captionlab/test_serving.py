@@ -97,6 +97,7 @@ def test_nothing_published_is_a_pickle(published: Path) -> None:
         ".css",
         ".js",
         ".pyc",
+        ".typed",
     }
     assert kept <= {"", ".json", ".md", ".safetensors", ".txt"}
     folder = published / "artifacts/captioner"
