@@ -1,0 +1,357 @@
+"""Reference pages: settings, commands, environment variables, folders, and the files that
+params.yaml names."""
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def table(head: list[str], rows: Iterable[Iterable[object]]) -> str:
+    """A markdown table; `|` and line breaks in cells are harmless."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop, unless the text begins with a name in code."""
+    text = " ".join(text.split())
+    text = text[:1].upper() + text[1:]
+    return text if not text or text.endswith((".", "?", "!", ":")) else f"{text}."
+
+
+def code(value: object) -> str:
+    return f"`{value}`" if str(value) else ""
+
+
+# params.yaml
+
+
+def parameters(root: Path) -> str:
+    """Every key of params.yaml, section by section, with its type and range."""
+    from pipeline.experiment import params
+
+    shown = yaml.safe_load((root / "params.yaml").read_text())
+    told = _attribute_texts(root / "pipeline/experiment/params.py")
+    out = []
+    for section, model in _sections(params):
+        out += [f"\n### {section.title()}\n", told.get(model.__name__, ("", {}))[0]]
+        fields = model.model_json_schema()["properties"]
+        texts = told[model.__name__][1]
+        example = _example(shown, section)
+        rows = [
+            [
+                code(key),
+                _type(schema),
+                code(_short(example[key])) if key in example else _default(schema),
+                sentence(texts.get(key, "")),
+            ]
+            for key, schema in fields.items()
+        ]
+        out.append(table(["key", "value", "in params.yaml", "meaning"], rows))
+    return "\n".join(out)
+
+
+def _sections(params: Any) -> list[tuple[str, Any]]:
+    return [
+        ("datasets", params.Dataset),
+        ("corpora", params.Corpus),
+        ("features", params.FeatureSet),
+        ("train", params.Training),
+        ("decode", params.Decoding),
+        ("scoring", params.Scoring),
+        ("variants", params.Variant),
+        ("paper of a variant", params.PaperRow),
+    ]
+
+
+def _example(shown: dict[str, Any], section: str) -> dict[str, Any]:
+    """What the committed params.yaml says there; of rows, the first."""
+    part = shown.get(section, {})
+    is_rows = section in ("datasets", "corpora", "features", "variants")
+    return dict(next(iter(part.values()))) if is_rows else dict(part)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
+def _default(schema: dict[str, Any]) -> str:
+    return f"left out: {code(_short(schema['default'])) or 'empty'}" if "default" in schema else ""
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """A JSON schema in words: `number, above 0`."""
+    if "anyOf" in schema:
+        return " or ".join(_type(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(code(value) for value in schema["enum"])
+    names = {
+        "integer": "whole number",
+        "boolean": "true or false",
+        "object": "keys and values",
+        "string": "text",
+        "null": "null",
+        "array": "list",
+    }
+    kind = schema.get("type", "object")
+    if kind == "array":
+        inner = _type(schema.get("items", {}))
+        return f"list of: {inner}" + (", one or more" if schema.get("minItems") else "")
+    return ", ".join([names.get(kind, kind), *_limits(schema)])
+
+
+def _limits(schema: dict[str, Any]) -> Iterator[str]:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        yield f"{low:g} to {high:g}"
+    elif low is not None:
+        yield f"{low:g} or more"
+    elif high is not None:
+        yield f"at most {high:g}"
+    if "exclusiveMinimum" in schema:
+        yield f"above {schema['exclusiveMinimum']:g}"
+    if "pattern" in schema:
+        yield code(schema["pattern"].strip("^$"))
+
+
+def _attribute_texts(path: Path) -> dict[str, tuple[str, dict[str, str]]]:
+    """Class -> its docstring, and field -> the string below it."""
+    out = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            texts = {
+                field.target.id: text.value.value
+                for field, text in zip(node.body, node.body[1:], strict=False)
+                if isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+            }
+            out[node.name] = (ast.get_docstring(node) or "", texts)
+    return out
+
+
+# Commands and variables
+
+
+def commands(root: Path) -> str:
+    """Every command of `captionlab`, from the objects that run it."""
+    import typer
+
+    from captionlab.__main__ import app
+
+    group: Any = typer.main.get_command(app)
+    out = []
+    for name, command in sorted(group.commands.items()):
+        usage = command.get_usage(typer.Context(command, info_name=f"captionlab {name}"))
+        shown = " ".join(usage.removeprefix("Usage: ").split())
+        out += [f"\n## captionlab {name}\n", f"```text\n{shown}\n```\n", command.help or "", ""]
+        rows = [
+            [
+                ", ".join(code(opt) for opt in _names_of(parameter)),
+                _kind(parameter.type_descriptor.annotation),
+                "required" if parameter.required else code(_default_of(parameter)),
+                sentence(parameter.help or ""),
+            ]
+            for parameter in command.params
+        ]
+        if rows:
+            out.append(table(["argument or option", "value", "default", "meaning"], rows))
+    return "\n".join(out)
+
+
+def _names_of(parameter: Any) -> list[str]:
+    return (
+        parameter.opts if parameter.opts[0].startswith("-") else [parameter.metavar or parameter.name.upper()]
+    )
+
+
+def _kind(annotation: Any) -> str:
+    if annotation is bool:
+        return "flag"
+    text = getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else ""
+    text = text or str(annotation)
+    for old, new in (("pathlib.", ""), ("typing.", ""), ("str", "text"), ("Path", "path")):
+        text = text.replace(old, new)
+    return text.replace("int", "whole number").replace(" | None", "")
+
+
+def _default_of(parameter: Any) -> str:
+    value = parameter.default
+    return "" if value in (None, (), []) or value is False else str(value)
+
+
+def targets(root: Path) -> str:
+    """What `make help` prints, as a table."""
+    lines = re.findall(r'@echo "(make [\w-]+) +(.+)"', (root / "Makefile").read_text())
+    return table(["command", "what it does"], [[code(c), sentence(text)] for c, text in lines])
+
+
+def environment(root: Path) -> str:
+    from pipeline.core.environment import VARIABLES
+
+    rows = [[code(v.name), v.default, v.meaning] for v in VARIABLES]
+    return table(["variable", "default", "meaning"], rows)
+
+
+# Places and stages
+
+
+def folders(root: Path) -> str:
+    """The constants of pipeline/core/paths.py that have a text."""
+    from pipeline.core import paths
+
+    body = ast.parse((root / "pipeline/core/paths.py").read_text()).body
+    rows = [
+        [code(f"{getattr(paths, node.targets[0].id)}"), sentence(_as_code(text.value.value))]
+        for node, text in zip(body, body[1:], strict=False)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    ]
+    return table(["place", "what it holds"], rows)
+
+
+def _as_code(text: str) -> str:
+    """`<variant>` would be taken for HTML."""
+    return re.sub(r"(<\w+>[\w./<>]*)", r"`\1`", text)
+
+
+def stages_table(root: Path) -> str:
+    """Every stage of dvc.yaml: what it reads of data, its parameters, and what it writes."""
+    rows = []
+    for name, stage in yaml.safe_load((root / "dvc.yaml").read_text())["stages"].items():
+        row, each = stage.get("do", stage), stage.get("foreach", "").strip("${}")
+        data = [d for d in row["deps"] if not d.startswith(("pipeline/", "stages/", "captionlab/"))]
+        written = [next(iter(o)) if isinstance(o, dict) else o for o in row["outs"]]
+        written += row.get("metrics", [])
+        cells = [_list(_plain(d) for d in part) for part in (data, row.get("params", []), written)]
+        rows.append([f"**{name}**" + (f", one per row of `{each}`" if each else ""), *cells])
+    return table(["stage", "reads", "parameters", "writes"], rows)
+
+
+def _plain(template: str) -> str:
+    return re.sub(r"\$\{(?:item\.)?(\w+)\}", lambda m: m[1].upper(), template)
+
+
+def _list(names: Iterable[str]) -> str:
+    return "<br>".join(code(name) for name in names)
+
+
+def rooms_table(root: Path) -> str:
+    """Every room, from the top floor down, with its modules."""
+    rows = []
+    for floor in layers(root):
+        for room in floor:
+            folder = root / room
+            if not folder.is_dir():
+                folder = root / "pipeline" / room
+            files = sorted(p.stem for p in folder.glob("*.py") if p.stem != "__init__")
+            inner = sorted(p.parent.name + "/" for p in folder.glob("*/__init__.py"))
+            rows.append([f"`{room}`", ", ".join(code(f) for f in [*inner, *files])])
+    return table(["room", "modules"], rows)
+
+
+def layers(root: Path) -> list[list[str]]:
+    """The floors of import-linter's contracts: rooms that stay apart share one."""
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]
+    outer, inner = [c["layers"] for c in contracts["contracts"] if c["type"] == "layers"]
+    floors = [floor for floor in outer if floor != "pipeline"] + inner
+    return [[room.strip() for room in floor.split("|")] for floor in floors]
+
+
+# What params.yaml names
+
+
+def decoders(root: Path) -> str:
+    return parts(root, "decoders", ["Decoder", "__init__"])
+
+
+def encoders(root: Path) -> str:
+    return parts(root, "encoders", ["Encoder", "__init__"])
+
+
+def sources(root: Path) -> str:
+    return parts(root, "sources", ["fetch"])
+
+
+def metrics(root: Path) -> str:
+    return parts(root, "metrics", [])
+
+
+def parts(root: Path, kind: str, entry: list[str]) -> str:
+    """Every file of a registry: the first lines of its docstring, and its arguments."""
+    out = []
+    for path in sorted((root / "pipeline" / kind).glob("[!_]*.py")):
+        tree = ast.parse(path.read_text())
+        whole = ast.get_docstring(tree) or ""
+        text = whole if kind == "metrics" else whole.split("\n\n")[0]
+        out += [f"\n### {path.stem}\n", paragraphs(text), ""]
+        arguments = list(_arguments(tree, entry))
+        if arguments:
+            out.append(table(["argument", "type", "default", "meaning"], arguments))
+    return "\n".join(out)
+
+
+def paragraphs(docstring: str) -> str:
+    """A docstring as markdown: lists of `name: meaning` become bullets."""
+    lines = []
+    for block in re.split(r"\n(?=\w[\w, ]*: )|\n\n", docstring):
+        text = " ".join(block.split())
+        is_entry = re.match(r"^([a-z_0-9]+(?:, [a-z_0-9]+)*): ", text)
+        if is_entry:
+            names = ", ".join(code(name) for name in is_entry[1].split(", "))
+            lines.append(f"- {names}: {text[is_entry.end() :]}")
+        else:
+            lines.append(f"\n{text}\n")
+    return "\n".join(lines).replace("\n-", "\n\n-", 1).replace("<", "&lt;")
+
+
+def _arguments(tree: ast.Module, entry: list[str]) -> Iterator[list[str]]:
+    node: Any = tree
+    texts = ""
+    for name in entry:
+        node = next((n for n in node.body if getattr(n, "name", "") == name), None)
+        if node is None:
+            return
+        texts += "\n" + (ast.get_docstring(node) or "")
+    if not entry:
+        return
+    told = _told(texts)
+    for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        kind = ast.unparse(argument.annotation) if argument.annotation else ""
+        given = "required" if default is None else code(ast.unparse(default))
+        yield [code(argument.arg), code(_readable(kind)), given, sentence(told.get(argument.arg, ""))]
+
+
+def _readable(annotation: str) -> str:
+    """`Literal['a', 'b']` -> a or b."""
+    choice = re.fullmatch(r"Literal\[(.+)\]", annotation)
+    return choice[1].replace("'", "").replace(", ", " or ") if choice else annotation
+
+
+def _told(docstring: str) -> dict[str, str]:
+    """The entries of `Args:`, or what begins with `name`: in running text."""
+    found = {}
+    section = re.search(r"Args:\n((?:[ ]+.*\n?|\n(?=[ ]))+)", docstring)
+    if section:
+        for entry in re.split(r"\n(?=    \w+:)", "\n" + section[1]):
+            match = re.match(r"\n?\s+(\w+): (.*)", entry, re.DOTALL)
+            if match:
+                found[match[1]] = match[2]
+    running = " ".join(docstring.split("Args:")[0].split())
+    for match in re.finditer(r"`(\w+)`: (.*?)(?=; `\w+`:|\. `\w+`:|\.$|$)", running):
+        found.setdefault(match[1], match[2])
+    return found
