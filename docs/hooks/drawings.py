@@ -23,13 +23,14 @@ def svg(width: float, height: float, label: str, parts: list[str]) -> str:
     )
 
 
-def box(at: Box, name: str, below: str = "", kind: str = "", href: str = "") -> str:
+def box(at: Box, name: str, below: str = "", kind: str = "") -> str:
     x, y, w, h = at
     middle = x + w / 2
     text = f'<text x="{middle:g}" y="{y + h / 2 + (-3 if below else 5):g}">{name}</text>'
     if below:
         text += f'<text class="small" x="{middle:g}" y="{y + h / 2 + 14:g}">{below}</text>'
-    return f'<g class="{kind}"><rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="5"/>{text}</g>'
+    frame = f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="5"/>'
+    return f'<g class="{kind}">{frame}{text}</g>'
 
 
 def arrow(x1: float, y1: float, x2: float, y2: float) -> str:
@@ -51,7 +52,9 @@ def rooms(root: Path) -> str:
             parts.append(box(at, room, kind="outer" if n == 0 else "inner"))
         if n:
             parts.append(arrow(width / 2, y - gap, width / 2, y - 2))
-    return svg(width, len(floors) * (height + gap) - gap + 2, "Rooms, from the top floor down", parts)
+    return svg(
+        width, len(floors) * (height + gap) - gap + 2, "Rooms, from the top floor down", parts
+    )
 
 
 def graph(root: Path) -> str:
@@ -88,7 +91,10 @@ def reads(stages: Mapping[str, dict]) -> dict[str, set[str]]:  # type: ignore[ty
         (_blank(out), name)
         for name, stage in stages.items()
         for row in [stage.get("do", stage)]
-        for out in [*(next(iter(o)) if isinstance(o, dict) else o for o in row["outs"]), *row.get("metrics", [])]
+        for out in [
+            *(next(iter(o)) if isinstance(o, dict) else o for o in row["outs"]),
+            *row.get("metrics", []),
+        ]
     ]
     found: dict[str, set[str]] = {}
     for name, stage in stages.items():
@@ -98,7 +104,7 @@ def reads(stages: Mapping[str, dict]) -> dict[str, set[str]]:  # type: ignore[ty
             for dep in deps
             for out, maker in made
             if maker != name
-            and (out == dep or out.startswith(f"{dep}/") or out.startswith(f"{dep}.") or dep.startswith(f"{out}/"))
+            and (out == dep or out.startswith((f"{dep}/", f"{dep}.")) or dep.startswith(f"{out}/"))
         }
     return found
 

@@ -3,6 +3,7 @@ benchmarks."""
 
 import re
 from collections import defaultdict
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -18,14 +19,13 @@ def experiments(root: Path) -> str:
 
 
 def _comment(path: Path) -> str:
-    """The lines above the first key, without `#`."""
-    lines = []
-    for line in path.read_text().splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").removeprefix(" "))
-    return re.sub(r"\n(?=(?:Cost|Scores|Data|Needs|Source): )", "\n\n- ", "\n".join(lines)).replace(
-        "\n\n- ", "\n\n- ", 1
+    """The lines above the first key: what the file is, then Data, Cost and Scores as a list."""
+    head = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    text = " ".join(" ".join(line.lstrip("#") for line in head).split())
+    return (
+        re.sub(r" (Data|Cost|Scores): ", r"\n\n- **\1**: ", text)
+        .replace("\n\n- **C", "\n- **C")
+        .replace("\n\n- **S", "\n- **S")
     )
 
 
@@ -42,7 +42,11 @@ def papers(root: Path) -> str:
     """The tables of papers.yaml and the systems in them, which a variant's `paper` may name."""
     tables = yaml.safe_load((root / "pipeline/experiment/papers.yaml").read_text())["tables"]
     rows = [
-        [code(name), entry.get("title", ""), ", ".join(code(row["system"]) for row in entry["rows"])]
+        [
+            code(name),
+            entry.get("title", ""),
+            ", ".join(code(row["system"]) for row in entry["rows"]),
+        ]
         for name, entry in tables.items()
     ]
     return table(["table", "what it is", "systems"], rows)
@@ -60,7 +64,9 @@ def decisions(root: Path) -> str:
     out = []
     for room in sorted(by_room, key=lambda r: (order.index(r) if r in order else len(order), r)):
         out.append(f"\n## {room[:1].upper() + room[1:]}\n")
-        for date, title, file, status in sorted(by_room[room], key=lambda d: (d[0], d[2]), reverse=True):
+        for date, title, file, status in sorted(
+            by_room[room], key=lambda d: (d[0], d[2]), reverse=True
+        ):
             mark = "" if status == "holds" else " (superseded)"
             out.append(f"- {date}: [{title}]({file}){mark}")
     return "\n".join(out) + "\n"

@@ -21,7 +21,7 @@ WRITERS = {
             reference_pages,
             ["parameters", "commands", "targets", "environment", "folders", "rooms_table"],
         ),
-        (reference_pages, ["decoders", "encoders", "sources", "metrics", "stages_table"]),
+        (reference_pages, ["decoders", "encoders", "sources", "metrics", "stages_list"]),
         (experiment_pages, ["protocols", "papers", "experiments", "decisions", "benchmarks"]),
         (drawings, ["rooms", "graph"]),
     )

@@ -5,8 +5,10 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -32,6 +34,15 @@ def code(value: object) -> str:
     return f"`{value}`" if str(value) else ""
 
 
+def entries(rows: Iterable[tuple[str, str, str]]) -> str:
+    """A list of definitions, which a phone shows as well as a desk: name, facts, meaning."""
+    out = []
+    for name, facts, meaning in rows:
+        lines = [line for line in (f"*{facts}*" if facts else "", meaning) if line]
+        out.append(f"{name}\n:   " + "<br>\n    ".join(lines or ["-"]) + "\n")
+    return "\n".join(out)
+
+
 # params.yaml
 
 
@@ -40,27 +51,24 @@ def parameters(root: Path) -> str:
     from pipeline.experiment import params
 
     shown = yaml.safe_load((root / "params.yaml").read_text())
-    told = _attribute_texts(root / "pipeline/experiment/params.py")
+    told = attribute_texts(root / "pipeline/experiment/params.py")
     out = []
-    for section, model in _sections(params):
-        out += [f"\n### {section.title()}\n", told.get(model.__name__, ("", {}))[0]]
-        fields = model.model_json_schema()["properties"]
-        texts = told[model.__name__][1]
-        example = _example(shown, section)
-        rows = [
-            [
-                code(key),
-                _type(schema),
-                code(_short(example[key])) if key in example else _default(schema),
-                sentence(texts.get(key, "")),
-            ]
-            for key, schema in fields.items()
-        ]
-        out.append(table(["key", "value", "in params.yaml", "meaning"], rows))
+    for section, model in sections(params):
+        example, (about, texts) = _example(shown, section), told[model.__name__]
+        out += [f"\n## {section}\n", about, ""]
+        rows = []
+        for key, schema in model.model_json_schema()["properties"].items():
+            facts = [_type(schema)]
+            if "default" in schema:
+                facts.append(f"may be left out ({code(_short(schema['default'])) or 'empty'})")
+            if key in example and len(_short(example[key])) < 40:
+                facts.append(f"here {code(_short(example[key]))}")
+            rows.append((code(key), "; ".join(facts), sentence(_as_code(texts.get(key, "")))))
+        out.append(entries(rows))
     return "\n".join(out)
 
 
-def _sections(params: Any) -> list[tuple[str, Any]]:
+def sections(params: Any) -> list[tuple[str, Any]]:
     return [
         ("datasets", params.Dataset),
         ("corpora", params.Corpus),
@@ -69,7 +77,7 @@ def _sections(params: Any) -> list[tuple[str, Any]]:
         ("decode", params.Decoding),
         ("scoring", params.Scoring),
         ("variants", params.Variant),
-        ("paper of a variant", params.PaperRow),
+        ("variants: paper", params.PaperRow),
     ]
 
 
@@ -83,11 +91,9 @@ def _example(shown: dict[str, Any], section: str) -> dict[str, Any]:
 def _short(value: Any) -> str:
     if isinstance(value, dict | list):
         return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
-
-
-def _default(schema: dict[str, Any]) -> str:
-    return f"left out: {code(_short(schema['default'])) or 'empty'}" if "default" in schema else ""
+    return (
+        str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+    )
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -105,6 +111,8 @@ def _type(schema: dict[str, Any]) -> str:
         "array": "list",
     }
     kind = schema.get("type", "object")
+    if "$ref" in schema:
+        return "keys and values"
     if kind == "array":
         inner = _type(schema.get("items", {}))
         return f"list of: {inner}" + (", one or more" if schema.get("minItems") else "")
@@ -125,14 +133,14 @@ def _limits(schema: dict[str, Any]) -> Iterator[str]:
         yield code(schema["pattern"].strip("^$"))
 
 
-def _attribute_texts(path: Path) -> dict[str, tuple[str, dict[str, str]]]:
+def attribute_texts(path: Path) -> dict[str, tuple[str, dict[str, str]]]:
     """Class -> its docstring, and field -> the string below it."""
     out = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ClassDef):
             texts = {
                 field.target.id: text.value.value
-                for field, text in zip(node.body, node.body[1:], strict=False)
+                for field, text in pairwise(node.body)
                 if isinstance(field, ast.AnnAssign)
                 and isinstance(field.target, ast.Name)
                 and isinstance(text, ast.Expr)
@@ -157,39 +165,38 @@ def commands(root: Path) -> str:
         usage = command.get_usage(typer.Context(command, info_name=f"captionlab {name}"))
         shown = " ".join(usage.removeprefix("Usage: ").split())
         out += [f"\n## captionlab {name}\n", f"```text\n{shown}\n```\n", command.help or "", ""]
-        rows = [
-            [
-                ", ".join(code(opt) for opt in _names_of(parameter)),
-                _kind(parameter.type_descriptor.annotation),
-                "required" if parameter.required else code(_default_of(parameter)),
-                sentence(parameter.help or ""),
-            ]
-            for parameter in command.params
-        ]
-        if rows:
-            out.append(table(["argument or option", "value", "default", "meaning"], rows))
+        out.append(entries(_parameter(parameter) for parameter in command.params))
     return "\n".join(out)
 
 
-def _names_of(parameter: Any) -> list[str]:
-    return (
-        parameter.opts if parameter.opts[0].startswith("-") else [parameter.metavar or parameter.name.upper()]
-    )
+def _parameter(parameter: Any) -> tuple[str, str, str]:
+    is_option = parameter.opts[0].startswith("-")
+    names = parameter.opts if is_option else [parameter.metavar or parameter.name]
+    facts = [_kind(parameter.type_descriptor.annotation)]
+    facts += [
+        f"{word} {limit}"
+        for word, limit in (("from", parameter.min), ("to", parameter.max))
+        if limit is not None
+    ]
+    if parameter.required:
+        facts.append("required")
+    elif parameter.default not in (None, (), [], False):
+        facts.append(f"by default {code(parameter.default)}")
+    return ", ".join(map(code, names)), ", ".join(facts), parameter.help or ""
 
 
 def _kind(annotation: Any) -> str:
-    if annotation is bool:
-        return "flag"
-    text = getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else ""
-    text = text or str(annotation)
-    for old, new in (("pathlib.", ""), ("typing.", ""), ("str", "text"), ("Path", "path")):
-        text = text.replace(old, new)
-    return text.replace("int", "whole number").replace(" | None", "")
-
-
-def _default_of(parameter: Any) -> str:
-    value = parameter.default
-    return "" if value in (None, (), []) or value is False else str(value)
+    """A type of Python in words."""
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    if get_origin(annotation) is Literal:
+        return " or ".join(map(code, parts))
+    if get_origin(annotation) is list:
+        return f"one or more of: {_kind(parts[0])}"
+    if parts:
+        return " or ".join(map(_kind, parts))
+    return {bool: "flag", int: "whole number", float: "number", str: "text", Path: "path"}[
+        annotation
+    ]
 
 
 def targets(root: Path) -> str:
@@ -201,8 +208,7 @@ def targets(root: Path) -> str:
 def environment(root: Path) -> str:
     from pipeline.core.environment import VARIABLES
 
-    rows = [[code(v.name), v.default, v.meaning] for v in VARIABLES]
-    return table(["variable", "default", "meaning"], rows)
+    return entries((code(v.name), f"by default: {v.default}", v.meaning) for v in VARIABLES)
 
 
 # Places and stages
@@ -215,7 +221,7 @@ def folders(root: Path) -> str:
     body = ast.parse((root / "pipeline/core/paths.py").read_text()).body
     rows = [
         [code(f"{getattr(paths, node.targets[0].id)}"), sentence(_as_code(text.value.value))]
-        for node, text in zip(body, body[1:], strict=False)
+        for node, text in pairwise(body)
         if isinstance(node, ast.Assign)
         and isinstance(node.targets[0], ast.Name)
         and isinstance(text, ast.Expr)
@@ -229,17 +235,21 @@ def _as_code(text: str) -> str:
     return re.sub(r"(<\w+>[\w./<>]*)", r"`\1`", text)
 
 
-def stages_table(root: Path) -> str:
+def stages_list(root: Path) -> str:
     """Every stage of dvc.yaml: what it reads of data, its parameters, and what it writes."""
-    rows = []
+    out = []
     for name, stage in yaml.safe_load((root / "dvc.yaml").read_text())["stages"].items():
         row, each = stage.get("do", stage), stage.get("foreach", "").strip("${}")
         data = [d for d in row["deps"] if not d.startswith(("pipeline/", "stages/", "captionlab/"))]
         written = [next(iter(o)) if isinstance(o, dict) else o for o in row["outs"]]
         written += row.get("metrics", [])
-        cells = [_list(_plain(d) for d in part) for part in (data, row.get("params", []), written)]
-        rows.append([f"**{name}**" + (f", one per row of `{each}`" if each else ""), *cells])
-    return table(["stage", "reads", "parameters", "writes"], rows)
+        lists = {"reads": data, "parameters": row.get("params", []), "writes": written}
+        facts = [f"{word}: {_list(found)}" for word, found in lists.items() if found]
+        head = f"**{name}**" + (f", one per row of `{each}`" if each else "")
+        out.append(
+            f"{head}\n:   {sentence(row['desc'])}\n\n" + "".join(f"    - {f}\n" for f in facts)
+        )
+    return "\n".join(out)
 
 
 def _plain(template: str) -> str:
@@ -247,7 +257,7 @@ def _plain(template: str) -> str:
 
 
 def _list(names: Iterable[str]) -> str:
-    return "<br>".join(code(name) for name in names)
+    return ", ".join(code(_plain(name)) for name in names)
 
 
 def rooms_table(root: Path) -> str:
@@ -297,11 +307,8 @@ def parts(root: Path, kind: str, entry: list[str]) -> str:
     for path in sorted((root / "pipeline" / kind).glob("[!_]*.py")):
         tree = ast.parse(path.read_text())
         whole = ast.get_docstring(tree) or ""
-        text = whole if kind == "metrics" else whole.split("\n\n")[0]
-        out += [f"\n### {path.stem}\n", paragraphs(text), ""]
-        arguments = list(_arguments(tree, entry))
-        if arguments:
-            out.append(table(["argument", "type", "default", "meaning"], arguments))
+        text = whole if kind in ("metrics", "sources") else whole.split("\n\n")[0]
+        out += [f"\n## {path.stem}\n", paragraphs(text), "", entries(_arguments(tree, entry))]
     return "\n".join(out)
 
 
@@ -319,7 +326,7 @@ def paragraphs(docstring: str) -> str:
     return "\n".join(lines).replace("\n-", "\n\n-", 1).replace("<", "&lt;")
 
 
-def _arguments(tree: ast.Module, entry: list[str]) -> Iterator[list[str]]:
+def _arguments(tree: ast.Module, entry: list[str]) -> Iterator[tuple[str, str, str]]:
     node: Any = tree
     texts = ""
     for name in entry:
@@ -331,15 +338,18 @@ def _arguments(tree: ast.Module, entry: list[str]) -> Iterator[list[str]]:
         return
     told = _told(texts)
     for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
-        kind = ast.unparse(argument.annotation) if argument.annotation else ""
-        given = "required" if default is None else code(ast.unparse(default))
-        yield [code(argument.arg), code(_readable(kind)), given, sentence(told.get(argument.arg, ""))]
+        facts = [_readable(ast.unparse(argument.annotation))] if argument.annotation else []
+        facts.append("required" if default is None else f"by default {code(ast.unparse(default))}")
+        yield code(argument.arg), ", ".join(facts), sentence(told.get(argument.arg, ""))
 
 
 def _readable(annotation: str) -> str:
-    """`Literal['a', 'b']` -> a or b."""
+    """An annotation in words; the names of pipeline/core/ranges.py stay."""
     choice = re.fullmatch(r"Literal\[(.+)\]", annotation)
-    return choice[1].replace("'", "").replace(", ", " or ") if choice else annotation
+    if choice:
+        return " or ".join(code(part.strip("'\"")) for part in choice[1].split(", "))
+    words = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false"}
+    return " or ".join(words.get(part, code(part)) for part in annotation.split(" | "))
 
 
 def _told(docstring: str) -> dict[str, str]:
@@ -347,10 +357,10 @@ def _told(docstring: str) -> dict[str, str]:
     found = {}
     section = re.search(r"Args:\n((?:[ ]+.*\n?|\n(?=[ ]))+)", docstring)
     if section:
-        for entry in re.split(r"\n(?=    \w+:)", "\n" + section[1]):
-            match = re.match(r"\n?\s+(\w+): (.*)", entry, re.DOTALL)
+        for entry in re.split(r"\n(?=    \w+(?:, \w+)*:)", "\n" + section[1]):
+            match = re.match(r"\n?\s+(\w+(?:, \w+)*): (.*)", entry, re.DOTALL)
             if match:
-                found[match[1]] = match[2]
+                found |= dict.fromkeys(match[1].split(", "), match[2])
     running = " ".join(docstring.split("Args:")[0].split())
     for match in re.finditer(r"`(\w+)`: (.*?)(?=; `\w+`:|\. `\w+`:|\.$|$)", running):
         found.setdefault(match[1], match[2])
