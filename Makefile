@@ -46,7 +46,7 @@ lint: env
 # Strict: a dead link or a page that is in no menu is an error. Nothing is fetched.
 docs: env
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo site/index.html
+	@echo "site/index.html (with its search box: $(BIN)/python -m http.server -d site)"
 
 bench: env
 	$(BIN)/python -m benchmarks.startup

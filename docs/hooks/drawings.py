@@ -16,7 +16,8 @@ def svg(width: float, height: float, label: str, parts: list[str]) -> str:
     """Inline, so that it takes the colours of the page, light or dark."""
     inner = "".join(parts)
     return (
-        f'<div class="drawing" markdown="0"><svg viewBox="0 0 {width:g} {height:g}" role="img" '
+        '<div class="drawing" markdown="0" data-search-exclude>'
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" '
         f'aria-label="{label}" xmlns="http://www.w3.org/2000/svg"><defs><marker id="tip" '
         'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path d="M0 0 L8 4 L0 8 z"/></marker></defs>{inner}</svg></div>\n'

@@ -88,7 +88,7 @@ def _example(shown: dict[str, Any], section: str) -> dict[str, Any]:
     return dict(next(iter(part.values()))) if is_rows else dict(part)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, dict | list):
         return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
     return (
@@ -301,6 +301,10 @@ def metrics(root: Path) -> str:
     return parts(root, "metrics", [])
 
 
+ENTRY = r"[a-z_0-9]+(?:, [a-z_0-9]+)*: "
+"one name or several, and a colon"
+
+
 def parts(root: Path, kind: str, entry: list[str]) -> str:
     """Every file of a registry: the first lines of its docstring, and its arguments."""
     out = []
@@ -313,17 +317,17 @@ def parts(root: Path, kind: str, entry: list[str]) -> str:
 
 
 def paragraphs(docstring: str) -> str:
-    """A docstring as markdown: lists of `name: meaning` become bullets."""
-    lines = []
-    for block in re.split(r"\n(?=\w[\w, ]*: )|\n\n", docstring):
-        text = " ".join(block.split())
-        is_entry = re.match(r"^([a-z_0-9]+(?:, [a-z_0-9]+)*): ", text)
-        if is_entry:
-            names = ", ".join(code(name) for name in is_entry[1].split(", "))
-            lines.append(f"- {names}: {text[is_entry.end() :]}")
-        else:
-            lines.append(f"\n{text}\n")
-    return "\n".join(lines).replace("\n-", "\n\n-", 1).replace("<", "&lt;")
+    """A docstring as markdown: entries `name: meaning`, indented or not, become a list."""
+    lines, in_list = [], False
+    for block in re.split(rf"\n(?=\s*{ENTRY})|\n\n", docstring):
+        text = " ".join(block.split()).replace("<", "&lt;")
+        entry = re.match(ENTRY, text)
+        if entry:
+            named = ", ".join(code(name) for name in entry[0][:-2].split(", "))
+            text = f"- {named}: {text[entry.end() :]}"
+        lines.append(text if entry and in_list else f"\n{text}")
+        in_list = bool(entry)
+    return "\n".join(lines)
 
 
 def _arguments(tree: ast.Module, entry: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -339,8 +343,18 @@ def _arguments(tree: ast.Module, entry: list[str]) -> Iterator[tuple[str, str, s
     told = _told(texts)
     for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         facts = [_readable(ast.unparse(argument.annotation))] if argument.annotation else []
-        facts.append("required" if default is None else f"by default {code(ast.unparse(default))}")
+        facts.append(_default(default))
         yield code(argument.arg), ", ".join(facts), sentence(told.get(argument.arg, ""))
+
+
+def _default(node: ast.expr | None) -> str:
+    if node is None:
+        return "required"
+    try:
+        value = _short(ast.literal_eval(node))
+    except ValueError:  # a name of the module
+        value = ast.unparse(node)
+    return f"by default {code(value) or 'empty'}"
 
 
 def _readable(annotation: str) -> str:
@@ -348,7 +362,13 @@ def _readable(annotation: str) -> str:
     choice = re.fullmatch(r"Literal\[(.+)\]", annotation)
     if choice:
         return " or ".join(code(part.strip("'\"")) for part in choice[1].split(", "))
-    words = {"int": "whole number", "float": "number", "str": "text", "bool": "true or false"}
+    words = {
+        "int": "whole number",
+        "float": "number",
+        "str": "text",
+        "bool": "true or false",
+        "None": "null",
+    }
     return " or ".join(words.get(part, code(part)) for part in annotation.split(" | "))
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,33 @@ def test_the_readme_runs(finished: Path) -> None:
     printed = walk(README, finished)
     assert "Running stage 'train@soft-attention-slow'" in printed["captionlab plan params.yaml"]
     assert printed["captionlab register"].splitlines()[-1].startswith("photo.jpg\t")
+
+
+def test_the_blocks_of_python_run(finished: Path) -> None:
+    """Those of README and of the pages on calling captionlab, one after the other."""
+    scenes = sorted((finished / "data/raw/scenes/images").iterdir())
+    shutil.copy(scenes[0], finished / "photo.jpg")
+    (finished / "photos").mkdir()
+    shutil.copy(scenes[1], finished / "photos")
+    said = {"1": "a red star", "2": "two blue squares"}
+    told = {"1": ["a red star", "a star"], "2": ["two squares", "blue squares"]}
+    for name in ("predictions", "system-a", "system-b"):
+        (finished / f"{name}.json").write_text(json.dumps(said))
+    (finished / "references.json").write_text(json.dumps(told))
+    run(finished, tool("captionlab"), "register")
+    pages = [
+        README,
+        *(ROOT / f"docs/howto/{n}.md" for n in ("caption-pictures", "compare-captions")),
+    ]
+    printed = {
+        page.stem: run(finished, sys.executable, "-c", block.text).stdout
+        for page in pages
+        for block in blocks(page, "python")
+    }
+    assert "cider" in printed["README"]
+    assert "most-frequent--scenes" in printed["README"]
+    assert printed["caption-pictures"].startswith(f"photos/{scenes[1].name} ")
+    assert "difference" in printed["compare-captions"]
 
 
 def test_the_readme_names_the_figures_of_its_table() -> None:
