@@ -119,8 +119,13 @@ def _type(schema: dict[str, Any]) -> str:
     return ", ".join([names.get(kind, kind), *_limits(schema)])
 
 
+FAR = 65_536
+"An upper bound from here on is a guard against slips of the keyboard, which no reader needs."
+
+
 def _limits(schema: dict[str, Any]) -> Iterator[str]:
-    low, high = schema.get("minimum"), schema.get("maximum")
+    low, high = schema.get("minimum"), schema.get("maximum", FAR)
+    high = high if high < FAR else None
     if low is not None and high is not None:
         yield f"{low:g} to {high:g}"
     elif low is not None:
@@ -129,6 +134,10 @@ def _limits(schema: dict[str, Any]) -> Iterator[str]:
         yield f"at most {high:g}"
     if "exclusiveMinimum" in schema:
         yield f"above {schema['exclusiveMinimum']:g}"
+    if schema.get("exclusiveMaximum", FAR) < FAR:
+        yield f"below {schema['exclusiveMaximum']:g}"
+    if "multipleOf" in schema:
+        yield f"a multiple of {schema['multipleOf']:g}"
     if "pattern" in schema:
         yield code(schema["pattern"].strip("^$"))
 
@@ -358,7 +367,13 @@ def _default(node: ast.expr | None) -> str:
 
 
 def _readable(annotation: str) -> str:
-    """An annotation in words; the names of pipeline/core/ranges.py stay."""
+    """An annotation in words, those of pipeline/core/ranges.py with their bounds."""
+    from pydantic import TypeAdapter
+
+    from pipeline.core import ranges
+
+    if hasattr(ranges, annotation):
+        return _type(TypeAdapter(getattr(ranges, annotation)).json_schema())
     choice = re.fullmatch(r"Literal\[(.+)\]", annotation)
     if choice:
         return " or ".join(code(part.strip("'\"")) for part in choice[1].split(", "))
