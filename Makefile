@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test lint bench bench-memory ui app results clean
+.PHONY: help env repro test lint docs bench bench-memory ui app results clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make repro    build .venv, run the whole graph, print the result table"
 	@echo "make test     build .venv, run the tests"
 	@echo "make lint     ruff, mypy and the layers of rooms"
+	@echo "make docs     the documentation site -> site/index.html"
 	@echo "make ui       MLflow's pages over the runs of this workspace"
 	@echo "make app      a page to try the trained models on"
 	@echo "make bench    speed of every part and its limits -> benchmarks/results/ (a quarter of an hour on two cores)"
@@ -41,6 +42,11 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Strict: a dead link or a page that is in no menu is an error. Nothing is fetched.
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "site/index.html (with its search box: $(BIN)/python -m http.server -d site)"
 
 bench: env
 	$(BIN)/python -m benchmarks.startup

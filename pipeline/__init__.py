@@ -1,2 +1,2 @@
-"""captionlab's library. Reading order is data order: a file imports only what stands above it
-(docs/design.md)."""
+"""The library: a room (folder) per step. A room imports from the rooms below it alone
+(docs/explanation/architecture.md)."""

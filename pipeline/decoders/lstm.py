@@ -15,7 +15,7 @@ from pipeline.features.features import Features
 class Decoder(ParallelDecoder):
     """`normalise`: layer norm on the image's token. Word embeddings start at unit variance; without
     it an image whose features are small is a faint word, forgotten after a few others
-    (docs/decisions.md). The paper has none.
+    (docs/decisions/2026-11-21-layer-norm-on-the-lstms-image-token.md). The paper has none.
     `vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains
     them on.
     """

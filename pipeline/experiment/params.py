@@ -34,137 +34,164 @@ class Section(BaseModel):
 
 class Dataset(Section):
     source: str
-    "a file of pipeline/sources/"
+    "A file of pipeline/sources/."
     args: dict[str, Any]
-    "arguments of that source"
+    "Arguments of that source."
 
 
 class Corpus(Section):
     dataset: Slug
+    "A row of `datasets`."
     split: str
-    "a split scheme of the source (see its docstring), e.g. official or karpathy"
+    "A split scheme of the source, such as official or karpathy; the source names those it has."
     lower: bool
+    "Whether captions are lower-cased."
     punctuation: Literal["keep", "drop", "letters"]
-    "drop: only letters, digits and spaces stay; letters: all but a-z parts words"
+    "`drop` keeps letters, digits and spaces alone; `letters` splits at all but a-z."
     one_letter_words: Literal["keep", "drop"]
+    "`drop` removes words of one letter, 'a' too."
     min_words: Positive
-    "shorter captions are set aside in rejected.parquet"
+    "Captions with fewer words are set aside in rejected.parquet."
     max_words: Positive
+    "Captions with more words are set aside."
     max_rejected: Share
-    "the pipeline stops when more than this share of the rows is set aside"
+    "The pipeline stops when more than this share of the rows is set aside."
     min_images_per_split: Positive
-    "a split with fewer images fails validation"
+    "A split with fewer images fails validation."
     max_shared_captions: Share
-    "share of a split's captions that may also stand, word for word, in another split"
+    """Validation fails when more than this share of a split's captions stands, word for word, in
+    another split."""
 
 
 class FeatureSet(Section):
     dataset: Slug
+    "A row of `datasets`."
     encoder: str
-    "a file of pipeline/encoders/"
+    "A file of pipeline/encoders/."
     args: dict[str, Any]
+    "Arguments of that encoder."
     dtype: Literal["float16", "int8"]
-    "on disk; int8 with a scale per vector is half the size"
+    "The type of the features on disk. `int8` has one scale per vector and takes half the space."
 
 
 class Training(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    "one training each; the first one's model is served, the tables show mean and spread over all"
+    """One training per seed. The first one's model is served; the tables show mean and spread over
+    all."""
     epochs: Natural
-    "0: a published model is used as it is (or goes into self-critical training)"
+    """Passes over the training images at most. 0 uses a published model as it is, or goes straight
+    to self-critical training."""
     batch_images: Positive
-    "images in a step; each brings all its captions"
+    "Images in a step; each brings all its captions."
     optimizer: Literal["adam", "adamw", "sgd"]
+    "The optimizer."
     lr: LearningRate
+    "Learning rate."
     weight_decay: Weight
+    "Weight decay of the optimizer."
     momentum: Share
-    "sgd only"
+    "Momentum, of sgd alone."
     schedule: Literal["constant", "linear", "cosine", "plateau"]
+    """How the learning rate falls after the warm-up. `linear` and `cosine` reach 0 at the last
+    step; `plateau` falls when validation does not gain."""
     warmup_steps: Natural
+    "Steps in which the learning rate rises from 0."
     plateau_factor: Share
+    "What `plateau` multiplies the learning rate by."
     plateau_patience: Natural
-    "epochs without gain before lr is multiplied by plateau_factor"
+    "Epochs without gain before `plateau` lowers the learning rate."
     clip: Literal["none", "norm", "value"]
+    "How gradients are clipped: by their norm, value by value, or not."
     clip_at: Scale
+    "The norm or value that gradients are clipped at."
     label_smoothing: Share
+    "Share of the probability that label smoothing spreads over all words."
     precision: Literal["float32", "bfloat16"]
+    "The type that training computes in."
     select: Literal["cider", "bleu_4", "loss"]
-    """validation figure that chooses the checkpoint; cider and bleu_4 are of greedy captions, never
-    teacher-forced"""
+    """The validation figure that chooses the checkpoint. cider and bleu_4 are of greedy captions,
+    never teacher-forced."""
     patience: Positive
-    "stop after this many epochs without gain"
+    "Training stops after this many epochs without gain."
     scheduled_sampling: Literal["none", "linear", "inverse_sigmoid", "always"]
-    "how often the decoder reads its own previous word in training; always: no teacher forcing"
+    """How often the decoder reads its own previous word in training. `always` is training without
+    teacher forcing."""
     sampling_end: Share
-    "linear: the share at the last step"
+    "`linear`: the share of own words at the last step."
     sampling_k: Scale
-    "inverse_sigmoid: steps; the larger, the later"
+    "`inverse_sigmoid`: a number of steps; the larger, the later own words come."
     self_critical_epochs: Natural
-    "epochs of self-critical training on CIDEr-D after the cross-entropy, from its best weights"
+    "Epochs of self-critical training on CIDEr-D that follow, from the best weights."
     self_critical_lr: LearningRate
+    "Learning rate of self-critical training."
     self_critical_samples: Annotated[int, Field(ge=1, le=999)]
-    "captions drawn per image and step"
+    "Captions drawn per image and step of self-critical training."
     min_count: Positive
-    "a word seen at least this often has an entry in the vocabulary"
+    "A word must be seen at least this often to have an entry in the vocabulary."
     vocabulary_splits: list[Literal["train", "val", "test"]]
-    "the splits whose words are counted; [train] unless a paper did otherwise"
+    "The splits whose words are counted: [train], unless a paper did otherwise."
 
 
 class Decoding(Section):
     beam: Beams
-    "1 is greedy"
+    "Beam width; 1 is greedy."
     max_tokens: Tokens
+    "Tokens of a caption at most, its end token counted."
     length_penalty: Exponent
-    """hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by
-    log-probability alone"""
+    """Hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by log-
+    probability alone."""
     alternatives: Beams
-    "captions kept per image, at most `beam`, or `samples`"
+    "Captions kept per image: at most `beam`, or `samples`."
     samples: Annotated[int, Field(ge=0, le=999)]
-    """0 searches; otherwise so many captions are drawn per image, best first as the decoder judges
-    them, and `beam` is not used"""
+    """0 searches. Otherwise this many captions are drawn per image, best first as the decoder
+    judges them, and `beam` is not used."""
     temperature: Scale
-    "of the draw: log-probabilities are divided by it"
+    "Log-probabilities are divided by it in a draw."
     top_k: Natural
-    "a word is drawn among so many likeliest; 0: among all"
+    "A word is drawn among this many likeliest ones; 0 draws among all."
     seed: Seed
-    "of the draw; what is drawn for an image depends on its features beside it, not on other images"
+    """Random seed of the draw. What is drawn for an image depends on its features too, and on no
+    other image."""
     also: list[Annotated[str, Field(pattern=r"^(greedy|beam-[1-9][0-9]{0,2})$")]]
-    "captions by further searches, for the protocols of these names: greedy, beam-<k>"
+    "Further searches to caption by, for the protocols of these names: greedy, beam-<k>."
 
 
 class Scoring(Section):
     metrics: list[str]
-    "files of pipeline/metrics/"
+    "Files of pipeline/metrics/."
     clip: dict[str, Any] | None
-    """arguments of the encoder `clip`, for the metric clip_score, e.g. {model:
-    openai/clip-vit-base-patch32}"""
+    """Arguments of the encoder `clip`, for the metric clip_score, such as {model: openai/clip-vit-
+    base-patch32}."""
     protocols: list[str]
-    """names of pipeline/experiment/protocols/protocols.yaml under which every variant is scored,
-    beside `standard`"""
+    "Protocols under which every variant is scored, beside `standard`."
 
 
 class PaperRow(Section):
     table: str
+    "A table of pipeline/experiment/papers.yaml."
     system: str
+    "A row of that table."
 
 
 class Variant(Section):
     corpus: Slug
+    "A row of `corpora`."
     features: Slug
+    "A row of `features`, of the same data set."
     decoder: str
-    "a file of pipeline/decoders/"
+    "A file of pipeline/decoders/."
     args: dict[str, Any]
-    "arguments of that decoder"
+    "Arguments of that decoder."
     train: dict[str, Any]
-    "overrides of the top-level `train`"
+    "Overrides of the top-level `train`."
     decode: dict[str, Any]
-    "overrides of the top-level `decode`"
+    "Overrides of the top-level `decode`."
     protocols: list[str]
-    "further ones of this variant; that of the paper's row must be there"
+    "Further protocols of this variant. That of the paper's row must be among them."
     paper: PaperRow | None = None
-    "the row of pipeline/experiment/papers.yaml that this variant stands beside"
+    "The row of pipeline/experiment/papers.yaml that this variant stands beside."
     notes: str = ""
-    "deviations from the source, printed under the table"
+    "Deviations from the source, printed under the table."
 
 
 class Params(Section):

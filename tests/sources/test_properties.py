@@ -47,12 +47,12 @@ def fetched(request, tmp_path):
 
 
 def test_what_a_source_says_of_its_size_is_of_the_same_arguments(fetched):
-    """The number of images is the real release's; the tiny releases here are for a person's folder
-    and for scenes alone."""
+    """Of a source with archives, the number of images is the real release's, not that of the tiny
+    one here."""
     name, args, raw = fetched
     size = registry.load("sources", name).size(**args)
     assert size.download == 0
-    if name in ("folder", "scenes"):
+    if "archives" not in args:
         pictures = [path for path in (raw / "images").rglob("*") if path.is_file()]
         assert size.images == len(pictures)
         assert 0.3 < size.disk / sum(path.stat().st_size for path in pictures) < 3
@@ -115,9 +115,11 @@ def test_the_manifest_names_the_source_and_the_md5_of_what_was_read(fetched, tmp
     assert set(manifest["archives"]) <= there.keys() | joined
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in registry.names("sources") if name not in ("scenes", "folder")]
-)
+def takes_archives(name):
+    return "archives" in registry.signature("sources", name).parameters
+
+
+@pytest.mark.parametrize("name", filter(takes_archives, registry.names("sources")))
 def test_the_environment_names_the_folder_and_a_folder_without_archives_is_one_line(
     name, tmp_path, monkeypatch
 ):

@@ -5,7 +5,7 @@ A source is a module of this folder with two public functions
     fetch(folder: Path, *, <arguments of params.yaml, typed>) -> None
 
 that fills `folder` whole or not at all: images/, captions.parquet, manifest.json (see
-docs/design.md), and
+docs/reference/files.md), and
 
     size(**args) -> Size
 

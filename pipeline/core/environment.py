@@ -1,0 +1,65 @@
+"""Every environment variable that captionlab reads. A setting that changes a result is a key of
+params.yaml instead."""
+
+from typing import NamedTuple
+
+
+class Variable(NamedTuple):
+    """One environment variable."""
+
+    name: str
+    meaning: str
+    default: str
+
+
+VARIABLES = (
+    Variable(
+        "CAPTIONLAB_DEVICE",
+        "The device that extracts, trains and captions, as torch names it: `cpu`, `cuda`, "
+        "`cuda:1`. A GPU rounds differently, and encoders run in bfloat16 there, so make one "
+        "table on one kind of machine.",
+        "`cuda` where there is a GPU, else `cpu`",
+    ),
+    Variable(
+        "CAPTIONLAB_WORKERS",
+        "Number of threads that decode images.",
+        "the number of cores",
+    ),
+    Variable(
+        "CAPTIONLAB_CHECKPOINT_MINUTES",
+        "Minutes between two checkpoints of a training. An interrupted training resumes from the "
+        "last one.",
+        "10",
+    ),
+    Variable(
+        "CAPTIONLAB_LIVE_SECONDS",
+        "Seconds that a training must have lasted before its curves go to MLflow while it runs. "
+        "A shorter training sends one point per epoch when it has ended.",
+        "400 on a CPU, 0 on a GPU",
+    ),
+    Variable(
+        "CAPTIONLAB_FLICKR8K",
+        "Folder with `Flickr8k_Dataset.zip` and `Flickr8k_text.zip`.",
+        "none: the release is downloaded",
+    ),
+    Variable(
+        "CAPTIONLAB_FLICKR30K",
+        "Folder with the archive of Flickr30k, or its parts.",
+        "none: the release is downloaded",
+    ),
+    Variable(
+        "CAPTIONLAB_COCO2014",
+        "Folder with `train2014.zip`, `val2014.zip` and `annotations_trainval2014.zip`.",
+        "none: the release is downloaded",
+    ),
+    Variable(
+        "CAPTIONLAB_A3DS",
+        "Folder with `A3DS.zip`.",
+        "none: the release is downloaded",
+    ),
+    Variable(
+        "MLFLOW_TRACKING_URI",
+        "The MLflow server or database that runs are published to and models are read from.",
+        "`sqlite:///mlflow.db`, the database of the workspace",
+    ),
+)

@@ -1,0 +1,79 @@
+"""The pages on adding a part, followed to the letter in a copy of the code: the file is written, the
+tests that the page names are run, and the experiment that it shows is planned."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docs.pages import blocks, commands, saved_files
+from tests.workspace import ROOT, make_workspace, run, tiny_params, tool, write_params
+
+PAGES = sorted((ROOT / "docs/howto").glob("add-a*.md"))
+COPIED = ["tests", "docs", "experiments", "params.yaml", "pyproject.toml", "README.md", "Makefile"]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The code and its tests, to be edited."""
+    folder = make_workspace(tmp_path / "copy")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, ignore=ignored, dirs_exist_ok=True)
+        elif name != "params.yaml":
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def test_there_is_a_page_for_every_registry() -> None:
+    kinds = {path.split("/")[1] for page in PAGES for path in saved_files(page)}
+    assert kinds == {"decoders", "encoders", "sources", "metrics"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_part_is_added_as_its_page_says(copy: Path, page: Path) -> None:
+    ((path, code),) = saved_files(page).items()
+    (copy / path).write_text(code)
+    give_small_arguments(copy, page.read_text())
+    tested = [
+        words[1:]
+        for block in blocks(page, "bash")
+        for words in commands(block.text)
+        if words[0] == "python"
+    ]
+    if not tested:  # a metric: its own test stands on the page
+        (copy / "tests/metrics/test_new.py").write_text(blocks(page, "python")[1].text)
+        tested = [["-m", "pytest", "tests/metrics/test_new.py"]]
+    for words in tested:
+        said = run(copy, sys.executable, *words, "-n", "0", "-p", "no:cacheprovider").stdout
+        assert "passed" in said or re.search(r"^\.+ ", said, re.MULTILINE), said
+    run(copy, tool("ruff"), "check", "--config", str(ROOT / "pyproject.toml"), path)
+    write_params(copy, merged(tiny_params(), page))
+    assert "all together" in run(copy, tool("captionlab"), "plan", "params.yaml").stdout
+
+
+def give_small_arguments(copy: Path, text: str) -> None:
+    """What the page says to add to a dictionary of a test: `Give ... in NAME of FILE, here ENTRY`."""
+    told = re.search(r"in `(\w+)` of `(tests/[\w/.]+)`, here `(.+?)`, and run", text)
+    if told:
+        name, file, entry = told.groups()
+        before = (copy / file).read_text()
+        after = re.sub(
+            rf"^({name}\b[^=\n]*= \{{)", rf"\1\n    {entry},", before, flags=re.MULTILINE
+        )
+        assert after != before
+        (copy / file).write_text(after)
+
+
+def merged(params: dict[str, Any], page: Path) -> dict[str, Any]:
+    """The tiny params with what the page's YAML adds."""
+    for block in blocks(page, "yaml"):
+        for section, rows in yaml.safe_load(block.text).items():
+            params[section] |= rows
+    return params

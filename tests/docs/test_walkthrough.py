@@ -1,0 +1,227 @@
+"""README and tutorial, block by block, in a tiny workspace: what a reader types is run as it stands.
+
+What cannot be run here is parsed alone (test_commands.py): building .venv, opening a page or a
+server until Ctrl-C, and the real Flickr8k.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.docs.pages import Block, blocks, commands
+from tests.workspace import (
+    ROOT,
+    commit_all,
+    environment,
+    make_workspace,
+    repro,
+    run,
+    tiny_params,
+    tool,
+    write_params,
+)
+
+TUTORIAL = ROOT / "docs/tutorial/first-table.md"
+README = ROOT / "README.md"
+FILES = ROOT / "docs/reference/files.md"
+ELSEWHERE = {
+    "make": "builds an environment; its recipe is that of the fixture",
+    "source": "the environment of the tests is active",
+    "cp": "a real data set follows",
+    "captionlab app": "waits for Ctrl-C",
+}
+"commands that are parsed and not run, and why"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make repro` leaves: the graph has run, the runs are synchronised; all is committed."""
+    recipe = (ROOT / "Makefile").read_text().split("\nrepro: env\n")[1].split("\n\n")[0]
+    assert re.findall(r"\$\(BIN\)/(.+)", recipe)[1:] == [
+        "dvc repro", "captionlab sync --quiet", "captionlab results",
+    ]  # fmt: skip
+    folder = make_workspace(tmp_path_factory.mktemp("docs") / "captionlab", tiny(), git=True)
+    repro(folder)
+    run(folder, tool("captionlab"), "sync", "--quiet")
+    commit_all(folder)
+    return folder
+
+
+def tiny() -> dict[str, Any]:
+    params = tiny_params()
+    params["variants"]["lstm"]["train"].pop("seeds")
+    return params
+
+
+def runs_here(block: Block) -> bool:
+    """No command of it is one of `ELSEWHERE`, nor follows one in its block."""
+    given = [" ".join(words) for words in commands(block.text)]
+    return not any(line.split()[0] in ELSEWHERE or line in ELSEWHERE for line in given)
+
+
+def shell(folder: Path, script: str) -> str:
+    """A block as bash runs it, stopping at the first error."""
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def with_variants(block: Block) -> dict[str, Any]:
+    """The tiny params with the rows of a block, their layers as narrow as those of the others."""
+    params = tiny()
+    for name, row in yaml.safe_load(block.text)["variants"].items():
+        row["args"] = {k: 8 if type(v) is int else v for k, v in row["args"].items()}
+        params["variants"][name] = row
+    return params
+
+
+def walk(page: Path, folder: Path) -> dict[str, str]:
+    """Run the page from top to bottom: first line of each block that ran -> what it printed."""
+    printed = {}
+    for block in blocks(page):
+        if block.language == "yaml":
+            write_params(folder, with_variants(block))
+        elif block.language == "bash":
+            lines = [line for line in block.text.splitlines() if line not in ELSEWHERE]
+            if runs_here(Block(page, "bash", "\n".join(lines))):
+                printed[block.text.splitlines()[0]] = shell(folder, "\n".join(lines))
+    write_params(folder, tiny())
+    return printed
+
+
+def test_the_tutorial_runs(finished: Path) -> None:
+    picture = re.search(r"caption (data/raw/\S+)", TUTORIAL.read_text())
+    assert picture is not None
+    assert (finished / picture[1]).is_file()
+    printed = walk(TUTORIAL, finished)
+    assert "soft-attention" in printed["captionlab results"]
+    changed = printed["captionlab plan params.yaml"]
+    assert "Running stage 'train@merge'" in changed
+    assert "Running stage 'train@lstm'" not in changed
+    assert "dvc_plots" in printed["dvc metrics diff"]
+    every = run(finished, tool("dvc"), "metrics", "diff", "--all", "--md").stdout
+    assert re.search(r"merge\.json *\| test\.cider", every)  # a change of it, if there is one
+    assert f"{picture[1]}\t" in printed["captionlab register"]
+
+
+def test_the_old_value_is_restored_as_the_tutorial_says(finished: Path) -> None:
+    assert "train@merge" not in repro(finished)
+
+
+def test_the_readme_runs(finished: Path) -> None:
+    scene = next((finished / "data/raw/scenes/images").iterdir())
+    shutil.copy(scene, finished / "photo.jpg")
+    printed = walk(README, finished)
+    assert "Running stage 'train@soft-attention-slow'" in printed["captionlab plan params.yaml"]
+    assert printed["captionlab register"].splitlines()[-1].startswith("photo.jpg\t")
+
+
+def test_the_blocks_of_python_run(finished: Path) -> None:
+    """Those of README and of the pages on calling captionlab, one after the other."""
+    scenes = sorted((finished / "data/raw/scenes/images").iterdir())
+    shutil.copy(scenes[0], finished / "photo.jpg")
+    (finished / "photos").mkdir()
+    shutil.copy(scenes[1], finished / "photos")
+    said = {"1": "a red star", "2": "two blue squares"}
+    told = {"1": ["a red star", "a star"], "2": ["two squares", "blue squares"]}
+    for name in ("predictions", "system-a", "system-b"):
+        (finished / f"{name}.json").write_text(json.dumps(said))
+    (finished / "references.json").write_text(json.dumps(told))
+    run(finished, tool("captionlab"), "register")
+    pages = [
+        README,
+        *(ROOT / f"docs/howto/{n}.md" for n in ("caption-pictures", "compare-captions")),
+    ]
+    printed = {
+        page.stem: run(finished, sys.executable, "-c", block.text).stdout
+        for page in pages
+        for block in blocks(page, "python")
+    }
+    assert "cider" in printed["README"]
+    assert "most-frequent--scenes" in printed["README"]
+    assert printed["caption-pictures"].startswith(f"photos/{scenes[1].name} ")
+    assert "difference" in printed["compare-captions"]
+
+
+def test_the_readme_names_the_figures_of_its_table() -> None:
+    """Those of reports/flickr8k-offline, to the digit."""
+    rows = re.findall(r"^\| ([\w -]+) \|((?: [\d.]+ \|)+)$", README.read_text(), re.MULTILINE)
+    table = (ROOT / "reports/flickr8k-offline/tables/all.md").read_text()
+    for name, cells in rows:
+        if name == "hard-attention":  # run later: its scores are a file of their own
+            scores = json.loads(
+                (ROOT / "reports/flickr8k-offline/scores/hard-attention.json").read_text()
+            )["test"]
+            known = [f"{scores[m]:.3f}" for m in ("bleu_1", "bleu_4", "meteor", "rouge_l", "cider")]
+        else:
+            line = re.search(rf"^\| {name} +\|(.+)$", table, re.MULTILINE)
+            assert line is not None, name
+            full = [cell.strip() for cell in line[1].split("|")]
+            known = [f"{float(full[n]):.3f}" for n in (0, 3, 4, 5, 6)]
+        assert re.findall(r"[\d.]+", cells) == known, name
+    assert len(rows) == 5
+
+
+def documented() -> dict[str, set[str]]:
+    """`folder/file` -> the names in backticks of its line on the page of files."""
+    found = {}
+    for section in FILES.read_text().split("\n### ")[1:]:
+        folder = section.splitlines()[0].strip("/")
+        for names, text in re.findall(r"^\| (`[^|]+`) \| (.+) \|$", section, re.MULTILINE):
+            for name in re.findall(r"`([^`]+)`", names):
+                found[f"{folder}/{name}"] = set(re.findall(r"`([\w<>]+)`", text))
+        if folder.endswith(".csv"):
+            found[folder] = set(re.findall(r"`(\w+)`", section))
+    return found
+
+
+def columns(path: Path) -> list[str]:
+    from pyarrow.parquet import read_schema
+
+    if path.suffix == ".parquet":
+        return list(read_schema(path).names)
+    if path.suffix == ".csv":
+        return path.read_text().splitlines()[0].split(",")
+    return list(json.loads(path.read_text()))
+
+
+CHECKED = [
+    ("data/raw/DATASET/captions.parquet", "data/raw/scenes/captions.parquet"),
+    *(
+        (f"data/corpora/CORPUS/{name}.parquet", f"data/corpora/scenes/{name}.parquet")
+        for name in ("captions", "rejected", "images")
+    ),
+    ("data/features/FEATURES/ids.parquet", "data/features/scenes-lite0/ids.parquet"),
+    ("data/features/FEATURES/rejected.parquet", "data/features/scenes-lite0/rejected.parquet"),
+    ("data/history/VARIANT.csv", "data/history/merge.csv"),
+    *(
+        (f"data/captions/VARIANT/{name}.parquet", f"data/captions/soft-attention/{name}.parquet")
+        for name in ("captions", "searches", "teacher_forced", "attention")
+    ),
+    ("data/scores/VARIANT/scores.csv", "data/scores/merge/scores.csv"),
+    ("data/scores/VARIANT/about.json", "data/scores/merge/about.json"),
+]
+
+
+@pytest.mark.parametrize(("page", "file"), CHECKED)
+def test_a_files_columns_are_those_of_the_page(finished: Path, page: str, file: str) -> None:
+    told = documented()[page]
+    for column in columns(finished / file):
+        general = re.sub(r"^(split|train)_(?!id|loss|reward|baseline).+", r"\1_<", column)
+        assert column in told or any(t.startswith(general) for t in told), column
+
+
+def test_every_place_of_the_page_is_filled(finished: Path) -> None:
+    for section in re.findall(r"^### (data/\S+|models/\S+)", FILES.read_text(), re.MULTILINE):
+        pattern = re.sub(r"[A-Z]{3,}", "*", section).rstrip("/")
+        assert list(finished.glob(pattern)), section
