@@ -56,6 +56,11 @@ class Corpus(Section):
     "a split with fewer images fails validation"
     max_shared_captions: Share
     "share of a split's captions that may also stand, word for word, in another split"
+    max_shared_pictures: Share
+    "share of the captions whose picture may stand, pixel for pixel, in another split as well"
+    max_uneven_captions: Share
+    """share of the captions whose image may have been published with fewer than half, or more than
+    twice, as many captions as most images have; 1 allows any number"""
 
 
 class FeatureSet(Section):
