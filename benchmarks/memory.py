@@ -83,6 +83,8 @@ def clean(root: Path) -> Callable[[], None]:
         max_rejected=0.5,
         min_images_per_split=1,
         max_shared_captions=1.0,
+        max_shared_pictures=0.0,
+        max_uneven_captions=0.01,
     )
 
     def work() -> None:

@@ -10,16 +10,24 @@
 An image_id is text: 42 and "42" are one image. Rows may have a `split`, by which to choose.
 """
 
-import csv
-import io
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import UserError, one_line
+from pipeline.core.errors import UserError
+from pipeline.sources.shared.caption_tables import (
+    Line,
+    coco_images,
+    decoded,
+    image_id,
+    kind,
+    parse_json,
+    read_delimited,
+    read_json_lines,
+    read_parquet,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +48,8 @@ FORMATS = "COCO's .json, .jsonl, .csv, .tsv or .parquet"
 SHAPES = '[{"image_id": 1, "caption": "..."}], {"annotations": [...]} or {"1": ["...", "..."]}'
 IN_MEMORY = "a path, a dict by image_id, a DataFrame or a list of rows (image_id, caption)"
 TEXTS = ("caption", "text", "captions")
+USED = ("image_id", "file", *TEXTS, "split")
+"columns that are read; others may be there"
 
 
 @dataclass(frozen=True)
@@ -107,39 +117,46 @@ def _read(path: Path) -> list[Row]:
 
 
 def text_of(path: Path) -> str:
+    data = path.read_bytes()
+    text = decoded(data, str(path))
     try:
-        return path.read_text(encoding="utf-8-sig")
+        data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no UTF-8 text (byte {error.start}): save it as UTF-8") from None
+    return text
 
 
 def _json(path: Path) -> Iterator[Row]:
     text = text_of(path)
     if not text.strip():
         return iter([])
-    return _tree(_parse(text, str(path), "name a file of JSON lines .jsonl"), str(path))
+    return _tree(parse_json(text, str(path), "name a file of JSON lines .jsonl"), str(path))
 
 
 def _tree(found: Any, where: str) -> Iterator[Row]:
     """Of COCO's objects, of texts by image, or of a list of rows."""
     if isinstance(found, Mapping) and isinstance(found.get("annotations"), list):
-        yield from _images_alone(found.get("images"), where)
-        yield from _rows(found["annotations"], f"{where}, annotations")
+        yield from _coco(found, where)
     elif isinstance(found, Mapping):
         for image, texts in found.items():
             key = f"{where}, key '{image}'"
-            yield Row(key, _image(image, key), _texts(texts, key), None)
+            yield Row(key, image_id(image, key), _texts(texts, key), None)
     elif isinstance(found, list):
         yield from _rows(found, where)
     else:
-        raise UserError(f"{where}: expected {SHAPES}, found {_kind(found)}")
+        raise UserError(f"{where}: expected {SHAPES}, found {kind(found)}")
 
 
-def _images_alone(listed: Any, where: str) -> Iterator[Row]:
-    """COCO's images without texts, so that one without annotations is noticed."""
-    for image in listed if isinstance(listed, list) else []:
-        if isinstance(image, dict) and "id" in image:
-            yield Row(where, _image(image["id"], where), [], image.get("split"))
+def _coco(found: Mapping[str, Any], where: str) -> Iterator[Row]:
+    """COCO's images without texts, so that one without annotations is noticed; then its
+    annotations, each of the split of its image."""
+    splits = {
+        name: _split(about.get("split"), where)
+        for name, about in coco_images(found.get("images"), where).items()
+    }
+    yield from (Row(where, name, [], split) for name, split in splits.items())
+    for row in _rows(found["annotations"], f"{where}, annotations"):
+        yield replace(row, split=row.split or splits.get(row.image))
 
 
 def _rows(found: list[Any], where: str) -> Iterator[Row]:
@@ -148,14 +165,7 @@ def _rows(found: list[Any], where: str) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[Row]:
-    lines = [
-        (f"{path}, line {n}", line)
-        for n, line in enumerate(text_of(path).split("\n"), 1)
-        if line.strip()
-    ]
-    rows = [
-        (where, _parse(line, where, "each line is an object of its own")) for where, line in lines
-    ]
+    rows = list(read_json_lines(text_of(path), path))
     unread = [row for _, row in rows if _is_unread(row)]
     if unread and len(unread) == len(rows):
         count = f"{len(unread)} picture{'s' * (len(unread) != 1)}"
@@ -171,68 +181,21 @@ def _is_unread(row: Any) -> bool:
     return isinstance(row, dict) and {"file", "error"} <= set(row) and not set(TEXTS) & set(row)
 
 
-def _parse(text: str, where: str, hint: str) -> Any:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            twice = next(key for n, (key, _) in enumerate(pairs) if key in dict(pairs[:n]))
-            raise UserError(
-                f"{where}: '{twice}' stands there twice: give one caption an image, or a "
-                "list of references"
-            )
-        return found
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON: {error} ({hint})") from None
-
-
 def _csv(path: Path) -> Iterator[Row]:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.DictReader(
-        io.StringIO(text_of(path), newline=""), delimiter=delimiter, strict=True
-    )
-    try:
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row or None in row.values():
-                raise UserError(
-                    f"{where}: not as many fields as the header has: put captions with "
-                    "commas in double quotes"
-                )
-            yield _row(row, where)
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}: mend the quotes there") from None
+    _, lines = read_delimited(text_of(path), path, USED)
+    return (_row(line.cells, line.where) for line in lines)
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        names = parquet.read_schema(path).names
-        image = "image_id" if "image_id" in names else "file"
-        wanted = [name for name in (image, *TEXTS, "split") if name in names]
-        rows = (
-            parquet.read_table(path, columns=wanted).to_pylist()
-            if image in wanted
-            else [dict.fromkeys(names)]
-        )
-    except (ArrowException, OSError) as error:
-        empty = (
-            "is empty"
-            if path.stat().st_size == 0
-            else f"is no readable Parquet file: {one_line(error)}"
-        )
-        raise UserError(f"{path} {empty}") from None
-    yield from (_row(row, f"{path}, row {number}") for number, row in enumerate(rows))
+    names, lines = read_parquet(path, USED)
+    if not set(names) & {"image_id", "file"} or not set(names) & set(TEXTS):
+        lines = iter([Line(f"{path}, row 0", dict.fromkeys(names))])
+    return (_row(line.cells, line.where) for line in lines)
 
 
 def _row(row: Any, where: str) -> Row:
     if not isinstance(row, Mapping):
-        raise UserError(
-            f"{where}: expected an object with image_id and caption, found {_kind(row)}"
-        )
+        raise UserError(f"{where}: expected an object with image_id and caption, found {kind(row)}")
     named = [name for name in TEXTS if name in row]
     file = row.get("file") if "image_id" not in row else None
     if not named or ("image_id" not in row and not (file and isinstance(file, str))):
@@ -240,45 +203,31 @@ def _row(row: Any, where: str) -> Row:
             f"{where}: expected image_id and caption (or text), found "
             f"{', '.join(map(str, row)) or 'nothing'}"
         )
-    split = row.get("split") if isinstance(row.get("split"), str) else None
     return Row(
         where,
-        "" if file else _image(row["image_id"], where),
+        "" if file else image_id(row["image_id"], where),
         _texts(row[named[0]], where),
-        split,
+        _split(row.get("split"), where),
         file or "",
     )
 
 
-def _image(found: Any, where: str) -> str:
-    found = found.item() if hasattr(found, "item") else found  # of numpy
-    whole = int(found) if isinstance(found, float) and found.is_integer() else found
-    if isinstance(whole, bool) or not isinstance(whole, str | int):
-        raise UserError(f"{where}: an image_id is a number or a text, found {_kind(found)}")
-    return str(whole)
+def _split(found: Any, where: str) -> str | None:
+    if found is None or found == "" or found != found:  # NaN: pandas' empty cell
+        return None
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise UserError(f"{where}: a split is a text, found {kind(found)}")
+    return str(found).strip()
 
 
 def _texts(found: Any, where: str) -> list[str]:
     texts = list(found) if isinstance(found, list | tuple) else [found]
     for text in texts:
         if not isinstance(text, str):
-            raise UserError(
-                f"{where}: a caption is a text, or a list of texts, found {_kind(text)}"
-            )
+            raise UserError(f"{where}: a caption is a text, or a list of texts, found {kind(text)}")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UserError(
                 f"{where}: half a character (a lone surrogate) in a caption: write the "
                 "file as UTF-8 again"
             )
     return texts
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return (
-            f"an object with the keys {', '.join(map(str, list(value)[:4]))}"
-            if value
-            else "an empty object"
-        )
-    kinds = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
-    return kinds.get(type(value), "a number")

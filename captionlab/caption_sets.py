@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from captionlab.caption_files import Row, read_rows, text_of
 from pipeline.core.errors import UserError
+from pipeline.sources.shared.caption_tables import coco_images, near_miss
 
 if TYPE_CHECKING:
     from captionlab.caption_files import Source
@@ -31,8 +32,12 @@ def read_predictions(
         UserError: no such file, another form, an empty file, one of unread pictures alone, no rows
             of that split, two captions of an image, a file that may be either of two images.
     """
-    out: dict[str, str] = {}
     rows = _chosen(read_rows(source, "predictions"), _name(source, "predictions"), split)
+    return _predictions(rows, names)
+
+
+def _predictions(rows: list[Row], names: Callable[[], Mapping[str, str]]) -> dict[str, str]:
+    out: dict[str, str] = {}
     known = names() if any(row.file for row in rows) else {}
     for row in (_known(row, known) for row in rows):
         if len(row.texts) != 1 or row.image in out:
@@ -69,13 +74,9 @@ def image_names(source: "Source", references: Iterable[str]) -> dict[str, str]:
     is_json = path is not None and path.suffix.lower() == ".json"
     found = json.loads(text_of(path)) if path and is_json else source
     listed = found.get("images") if isinstance(found, dict) else None
-    for image in listed if isinstance(listed, list) else []:
-        if (
-            isinstance(image, dict)
-            and {"id", "file_name"} <= set(image)
-            and str(image["id"]) in names
-        ):
-            names.setdefault(str(image["file_name"]), str(image["id"]))
+    for image, about in coco_images(listed, _name(source, "references")).items():
+        if image in names and "file_name" in about:
+            names.setdefault(str(about["file_name"]), image)
     return names
 
 
@@ -84,14 +85,23 @@ def _count(row: Row, before: Iterable[str]) -> str:
     return "no prediction" if found == 0 else f"{'two' if found == 2 else found} predictions"
 
 
-def read_references(source: "Source", split: str | None = None) -> dict[str, list[str]]:
+def read_references(
+    source: "Source", split: str | None = None, partial: bool = False
+) -> dict[str, list[str]]:
     """image_id -> its references, as published. Errors as for predictions; an image without
-    references is one, too."""
-    path, name = _path(source), _name(source, "references")
+    references is one, too, unless `partial`."""
+    rows, name = _reference_rows(source, split), _name(source, "references")
+    return _references(_chosen(rows, name, split), name, partial)
+
+
+def _reference_rows(source: "Source", split: str | None) -> list[Row]:
+    path = _path(source)
+    return (_corpus(path, split) if path else []) or read_rows(source, "references")
+
+
+def _references(rows: list[Row], name: str, partial: bool) -> dict[str, list[str]]:
     out: dict[str, list[str]] = {}
-    for row in (path and _corpus(path, split)) or _chosen(
-        read_rows(source, "references"), name, split
-    ):
+    for row in rows:
         if row.file:
             raise UserError(
                 f"{row.where}: references need an image_id, which a file's name is not: "
@@ -99,12 +109,32 @@ def read_references(source: "Source", split: str | None = None) -> dict[str, lis
             )
         out.setdefault(row.image, []).extend(row.texts)
     bare = [image for image, texts in out.items() if not texts]
-    if bare:
+    if bare and (not partial or len(bare) == len(out)):
         raise UserError(
             f"{name}: image '{bare[0]}' has no references ({len(bare)} such images): add "
-            "some, or leave it out"
+            "some, leave it out, or score the others with the option partial"
         )
-    return out
+    return {image: texts for image, texts in out.items() if texts}
+
+
+def read_both(
+    predictions: "Source", references: "Source", split: str | None, partial: bool
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Both sides, of one split where it is named.
+
+    Raises:
+        UserError: as from each side; a split, which no row of either side names.
+    """
+    meant, said = _reference_rows(references, split), read_rows(predictions, "predictions")
+    names = _name(predictions, "predictions"), _name(references, "references")
+    if split is not None and not any(row.split for row in (*meant, *said)):
+        raise UserError(
+            f"split '{split}' chooses nothing: neither {names[0]} nor {names[1]} has a column "
+            "`split`: name it so, or leave the option out"
+        )
+    known = _references(_chosen(meant, names[1], split), names[1], partial)
+    chosen = _chosen(said, names[0], split)
+    return _predictions(chosen, lambda: image_names(references, known)), known
 
 
 def match(
@@ -113,15 +143,16 @@ def match(
     """Both for the same images, sorted by image_id.
 
     Raises:
-        UserError: a prediction for an image without references; an image without prediction, unless
+        UserError: no image has both; one has a prediction alone, or references alone, unless
             `partial`.
     """
     unknown = sorted(predictions.keys() - references.keys())
-    if unknown:
+    images = sorted(predictions.keys() & references.keys())
+    if unknown and (not partial or not images):
         first = f"the first is '{unknown[0]}', an image with references is '{min(references)}'"
         raise UserError(
             f"{len(unknown)} of {len(predictions)} predictions are for images without "
-            f"references: {first}"
+            f"references: {first}{near_miss(unknown, references)}"
         )
     missing = sorted(references.keys() - predictions.keys())
     if missing and not partial:
@@ -133,7 +164,6 @@ def match(
             f"{what}: the option partial scores the others, split chooses images by a "
             "column `split`"
         )
-    images = sorted(predictions)
     return {i: predictions[i] for i in images}, {i: references[i] for i in images}
 
 
@@ -147,14 +177,29 @@ def _name(source: "Source", otherwise: str) -> str:
 
 
 def _chosen(rows: list[Row], name: str, split: str | None) -> list[Row]:
-    if split is None:
+    """The rows of the images of a split; all of them where no row names one, since predictions need
+    not say it again.
+
+    Raises:
+        UserError: no image is of that split; an image is of two.
+    """
+    split_of: dict[str, str] = {}
+    for row in rows if split is not None else ():
+        if row.split and split_of.setdefault(_image(row), row.split) != row.split:
+            raise UserError(
+                f"{row.where}: image '{_image(row)}' is of split '{row.split}' and of "
+                f"'{split_of[_image(row)]}': leave it in one"
+            )
+    if not split_of:
         return rows
-    there = sorted({row.split for row in rows if row.split})
-    if not there:  # predictions need not say it again
-        return rows
-    if split not in there:
-        raise UserError(f"{name} has no rows of split '{split}': there are {', '.join(there)}")
-    return [row for row in rows if row.split == split]
+    if split not in split_of.values():
+        there = ", ".join(sorted(set(split_of.values())))
+        raise UserError(f"{name} has no rows of split '{split}': there are {there}")
+    return [row for row in rows if split_of.get(_image(row)) == split]
+
+
+def _image(row: Row) -> str:
+    return row.file or row.image
 
 
 def _corpus(path: Path, split: str | None) -> list[Row]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from captionlab.caption_sets import image_names, match, read_predictions, read_references
+from captionlab.caption_sets import match, read_both
 from captionlab.comparison import Comparison, compare
 from pipeline.core.errors import UserError
 from pipeline.core.java import JavaFailed
@@ -34,6 +34,10 @@ OF_A_MODEL = (
     "novel, log_prob_rho, loss, perplexity, top5: not scored, they need a model and its "
     "training captions (dvc repro)"
 )
+ONE_IMAGE = (
+    "cider: 0 for a single image, because it weighs words by how few images have them, and each "
+    "word of this one is in all images there are"
+)
 NO_GENDER = "there is no image whose references agree on a gender"
 LEFT_OUT = {
     "diversity": {"distinct_1": "no caption has a word", "distinct_2": "no caption has two words"},
@@ -58,6 +62,8 @@ class Evaluation:
     "Number of images that were scored."
     left_out: int
     "Number of images with references but without a prediction."
+    without_references: int
+    "Number of images with a prediction but without references."
     references_per_image: str
     "'5', or '3-5' where images have different numbers."
     scores: dict[str, float]
@@ -102,7 +108,7 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """What `captionlab score --out` writes."""
         about = {"name": self.protocol, "about": find_protocol(self.protocol).about}
-        told = ["images", "left_out", "references_per_image"]
+        told = ["images", "left_out", "without_references", "references_per_image"]
         told += ["scores", "intervals", "unavailable", "missing"]
         return {name: getattr(self, name) for name in told} | {
             "protocol": about,
@@ -139,8 +145,10 @@ def evaluate(
             more than overlap.
         protocol: standard applies the PTB tokenizer to both, raw splits at white space,
             cleaned-references keeps letters only and drops one-letter words.
-        split: take only rows whose column `split` says so.
-        partial: leave out images without a prediction; else they are an error.
+        split: take only images whose column `split` (or, in COCO's JSON, whose entry in `images`)
+            says so; an error where neither side has one.
+        partial: leave out images without a prediction or without references; else they are an
+            error.
 
     Returns:
         Scores of the whole set with 95 % intervals, and scores of each image. Printed, it is a
@@ -161,11 +169,10 @@ def evaluate(
     names = _metrics(metrics)
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol '{protocol}': there are {', '.join(PROTOCOLS)}")
-    known = read_references(references, split)
-    said, meant = match(
-        read_predictions(predictions, split, lambda: image_names(references, known)), known, partial
-    )
-    return _scored(said, meant, names, protocol, len(known) - len(meant))
+    given, known = read_both(predictions, references, split, partial)
+    said, meant = match(given, known, partial)
+    left_out = len(known) - len(meant), len(given) - len(said)
+    return _scored(said, meant, names, protocol, *left_out)
 
 
 def _metrics(metrics: str | Iterable[str]) -> list[str]:
@@ -182,6 +189,7 @@ def _scored(
     metrics: list[str],
     protocol: str,
     left_out: int,
+    unknown: int,
 ) -> Evaluation:
     try:
         found = score_set(*_tokenised(predictions, references, protocol), metrics)
@@ -195,6 +203,7 @@ def _scored(
         protocol,
         len(predictions),
         left_out,
+        unknown,
         _per_image(references),
         found.corpus,
         {name: Estimate(found.corpus[name], d, content).interval for name, d in drawn.items()},
@@ -267,6 +276,8 @@ def render(e: Evaluation) -> str:
             f"left out, {why}: "
             f"{', '.join(name for name, reason in e.missing.items() if reason == why)}"
         )
+    if "cider" in e.scores and e.images == 1:
+        lines.append(ONE_IMAGE)
     lines += [
         "",
         f"protocol {e.protocol}: {find_protocol(e.protocol).about}; "
@@ -277,5 +288,10 @@ def render(e: Evaluation) -> str:
         lines.append(
             f"partial: {e.left_out} of {e.images + e.left_out} images have no prediction "
             "and are left out"
+        )
+    if e.without_references:
+        lines.append(
+            f"partial: {e.without_references} predictions are for images without references and "
+            "are left out"
         )
     return "\n".join(lines)

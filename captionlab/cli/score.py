@@ -30,10 +30,10 @@ def command(
         ),
     ] = "standard",
     split: Annotated[
-        str | None, typer.Option(help="Only rows whose column `split` says so.")
+        str | None, typer.Option(help="Only images whose column `split` says so.")
     ] = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Leave out images without a prediction.")
+        bool, typer.Option("--partial", help="Leave out images without a prediction or references.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.cleaning.facts import facts_of, usual_count, with_helpers
+from pipeline.cleaning.facts import facts_of, with_helpers
 from pipeline.cleaning.image_check import Picture
 from pipeline.core.errors import UserError
 from pipeline.data.corpus import COLUMNS, SPLITS, columns_of, rows_of
@@ -25,9 +25,18 @@ WHOLE = {
     "caption ids unique",
     "every split there",
     "captions per image",
+    "no image in two splits",
     *(f"captions shared by {s}" for s in SPLITS),
 }
 "expectations on all rows at once"
+PARAMETERS = {
+    "splits large enough": "min_images_per_split",
+    "captions per image": "max_uneven_captions",
+    "length in words": "min_words, max_words",
+    "no image in two splits": "max_shared_pictures",
+    **{f"captions shared by {s}": "max_shared_captions" for s in SPLITS},
+}
+"expectation -> the keys of a corpus in params.yaml that say what it tolerates"
 
 
 def validate(
@@ -51,11 +60,11 @@ def validate(
 
     Raises:
         UserError: a column is missing, or an expectation failed; the message names it, the number
-            of rows, and the first of them.
+            of rows, the first of them, and the keys of params.yaml that relax it.
     """
     columns_of(captions, COLUMNS)
-    facts = facts_of(captions, pictures)
-    suite = _suite(options, usual_count(facts.table["captions_of_image"]))
+    facts = facts_of(captions, rejected, pictures)
+    suite = _suite(options, facts.usual)
     parts = with_helpers(captions, facts.table, pictures, options)
     results = _of_each_row(parts, [e for e in suite if e.meta["name"] not in WHOLE])
     results |= _of_all_rows(facts.table, captions, [e for e in suite if e.meta["name"] in WHOLE])
@@ -74,7 +83,12 @@ def validate(
 
 def _suite(options: Corpus, usual: int) -> list[Any]:
     """Args: usual: captions of an image."""
-    return [*_on_columns(), *_on_splits(options), *_on_captions(options, usual), *_on_pictures()]
+    return [
+        *_on_columns(),
+        *_on_splits(options),
+        *_on_captions(options, usual),
+        *_on_pictures(options),
+    ]
 
 
 def _on_columns() -> Iterator[Any]:
@@ -132,16 +146,16 @@ def _on_splits(options: Corpus) -> Iterator[Any]:
 def _on_captions(options: Corpus, usual: int) -> Iterator[Any]:
     expect = _great_expectations().expectations
     between, pair = expect.ExpectColumnValuesToBeBetween, expect.ExpectColumnPairValuesToBeEqual
-    least, most = options.min_words, options.max_words
+    least, most, even = options.min_words, options.max_words, 1 - options.max_uneven_captions
     count = {
         "column": "captions_of_image",
         "min_value": (usual + 1) // 2,
         "max_value": 2 * usual,
-        "mostly": 0.99,
+        "mostly": even,
     }
     yield _named(
         "captions per image",
-        f"99% of the rows: images with about {usual} captions, as most have",
+        f"{100 * even:g}% of the rows: images with about {usual} captions, as most have",
         between,
         **count,
     )
@@ -155,7 +169,7 @@ def _on_captions(options: Corpus, usual: int) -> Iterator[Any]:
     yield _named("text follows from raw", "text is what cleaning makes of raw", pair, **same)
 
 
-def _on_pictures() -> Iterator[Any]:
+def _on_pictures(options: Corpus) -> Iterator[Any]:
     expect = _great_expectations().expectations
     between = expect.ExpectColumnValuesToBeBetween
     yield _named(
@@ -164,8 +178,12 @@ def _on_pictures() -> Iterator[Any]:
         expect.ExpectColumnValuesToBeNull,
         column="problem",
     )
-    one = {"column": "splits_of_picture", "max_value": 1}
-    yield _named("no image in two splits", "equal pictures are in one split", between, **one)
+    one: dict[str, Any] = {"column": "splits_of_picture", "max_value": 1}
+    says, shared = "equal pictures are in one split", options.max_shared_pictures
+    if shared:
+        one["mostly"] = 1 - shared
+        says += f", but for at most {100 * shared:g}% of the rows"
+    yield _named("no image in two splits", says, between, **one)
 
 
 def _named(name: str, says: str, kind: Any, **kwargs: Any) -> Any:
@@ -286,4 +304,6 @@ def _describe(result: dict[str, Any]) -> str:
     if result["unexpected"] is None:
         return f"{text}: found {result['observed']}"
     rows = ", ".join(str(caption) for caption in result["first"])
-    return f"{text}: {result['unexpected']} of {result['checked']} rows, first {rows}"
+    found = f"{text}: {result['unexpected']} of {result['checked']} rows, first {rows}"
+    keys = PARAMETERS.get(result["name"])
+    return f"{found} (corpora in params.yaml: {keys})" if keys else found

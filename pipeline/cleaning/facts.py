@@ -7,6 +7,7 @@ is held.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,13 @@ class Facts:
     "per row FACTS, split, and caption_id: the number of the first row that has it"
     images: dict[str, int]
     "by split"
+    usual: int
+    "captions that most images were published with"
 
 
-def facts_of(captions: Path, pictures: dict[str, Picture]) -> Facts:
-    """Args: captions: the captions.parquet of a corpus; pictures: by file."""
+def facts_of(captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture]) -> Facts:
+    """Args: captions: the captions.parquet of a corpus; rejected: the rows that were set aside;
+    pictures: by file."""
     split = pd.concat(
         [part["split"].astype("category") for part in rows_of(captions, ["split"])],
         ignore_index=True,
@@ -49,11 +53,15 @@ def facts_of(captions: Path, pictures: dict[str, Picture]) -> Facts:
     caption, first = _numbers(_texts(captions, "caption_id"))
     table = pd.DataFrame({"caption_id": _known(first, caption), "split": split})
     del caption, first
-    image, _ = _numbers(_texts(captions, "image_id"))
+    set_aside = rejected["image_id"][rejected["raw"].fillna("").str.strip() != ""]
+    everything, _ = _numbers(chain(_texts(captions, "image_id"), set_aside))
+    published, image = np.bincount(everything[everything >= 0]), everything[: len(splits)]
+    del everything
     pairs, several = _distinct(image, splits)
     images = np.bincount(pairs % several, minlength=several)
     table["images_in_split"] = _known(images, splits)
-    table["captions_of_image"] = _known(np.bincount(image[image >= 0], minlength=1), image)
+    table["captions_of_image"] = _known(np.append(published, 0), image)
+    usual = usual_count(published[np.unique(image[image >= 0])])
     table["splits_of_image"] = _splits(image, splits)
     del image, pairs
     pixels = (
@@ -64,7 +72,9 @@ def facts_of(captions: Path, pictures: dict[str, Picture]) -> Facts:
     table["splits_of_picture"] = _splits(_numbers(pixels)[0], splits)
     table["splits_of_text"] = _splits(_numbers(_texts(captions, "text"))[0], splits)
     return Facts(
-        table, {str(name): int(n) for name, n in zip(split.cat.categories, images, strict=False)}
+        table,
+        {str(name): int(n) for name, n in zip(split.cat.categories, images, strict=False)},
+        usual,
     )
 
 
@@ -129,11 +139,9 @@ def _picture(pictures: dict[str, Picture], file: Any) -> Picture:
     return pictures.get(file, Picture("image missing", None))
 
 
-def usual_count(captions_of_image: pd.Series) -> int:
-    """How many captions most images have, the fewest of equals; of the number that each row's image
-    has."""
-    rows = np.bincount(captions_of_image.dropna().astype(int), minlength=2)
-    return int((rows[1:] / np.arange(1, len(rows))).argmax()) + 1
+def usual_count(captions: NDArray[np.integer[Any]]) -> int:
+    """How many captions most images have, the fewest of equals. `captions` (N,): of each image."""
+    return int(np.bincount(captions, minlength=2)[1:].argmax()) + 1
 
 
 def with_helpers(

@@ -61,6 +61,13 @@ class Corpus(Section):
     max_shared_captions: Share
     """Validation fails when more than this share of a split's captions stands, word for word, in
     another split."""
+    max_shared_pictures: Share
+    """Validation fails when more than this share of the captions has a picture that stands, pixel
+    for pixel, in another split as well."""
+    max_uneven_captions: Share
+    """Validation fails when more than this share of the captions belongs to an image that was
+    published with fewer than half, or more than twice, as many captions as most images have; 1
+    allows any number."""
 
 
 class FeatureSet(Section):

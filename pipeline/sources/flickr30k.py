@@ -10,6 +10,7 @@ Split schemes:
 """
 
 import csv
+import re
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ TOKENS = "results_20130124.token"
 TEXTS = ("captions.txt", TOKENS, "results.csv")
 "caption files of the releases in use; they differ in columns and delimiter, which the header tells"
 IMAGE, CAPTION = ("image", "image_name"), ("caption", "comment")
+NUMBERED = re.compile(r"(\d+)\s+(\S.*)")
+"a comment's number and the comment, where the bar between them is missing"
 HELD_OUT = 1000
 "images in test, and in val, of the scheme `last`"
 IMAGES = 31_783
@@ -128,12 +131,12 @@ def _table(data: bytes, where: str) -> Iterator[base.Row]:
     """Lines `image,caption` or `image_name,comment_number,comment`; no caption of Flickr30k has a
     line break.
 
-    A caption whose commas were left without quotes is put together again; one that is lacking stays
-    empty.
+    A caption whose commas were left without quotes is the rest of its line, blanks and quotes as
+    they stand there. In one published line the bar between number and caption is missing.
     """
     lines = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
     delimiter = "|" if "|" in lines[0] else ","
-    header = _fields(lines[0], delimiter)
+    header = _fields(lines[0], delimiter, lines[0].count(delimiter) + 1)
     image_at, caption_at = (
         next((header.index(n) for n in names if n in header), -1) for names in (IMAGE, CAPTION)
     )
@@ -146,21 +149,26 @@ def _table(data: bytes, where: str) -> Iterator[base.Row]:
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
             continue
-        fields = _fields(line, delimiter)
-        if len(fields) < 2:
+        fields = _fields(line, delimiter, len(header))
+        joined = NUMBERED.fullmatch(fields[-1])
+        if joined and len(fields) == len(header) - 1:
+            fields[-1:] = joined.groups()
+        if len(fields) != len(header):
             start = base.printable(line[:60])
             raise UserError(
                 f"{where}, line {number}: expected {delimiter.join(header)!r}, not {start!r}"
             )
-        yield base.make_row(fields[0], None, seen[fields[0]], delimiter.join(fields[caption_at:]))
+        yield base.make_row(fields[0], None, seen[fields[0]], fields[caption_at])
         seen[fields[0]] += 1
 
 
-def _fields(line: str, delimiter: str) -> list[str]:
+def _fields(line: str, delimiter: str, count: int) -> list[str]:
+    """So many at most, without the blanks around them: what is no CSV of `count` fields is parted
+    at its first delimiters, and nothing else is taken from it."""
+    line = line.removesuffix("\r")
     try:
-        return [
-            field.strip()
-            for field in next(csv.reader([line.removesuffix("\r")], delimiter=delimiter))
-        ]
-    except (csv.Error, StopIteration):
-        return []
+        fields = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        fields = []
+    fields = fields if len(fields) == count else line.split(delimiter, count - 1)
+    return [field.strip() for field in fields]

@@ -22,19 +22,23 @@ download@NAME` reads it again; manifest.json holds its digest, so that nothing e
 what it was.
 """
 
-import csv
-import io
 import shutil
-from codecs import BOM_UTF8
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.core.errors import UserError, one_line
+from pipeline.core.errors import UserError
 from pipeline.core.ranges import Seed, Share
 from pipeline.data.files import digest, fingerprint, whole_folder
 from pipeline.sources.shared import base
+from pipeline.sources.shared.caption_tables import (
+    decoded,
+    near_miss,
+    read_delimited,
+    read_json_lines,
+    read_parquet,
+)
 from pipeline.sources.shared.gate import Gate, tell
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -51,6 +55,10 @@ class Columns:
     image: str
     caption: str
     split: str
+
+    @property
+    def names(self) -> list[str]:
+        return [self.image, self.caption, self.split]
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ def fetch(
         gate.tell("folder")
         raise UserError(
             f"none of the images that {table or 'the text files'} name is in {root}: name "
-            "them relative to it"
+            f"them relative to it{near_miss(by_name, files)}"
         )
     ids = _ids(files, by_name)
     official = {"official": _official(entries, ids)} if any(e.split for e in entries) else {}
@@ -246,52 +254,26 @@ def _read(table: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def _csv(table: Path, columns: Columns) -> Iterator[Entry]:
-    text = table.read_bytes().removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
-    delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        header = [field.strip() for field in next(reader, [])]
-        _need(header, columns, str(table))
-        for fields in reader:
-            where = f"{table}, line {reader.line_num}"
-            if fields and len(fields) != len(header):
-                hint = "put a caption that holds the delimiter in double quotes"
-                raise UserError(
-                    f"{where}: {len(fields)} fields where the header has {len(header)}: {hint}"
-                )
-            if fields:
-                yield _entry(dict(zip(header, fields, strict=True)), columns, where)
-    except csv.Error as error:
-        raise UserError(
-            f"{table}, line {reader.line_num}: {error}: mend the quotes there"
-        ) from None
+    text = decoded(table.read_bytes(), str(table))
+    header, lines = read_delimited(text, table, columns.names)
+    _need(header, columns, str(table))
+    return (_entry(line.cells, columns, line.where) for line in lines)
 
 
 def _json_lines(table: Path, columns: Columns) -> Iterator[Entry]:
-    for number, line in enumerate(table.read_bytes().removeprefix(BOM_UTF8).split(b"\n"), 1):
-        if line.strip():
-            where = f"{table}, line {number}"
-            found = base.read_json(line, where)
-            if not isinstance(found, dict):
-                raise UserError(
-                    f"{where}: expected an object with {columns.image} and {columns.caption}"
-                )
-            _need(found, columns, where)
-            yield _entry(found, columns, where)
+    for where, found in read_json_lines(decoded(table.read_bytes(), str(table)), table):
+        if not isinstance(found, dict):
+            raise UserError(
+                f"{where}: expected an object with {columns.image} and {columns.caption}"
+            )
+        _need(found, columns, where)
+        yield _entry(found, columns, where)
 
 
 def _parquet(table: Path, columns: Columns) -> Iterator[Entry]:
-    from pyarrow import ArrowException, parquet
-
-    try:
-        names = parquet.read_schema(table).names
-        _need(names, columns, str(table))
-        used = [name for name in (columns.image, columns.caption, columns.split) if name in names]
-        found = parquet.read_table(table, columns=used).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{table} is no readable Parquet file: {one_line(error)}") from None
-    for number, row in enumerate(found):
-        yield _entry(row, columns, f"{table}, row {number}")
+    header, lines = read_parquet(table, columns.names)
+    _need(header, columns, str(table))
+    return (_entry(line.cells, columns, line.where) for line in lines)
 
 
 def _coco(table: Path, columns: Columns) -> Iterator[Entry]:
@@ -312,12 +294,7 @@ def _text_files(root: Path, images: set[str], gate: Gate) -> Iterator[Entry]:
         hidden = any(part.startswith(".") for part in inside.parts)
         if not hidden and gate.takes(inside.as_posix()):
             stem = _within(str(inside.with_suffix("")), str(root))
-            lines = (
-                file.read_bytes()
-                .removeprefix(BOM_UTF8)
-                .decode("utf-8", "surrogateescape")
-                .split("\n")
-            )
+            lines = decoded(file.read_bytes(), str(file)).split("\n")
             texts = [line.strip() for line in lines if line.strip()]
             yield Entry(str(file), stems.get(stem, f"{stem}.jpg"), texts, None)
 

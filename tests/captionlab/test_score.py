@@ -18,6 +18,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from captionlab.caption_sets import image_names, read_predictions, read_references
 from captionlab.evaluation import evaluate
+from pipeline.core.errors import UserError
 from pipeline.core.java import ENGLISH, use_java
 from pipeline.core.registry import names as module_names
 from pipeline.metrics import meteor
@@ -163,6 +164,83 @@ def test_a_split_chooses_among_the_rows_that_name_one(tmp_path):
     ]
     assert read_predictions(write(tmp_path / "p.parquet", rows), "test") == {"b": "y", "c": "z"}
     assert read_predictions(write(tmp_path / "p.json", SAID), "test") == SAID
+
+
+def split_files(tmp_path, **columns):
+    """Predictions and references of two images; the references with further columns."""
+    said = [{"image_id": i, "caption": "a dog"} for i in "ab"]
+    meant = [
+        {"image_id": i, "caption": "a dog"} | {name: values[n] for name, values in columns.items()}
+        for n, i in enumerate("ab")
+    ]
+    return write(tmp_path / "p.csv", said), write(tmp_path / "r.csv", meant)
+
+
+@pytest.mark.parametrize("columns", [{}, {"Split": ["test", "val"]}], ids=["none", "Split"])
+def test_a_split_that_no_file_has_a_column_for_is_refused(captionlab, tmp_path, columns):
+    said, meant = split_files(tmp_path, **columns)
+    assert captionlab("score", said, meant, "--split", "banana", "--protocol", "raw") == (
+        2,
+        "",
+        f"error: split 'banana' chooses nothing: neither {said} nor {meant} has a column `split`: "
+        "name it so, or leave the option out\n",
+    )
+
+
+def test_the_split_of_coco_is_that_of_the_image_for_all_its_references(tmp_path):
+    coco = {
+        "images": [{"id": i, "split": s} for i, s in ((1, "val"), (2, "test"), (3, "test"))],
+        "annotations": [{"image_id": i, "caption": f"dog {i}"} for i in (1, "2", 2, 3)],
+    }
+    references = write(tmp_path / "r.json", coco)
+    assert read_references(references, "test") == {"2": ["dog 2", "dog 2"], "3": ["dog 3"]}
+    found = evaluate({"2": "dog", "3": "dog"}, references, ["bleu"], "raw", split="test")
+    assert found.images == 2
+
+
+def test_an_image_of_two_splits_is_one_line(tmp_path):
+    rows = [{"image_id": "a", "caption": "x", "split": split} for split in ("val", "test")]
+    with pytest.raises(
+        UserError, match="item 1: image 'a' is of split 'test' and of 'val': leave it in one"
+    ):
+        evaluate({"a": "x"}, rows, ["bleu"], "raw", split="test")
+
+
+def test_a_blank_after_a_comma_of_the_header_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "p.csv").write_text("image_id, caption\n1,a dog\n")
+    assert read_predictions(tmp_path / "p.csv") == {"1": "a dog"}
+
+
+def test_partial_leaves_out_images_that_lack_either_side():
+    said, meant = {"1": "a dog", "2": "a cat", "9": "a cow"}, {"1": ["a dog"], "2": [], "3": ["x"]}
+    found = evaluate(said, meant, ["bleu"], "raw", partial=True)
+    assert (found.images, found.left_out, found.without_references) == (1, 1, 2)
+    assert str(found).splitlines()[-2:] == [
+        "partial: 1 of 2 images have no prediction and are left out",
+        "partial: 2 predictions are for images without references and are left out",
+    ]
+
+
+def test_that_cider_of_one_image_is_0_is_explained():
+    one = evaluate({"1": "a dog"}, {"1": ["a dog"]}, ["cider"], "raw")
+    assert one.scores == {"cider": 0.0}
+    assert "cider: 0 for a single image, because it weighs words by how few images" in str(one)
+    two = evaluate({"1": "a dog", "2": "a cat"}, {"1": ["a dog"], "2": ["a cat"]}, "cider", "raw")
+    assert "single image" not in str(two)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant", "hint"),
+    [
+        ("Dog.jpg", "dog.JPG", "('Dog.jpg' and 'dog.JPG' differ in case only)"),
+        ("caf\u00e9", "cafe\u0301", "differ in the Unicode form of a letter (NFC, NFD) only)"),
+        ("Caf\u00e9", "cafe\u0301", "differ in case and the Unicode form of a letter only)"),
+    ],
+)
+def test_names_that_look_the_same_say_in_what_they_differ(said, meant, hint):
+    with pytest.raises(UserError, match="predictions are for images without") as error:
+        evaluate({said: "x"}, {meant: ["x"]}, ["bleu"], "raw")
+    assert str(error.value).endswith(hint)
 
 
 def test_references_of_a_corpus_are_its_captions_as_published_with_those_too_long_to_train_on(
@@ -408,7 +486,7 @@ WRONG = {
     "two texts": ({"1": ["a", "b"]}, COCO, "p.json, key '1': image '1' has two predictions: give "
     "one caption an image"),
     "one key twice": ('{"1": "a", "1": "b"}', COCO,
-        "p.json: '1' stands there twice: give one caption an image, or a list of references"),
+        "p.json: '1' stands there twice: give one caption an image, or a list of captions"),
     "empty": ("", COCO, "p.json is empty: expected captions, as COCO's .json, .jsonl, .csv, .tsv "
     "or .parquet"),
     "no rows": ([], COCO, "p.json is empty: expected captions, as COCO's .json, .jsonl, .csv, "
@@ -435,9 +513,11 @@ WRONG = {
         "p.json is not JSON: Expecting value: line 1 column 1 (char 0) (name a file of "
         "JSON lines .jsonl)"),
     "no references": (ROWS, {**MEANT, "7": []},
-        "r.json: image '7' has no references (1 such images): add some, or leave it out"),
+        "r.json: image '7' has no references (1 such images): add some, leave it out, or score "
+        "the others with the option partial"),
     "no annotations": (ROWS, {**COCO, "images": [{"id": 8}]},
-        "r.json: image '8' has no references (1 such images): add some, or leave it out"),
+        "r.json: image '8' has no references (1 such images): add some, leave it out, or score "
+        "the others with the option partial"),
 }  # fmt: skip
 
 
@@ -467,8 +547,17 @@ def test_a_wrong_file_is_one_line(case, captionlab, tmp_path, monkeypatch):
         ("p.csv", b"id,caption\n1,a\n", "p.csv, line 2: expected image_id and caption (or text), "
         "found id, caption"),
         ("p.csv", b"image_id,caption\n1,a, b\n",
-         "p.csv, line 2: not as many fields as the header has: put captions with commas in "
-         "double quotes"),
+         "p.csv, line 2: 3 fields where the header has 2: put a caption that holds the "
+         "delimiter in double quotes"),
+        ("p.csv", b"image_id,caption,caption\n1,a,b\n",
+         "p.csv has the column 'caption' twice: take one of them out"),
+        ("p.csv", "image_id,caption\n1,a\n".encode("utf-16"), "p.csv is UTF-16: save it as UTF-8"),
+        ("p.json", b'{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": "1", "file_name": '
+         b'"b.jpg"}], "annotations": []}',
+         "p.json, images, item 1: image 1 stands there twice, with the file_name 'a.jpg' and "
+         "'b.jpg': give each its own id"),
+        ("p.jsonl", b'{"image_id": 1, "caption": "a", "split": ["test"]}\n',
+         "p.jsonl, line 1: a split is a text, found a list"),
         ("p.csv", b"image_id,caption\n1,\xff\n", "p.csv is no UTF-8 text (byte 19): save it as "
         "UTF-8"),
         ("p.parquet", b"", "p.parquet is empty"),

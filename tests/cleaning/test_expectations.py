@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -16,12 +17,21 @@ from pipeline.cleaning.expectations import validate
 from pipeline.cleaning.facts import usual_count
 from pipeline.cleaning.image_check import Picture
 from pipeline.core.errors import UserError
+from pipeline.data.corpus import COLUMNS, SPLITS
 
 OPTIONS = SimpleNamespace(
     lower=True, punctuation="drop", one_letter_words="keep", min_words=2, max_words=6, min_images_per_split=2,
-    max_shared_captions=0.25,
+    max_shared_captions=0.25, max_shared_pictures=0.0, max_uneven_captions=0.01,
 )  # fmt: skip
-EMPTY = pd.DataFrame({"reason": []})
+
+
+def set_aside(*rows):
+    """Rows of (image_id, reason, raw)."""
+    return pd.DataFrame(rows, columns=["image_id", "reason", "raw"]).astype("str")
+
+
+EMPTY = set_aside()
+THREE = set_aside(*(("elsewhere", why, "A") for why in ("too long", "duplicate", "too long")))
 
 
 def corpus():
@@ -48,16 +58,17 @@ def pictures():
     return {file: Picture(None, file) for file in corpus()["file"]}
 
 
-def validated(captions, rejected=EMPTY, seen=None):
+def validated(captions, rejected=EMPTY, seen=None, **relaxed):
     """What validate says of a file of these captions."""
+    options = SimpleNamespace(**vars(OPTIONS) | relaxed)
     with TemporaryDirectory() as folder:
         captions.to_parquet(Path(folder) / "captions.parquet", index=False)
-        return validate(Path(folder) / "captions.parquet", rejected, seen or pictures(), OPTIONS)
+        return validate(Path(folder) / "captions.parquet", rejected, seen or pictures(), options)
 
 
-def failure(captions, seen=None):
+def failure(captions, seen=None, **relaxed):
     with pytest.raises(UserError) as error:
-        validated(captions, seen=seen)
+        validated(captions, seen=seen, **relaxed)
     message = str(error.value)
     assert message.startswith("validation failed: ")
     assert "\n" not in message
@@ -73,8 +84,7 @@ def planted(row, **values):
 
 @pytest.fixture(scope="module")
 def result():
-    rejected = pd.DataFrame({"reason": ["too long", "duplicate", "too long"]})
-    return validated(corpus(), rejected)
+    return validated(corpus(), THREE)
 
 
 def test_a_sound_corpus_meets_every_expectation(result):
@@ -96,7 +106,7 @@ def test_the_suite_covers_what_a_corpus_needs(result):
 
 
 def test_two_runs_give_the_same_json_and_the_same_page(result, tmp_path):
-    again = validated(corpus(), pd.DataFrame({"reason": ["too long", "duplicate", "too long"]}))
+    again = validated(corpus(), THREE)
     assert json.dumps(again) == json.dumps(result)
     write_data_docs(result, "tiny", tmp_path / "one")
     write_data_docs(again, "tiny", tmp_path / "two")
@@ -127,12 +137,9 @@ def by_fives(monkeypatch):
 
 
 def test_what_is_usual_is_counted_by_image_and_not_by_row():
-    images = [2] * 50 + [3] * 45 + [1] * 5
-    assert (
-        usual_count(pd.Series([n for n in images for _ in range(n)])) == 2
-    )  # 100 rows against 135
-    assert usual_count(pd.Series([1, 2, 2])) == 1  # the fewest of equals, as a mode
-    assert usual_count(pd.Series([], dtype=float)) == 1
+    assert usual_count(np.array([2] * 50 + [3] * 45 + [1] * 5)) == 2  # 100 rows against 135
+    assert usual_count(np.array([2, 1, 1, 2])) == 1  # the fewest of equals, as a mode
+    assert usual_count(np.array([], int)) == 1
 
 
 def test_a_file_is_validated_alike_some_rows_at_a_time(by_fives):
@@ -204,7 +211,8 @@ def test_a_split_with_too_few_images():
     message = failure(captions[captions["image_id"] != "c1"])
     assert (
         message
-        == "'splits large enough' (a split has at least 2 images): 2 of 10 rows, first c0#0, c0#1"
+        == "'splits large enough' (a split has at least 2 images): 2 of 10 rows, first c0#0, c0#1 "
+        "(corpora in params.yaml: min_images_per_split)"
     )
 
 
@@ -225,10 +233,63 @@ def test_an_image_with_the_captions_of_many():
     )
 
 
+def many(counts):
+    """Images with so many captions each, in turns in the three splits."""
+    rows = [
+        (f"i{n}", f"images/i{n}.png", f"i{n}#{k}", f"X {n} no {k}", f"x {n} no {k}", SPLITS[n % 3])
+        for n, count in enumerate(counts)
+        for k in range(count)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype("str")
+
+
+def pictures_of(captions):
+    return {file: Picture(None, file) for file in captions["file"]}
+
+
+def test_a_corpus_of_uneven_counts_names_the_key_that_lets_it_pass():
+    """Thirty images of five captions, of which every tenth has eleven: 33 of 168 rows."""
+    captions = many([11 if n % 10 == 0 else 5 for n in range(30)])
+    message = failure(captions, pictures_of(captions))
+    assert message == (
+        "'captions per image' (99% of the rows: images with about 5 captions, as most have): "
+        "33 of 168 rows, first i0#0, i0#1, i0#2, i0#3, i0#4 (corpora in params.yaml: "
+        "max_uneven_captions)"
+    )
+    assert failure(captions, pictures_of(captions), max_uneven_captions=0.19)
+    assert validated(captions, seen=pictures_of(captions), max_uneven_captions=0.2)["success"]
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[1 + n % 8 for n in range(24)], [5 if n % 3 else 1 for n in range(24)]],
+    ids=["one to eight", "one for some and five for most"],
+)
+def test_any_number_of_captions_an_image_can_be_let_pass(counts):
+    captions = many(counts)
+    assert "max_uneven_captions" in failure(captions, pictures_of(captions))
+    assert validated(captions, seen=pictures_of(captions), max_uneven_captions=1.0)["success"]
+
+
+def test_captions_are_counted_as_published_not_as_they_were_left():
+    """Four of the five captions of an image are duplicates, which the cleaner took away itself."""
+    captions = many([5] * 11 + [1])
+    repeated = set_aside(*[("i11", "duplicate", "X 11 no 0")] * 4)
+    seen = pictures_of(captions)
+    counts = {"checked": 56, "unexpected": 0}
+    found = validated(captions, repeated, seen, max_uneven_captions=0.0)["expectations"]
+    of_images = next(row for row in found if row["name"] == "captions per image")
+    assert {key: of_images[key] for key in counts} == counts
+    lacking = set_aside(*[("i11", "empty", " ")] * 4)
+    with pytest.raises(UserError, match=r"'captions per image' .*: 1 of 56 rows, first i11#0"):
+        validated(captions, lacking, seen)
+
+
 def test_a_caption_that_is_too_long():
     long = "one two three four five six seven"
     assert failure(planted(4, text=long, raw=long)) == (
-        "'length in words' (a caption has 2 to 6 words): 1 of 12 rows, first b0#0"
+        "'length in words' (a caption has 2 to 6 words): 1 of 12 rows, first b0#0 "
+        "(corpora in params.yaml: min_words, max_words)"
     )
 
 
@@ -256,8 +317,14 @@ def test_the_same_picture_in_two_splits():
     seen = pictures() | {"images/c1.png": Picture(None, "images/a0.png")}
     assert failure(corpus(), seen) == (
         "'no image in two splits' (equal pictures are in one split): 4 of 12 rows, first "
-        "a0#0, a0#1, c1#0, c1#1"
+        "a0#0, a0#1, c1#0, c1#1 (corpora in params.yaml: max_shared_pictures)"
     )
+    assert failure(corpus(), seen, max_shared_pictures=0.3) == (
+        "'no image in two splits' (equal pictures are in one split, but for at most 30% of the "
+        "rows): 4 of 12 rows, first a0#0, a0#1, c1#0, c1#1 (corpora in params.yaml: "
+        "max_shared_pictures)"
+    )
+    assert validated(corpus(), seen=seen, max_shared_pictures=0.34)["success"]
 
 
 def test_too_many_captions_shared_between_splits():
@@ -267,9 +334,9 @@ def test_too_many_captions_shared_between_splits():
     assert message == (
         "'captions shared by train' (at most 25% of the captions of train stand in another "
         "split as well): 2 of 4 rows, "
-        "first a0#0, a0#1; 'captions shared by test' (at most 25% of the captions of test "
+        "first a0#0, a0#1 (corpora in params.yaml: max_shared_captions); 'captions shared by test' (at most 25% of the captions of test "
         "stand in another split as well): "
-        "2 of 4 rows, first c0#0, c0#1"
+        "2 of 4 rows, first c0#0, c0#1 (corpora in params.yaml: max_shared_captions)"
     )
 
 

@@ -25,6 +25,8 @@ def options(**changes):
         "max_rejected": 1.0,
         "min_images_per_split": 1,
         "max_shared_captions": 1.0,
+        "max_shared_pictures": 0.0,
+        "max_uneven_captions": 0.01,
     }
     return SimpleNamespace(**{**values, **bounds, **changes})
 

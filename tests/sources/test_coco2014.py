@@ -180,7 +180,7 @@ def test_the_archives_are_downloaded_where_no_folder_is_given(server, tmp_path, 
     ("change", "message"),
     [
         ({"train": "[]"}, "captions_train2014.json is no COCO captions file: expected images"),
-        ({"train": "{"}, "captions_train2014.json is no JSON file"),
+        ({"train": "{"}, "captions_train2014.json is not JSON"),
         (
             {"val": annotations({42: VAL}, [(42, None)])},
             "captions_val2014.json is no COCO captions file.*None is no text",

@@ -185,6 +185,20 @@ def test_captions_of_coco_images_that_it_does_not_list_stay_rows(tmp_path):
     ]
 
 
+def test_an_id_of_coco_is_one_image_as_number_and_as_text(tmp_path):
+    root = photos(tmp_path / "mine")
+    content = coco()
+    content["annotations"] = [
+        {**one, "image_id": str(one["image_id"])} for one in content["annotations"]
+    ]
+    (root / "c.json").write_text(json.dumps(content))
+    folder.fetch(tmp_path / "raw", path=str(root), captions="c.json")
+    index = index_of(tmp_path / "raw")
+    assert list(zip(index["image_id"], index["raw"], strict=True)) == [
+        (name.rpartition(".")[0], text) for name, text in ROWS
+    ]
+
+
 def test_the_manifest_changes_with_the_images_and_the_captions_and_with_nothing_else(tmp_path):
     root = photos(tmp_path / "mine")
     (root / "c.csv").write_text(CSV)
@@ -303,14 +317,36 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
             "c.jsonl, line 1: 'caption' holds 3: give text, or a list of texts",
         ),
         ("c.jsonl", '{"image": 3, "caption": "One"}\n', "c.jsonl, line 1: no image is named"),
+        (
+            "c.csv",
+            "image,caption,caption\nx.png,One,Two\n",
+            "c.csv has the column 'caption' twice: take one of them out",
+        ),
+        (
+            "c.jsonl",
+            '{"image": "x.png", "caption": "One", "caption": "Two"}',
+            "c.jsonl, line 1: 'caption' stands there twice",
+        ),
+        ("c.csv", "i\0m\0a\0g\0e\0,\0c\0a\0p\0t\0", "c.csv is UTF-16: save it as UTF-8"),
+        (
+            "c.json",
+            '{"images": [{"id": 1, "file_name": "x.png"}, {"id": 1, "file_name": "cats/1.jpg"}], '
+            '"annotations": []}',
+            "image 1 stands there twice, with the file_name 'x.png' and 'cats/1.jpg': give each",
+        ),
+        (
+            "c.csv",
+            "image,caption\nX.png,One\n",
+            r"none of the images .* \('X.png' and 'x.png' differ in case only\)",
+        ),
         ("c.jsonl", "[1]\n", "c.jsonl, line 1: expected an object with image and caption"),
         (
             "c.jsonl",
             '{"image": "x.png", "caption": "One", "split": ["a"]}',
             r"line 1: 'split' holds \['a'\]: give one of",
         ),
-        ("c.jsonl", "{\n", "c.jsonl, line 1 is no JSON file"),
-        ("c.jsonl", "[" * 100_000, "c.jsonl, line 1 is no JSON file"),
+        ("c.jsonl", "{\n", "c.jsonl, line 1 is not JSON"),
+        ("c.jsonl", "[" * 100_000, "c.jsonl, line 1 is not JSON"),
         ("c.json", "[]", "c.json is no COCO captions file: expected images"),
         ("c.parquet", "PAR1", "c.parquet is no readable Parquet file"),
         (

@@ -13,7 +13,6 @@ that tells what the same arguments would take, so that a graph can be costed bef
 fetched.
 """
 
-import json
 import os
 import random
 import re
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple
 from pipeline.core.errors import UserError
 from pipeline.data.files import digest, remove, write_json
 from pipeline.sources.shared.archives import Archive, download, local, names, read_member, unpack
+from pipeline.sources.shared.caption_tables import coco_captions, decoded, parse_json
 
 __all__ = [
     "SPLITS",
@@ -233,18 +233,8 @@ def random_split(images: Iterable[str], val: float, test: float, seed: int) -> d
 
 def read_json(data: bytes, where: str, drop: Set[str] = frozenset()) -> Any:
     """JSON whose bytes need not all be UTF-8 (see `make_row`); keys in `drop` are not kept in
-    memory.
-
-    Raises:
-        UserError: it is no JSON.
-    """
-    try:
-        text = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
-        return json.loads(
-            text, object_hook=lambda found: {k: v for k, v in found.items() if k not in drop}
-        )
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is no JSON file: {error}") from None
+    memory. Errors as in `caption_tables.parse_json`."""
+    return parse_json(decoded(data, where), where, drop=drop)
 
 
 def read_tokens(data: bytes, where: str) -> list[Row]:
@@ -270,36 +260,13 @@ def read_tokens(data: bytes, where: str) -> list[Row]:
 
 def read_coco(data: bytes, where: str) -> list[tuple[dict[str, Any], list[str]]]:
     """Images of a COCO captions file (a dict with id, file_name, ...) and their captions, both in
-    file order.
+    file order; errors as in `caption_tables.coco_captions`.
 
     A caption of an image that the file does not list comes with an image whose file_name is its id.
-
-    Raises:
-        UserError: it is no such file.
     """
-    content = read_json(data, where)
-    try:
-        images: dict[Any, tuple[dict[str, Any], list[str]]] = {
-            image["id"]: (image, []) for image in content["images"]
-        }
-        for found in content["annotations"]:
-            number = found["image_id"]
-            unlisted = {"id": number, "file_name": str(number)}
-            images.setdefault(number, (unlisted, []))[1].append(_text(found["caption"]))
-        for image, _ in images.values():
-            _text(image["file_name"])
-    except (KeyError, TypeError) as error:
-        expected = "images[].id and .file_name, annotations[].image_id and .caption"
-        raise UserError(
-            f"{where} is no COCO captions file: expected {expected} ({error!r})"
-        ) from None
-    return list(images.values())
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
+    return [
+        (about, texts) for about, texts in coco_captions(read_json(data, where), where).values()
+    ]
 
 
 def karpathy_archive(given: str) -> list[Archive]:

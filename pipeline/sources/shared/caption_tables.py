@@ -1,0 +1,253 @@
+"""Tables of captions as people have them: CSV, TSV, JSON lines, Parquet and COCO's JSON.
+
+One reader for a data set (`sources/folder.py`) and for scoring (`captionlab score`). What could be
+read in two ways is refused in one line that names file and row: a column or a key that stands there
+twice, a line with more or fewer fields than the header, UTF-16, an image of two names.
+"""
+
+import csv
+import io
+import json
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from pathlib import Path
+from typing import Any, NamedTuple
+from unicodedata import normalize
+
+from pipeline.core.errors import UserError, one_line
+
+QUOTES = "put a caption that holds the delimiter in double quotes"
+
+
+class Line(NamedTuple):
+    where: str
+    "file and line or row, for messages"
+    cells: dict[str, Any]
+    "by column or key"
+
+
+class CocoImage(NamedTuple):
+    about: dict[str, Any]
+    "its entry in `images`: id, file_name, split, ...; where it has none, its id is its file_name"
+    captions: list[str]
+
+
+def decoded(data: bytes, where: str) -> str:
+    """Text in UTF-8, with or without a byte order mark; bytes that are none become half characters
+    (`surrogateescape`).
+
+    Raises:
+        UserError: it is UTF-16, as spreadsheets save "Unicode text".
+    """
+    start = data[:16]
+    zeros = len(start) >= 4 and (not any(start[::2]) or not any(start[1::2]))
+    if start.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) or zeros:
+        raise UserError(f"{where} is UTF-16: save it as UTF-8")
+    return data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
+def parse_json(text: str, where: str, hint: str = "", drop: Set[str] = frozenset()) -> Any:
+    """A JSON value; keys in `drop` are not kept in memory.
+
+    Raises:
+        UserError: it is no JSON, or an object has a key twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = _twice(key for key, _ in pairs)
+            raise UserError(
+                f"{where}: '{twice}' stands there twice: give one caption an image, or a list of "
+                "captions"
+            )
+        return {key: value for key, value in pairs if key not in drop} if drop else found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}{hint and f' ({hint})'}") from None
+
+
+def _twice(names: Any) -> str:
+    return str(next(name for name, count in Counter(names).items() if count > 1))
+
+
+def header_of(names: list[str], used: Collection[str], where: str) -> list[str]:
+    """The names without blanks around them.
+
+    Raises:
+        UserError: one of those in use stands there twice.
+    """
+    names = [name.strip() for name in names]
+    doubled = [name for name in used if names.count(name) > 1]
+    if doubled:
+        raise UserError(f"{where} has the column '{doubled[0]}' twice: take one of them out")
+    return names
+
+
+def read_delimited(
+    text: str, path: Path, used: Collection[str]
+) -> tuple[list[str], Iterator[Line]]:
+    """The header of a CSV or TSV file ([] of an empty file) and its lines.
+
+    Args:
+        text: what the file holds; empty lines are left out.
+        used: columns that the caller asks for; of others, two may have one name.
+
+    Raises:
+        UserError: a column in use stands there twice; while lines are read, one with another number
+            of fields, or broken quotes.
+    """
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    with_errors = _csv_errors(reader, path)
+    header = header_of(next(with_errors, (0, []))[1], used, str(path))
+    return header, _lines_of(with_errors, header, path)
+
+
+def _csv_errors(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each record."""
+    try:
+        for fields in reader:
+            yield reader.line_num, fields
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}: mend the quotes there") from None
+
+
+def _lines_of(
+    records: Iterator[tuple[int, list[str]]], header: list[str], path: Path
+) -> Iterator[Line]:
+    for number, fields in records:
+        where = f"{path}, line {number}"
+        if fields and len(fields) != len(header):
+            raise UserError(
+                f"{where}: {len(fields)} fields where the header has {len(header)}: {QUOTES}"
+            )
+        if fields:
+            yield Line(where, dict(zip(header, fields, strict=True)))
+
+
+def read_json_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
+    """Place and value of each line that is not empty; errors as in `parse_json`."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            yield where, parse_json(line, where, "each line is an object of its own")
+
+
+def read_parquet(path: Path, used: Collection[str]) -> tuple[list[str], Iterator[Line]]:
+    """The columns of a Parquet file, and its rows with those of them that are in use.
+
+    Raises:
+        UserError: it is empty or no Parquet, or has a column in use twice.
+    """
+    from pyarrow import ArrowException, parquet
+
+    if not path.stat().st_size:
+        raise UserError(f"{path} is empty")
+    try:
+        names = header_of(parquet.read_schema(path).names, used, str(path))
+        table = parquet.read_table(path, columns=[name for name in names if name in used])
+        rows = table.to_pylist()
+    except (ArrowException, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is no readable Parquet file: {one_line(error)}") from None
+    return names, (Line(f"{path}, row {number}", row) for number, row in enumerate(rows))
+
+
+def image_id(found: Any, where: str) -> str:
+    """As text: 42, 42.0 and "42" are one image.
+
+    Raises:
+        UserError: it is neither a number nor a text.
+    """
+    found = found.item() if hasattr(found, "item") else found  # of numpy
+    whole = int(found) if isinstance(found, float) and found.is_integer() else found
+    if isinstance(whole, bool) or not isinstance(whole, str | int):
+        raise UserError(f"{where}: an image_id is a number or a text, found {kind(found)}")
+    return str(whole)
+
+
+def coco_images(listed: Any, where: str) -> dict[str, dict[str, Any]]:
+    """image_id -> its entry in the list `images` of COCO's JSON.
+
+    Raises:
+        UserError: an id stands there twice, of two files or splits.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for number, image in enumerate(listed if isinstance(listed, list) else []):
+        if isinstance(image, dict) and "id" in image:
+            place = f"{where}, images, item {number}"
+            name = image_id(image["id"], place)
+            other = found.setdefault(name, image)
+            differs = [key for key in ("file_name", "split") if image.get(key) != other.get(key)]
+            if differs:
+                raise UserError(
+                    f"{place}: image {name} stands there twice, with the {differs[0]} "
+                    f"{other.get(differs[0])!r} and {image.get(differs[0])!r}: give each its own id"
+                )
+    return found
+
+
+def coco_captions(content: Any, where: str) -> dict[str, CocoImage]:
+    """image_id -> entry and captions, in the order of `images`; then images that only captions
+    name.
+
+    Raises:
+        UserError: it is no file of COCO's captions, or an id stands for two images.
+    """
+    try:
+        listed, annotations = list(content["images"]), list(content["annotations"])
+        for image in listed:
+            _text(image["file_name"]), image["id"]
+    except (KeyError, TypeError) as error:
+        raise _no_coco(where, error) from None
+    images = {name: CocoImage(about, []) for name, about in coco_images(listed, where).items()}
+    for number, found in enumerate(annotations):
+        try:
+            given, caption = found["image_id"], _text(found["caption"])
+        except (KeyError, TypeError) as error:
+            raise _no_coco(where, error) from None
+        name = image_id(given, f"{where}, annotations, item {number}")
+        unlisted = CocoImage({"id": given, "file_name": name}, [])
+        images.setdefault(name, unlisted).captions.append(caption)
+    return images
+
+
+def _no_coco(where: str, error: Exception) -> UserError:
+    expected = "images[].id and .file_name, annotations[].image_id and .caption"
+    return UserError(f"{where} is no COCO captions file: expected {expected} ({error!r})")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def near_miss(names: Iterable[str], known: Iterable[str]) -> str:
+    """Why a name is not among those known although it looks the same, as a hint; or ''."""
+    there = set(known)
+    for form, says in FORMS.items():
+        alike = {form(name): name for name in there}
+        for name in names:
+            if (other := alike.get(form(name), name)) != name and name not in there:
+                return f" ('{name}' and '{other}' differ in {says} only)"
+    return ""
+
+
+FORMS: dict[Callable[[str], str], str] = {
+    str.casefold: "case",
+    lambda name: normalize("NFC", name): "the Unicode form of a letter (NFC, NFD)",
+    lambda name: normalize("NFC", name).casefold(): "case and the Unicode form of a letter",
+}
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, for messages."""
+    if isinstance(value, dict):
+        keys = ", ".join(map(str, list(value)[:4]))
+        return f"an object with the keys {keys}" if value else "an empty object"
+    kinds = {list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(value), "a number")
