@@ -125,17 +125,15 @@ FAR = 65_536
 
 def _limits(schema: dict[str, Any]) -> Iterator[str]:
     low, high = schema.get("minimum"), schema.get("maximum", FAR)
-    high = high if high < FAR else None
-    if low is not None and high is not None:
-        yield f"{low:g} to {high:g}"
-    elif low is not None:
-        yield f"{low:g} or more"
-    elif high is not None:
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum", FAR)
+    if low is not None:
+        yield f"{low:g} to {high:g}" if high < FAR else f"{low:g} or more"
+    if above is not None:
+        yield f"above {above:g}"
+    if low is None and high < FAR:
         yield f"at most {high:g}"
-    if "exclusiveMinimum" in schema:
-        yield f"above {schema['exclusiveMinimum']:g}"
-    if schema.get("exclusiveMaximum", FAR) < FAR:
-        yield f"below {schema['exclusiveMaximum']:g}"
+    if below < FAR:
+        yield f"below {below:g}"
     if "multipleOf" in schema:
         yield f"a multiple of {schema['multipleOf']:g}"
     if "pattern" in schema:

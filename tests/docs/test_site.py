@@ -75,7 +75,7 @@ def test_types_are_told_in_words() -> None:
     told = {name: reference_pages._type(fields[name]) for name in ("epochs", "lr", "momentum")}
     assert told == {
         "epochs": "whole number, 0 or more",
-        "lr": "number, above 0",
+        "lr": "number, above 0, at most 100",
         "momentum": "number, 0 to 1",
     }
 
