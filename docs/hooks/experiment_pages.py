@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import yaml
-from reference_pages import code, layers, sentence, table
+from reference_pages import code, entries, layers, sentence, table
 
 
 def experiments(root: Path) -> str:
@@ -31,11 +31,14 @@ def _comment(path: Path) -> str:
 
 def protocols(root: Path) -> str:
     known = yaml.safe_load((root / "pipeline/experiment/protocols/protocols.yaml").read_text())
-    rows = [
-        [code(name), code(row["captions"]), code(row["tokens"]), sentence(row["about"])]
+    return entries(
+        (
+            code(name),
+            f"captions: {row['captions']}; tokens: {row['tokens']}",
+            sentence(row["about"]),
+        )
         for name, row in known.items()
-    ]
-    return table(["protocol", "captions", "tokens", "how a score is made"], rows)
+    )
 
 
 def papers(root: Path) -> str:

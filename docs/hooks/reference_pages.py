@@ -38,9 +38,14 @@ def entries(rows: Iterable[tuple[str, str, str]]) -> str:
     """A list of definitions, which a phone shows as well as a desk: name, facts, meaning."""
     out = []
     for name, facts, meaning in rows:
-        lines = [line for line in (f"*{facts}*" if facts else "", meaning) if line]
+        lines = [line for line in (f"*{facts}*" if facts else "", escaped(meaning)) if line]
         out.append(f"{name}\n:   " + "<br>\n    ".join(lines or ["-"]) + "\n")
     return "\n".join(out)
+
+
+def escaped(text: str) -> str:
+    """`<end>` outside of code would be taken for HTML."""
+    return re.sub("`[^`]*`|<", lambda found: "&lt;" if found[0] == "<" else found[0], text)
 
 
 # params.yaml
@@ -125,17 +130,15 @@ FAR = 65_536
 
 def _limits(schema: dict[str, Any]) -> Iterator[str]:
     low, high = schema.get("minimum"), schema.get("maximum", FAR)
-    high = high if high < FAR else None
-    if low is not None and high is not None:
-        yield f"{low:g} to {high:g}"
-    elif low is not None:
-        yield f"{low:g} or more"
-    elif high is not None:
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum", FAR)
+    if low is not None:
+        yield f"{low:g} to {high:g}" if high < FAR else f"{low:g} or more"
+    if above is not None:
+        yield f"above {above:g}"
+    if low is None and high < FAR:
         yield f"at most {high:g}"
-    if "exclusiveMinimum" in schema:
-        yield f"above {schema['exclusiveMinimum']:g}"
-    if schema.get("exclusiveMaximum", FAR) < FAR:
-        yield f"below {schema['exclusiveMaximum']:g}"
+    if below < FAR:
+        yield f"below {below:g}"
     if "multipleOf" in schema:
         yield f"a multiple of {schema['multipleOf']:g}"
     if "pattern" in schema:
@@ -329,7 +332,7 @@ def paragraphs(docstring: str) -> str:
     """A docstring as markdown: entries `name: meaning`, indented or not, become a list."""
     lines, in_list = [], False
     for block in re.split(rf"\n(?=\s*{ENTRY})|\n\n", docstring):
-        text = " ".join(block.split()).replace("<", "&lt;")
+        text = escaped(" ".join(block.split()))
         entry = re.match(ENTRY, text)
         if entry:
             named = ", ".join(code(name) for name in entry[0][:-2].split(", "))

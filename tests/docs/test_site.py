@@ -56,7 +56,10 @@ def test_the_reference_names_every_part_command_and_variable(site: Path) -> None
 
 def test_every_mark_on_a_page_is_filled(site: Path) -> None:
     assert [p.name for p in site.rglob("*.html") if "<!-- generate" in p.read_text()] == []
-    assert "reports/figures/scores.csv" not in (site / "index.html").read_text()
+
+
+def test_special_tokens_are_text_and_no_html(site: Path) -> None:
+    assert "&lt;end&gt; and &lt;unk&gt;" in (site / "explanation/protocols.html").read_text()
 
 
 def test_every_key_of_params_yaml_has_a_sentence() -> None:
@@ -75,7 +78,7 @@ def test_types_are_told_in_words() -> None:
     told = {name: reference_pages._type(fields[name]) for name in ("epochs", "lr", "momentum")}
     assert told == {
         "epochs": "whole number, 0 or more",
-        "lr": "number, above 0",
+        "lr": "number, above 0, at most 100",
         "momentum": "number, 0 to 1",
     }
 

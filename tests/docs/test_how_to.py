@@ -1,14 +1,20 @@
-"""The pages on adding a part, followed to the letter in a copy of the code: the file is written, the
-tests that the page names are run, and the experiment that it shows is planned."""
+"""How-to pages, followed to the letter in a copy of the code.
 
+On adding a part: the file is written, the tests that the page names are run, and the experiment that
+it shows is planned. On own images: a folder and a table as on the page become a corpus.
+"""
+
+import random
 import re
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from tests.docs.pages import blocks, commands, saved_files
 from tests.workspace import ROOT, make_workspace, run, tiny_params, tool, write_params
@@ -77,3 +83,26 @@ def merged(params: dict[str, Any], page: Path) -> dict[str, Any]:
         for section, rows in yaml.safe_load(block.text).items():
             params[section] |= rows
     return params
+
+
+def test_own_images_become_a_corpus_as_their_page_says(copy: Path) -> None:
+    page = ROOT / "docs/howto/own-images.md"
+    photos = copy / "photos"
+    (photos / "dogs").mkdir(parents=True)
+    header = blocks(page, "text")[0].text.splitlines()[0]
+    lines = [header]
+    for n in range(200):
+        noise = random.Random(n).randbytes(16 * 16 * 3)
+        Image.frombytes("RGB", (16, 16), noise).save(photos / f"dogs/{n}.jpg")
+        lines.append(f"dogs/{n}.jpg,a dog number {n} on the beach")
+    (photos / "captions.csv").write_text("\n".join(lines) + "\n")
+    params = merged(tiny_params(), page)
+    assert params["datasets"]["mine"]["args"]["path"] == "/photos"
+    params["datasets"]["mine"]["args"]["path"] = str(photos)
+    write_params(copy, params)
+    assert "mine-lite0" in run(copy, tool("captionlab"), "plan", "params.yaml").stdout
+    for stage in ("download", "clean"):
+        run(copy, sys.executable, "-m", f"stages.{stage}", "mine")
+    splits = pd.read_parquet(copy / "data/corpora/mine/captions.parquet").split
+    assert splits.value_counts().to_dict() == {"train": 160, "val": 20, "test": 20}
+    assert (copy / "data/validation/mine/index.html").is_file()
