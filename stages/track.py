@@ -7,7 +7,7 @@ from pipeline.experiment.params import load_params
 from pipeline.tracking.live import warn
 from pipeline.tracking.payload import gather
 from pipeline.tracking.publish import publish, publish_pending
-from pipeline.tracking.store import StoreDown, open_store
+from pipeline.tracking.store import Budget, StoreDown, open_store
 
 KEPT = """# Git keeps this file alone. A clone then lacks the receipt, and tells MLflow.
 *
@@ -22,13 +22,13 @@ def main(name: str) -> None:
     payload = gather(name, params, paths)
     pending = paths.RUNS / f"{name}.pending"
     try:
-        store = open_store(create=True)
+        store = open_store(create=True, budget=Budget.of_stage())
         publish(store, payload)
         pending.unlink(missing_ok=True)
         publish_pending(store, params, paths)
     except StoreDown as down:
         write_json(pending, payload.receipt)
-        warn(f"{down}: '{name}' is kept in files, captionlab sync publishes it later")
+        warn(f"{down}: '{name}' is kept in files, {down.later}")
     with whole_folder(paths.RECEIPTS / name) as part:
         (part / ".gitignore").write_text(KEPT)
         write_json(part / "receipt.json", payload.receipt)

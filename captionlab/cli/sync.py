@@ -31,7 +31,7 @@ def command(
     except StoreDown as down:
         if not quiet:
             raise
-        warn(f"{down}: nothing is lost, captionlab sync publishes it later")
+        warn(f"{down}: nothing is lost, {down.later}")
 
 
 def _publish_all(to: str | None, quiet: bool) -> None:

@@ -7,6 +7,7 @@ for good.
 
 import os
 import sqlite3
+import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +15,10 @@ from pathlib import Path
 from pipeline.data.files import remove
 
 PREFIX = "sqlite:///"
+CURE = "rename it, then captionlab sync fills a new one from this workspace"
 PATIENCE = 15.0
 "seconds after its last change that a file without content counts as being made by another program"
+TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 CONTENT = ("experiments", "runs", "registered_models")
 "MLflow's first experiment is what it writes when all tables are there"
 
@@ -23,6 +26,81 @@ CONTENT = ("experiments", "runs", "registered_models")
 def database(uri: str) -> Path | None:
     """The file that an address names; None where it names another kind of store."""
     return Path(uri.removeprefix(PREFIX)) if uri.startswith(PREFIX) else None
+
+
+def fault(path: Path, writes: bool, seconds: float) -> str | None:
+    """What is wrong with the file in a way that no waiting cures, and what to do; None: nothing, or
+    it is not there and can be made.
+
+    Args:
+        writes: whether the caller wants to change it, or to create it.
+        seconds: to wait for another program that keeps it locked.
+
+    Raises:
+        OSError: it is locked for longer.
+    """
+    if path.exists() and not path.is_file():
+        return "is no plain file: name another one in MLFLOW_TRACKING_URI"
+    if writes and (reason := _unwritable(path.parent)):
+        return (
+            f"cannot be written ({reason} in {path.parent}): mend that, or name another place in "
+            "MLFLOW_TRACKING_URI, then captionlab sync publishes there"
+        )
+    return _fault_of(path, writes, seconds) if path.exists() else None
+
+
+def _unwritable(folder: Path) -> str:
+    """Why no file can be made there, or ''. SQLite makes one beside the database in every
+    change."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0" * 4096)
+            file.flush()
+    except OSError as error:
+        return (error.strerror or type(error).__name__).lower()
+    return ""
+
+
+def _fault_of(path: Path, writes: bool, seconds: float) -> str | None:
+    try:
+        with closing(_connect(path, seconds)) as found:
+            there = {name for (name,) in found.execute(TABLES)}
+            if there and not there & {"experiments", "alembic_version"}:
+                return "is the database of another program: name another one"
+            if "experiments" in there:
+                found.execute("SELECT COUNT(*) FROM experiments").fetchone()
+            if writes:
+                found.execute("BEGIN IMMEDIATE")
+                found.execute("ROLLBACK")
+    except sqlite3.DatabaseError as error:
+        return _said(path, error)
+    return None
+
+
+def _said(path: Path, error: sqlite3.DatabaseError) -> str:
+    if "locked" in str(error):
+        raise OSError("another program keeps it locked") from None
+    if "readonly" in str(error):
+        return "is read-only: make it writable, or " + CURE
+    if not os.access(path, os.R_OK):
+        return "cannot be read: make it readable, or " + CURE
+    return f"is broken ({error}): {CURE}"
+
+
+def is_broken(path: Path) -> bool:
+    """Whether SQLite finds a fault anywhere in the file, all of which is read."""
+    try:
+        with closing(_connect(path, 1.0)) as found:
+            return found.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
+    except sqlite3.DatabaseError as error:
+        return "locked" not in str(error)
+
+
+def _connect(path: Path, seconds: float) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=seconds, isolation_level=None
+    )
 
 
 def make_whole(path: Path) -> None:
@@ -49,11 +127,8 @@ def is_unfinished(path: Path) -> bool:
     try:
         # a journal that a kill left is played back now, since it must not stay beside another file
         # of that name
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as found:
-            there = {
-                name
-                for (name,) in found.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            }
+        with closing(_connect(path, 5.0)) as found:
+            there = {name for (name,) in found.execute(TABLES)}
             return not any(
                 found.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()
                 for table in CONTENT

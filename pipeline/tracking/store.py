@@ -7,17 +7,19 @@ import os
 import re
 import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from pipeline.core.errors import UserError, one_line
-from pipeline.tracking.sqlite import PREFIX, database, make_whole
+from pipeline.tracking.sqlite import CURE, PREFIX, database, fault, is_broken, make_whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,6 +28,16 @@ if TYPE_CHECKING:
 EXPERIMENT = "captionlab"
 DEFAULT_URI = "sqlite:///mlflow.db"
 PROBE_SECONDS = 3.0
+STAGE_SECONDS = 10.0
+"that a stage waits for a store altogether; CAPTIONLAB_MLFLOW_SECONDS names another number"
+FREE = 0.5
+"seconds of each call that no budget counts"
+TRIES = 2
+"of each request: the default client tries for four minutes"
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+MOVING = {"log_artifact", "log_artifacts", "log_model_artifacts", "download_artifacts"}
+"""calls that move files, which may take long for good reasons; each waits for `request_seconds`
+without a byte"""
 BATCH = 1000
 "metrics that MLflow takes in one request"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -38,6 +50,83 @@ KNOWN = (
 class StoreDown(UserError):
     """The store does not answer, or refuses, or is none; what was to be kept there is still in the
     workspace."""
+
+    later = "captionlab sync publishes it later"
+    "what becomes of what could not be published"
+
+
+class StoreBroken(StoreDown):
+    """The database of a workspace cannot be used until somebody does what the message says."""
+
+    later = "no run of it is lost"
+
+
+class Budget:
+    """How long a stage waits for a store altogether.
+
+    Args:
+        seconds: that calls may take together, the first `FREE` of each not counted: a busy server
+            is not a dead one. Moving files is not counted either.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds, self.spent = seconds, 0.0
+
+    @classmethod
+    def of_stage(cls) -> "Budget":
+        """Raises a UserError for a `CAPTIONLAB_MLFLOW_SECONDS` that is no number above 0."""
+        text = os.environ.get("CAPTIONLAB_MLFLOW_SECONDS") or str(STAGE_SECONDS)
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = 0.0
+        if not 0 < seconds < float("inf"):
+            message = f"CAPTIONLAB_MLFLOW_SECONDS={text}: expected a number of seconds above 0"
+            raise UserError(message)
+        return cls(seconds)
+
+    @property
+    def left(self) -> float:
+        return self.seconds - self.spent
+
+    @contextmanager
+    def counted(self, free: float = 0.0) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent += max(0.0, time.monotonic() - started - free)
+
+
+class BoundedClient:
+    """An MlflowClient none of whose calls waits for longer than its budget has left."""
+
+    def __init__(self, client: "MlflowClient", uri: str, budget: Budget):
+        self._client, self._uri, self._budget = client, uri, budget
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._client, name)
+        return found if name in MOVING or not callable(found) else partial(self._call, found)
+
+    def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._budget.left <= 0:
+            raise StoreDown(
+                f"MLflow at {without_password(self._uri)} is too slow: it has taken the "
+                f"{self._budget.seconds:g} s that a stage waits for it (CAPTIONLAB_MLFLOW_SECONDS)"
+            )
+        with self._budget.counted(FREE), _timeout(self._budget.left / TRIES):
+            return method(*args, **kwargs)
+
+
+@contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """Of MLflow's requests, which read it from the environment, in whole seconds."""
+    before = os.environ[TIMEOUT]
+    os.environ[TIMEOUT] = str(max(1, min(int(before), int(seconds))))
+    try:
+        yield
+    finally:
+        os.environ[TIMEOUT] = before
 
 
 @dataclass(frozen=True)
@@ -65,35 +154,56 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
-def open_store(uri: str | None = None, request_seconds: int = 60, create: bool = False) -> Store:
+def open_store(
+    uri: str | None = None,
+    request_seconds: int = 60,
+    create: bool = False,
+    budget: Budget | None = None,
+) -> Store:
     """Connect to a store, by default to `tracking_uri()`.
 
     Args:
+        request_seconds: that a request may stay without an answer.
         create: make the database of a `sqlite:///` address where it is missing. Only who writes
             asks for it: a command that reads would leave an empty database in whatever folder it is
             called from.
+        budget: of all calls together, for a server over the network; without it each call waits
+            for its own time alone.
 
     Raises:
+        StoreBroken: the file of a `sqlite:///` address cannot be used; says what to do.
         StoreDown: mlflow is not installed, or the address is none, or nothing answers there (found
             out within seconds).
     """
     _configure_mlflow(request_seconds)
     uri = absolute(uri or tracking_uri())
     check_address(uri)
-    probe(uri)
     file = database(uri)
+    budget = budget or Budget(float("inf"))
+    with budget.counted():
+        probe(uri)
     with trouble(uri):
-        if file and create:
-            make_whole(file)
-        elif file and not file.is_file():
-            raise StoreDown(
-                f"there is no MLflow store {file}: run this in a workspace after dvc "
-                "repro, or set MLFLOW_TRACKING_URI"
-            )
+        if file:
+            _prepare(file, create, min(budget.left, STAGE_SECONDS))
         from mlflow import MlflowClient
 
         client = MlflowClient(uri)
+        if not file:
+            client = cast("MlflowClient", BoundedClient(client, uri, budget))
         return Store(client, _experiment(client, file), uri)
+
+
+def _prepare(file: Path, create: bool, seconds: float) -> None:
+    """Make sure that MLflow can open a database, which would else try for minutes."""
+    if not create and not file.is_file():
+        raise StoreDown(
+            f"there is no MLflow store {file}: run this in a workspace after dvc "
+            "repro, or set MLFLOW_TRACKING_URI"
+        )
+    if wrong := fault(file, create, seconds):
+        raise StoreBroken(f"MLflow's database {file} {wrong}")
+    if create:
+        make_whole(file)
 
 
 def _configure_mlflow(request_seconds: int) -> None:
@@ -104,8 +214,8 @@ def _configure_mlflow(request_seconds: int) -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(request_seconds),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(TRIES - 1),
+        TIMEOUT: str(request_seconds),
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
@@ -187,6 +297,8 @@ def trouble(uri: str) -> Iterator[None]:
         "urllib3.connectionpool",
     ):  # importing mlflow sets its own level
         logging.getLogger(name).setLevel(logging.ERROR)
+    # it logs each error of a database with its traceback, and raises it: we say it in one line
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         yield
     except (
@@ -196,6 +308,9 @@ def trouble(uri: str) -> Iterator[None]:
         http.client.HTTPException,
         OSError,
     ) as error:
+        file = database(uri)
+        if file and file.is_file() and is_broken(file):
+            raise StoreBroken(f"MLflow's database {file} is broken: {CURE}") from None
         raise _down(uri, error) from error
 
 

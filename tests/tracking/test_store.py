@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.errors import UserError
 from pipeline.tracking.store import (
+    BoundedClient,
+    Budget,
+    StoreBroken,
     StoreDown,
     address_of_process,
     find_runs,
     open_store,
+    trouble,
     without_password,
 )
 
@@ -116,11 +121,138 @@ def test_who_only_reads_makes_no_store(folder):
     assert list(folder.iterdir()) == []
 
 
-def test_what_is_no_database_is_left_as_it_is(folder):
+RENAME = "rename it, then captionlab sync fills a new one from this workspace"
+
+
+def text(folder):
     Path("mlflow.db").write_text("my notes " * 100)
-    with pytest.raises(StoreDown, match=r"mlflow\.db is out of reach \(.*not a database"):
+    return f"is broken (file is not a database): {RENAME}"
+
+
+def cut(folder):
+    open_store(create=True)
+    os.truncate("mlflow.db", 40_960)
+    return f"is broken (database disk image is malformed): {RENAME}"
+
+
+def foreign(folder):
+    with sqlite3.connect("mlflow.db") as other:
+        other.execute("CREATE TABLE contacts (name)")
+    return "is the database of another program: name another one"
+
+
+def special(folder):
+    os.mkfifo("mlflow.db")
+    return "is no plain file: name another one in MLFLOW_TRACKING_URI"
+
+
+@pytest.mark.parametrize("spoil", [text, cut, foreign, special])
+def test_a_file_that_cannot_be_a_store_is_told_with_the_cure_and_left_as_it_is(
+    folder, spoil, capfd
+):
+    message = spoil(folder)
+    before = Path("mlflow.db").read_bytes() if Path("mlflow.db").is_file() else None
+    started = time.monotonic()
+    with pytest.raises(StoreBroken) as refusal:
         open_store(create=True)
-    assert Path("mlflow.db").read_text() == "my notes " * 100
+    assert time.monotonic() - started < 5
+    assert str(refusal.value) == f"MLflow's database {folder}/mlflow.db {message}"
+    assert before is None or Path("mlflow.db").read_bytes() == before
+    assert capfd.readouterr().err == ""
+
+
+def test_a_place_where_no_file_can_be_made_is_told_at_once(folder):
+    started = time.monotonic()
+    with pytest.raises(StoreBroken) as refusal:
+        open_store("sqlite:////proc/mlflow.db", create=True)
+    assert time.monotonic() - started < 5
+    assert str(refusal.value) == (
+        "MLflow's database /proc/mlflow.db cannot be written (no such file or directory in "
+        "/proc): mend that, or name another place in MLFLOW_TRACKING_URI, then captionlab sync "
+        "publishes there"
+    )
+
+
+def test_a_file_that_breaks_while_it_is_used_is_told_without_a_traceback(folder, capfd):
+    store = open_store(create=True)
+    store.client.create_run(store.experiment)
+    content = bytearray(Path("mlflow.db").read_bytes())
+    content[8192:] = bytes(len(content) - 8192)
+    Path("mlflow.db").write_bytes(content)
+
+    def use():
+        with trouble(store.uri):
+            for _ in range(3):  # the first may still be answered from memory
+                store.client.create_run(store.experiment)
+
+    with pytest.raises(StoreBroken, match=rf"mlflow\.db is broken: {RENAME}"):
+        use()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_locked_store_is_given_up_after_the_time_of_a_stage(folder, capfd):
+    open_store(create=True)
+    holder = sqlite3.connect("mlflow.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    started = time.monotonic()
+    with pytest.raises(StoreDown, match=r"out of reach \(another program keeps it locked\)"):
+        open_store(create=True, budget=Budget(1))
+    assert time.monotonic() - started < 8
+    holder.close()
+    assert capfd.readouterr().err == ""
+    assert open_store(create=True)
+
+
+class Client:
+    """Every call takes its time, in whole and free seconds of the clock below."""
+
+    def __init__(self, clock):
+        self.clock, self.timeouts = clock, []
+
+    def get_run(self, seconds):
+        self.timeouts.append(int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]))
+        self.clock.now += seconds
+        return seconds
+
+    log_artifacts = get_run
+
+
+class Clock:
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_all_calls_of_a_stage_share_one_budget_and_no_request_waits_for_longer(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("pipeline.tracking.store.time", clock)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    inner = Client(clock)
+    client = BoundedClient(inner, "http://me:secret@host", Budget(10))
+    for _ in range(50):
+        assert client.get_run(0.4) == 0.4  # a busy server is not a dead one
+    client.get_run(4.5)
+    client.log_artifacts(100)  # moves files
+    client.get_run(6.5)
+    assert inner.timeouts == [5] * 51 + [60, 3]
+    with pytest.raises(StoreDown) as refusal:
+        client.get_run(0)
+    assert str(refusal.value) == (
+        "MLflow at http://host is too slow: it has taken the 10 s that a stage waits for it "
+        "(CAPTIONLAB_MLFLOW_SECONDS)"
+    )
+    assert len(inner.timeouts) == 53
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon"])
+def test_a_budget_that_is_no_number_of_seconds_is_one_line(monkeypatch, given):
+    monkeypatch.setenv("CAPTIONLAB_MLFLOW_SECONDS", given)
+    with pytest.raises(UserError) as refusal:
+        Budget.of_stage()
+    assert str(refusal.value) == (
+        f"CAPTIONLAB_MLFLOW_SECONDS={given}: expected a number of seconds above 0"
+    )
 
 
 def test_the_files_of_runs_stand_beside_the_database_wherever_it_is(folder):
