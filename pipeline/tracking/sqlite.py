@@ -92,7 +92,7 @@ def is_broken(path: Path) -> bool:
     """Whether SQLite finds a fault anywhere in the file, all of which is read."""
     try:
         with closing(_connect(path, 1.0)) as found:
-            return found.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
+            return bool(found.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
     except sqlite3.DatabaseError as error:
         return "locked" not in str(error)
 
