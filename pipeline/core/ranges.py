@@ -56,6 +56,8 @@ Seed = Annotated[int, Range(ge=0, lt=2**63)]
 "what torch, NumPy and a column of 64-bit integers all take"
 
 Share = Annotated[float, Range(ge=0, le=1)]
+Cosine = Annotated[float, Range(ge=-1, le=2)]
+"a threshold for a cosine; above 1, nothing passes it"
 Dropout = Annotated[float, Range(ge=0, lt=1)]
 "share of units that are set to 0; 1 would leave none"
 Weight = Annotated[float, Range(ge=0, le=1e6)]

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
-from pipeline.core.ranges import Positive, Scale, Share, Tokens
+from pipeline.core.ranges import Cosine, Positive, Scale, Share, Tokens
 from pipeline.core.registry import load
 from pipeline.decoders.shared import language_model
 from pipeline.decoders.shared.contract import Sizes, State
@@ -188,7 +188,7 @@ class Decoder(language_model.Decoder):
         clip: str = "openai/clip-vit-large-patch14",
         clip_weights: Literal["hub", "random"] = "hub",
         labels: Positive = 1000,
-        synonyms: Share = 0.95,
+        synonyms: Cosine = 0.95,
         scale: Scale = 100.0,
         share: Share = 0.5,
         hierarchy: bool = True,

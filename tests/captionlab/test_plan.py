@@ -287,13 +287,14 @@ def test_a_mistake_is_one_line_that_names_its_place(
 
 def test_a_decoder_that_cannot_be_built_is_told_and_the_others_are_planned() -> None:
     data = tiny_params()
-    args = {"width": 9, "heads": 2}
-    data["variants"]["merge"] |= {"decoder": "transformer", "args": args}
+    args = {"lm": "gpt2", "mapping": "transformer", "mapping_heads": 5}
+    data["variants"]["merge"] |= {"decoder": "prefix_lm", "args": args}
     found = plan(Params.model_validate(data), NOWHERE)
     broken, fine, _ = found.rows
     assert (broken.model.words, fine.model.words) == (0, 10_000)
-    assert "merge: args of a transformer: width 9 must be even and a multiple of heads 2" in render(
-        found, "x"
+    assert (
+        "merge: args.mapping_heads: 5 does not divide the width of the language model, 768"
+        in render(found, "x")
     )
 
 

@@ -554,7 +554,7 @@ def test_a_full_server_says_at_once_when_to_come_again(
         assert json.loads(refusal.value.read())["error_code"] == "TOO_MANY_REQUESTS"
         slow.go.set()
         assert {call.result(60)[0] for call in asked} == {200}
-    assert door_of(ours).waiting == 0
+    wait_until(lambda: door_of(ours).waiting == 0)
 
 
 def test_large_bodies_have_few_places_and_leave_room_for_small_ones(monkeypatch: Any) -> None:
