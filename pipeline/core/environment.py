@@ -38,6 +38,12 @@ VARIABLES = (
         "400 on a CPU, 0 on a GPU",
     ),
     Variable(
+        "CAPTIONLAB_MLFLOW_SECONDS",
+        "Seconds that one stage waits for a slow MLflow server altogether, the transfer of files "
+        "not counted. The variant is then published by `captionlab sync`.",
+        "10",
+    ),
+    Variable(
         "CAPTIONLAB_FLICKR8K",
         "Folder with `Flickr8k_Dataset.zip` and `Flickr8k_text.zip`.",
         "none: the release is downloaded",

@@ -30,6 +30,8 @@ DEFAULT_URI = "sqlite:///mlflow.db"
 PROBE_SECONDS = 3.0
 STAGE_SECONDS = 10.0
 "that a stage waits for a store altogether; CAPTIONLAB_MLFLOW_SECONDS names another number"
+ANSWER_SECONDS = 20.0
+"that a request may stay without an answer, but for one that moves a file"
 FREE = 0.5
 "seconds of each call that no budget counts"
 TRIES = 2
@@ -122,7 +124,7 @@ class BoundedClient:
 def _timeout(seconds: float) -> Iterator[None]:
     """Of MLflow's requests, which read it from the environment, in whole seconds."""
     before = os.environ[TIMEOUT]
-    os.environ[TIMEOUT] = str(max(1, min(int(before), int(seconds))))
+    os.environ[TIMEOUT] = str(max(1, int(min(float(before), ANSWER_SECONDS, seconds))))
     try:
         yield
     finally:

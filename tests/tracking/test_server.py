@@ -154,6 +154,24 @@ def test_a_server_that_hangs_is_given_up_after_the_time_of_one_request(
     assert len(capfd.readouterr().err.splitlines()) == 1
 
 
+def test_a_server_that_is_alive_and_answers_nothing_costs_a_stage_its_budget_alone(
+    workspace, server, capfd, monkeypatch
+):
+    """Whatever waits to be published: not the time of each request, of each variant."""
+    monkeypatch.setenv("CAPTIONLAB_MLFLOW_SECONDS", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    for name in "abc":
+        Path(f"data/runs/{name}.pending").parent.mkdir(parents=True, exist_ok=True)
+        Path(f"data/runs/{name}.pending").touch()
+    server.fault = lambda path: None if path == "/health" else time.sleep(8) or 503
+    started = time.monotonic()
+    track.main("merge")
+    assert time.monotonic() - started < 7
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith(": 'merge' is kept in files, captionlab sync publishes it later")
+
+
 def test_a_server_that_dies_while_curves_arrive_costs_training_one_line(workspace, server, capfd):
     server.requests.clear()
     live = start_live("merge", load_params(), RUN_FILE)
