@@ -56,7 +56,7 @@ Seed = Annotated[int, Range(ge=0, lt=2**63)]
 "what torch, NumPy and a column of 64-bit integers all take"
 
 Share = Annotated[float, Range(ge=0, le=1)]
-Cosine = Annotated[float, Range(ge=-1, le=2)]
+Cosine = Annotated[float, Range(ge=-1, le=1.1)]
 "a threshold for a cosine; above 1, nothing passes it"
 Dropout = Annotated[float, Range(ge=0, lt=1)]
 "share of units that are set to 0; 1 would leave none"
