@@ -215,12 +215,11 @@ def _corpus(path: Path, split: str | None) -> list[Row]:
         return []
     if not {"image_id", "caption_id", "raw", "split"} <= set(names):
         return []
-    import pandas as pd
-
     from pipeline.data.corpus import published_references
+    from pipeline.data.files import read_table
 
-    captions, rejected = pd.read_parquet(path), path.with_name("rejected.parquet")
-    aside = pd.read_parquet(rejected) if rejected.is_file() else captions.head(0).assign(reason="")
+    captions, rejected = read_table(path), path.with_name("rejected.parquet")
+    aside = read_table(rejected) if rejected.is_file() else captions.head(0).assign(reason="")
     splits = sorted(captions["split"].unique())
     if split is not None and split not in splits:
         raise UserError(f"{path} has no rows of split '{split}': there are {', '.join(splits)}")

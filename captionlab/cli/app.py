@@ -96,9 +96,8 @@ def _champion_name(folder: Path) -> str:
 
 def example_images() -> list[Path]:
     """A few test images of every corpus, spread over it, none larger than what may be uploaded."""
-    import pandas as pd
-
     from captionlab.page.server import UPLOAD
+    from pipeline.data.files import read_table
     from pipeline.experiment.params import load_params
 
     corpora = [
@@ -108,9 +107,7 @@ def example_images() -> list[Path]:
     ]
     out: list[Path] = []
     for name in corpora:
-        rows = pd.read_parquet(
-            paths.CORPORA / name / "captions.parquet", columns=["image_id", "file", "split"]
-        )
+        rows = read_table(paths.CORPORA / name / "captions.parquet", ["image_id", "file", "split"])
         files = sorted(set(rows.file[rows.split == "test"].dropna()))
         root = paths.RAW / load_params().corpora[name].dataset
         there = [

@@ -74,11 +74,7 @@ class Captioner:
             .to(device)
         )
         if decode is None:
-            file = Path(folder) / "decode.json"
-            decode = {
-                **GREEDY,
-                **(read_json(file) if file.is_file() else {}),
-            }  # older models do not tell of samples
+            decode = _decode_of(Path(folder) / "decode.json")
         captioner, card = (
             cls(encoder, decoder, tokenizer, decode, device),
             Path(folder) / "README.md",
@@ -164,6 +160,22 @@ class Captioner:
         if beam:
             return {**self.decode, "beam": beam, "samples": 0}
         return {**self.decode, "samples": samples} if samples else self.decode
+
+
+def _decode_of(file: Path) -> dict[str, Any]:
+    """What the model was scored with; greedy where the folder does not say. Older models do not
+    tell of samples.
+
+    Raises:
+        UserError: a key that is none, or a value that `decode` in params.yaml may not have.
+    """
+    from pipeline.experiment.params import Decoding, problems_of
+
+    told = read_json(file) if file.is_file() else {}
+    found = {**GREEDY, **told} if isinstance(told, dict) else told
+    if problems := problems_of(Decoding, {"also": [], **found} if found is not told else told):
+        raise UserError(f"{file}: {'; '.join(problems)}: dvc repro writes it anew")
+    return found
 
 
 def _read(image: "Picture | ServedPicture") -> "Image":

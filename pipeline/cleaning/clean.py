@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.cleaning.image_check import Picture
 from pipeline.core.errors import UserError
 from pipeline.data.corpus import COLUMNS, columns_of, rows_of
+from pipeline.data.files import check_texts
 from pipeline.experiment.params import Corpus
 
 RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]
@@ -61,7 +62,13 @@ def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
     """
     path = folder / "captions.parquet"
     scheme = _scheme(columns_of(path, RAW_COLUMNS), options.split)
-    return rows_of(path, [*RAW_COLUMNS, scheme])
+    return _checked(rows_of(path, [*RAW_COLUMNS, scheme]), path)
+
+
+def _checked(parts: Iterator[pd.DataFrame], path: Path) -> Iterator[pd.DataFrame]:
+    for rows in parts:
+        check_texts(rows, path, whole=["image_id", "caption_id"])
+        yield rows
 
 
 def raw_files(folder: Path) -> Iterator[str]:

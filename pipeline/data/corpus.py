@@ -1,14 +1,13 @@
 """The captions of a corpus: tables read whole or some rows at a time, and what is asked of them."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pipeline.core.errors import UserError
+from pipeline.data.files import check_texts, need_columns, read_table, readable
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -25,11 +24,9 @@ def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
     """Columns of the captions.parquet of a corpus, or of the rejected.parquet beside it.
 
     Raises:
-        UserError: it is not there, is no Parquet, or lacks a column.
+        UserError: it is not there, is no Parquet, or lacks a column; a text is none.
     """
-    columns_of(path, columns)
-    with _readable(path):
-        return pd.read_parquet(path, columns=columns)
+    return read_table(path, columns)
 
 
 def columns_of(path: Path, needed: list[str]) -> list[str]:
@@ -40,16 +37,8 @@ def columns_of(path: Path, needed: list[str]) -> list[str]:
     """
     with _opened(path) as file:
         names: list[str] = file.schema_arrow.names
-    _need(names, needed, str(path))
+    need_columns(names, needed, path)
     return names
-
-
-def _need(there: list[str], columns: list[str], where: str) -> None:
-    missing = [column for column in columns if column not in there]
-    if missing:
-        raise UserError(
-            f"{where} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}"
-        )
 
 
 def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
@@ -58,10 +47,10 @@ def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
     import pyarrow as pa
 
     with _opened(path) as file:
-        _need(file.schema_arrow.names, columns, str(path))
+        need_columns(file.schema_arrow.names, columns, path)
         batches = file.iter_batches(ROWS, columns=columns, use_threads=False)
         while True:
-            with _readable(path):
+            with readable(path):
                 batch = next(batches, None)
             if batch is None:
                 break
@@ -73,18 +62,8 @@ def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
 def _opened(path: Path) -> "ParquetFile":
     from pyarrow.parquet import ParquetFile
 
-    with _readable(path):
+    with readable(path):
         return ParquetFile(path, buffer_size=2**16, pre_buffer=False)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there: run dvc repro") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable Parquet file: {error}") from None
 
 
 def spread(image_ids: Iterable[str], n: int) -> list[str]:
@@ -118,6 +97,7 @@ class Captions:
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         for rows in rows_of(self._path, list(dict.fromkeys([*self._columns, "split"]))):
+            check_texts(rows, self._path)
             yield rows.loc[rows["split"].isin(self._splits), self._columns]
 
     def __getitem__(self, column: str) -> "Column":

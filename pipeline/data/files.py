@@ -3,13 +3,24 @@ renamed."""
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pydantic import BaseModel
+
+RESTORE = "dvc checkout brings back what dvc repro made"
+TEXTS = ("image_id", "file", "caption_id", "raw", "text", "split")
+"columns of text in all tables of this project"
 
 
 def _partial(path: Path) -> Path:
@@ -56,15 +67,130 @@ def whole_folder(path: Path, keep_partial: bool = False) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Sorted keys and a final newline, so that equal values are equal files."""
+    """Sorted keys and a final newline, so that equal values are equal files.
+
+    Raises:
+        UserError: a number is NaN or infinite, which JSON does not have.
+    """
+    try:
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        if not (place := _not_finite(value)):
+            raise
+        raise UserError(
+            f"{path} cannot be written: {place} is not finite: train again with a lower train.lr"
+        ) from None
     with whole_file(path) as part:
-        part.write_text(
-            json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def _not_finite(value: Any, place: str = "the value") -> str:
+    """Where the first such number of a JSON value stands, or ''."""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else place
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    return next(filter(None, (_not_finite(item, f"'{key}'") for key, item in items)), "")
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Raises:
+    UserError: it is not there, or no JSON; NaN and Infinity are none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_json)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: run dvc repro") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no readable JSON file: {one_line(error)}: {RESTORE}") from None
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def read_checked(path: Path, form: "type[BaseModel]") -> dict[str, Any]:
+    """A JSON object of the form that a pydantic model describes, as it stands in the file.
+
+    Raises:
+        UserError: as `read_json`; or a key is missing or of another type.
+    """
+    from pydantic import ValidationError
+
+    found: dict[str, Any] = read_json(path)
+    try:
+        form.model_validate(found, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(f"{path}: {key}: {first['msg']}: {RESTORE}") from None
+    return found
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """While a Parquet file is read.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: run dvc repro") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        what = f"{path} is no readable Parquet file: {one_line(error)}"
+        raise UserError(f"{what}: {RESTORE}") from None
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
+    """Columns of a Parquet file that a stage wrote, or all of them.
+
+    Raises:
+        UserError: it is not there, is damaged, lacks a column, or has something else than text in a
+            column of texts.
+    """
+    import pandas as pd
+    from pyarrow.parquet import read_schema
+
+    with readable(path):
+        names = read_schema(path).names
+    need_columns(names, columns or [], path)
+    with readable(path):
+        table = pd.read_parquet(path, columns=columns)
+    check_texts(table, path)
+    return table
+
+
+def need_columns(there: list[str], columns: list[str], path: Path) -> None:
+    """Raises a UserError where one is lacking."""
+    missing = [column for column in columns if column not in there]
+    if missing:
+        raise UserError(
+            f"{path} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}"
+        )
+
+
+def check_texts(
+    table: "pd.DataFrame", path: Path, whole: Collection[str] = ("image_id", "text", "split")
+) -> None:
+    """Raises a UserError where a column of texts (TEXTS) holds something else or bytes that are no
+    text, or one of `whole` has an empty cell."""
+    import pyarrow as pa
+
+    for name in [column for column in TEXTS if column in table]:
+        if table[name].dtype != object:  # Arrow's own, which it has not looked at yet
+            with readable(path):
+                pa.array(table[name]).validate(full=True)
+        cells = table[name].dropna()
+        if len(cells) < len(table) and name in whole:
+            raise UserError(f"{path}: a row has no {name}: {RESTORE}")
+        if len(cells) and not isinstance(cells.iloc[0], str):
+            kind = type(cells.iloc[0]).__name__
+            raise UserError(f"{path}: the column {name} holds {kind}, not text: {RESTORE}")
 
 
 def digest(path: Path) -> str:

@@ -252,7 +252,8 @@ def _describe(problem: dict[str, Any], prefix: str = "") -> str:
     return f"{where}: {problem['msg'].removeprefix('Input ')}, not {problem['input']!r}"
 
 
-def _problems(model: type[Section], data: Any, prefix: str = "") -> list[str]:
+def problems_of(model: type[Section], data: Any, prefix: str = "") -> list[str]:
+    """What is wrong with a section, key by key."""
     try:
         model.model_validate(data, strict=True)
     except ValidationError as error:
@@ -264,7 +265,7 @@ def _override_problems(data: dict[str, Any]) -> list[str]:
     out = []
     for name, row in data["variants"].items():
         for key, model in (("train", Training), ("decode", Decoding)):
-            out += _problems(model, {**data[key], **row[key]}, f"variants.{name}.{key}.")
+            out += problems_of(model, {**data[key], **row[key]}, f"variants.{name}.{key}.")
     return out
 
 
@@ -399,7 +400,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     data = read_params_file(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected the keys {', '.join(Params.model_fields)}")
-    problems = _problems(Params, data)
+    problems = problems_of(Params, data)
     if not problems:
         params = Params.model_validate(data)
         overrides = _override_problems(data)

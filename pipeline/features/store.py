@@ -3,14 +3,15 @@ after any interruption."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
-from pipeline.core.errors import UserError
-from pipeline.data.files import read_json
+from pipeline.core.errors import UserError, brief
+from pipeline.data.files import RESTORE, read_checked, readable
 from pipeline.data.image_ids import ImageIds
 from pipeline.features.features import Features
 from pipeline.features.quantise import from_int8
@@ -19,20 +20,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class Manifest(BaseModel):
+    """manifest.json, as far as a reader of arrays needs it."""
+
+    dtype: Literal["float16", "int8"] = "float16"
+    "Of the stored vectors; early feature sets do not say that they are float16."
+
+
+class Origin(BaseModel):
+    """What manifest.json says of how the features were made."""
+
+    encoder: str
+    args: dict[str, Any]
+    dataset: str
+
+
 class FeatureStore:
-    """data/features/<name>/ opened by memory map; nothing is read before it is asked for."""
+    """data/features/<name>/ opened by memory map; nothing is read before it is asked for.
+
+    Raises:
+        UserError: a file is not there, is damaged, or does not fit the others.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         if not (folder / "manifest.json").is_file():
             raise UserError(f"{folder} holds no features: run dvc repro")
-        self.manifest = read_json(folder / "manifest.json")
-        table = pq.read_table(folder / "ids.parquet", columns=["image_id", "row"]).sort_by(
-            "image_id"
-        )
-        self.ids = ImageIds(text.as_py() for text in table["image_id"])
-        self.rows = table["row"].to_numpy()
-        "of the arrays, of each of `ids`"
+        self.manifest = read_checked(folder / "manifest.json", Manifest)
+        self.ids, self.rows = _index(folder / "ids.parquet")
+        "`rows`: of the arrays, of each of `ids`"
         self.scales: dict[str, np.memmap] = {}
         self.grid, self.pooled = self._map("grid"), self._map("pooled")  # (N, P, D), (N, D')
         if self.manifest.get("dtype") == "int8":
@@ -40,9 +56,46 @@ class FeatureStore:
                 "grid": self._map("grid_scale"),
                 "pooled": self._map("pooled_scale"),
             }  # (N, P), (N,)
+        self._check_shapes()
+
+    def _check_shapes(self) -> None:
+        """The arrays are of one number of images, as deep as they should be, of their dtypes."""
+        kept = self.manifest.get("dtype", "float16")
+        expected = {"grid": (3, {kept, "uint8"}), "pooled": (2, {kept})}
+        expected |= {f"{name}_scale": (n - 1, {"float32"}) for name, (n, _) in expected.items()}
+        scales = {f"{name}_scale": array for name, array in self.scales.items()}
+        for name, array in {"grid": self.grid, "pooled": self.pooled, **scales}.items():
+            depth, dtypes = expected[name]
+            if (
+                array.ndim != depth
+                or array.dtype.name not in dtypes
+                or len(array) != len(self.grid)
+                or 0 in array.shape
+            ):
+                raise UserError(
+                    f"{self.folder / name}.npy holds {array.dtype} {array.shape}, which does not "
+                    f"fit the other files there: {RESTORE}"
+                )
+        if len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < len(self.grid):
+            raise UserError(f"{self.folder / 'ids.parquet'} names rows that are not: {RESTORE}")
+
+    def made_by(self) -> dict[str, Any]:
+        """The encoder of these features as config.json of a model tells it, and their dataset.
+
+        Raises:
+            UserError: the manifest does not say.
+        """
+        seen = read_checked(self.folder / "manifest.json", Origin)
+        dtype = seen.get("dtype", "float16")
+        encoder = {"name": seen["encoder"], "args": seen["args"], "dtype": dtype}
+        return {"encoder": encoder, "dataset": seen["dataset"]}
 
     def _map(self, name: str) -> np.memmap:
-        array: np.memmap = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        file = self.folder / f"{name}.npy"
+        try:
+            array: np.memmap = np.load(file, mmap_mode="r")
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise UserError(f"{file} is no readable array: {brief(error)}: {RESTORE}") from None
         return array
 
     def get(self, image_ids: Sequence[str], device: str = "cpu") -> Features:
@@ -72,3 +125,13 @@ class FeatureStore:
                 f"{where}: {len(missing)} images have no features (first: {missing[0]}): "
                 "see rejected.parquet there"
             )
+
+
+def _index(path: Path) -> tuple[ImageIds, NDArray[np.int64]]:
+    """The ids, and the row of the arrays that each has."""
+    with readable(path):
+        table = pq.read_table(path, columns=["image_id", "row"]).sort_by("image_id")
+        rows = table["row"].to_numpy()
+        if rows.dtype != np.int64 or table["image_id"].null_count:
+            raise ValueError("an image without an id or a row")
+        return ImageIds(text.as_py() for text in table["image_id"]), rows

@@ -8,6 +8,7 @@ from statistics import median
 import numpy as np
 import pandas as pd
 
+from pipeline.data.files import read_table
 from pipeline.report.gallery import Corpus, Picture
 
 DIGITS = 600_000
@@ -76,7 +77,7 @@ def heat(weights: np.ndarray) -> str:
 
 def read_attention(files: dict[str, Path]) -> dict[str, pd.DataFrame]:
     """label -> its table in data/attention, of the variants that attend."""
-    tables = {label: pd.read_parquet(file) for label, file in files.items() if file.is_file()}
+    tables = {label: read_table(file) for label, file in files.items() if file.is_file()}
     return {label: table for label, table in tables.items() if len(table)}
 
 

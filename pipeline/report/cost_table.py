@@ -41,7 +41,7 @@ def read_speeds(file: Path) -> dict[str, Speed]:
         return {}
     try:
         return {name: Speed(**entry) for name, entry in read_json(file).items()}
-    except (ValueError, TypeError, AttributeError):
+    except (UserError, TypeError, AttributeError):
         raise UserError(
             f"{file} is not what captionlab speed writes: put {{}} into it and measure again"
         ) from None

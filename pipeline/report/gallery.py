@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.corpus import SPREAD, spread
+from pipeline.data.files import read_table
 from pipeline.data.images import read_image
 from pipeline.results.result import Result
 from pipeline.results.scores import own_standard
@@ -138,8 +139,8 @@ def read_corpus(
 
 def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
     """text and cider by image_id, of the test split."""
-    texts = pd.read_parquet(captions, columns=["image_id", "split", "text"])
-    figures = own_standard(pd.read_parquet(scores))
+    texts = read_table(captions, ["image_id", "split", "text"])
+    figures = own_standard(read_table(scores))
     if "cider" not in figures:  # not among scoring.metrics
         figures["cider"] = float("nan")
     table = texts[texts["split"] == "test"].merge(

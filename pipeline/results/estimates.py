@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.files import need_columns, read_table
+
 if TYPE_CHECKING:
     from pipeline.results.scores import Key, ScoreTable
 
@@ -60,11 +62,10 @@ def read_estimates(path: Path, scores: "ScoreTable") -> "dict[Key, Estimate]":
     Args:
         scores: on the whole set; resamples of other scores are left out.
     """
-    import pandas as pd
-
     if not path.is_file():
         return {}
-    table = pd.read_parquet(path)
+    table = read_table(path)
+    need_columns(table.columns.tolist(), ["split", "protocol", "seed", "images"], path)
     places = table.groupby(["split", "protocol", "seed"], sort=False).indices
     images = table["images"].to_numpy()
     columns = {name: table[name].to_numpy() for name in table.columns}

@@ -10,13 +10,15 @@ What a score is of stands in columns of its own, so no name of a score has to be
 """
 
 import csv
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.data.files import whole_file
+from pipeline.core.errors import UserError, brief
+from pipeline.data.files import RESTORE, whole_file
 from pipeline.experiment.protocols import STANDARD
 
 if TYPE_CHECKING:
@@ -104,7 +106,20 @@ class ScoreTable:
         return [asdict(row) for row in self.rows]
 
     def write(self, path: Path) -> None:
-        """Floats are written so that they read back as the same number."""
+        """Floats are written so that they read back as the same number.
+
+        Raises:
+            UserError: a score is NaN or infinite.
+        """
+        for row in self.rows:
+            if not all(
+                math.isfinite(n) for n in (row.value, row.low, row.high, row.sd) if n is not None
+            ):
+                name = " ".join(filter(None, [row.split, row.protocol, row.seed, row.metric]))
+                raise UserError(
+                    f"{path} cannot be written: {name} is not finite ({row.value}): train again "
+                    "with a lower train.lr"
+                )
         with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
@@ -117,12 +132,21 @@ class ScoreTable:
 
     @classmethod
     def read(cls, path: Path) -> "ScoreTable":
-        """What `write` wrote."""
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file))
-        return cls.of_records(
-            [line | {name: _number(line[name]) for name in NUMBERS} for line in lines]
-        )
+        """What `write` wrote.
+
+        Raises:
+            UserError: it is not there, or another table.
+        """
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                lines = list(csv.DictReader(file, strict=True))
+            if any(None in (*line, *line.values()) or not line["value"] for line in lines):
+                raise ValueError("a line has too few fields, too many, or no value")
+            return cls.of_records(
+                [line | {name: _number(line[name]) for name in NUMBERS} for line in lines]
+            )
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{path} is no table of scores: {brief(error)}: {RESTORE}") from None
 
 
 COLUMNS = [field.name for field in fields(Score)]
@@ -130,7 +154,10 @@ NUMBERS = COLUMNS[len(Key._fields) :]
 
 
 def _number(cell: str) -> float | None:
-    return float(cell) if cell else None
+    number = float(cell) if cell else None
+    if number is not None and not math.isfinite(number):
+        raise ValueError(f"{cell} is no score")
+    return number
 
 
 def own_standard(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -155,13 +155,21 @@ def _add_teacher_forced(found: SetScores, rows: pd.DataFrame) -> None:
             rows[["reference_nll", "reference_tokens", "top5_hits"]].to_numpy(dtype=float),
             _teacher_forced,
         )
-        found.corpus |= {
+        scores = {
             name: float(value) for name, value in _teacher_forced(sums.statistics.sum(0)).items()
         }
+        if math.isnan(scores["perplexity"]) and math.isfinite(scores["loss"]):
+            del scores["perplexity"]
+            loss = f"a loss of {scores['loss']:.0f} nats"
+            found.unavailable["perplexity"] = f"the exponential of {loss} is no finite number"
+        found.corpus |= scores
         found.sums.append(sums)
 
 
 def _teacher_forced(sums: Array) -> dict[str, Array]:
     """(..., 3) -> (...)."""
     nll, tokens, hits = np.moveaxis(sums, -1, 0)
-    return {"loss": nll / tokens, "perplexity": np.exp(nll / tokens), "top5": hits / tokens}
+    with np.errstate(over="ignore"):
+        perplexity = np.exp(nll / tokens)
+    perplexity = np.where(np.isinf(perplexity), np.nan, perplexity)
+    return {"loss": nll / tokens, "perplexity": perplexity, "top5": hits / tokens}

@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.core.registry import load
 from pipeline.data.corpus import image_files, read_captions
+from pipeline.data.files import read_table, readable
 from pipeline.experiment.protocols import STANDARD, Protocol, find_protocol, tokenise
 from pipeline.metrics.shared.base import Candidates, References
 from pipeline.results.scores import MEAN, OWN
@@ -41,7 +42,11 @@ class Said:
         scores them."""
         captions, searches, teacher_forced, seeds = files
         forced = any(find_protocol(name).captions == "argmax" for name in protocols)
-        ids = pd.read_parquet(teacher_forced) if forced else pd.DataFrame()
+        ids = (
+            read_table(teacher_forced, ["image_id", "split", "reference", "argmax"])
+            if forced
+            else pd.DataFrame()
+        )
         return cls(read_said(captions), read_said(searches), ids, read_said(seeds))
 
     @classmethod
@@ -77,9 +82,10 @@ def read_said(path: Path) -> pd.DataFrame:
     table."""
     from pyarrow.parquet import read_schema
 
-    return pd.read_parquet(
-        path, columns=[name for name in read_schema(path).names if name != "alternatives"]
-    )
+    with readable(path):
+        names = read_schema(path).names
+    wanted = dict.fromkeys(["image_id", "split", "text", *names])
+    return read_table(path, [name for name in wanted if name != "alternatives"])
 
 
 @dataclass(frozen=True)

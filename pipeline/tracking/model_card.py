@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.registry import load
+from pipeline.data.files import read_table
 from pipeline.experiment.protocols import STANDARD
 from pipeline.results.estimates import LEVEL
 from pipeline.results.scores import OWN, Key, ScoreTable
@@ -75,11 +76,9 @@ def read_run(
 
 
 def _counts(corpus: Path) -> dict[str, tuple[int, int]]:
-    import pandas as pd
-
     if not corpus.is_file():
         return {}
-    rows = pd.read_parquet(corpus, columns=["image_id", "split"])
+    rows = read_table(corpus, ["image_id", "split"])
     return {
         str(split): (part.image_id.nunique(), len(part)) for split, part in rows.groupby("split")
     }

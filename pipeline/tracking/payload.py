@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import fingerprint, read_json, write_json
+from pipeline.data.files import fingerprint, read_json, read_table, write_json
 from pipeline.experiment.params import Params, pick, read_params_file
 from pipeline.results.result import (
     Files,
@@ -190,16 +190,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
 
 
 def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setting:
-    import pandas as pd
-
-    try:
-        return setting(
-            name, params.corpora[name].split, pd.read_parquet(corpus), read_json(references)
-        )
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout"
-        ) from None
+    return setting(name, params.corpora[name].split, read_table(corpus), read_json(references))
 
 
 def _history(path: Path) -> list[dict[str, float]]:
@@ -212,16 +203,9 @@ def _history(path: Path) -> list[dict[str, float]]:
 
 def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, Any]]:
     """Test images at even distances, in the order of their ids, with what was said of them."""
-    import pandas as pd
-
-    try:
-        said = pd.read_parquet(captions, columns=["image_id", "split", "text", "log_prob"])
-        scores = own_standard(pd.read_parquet(per_image)).drop(columns="split")
-        known = pd.read_parquet(corpus, columns=["image_id", "file", "text"])
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{error.filename or corpus} is missing: run dvc repro, or dvc checkout"
-        ) from None
+    said = read_table(captions, ["image_id", "split", "text", "log_prob"])
+    scores = own_standard(read_table(per_image)).drop(columns="split")
+    known = read_table(corpus, ["image_id", "file", "text"])
     test = said[said.split == "test"].sort_values("image_id")
     test = (
         test.iloc[:: max(1, math.ceil(len(test) / SAMPLES))]

@@ -62,10 +62,8 @@ def prepare(
 def config(name: str, variant: Variant, store: FeatureStore) -> dict[str, Any]:
     """What models/NAME/config.json says of the model beside its sizes: nothing that training did
     not depend on."""
-    seen = store.manifest
-    encoder = {"name": seen["encoder"], "args": seen["args"], "dtype": seen.get("dtype", "float16")}
-    about = {"variant": name, "decoder": variant.decoder, "args": variant.args, "encoder": encoder}
-    return {**about, "dataset": seen["dataset"], "corpus": variant.corpus}
+    about = {"variant": name, "decoder": variant.decoder, "args": variant.args}
+    return {**about, **store.made_by(), "corpus": variant.corpus}
 
 
 def _store(name: str, variant: Variant, corpus: Path, features: Path) -> FeatureStore:

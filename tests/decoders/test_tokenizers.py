@@ -115,7 +115,7 @@ def test_a_tokenizer_without_special_tokens_is_refused(tmp_path: Path) -> None:
     Inner(WordLevel({"<pad>": 0, "dog": 1}, unk_token="dog")).save(str(tmp_path / "t.json"))
     with pytest.raises(
         UserError,
-        match=r"^the tokenizer lacks <pad> or <unk>, or puts captions between no start and end "
+        match=r"^\S+t\.json: the tokenizer lacks <pad> or <unk>, or puts captions between no start and end "
         r"tokens$",
     ):
         Tokenizer.load(tmp_path / "t.json")

@@ -312,3 +312,65 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
             UserError, match=rf"/{name}\.parquet is no readable index of images: .+"
         ):
             image_files(tmp_path / f"{name}.parquet")
+
+
+def _rewrite(name: str, change: Any) -> Any:
+    def apply(folder: Path) -> None:
+        np.save(folder / name, change(np.load(folder / name)))
+
+    return apply
+
+
+def _ids(**changes: Any) -> Any:
+    def apply(folder: Path) -> None:
+        pd.read_parquet(folder / "ids.parquet").assign(**changes).to_parquet(folder / "ids.parquet")
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / "grid.npy").write_bytes(b""), r"grid\.npy is no readable array: EOFError"),
+        (
+            lambda f: (f / "grid.npy").write_bytes((f / "grid.npy").read_bytes()[:-10]),
+            r"grid\.npy is no readable array: ValueError",
+        ),
+        (lambda f: (f / "pooled.npy").unlink(), r"pooled\.npy is no readable array: FileNotFound"),
+        (_rewrite("grid.npy", lambda a: a[:, 0]), r"grid\.npy holds float16 \(3, 3\), which does"),
+        (_rewrite("grid.npy", lambda a: a.astype("f8")), r"grid\.npy holds float64 \(3, 2, 3\)"),
+        (_rewrite("pooled.npy", lambda a: a[:2]), r"pooled\.npy holds float16 \(2, 4\), which"),
+        (_ids(row=[0, 1, 9]), r"ids\.parquet names rows that are not"),
+        (_ids(row=["0", "1", "2"]), r"ids\.parquet is no readable Parquet file: an image without"),
+        (
+            _ids(image_id=["a", "a", "b"]),
+            r"ids\.parquet is no readable .*: image ids that are not in",
+        ),
+        (_ids(image_id=[1, 2, 3]), r"ids\.parquet is no readable Parquet file"),
+        (
+            lambda f: (f / "ids.parquet").write_bytes(b"PAR1"),
+            r"ids\.parquet is no readable Parquet file",
+        ),
+        (
+            lambda f: (f / "manifest.json").write_text("{"),
+            r"manifest\.json is no readable JSON file",
+        ),
+        (
+            lambda f: (f / "manifest.json").write_text('{"dtype": "float64"}'),
+            r"manifest\.json: dtype: Input should be 'float16' or 'int8'",
+        ),
+    ],
+)
+def test_tampered_features_are_one_line(tmp_path, change, message):
+    run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path)
+    change(tmp_path / "f")
+    with pytest.raises(UserError, match=message) as error:
+        FeatureStore(tmp_path / "f")
+    assert "\n" not in str(error.value)
+
+
+def test_a_manifest_that_does_not_say_how_features_were_made_is_one_line(tmp_path):
+    run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path)
+    (tmp_path / "f/manifest.json").write_text('{"encoder": "pixels", "args": {}}')
+    with pytest.raises(UserError, match=r"manifest\.json: dataset: Field required"):
+        FeatureStore(tmp_path / "f").made_by()

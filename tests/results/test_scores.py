@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.errors import UserError
 from pipeline.data.files import digest, read_json
 from pipeline.experiment.protocols import find_protocol
 from pipeline.metrics.shared.base import means
@@ -171,3 +172,35 @@ def test_a_score_that_some_draw_lacks_has_no_interval_in_the_table() -> None:
     )
     rows = {row.metric: row for row in ScoredRow({("standard", OWN): scored}).scores}
     assert (rows["rare"].low, rows["all"].low) == (None, 1.0)
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_a_score_that_is_not_finite_is_never_written(tmp_path: Path, number: float) -> None:
+    table = ScoreTable((Score("test", "standard", "2", "perplexity", number),))
+    with pytest.raises(
+        UserError, match=r"cannot be written: test standard 2 perplexity is not fin"
+    ):
+        table.write(tmp_path / "scores.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+HEAD = "split,protocol,seed,metric,value,low,high,sd\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is no table of scores: FileNotFoundError"),
+        ("split,metric\ntest,cider\n", "is no table of scores: KeyError: 'value'"),
+        (HEAD + "test,standard,,cider,high,,,\n", "could not convert string to float: 'high'"),
+        (HEAD + "test,standard,,cider,inf,,,\n", "inf is no score"),
+        (HEAD + "test,standard,,cider\n", "is no table of scores"),
+    ],
+)
+def test_a_table_of_scores_that_is_damaged_is_one_line(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    if text is not None:
+        (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        ScoreTable.read(tmp_path / "scores.csv")

@@ -308,3 +308,17 @@ def test_of_equally_frequent_captions_the_first_in_the_alphabet_is_taken() -> No
     )
     assert most_frequent_captions(captions).text.tolist() == ["a dog"]
     assert most_frequent_captions(captions[::-1]).text.tolist() == ["a dog"]
+
+
+def test_a_perplexity_beyond_all_numbers_is_not_there_and_says_why() -> None:
+    """A loss of 800 nats a token: its exponential is larger than any float."""
+    sums = {"reference_nll": [8000.0, 8000.0], "reference_tokens": [10, 10], "top5_hits": [0, 1]}
+    rows = pd.DataFrame({"image_id": ["a", "b"], "split": "test", "text": "a dog", **sums})
+    said = {"a": "a dog", "b": "a dog"}
+    found = score_captions(rows, said, {i: ["a dog"] for i in said}, ["rouge_l"])
+    assert found.summary["test"]["loss"] == 800.0
+    assert "perplexity" not in found.summary["test"]
+    assert "perplexity" not in found.resamples["test"]
+    assert found.unavailable == {
+        "perplexity": "the exponential of a loss of 800 nats is no finite number"
+    }

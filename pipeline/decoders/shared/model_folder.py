@@ -1,15 +1,20 @@
 """models/<variant>/: a decoder as safetensors, JSON and tokenizer.json. No pickles, no training
 code needed to load."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import UserError
+from pydantic import BaseModel, PositiveInt
+
+from pipeline.core.errors import UserError, brief
 from pipeline.core.registry import check_args, load
-from pipeline.data.files import read_json, whole_folder, write_json
+from pipeline.data.files import RESTORE, read_checked, whole_folder, write_json
 from pipeline.decoders.shared.contract import Decoder, Sizes
 from pipeline.decoders.shared.tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def build_decoder(name: str, sizes: Sizes, args: dict[str, Any], where: str = "args") -> Decoder:
@@ -48,9 +53,18 @@ def save_model(
     folder: Path, decoder: Decoder, tokenizer: Tokenizer, config: dict[str, Any]
 ) -> None:
     """Write the folder whole. `config` must hold `decoder`, `args` and `sizes`; the rest is for
-    readers and the captioner."""
+    readers and the captioner.
+
+    Raises:
+        UserError: a weight is NaN or infinite, as after a last step that was too long.
+    """
     from safetensors.torch import save
 
+    if broken := _not_finite(dict(decoder.named_parameters())):
+        raise UserError(
+            f"{folder.name}: after training, the weights '{broken}' are not finite: lower train.lr,"
+            " or set train.clip"
+        )
     with whole_folder(folder) as part:
         weights = {k: v.detach().cpu().contiguous() for k, v in decoder.state_dict().items()}
         (part / "model.safetensors").write_bytes(
@@ -64,21 +78,85 @@ def load_model(folder: Path, device: str = "cpu") -> tuple[Decoder, Tokenizer, d
     """Decoder in evaluation mode, its tokenizer and config.json.
 
     Raises:
-        UserError: the folder is no model of this project, or lacks a file.
+        UserError: the folder is no model of this project, lacks a file, or one of its files is
+            damaged or does not fit the others.
     """
-    from safetensors.torch import load_file
-
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
             raise UserError(
                 f"{folder} is not a model folder: {name} is missing (dvc repro makes "
                 "models/<variant>)"
             )
-    config = read_json(folder / "config.json")
-    decoder = build_decoder(config["decoder"], Sizes(**config["sizes"]), config["args"])
-    decoder.load_state_dict(load_file(folder / "model.safetensors"))
-    return (
-        decoder.to(device).eval().requires_grad_(False),
-        Tokenizer.load(folder / "tokenizer.json"),
-        config,
-    )
+    config = read_checked(folder / "config.json", ModelConfig)
+    tokenizer, words = Tokenizer.load(folder / "tokenizer.json"), config["sizes"]["vocabulary"]
+    if len(tokenizer) != words:
+        raise UserError(
+            f"{folder / 'tokenizer.json'} has {len(tokenizer)} words, config.json says {words}: "
+            f"{RESTORE}"
+        )
+    decoder = _decoder_of(config, folder / "config.json")
+    decoder.load_state_dict(_weights(folder / "model.safetensors", decoder))
+    return decoder.to(device).eval().requires_grad_(False), tokenizer, config
+
+
+class ModelSizes(BaseModel):
+    grid: PositiveInt
+    pooled: PositiveInt
+    vocabulary: PositiveInt
+    known: dict[str, Any] = {}
+
+
+class ModelConfig(BaseModel):
+    """config.json, as far as loading needs it."""
+
+    decoder: str
+    args: dict[str, Any]
+    sizes: ModelSizes
+
+
+def _decoder_of(config: dict[str, Any], path: Path) -> Decoder:
+    try:
+        return build_decoder(config["decoder"], Sizes(**config["sizes"]), config["args"], "args")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} describes no decoder: {brief(error)}: {RESTORE}") from None
+
+
+def _weights(path: Path, decoder: Decoder) -> "dict[str, Tensor]":
+    """What the file holds.
+
+    Raises:
+        UserError: it is damaged, or not of this decoder: another name, shape or dtype, or a weight
+            that is not finite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} holds no weights: {brief(error)}: {RESTORE}") from None
+    wanted = decoder.state_dict()
+    for name in sorted(found.keys() ^ wanted.keys()):
+        has = "lacks" if name in wanted else "should not have"
+        raise UserError(f"{path} {has} '{name}': {RESTORE}")
+    for name, tensor in wanted.items():
+        if (found[name].shape, found[name].dtype) != (tensor.shape, tensor.dtype):
+            raise UserError(
+                f"{path}: '{name}' is {found[name].dtype} {tuple(found[name].shape)}, config.json "
+                f"wants {tensor.dtype} {tuple(tensor.shape)}: {RESTORE}"
+            )
+    if broken := _not_finite({name: found[name] for name, _ in decoder.named_parameters()}):
+        raise UserError(f"{path}: '{broken}' is not finite: {RESTORE}")
+    return found
+
+
+def _not_finite(weights: "Mapping[str, Tensor]") -> str:
+    """The first name whose weights are not all finite, or ''. A sum is finite only if all are, and
+    reads a tensor once; one that overflows is looked at again."""
+    for name, tensor in weights.items():
+        values = tensor.detach()
+        if not values.sum().isfinite() and not values.isfinite().all():
+            return name
+    return ""

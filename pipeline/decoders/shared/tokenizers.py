@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, brief
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 MANY = 4096
@@ -70,9 +70,15 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
+        """Raises: UserError: it is not there, or no tokenizer of this project."""
         from tokenizers import Tokenizer as Inner
 
-        return cls(Inner.from_file(str(path)))
+        try:
+            return cls(Inner.from_file(str(path)))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        except Exception as error:  # the library raises nothing more precise
+            raise UserError(f"{path} is no tokenizer of a model: {brief(error)}") from None
 
 
 def word_tokenizer(texts: Iterable[str], min_count: int) -> Tokenizer:
