@@ -40,6 +40,10 @@ ONE_IMAGE = (
 )
 NO_GENDER = "there is no image whose references agree on a gender"
 LEFT_OUT = {
+    "degeneration": {
+        "bad_endings": "it knows the words that end no English caption, and the references are not "
+        "English"
+    },
     "diversity": {"distinct_1": "no caption has a word", "distinct_2": "no caption has two words"},
     "gender": {
         **dict.fromkeys(["gender_error", "gender_neutral", "gender_nobody"], NO_GENDER),

@@ -19,18 +19,25 @@ from pipeline.experiment.params import Corpus
 
 RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]
 REJECTED_COLUMNS = ["image_id", "file", "caption_id", "raw", "split", "reason"]
+LONE_MARKS = re.compile(r"(?<!\S)[\u0300-\u036f\u20d0-\u20ff\ufe20-\ufe2f]+")
+"marks whose sign was taken away, as the frame of a keycap emoji: they would begin a word"
 CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 "category Cc"
 
 
 class _WithoutPunctuation(dict[int, int | None]):
     """For str.translate, which asks of each character once: letters, marks, numbers and spaces
-    stay."""
+    stay. What only chooses between pictures of a sign, as of an emoji, is no mark of a letter."""
 
     def __missing__(self, point: int) -> int | None:
-        stays = chr(point).isspace() or unicodedata.category(chr(point))[0] in "LMN"
+        kept = unicodedata.category(chr(point))[0] in "LMN"
+        stays = chr(point).isspace() or (kept and "VARIATION SELECTOR" not in _name(point))
         self[point] = point if stays else None
         return self[point]
+
+
+def _name(point: int) -> str:
+    return unicodedata.name(chr(point), "")
 
 
 WITHOUT_PUNCTUATION = _WithoutPunctuation()
@@ -46,6 +53,8 @@ def clean_text(text: str, options: Corpus) -> str:
         text = text.lower()
     if options.punctuation == "drop":
         text = text.translate(WITHOUT_PUNCTUATION)
+        if not text.isascii():
+            text = LONE_MARKS.sub("", text)
     if options.punctuation == "letters":
         text = re.sub("[^A-Za-z]+", " ", text)
     words = text.split()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UserError
+from pipeline.metrics.shared import languages
 from pipeline.metrics.shared.base import (
     SETS,
     Candidates,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from pipeline.encoders.clip import Encoder
 
 NEEDS_IMAGES = True
+READS = languages.ANY
+"whatever CLIP's own tokenizer does"
 """`score` takes the pictures and the arguments of the CLIP encoder as well:
 `variant_scores.pictures_needed` asks"""
 PREFIX, WEIGHT = "A photo depicts ", 2.5

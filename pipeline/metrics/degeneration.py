@@ -1,15 +1,17 @@
-"""Signs that a model says less than it seems to; the references are not looked at.
+"""Signs that a model says less than it seems to; the references only tell the language.
 
 collapse: share of images that got the most frequent caption.
 repetition: share of captions in which some words are repeated at once ("a red a red ball", "the
     the") or three words in a row occur twice.
-bad_endings: share of captions that break off after an article, a preposition or the like.
+bad_endings: share of captions that break off after an article, a preposition or the like; left out
+    where the references are not English.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from pipeline.metrics.shared.base import Candidates, References, Scores, means_of
+from pipeline.metrics.shared.base import Candidates, References, Scores, means_of, reference_set
+from pipeline.metrics.shared.languages import ENGLISH, why_not
 
 OPEN_ENDINGS = {
     "a",
@@ -64,9 +66,12 @@ def score(candidates: Candidates, references: References) -> Scores:
     if not candidates:
         return Scores({}, shares)
     (_, most), *_ = Counter(candidates.values()).most_common(1)
+    if references and why_not(ENGLISH, reference_set(candidates, references)):
+        del shares["bad_endings"]
     corpus = {
         "collapse": most / len(candidates),
         "repetition": sum(repeated.values()) / len(candidates),
-        "bad_endings": bad_endings(candidates.values()),
     }
+    if "bad_endings" in shares:
+        corpus["bad_endings"] = bad_endings(candidates.values())
     return Scores(corpus, shares, means_of(candidates, shares))

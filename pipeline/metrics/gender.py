@@ -24,8 +24,10 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.metrics.shared import languages
 from pipeline.metrics.shared.base import Candidates, References, Scores, means_of
 
+READS = languages.ENGLISH
 WOMAN, MAN, BOTH = 1.0, 0.0, 0.5
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.java import ENGLISH, Responder
+from pipeline.metrics.shared import languages
 from pipeline.metrics.shared.base import (
     SETS,
     Array,
@@ -26,6 +27,8 @@ from pipeline.metrics.shared.base import (
     reference_set,
 )
 
+READS = languages.ENGLISH
+"its stems, synonyms and paraphrases are; the jar's tables for other languages are not used"
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 "of exact, stem, synonym and paraphrase matches; these and the four above are the jar's for English"

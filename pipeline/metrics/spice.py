@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 from pipeline.core.java import starting_java
+from pipeline.metrics.shared import languages
 from pipeline.metrics.shared.base import (
     Candidates,
     References,
@@ -13,6 +14,8 @@ from pipeline.metrics.shared.base import (
     coco_style,
     means,
 )
+
+READS = languages.ENGLISH
 
 BASE = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java.util.concurrent")
 OPENED = " ".join(

@@ -4,11 +4,14 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from unicodedata import category
 
 import pandas as pd
 
 from pipeline.core.java import JavaFailed, starting_java
 
+SHARED = 0x2000, 0x2E7F
+"dashes, quotes and the like, which Latin texts use; before 0x0590 stand those of Latin itself"
 PTB = "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"
 "as pycocoevalcap starts it"
 
@@ -51,7 +54,17 @@ def ptb_lines(texts: Iterable[str]) -> list[str]:
 
 
 def _words(line: bytes, punctuation: Sequence[str]) -> str:
-    return " ".join(word for word in line.decode().rstrip().split(" ") if word not in punctuation)
+    words = line.decode().rstrip().split(" ")
+    return " ".join(word for word in words if word not in punctuation and not _is_stop(word))
+
+
+def _is_stop(word: str) -> bool:
+    """Whether it is punctuation of another script, such as the danda or the Arabic comma: the
+    original's list has the Latin one alone, and cleaned training captions have none."""
+    return not word.isascii() and all(
+        category(sign)[0] == "P" and ord(sign) >= 0x0590 and not SHARED[0] <= ord(sign) <= SHARED[1]
+        for sign in word
+    )
 
 
 def training_captions(captions: pd.DataFrame) -> list[str]:

@@ -18,6 +18,7 @@ from pipeline.metrics.shared.base import (
     means,
     reference_set,
 )
+from pipeline.metrics.shared.languages import WORDS, why_not
 from pipeline.scoring.bootstrap import resample
 
 More = Mapping[str, tuple[Any, ...]]
@@ -52,8 +53,11 @@ def score_set(
     name."""
     out, known = SetScores(), reference_set(candidates, references)
     for name in metrics:
+        metric = load("metrics", name)
         try:
-            scores = load("metrics", name).score(candidates, known, *(more or {}).get(name, ()))
+            if why := why_not(getattr(metric, "READS", WORDS), known):
+                raise Unavailable(why)
+            scores = metric.score(candidates, known, *(more or {}).get(name, ()))
         except Unavailable as reason:
             out.unavailable[name] = str(reason)
             continue

@@ -312,3 +312,17 @@ def test_what_a_dataset_lacks_is_said_before_a_row_is_read(tmp_path, changes):
     table.to_parquet(tmp_path / "captions.parquet", index=False)
     with pytest.raises(UserError, match="no split scheme" if changes else "lacks the column raw"):
         raw_rows(tmp_path, options(**changes))
+
+
+@pytest.mark.parametrize(
+    ("published", "cleaned"),
+    [
+        ("A dog \u2764\ufe0f runs", "a dog runs"),
+        ("A dog\u2764\ufe0f runs", "a dog runs"),
+        ("Press 1\ufe0f\u20e3 now", "press 1\u20e3 now"),
+        ("Press #\ufe0f\u20e3 now", "press now"),
+        ("cafe\u0301 नमस्ते।", "cafe\u0301 नमस्ते"),
+    ],
+)
+def test_what_chooses_a_picture_of_an_emoji_is_no_word(published, cleaned):
+    assert clean_text(published, options(lower=True, punctuation="drop")) == cleaned
