@@ -65,6 +65,8 @@ class Row:
     decoder: str
     model: "Model"
     disk: int
+    weights: int
+    "bytes of `disk` that are this variant's alone: its model, once per seed"
     download: int
     paper: str
     brings: bool
@@ -133,13 +135,15 @@ def _row(
     variant = params.variants[name]
     grid, dataset = grids[variant.features], params.corpora[variant.corpus].dataset
     model, size = _model(name, params, grid.shapes, corpora), sizes[dataset]
+    weights = FLOAT32 * model.parameters * len(params.training(name).seeds)
     return Row(
         name=name,
         source=params.datasets[dataset].source,
         network=grid.network,
         decoder=variant.decoder,
         model=model,
-        disk=size.disk + grid.disk + FLOAT32 * model.parameters * len(params.training(name).seeds),
+        disk=size.disk + grid.disk + weights,
+        weights=weights,
         download=size.download + grid.download + model.download,
         paper=f"{variant.paper.table}, {variant.paper.system}" if variant.paper else "",
         brings=_brings(variant) and not model.fetched,
@@ -308,7 +312,7 @@ def _variants(plan: Plan) -> str:
 def _totals(plan: Plan) -> str:
     """What is shared counts once."""
     used = plan.grids.values()
-    models = FLOAT32 * sum(row.model.parameters for row in plan.rows)
+    models = sum(row.weights for row in plan.rows)
     disk = sum(s.disk for s in plan.sizes.values()) + sum(g.disk for g in used) + models
     weights = {g.network: g.download for g in used} | {
         row.model.fetched: row.model.download for row in plan.rows

@@ -238,9 +238,11 @@ def test_coco_is_planned_with_its_cap_on_images() -> None:
 
 
 def test_what_is_shared_counts_once_in_the_totals() -> None:
-    found = plan(load_params(ROOT / "experiments/flickr8k-offline.yaml"), NOWHERE)
+    params = load_params(ROOT / "experiments/flickr8k-offline.yaml")
+    found = plan(params, NOWHERE)
     one = found.sizes["flickr8k"].disk + found.grids["flickr8k-lite0"].disk
-    models = 4 * sum(row.model.parameters for row in found.rows)
+    seeds = [len(params.training(row.name).seeds) for row in found.rows]
+    models = 4 * sum(n * row.model.parameters for n, row in zip(seeds, found.rows, strict=True))
     assert sum(row.disk for row in found.rows) == len(found.rows) * one + models
     assert f"all together: {(one + models) / 1e9:.2f} GB on disk, 1.12 GB to download" in render(
         found, "x"
