@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,9 @@ class Captioner:
             3
         """
         name = os.fspath(model)
-        with named_extras():
+        with named_extras(), warnings.catch_warnings():
+            # Libraries below draw their progress with widgets that a notebook need not have.
+            warnings.filterwarnings("ignore", message="IProgress not found")
             from captionlab.models import open_captioner
 
             return cls(open_captioner(name, dataset, device), name)

@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
+ALL = 5 + 4 * 3 + 2
+"stages of the tiny graph: five of the data, four a variant, compare and publish"
 COPIED = ["captionlab", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore"]
 
 
@@ -62,6 +66,28 @@ def make_workspace(folder: Path, params: dict[str, Any] | None = None, git: bool
     if git:
         commit_all(folder)
     return folder
+
+
+def computed(factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which `tiny_params` have run, made once for all workers of a test run.
+
+    Beside it lies `cache`, a copy of DVC's cache as that first run left it.
+    """
+    base = factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, cache = root / "computed" / "work space", root / "computed" / "cache"
+    with FileLock(root / "computed.lock"):
+        if not cache.exists():
+            make_workspace(folder)
+            ran = repro(folder)
+            assert len(ran) == ALL
+            shutil.copytree(folder / ".dvc/cache", cache)
+    return folder
+
+
+def remember(folder: Path, factory: pytest.TempPathFactory) -> None:
+    """Give a new workspace the cache of `computed`: what has run there is restored here."""
+    shutil.copytree(computed(factory).parent / "cache", folder / ".dvc/cache")
 
 
 def commit_all(folder: Path) -> None:

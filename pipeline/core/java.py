@@ -149,10 +149,15 @@ class Responder:
         process.kill()
         process.wait()
         self._errors.seek(0)
-        lines = (line.strip() for line in self._errors.read().decode(errors="replace").splitlines())
-        complaint = next((line for line in lines if line and "Picked up " not in line), "")
+        complaint = first_complaint(self._errors.read())
         self.stop()
         return JavaFailed(f"{self.name}'s Java process failed: {complaint or error}")
+
+
+def first_complaint(errors: bytes) -> str:
+    """The first line that Java wrote to stderr, less its announcements of options; '' if none."""
+    lines = (line.strip() for line in errors.decode(errors="replace").splitlines())
+    return next((line for line in lines if line and "Picked up " not in line), "")
 
 
 def _exchange(process: "subprocess.Popen[bytes]", lines: Sequence[str]) -> list[str]:

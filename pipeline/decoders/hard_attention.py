@@ -2,10 +2,11 @@
 et al., 2015, "Show, Attend and Tell", section 4.1; equations numbered as in arXiv:1502.03044).
 
 alpha_t = softmax(v . tanh(K a_i + Q h_t-1)),  s_t ~ Multinoulli(alpha_t),  z_t = a at s_t
-(equations 4, 5, 8, 9)
+    (equations 4, 5, 8, 9)
 h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
-gradient of each caption's log p(y): d log p(y|s) + lambda_r (log p(y|s) - b) d log p(s) + lambda_e
-d H[s]   (end of 4.1)
+
+The gradient of each caption's log p(y), from the end of section 4.1:
+d log p(y|s) + lambda_r (log p(y|s) - b) d log p(s) + lambda_e d H[s]
 
 In evaluation s_t is the likeliest position, an option of the authors' code as well: no caption,
 beam score or teacher-forced log-probability then depends on chance. Without the gate, which section

@@ -8,7 +8,7 @@ from unicodedata import category
 
 import pandas as pd
 
-from pipeline.core.java import JavaFailed, starting_java
+from pipeline.core.java import JavaFailed, first_complaint, starting_java
 
 SHARED = 0x2000, 0x2E7F
 "dashes, quotes and the like, which Latin texts use; before 0x0590 stand those of Latin itself"
@@ -42,14 +42,18 @@ def ptb_lines(texts: Iterable[str]) -> list[str]:
                 out.write(" ".join(text.split()) + "\n")
                 count += 1
         jar = Path(original.__file__).with_name(original.STANFORD_CORENLP_3_4_1_JAR)
-        with starting_java():
+        said = Path(folder) / "said.txt"  # how fast it was, which is no news to anybody
+        with said.open("wb") as errors, starting_java():
             process = subprocess.Popen(
-                ["java", "-cp", str(jar), *PTB, str(file)], stdout=subprocess.PIPE
+                ["java", "-cp", str(jar), *PTB, str(file)], stdout=subprocess.PIPE, stderr=errors
             )
         with process:
             lines = [_words(line, original.PUNCTUATIONS) for line in process.stdout or ()]
-    if len(lines) != count:
-        raise JavaFailed("the PTB tokenizer returned another number of captions than it was given")
+        if len(lines) != count:
+            raise JavaFailed(
+                "the PTB tokenizer returned another number of captions than it was given: "
+                f"{first_complaint(said.read_bytes())}"
+            )
     return lines
 
 

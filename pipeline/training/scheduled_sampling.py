@@ -21,9 +21,10 @@ def own_word_probability(options: Training, step: int, total: int) -> float:
     """Probability that an input is the decoder's own previous word, at step `step` (from 0) of
     `total`.
 
-    linear: grows from 0 to `sampling_end`; inverse_sigmoid: 1 - k / (k + exp(step / k)) with k =
-        `sampling_k`
-    (section 2.4 of the paper, whose epsilon is 1 minus this); always: no teacher forcing at all.
+    linear: grows from 0 to `sampling_end`.
+    inverse_sigmoid: 1 - k / (k + exp(step / k)) with k = `sampling_k` (section 2.4 of the paper,
+        whose epsilon is 1 minus this).
+    always: no teacher forcing at all.
     """
     if options.scheduled_sampling == "linear":
         return options.sampling_end * min(1.0, step / max(1, total - 1))

@@ -1,4 +1,5 @@
-"""README and tutorial, block by block, in a tiny workspace: what a reader types is run as it stands.
+"""README, tutorial and notebook, block by block, in a tiny workspace: what a reader types is run as it
+stands.
 
 What cannot be run here is parsed alone (test_commands.py): building .venv, opening a page or a
 server until Ctrl-C, and the real Flickr8k.
@@ -12,8 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import yaml
+from nbclient import NotebookClient
 
 from tests.docs.pages import Block, blocks, commands
 from tests.workspace import (
@@ -21,6 +24,7 @@ from tests.workspace import (
     commit_all,
     environment,
     make_workspace,
+    remember,
     repro,
     run,
     tiny_params,
@@ -31,6 +35,7 @@ from tests.workspace import (
 TUTORIAL = ROOT / "docs/tutorial/first-table.md"
 README = ROOT / "README.md"
 FILES = ROOT / "docs/reference/files.md"
+NOTEBOOK = ROOT / "examples/first-table.ipynb"
 ELSEWHERE = {
     "make": "builds an environment; its recipe is that of the fixture",
     "source": "the environment of the tests is active",
@@ -48,6 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "dvc repro", "captionlab sync --quiet", "captionlab results",
     ]  # fmt: skip
     folder = make_workspace(tmp_path_factory.mktemp("docs") / "captionlab", tiny(), git=True)
+    remember(folder, tmp_path_factory)
     repro(folder)
     run(folder, tool("captionlab"), "sync", "--quiet")
     commit_all(folder)
@@ -225,3 +231,21 @@ def test_every_place_of_the_page_is_filled(finished: Path) -> None:
     for section in re.findall(r"^### (data/\S+|models/\S+)", FILES.read_text(), re.MULTILINE):
         pattern = re.sub(r"[A-Z]{3,}", "*", section).rstrip("/")
         assert list(finished.glob(pattern)), section
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[list[str]]:
+    """The kinds of output of each cell of code."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    return [[o.get("name", o.output_type) for o in cell.outputs] for cell in cells]
+
+
+def test_the_notebook_runs_and_shows_what_its_committed_outputs_show(finished: Path) -> None:
+    run(finished, tool("captionlab"), "register")
+    committed = nbformat.read(NOTEBOOK, as_version=4)
+    again = nbformat.from_dict(committed)
+    place = {"metadata": {"path": str(finished)}}
+    NotebookClient(again, timeout=300, resources=place).execute(env=environment(finished))
+    assert outputs(again) == outputs(committed)
+    assert not any("stderr" in kinds for kinds in outputs(committed))
+    assert NOTEBOOK.stat().st_size < 300_000

@@ -18,9 +18,10 @@ from pipeline.core import registry
 from pipeline.data.files import digest, read_json
 from pipeline.results.scores import MEAN, OWN, Key, ScoreTable
 from tests.workspace import (
+    ALL,
     ROOT,
+    computed,
     environment,
-    make_workspace,
     repro,
     run,
     stage,
@@ -153,18 +154,13 @@ def test_the_graph_is_short_and_every_output_can_be_restored() -> None:
     assert uncached == {"track", "publish"}
 
 
-ALL = 5 + 4 * 3 + 2
-"stages of the tiny graph: five of the data, four a variant, compare and publish"
 OF_MERGE = ["caption@merge", "compare", "publish", "score@merge", "track@merge", "train@merge"]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny workspace after its first `dvc repro`."""
-    folder = make_workspace(tmp_path_factory.mktemp("graph") / "work space")
-    ran = repro(folder)
-    assert len(ran) == ALL
-    return folder
+    """A tiny workspace after its first `dvc repro`; no other file of tests works in it."""
+    return computed(tmp_path_factory)
 
 
 @pytest.fixture

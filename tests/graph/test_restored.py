@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.files import digest
-from tests.workspace import commit_all, make_workspace, repro, run, tiny_params, tool
+from tests.workspace import (
+    commit_all,
+    make_workspace,
+    remember,
+    repro,
+    run,
+    tiny_params,
+    tool,
+)
 
 VARIANTS = ("merge", "lstm")
 
@@ -25,6 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_workspace(root / "first", params(), git=True)
     run(folder, tool("dvc"), "remote", "add", "-q", "-d", "shelf", str(root / "shelf"))
     commit_all(folder)
+    remember(folder, tmp_path_factory)
     repro(folder)
     commit_all(folder)
     return folder
