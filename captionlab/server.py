@@ -11,15 +11,20 @@ import asyncio
 import json
 import logging
 import socket
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
+from PIL import Image
+
+from captionlab.front import run_in_front
 from captionlab.request_body import Refused, check_body
-from pipeline.captioning.batcher import caller_left
+from pipeline.captioning.batcher import caller_left, pictures_known
 from pipeline.core.errors import UserError, brief, printable
+from pipeline.core.machine import let_threads_sleep
 from pipeline.tracking.store import address_of_process
 
 Message = MutableMapping[str, Any]
@@ -36,6 +41,12 @@ SMALL = 4 * MEGABYTE
 "bytes of a body; larger ones have places of their own, so that they leave room for these"
 LARGE = 4
 "places for larger bodies, from their first bytes to the answer"
+LONG = 250_000
+"bytes of a body; longer ones are read one after another, which is work for Python alone"
+PAUSE = 0.5
+"seconds before the rest of a large body is read that is refused"
+TURN = 0.001
+"seconds for which a thread may keep Python's lock while others wait, a fifth of what is usual"
 PATIENCE = 30.0
 "seconds in which a body has to arrive"
 AGAIN = 1
@@ -63,13 +74,22 @@ def serve(model: str, uri: str, host: str, port: int, limit: int) -> None:
     Raises:
         UserError: the model cannot be loaded, or the port is taken.
     """
+    let_threads_sleep()
     import uvicorn
     from mlflow.pyfunc import scoring_server
 
     place = _bound(host, port)
-    app = Door(scoring_server.init(_loaded(model, uri)), limit)
-    print(f"{model} answers POST http://{host}:{port}/invocations", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[place])
+    loaded = _loaded(model, uri)
+
+    def front() -> None:
+        sys.setswitchinterval(TURN)
+        app = Door(scoring_server.init(loaded), limit)
+        print(f"{model} answers POST http://{host}:{port}/invocations", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[place])
+
+    captioner = _captioner(loaded, model)
+    captioner.caption([Image.new("RGB", (8, 8))])  # the first one takes a second longer
+    run_in_front(captioner, front)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -99,6 +119,17 @@ def _loaded(model: str, uri: str) -> Any:
         ) from None
 
 
+def _captioner(loaded: Any, model: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return loaded.unwrap_python_model().captioner
+    except (MlflowException, AttributeError):
+        raise UserError(
+            f"model '{model}' is no captioner: name one that `track` published"
+        ) from None
+
+
 class Door:
     """An ASGI application in front of MLflow's.
 
@@ -111,6 +142,8 @@ class Door:
         self.waiting = self.large = 0
         self.readers = ThreadPoolExecutor(2)
         "bodies are looked at beside the loop, few at a time: Python reads JSON one at a time"
+        self.turn = asyncio.Semaphore()
+        "of long bodies, until their pictures are known"
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":  # a thread waits for each request's captions
@@ -129,55 +162,77 @@ class Door:
 
     async def _invoke(self, scope: Message, receive: Receive, send: Send) -> None:
         with ExitStack() as places:
-            body = await self._body(receive, places)
-            _check_kind(scope)
+            body = await self._body(receive, places, _kind_refused(scope))
             places.enter_context(self._place("waiting", WAITING))
-            await asyncio.get_running_loop().run_in_executor(self.readers, check_body, body)
             over = threading.Event()
             places.callback(over.set)
             caller_left.set(over.is_set)
             watch = asyncio.ensure_future(_tell_when_gone(receive, over))
             places.callback(watch.cancel)
-            await self._pass_on(scope, _replayed(body, receive), send)
+            if len(body) > LONG:
+                end = await _turn(self.turn)
+                places.callback(end)
+                pictures_known.set(end)
+            if over.is_set():
+                raise _ClientLeftError
+            await asyncio.get_running_loop().run_in_executor(self.readers, check_body, body)
+            await self._pass_on(scope, _replayed(body, receive), send, over.is_set)
 
-    async def _pass_on(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _pass_on(
+        self,
+        scope: Message,
+        receive: Receive,
+        send: Send,
+        client_left: Callable[[], bool] = lambda: False,
+    ) -> None:
         answer = _Answer(send)
         try:
             await self.app(scope, receive, answer.take)
         except RecursionError:
             raise Refused(400, "the JSON is nested too deeply") from None
         except Exception:
+            if client_left():
+                raise _ClientLeftError from None
             log.exception("%s %s", scope["method"], printable(scope["path"]))
             if answer.started:  # too late for another answer
                 raise
             raise Refused(500, "the server failed; its log says why") from None
+        if client_left():  # the answer is that its work was dropped
+            raise _ClientLeftError
         await answer.finish()
 
-    async def _body(self, receive: Receive, places: ExitStack) -> bytes:
+    async def _body(self, receive: Receive, places: ExitStack, refusal: Refused | None) -> bytes:
         """All of it. One that is refused is read to its end as well, since a client listens only
-        when it has sent all."""
-        body, size, refusal = bytearray(), 0, None
+        when it has sent all; a large one is kept waiting before, as it may come again at once."""
+        body, size, paused = bytearray(), 0, False
         try:
             async with asyncio.timeout(PATIENCE):
                 async for part in _parts(receive):
-                    is_large, size = size > SMALL, size + len(part)
-                    if refusal:
-                        continue
-                    body += part
-                    try:
-                        if size > self.limit:
-                            raise Refused(413, _too_large(self.limit))
-                        if size > SMALL and not is_large:
-                            places.enter_context(self._place("large", LARGE))
-                    except Refused as found:
-                        refusal = found
+                    before, size = size, size + len(part)
+                    refusal = refusal or self._size_refused(before, size, places)
+                    if not refusal:
+                        body += part
+                    elif size > SMALL and not paused:
+                        paused = True
                         body.clear()
+                        await asyncio.sleep(PAUSE)
         except TimeoutError:
             message = f"the body did not arrive within {PATIENCE:g} s"
             raise Refused(408, message, closes=True) from None
         if refusal:
             raise refusal
         return bytes(body)
+
+    def _size_refused(self, before: int, size: int, places: ExitStack) -> Refused | None:
+        """Of a body that has grown; a large one takes a place if there is one."""
+        if size > self.limit:
+            return Refused(413, _too_large(self.limit))
+        try:
+            if before <= SMALL < size:
+                places.enter_context(self._place("large", LARGE))
+        except Refused as refusal:
+            return refusal
+        return None
 
     @contextmanager
     def _place(self, kind: Literal["waiting", "large"], there: int) -> Iterator[None]:
@@ -208,6 +263,18 @@ async def _parts(receive: Receive) -> AsyncIterator[bytes]:
         yield message.get("body", b"")
 
 
+async def _turn(turns: asyncio.Semaphore) -> Callable[[], None]:
+    """Wait for a turn; what is returned ends it, whatever thread calls it and how often."""
+    await turns.acquire()
+    loop, ended = asyncio.get_running_loop(), threading.Lock()
+
+    def end() -> None:
+        if ended.acquire(blocking=False):
+            loop.call_soon_threadsafe(turns.release)
+
+    return end
+
+
 async def _tell_when_gone(receive: Receive, over: threading.Event) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -223,15 +290,16 @@ def check_head(scope: Message) -> None:
         raise Refused(404, f"nothing is here: there are {', '.join(sorted(ANSWERED))}")
 
 
-def _check_kind(scope: Message) -> None:
+def _kind_refused(scope: Message) -> Refused | None:
     """MLflow takes CSV and Parquet as well. A table of a few kB may take seconds in either, or
     gigabytes; a picture is better off in JSON."""
     if scope["method"] != "POST":
-        return
+        return None
     kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if kind != b"application/json":
-        named = "no content type" if not kind else f"'{kind.decode('latin-1')[:40]}' is not taken"
-        raise Refused(415, f"{named}: send application/json")
+    if kind == b"application/json":
+        return None
+    named = "no content type" if not kind else f"'{kind.decode('latin-1')[:40]}' is not taken"
+    return Refused(415, f"{named}: send application/json")
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
