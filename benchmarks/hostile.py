@@ -2,8 +2,8 @@
 benchmarks/results/hostile.{json,md}.
 
 The server and its model are those of benchmarks/serving.py. Hostile clients send the worst bodies
-that pass the limits, and some that do not, without a pause, from a process of their own on the same
-cores. The ordinary client sends a photograph, waits for its caption and sends the next; where it is
+that pass the limits, and some that do not, from a process of their own on the same cores; who has
+no answer after 5 s leaves and sends the next. The ordinary client sends a photograph, waits for its caption and sends the next; where it is
 told to come again it does so, and all of that time counts. Another asks /health four times a
 second.
 """
@@ -40,6 +40,8 @@ SECONDS = 60
 HOSTILE = 8
 SIDE = int(PIXELS**0.5)
 "of the largest square picture that is decoded at its full size"
+PATIENCE = 5.0
+"seconds that a hostile client waits for an answer before it sends the next body"
 JSON = "application/json"
 LIMIT = 32_000_000
 "bytes of a body, by default"
@@ -116,7 +118,7 @@ def _attack(port: int, number: int, bodies: dict[str, Body], until: float, seen:
     while time.time() < until:
         kind = kinds[number % len(kinds)]
         number += 1
-        patience = max(0.1, min(until - time.time(), 1.0 if kind == LEAVES else 600.0))
+        patience = max(0.1, min(until - time.time(), 1.0 if kind == LEAVES else PATIENCE))
         body = bodies.get(kind) or bodies[next(iter(bodies))]
         try:
             said = (_slow if kind == SLOW else _post)(port, body, patience)

@@ -24,7 +24,7 @@ import yaml
 from PIL import Image
 
 from benchmarks.serving import publish
-from captionlab.server import WAITING, Door
+from captionlab.door import WAITING, Door
 from pipeline.captioning.batcher import pictures_known
 from pipeline.data.files import digest
 from pipeline.results.scores import OWN, Score, ScoreTable
@@ -595,8 +595,8 @@ async def ask(door: Door, body: bytes, more: asyncio.Event | None = None, kind: 
 
 def test_large_bodies_have_few_places_and_leave_room_for_small_ones(monkeypatch: Any) -> None:
     """Four halves of a large body are there; a fifth is refused, a small one is not."""
-    monkeypatch.setattr("captionlab.server.SMALL", 10)
-    monkeypatch.setattr("captionlab.server.PAUSE", 0.01)
+    monkeypatch.setattr("captionlab.door.SMALL", 10)
+    monkeypatch.setattr("captionlab.door.PAUSE", 0.01)
 
     async def all_of_it() -> tuple[list[int], int, int, int]:
         door, more = Door(ok, 1000), asyncio.Event()
@@ -613,8 +613,8 @@ def test_large_bodies_have_few_places_and_leave_room_for_small_ones(monkeypatch:
 def test_a_large_body_that_is_refused_takes_no_place_and_is_kept_waiting(
     monkeypatch: Any, kind: str, limit: int, status: int
 ) -> None:
-    monkeypatch.setattr("captionlab.server.SMALL", 10)
-    monkeypatch.setattr("captionlab.server.PAUSE", 0.05)
+    monkeypatch.setattr("captionlab.door.SMALL", 10)
+    monkeypatch.setattr("captionlab.door.PAUSE", 0.05)
 
     async def all_of_it() -> tuple[int, int, float]:
         door, more, started = Door(ok, limit), asyncio.Event(), time.monotonic()
@@ -630,7 +630,7 @@ def test_a_large_body_that_is_refused_takes_no_place_and_is_kept_waiting(
 
 
 def test_long_bodies_are_read_one_after_another_and_short_ones_pass_them(monkeypatch: Any) -> None:
-    monkeypatch.setattr("captionlab.server.LONG", 10)
+    monkeypatch.setattr("captionlab.door.LONG", 10)
     begun, known = list[int](), list[Callable[[], None]]()
 
     async def all_of_it() -> list[int]:
@@ -662,7 +662,7 @@ def test_long_bodies_are_read_one_after_another_and_short_ones_pass_them(monkeyp
 
 
 def test_a_body_that_does_not_arrive_is_given_up(ours: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("captionlab.server.PATIENCE", 0.2)
+    monkeypatch.setattr("captionlab.door.PATIENCE", 0.2)
     head = f"POST /invocations HTTP/1.1\nHost: a\nContent-Type: {JSON}\nContent-Length: 9\n"
     answer = raw(ours, head, b"{")
     assert answer.startswith(b"HTTP/1.1 408 ")
