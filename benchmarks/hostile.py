@@ -3,9 +3,9 @@ benchmarks/results/hostile.{json,md}.
 
 The server and its model are those of benchmarks/serving.py. Hostile clients send the worst bodies
 that pass the limits, and some that do not, from a process of their own on the same cores; who has
-no answer after 5 s leaves and sends the next. The ordinary client sends a photograph, waits for its caption and sends the next; where it is
-told to come again it does so, and all of that time counts. Another asks /health four times a
-second.
+no answer after 5 s leaves and sends the next. The ordinary client sends a photograph, waits for its
+caption and sends the next; where it is told to come again it does so, and all of that time counts.
+Another asks /health four times a second.
 """
 
 import base64
@@ -20,7 +20,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import suppress
 from io import BytesIO
 from multiprocessing import get_context
 from os import getloadavg
@@ -211,7 +210,7 @@ def measure(port: int, server: psutil.Process, clients: int, seconds: float) -> 
         for thread in threads:
             thread.start()
         while time.monotonic() < until:
-            memory.append(_memory(server))
+            memory.append(serving.memory(server))
             time.sleep(0.5)
         load = round(getloadavg()[0], 1)
         for thread in threads:
@@ -230,15 +229,6 @@ def measure(port: int, server: psutil.Process, clients: int, seconds: float) -> 
         "load_average_at_the_end": load,
         "hostile": dict(sorted(seen.items())),
     }
-
-
-def _memory(server: psutil.Process) -> float:
-    """MB of the server and the processes that it started."""
-    found, size = [server, *server.children(recursive=True)], 0
-    for process in found:
-        with suppress(psutil.Error):  # it has ended
-            size += process.memory_full_info().pss  # what they share counts once
-    return size / 1e6
 
 
 def _spread(seconds: list[float]) -> dict[str, float]:

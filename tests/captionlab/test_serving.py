@@ -156,6 +156,21 @@ def test_a_broken_image_has_its_error_in_its_place_and_the_others_their_captions
         assert row["error"] is None
 
 
+def test_a_large_picture_is_decoded_apart_and_captioned_in_its_place(model: Any) -> None:
+    content = BytesIO()
+    picture(3).resize((1100, 1000)).save(content, "PNG")
+    inner = model.unwrap_python_model()
+    rows = said(model, text(0), content.getvalue(), "%%%", text(1))
+    (expected,) = inner.captioner.caption([content.getvalue()])
+    assert rows[1]["caption"] == expected.text
+    assert rows[1]["log_prob"] == pytest.approx(expected.log_prob, abs=1e-3)
+    assert [row["caption"] for row in rows[::3]] == [
+        said(model, text(n))[0]["caption"] for n in range(2)
+    ]
+    assert rows[2]["error"] == "not base64"
+    assert any(inner.apart._idle.queue)  # a process has been at work
+
+
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
