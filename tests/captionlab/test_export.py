@@ -327,6 +327,11 @@ def test_a_decoder_of_transformers_is_exported_as_that_model(
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").decode(
         list(ours[0].tokens), skip_special_tokens=True
     )
+    if name != "vit_gpt2":  # transformers has no processor of its pictures and texts
+        pipe = transformers.pipeline("image-text-to-text", model=str(tmp_path / "hf"))
+        (said,) = pipe(images=picture(0), text="", max_new_tokens=5)
+        tokens = model.generate(pixel_values=seen, max_new_tokens=5)[0]
+        assert said["generated_text"] == pipe.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def first_logits(model: Any, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
