@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -52,7 +53,7 @@ class Load:
     "of each answered request"
     errors: list[str] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
-    "MB of the server, twice a second"
+    "MB of the server's processes, twice a second"
 
 
 def make_model(folder: Path) -> Path:
@@ -135,11 +136,20 @@ def measure(port: int, server: psutil.Process, clients: int, seconds: float) -> 
     for thread in threads:
         thread.start()
     while time.monotonic() < until:
-        load.memory.append(server.memory_info().rss / 1e6)
+        load.memory.append(memory(server))
         time.sleep(0.5)
     for thread in threads:
         thread.join()
     return load
+
+
+def memory(server: psutil.Process) -> float:
+    """MB of the server and the processes that it started."""
+    found, size = [server, *server.children(recursive=True)], 0
+    for process in found:
+        with suppress(psutil.Error):  # it has ended
+            size += process.memory_full_info().pss  # what they share counts once
+    return size / 1e6
 
 
 def start(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
@@ -186,6 +196,7 @@ def figures(load: Load, seconds: int, clients: int) -> dict[str, Any]:
     return {
         "clients": clients,
         "seconds": seconds,
+        "load_average_at_the_end": round(os.getloadavg()[0], 1),
         "requests": len(waited),
         "errors": len(load.errors),
         "first_error": load.errors[0] if load.errors else None,
@@ -209,7 +220,8 @@ def table(about: dict[str, Any]) -> str:
     head = (
         f"{common.introduction(about)} `captionlab serve`, {about['clients']} clients for "
         f"{about['seconds']} s, one picture a "
-        "request, soft attention, beam 3, 30 tokens.\n\n"
+        "request, soft attention, beam 3, 30 tokens. Load average at the end "
+        f"{about['load_average_at_the_end']}.\n\n"
     )
     rows = {
         "requests": about["requests"],

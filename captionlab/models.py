@@ -62,10 +62,13 @@ def variants() -> list[str]:
 
 def load(folder: Path, device: str | None = None) -> "Captioner":
     """A variant of this workspace decodes as params.yaml says, any other folder as its decode.json
-    says."""
+    says. A folder in Hugging Face's layout that `captionlab export` wrote is read as well."""
+    from captionlab.export.hf_read import is_export, read
     from pipeline.captioning.captioner import Captioner
     from pipeline.experiment.params import load_params
 
+    if is_export(folder):
+        return read(folder, device)
     if folder.resolve().parent != paths.MODELS.resolve():
         return Captioner.load(folder, device)
     params = load_params()

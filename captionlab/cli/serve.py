@@ -21,7 +21,8 @@ def command(
     """Answer POST /invocations as `mlflow models serve` does, with a limit of size and short
     errors."""
     from captionlab.champion import champion_uri
-    from captionlab.server import MEGABYTE, serve
+    from captionlab.door import MEGABYTE
+    from captionlab.server import serve
     from pipeline.tracking.store import open_store, tracking_uri
 
     address = champion_uri(open_store(), dataset) if model == "champion" else model

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from pathlib import Path
+from shutil import copymode
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError
@@ -32,4 +33,4 @@ def export(captioner: "Captioner", to: Path, form: str, readme: str) -> None:
     with whole_folder(to) as part:
         import_module(f"captionlab.export.{form}").write(captioner, part, readme)
         for file in part.iterdir():
-            file.chmod(0o644)  # safetensors leaves its files to their owner alone
+            copymode(part / "README.md", file)  # safetensors' files are their owner's alone

@@ -7,6 +7,8 @@ from pathlib import Path
 import pipeline
 
 ROOT = Path(pipeline.__file__).parent
+MAIN = "modeling_captionlab"
+"the file that holds the model's class"
 
 
 def closure(text: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from captionlab.export import hf_model
-from captionlab.export.flat import closure, file_of, flat, flat_name, packages
+from captionlab.export.flat import MAIN, closure, file_of, flat, flat_name, packages
 from pipeline.captioning.captioner import Captioner
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
@@ -24,7 +24,6 @@ NATIVE = {
     "git": "GitForCausalLM",
 }
 "model_type -> class of transformers"
-MAIN = "modeling_captionlab"
 OF_CODE = """## Use
 
 ```python

@@ -6,6 +6,7 @@ the place of the two that stand here, and beside it, flat, every file that it im
 """
 
 from pathlib import Path
+from shutil import copymode
 from typing import Any
 
 import torch
@@ -133,4 +134,5 @@ class CaptionlabModel(PreTrainedModel):
             folder / "model.safetensors",
             metadata={"format": "pt"},
         )
-        (folder / "model.safetensors").chmod(0o644)
+        # As the umask says; safetensors leaves its files to their owner alone.
+        copymode(folder / "config.json", folder / "model.safetensors")

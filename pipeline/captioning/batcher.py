@@ -26,6 +26,9 @@ LOOK = 0.1
 caller_left: ContextVar[Callable[[], bool]] = ContextVar("caller_left", default=lambda: False)
 "Whether the client of the request that is being answered has gone; a server sets it."
 
+pictures_known: ContextVar[Callable[[], None]] = ContextVar("pictures_known", default=lambda: None)
+"To be called when a request has been read and waits for its pictures; a server sets it."
+
 
 class CallerLeftError(Exception):
     """The items of this call are dropped: nobody waits for them."""

@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-from pipeline.captioning.batcher import Together
+from pipeline.captioning.apart import LARGE, DecodedApart
+from pipeline.captioning.batcher import Together, pictures_known
 from pipeline.captioning.served import PIXELS, ServedPicture, look_at
 from pipeline.core.machine import workers
 from pipeline.data.images import ImageError
@@ -28,6 +29,8 @@ FORMS = (
     "process a pathlib.Path"
 )
 
+BATCH = 8
+"pictures that the network sees at once: who comes next waits for a batch and is in another"
 WHITESPACE = b" \t\r\n\v\f"
 "that some encoders break lines with"
 
@@ -48,18 +51,29 @@ class CaptionModel(PythonModel):
         self.captioner = Captioner.load(Path(context.artifacts["captioner"]))
         # Few threads: glibc keeps the buffers of each thread that ever had some (with 32 threads,
         # 3.6 GB after a minute). The network in one alone: a batch uses every core.
-        self.decoded = Together[Any, Any](self._decoded, 1, workers(), _cost)
-        self.together = Together[Any, Any](lambda pixels: self.captioner.say(pixels))
+        half = max(1, workers() // 2)
+        self.apart = DecodedApart(half)
+        self.decoded = Together[Any, Any](self._decoded, 1, half, _cost)
+        self.decoded_apart = Together[Any, Any](self._decoded_apart, 1, half, _cost)
+        self.together = Together[Any, Any](lambda pixels: self.captioner.say(pixels), BATCH)
 
     def _decoded(self, pictures: list[Any]) -> list[Any]:
         return [self.captioner.prepare(picture) for picture in pictures]
+
+    def _decoded_apart(self, pictures: list[Any]) -> list[Any]:
+        try:
+            return self._decoded([self.apart(picture) for picture in pictures])
+        except ImageError as error:  # there is one picture
+            return [error]
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         images = [_picture(value) for value in model_input["image"]]
-        images = _filled(images, self.decoded)
-        found = _filled(images, self.together)
+        pictures_known.get()()
+        images = _filled(images, self.decoded_apart, _is_large)
+        images = _filled(images, self.decoded, _is_small)
+        found = _filled(images, self.together, _is_decoded)
         rows = [_row(caption) for caption in found]
         if rows and all(row["error"] for row in rows):
             raise MlflowException.invalid_parameter_value(_none(rows))
@@ -68,10 +82,24 @@ class CaptionModel(PythonModel):
         )  # None is null in JSON, NaN is not
 
 
-def _filled(values: list[Any], work: Callable[[list[Any]], list[Any]]) -> list[Any]:
-    """The answers to all that is no error, with the errors in their places."""
-    answers = iter(work([value for value in values if not isinstance(value, ImageError)]))
-    return [value if isinstance(value, ImageError) else next(answers) for value in values]
+def _filled(
+    values: list[Any], work: Callable[[list[Any]], list[Any]], chosen: Callable[[Any], bool]
+) -> list[Any]:
+    """The answers to those that are chosen, in their places among the others."""
+    answers = iter(work([value for value in values if chosen(value)]))
+    return [next(answers) if chosen(value) else value for value in values]
+
+
+def _is_large(value: Any) -> bool:
+    return isinstance(value, ServedPicture) and value.cost > LARGE
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, ServedPicture | np.ndarray | Path) and not _is_large(value)
+
+
+def _is_decoded(value: Any) -> bool:
+    return not isinstance(value, ImageError)
 
 
 def _row(caption: Any) -> dict[str, Any]:

@@ -230,10 +230,17 @@ def copied_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def umask_027() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
 @pytest.mark.usefixtures("copied_code")
 @pytest.mark.parametrize("name", ["merge", "transformer"])
 def test_a_model_saved_from_transformers_is_the_whole_folder_and_takes_one_picture_or_several(
-    name: str, tmp_path: Path, pictures: list[Path]
+    name: str, tmp_path: Path, pictures: list[Path], umask_027: None
 ) -> None:
     from transformers import AutoModel
 
@@ -245,11 +252,25 @@ def test_a_model_saved_from_transformers_is_the_whole_folder_and_takes_one_pictu
     names = [sorted(p.name for p in (tmp_path / f).iterdir()) for f in ("hf", "again")]
     assert names[0] == names[1]
     files = [file for folder in ("hf", "again") for file in (tmp_path / folder).iterdir()]
-    assert {file.stat().st_mode & 0o777 for file in files} == {0o644}
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o640}
     again = AutoModel.from_pretrained(tmp_path / "again", trust_remote_code=True)
     for one in (str(pictures[0]), pictures[0], pictures[0].read_bytes(), picture(0)):
         assert again.caption(one) == expected[0]
     assert again.caption(pictures) == again.caption([picture(n) for n in range(COUNT)]) == expected
+
+
+def test_the_command_captions_with_an_exported_model_as_with_the_model_itself(
+    tmp_path: Path, pictures: list[Path], captionlab: Any
+) -> None:
+    model = tiny_model(tmp_path / "model", "soft_attention")
+    export(Captioner.load(model, "cpu"), tmp_path / "hf", "hf", "# Card\n")
+    said = [captionlab("caption", pictures[0], "--model", tmp_path / f) for f in ("model", "hf")]
+    assert said[0] == said[1]
+    assert said[0][0] == 0
+    (tmp_path / "hf/model.safetensors").write_bytes(b"cut")
+    status, _, error = captionlab("caption", pictures[0], "--model", tmp_path / "hf")
+    assert (status, error.count("\n")) == (2, 1)
+    assert error.startswith(f"error: {tmp_path / 'hf'} is no whole export (")
 
 
 @pytest.mark.usefixtures("copied_code")
@@ -306,6 +327,11 @@ def test_a_decoder_of_transformers_is_exported_as_that_model(
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").decode(
         list(ours[0].tokens), skip_special_tokens=True
     )
+    if name != "vit_gpt2":  # transformers has no processor of its pictures and texts
+        pipe = transformers.pipeline("image-text-to-text", model=str(tmp_path / "hf"))
+        (said,) = pipe(images=picture(0), text="", max_new_tokens=5)
+        tokens = model.generate(pixel_values=seen, max_new_tokens=5)[0]
+        assert said["generated_text"] == pipe.tokenizer.decode(tokens, skip_special_tokens=True)
 
 
 def first_logits(model: Any, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

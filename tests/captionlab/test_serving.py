@@ -24,7 +24,8 @@ import yaml
 from PIL import Image
 
 from benchmarks.serving import publish
-from captionlab.server import WAITING, Door
+from captionlab.door import WAITING, Door
+from pipeline.captioning.batcher import pictures_known
 from pipeline.data.files import digest
 from pipeline.results.scores import OWN, Score, ScoreTable
 from pipeline.tracking.model_card import _pretrained, card, read_run
@@ -153,6 +154,21 @@ def test_a_broken_image_has_its_error_in_its_place_and_the_others_their_captions
         assert row["caption"] == alone[n]["caption"]
         assert row["log_prob"] == pytest.approx(alone[n]["log_prob"], abs=1e-3)
         assert row["error"] is None
+
+
+def test_a_large_picture_is_decoded_apart_and_captioned_in_its_place(model: Any) -> None:
+    content = BytesIO()
+    picture(3).resize((1100, 1000)).save(content, "PNG")
+    inner = model.unwrap_python_model()
+    rows = said(model, text(0), content.getvalue(), "%%%", text(1))
+    (expected,) = inner.captioner.caption([content.getvalue()])
+    assert rows[1]["caption"] == expected.text
+    assert rows[1]["log_prob"] == pytest.approx(expected.log_prob, abs=1e-3)
+    assert [row["caption"] for row in rows[::3]] == [
+        said(model, text(n))[0]["caption"] for n in range(2)
+    ]
+    assert rows[2]["error"] == "not base64"
+    assert any(inner.apart._idle.queue)  # a process has been at work
 
 
 @pytest.mark.parametrize(
@@ -524,7 +540,9 @@ def hang_up(address: str, body: dict[str, Any]) -> None:
         time.sleep(0.3)
 
 
-def test_the_work_of_clients_that_left_is_dropped(ours: str, model: Any, monkeypatch: Any) -> None:
+def test_the_work_of_clients_that_left_is_dropped_without_a_word(
+    ours: str, model: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     slow = Slow(model, monkeypatch)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(post, ours, records(text(0)))
@@ -536,6 +554,7 @@ def test_the_work_of_clients_that_left_is_dropped(ours: str, model: Any, monkeyp
         slow.go.set()
         assert first.result(30)[0] == last.result(30)[0] == 200
     assert slow.batches == [1, 1]  # none of the 160
+    assert not [record for record in caplog.records if record.name == "captionlab.serve"]
 
 
 def test_a_full_server_says_at_once_when_to_come_again(
@@ -557,36 +576,45 @@ def test_a_full_server_says_at_once_when_to_come_again(
     wait_until(lambda: door_of(ours).waiting == 0)
 
 
+async def ok(scope: Any, receive: Any, send: Any) -> None:
+    """An application that answers whatever comes."""
+    await receive()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def nothing() -> None:
+    """No more of a body."""
+
+
+async def ask(door: Door, body: bytes, more: asyncio.Event | None = None, kind: str = JSON) -> int:
+    """The status of the answer to a body, whose end comes when `more` is set."""
+    statuses, parts = [], [(body, more is not None), (b"", False)]
+
+    async def receive() -> dict[str, Any]:
+        if not parts:
+            await asyncio.sleep(60)
+        part, goes_on = parts.pop(0)
+        if more and not goes_on:
+            await more.wait()
+        return {"type": "http.request", "body": part, "more_body": goes_on}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status"))
+
+    headers = [(b"content-type", kind.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": headers}
+    await door(scope, receive, send)
+    return int(statuses[0])
+
+
 def test_large_bodies_have_few_places_and_leave_room_for_small_ones(monkeypatch: Any) -> None:
     """Four halves of a large body are there; a fifth is refused, a small one is not."""
-    monkeypatch.setattr("captionlab.server.SMALL", 10)
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
-
-    async def ask(door: Door, body: bytes, more: asyncio.Event | None = None) -> int:
-        statuses, parts = [], [(body, more is not None), (b"", False)]
-
-        async def receive() -> dict[str, Any]:
-            if not parts:
-                await asyncio.sleep(60)
-            part, goes_on = parts.pop(0)
-            if more and not goes_on:
-                await more.wait()
-            return {"type": "http.request", "body": part, "more_body": goes_on}
-
-        async def send(message: Any) -> None:
-            statuses.append(message.get("status"))
-
-        headers = [(b"content-type", JSON.encode())]
-        scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": headers}
-        await door(scope, receive, send)
-        return int(statuses[0])
+    monkeypatch.setattr("captionlab.door.SMALL", 10)
+    monkeypatch.setattr("captionlab.door.PAUSE", 0.01)
 
     async def all_of_it() -> tuple[list[int], int, int, int]:
-        door, more = Door(app, 1000), asyncio.Event()
+        door, more = Door(ok, 1000), asyncio.Event()
         waiting = [asyncio.ensure_future(ask(door, b" " * 11, more)) for _ in range(4)]
         await asyncio.sleep(0.05)
         fifth, small = await ask(door, b" " * 11), await ask(door, b"{}")
@@ -596,8 +624,60 @@ def test_large_bodies_have_few_places_and_leave_room_for_small_ones(monkeypatch:
     assert asyncio.run(all_of_it()) == ([200] * 4, 429, 200, 200)
 
 
+@pytest.mark.parametrize(("kind", "limit", "status"), [("text/csv", 99, 415), (JSON, 10, 413)])
+def test_a_large_body_that_is_refused_takes_no_place_and_is_kept_waiting(
+    monkeypatch: Any, kind: str, limit: int, status: int
+) -> None:
+    monkeypatch.setattr("captionlab.door.SMALL", 10)
+    monkeypatch.setattr("captionlab.door.PAUSE", 0.05)
+
+    async def all_of_it() -> tuple[int, int, float]:
+        door, more, started = Door(ok, limit), asyncio.Event(), time.monotonic()
+        asked = asyncio.ensure_future(ask(door, b" " * 11, more, kind))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        large, _ = door.large, more.set()
+        return await asked, large, time.monotonic() - started
+
+    found, large, seconds = asyncio.run(all_of_it())
+    assert (found, large) == (status, 0)
+    assert seconds >= 0.05
+
+
+def test_long_bodies_are_read_one_after_another_and_short_ones_pass_them(monkeypatch: Any) -> None:
+    monkeypatch.setattr("captionlab.door.LONG", 10)
+    begun, known = list[int](), list[Callable[[], None]]()
+
+    async def all_of_it() -> list[int]:
+        answer = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            begun.append(len((await receive())["body"]))
+            known.append(pictures_known.get())
+            await answer.wait()
+            await ok(scope, nothing, send)
+
+        async def until(count: int) -> None:
+            async with asyncio.timeout(5):
+                while len(begun) < count:
+                    await asyncio.sleep(0.001)
+            await asyncio.sleep(0.02)  # and no more come
+
+        door = Door(app, 1000)
+        asked = [asyncio.ensure_future(ask(door, b" " * size)) for size in (11, 12, 3)]
+        await until(2)
+        assert sorted(begun) == [3, 11]
+        known[begun.index(11)]()  # in whatever thread it is
+        await until(3)
+        answer.set()
+        return await asyncio.gather(*asked)
+
+    assert asyncio.run(all_of_it()) == [200] * 3
+    assert begun[2] == 12
+
+
 def test_a_body_that_does_not_arrive_is_given_up(ours: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("captionlab.server.PATIENCE", 0.2)
+    monkeypatch.setattr("captionlab.door.PATIENCE", 0.2)
     head = f"POST /invocations HTTP/1.1\nHost: a\nContent-Type: {JSON}\nContent-Length: 9\n"
     answer = raw(ours, head, b"{")
     assert answer.startswith(b"HTTP/1.1 408 ")
@@ -617,7 +697,7 @@ def test_one_picture_passes_the_many_of_another_request(
         wait_until(lambda: len(together._waiting) == 2)
         slow.go.set()
         assert [call.result(60)[0] for call in (first, many, one)] == [200] * 3
-    assert slow.batches == [1, 16, 16, 16, 16, 1]  # the one was in the first batch of 16
+    assert slow.batches == [1, *[8] * 8, 1]  # the one was in the first batch of 8
 
 
 def test_an_error_of_the_model_itself_is_a_message_and_not_a_traceback(

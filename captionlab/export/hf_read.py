@@ -1,0 +1,54 @@
+"""A folder that `captionlab export --format hf` wrote -> a captioner again."""
+
+from pathlib import Path
+
+from captionlab.export.flat import MAIN
+from pipeline.captioning.captioner import Captioner
+from pipeline.core.errors import UserError, brief
+from pipeline.core.machine import pick_device
+from pipeline.core.registry import load
+from pipeline.data.files import read_json
+from pipeline.decoders.shared.contract import Sizes
+from pipeline.decoders.shared.model_folder import build_decoder
+from pipeline.decoders.shared.tokenizers import Tokenizer
+
+
+def is_export(folder: Path) -> bool:
+    """Whether the folder holds a model with its code; a native model of transformers holds none."""
+    return (folder / f"{MAIN}.py").is_file()
+
+
+def read(folder: Path, device: str | None = None) -> Captioner:
+    """The captioner that was exported; its code is that of this project, not the folder's.
+
+    Raises:
+        UserError: a file is missing or does not fit the others.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    device = device or pick_device()
+    try:
+        config = read_json(folder / "config.json")["captioner"]
+        decode = config.pop("decode")
+        about = config["encoder"]
+        parts = {
+            "encoder": load("encoders", about["name"]).Encoder(**about["args"]),
+            "decoder": build_decoder(config["decoder"], Sizes(**config["sizes"]), config["args"]),
+        }
+        weights = load_file(folder / "model.safetensors")
+        for name, part in parts.items():
+            head = f"{name}."
+            part.load_state_dict(
+                {key.removeprefix(head): w for key, w in weights.items() if key.startswith(head)}
+            )
+            part.to(device).eval().requires_grad_(False)
+        tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"{folder} is no whole export ({brief(error)}): captionlab export writes it anew"
+        ) from None
+    found = Captioner(parts["encoder"], parts["decoder"], tokenizer, decode, device)
+    card = folder / "README.md"
+    found.config, found.card = config, card.read_text("utf-8") if card.is_file() else ""
+    return found
