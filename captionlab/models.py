@@ -9,7 +9,7 @@ from pipeline.core import paths
 from pipeline.core.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.captioning.captioner import Captioner
+    from pipeline.captioner.captioner import Captioner
 
 STORED = ("runs:/", "models:/")
 "How MLflow's addresses begin."
@@ -63,7 +63,7 @@ def variants() -> list[str]:
 def load(folder: Path, device: str | None = None) -> "Captioner":
     """A variant of this workspace decodes as params.yaml says, any other folder as its decode.json
     says."""
-    from pipeline.captioning.captioner import Captioner
+    from pipeline.captioner.captioner import Captioner
     from pipeline.experiment.params import load_params
 
     if folder.resolve().parent != paths.MODELS.resolve():

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 from captionlab.request_body import Refused, check_body
-from pipeline.captioning.batcher import caller_left
+from pipeline.captioner.batcher import caller_left
 from pipeline.core.errors import UserError, brief, printable
 from pipeline.tracking.store import address_of_process
 

@@ -136,7 +136,7 @@ def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
     import torch
 
     from pipeline.core.machine import workers
-    from pipeline.data.images import ImageError, read_image
+    from pipeline.images.reading import ImageError, read_image
 
     def read(file: Path) -> "Tensor":
         try:

@@ -259,8 +259,8 @@ def draw(image: Path, caption: str, reference: str) -> "Image":
     the picture, `WIDTH` pixels wide (a very high one is `HEIGHT` high)."""
     from PIL import Image, ImageDraw
 
-    from pipeline.data.images import read_image
-    from pipeline.data.scaling import less_long, within
+    from pipeline.images.reading import read_image
+    from pipeline.images.scaling import less_long, within
 
     picture = read_image(image)
     size = within(picture.size, (WIDTH, HEIGHT))
@@ -306,7 +306,7 @@ def example_image(payload: Payload) -> str:
 
     from PIL import Image
 
-    from pipeline.data.images import read_image
+    from pipeline.images.reading import read_image
 
     picture = (
         read_image(payload.images / payload.samples[0]["file"])
