@@ -33,8 +33,8 @@ from PIL import Image
 from benchmarks import _common as common
 from pipeline.core.machine import pick_device, workers
 from pipeline.core.registry import load
-from pipeline.data.images import read_image
 from pipeline.extraction.extract import extract
+from pipeline.images.reading import read_image
 
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tf_efficientnet_lite0": (

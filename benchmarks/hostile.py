@@ -32,7 +32,7 @@ from PIL import Image
 
 from benchmarks import _common as common
 from benchmarks import serving
-from pipeline.captioning.served import PIXELS
+from pipeline.captioner.served import PIXELS
 from pipeline.sources import scenes
 
 SECONDS = 60

@@ -21,7 +21,7 @@ from benchmarks import _common as common
 from pipeline.core.machine import pick_device
 from pipeline.experiment.params import Params, load_params
 from pipeline.tracking.live import delay, start_live
-from stages.train import trainer_of
+from stages.train import seeds_of
 
 GOAL = 0.02
 "of a training's time"
@@ -30,7 +30,7 @@ GOAL = 0.02
 def training(variant: str, params: Params, folder: Path) -> dict[str, Any]:
     """In seconds: the training, until its receiver was started and until the first curve (None:
     never), and what was waited."""
-    trainer, _ = trainer_of(variant, params, params.training(variant).seeds[0], pick_device())
+    trainer, _ = seeds_of(variant, params, pick_device()).trainer(params.training(variant).seeds[0])
     trainer.checkpoint, run_file = folder / "checkpoint.pt", folder / "run.json"
     waited, used, started = _waited(), _children(), time.time()
     trainer.live = live = start_live(variant, params, run_file, delay(trainer.device))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from pipeline.captioning.captioner import Captioner as Model
+    from pipeline.captioner.captioner import Captioner as Model
 
     Picture: TypeAlias = str | os.PathLike[str] | bytes | NDArray[Any] | Image
     Word: TypeAlias = tuple[str, NDArray[np.float64]]
@@ -201,7 +201,7 @@ def _is_picture(value: Any) -> bool:
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
-    from pipeline.captioning.folder import find_images
+    from pipeline.captioner.folder import find_images
 
     for name in find_images([path]) if path.is_dir() else [str(path)]:
         yield name, Path(name)

@@ -33,7 +33,7 @@ Check = Callable[[], Said]
 
 
 class Places(Protocol):
-    """The folders of layout.py that are looked at here."""
+    """The folders of pipeline/core/paths.py that are looked at here."""
 
     CORPORA: Path
     MODELS: Path

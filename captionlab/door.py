@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 from captionlab.request_body import Refused, check_body
-from pipeline.captioning.batcher import caller_left, pictures_known
+from pipeline.captioner.batcher import caller_left, pictures_known
 from pipeline.core.errors import printable
 
 Message = MutableMapping[str, Any]

@@ -21,7 +21,6 @@ EXTRAS = {
         "transformers",
     ),
     "pipeline": (
-        "adjustText",
         "dvc",
         "great_expectations",
         "jinja2",

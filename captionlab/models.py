@@ -9,7 +9,7 @@ from pipeline.core import paths
 from pipeline.core.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.captioning.captioner import Captioner
+    from pipeline.captioner.captioner import Captioner
 
 STORED = ("runs:/", "models:/")
 "How MLflow's addresses begin."
@@ -64,7 +64,7 @@ def load(folder: Path, device: str | None = None) -> "Captioner":
     """A variant of this workspace decodes as params.yaml says, any other folder as its decode.json
     says. A folder in Hugging Face's layout that `captionlab export` wrote is read as well."""
     from captionlab.export.hf_read import is_export, read
-    from pipeline.captioning.captioner import Captioner
+    from pipeline.captioner.captioner import Captioner
     from pipeline.experiment.params import load_params
 
     if is_export(folder):

@@ -32,7 +32,7 @@ class Candidate:
 
 def candidates(store: Store, dataset: str | None, current: dict[str, str]) -> "list[Run]":
     """The finished runs of a dataset, one per variant; arguments as of
-    `tracking_registry.register`."""
+    `champion.register`."""
     return _one_per_variant(
         _of_dataset(find_runs(store, "attributes.status = 'FINISHED'"), dataset), current
     )

@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pipeline.captioning.captioner import Captioner
+from pipeline.captioner.captioner import Captioner
 from pipeline.captioning.captions import caption_features
-from pipeline.data.images import read_image
 from pipeline.features.store import FeatureStore
+from pipeline.images.reading import read_image
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -139,17 +139,16 @@ def lock_variant(folder: Path, variant: str) -> None:
     }
     path = folder / "dvc.lock"
     lock = yaml.safe_load(path.read_text()) if path.is_file() else {"schema": "2.0", "stages": {}}
+    row = read_params_file(folder / "params.yaml")["variants"][variant]
     inputs = {
-        "data/corpora/scenes": "c0ffee.dir",
+        f"data/corpora/{row['corpus']}": "c0ffee.dir",
+        f"data/features/{row['features']}": "cafe.dir",
+        f"pipeline/decoders/{row['decoder']}.py": "2",
         "data/references/scenes": "beef.dir",
         "pipeline/training/trainer.py": "1",
     }
     deps = [{"path": name, "md5": md5} for name, md5 in inputs.items()]
-    params = {
-        "params.yaml": {
-            f"variants.{variant}": read_params_file(folder / "params.yaml")["variants"][variant]
-        }
-    }
+    params = {"params.yaml": {f"variants.{variant}.{key}": row[key] for key in ("args", "train")}}
     for stage, files in outs.items():
         entry = [{"path": name, "hash": "md5", "md5": dvc_md5(folder / name)} for name in files]
         lock["stages"][f"{stage}@{variant}"] = {

@@ -70,7 +70,7 @@ def _into_file(
     samples: int | None,
     dataset: str | None,
 ) -> None:
-    from pipeline.captioning.folder import caption_into, check_out, find_images
+    from pipeline.captioner.folder import caption_into, check_out, find_images
 
     check_out(out)
     files = find_images(images)

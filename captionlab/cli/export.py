@@ -9,7 +9,7 @@ from captionlab.models import open_captioner
 from pipeline.core.errors import UserError, say
 
 if TYPE_CHECKING:
-    from pipeline.captioning.captioner import Captioner
+    from pipeline.captioner.captioner import Captioner
 
 
 def command(

@@ -1,5 +1,6 @@
 """`captionlab results`: the table, and where the rest is."""
 
+from captionlab.terminal import show
 from captionlab.tidy import workspace_of
 from pipeline.core import paths
 from pipeline.core.errors import say
@@ -15,11 +16,10 @@ def command() -> None:
         paths.REPORTS / "index.html",
         without_password(tracking_uri()),
     )
-    say(
-        table.read_text(encoding="utf-8").rstrip()
-        if table.is_file()
-        else f"no table yet ({table}): run dvc repro"
-    )
+    if table.is_file():
+        show(table.read_text(encoding="utf-8").rstrip())
+    else:
+        say(f"no table yet ({table}): run dvc repro")
     if page.is_file():
         say(f"\npage:   {page.resolve()}")
     say(

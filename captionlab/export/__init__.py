@@ -9,7 +9,7 @@ from pipeline.core.errors import UserError
 from pipeline.data.files import whole_folder
 
 if TYPE_CHECKING:
-    from pipeline.captioning.captioner import Captioner
+    from pipeline.captioner.captioner import Captioner
 
 FORMATS = ("hf", "onnx")
 

@@ -53,7 +53,7 @@ def flat_name(module: str) -> str:
 
 
 def flat_absolute(text: str) -> str:
-    """`from pipeline.data.images import read_image` -> `from captionlab_data_images import
+    """`from pipeline.images.reading import read_image` -> `from captionlab_images_reading import
     read_image`, and so on: for files that are run as a script. Whole modules cannot be imported."""
     return re.sub(
         r"^( *from )(pipeline[\w.]*)(?= import )",

@@ -12,7 +12,7 @@ from torch import nn
 
 from captionlab.export import hf_model
 from captionlab.export.flat import MAIN, closure, file_of, flat, flat_name, packages
-from pipeline.captioning.captioner import Captioner
+from pipeline.captioner.captioner import Captioner
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.pretrained import Decoder as Published

@@ -17,13 +17,13 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import cached_file
 
 from pipeline.captioning.captions import Caption, caption_features
-from pipeline.data.images import read_image
 from pipeline.decoders.merge import Decoder
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.encoders.timm_model import Encoder
 from pipeline.features.features import Features
 from pipeline.features.quantise import as_stored
+from pipeline.images.reading import read_image
 
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 "arguments that say where files come from"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from captionlab.export.flat import MAIN
-from pipeline.captioning.captioner import Captioner
+from pipeline.captioner.captioner import Captioner
 from pipeline.core.errors import UserError, brief
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import load

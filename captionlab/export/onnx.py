@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from captionlab.export import onnx_caption
 from captionlab.export.flat import closure, file_of, flat_absolute, flat_name
-from pipeline.captioning.captioner import Captioner
+from pipeline.captioner.captioner import Captioner
 from pipeline.core.errors import UserError, brief
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Decoder

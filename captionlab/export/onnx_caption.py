@@ -19,8 +19,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from pipeline.core.errors import one_line, printable, say
-from pipeline.data.images import ImageError, read_image
-from pipeline.data.scaling import square
+from pipeline.images.reading import ImageError, read_image
+from pipeline.images.scaling import square
 
 BATCH = 32
 "pictures in one pass of the graphs"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from PIL.Image import Image
 
-    from pipeline.captioning.captioner import Captioner
+    from pipeline.captioner.captioner import Captioner
 
 KEPT = 3
 "models in memory; the one that was not used for longest goes first"

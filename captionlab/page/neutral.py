@@ -6,8 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pipeline.core.yaml12 import read_yaml
 from pipeline.metrics import gender
 
 WORD = re.compile(r"[A-Za-z]+")
@@ -66,9 +65,7 @@ def _like(old: str, new: str) -> str:
 def _rule() -> dict[str, Any]:
     """words and pronouns: old -> new; persons: before which male and female are dropped;
     together."""
-    listed = yaml.safe_load(
-        Path(__file__).with_name("neutral_words.yaml").read_text(encoding="utf-8")
-    )
+    listed = read_yaml(Path(__file__).with_name("neutral_words.yaml"))
     words, pronouns = (
         {old: new for new, olds in listed[key].items() for old in olds.split()}
         for key in ("words", "pronouns")

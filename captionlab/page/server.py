@@ -28,10 +28,10 @@ from captionlab.page.answers import (
     render,
     thumbnail,
 )
-from pipeline.captioning.batcher import Together
-from pipeline.captioning.served import look_at
+from pipeline.captioner.batcher import Together
+from pipeline.captioner.served import look_at
 from pipeline.core.errors import UserError, one_line
-from pipeline.data.images import ImageError
+from pipeline.images.reading import ImageError
 
 if TYPE_CHECKING:
     from gradio import Blocks

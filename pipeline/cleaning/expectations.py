@@ -49,9 +49,9 @@ def validate(
     little more than numbers.
 
     Args:
-        captions, rejected: the captions.parquet that `cleaning.clean_file` wrote, and the rows that
+        captions, rejected: the captions.parquet that `clean.clean_file` wrote, and the rows that
             it set aside.
-        pictures: what `pictures.look_at_images` saw in each file.
+        pictures: what `image_check.look_at_images` saw in each file.
 
     Returns:
         success, rows, images per split, rejected rows by reason, and per expectation: name,

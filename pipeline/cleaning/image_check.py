@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.core.errors import one_line
 from pipeline.core.machine import workers
-from pipeline.data.images import ImageError, read_image
+from pipeline.images.reading import ImageError, read_image
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,22 @@ def say(text: object, file: TextIO | None = None) -> None:
         file: standard output without it.
     """
     lines = (printable(line, longest=None) for line in str(text).split("\n"))
-    print("\n".join(lines), file=file, flush=True)
+    encoding = getattr(file or sys.stdout, "encoding", None) or "utf-8"
+    print(encodable("\n".join(lines), encoding), file=file, flush=True)
+
+
+def encodable(text: str, encoding: str) -> str:
+    """The text without what a terminal of this encoding cannot show.
+
+    Example:
+        >>> encodable("0.71 ±.01, café", "ascii")
+        '0.71 +-.01, caf?'
+    """
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def one_line(error: BaseException) -> str:

@@ -17,9 +17,9 @@ def row_code(graph: Path, stages: Iterable[str], names: dict[str, str]) -> list[
     Args:
         names: what stands for `${item.<name>}`; a dependency of another name is left out.
     """
-    import yaml
+    from pipeline.core.yaml12 import read_yaml
 
-    declared = yaml.safe_load(graph.read_text(encoding="utf-8"))["stages"]
+    declared = read_yaml(graph)["stages"]
     deps = [_filled(dep, names) for stage in stages for dep in declared[stage]["do"]["deps"]]
     code = {dep for dep in deps if dep.startswith(("pipeline/", "stages/")) and "$" not in dep}
     return [*ALWAYS, *sorted(code)]

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
 from pipeline.core.hub import cure, unusable
-from pipeline.data.scaling import less_long, middle
 from pipeline.encoders.shared.base import Shapes, shapes_of
 from pipeline.features.features import Features
+from pipeline.images.scaling import less_long, middle
 
 KNOWN: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": {

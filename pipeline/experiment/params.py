@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.core.errors import UserError
@@ -22,7 +21,7 @@ from pipeline.core.ranges import (
     Weight,
 )
 from pipeline.core.registry import check_args, find, nearest, signature
-from pipeline.core.yaml12 import Yaml12, in_one_line
+from pipeline.core.yaml12 import read_yaml
 from pipeline.experiment.protocols import find_protocol, of_paper
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
@@ -233,14 +232,12 @@ def read_params_file(path: Path = Path("params.yaml")) -> Any:
         UserError: it is not there, or it is not YAML.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Yaml12)
+        return read_yaml(path)
     except FileNotFoundError:
         raise UserError(
             f"{path} is not there: copy one from experiments/, e.g. cp "
             "experiments/quickstart.yaml params.yaml"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {in_one_line(error)}") from None
 
 
 def _describe(problem: dict[str, Any], prefix: str = "") -> str:

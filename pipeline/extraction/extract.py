@@ -25,10 +25,10 @@ from pipeline.data.files import (
     whole_folder,
     write_json,
 )
-from pipeline.data.images import ImageError, read_image
 from pipeline.encoders.shared.base import Encoder
 from pipeline.features.features import Features
 from pipeline.features.quantise import grid_dtype, to_int8
+from pipeline.images.reading import ImageError, read_image
 
 if TYPE_CHECKING:
     from torch import Tensor

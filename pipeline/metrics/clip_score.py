@@ -38,7 +38,7 @@ NEEDS_IMAGES = True
 READS = languages.ANY
 "whatever CLIP's own tokenizer does"
 """`score` takes the pictures and the arguments of the CLIP encoder as well:
-`variant_scores.pictures_needed` asks"""
+`variant.pictures_needed` asks"""
 PREFIX, WEIGHT = "A photo depicts ", 2.5
 BATCH = 32
 "pictures in one pass"
@@ -136,7 +136,7 @@ def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
     import torch
 
     from pipeline.core.machine import workers
-    from pipeline.data.images import ImageError, read_image
+    from pipeline.images.reading import ImageError, read_image
 
     def read(file: Path) -> "Tensor":
         try:

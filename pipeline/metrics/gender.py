@@ -22,8 +22,7 @@ A share of no images and a ratio to none are left out.
 from functools import cache
 from pathlib import Path
 
-import yaml
-
+from pipeline.core.yaml12 import read_yaml
 from pipeline.metrics.shared import languages
 from pipeline.metrics.shared.base import Candidates, References, Scores, means_of
 
@@ -34,9 +33,7 @@ WOMAN, MAN, BOTH = 1.0, 0.0, 0.5
 @cache
 def words() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """Of women, of men, and of persons without a gender."""
-    lists = yaml.safe_load(
-        Path(__file__).with_name("gender_words.yaml").read_text(encoding="utf-8")
-    )
+    lists = read_yaml(Path(__file__).with_name("gender_words.yaml"))
     men, women = zip(*lists["pairs"], strict=True)
     return frozenset(women), frozenset(men), frozenset(lists["neutral"].split())
 

@@ -76,7 +76,7 @@ def heat(weights: np.ndarray) -> str:
 
 
 def read_attention(files: dict[str, Path]) -> dict[str, pd.DataFrame]:
-    """label -> its table in data/attention, of the variants that attend."""
+    """label -> its table of attention (paths.attention), of the variants that attend."""
     tables = {label: read_table(file) for label, file in files.items() if file.is_file()}
     return {label: table for label, table in tables.items() if len(table)}
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline.data.corpus import SPREAD, spread
 from pipeline.data.files import read_table
-from pipeline.data.images import read_image
+from pipeline.images.reading import read_image
 from pipeline.results.result import Result
 from pipeline.results.scores import own_standard
 

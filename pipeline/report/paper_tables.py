@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import yaml
-
+from pipeline.core.yaml12 import read_yaml
 from pipeline.experiment.params import PAPERS
 from pipeline.experiment.protocols import STANDARD, find_protocol
 from pipeline.report.beside_papers import (
@@ -56,7 +55,7 @@ FORCED = "on the references, nothing decoded, end token counted, no regulariser 
 def read_papers() -> dict[str, Any]:
     """protocols: {name: text}, tables: {name: {title, rows: [{system, <metric>: number, protocol,
     ...}], ...}}."""
-    papers: dict[str, Any] = yaml.safe_load(PAPERS.read_text(encoding="utf-8"))
+    papers: dict[str, Any] = read_yaml(PAPERS)
     return papers
 
 

@@ -106,7 +106,7 @@ def protocols_of(results: list[Result]) -> list[str]:
 
 
 def _by_protocol(name: str, rows: list[Result], group: dict[str, str]) -> list[Table]:
-    """Of the test split: of validation, where nothing is reported, reports/scores has the
+    """Of the test split: of validation, where nothing is reported, data/scores has the
     figures."""
     scored = {
         protocol: [r for r in rows if r.measured("test", protocol)]

@@ -289,7 +289,7 @@ FILES = [
     "",
     "```python",
     "from pathlib import Path",
-    "from pipeline.captioning.captioner import Captioner",
+    "from pipeline.captioner.captioner import Captioner",
     "",
     'print(Captioner.load(Path("this/folder")).caption([Path("photo.jpg")]))',
     "```",

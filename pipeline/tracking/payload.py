@@ -24,6 +24,7 @@ from pipeline.tracking.metric_names import named_scores
 from pipeline.tracking.model_card import card, read_run
 from pipeline.tracking.tags import flat_params, tags
 from pipeline.tracking.versions import (
+    check_inputs,
     check_outputs,
     check_params,
     entries_fingerprint,
@@ -54,11 +55,12 @@ LINE = 50
 
 
 class Places(Protocol):
-    """The folders of layout.py that are read here."""
+    """The folders of pipeline/core/paths.py that are read here."""
 
     DATA: Path
     RAW: Path
     CORPORA: Path
+    FEATURES: Path
     REFERENCES: Path
     MODELS: Path
     CHECKPOINTS: Path
@@ -87,7 +89,7 @@ class Payload:
     files: dict[Path, Path]
     "place among the artifacts -> file"
     rows: list[dict[str, Any]]
-    """the variant's line of the tables and the baseline of its corpus, as results.as_json writes
+    """the variant's line of the tables and the baseline of its corpus, as result.as_json writes
     them"""
     requested: list[str]
     "scoring.metrics"
@@ -138,6 +140,9 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
     entries = lock_entries(LOCK, variant)
     check_outputs(entries, variant)
     check_params(entries, read_params_file(), variant)
+    inputs = {"corpus": places.CORPORA / v.corpus, "features": places.FEATURES / v.features}
+    inputs["decoder"] = Path("pipeline/decoders") / f"{v.decoder}.py"
+    check_inputs(entries, inputs, variant)
     captions, per_image = (
         places.CAPTIONS / variant / "captions.parquet",
         places.SCORES / variant / "images.parquet",
@@ -259,8 +264,8 @@ def draw(image: Path, caption: str, reference: str) -> "Image":
     the picture, `WIDTH` pixels wide (a very high one is `HEIGHT` high)."""
     from PIL import Image, ImageDraw
 
-    from pipeline.data.images import read_image
-    from pipeline.data.scaling import less_long, within
+    from pipeline.images.reading import read_image
+    from pipeline.images.scaling import less_long, within
 
     picture = read_image(image)
     size = within(picture.size, (WIDTH, HEIGHT))
@@ -306,7 +311,7 @@ def example_image(payload: Payload) -> str:
 
     from PIL import Image
 
-    from pipeline.data.images import read_image
+    from pipeline.images.reading import read_image
 
     picture = (
         read_image(payload.images / payload.samples[0]["file"])

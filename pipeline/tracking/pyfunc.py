@@ -18,11 +18,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-from pipeline.captioning.apart import LARGE, DecodedApart
-from pipeline.captioning.batcher import Together, pictures_known
-from pipeline.captioning.served import PIXELS, ServedPicture, look_at
+from pipeline.captioner.apart import LARGE, DecodedApart
+from pipeline.captioner.batcher import Together, pictures_known
+from pipeline.captioner.served import PIXELS, ServedPicture, look_at
 from pipeline.core.machine import workers
-from pipeline.data.images import ImageError
+from pipeline.images.reading import ImageError
 
 FORMS = (
     "base64 text of a picture file, its data URL, its bytes, an array (H, W, 3), or in "
@@ -40,13 +40,13 @@ class CaptionModel(PythonModel):
 
     An image that cannot be read has its reason in `error` and nothing else; where none can be read,
     `predict` raises INVALID_PARAMETER_VALUE, which over HTTP is status 400. Requests that come at
-    the same time are answered as pipeline/captioning/batcher.py says. Content of files has the
-    limits of pipeline/captioning/served.py; an array or a Path, which only a caller in the same
+    the same time are answered as pipeline/captioner/batcher.py says. Content of files has the
+    limits of pipeline/captioner/served.py; an array or a Path, which only a caller in the same
     process can have made large, those of `read_image`.
     """
 
     def load_context(self, context: Any) -> None:
-        from pipeline.captioning.captioner import Captioner
+        from pipeline.captioner.captioner import Captioner
 
         self.captioner = Captioner.load(Path(context.artifacts["captioner"]))
         # Few threads: glibc keeps the buffers of each thread that ever had some (with 32 threads,

@@ -8,11 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.core.errors import UserError
 from pipeline.core.git import git_commit
-from pipeline.core.yaml12 import Yaml12
+from pipeline.core.yaml12 import read_yaml
 from pipeline.data.files import digest, fingerprint
 
 STAGES = ("train", "caption", "score")
@@ -52,10 +50,7 @@ def lock_entries(lock: Path, variant: str) -> Entries:
 
 
 def _read(lock: Path) -> dict[str, Any]:
-    try:
-        return yaml.load(lock.read_bytes(), Yaml12) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{lock} is not valid YAML (a merge conflict?): {error}") from None
+    return read_yaml(lock, "a merge conflict?") or {}
 
 
 def entries_fingerprint(entries: Entries) -> str:
@@ -98,6 +93,24 @@ def check_params(entries: Entries, current: dict[str, Any], variant: str) -> Non
                     f"{name} in params.yaml is not what {variant} was made with: run dvc "
                     f"repro track@{variant}"
                 )
+
+
+def check_inputs(entries: Entries, current: dict[str, Path], variant: str) -> None:
+    """The same for the names whose files `train` depends on: dvc.lock has their paths, no values.
+
+    Args:
+        current: key of the variant's row -> where params.yaml now says that its file or folder is.
+
+    Raises:
+        UserError: a name was changed since.
+    """
+    paths = {dep["path"] for dep in entries["train"]["deps"]}
+    for key, path in current.items():
+        if path.as_posix() not in paths:
+            raise UserError(
+                f"variants.{variant}.{key} in params.yaml is not what {variant} was made with: run "
+                f"dvc repro track@{variant}"
+            )
 
 
 def _at(tree: Any, dotted: str) -> Any:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow.parquet import ParquetFile
 
+from pipeline.captioning import tables
 from pipeline.captioning.split import SCHEMAS, Captioned
 from pipeline.core import paths
 from stages import caption
@@ -44,7 +45,7 @@ def part(image: str, text: str) -> Captioned:
 
 
 def said(stop: str = "") -> Parts:
-    """Instead of `_caption`: two parts a model, of which the folder `stop` ends in an error after
+    """Instead of `captions_of`: two parts a model, of which the folder `stop` ends in an error after
     the first."""
 
     def caption_of(folder: Path, *_: object) -> Iterator[Captioned]:
@@ -59,7 +60,7 @@ def said(stop: str = "") -> Parts:
 def test_parts_are_one_table_and_further_seeds_stand_in_the_order_of_their_numbers(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caption, "_caption", said())
+    monkeypatch.setattr(tables, "captions_of", said())
     for seed in ("10", "9"):
         (paths.FURTHER_SEEDS / "lstm" / seed).mkdir(parents=True)
     caption.main("lstm")
@@ -76,7 +77,7 @@ def test_parts_are_one_table_and_further_seeds_stand_in_the_order_of_their_numbe
 def test_without_further_seeds_their_table_has_columns_and_no_rows(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caption, "_caption", said())
+    monkeypatch.setattr(tables, "captions_of", said())
     caption.main("lstm")
     own, seeds = pd.read_parquet(FILES[0]), pd.read_parquet(FILES[-1])
     assert [*seeds.columns] == [*own.columns, "seed"]
@@ -91,7 +92,7 @@ def test_an_error_in_the_middle_leaves_the_former_tables_and_no_part(
     for file in FILES:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("of the last run")
-    monkeypatch.setattr(caption, "_caption", said(stop))
+    monkeypatch.setattr(tables, "captions_of", said(stop))
     with pytest.raises(OSError, match="the disk is full"):
         caption.main("lstm")
     assert {file.read_text() for file in FILES} == {"of the last run"}

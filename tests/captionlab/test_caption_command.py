@@ -11,9 +11,9 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from pipeline.captioning import folder
-from pipeline.captioning.captioner import Captioner
-from pipeline.captioning.folder import caption_into, find_images
+from pipeline.captioner import folder
+from pipeline.captioner.captioner import Captioner
+from pipeline.captioner.folder import caption_into, find_images
 from pipeline.core.errors import UserError
 from tests.tracking_workspace import make_captioner
 

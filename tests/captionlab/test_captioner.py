@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from captionlab import Captioner, UserError
-from pipeline.captioning.captioner import GREEDY
-from pipeline.captioning.captioner import Captioner as Model
+from pipeline.captioner.captioner import GREEDY
+from pipeline.captioner.captioner import Captioner as Model
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, save_model

@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 
 from captionlab.export import export, onnx
-from pipeline.captioning.captioner import Captioner
+from pipeline.captioner.captioner import Captioner
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
-from pipeline.data.images import read_image
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary, save_model
 from pipeline.decoders.shared.tokenizers import word_tokenizer
 from pipeline.decoding.generation import Hypothesis
+from pipeline.images.reading import read_image
 from tests.captioning.test_captioner import BEAM, TEXTS, picture, small_args, write_model
 from tests.decoders.test_properties import FILES
 

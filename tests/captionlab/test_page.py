@@ -39,7 +39,7 @@ from captionlab.page.server import (
     serving,
     uploaded_picture,
 )
-from pipeline.captioning.captioner import GREEDY, Captioner
+from pipeline.captioner.captioner import GREEDY, Captioner
 from pipeline.captioning.captions import Caption
 from pipeline.core.errors import UserError
 from pipeline.metrics import gender

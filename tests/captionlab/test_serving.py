@@ -25,7 +25,7 @@ from PIL import Image
 
 from benchmarks.serving import publish
 from captionlab.door import WAITING, Door
-from pipeline.captioning.batcher import pictures_known
+from pipeline.captioner.batcher import pictures_known
 from pipeline.data.files import digest
 from pipeline.results.scores import OWN, Score, ScoreTable
 from pipeline.tracking.model_card import _pretrained, card, read_run
@@ -78,7 +78,7 @@ def test_a_published_folder_captions_without_dvc_mlflow_great_expectations_or_a_
 import sys
 sys.modules |= dict.fromkeys(["dvc", "mlflow", "great_expectations"])  # importing them is an ImportError now
 from pathlib import Path
-from pipeline.captioning.captioner import Captioner
+from pipeline.captioner.captioner import Captioner
 import pipeline
 assert pipeline.__file__.startswith({str(published)!r})
 print(Captioner.load(Path({str(published / "artifacts/captioner")!r}), "cpu").caption([Path("photo.png")])[0].text)
@@ -829,6 +829,6 @@ def test_the_published_model_is_the_trained_one(published: Path) -> None:
     assert digest(folder / "model.safetensors") == digest(
         published.parent / "merge/model.safetensors"
     )
-    assert digest(published / "code/pipeline/captioning/captioner.py") == digest(
-        ROOT / "pipeline/captioning/captioner.py"
+    assert digest(published / "code/pipeline/captioner/captioner.py") == digest(
+        ROOT / "pipeline/captioner/captioner.py"
     )

@@ -1,5 +1,7 @@
 """What is printed is text that a terminal only shows, in lines that a person can read."""
 
+import io
+
 import pytest
 
 from pipeline.core.errors import LONGEST, UserError, brief, one_line, printable, run, say
@@ -53,3 +55,10 @@ def test_a_librarys_error_is_short_and_printable():
 def test_lines_are_said_as_lines(capsys):
     say("one\x1b[1m\ntwo")
     assert capsys.readouterr().out == "one\\x1b[1m\ntwo\n"
+
+
+def test_what_standard_output_cannot_encode_stops_no_command() -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    say("CIDEr 0.71 ±.01, café", out)
+    out.seek(0)
+    assert out.read() == "CIDEr 0.71 +-.01, caf?\n"

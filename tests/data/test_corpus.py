@@ -14,7 +14,7 @@ from pipeline.cleaning.image_check import Picture, look_at_images
 from pipeline.core.errors import UserError
 from pipeline.data import corpus
 from pipeline.data.corpus import read_captions
-from pipeline.data.images import read_image
+from pipeline.images.reading import read_image
 
 
 def options(**changes):

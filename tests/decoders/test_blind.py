@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from captionlab.plan import plan
-from pipeline.captioning.captioner import GREEDY
+from pipeline.captioner.captioner import GREEDY
 from pipeline.captioning.captions import caption_features
 from pipeline.core.errors import UserError
 from pipeline.decoders import blind

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.captioning.captioner import GREEDY
+from pipeline.captioner.captioner import GREEDY
 from pipeline.captioning.captions import caption_features
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json, write_json

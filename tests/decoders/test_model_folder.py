@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.captioning.captioner import GREEDY, Captioner
+from pipeline.captioner.captioner import GREEDY, Captioner
 from pipeline.core.errors import UserError
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, load_model, save_model

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.captioner.captioner import GREEDY
 from pipeline.captioning import captions as decoding
-from pipeline.captioning.captioner import GREEDY
 from pipeline.captioning.captions import Caption, caption_features
 from pipeline.decoders.shared.tokenizers import word_tokenizer
 from pipeline.decoding.sampling import draw_by, sample

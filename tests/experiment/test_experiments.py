@@ -36,7 +36,7 @@ from pipeline.results.scores import OWN
 from pipeline.scoring.ptb import ptb_tokenize
 from pipeline.scoring.variant import Known, Said, score_variant
 from pipeline.sources import scenes
-from stages.train import trainer_of
+from stages.train import seeds_of
 from tests.workspace import ROOT
 
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -151,7 +151,7 @@ def test_a_row_runs_two_steps_a_caption_and_a_score(
     step."""
     params, folder = miniature(file)
     monkeypatch.chdir(folder)
-    trainer, about = trainer_of(name, params, params.training(name).seeds[0], "cpu")
+    trainer, about = seeds_of(name, params, "cpu").trainer(params.training(name).seeds[0])
     before = {k: v.clone() for k, v in trainer.decoder.state_dict().items()}
     history = trainer.run()
     changed = any(not torch.equal(before[k], v) for k, v in trainer.decoder.state_dict().items())

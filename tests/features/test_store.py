@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json
-from pipeline.data.images import read_image
 from pipeline.extraction.extract import extract, image_files
 from pipeline.features.features import Features
 from pipeline.features.store import FeatureStore
+from pipeline.images.reading import read_image
 
 N = 40
 

@@ -17,7 +17,7 @@ from pipeline.core import paths
 from pipeline.core.errors import UserError
 from pipeline.core.registry import load, names
 from pipeline.data.files import read_json, write_json
-from pipeline.data.images import read_image
+from pipeline.images.reading import read_image
 from pipeline.metrics import clip_score
 from pipeline.metrics.shared.base import Candidates, References, Scores, Unavailable
 from pipeline.results.scores import ScoreTable
@@ -134,7 +134,7 @@ def test_the_pictures_of_ten_variants_are_seen_once_and_a_changed_one_again(
         seen.append(file)
         return read_image(file)
 
-    monkeypatch.setattr("pipeline.data.images.read_image", noted)
+    monkeypatch.setattr("pipeline.images.reading.read_image", noted)
     files = {image: tmp_path / file.name for image, file in images.items()}
     for image, file in images.items():
         shutil.copy(file, files[image])

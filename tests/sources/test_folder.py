@@ -12,8 +12,8 @@ from pipeline.cleaning.image_check import look_at_images
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.corpus import read_captions
-from pipeline.data.images import MAX_BYTES
 from pipeline.experiment.params import load_params
+from pipeline.images.reading import MAX_BYTES
 from pipeline.sources import folder
 from pipeline.sources.shared import gate
 from tests.releases import everything, index_of, jpeg, split_of

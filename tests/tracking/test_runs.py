@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from captionlab.champion import register
 from pipeline.core import paths
@@ -506,14 +507,19 @@ def test_a_commit_is_dirty_when_code_differs_but_not_when_dvc_lock_does(tmp_path
     assert git_commit([Path("dvc.lock")]) == f"{clean}-dirty"
 
 
-def test_a_variant_is_not_published_under_params_edited_since(workspace):
-    text = Path("params.yaml").read_text()
+@pytest.mark.parametrize("key", ["args", "corpus", "features"])
+def test_a_variant_is_not_published_under_params_edited_since(workspace, key):
     assert gather("merge", load_params(), paths).params["train.lr"]
-    Path("params.yaml").write_text(text.replace("embedding: 128", "embedding: 99", 1))
+    file = Path("params.yaml")
+    edited = yaml.safe_load(file.read_text())
+    for section, name in (("corpora", "scenes"), ("features", "scenes-lite0")):
+        edited[section]["other"] = edited[section][name]
+    edited["variants"]["merge"][key] = "other" if key != "args" else {"embedding": 99}
+    file.write_text(yaml.safe_dump(edited))
     with pytest.raises(
         UserError,
-        match=r"^variants\.merge in params\.yaml is not what merge was made with: run dvc repro "
-        r"track@merge$",
+        match=rf"^variants\.merge\.{key} in params\.yaml is not what merge was made with: run dvc "
+        r"repro track@merge$",
     ):
         gather("merge", load_params(), paths)
 

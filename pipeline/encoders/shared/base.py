@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from PIL.Image import Resampling
 
-from pipeline.data import scaling
 from pipeline.features.features import Features
+from pipeline.images import scaling
 
 if TYPE_CHECKING:
     from PIL.Image import Image

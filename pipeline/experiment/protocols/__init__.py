@@ -25,9 +25,9 @@ class Protocol:
 
 @cache
 def _rows() -> dict[str, dict[str, Any]]:
-    import yaml
+    from pipeline.core.yaml12 import read_yaml
 
-    rows: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    rows: dict[str, dict[str, Any]] = read_yaml(FILE)
     return rows
 
 
@@ -53,7 +53,7 @@ def of_paper(theirs: str | None) -> str:
 
 def tokenise(text: str, tokens: str) -> str:
     """One caption for the comparison, words parted by spaces, without Java. `ptb` is
-    scores.ptb_tokenize's work."""
+    ptb.ptb_tokenize's work."""
     if tokens == "spaces":
         return " ".join(text.lower().split())
     if tokens == "letters":

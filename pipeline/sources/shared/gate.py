@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.core.errors import printable, say
 
 LARGEST = 256_000_000
-"""bytes of a file that is taken: images.MAX_BYTES, which a test holds it to. Importing that here
+"""bytes of a file that is taken: reading.MAX_BYTES, which a test holds it to. Importing that here
 would have every release downloaded again after an edit of the reader"""
 OUTSIDE = "links that lead out of the folder (follow_links: true takes them)"
 NO_FILE = "pipes or devices"

@@ -24,8 +24,8 @@ from typing import Any
 from PIL import Image
 
 import pipeline
-from pipeline.captioning.served import ServedPicture
-from pipeline.data.images import ImageError
+from pipeline.captioner.served import ServedPicture
+from pipeline.images.reading import ImageError
 
 LARGE = 1_000_000
 "pixels to decode, from which on a picture is large; in a thread that many take some 10 ms"

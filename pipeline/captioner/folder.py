@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.core.errors import UserError, one_line
 from pipeline.core.progress import bar
-from pipeline.data.images import ImageError, read_image
+from pipeline.images.reading import ImageError, read_image
 from pipeline.sources.folder import SUFFIXES
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from pipeline.captioning.captioner import Captioner
+    from pipeline.captioner.captioner import Captioner
 
 BATCH = 32
 BATCH_PIXELS = 64_000_000

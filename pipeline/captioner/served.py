@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.core.errors import one_line
-from pipeline.data.images import MAX_PIXELS, ImageError, read_image
+from pipeline.images.reading import MAX_PIXELS, ImageError, read_image
 
 PIXELS = 12_000_000
 "that are decoded of one picture; a screen of 3840 x 2160 has 8.3 million"

@@ -14,14 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.captioner.captioner import GREEDY, Captioner
 from pipeline.captioning import split
-from pipeline.captioning.captioner import GREEDY, Captioner
 from pipeline.captioning.captions import Caption, caption_features
 from pipeline.captioning.split import Model, caption_split
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.files import read_json, write_json
-from pipeline.data.images import ImageError
 from pipeline.decoders.shared.contract import Decoder, Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary, save_model
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -29,6 +28,7 @@ from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.likelihood import likelihoods
 from pipeline.extraction.extract import extract
 from pipeline.features.store import FeatureStore
+from pipeline.images.reading import ImageError
 from tests.decoders.test_properties import FILES
 from tests.tiny_lm import tiny_lm
 

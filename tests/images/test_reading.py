@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.core.errors import UserError
-from pipeline.data.images import ImageError, read_image
+from pipeline.images.reading import ImageError, read_image
 
 
 def encoded(image, form="PNG", **options):
@@ -98,7 +98,7 @@ def test_a_warning_of_the_decoder_is_not_printed(tmp_path):
         encoded(NOISE, "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
     )
     code = (
-        "import sys, pathlib, pipeline.data.images as i\n"
+        "import sys, pathlib, pipeline.images.reading as i\n"
         "try: i.read_image(pathlib.Path(sys.argv[1]))\n"
         "except i.ImageError: print(i.read_image(pathlib.Path(sys.argv[2])).size)"
     )
@@ -239,7 +239,7 @@ def test_a_name_that_no_file_can_have_has_a_short_reason(tmp_path):
 
 
 def test_bytes_have_the_limit_of_files(monkeypatch):
-    monkeypatch.setattr("pipeline.data.images.MAX_BYTES", 1000)
+    monkeypatch.setattr("pipeline.images.reading.MAX_BYTES", 1000)
     with pytest.raises(ImageError, match=r"bytes, more than 1,000: scale it down$"):
         read_image(encoded(NOISE))
 

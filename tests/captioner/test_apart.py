@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.captioning.apart import MEMORY, PRIORITY, SECONDS, DecodedApart
-from pipeline.captioning.served import look_at
-from pipeline.data.images import ImageError
+from pipeline.captioner.apart import MEMORY, PRIORITY, SECONDS, DecodedApart
+from pipeline.captioner.served import look_at
+from pipeline.images.reading import ImageError
 
 resource = pytest.importorskip("resource")
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)

@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.captioner.served import ServedPicture
 from pipeline.captioning.attention import explain
 from pipeline.captioning.captions import Caption, caption_features
-from pipeline.captioning.served import ServedPicture
 from pipeline.core.errors import UserError
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import load
 from pipeline.data.files import read_json
-from pipeline.data.images import ImageError, read_image
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.model_folder import load_model
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.encoders.shared.base import Encoder
 from pipeline.features.features import Features
 from pipeline.features.quantise import as_stored
+from pipeline.images.reading import ImageError, read_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.captioning.batcher import CallerLeftError, Together, caller_left
+from pipeline.captioner.batcher import CallerLeftError, Together, caller_left
 
 
 class Work:

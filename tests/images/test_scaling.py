@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from PIL.Image import Resampling
 
-from pipeline.data.images import MAX_RATIO
-from pipeline.data.scaling import middle, square, within
+from pipeline.images.reading import MAX_RATIO
+from pipeline.images.scaling import middle, square, within
 
 
 def noise(width, height):
@@ -71,7 +71,7 @@ def test_a_picture_one_pixel_wide_is_scaled_within_a_gigabyte(way, size):
     code = (
         "import resource\n"
         "from PIL import Image\n"
-        "from pipeline.data.scaling import square\n"
+        "from pipeline.images.scaling import square\n"
         "resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))\n"
         f"image = Image.new('RGB', ({size}), (10, 20, 30))\n"
         f"scaled = square(image, 224, '{way}', Image.Resampling.BICUBIC)\n"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.captioning.served import FORMATS, PIXELS, SCANNED, look_at
-from pipeline.data.images import ImageError, read_image
+from pipeline.captioner.served import FORMATS, PIXELS, SCANNED, look_at
+from pipeline.images.reading import ImageError, read_image
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
 

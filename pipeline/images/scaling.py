@@ -5,7 +5,7 @@ its shorter side scaled to 224 pixels it would have 50,176,000,000. So a picture
 is more than `MAX_RATIO` times the shorter one is cut or made shorter before it is scaled; any other
 is scaled in one step.
 
-Exported models are shipped with this very file, so it imports Pillow and images.py alone.
+Exported models are shipped with this very file, so it imports Pillow and reading.py alone.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from typing import Literal
 from PIL import Image
 from PIL.Image import Resampling
 
-from pipeline.data.images import MAX_RATIO
+from pipeline.images.reading import MAX_RATIO
 
 AVERAGES = 8192
 "along a side of a very long picture, at least, before it is scaled"

@@ -1,0 +1,77 @@
+"""A variant of params.yaml, trained once per seed and written."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.files import remove, whole_file, whole_folder, write_json
+from pipeline.decoders.shared.model_folder import save_model
+from pipeline.experiment.params import Params
+from pipeline.training.setup import prepare
+from pipeline.training.trainer import Live, Trainer
+
+Curves = Callable[[], AbstractContextManager[Live]]
+"opens what gets the figures of a training as they grow"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    name: str
+    "The variant."
+    params: Params
+    device: str
+    corpus: Path
+    "captions.parquet of the variant's corpus."
+    features: Path
+    "Folder of its features."
+    checkpoints: Path
+    "Folder of what an interrupted training goes on from, one file per seed."
+
+    def train(self, model: Path, history: Path, further: Path, curves: Curves) -> None:
+        """Train every seed of `train.seeds`.
+
+        Args:
+            model, history: folder and CSV file of the first seed, which is the one that is served.
+            further: folder of the other seeds, a folder each, and their list.
+            curves: of the first seed.
+        """
+        first, *others = self.params.training(self.name).seeds
+        checkpoints = [self._train(first, model, history, curves)]
+        with whole_folder(further) as part:
+            write_json(part / "seeds.json", others)  # DVC warns of an empty folder
+            for seed in others:
+                print(f"{self.name}: seed {seed}", flush=True)
+                folder = part / str(seed)
+                checkpoints.append(self._train(seed, folder, folder / "history.csv"))
+        for checkpoint in checkpoints:  # not sooner: a rerun begins where the last seed stopped
+            remove(checkpoint)
+
+    def trainer(self, seed: int) -> tuple[Trainer, dict[str, Any]]:
+        """`prepare` of one seed."""
+        is_first = seed == self.params.training(self.name).seeds[0]
+        return prepare(
+            self.name,
+            self.params,
+            seed,
+            self.device,
+            corpus=self.corpus,
+            features=self.features,
+            checkpoint=self.checkpoints / ("checkpoint.pt" if is_first else f"seed-{seed}.pt"),
+        )
+
+    def _train(self, seed: int, model: Path, history: Path, curves: Curves | None = None) -> Path:
+        """One training, written; its checkpoint."""
+        trainer, about = self.trainer(seed)
+        if curves:
+            with curves() as trainer.live:
+                table = trainer.run()
+        else:
+            table = trainer.run()
+        if table.empty:
+            print(f"0 epochs: {self.name} is used as published", flush=True)
+        save_model(model, trainer.decoder, trainer.tokenizer, about)
+        with whole_file(history) as part:
+            table.to_csv(part, index=False)
+        return trainer.checkpoint
