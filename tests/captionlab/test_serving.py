@@ -29,7 +29,7 @@ from pipeline.captioner.batcher import pictures_known
 from pipeline.data.files import digest
 from pipeline.results.scores import OWN, Score, ScoreTable
 from pipeline.tracking.model_card import _pretrained, card, read_run
-from tests.captioning.test_captioner import picture
+from tests.captioner.test_captioner import picture
 from tests.tracking_workspace import make_captioner
 from tests.workspace import ROOT, tool
 
