@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.core import paths
 from pipeline.core.stage import stage
-from pipeline.data.files import read_json, whole_folder
+from pipeline.data.files import read_texts, whole_folder
 from pipeline.experiment.params import load_params
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def main() -> None:
     captions = {
         name: _captions(paths.CORPORA / name / "captions.parquet") for name in params.corpora
     }
-    references = {name: read_json(paths.references(name)) for name in params.corpora}
+    references = {name: read_texts(paths.references(name)) for name in params.corpora}
     settings = {
         name: setting(name, corpus.split, captions[name], references[name])
         for name, corpus in params.corpora.items()

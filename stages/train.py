@@ -1,6 +1,7 @@
 """variants.NAME -> models/NAME, data/history/NAME.csv: a trained decoder; data/seeds/NAME: the same
 with further seeds."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ def main(name: str) -> None:
             checkpoints.append(_train(name, params, seed, folder, folder / "history.csv"))
     for checkpoint in checkpoints:  # not sooner: a rerun begins where the last seed stopped
         remove(checkpoint)
+    with suppress(OSError):  # mlflow.json stays there
+        (paths.CHECKPOINTS / name).rmdir()
 
 
 def _train(name: str, params: Params, seed: int, folder: Path, history_file: Path) -> Path:
