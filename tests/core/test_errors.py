@@ -1,5 +1,7 @@
 """What is printed is text that a terminal only shows, in lines that a person can read."""
 
+import errno
+
 import pytest
 
 from pipeline.core.errors import LONGEST, UserError, brief, one_line, printable, run, say
@@ -53,3 +55,17 @@ def test_a_librarys_error_is_short_and_printable():
 def test_lines_are_said_as_lines(capsys):
     say("one\x1b[1m\ntwo")
     assert capsys.readouterr().out == "one\\x1b[1m\ntwo\n"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_file_that_this_user_may_not_touch_is_one_line(capsys, number):
+    def touch():
+        raise OSError(number, "Not allowed", "data/x.csv")
+
+    with pytest.raises(SystemExit) as end:
+        run(touch)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: data/x.csv: not allowed: give this user the right to it, then run the same command "
+        "again\n"
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import UserError
+from pipeline.tracking.sqlite import is_abandoned
 from pipeline.tracking.store import (
     BoundedClient,
     Budget,
@@ -375,3 +376,18 @@ print(get_telemetry_client(), [t.name for t in threading.enumerate()])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "None ['MainThread']\n"
+
+
+@pytest.mark.parametrize(("ago", "abandoned"), [(0, False), (60, True), (-3600, True)])
+def test_a_clock_that_is_put_back_makes_nobody_wait_for_a_store_that_is_not_made(
+    tmp_path, ago, abandoned
+):
+    (tmp_path / "mlflow.db").touch()
+    os.utime(tmp_path / "mlflow.db", (0, time.time() - ago))
+    assert is_abandoned(tmp_path / "mlflow.db") == abandoned
+
+
+def test_a_full_disk_of_the_database_is_said_as_such():
+    said = r"out of reach \(the disk of its database is full: free"
+    with pytest.raises(StoreDown, match=said), trouble("sqlite:///x.db"):
+        raise OSError("(sqlite3.OperationalError) database or disk is full [SQL: INSERT]")
