@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from captionlab import extras
 from pipeline.core.errors import UserError, brief, one_line
+from pipeline.core.leftovers import to_resume
 
 if TYPE_CHECKING:
     from pipeline.experiment.params import Params
@@ -72,6 +73,7 @@ def diagnose(places: Places, load: "Callable[[], Params]") -> Iterator[Finding]:
             "disk": lambda: disk(load, places),
             "dvc": lambda: dvc(Path.cwd()),
             "git": git,
+            "leftovers": left_over,
         }
         checks |= own
     else:
@@ -90,6 +92,15 @@ def examine(name: str, check: Check) -> Finding:
         return Finding(name, "problem", f"{one_line(error)}: {extras.hint(error) or INSTALL}")
     except Exception as error:
         return Finding(name, "problem", brief(error))
+
+
+def left_over() -> Said:
+    """Of killed runs, where it goes by itself no more."""
+    found = to_resume()
+    if not found:
+        return "ok", "none of killed runs"
+    named = ", ".join(map(str, found))
+    return "warning", f"{named}: delete them, unless you mean to take up the run that was killed"
 
 
 def no_workspace() -> Said:

@@ -23,7 +23,7 @@ MEGABYTES = 1500
 "more than the imports"
 ADOPT = 36
 "prctl's PR_SET_CHILD_SUBREAPER: processes without a parent become ours, so that none is missed"
-SAID = ("warning: ", "PTBTokenizer tokenized")
+SAID = "warning: "
 "how lines begin that are no errors"
 LINGER = 1.0
 "seconds after the end of a process in which those that it started have to end"

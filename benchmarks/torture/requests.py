@@ -98,7 +98,7 @@ def ask(model: Path, rng: random.Random) -> None:
     """
     from mlflow.pyfunc import load_model, scoring_server
 
-    from captionlab.server import Door
+    from captionlab.door import Door
 
     door = Door(scoring_server.init(load_model(str(model))), LIMIT)
     for _ in range(REQUESTS):

@@ -31,7 +31,7 @@ STAGES = {
     "publish": "",
 }
 IMPORTED = (
-    *("captionlab.__main__", "captionlab.server", "captionlab.evaluation", "captionlab.plan"),
+    *("captionlab.__main__", "captionlab.door", "captionlab.evaluation", "captionlab.plan"),
     *(
         "mlflow.pyfunc.scoring_server",
         "mlflow.store.tracking.sqlalchemy_store",
