@@ -36,8 +36,11 @@ Check = Callable[[], Said]
 class Places(Protocol):
     """The folders of layout.py that are looked at here."""
 
+    CHECKPOINTS: Path
     CORPORA: Path
+    DATA: Path
     MODELS: Path
+    REPORTS: Path
     RUNS: Path
 
 
@@ -73,7 +76,7 @@ def diagnose(places: Places, load: "Callable[[], Params]") -> Iterator[Finding]:
             "disk": lambda: disk(load, places),
             "dvc": lambda: dvc(Path.cwd()),
             "git": git,
-            "leftovers": left_over,
+            "leftovers": lambda: left_over(places),
         }
         checks |= own
     else:
@@ -94,9 +97,10 @@ def examine(name: str, check: Check) -> Finding:
         return Finding(name, "problem", brief(error))
 
 
-def left_over() -> Said:
+def left_over(places: Places) -> Said:
     """Of killed runs, where it goes by itself no more."""
-    found = to_resume()
+    folders = (places.DATA, places.MODELS, places.REPORTS)
+    found = to_resume(folders, places.CHECKPOINTS, places.MODELS)
     if not found:
         return "ok", "none of killed runs"
     named = ", ".join(map(str, found))

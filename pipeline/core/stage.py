@@ -18,6 +18,8 @@ from pipeline.core.leftovers import sweep
 
 PATIENCE = 10.0
 "seconds that a stage waits for another process that runs the same stage"
+OUTPUTS: list[Path] = []
+"folders in which killed stages leave parts; stages/__init__.py names them"
 GRACE = 1.0
 "seconds in which a stage whose dvc is gone may remove what it has half written"
 SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
@@ -43,7 +45,7 @@ def _interrupt(*_: object) -> None:
 def _run(main: Callable[..., object], *names: str) -> None:
     try:
         with only_writer("@".join([Path(sys.argv[0]).stem, *names])):
-            sweep()
+            sweep(OUTPUTS)
             main(*names)
     except UserError as error:
         made_before = os.environ.get("DVC_STAGE", "")

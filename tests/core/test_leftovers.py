@@ -7,6 +7,7 @@ from filelock import FileLock
 
 from pipeline.core.leftovers import sweep, to_resume
 
+FOLDERS = [Path("data"), Path("models"), Path("reports")]
 STALE = ("models/.lstm.part/x", "data/history/.lstm.csv.part", "data/.report.part/x")
 KEPT = (
     "models/.merge.part/x",  # there is no models/merge: its stage will run
@@ -27,10 +28,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("workspace")
 def test_parts_beside_restored_outputs_go_and_what_can_be_resumed_stays() -> None:
-    sweep()
+    sweep(FOLDERS)
     assert [name for name in STALE if Path(name).exists()] == []
     assert [name for name in (*KEPT, *THERE) if not Path(name).exists()] == []
-    assert to_resume() == [
+    assert to_resume(FOLDERS, Path("checkpoints"), Path("models")) == [
         Path("data/features/.lite0.part"),
         Path("checkpoints/lstm/checkpoint.pt"),
     ]
@@ -39,5 +40,5 @@ def test_parts_beside_restored_outputs_go_and_what_can_be_resumed_stays() -> Non
 @pytest.mark.usefixtures("workspace")
 def test_nothing_goes_while_another_stage_runs() -> None:
     with FileLock(".dvc/tmp/captionlab-train@lstm.lock"):
-        sweep()
+        sweep(FOLDERS)
     assert [name for name in STALE if not Path(name).exists()] == []
