@@ -75,8 +75,8 @@ def diagnose(places: Places, load: "Callable[[], Params]") -> Iterator[Finding]:
             "folder": lambda: folder(Path.cwd()),
             "disk": lambda: disk(load, places),
             "dvc": lambda: dvc(Path.cwd()),
-            "git": git,
             "leftovers": lambda: left_over(places),
+            "git": git,
         }
         checks |= own
     else:

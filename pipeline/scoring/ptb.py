@@ -53,10 +53,8 @@ def ptb_lines(texts: Iterable[str]) -> list[str]:
                 raise
         if len(lines) != count:
             said.seek(0)
-            raise JavaFailed(
-                "the PTB tokenizer returned another number of captions than it was given: "
-                f"{first_complaint(said.read())}"
-            )
+            wrong = "the PTB tokenizer returned another number of captions than it was given"
+            raise JavaFailed(": ".join(filter(None, [wrong, first_complaint(said.read())])))
     return lines
 
 
