@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test lint docs bench bench-memory ui app results clean
+.PHONY: help env repro test torture lint docs bench bench-memory ui app results clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make repro    build .venv, run the whole graph, print the result table"
 	@echo "make test     build .venv, run the tests"
+	@echo "make torture  300 hostile inputs and 100 kills -> benchmarks/results/torture.md (ten minutes on two cores)"
 	@echo "make lint     ruff, mypy and the layers of rooms"
 	@echo "make docs     the documentation site -> site/index.html"
 	@echo "make ui       MLflow's pages over the runs of this workspace"
@@ -36,6 +37,10 @@ repro: env
 
 test: env
 	$(BIN)/python -m pytest
+
+# SEED=2 draws others; python -m benchmarks.torture --seed 2 --case 57 repeats one.
+torture: env
+	$(BIN)/python -m benchmarks.torture --seed $(or $(SEED),1)
 
 lint: env
 	$(BIN)/ruff check .

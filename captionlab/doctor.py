@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from captionlab import extras
 from pipeline.core.errors import UserError, brief, one_line
+from pipeline.core.leftovers import to_resume
 
 if TYPE_CHECKING:
     from pipeline.experiment.params import Params
@@ -35,8 +36,11 @@ Check = Callable[[], Said]
 class Places(Protocol):
     """The folders of pipeline/core/paths.py that are looked at here."""
 
+    CHECKPOINTS: Path
     CORPORA: Path
+    DATA: Path
     MODELS: Path
+    REPORTS: Path
     RUNS: Path
 
 
@@ -71,6 +75,7 @@ def diagnose(places: Places, load: "Callable[[], Params]") -> Iterator[Finding]:
             "folder": lambda: folder(Path.cwd()),
             "disk": lambda: disk(load, places),
             "dvc": lambda: dvc(Path.cwd()),
+            "leftovers": lambda: left_over(places),
             "git": git,
         }
         checks |= own
@@ -90,6 +95,16 @@ def examine(name: str, check: Check) -> Finding:
         return Finding(name, "problem", f"{one_line(error)}: {extras.hint(error) or INSTALL}")
     except Exception as error:
         return Finding(name, "problem", brief(error))
+
+
+def left_over(places: Places) -> Said:
+    """Of killed runs, where it goes by itself no more."""
+    folders = (places.DATA, places.MODELS, places.REPORTS)
+    found = to_resume(folders, places.CHECKPOINTS, places.MODELS)
+    if not found:
+        return "ok", "none of killed runs"
+    named = ", ".join(map(str, found))
+    return "warning", f"{named}: delete them, unless you mean to take up the run that was killed"
 
 
 def no_workspace() -> Said:

@@ -38,11 +38,21 @@ def check_body(body: bytes) -> None:
         raise Refused(400, "the JSON is nested too deeply") from None
     except ValueError:
         return
+    _check_names(said)
     rows, columns = _shape(said)
     if columns > COLUMNS:
         raise Refused(400, f"{columns:,} columns: `image` is the only one")
     if rows > PICTURES:
         raise Refused(413, f"{rows:,} images, more than {PICTURES}: send them in several requests")
+
+
+def _check_names(said: Any) -> None:
+    """Raises Refused for names of columns that are no texts: MLflow fails over them."""
+    parts = [said, *said.values()] if isinstance(said, dict) else []
+    for part in parts:
+        named = part.get("columns", []) if isinstance(part, dict) else []
+        if isinstance(named, list) and not all(isinstance(name, str) for name in named):
+            raise Refused(400, "a name of a column that is no text: `image` is the only one")
 
 
 def _whole(digits: str) -> int:

@@ -1,5 +1,7 @@
 """The steps of the graph: `python -m stages.X NAME`, as dvc.yaml runs them."""
 
-from pipeline.core.stage import die_with_dvc
+from pipeline.core import paths
+from pipeline.core.stage import OUTPUTS, die_with_dvc
 
 die_with_dvc()  # before a stage imports anything slow: dvc may be killed meanwhile
+OUTPUTS += [paths.DATA, paths.MODELS, paths.REPORTS]

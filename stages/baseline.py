@@ -12,16 +12,17 @@ def main(name: str) -> None:
 
     from pipeline.core.git import code_commit, row_code
     from pipeline.data.corpus import read_captions
-    from pipeline.data.files import read_json, whole_file
+    from pipeline.data.files import read_texts, whole_file
     from pipeline.experiment.protocols import find_protocol
     from pipeline.scoring.baseline import most_frequent_captions
+    from pipeline.scoring.json_texts import Texts
     from pipeline.scoring.row import write_scores
     from pipeline.scoring.variant import Known, Said, pictures_needed, score_variant
 
     row, corpus = f"most-frequent--{name}", paths.CORPORA / name / "captions.parquet"
     captions = most_frequent_captions(read_captions(corpus, ["image_id", "text", "split"]))
-    files = (file(name) for file in (paths.references, paths.published, paths.training_captions))
-    references, published, training = map(read_json, files)
+    references, published = (read_texts(file(name)) for file in (paths.references, paths.published))
+    training = Texts(paths.training_captions(name))
     protocols = [
         p
         for p in params.scoring.protocols

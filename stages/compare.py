@@ -5,7 +5,7 @@ import shutil
 
 from pipeline.core import paths
 from pipeline.core.stage import stage
-from pipeline.data.files import read_json, whole_folder
+from pipeline.data.files import read_texts, whole_folder
 from pipeline.experiment.params import load_params
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     captions = {
         name: shown_captions(paths.CORPORA / name / "captions.parquet") for name in params.corpora
     }
-    references = {name: read_json(paths.references(name)) for name in params.corpora}
+    references = {name: read_texts(paths.references(name)) for name in params.corpora}
     settings = {
         name: setting(name, corpus.split, captions[name], references[name])
         for name, corpus in params.corpora.items()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.cleaning.image_check import Picture
 from pipeline.core.errors import UserError
 from pipeline.data.corpus import COLUMNS, columns_of, rows_of
-from pipeline.data.files import check_texts
+from pipeline.data.files import RESTORE, check_columns, inside
 from pipeline.experiment.params import Corpus
 
 RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]
@@ -76,16 +76,25 @@ def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
 
 def _checked(parts: Iterator[pd.DataFrame], path: Path) -> Iterator[pd.DataFrame]:
     for rows in parts:
-        check_texts(rows, path, whole=["image_id", "caption_id"])
+        check_columns(rows, path, whole=["image_id", "caption_id"])
         yield rows
 
 
 def raw_files(folder: Path) -> Iterator[str]:
     """Of every row of a dataset's index that names one. Errors as in `raw_rows`, the scheme
-    aside."""
+    aside; or a file is not in the dataset's folder."""
     path = folder / "captions.parquet"
     columns_of(path, RAW_COLUMNS)
-    return (file for rows in rows_of(path, ["file"]) for file in rows["file"].dropna())
+    return _files(path, folder)
+
+
+def _files(path: Path, folder: Path) -> Iterator[str]:
+    for rows in rows_of(path, ["file"]):
+        check_columns(rows, path)
+        for file in rows["file"].dropna():
+            if not inside(file):
+                raise UserError(f"{path}: '{file}' is no file of {folder}: {RESTORE}")
+            yield file
 
 
 def _scheme(columns: list[str], name: str) -> str:

@@ -84,7 +84,8 @@ def brief(error: BaseException) -> str:
 
 
 def run(main: Callable[[], object]) -> None:
-    """Run an entry point; exit 2 on a UserError or a full disk, 130 on Ctrl-C."""
+    """Run an entry point; exit 2 on a UserError, on a full disk and on a file that this user
+    may not touch, 130 on Ctrl-C."""
     try:
         main()
     except UserError as error:
@@ -92,12 +93,21 @@ def run(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted; run the same command again to continue", 130))
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+            sys.exit(_fail(_not_allowed(error), 2))
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         sys.exit(
             _fail(f"the disk is full{where}: free some space, then run the same command again", 2)
         )
+
+
+def _not_allowed(error: OSError) -> str:
+    return (
+        f"{error.filename}: {str(error.strerror).lower()}: give this user the right to it, then "
+        "run the same command again"
+    )
 
 
 def _fail(message: str, status: int) -> int:

@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError, run
+from pipeline.core.leftovers import sweep
 
 PATIENCE = 10.0
 "seconds that a stage waits for another process that runs the same stage"
+OUTPUTS: list[Path] = []
+"folders in which killed stages leave parts; stages/__init__.py names them"
+GRACE = 1.0
+"seconds in which a stage whose dvc is gone may remove what it has half written"
 SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
 
 
@@ -28,12 +33,19 @@ def stage(main: Callable[..., object], named: bool = True) -> None:
     ones back.
     """
     collect_seldom()
+    signal.signal(signal.SIGTERM, _interrupt)
     run(lambda: _run(main, *([_name()] if named else [])))
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends a stage as Ctrl-C does, so that nothing half-written stays."""
+    raise KeyboardInterrupt
 
 
 def _run(main: Callable[..., object], *names: str) -> None:
     try:
         with only_writer("@".join([Path(sys.argv[0]).stem, *names])):
+            sweep(OUTPUTS)
             main(*names)
     except UserError as error:
         made_before = os.environ.get("DVC_STAGE", "")
@@ -80,7 +92,7 @@ def only_writer(name: str) -> Iterator[None]:
         return
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / f"captionlab-{name.replace('/', '-')}.lock")
+    lock = FileLock(folder / f"captionlab-{name.replace('/', '-')}.lock", is_singleton=True)
     try:
         with lock.acquire(timeout=PATIENCE):
             yield
@@ -142,10 +154,14 @@ def _watch(starter, interval: float) -> None:  # type: ignore[no-untyped-def]
 
 
 def _end() -> None:
-    """Kill this process, and first what it has started: a Java would live on for some seconds."""
+    """End this process, with SIGKILL if it takes longer than `GRACE`; and first kill what it has
+    started, for a Java would live on for some seconds."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()
+    if signal.getsignal(signal.SIGTERM) is _interrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pipeline.data.files import check_texts, need_columns, read_table, readable
+from pipeline.core.errors import UserError
+from pipeline.data.files import RESTORE, check_columns, inside, need_columns, read_table, readable
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -79,8 +80,14 @@ def image_files(captions: pd.DataFrame, images: Path) -> dict[str, Path]:
 
     Args:
         images: the folder that the column `file` is relative to.
+
+    Raises:
+        UserError: an image has no file, or one outside the folder.
     """
     rows = captions.drop_duplicates("image_id")
+    for image, file in zip(rows.image_id, rows.file, strict=True):
+        if not inside(file):
+            raise UserError(f"image '{image}' has no file in {images}: {RESTORE}")
     return {image: images / file for image, file in zip(rows.image_id, rows.file, strict=True)}
 
 
@@ -97,7 +104,7 @@ class Captions:
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
         for rows in rows_of(self._path, list(dict.fromkeys([*self._columns, "split"]))):
-            check_texts(rows, self._path)
+            check_columns(rows, self._path)
             yield rows.loc[rows["split"].isin(self._splits), self._columns]
 
     def __getitem__(self, column: str) -> "Column":

@@ -1,13 +1,14 @@
 """Outputs appear whole or not at all: written beside their place under a temporary name, then
 renamed."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 RESTORE = "dvc checkout brings back what dvc repro made"
 TEXTS = ("image_id", "file", "caption_id", "raw", "text", "split")
 "columns of text in all tables of this project"
+TRUTHS = {"undecodable"}
+NUMBERS = {"log_prob", "tokens", "reference_nll", "reference_tokens", "top5_hits", "position"}
+LISTS = {"alternatives", "argmax", "reference", "weights"}
+"columns of other kinds"
 
 
 def _partial(path: Path) -> Path:
@@ -66,6 +71,19 @@ def whole_folder(path: Path, keep_partial: bool = False) -> Iterator[Path]:
     os.replace(part, path)
 
 
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path` for as long as the block lasts. A kill leaves it there for the
+    next one to remove, where the system's folder of temporary files would keep it."""
+    part = _partial(path)
+    remove(part)
+    part.mkdir(parents=True)
+    try:
+        yield part
+    finally:
+        remove(part)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Sorted keys and a final newline, so that equal values are equal files.
 
@@ -100,11 +118,24 @@ def read_json(path: Path) -> Any:
     """Raises:
     UserError: it is not there, or no JSON; NaN and Infinity are none.
     """
-    try:
+    with parsed(path):
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_json)
+
+
+@contextmanager
+def parsed(path: Path) -> Iterator[None]:
+    """While a JSON file is read.
+
+    Raises:
+        UserError: it is not there, or damaged.
+    """
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"{path} is not there: run dvc repro") from None
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise UserError(f"{path} is no readable JSON file: {one_line(error)}: {RESTORE}") from None
 
 
@@ -128,6 +159,33 @@ def read_checked(path: Path, form: "type[BaseModel]") -> dict[str, Any]:
         key = ".".join(map(str, first["loc"])) or "the file"
         raise UserError(f"{path}: {key}: {first['msg']}: {RESTORE}") from None
     return found
+
+
+def read_texts(path: Path) -> dict[str, list[str]]:
+    """image_id -> texts.
+
+    Raises:
+        UserError: as `read_json`; or it holds something else.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no texts by image: {RESTORE}")
+    check_lists(found, path)
+    return found
+
+
+def check_lists(found: Mapping[str, Any], path: Path) -> None:
+    """Raises a UserError where something else than a list of texts belongs to an image."""
+    for image, texts in found.items():
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{path}: image '{image}' has something else than texts: {RESTORE}")
+
+
+def inside(file: object) -> bool:
+    """Whether a file is named by a path that stays in the folder that it is relative to."""
+    if not isinstance(file, str) or not file or "\0" in file:
+        return False
+    return not file.startswith("/") and ".." not in file.split("/")
 
 
 @contextmanager
@@ -161,7 +219,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
     need_columns(names, columns or [], path)
     with readable(path):
         table = pd.read_parquet(path, columns=columns)
-    check_texts(table, path)
+    check_columns(table, path)
     return table
 
 
@@ -174,11 +232,11 @@ def need_columns(there: list[str], columns: list[str], path: Path) -> None:
         )
 
 
-def check_texts(
+def check_columns(
     table: "pd.DataFrame", path: Path, whole: Collection[str] = ("image_id", "text", "split")
 ) -> None:
     """Raises a UserError where a column of texts (TEXTS) holds something else or bytes that are no
-    text, or one of `whole` has an empty cell."""
+    text, one of `whole` has an empty cell, or a column of another kind is of none of its kind."""
     import pyarrow as pa
 
     for name in [column for column in TEXTS if column in table]:
@@ -191,6 +249,21 @@ def check_texts(
         if len(cells) and not isinstance(cells.iloc[0], str):
             kind = type(cells.iloc[0]).__name__
             raise UserError(f"{path}: the column {name} holds {kind}, not text: {RESTORE}")
+    _check_others(table, path)
+
+
+def _check_others(table: "pd.DataFrame", path: Path) -> None:
+    """Columns of truths, numbers and lists."""
+    for name in table.columns if len(table) else ():
+        kind = table[name].dtype.kind
+        wrong = (name in TRUTHS and kind != "b") or (name in NUMBERS and kind not in "iuf")
+        if name in LISTS:
+            wrong = not all(
+                hasattr(cell, "__len__") and type(cell) is not str for cell in table[name]
+            )
+        if wrong:
+            what = "truths" if name in TRUTHS else "numbers" if name in NUMBERS else "lists"
+            raise UserError(f"{path}: the column {name} does not hold {what}: {RESTORE}")
 
 
 def digest(path: Path) -> str:

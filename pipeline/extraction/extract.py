@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,9 @@ from pipeline.core.errors import UserError, one_line
 from pipeline.core.machine import ahead
 from pipeline.core.progress import bar
 from pipeline.data.files import (
+    RESTORE,
     fingerprint,
+    inside,
     loaded_code,
     named_files,
     read_json,
@@ -49,11 +52,14 @@ def image_files(captions: Path) -> dict[str, str]:
                     *(part[name].to_pylist() for name in ("image_id", "file")), strict=True
                 ):
                     if image_id is not None and file is not None:
+                        if not isinstance(image_id, str) or not inside(file):
+                            raise ValueError(f"image '{image_id}' has no file in images/")
                         found.setdefault(image_id, file)
     except FileNotFoundError:
         raise UserError(f"{captions} is not there: run dvc repro") from None
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{captions} is no readable index of images: {one_line(error)}") from None
+    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        what = f"{captions} is no readable index of images: {one_line(error)}"
+        raise UserError(f"{what}: {RESTORE}") from None
     return {image_id: found[image_id] for image_id in sorted(found)}
 
 
@@ -143,9 +149,10 @@ def _resume(part: Path, key: str) -> tuple[int, list[dict[str, Any]]]:
     forgotten."""
     progress = part / "progress.json"
     if progress.is_file():
-        state = read_json(progress)
-        if state["key"] == key:
-            return state["done"], state["rejected"]
+        with suppress(UserError, KeyError, TypeError):  # damaged: nothing is done
+            state = read_json(progress)
+            if state["key"] == key:
+                return int(state["done"]), list(state["rejected"])
         progress.unlink()
     return 0, []
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.errors import UserError
-from pipeline.data.files import read_json
+from pipeline.core.errors import UserError, brief
+from pipeline.data.files import RESTORE, read_json
 from pipeline.report.charts import Mark, scatter
 from pipeline.report.table import Column, Table
 from pipeline.results.result import Result
@@ -48,13 +48,20 @@ def read_speeds(file: Path) -> dict[str, Speed]:
 
 
 def parameters(weights: Path) -> int | None:
-    """Numbers in a .safetensors file, from its header alone; None if there is no such file."""
-    from safetensors import safe_open
+    """Numbers in a .safetensors file, from its header alone; None if there is no such file.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
 
     if not weights.is_file():
         return None
-    with safe_open(weights, framework="numpy") as file:
-        shapes: list[list[int]] = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    try:
+        with safe_open(weights, framework="numpy") as file:
+            shapes: list[list[int]] = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{weights} holds no weights: {brief(error)}: {RESTORE}") from None
     return sum(math.prod(shape) for shape in shapes)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline.data.files import whole_folder
+from pipeline.data.files import need_columns, whole_folder
+from pipeline.results.history import read_history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,9 +33,17 @@ INK = "#27282a"
 
 
 def read_curves(files: Mapping[str, Path]) -> Curves:
-    """The histories that are there, by variant; what was not trained has no curve."""
-    found = {name: pd.read_csv(path) for name, path in files.items() if path.is_file()}
-    return {name: history for name, history in found.items() if len(history)}
+    """The histories that are there, by variant; what was not trained has no curve.
+
+    Raises:
+        UserError: as `read_history`; or a panel's column is lacking.
+    """
+    there = {name: path for name, path in files.items() if path.is_file()}
+    trained = {name: path for name, path in there.items() if read_history(path)}
+    found = {name: pd.read_csv(path) for name, path in trained.items()}
+    for name, history in found.items():
+        need_columns([*history.columns], ["epoch", "best", "train_loss", *PANELS], trained[name])
+    return found
 
 
 def styles(curves: Curves) -> dict[str, tuple[str, str]]:

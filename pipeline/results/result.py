@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pydantic import BaseModel
 
-from pipeline.data.files import read_json
+from pipeline.data.files import read_checked
 from pipeline.experiment.params import Params
 from pipeline.experiment.protocols import STANDARD
 from pipeline.results.decoding import decoding_text
@@ -120,6 +121,13 @@ class Files(NamedTuple):
         return cls(folder / "scores.csv", folder / "about.json", folder / "resamples.parquet")
 
 
+class About(BaseModel):
+    """about.json, as far as tables need it."""
+
+    unavailable: dict[str, str] = {}
+    commit: str | None = None
+
+
 def results_of(params: Params, settings: dict[str, Setting], scores: Path) -> list[Result]:
     """Every variant, the best first, then the baseline of every corpus. `scores` is data/scores."""
     rows = [
@@ -149,7 +157,7 @@ def _read(row: Result, scores: Path) -> Result:
         return row
     table = ScoreTable.read(files.scores)
     estimates = read_estimates(files.resamples, table)
-    return replace(row, scores=table, about=read_json(files.about), estimates=estimates)
+    return replace(row, scores=table, about=read_checked(files.about, About), estimates=estimates)
 
 
 def as_json(row: Result) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from pipeline.data.files import read_json
+from pipeline.core.errors import UserError
+from pipeline.data.files import RESTORE, check_lists, parsed, read_json, read_texts
 
 IMAGES = 64
 "that are read at once"
@@ -14,12 +16,16 @@ LINES = 1000
 
 
 def texts_by_image(path: Path) -> Mapping[str, list[str]]:
-    """image_id -> texts. A file that was laid out otherwise is read whole."""
+    """image_id -> texts. A file that was laid out otherwise is read whole.
+
+    Raises:
+        UserError: it is not there, or holds something else; of a part of a large file, when that
+            part is asked for.
+    """
     try:
         return _Texts(path)
-    except ValueError:
-        whole: dict[str, list[str]] = read_json(path)
-        return whole
+    except (OSError, ValueError):
+        return read_texts(path)
 
 
 class _Texts(Mapping[str, list[str]]):
@@ -31,7 +37,7 @@ class _Texts(Mapping[str, list[str]]):
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+        self._file, self._path = path.open("rb"), path
         self._keys: list[str] = []
         self._places: list[int] = []
         self._count, self._block = 0, (-1, dict[str, list[str]]())
@@ -61,9 +67,10 @@ class _Texts(Mapping[str, list[str]]):
     def _read(self, n: int) -> dict[str, list[str]]:
         start, end = self._places[n : n + 2]
         self._file.seek(start)
-        texts: dict[str, list[str]] = json.loads(
-            b"{" + self._file.read(end - start).rstrip(b",\n") + b"}"
-        )
+        part = b"{" + self._file.read(end - start).rstrip(b",\n") + b"}"
+        with parsed(self._path):
+            texts: dict[str, list[str]] = json.loads(part)
+        check_lists(texts, self._path)
         return texts
 
     def __iter__(self) -> Iterator[str]:
@@ -91,15 +98,24 @@ def _key(line: bytes) -> str:
 
 
 class Texts:
-    """The texts of a list, from its beginning whenever it is iterated over."""
+    """The texts of a list, from its beginning whenever it is iterated over.
+
+    Raises:
+        UserError: while it is read: the file is not there, or holds something else.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __iter__(self) -> Iterator[str]:
-        with self._path.open("rb") as file:
+        with parsed(self._path), self._path.open("rb") as file:
             if file.readline() != b"[\n":
-                yield from read_json(self._path)
+                yield from self._checked(read_json(self._path))
                 return
             while lines := b"".join(islice(file, LINES)):
-                yield from json.loads(b"[" + lines.rstrip(b",]\n") + b"]")
+                yield from self._checked(json.loads(b"[" + lines.rstrip(b",]\n") + b"]"))
+
+    def _checked(self, texts: Any) -> list[str]:
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{self._path} holds something else than texts: {RESTORE}")
+        return texts

@@ -3,6 +3,8 @@
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from unicodedata import category
 
@@ -34,27 +36,42 @@ def ptb_lines(texts: Iterable[str]) -> list[str]:
     """
     from pycocoevalcap.tokenizer import ptbtokenizer as original
 
-    with tempfile.TemporaryDirectory() as folder:
-        count, file = 0, Path(folder) / "captions.txt"
-        with file.open("w", encoding="utf-8", newline="\n") as out:
+    jar = Path(original.__file__).with_name(original.STANFORD_CORENLP_3_4_1_JAR)
+    pipe = subprocess.PIPE
+    with tempfile.TemporaryFile() as said:  # how fast it was, which is no news to anybody
+        with starting_java():
+            command = ["java", "-cp", str(jar), *PTB]
+            process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=said)
+        with process, ThreadPoolExecutor(1) as sender:
+            try:
+                # From a file, Java would tokenise on when this process is killed; a pipe then ends.
+                sent = sender.submit(_send, texts, process)
+                lines = [_words(line, original.PUNCTUATIONS) for line in process.stdout or ()]
+                count = sent.result()
+            except BaseException:
+                process.kill()  # or the sender might wait for ever
+                raise
+        if len(lines) != count:
+            said.seek(0)
+            wrong = "the PTB tokenizer returned another number of captions than it was given"
+            raise JavaFailed(": ".join(filter(None, [wrong, first_complaint(said.read())])))
+    return lines
+
+
+def _send(texts: Iterable[str], process: "subprocess.Popen[bytes]") -> int:
+    """Their number, when the tokenizer has them all; it is killed if one cannot be read."""
+    assert process.stdin
+    count = 0
+    try:
+        with suppress(BrokenPipeError), process.stdin as questions:  # what it lacks, it says
             for text in texts:
                 # A line end inside a caption, U+2028 too, would silently shift every later caption.
-                out.write(" ".join(text.split()) + "\n")
+                questions.write(" ".join(text.split()).encode() + b"\n")
                 count += 1
-        jar = Path(original.__file__).with_name(original.STANFORD_CORENLP_3_4_1_JAR)
-        said = Path(folder) / "said.txt"  # how fast it was, which is no news to anybody
-        with said.open("wb") as errors, starting_java():
-            process = subprocess.Popen(
-                ["java", "-cp", str(jar), *PTB, str(file)], stdout=subprocess.PIPE, stderr=errors
-            )
-        with process:
-            lines = [_words(line, original.PUNCTUATIONS) for line in process.stdout or ()]
-        if len(lines) != count:
-            raise JavaFailed(
-                "the PTB tokenizer returned another number of captions than it was given: "
-                f"{first_complaint(said.read_bytes())}"
-            )
-    return lines
+    except BaseException:
+        process.kill()
+        raise
+    return count
 
 
 def _words(line: bytes, punctuation: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """What a run holds: parameters, tags, curves, scores, files, data and one model."""
 
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.data.files import scratch
 from pipeline.tracking.live import curves_of
 from pipeline.tracking.payload import Payload, example_image, write_artifacts, write_model
 from pipeline.tracking.store import Store, curves, send
@@ -62,9 +62,9 @@ def fill(store: Store, run_id: str, payload: Payload) -> None:
         )
     _log_data(store, run_id, payload)
     send(store, run_id, list(_missing_metrics(store, run_id, payload)))
-    with tempfile.TemporaryDirectory() as folder:
-        write_artifacts(payload, Path(folder))
-        store.client.log_artifacts(run_id, folder)
+    with scratch(payload.lock.with_name("artifacts")) as folder:
+        write_artifacts(payload, folder)
+        store.client.log_artifacts(run_id, str(folder))
     _log_model(store, run_id, payload)
     store.client.set_tag(run_id, "layout", layout(payload))
 
@@ -116,15 +116,15 @@ def _log_model(store: Store, run_id: str, payload: Payload) -> None:
         if found
         else store.client.create_logged_model(store.experiment, MODEL, run_id, **new)
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch(payload.lock.with_name(MODEL)) as folder:
         ids: dict[str, Any] = {
             "run_id": run_id,
             "model_uuid": logged.model_id,
             "model_id": logged.model_id,
         }
         meta = Model(artifact_path=logged.artifact_location, **ids)
-        _save_model(payload, Path(folder), meta)
-        store.client.log_model_artifacts(logged.model_id, str(Path(folder) / "model"))
+        _save_model(payload, folder, meta)
+        store.client.log_model_artifacts(logged.model_id, str(folder / "model"))
     outputs = store.client.get_run(run_id).outputs
     if not outputs or not outputs.model_outputs:  # a second link to the same model is refused
         store.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])

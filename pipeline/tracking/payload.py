@@ -1,7 +1,6 @@
 """All that MLflow is to hold of a variant, read from its finished files before any server is asked
 for anything."""
 
-import csv
 import math
 import shutil
 from dataclasses import dataclass
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import fingerprint, read_json, read_table, write_json
+from pipeline.data.files import fingerprint, read_json, read_table, read_texts, write_json
 from pipeline.experiment.params import Params, pick, read_params_file
+from pipeline.results.history import read_history
 from pipeline.results.result import (
     Files,
     Setting,
@@ -159,7 +159,9 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         ):
             raise UserError(f"{missing_file} is missing: run dvc repro {stage}")
     key = entries_fingerprint(entries)
-    missing = {f"unavailable.{name}": reason for name, reason in row.about["unavailable"].items()}
+    missing = {
+        f"unavailable.{name}": reason for name, reason in row.about.get("unavailable", {}).items()
+    }
     return Payload(
         variant=variant,
         fingerprint=key,
@@ -171,7 +173,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
             "fingerprint": key,
         },
         scores=row.scores or ScoreTable(()),
-        history=_history(places.HISTORY / f"{variant}.csv"),
+        history=read_history(places.HISTORY / f"{variant}.csv"),
         samples=_samples(captions, per_image, corpus),
         images=places.RAW / params.corpora[v.corpus].dataset,
         files={
@@ -195,15 +197,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
 
 
 def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setting:
-    return setting(name, params.corpora[name].split, read_table(corpus), read_json(references))
-
-
-def _history(path: Path) -> list[dict[str, float]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            {name: float(cell) for name, cell in row.items() if cell}
-            for row in csv.DictReader(file)
-        ]
+    return setting(name, params.corpora[name].split, read_table(corpus), read_texts(references))
 
 
 def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, Any]]:

@@ -111,12 +111,18 @@ def make_whole(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=120):
         while is_unfinished(path):
-            if time.time() - path.stat().st_mtime > PATIENCE:
+            if is_abandoned(path):
                 os.replace(path, path.with_name(f"{path.name}.unfinished"))
             else:
                 time.sleep(0.5)
         if not path.exists():
             _create(path)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether nobody makes the file any more. A last change in the future says so, too: the clock
+    has been put back since."""
+    return abs(time.time() - path.stat().st_mtime) > PATIENCE
 
 
 def is_unfinished(path: Path) -> bool:
@@ -147,6 +153,8 @@ def _create(path: Path) -> None:
     remove(folder)
     folder.mkdir()
     part = folder / path.name
-    SqlAlchemyStore(f"{PREFIX}{part}", str(path.parent / "mlruns")).engine.dispose()
-    os.replace(part, path)
-    remove(folder)
+    try:
+        SqlAlchemyStore(f"{PREFIX}{part}", str(path.parent / "mlruns")).engine.dispose()
+        os.replace(part, path)
+    finally:  # of a full disk, too
+        remove(folder)

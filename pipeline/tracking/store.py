@@ -327,6 +327,8 @@ def without_password(text: str) -> str:
 
 
 def _short(error: BaseException) -> str:
+    if "database or disk is full" in str(error):
+        return "the disk of its database is full: free some space"
     text = without_password(one_line(error)) or type(error).__name__
     return (
         text if len(text) <= 170 else f"{text[:70]} ... {text[-95:]}"

@@ -4,6 +4,7 @@ CPU)."""
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import torch
@@ -58,8 +59,13 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
     is none."""
     if not path.is_file():
         return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state["key"] != key:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["key"]
+    except (RuntimeError, EOFError, UnpicklingError, OSError, ValueError, KeyError, TypeError):
+        print(f"{path} is damaged: starting anew", flush=True)
+        return None
+    if found != key:
         print(f"{path} is of other settings, code or data: starting anew", flush=True)
         return None
     torch.set_rng_state(state["rng"])

@@ -1,7 +1,7 @@
 """A variant of params.yaml, trained once per seed and written."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,8 @@ class Seeds:
                 checkpoints.append(self._train(seed, folder, folder / "history.csv"))
         for checkpoint in checkpoints:  # not sooner: a rerun begins where the last seed stopped
             remove(checkpoint)
+        with suppress(OSError):  # mlflow.json may stand there
+            self.checkpoints.rmdir()
 
     def trainer(self, seed: int) -> tuple[Trainer, dict[str, Any]]:
         """`prepare` of one seed."""

@@ -127,6 +127,11 @@ class Trainer:
         """End the epoch: its row of the history, and the best weights so far."""
         p = self.progress
         scores = self.validation.scores(self.decoder, self.tokenizer)
+        for name, value in scores.items():  # the last step of an epoch has no loss after it
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} is not finite in epoch {p.epoch + 1}: lower train.lr or train.clip_at"
+                )
         is_best = self._keep_best(scores)
         row = {
             "epoch": p.epoch + 1,

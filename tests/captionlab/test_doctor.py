@@ -56,7 +56,7 @@ def test_a_sound_workspace_has_a_line_for_each_check_and_no_problem(workspace, c
     found = lines(out)
     assert list(found) == [
         *("python", "packages", "project", "java", "spice", "device", "mlflow"),
-        *("params", "folder", "disk", "dvc", "git"),
+        *("params", "folder", "disk", "dvc", "leftovers", "git"),
     ]
     assert found["java"][1].startswith('openjdk version "25')
     assert found["params"] == ("ok", "3 variants on scenes")

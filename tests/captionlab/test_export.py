@@ -25,7 +25,7 @@ from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary
 from pipeline.decoders.shared.tokenizers import word_tokenizer
 from pipeline.decoding.generation import Hypothesis
 from pipeline.images.reading import read_image
-from tests.captioning.test_captioner import BEAM, TEXTS, picture, small_args, write_model
+from tests.captioner.test_captioner import BEAM, TEXTS, picture, small_args, write_model
 from tests.decoders.test_properties import FILES
 
 ENCODER = {"model": "test_efficientnet", "weights": "random", "image_size": 96}

@@ -43,7 +43,7 @@ from pipeline.captioner.captioner import GREEDY, Captioner
 from pipeline.captioning.captions import Caption
 from pipeline.core.errors import UserError
 from pipeline.metrics import gender
-from tests.captioning.test_captioner import picture, write_model
+from tests.captioner.test_captioner import picture, write_model
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["merge", "soft-attention"]

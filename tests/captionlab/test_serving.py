@@ -25,6 +25,7 @@ from PIL import Image
 
 from benchmarks.serving import publish
 from captionlab.door import WAITING, Door
+from captionlab.request_body import Refused, check_body
 from pipeline.captioner.batcher import pictures_known
 from pipeline.data.files import digest
 from pipeline.results.scores import OWN, Score, ScoreTable
@@ -832,3 +833,11 @@ def test_the_published_model_is_the_trained_one(published: Path) -> None:
     assert digest(published / "code/pipeline/captioner/captioner.py") == digest(
         ROOT / "pipeline/captioner/captioner.py"
     )
+
+
+@pytest.mark.parametrize("names", [[{}], [None], [["image"]], ["image", 1]])
+def test_a_name_of_a_column_that_is_no_text_is_refused(names: list[Any]) -> None:
+    body = {"dataframe_split": {"columns": names, "data": [["x"]]}}
+    with pytest.raises(Refused, match="a name of a column that is no text") as refusal:
+        check_body(json.dumps(body).encode())
+    assert refusal.value.status == 400

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.data.corpus import Captions, read_captions
-from pipeline.data.files import read_json, read_table, write_json
+from pipeline.data.corpus import Captions, image_files, read_captions
+from pipeline.data.files import read_json, read_table, read_texts, scratch, write_json
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,40 @@ def test_a_table_whose_pages_are_spoilt_is_one_line(tmp_path: Path) -> None:
         except UserError:
             refused += 1
     assert refused > 20
+
+
+@pytest.mark.parametrize("value", [[], 1, {"a": "b"}, {"a": [None]}, {"a": {"b": "c"}}])
+def test_texts_by_image_are_lists_of_texts(tmp_path: Path, value: Any) -> None:
+    write_json(tmp_path / "t.json", value)
+    with pytest.raises(UserError, match=r"t\.json.* texts.*: dvc checkout brings back"):
+        read_texts(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("file", [None, 1, "", "/etc/passwd", "../x.png", "a/../../x.png", "a\0"])
+def test_an_image_outside_its_folder_is_one_line(file: Any) -> None:
+    rows = pd.DataFrame({"image_id": ["a"], "file": [file]})
+    with pytest.raises(UserError, match="image 'a' has no file in raw: dvc checkout"):
+        image_files(rows, Path("raw"))
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"), [("log_prob", "x"), ("undecodable", 1), ("argmax", "x"), ("tokens", True)]
+)
+def test_a_column_that_is_no_text_is_of_its_kind(tmp_path: Path, column: str, cell: Any) -> None:
+    table(**{column: [cell, cell]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=f"the column {column} does not hold "):
+        read_table(tmp_path / "t.parquet")
+
+
+def test_a_scratch_folder_is_empty_and_goes_however_its_block_ends(tmp_path: Path) -> None:
+    (tmp_path / ".model.part").mkdir()
+    (tmp_path / ".model.part/of-a-kill").touch()
+
+    def work() -> None:
+        with scratch(tmp_path / "model") as folder:
+            assert list(folder.iterdir()) == []
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
 from pipeline.scoring.json_texts import Texts, _Texts, texts_by_image
 
@@ -69,3 +70,22 @@ def test_a_list_is_read_from_its_beginning_each_time(tmp_path: Path, texts: list
 def test_no_texts_at_all(tmp_path: Path) -> None:
     write_json(tmp_path / "t.json", {})
     assert dict(texts_by_image(tmp_path / "t.json")) == {}
+
+
+@pytest.mark.parametrize("damage", ["7", "null", '{"a": []}', '"x'])
+def test_a_value_that_is_no_text_is_one_line(tmp_path: Path, damage: str) -> None:
+    write_json(tmp_path / "t.json", {"a": ["one", "two"], "b": ["three"]})
+    write_json(tmp_path / "l.json", ["one", "two"])
+    for name in ("t.json", "l.json"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text.replace('"two"', damage))
+    with pytest.raises(UserError, match=r"t\.json"):
+        dict(texts_by_image(tmp_path / "t.json"))
+    with pytest.raises(UserError, match=r"l\.json"):
+        list(Texts(tmp_path / "l.json"))
+
+
+def test_a_file_of_texts_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    for read in (texts_by_image, lambda path: list(Texts(path))):
+        with pytest.raises(UserError, match="is not there: run dvc repro"):
+            read(tmp_path / "t.json")

@@ -2,21 +2,24 @@
 where the tables look."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
+from pipeline.core.errors import UserError
 from pipeline.core.java import use_java
 from pipeline.data.files import read_json
 from pipeline.metrics.shared.base import References
 from pipeline.results.estimates import read_estimates
 from pipeline.results.scores import OWN, Key, ScoreTable, own_standard
 from pipeline.scoring.baseline import most_frequent_captions
-from pipeline.scoring.ptb import ptb_tokenize, training_captions
+from pipeline.scoring.ptb import ptb_lines, ptb_tokenize, training_captions
 from pipeline.scoring.row import ScoredRow, write_scores
 from pipeline.scoring.score import Scored, score_captions
 from tests.score_tables import summary as summary_of
@@ -322,3 +325,15 @@ def test_a_perplexity_beyond_all_numbers_is_not_there_and_says_why() -> None:
     assert found.unavailable == {
         "perplexity": "the exponential of a loss of 800 nats is no finite number"
     }
+
+
+def test_captions_that_cannot_be_read_to_their_end_leave_no_tokenizer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken() -> Iterator[str]:
+        yield "a dog"
+        raise UserError("the file ends here")
+
+    with pytest.raises(UserError, match="the file ends here"):
+        ptb_lines(broken())
+    assert [p for p in psutil.Process().children() if p.name() == "java"] == []

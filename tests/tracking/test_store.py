@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import UserError
+from pipeline.tracking.sqlite import is_abandoned
 from pipeline.tracking.store import (
     BoundedClient,
     Budget,
@@ -51,12 +52,22 @@ def tables(file):
         return 0
 
 
-def kill_when_half_made(process, file):
-    deadline = time.monotonic() + 60
-    while tables(file) < 8 and process.is_alive() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+def killed_when_half_made(target, *arguments, file):
+    """The process kills itself: watched from outside, it may be done before it is looked at."""
+
+    def create():
+        from sqlalchemy import Engine, event
+
+        @event.listens_for(Engine, "before_cursor_execute")
+        def stop(*_):
+            if tables(file) >= 8:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        target(*arguments)
+
+    process = forked(create)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     assert 8 <= tables(file) < 30
 
 
@@ -67,8 +78,7 @@ def mlflow_creates(file):
 
 
 def test_a_kill_while_the_store_is_made_leaves_none_and_the_next_makes_it(folder):
-    process = forked(lambda: open_store(create=True))
-    kill_when_half_made(process, ".mlflow.db.part/mlflow.db")
+    killed_when_half_made(lambda: open_store(create=True), file=".mlflow.db.part/mlflow.db")
     assert not Path("mlflow.db").exists()
     store = open_store(create=True)
     run = store.client.create_run(store.experiment)
@@ -77,8 +87,7 @@ def test_a_kill_while_the_store_is_made_leaves_none_and_the_next_makes_it(folder
 
 
 def test_what_a_kill_left_of_mlflows_own_creation_is_set_aside(folder):
-    process = forked(mlflow_creates, folder / "mlflow.db")
-    kill_when_half_made(process, "mlflow.db")
+    killed_when_half_made(mlflow_creates, folder / "mlflow.db", file="mlflow.db")
     os.utime("mlflow.db", (0, 0))
     open_store(create=True)
     assert Path("mlflow.db.unfinished").exists()
@@ -367,3 +376,18 @@ print(get_telemetry_client(), [t.name for t in threading.enumerate()])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "None ['MainThread']\n"
+
+
+@pytest.mark.parametrize(("ago", "abandoned"), [(0, False), (60, True), (-3600, True)])
+def test_a_clock_that_is_put_back_makes_nobody_wait_for_a_store_that_is_not_made(
+    tmp_path, ago, abandoned
+):
+    (tmp_path / "mlflow.db").touch()
+    os.utime(tmp_path / "mlflow.db", (0, time.time() - ago))
+    assert is_abandoned(tmp_path / "mlflow.db") == abandoned
+
+
+def test_a_full_disk_of_the_database_is_said_as_such():
+    said = r"out of reach \(the disk of its database is full: free"
+    with pytest.raises(StoreDown, match=said), trouble("sqlite:///x.db"):
+        raise OSError("(sqlite3.OperationalError) database or disk is full [SQL: INSERT]")

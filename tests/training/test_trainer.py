@@ -23,7 +23,7 @@ from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.search import greedy
 from pipeline.experiment.params import Training
 from pipeline.features.store import FeatureStore
-from pipeline.training.checkpoint import write
+from pipeline.training.checkpoint import read_checkpoint, write
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import Validation
@@ -304,6 +304,27 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path: Path) -> None:
         UserError, match=r"the training loss is not finite in epoch 1: lower train\.lr"
     ):
         t.run()
+
+
+def test_a_validation_that_is_not_finite_stops_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = trainer(tmp_path)
+    monkeypatch.setattr(Validation, "scores", lambda *_: {"val_loss": float("inf")})
+    with pytest.raises(UserError, match=r"val_loss is not finite in epoch 1: lower train\.lr"):
+        t.run()
+
+
+@pytest.mark.parametrize("damage", [b"", b"noise", None])
+def test_a_checkpoint_that_is_damaged_is_not_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes | None
+) -> None:
+    if damage is None:
+        torch.save(["no", "state"], tmp_path / "c.pt")
+    else:
+        (tmp_path / "c.pt").write_bytes(damage)
+    assert read_checkpoint(tmp_path / "c.pt", "key") is None
+    assert "c.pt is damaged: starting anew" in capsys.readouterr().out
 
 
 def test_live_curves_get_every_epoch_and_cannot_change_the_result(tmp_path: Path) -> None:
