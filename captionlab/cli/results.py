@@ -22,8 +22,4 @@ def command() -> None:
     )
     if page.is_file():
         say(f"\npage:   {page.resolve()}")
-    say(
-        f"MLflow: {uri}"
-        if uri.startswith("http")
-        else f"MLflow: mlflow ui --backend-store-uri {uri}"
-    )
+    say(f"MLflow: {uri}" if uri.startswith("http") else "MLflow: captionlab ui")
