@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.core.errors import UserError
+from pipeline.core.paths import home
 from pipeline.data.files import fingerprint, read_json, read_table, write_json
 from pipeline.experiment.params import Params, pick, read_params_file
 from pipeline.results.result import (
@@ -185,7 +186,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         model=places.MODELS / variant,
         decode=params.decoding(variant).model_dump(),
         run_file=places.CHECKPOINTS / variant / "mlflow.json",
-        lock=places.RUNS / ".lock",
+        lock=home() / places.RUNS / ".lock",
     )
 
 

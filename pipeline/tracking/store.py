@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from pipeline.core.errors import UserError, one_line
+from pipeline.core.paths import home
 from pipeline.tracking.sqlite import CURE, PREFIX, database, fault, is_broken, make_whole
 
 if TYPE_CHECKING:
@@ -224,10 +225,11 @@ def _configure_mlflow(request_seconds: int) -> None:
 
 
 def absolute(uri: str) -> str:
-    """mlflow keeps one open store per address, so a relative path would go on meaning an earlier
-    working directory."""
+    """A relative path of a database is one of the workspace, also in a temporary copy of it. mlflow
+    keeps one open store per address: a relative path would go on meaning an earlier working
+    directory."""
     file = database(uri)
-    return f"{PREFIX}{file.absolute()}" if file and file.name else uri
+    return f"{PREFIX}{home() / file}" if file and file.name else uri
 
 
 def check_address(uri: str) -> None:
