@@ -137,8 +137,11 @@ def _take(store: Store, payload: Payload, step: Step) -> str:
 def _settle(store: Store, payload: Payload, step: Step, runs: "dict[str, Run]") -> None:
     for fate in step.others:
         _end(store, fate, runs[fate.run_id], runs[step.run_id])
-    tell = withdraw if is_copy() else confirm
-    tell(store, step.run_id, payload.tags["workspace"])
+    workspace = payload.tags["workspace"]
+    if not is_copy():
+        confirm(store, step.run_id, workspace)
+    elif runs[step.run_id].data.tags.get("workspace") == workspace:
+        withdraw(store, step.run_id, workspace)  # unconfirmed runs count for who made them
 
 
 def _end(store: Store, fate: Fate, run: "Run", kept: "Run") -> None:
