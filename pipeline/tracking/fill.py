@@ -156,11 +156,12 @@ def _save_model(payload: Payload, folder: Path, meta: object) -> None:
 
 def _signature() -> "ModelSignature":
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     kinds = {"caption": "string", "log_prob": "double", "error": "string"}
     outputs = Schema([ColSpec(kind, name, required=False) for name, kind in kinds.items()])
-    return ModelSignature(Schema([ColSpec("string", "image")]), outputs)
+    own = [ParamSpec(name, "long", 0) for name in ("beam", "samples", "max_tokens")]
+    return ModelSignature(Schema([ColSpec("string", "image")]), outputs, ParamSchema(own))
 
 
 def _requirements() -> list[str]:
