@@ -48,7 +48,18 @@ def _train(name: str, params: Params, seed: int, folder: Path, history_file: Pat
     save_model(folder, trainer.decoder, trainer.tokenizer, about)
     with whole_file(history_file) as part:
         history.to_csv(part, index=False)
+    if is_first:
+        _write_cost(name, folder, trainer, device)
     return trainer.checkpoint
+
+
+def _write_cost(name: str, folder: Path, trainer: "Trainer", device: str) -> None:
+    from pipeline.core.machine import peak_memory
+    from pipeline.tracking.cost import write_cost
+
+    p = trainer.progress
+    took = (peak_memory(device), p.seconds, p.step_seconds, p.images)
+    write_cost(paths.CHECKPOINTS / name / "cost.json", folder, device, *took)
 
 
 def trainer_of(

@@ -23,7 +23,8 @@ MODELS = Path("models")
 FURTHER_SEEDS = DATA / "seeds"
 "<variant>/<seed>/: model folders of train.seeds after the first, each with its history.csv"
 CHECKPOINTS = Path("checkpoints")
-"<variant>/: what an interrupted training resumes from; no output of DVC"
+"""<variant>/: what an interrupted training resumes from, and cost.json, what the last one took; no
+output of DVC"""
 HISTORY = DATA / "history"
 "<variant>.csv"
 CAPTIONS = DATA / "captions"

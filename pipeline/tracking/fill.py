@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MODEL = "captioner"
 "name of the logged model, and of the folder in it"
-LAYOUT = "3"
+LAYOUT = "4"
 """what a run holds and how it is named; a finished run of another layout, or of other content, is
 filled again"""
 REQUIREMENTS = [
@@ -96,7 +96,8 @@ def _missing_metrics(store: Store, run_id: str, payload: Payload) -> "Iterator[M
         for row in payload.history
         for name, value in curves_of(row).items()
     ]
-    for name, step, value in points + [(name, 0, value) for name, value in payload.metrics.items()]:
+    final = {**payload.metrics, **payload.cost}
+    for name, step, value in points + [(name, 0, value) for name, value in final.items()]:
         if step not in there.get(name, {}):
             yield Metric(name, value, now, step)
 
