@@ -151,14 +151,16 @@ def _open_alone(out: Path) -> Iterator[BinaryIO]:
 
     lock = FileLock(out.with_name(f".{out.name}.lock"))
     try:
+        file = out.open("a+b")
         lock.acquire(timeout=0)
-        file = out.open("a+b")  # not sooner: who holds the lock deletes a file that stays empty
+        if not os.fstat(file.fileno()).st_nlink:  # who held the lock deletes what stays empty
+            lock.release()
+            raise Timeout(lock.lock_file)
     except Timeout:
         raise UserError(
             f"{out} is being written by another run: wait for it, or name another --out"
         ) from None
     except OSError as error:
-        lock.release()
         raise UserError(
             f"{out} (--out) cannot be written ({error.strerror}): name another place"
         ) from None
