@@ -12,7 +12,7 @@ help:
 	@echo "make torture  300 hostile inputs and 100 kills -> benchmarks/results/torture.md (ten minutes on two cores)"
 	@echo "make lint     ruff, mypy and the layers of rooms"
 	@echo "make docs     the documentation site -> site/index.html"
-	@echo "make ui       MLflow's pages over the runs of this workspace"
+	@echo "make ui       MLflow's pages over the runs of this workspace, with a link to their comparison"
 	@echo "make app      a page to try the trained models on"
 	@echo "make bench    speed of every part and its limits -> benchmarks/results/ (a quarter of an hour on two cores)"
 
@@ -67,7 +67,7 @@ bench-memory: env
 	$(BIN)/python -m benchmarks.memory
 
 ui: env
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+	@$(BIN)/captionlab ui
 
 app: env
 	@$(BIN)/captionlab app

@@ -83,7 +83,7 @@ def publish(captioner: Path, decode: dict[str, Any], folder: Path) -> Path:
     from pipeline.tracking.fill import _save_model
     from pipeline.tracking.payload import Payload
 
-    nothing: Any = {"params": {}, "tags": {}, "scores": ScoreTable(())}
+    nothing: Any = {"params": {}, "tags": {}, "cost": {}, "scores": ScoreTable(())}
     nothing |= {name: [] for name in ("history", "samples", "files", "rows", "requested")}
     nothing |= dict.fromkeys(("images", "run_file", "lock", "corpus"), folder / "none")
     payload = Payload(

@@ -256,6 +256,7 @@ def mlflow_store(runs: Path) -> Said:
     """Reachable, with a registry, and writable: a tag of the experiment is set."""
     from pipeline.tracking.sqlite import database
     from pipeline.tracking.store import (
+        StoreBroken,
         StoreDown,
         absolute,
         check_address,
@@ -275,6 +276,8 @@ def mlflow_store(runs: Path) -> Said:
         with trouble(store.uri):
             models = store.client.search_registered_models(max_results=100)
             store.client.set_experiment_tag(store.experiment, "captionlab.doctor", "was here")
+    except StoreBroken as broken:
+        return "problem", str(broken)
     except StoreDown as down:
         return (
             "problem",

@@ -1,5 +1,7 @@
 """variants.NAME -> reports/runs/NAME: MLflow holds the variant, or will once its server answers."""
 
+import os
+
 from pipeline.core import paths
 from pipeline.core.stage import stage
 from pipeline.data.files import whole_folder, write_json
@@ -28,10 +30,16 @@ def main(name: str) -> None:
         publish_pending(store, params, paths)
     except StoreDown as down:
         write_json(pending, payload.receipt)
-        warn(f"{down}: '{name}' is kept in files, {down.later}")
+        warn(f"{down}: '{name}' is kept in files, {_applied()}{down.later}")
     with whole_folder(paths.RECEIPTS / name) as part:
         (part / ".gitignore").write_text(KEPT)
         write_json(part / "receipt.json", payload.receipt)
+
+
+def _applied() -> str:
+    """What comes before, in a temporary copy of an experiment, whose files DVC alone keeps."""
+    name = os.environ.get("DVC_EXP_NAME", "NAME")
+    return f"dvc exp apply {name} brings them here, then " if paths.is_copy() else ""
 
 
 if __name__ == "__main__":

@@ -16,15 +16,19 @@ def main(name: str) -> None:
     params = load_params()
     pick(params, "variants", name)
 
-    from pipeline.core.machine import pick_device
+    from pipeline.core.machine import peak_memory, pick_device
 
     device = pick_device()  # before Arrow is imported
+    from pipeline.tracking.cost import write_cost
     from pipeline.tracking.live import delay, start_live
 
     run_file = paths.CHECKPOINTS / name / "mlflow.json"
     curves = partial(start_live, name, params, run_file, delay(device))
     places = paths.MODELS / name, paths.history(name), paths.FURTHER_SEEDS / name
-    seeds_of(name, params, device).train(*places, curves)
+    p = seeds_of(name, params, device).train(*places, curves)
+    took = p.seconds, p.step_seconds, p.images
+    cost_file = paths.CHECKPOINTS / name / "cost.json"
+    write_cost(cost_file, paths.MODELS / name, device, peak_memory(device), *took)
 
 
 def seeds_of(name: str, params: Params, device: str) -> "Seeds":

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from captionlab.address import check_address
 from captionlab.models import load, open_folder, variants
 from pipeline.core import paths
 from pipeline.core.errors import UserError, one_line, say
@@ -33,7 +34,7 @@ def command(
 ) -> None:
     """Serve a page on which the champion and the models of this workspace caption your pictures."""
     from captionlab.page.answers import Shelf
-    from captionlab.page.server import check_address, serving
+    from captionlab.page.server import serving
 
     check_address(host, port)
     with ExitStack() as stack:

@@ -22,8 +22,4 @@ def command() -> None:
         say(f"no table yet ({table}): run dvc repro")
     if page.is_file():
         say(f"\npage:   {page.resolve()}")
-    say(
-        f"MLflow: {uri}"
-        if uri.startswith("http")
-        else f"MLflow: mlflow ui --backend-store-uri {uri}"
-    )
+    say(f"MLflow: {uri}" if uri.startswith("http") else "MLflow: captionlab ui")

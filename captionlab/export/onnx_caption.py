@@ -18,7 +18,7 @@ import onnxruntime
 from PIL import Image
 from tokenizers import Tokenizer
 
-from pipeline.core.errors import one_line, printable, say
+from pipeline.core.errors import one_line, printable, say, show_all
 from pipeline.images.reading import ImageError, read_image
 from pipeline.images.scaling import square
 
@@ -115,6 +115,7 @@ class Captioner:
 
 
 if __name__ == "__main__":
+    show_all()
     paths = [Path(name) for name in sys.argv[1:]]
     if not paths:
         raise SystemExit("usage: python caption.py IMAGE...")

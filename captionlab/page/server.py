@@ -8,7 +8,6 @@ Content-Security-Policy makes the browser enforce.
 """
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,20 +78,6 @@ HINT = (
 
 Turns = Together[Callable[[], Any], Any]
 """Jobs of all visitors, one at a time; whoever has one picture is not held up by who has many."""
-
-
-def check_address(host: str, port: int) -> None:
-    """Raises a UserError where no server can listen, before anything slow begins."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            what = (error.strerror or str(error)).lower()
-            raise UserError(
-                f"cannot serve at {host}:{port} ({what}): name another --port, or --host"
-            ) from None
 
 
 @contextmanager

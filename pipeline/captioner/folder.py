@@ -153,6 +153,9 @@ def _open_alone(out: Path) -> Iterator[BinaryIO]:
     try:
         file = out.open("a+b")
         lock.acquire(timeout=0)
+        if not os.fstat(file.fileno()).st_nlink:  # who held the lock deletes what stays empty
+            lock.release()
+            raise Timeout(lock.lock_file)
     except Timeout:
         raise UserError(
             f"{out} is being written by another run: wait for it, or name another --out"

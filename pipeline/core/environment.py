@@ -66,6 +66,7 @@ VARIABLES = (
     Variable(
         "MLFLOW_TRACKING_URI",
         "The MLflow server or database that runs are published to and models are read from.",
-        "`sqlite:///mlflow.db`, the database of the workspace",
+        "`sqlite:///mlflow.db`, the database of the workspace. A temporary copy that `dvc exp` "
+        "makes uses that of the workspace it is a copy of",
     ),
 )

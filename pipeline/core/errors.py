@@ -8,6 +8,7 @@ import errno
 import re
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from textwrap import shorten
 from typing import TextIO
 
@@ -84,8 +85,9 @@ def brief(error: BaseException) -> str:
 
 
 def run(main: Callable[[], object]) -> None:
-    """Run an entry point; exit 2 on a UserError, on a full disk and on a file that this user
-    may not touch, 130 on Ctrl-C."""
+    """Run an entry point; exit 2 on a UserError or a disk that is full or may not be written, 130
+    on Ctrl-C."""
+    show_all()
     try:
         main()
     except UserError as error:
@@ -93,21 +95,32 @@ def run(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted; run the same command again to continue", 130))
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
-            sys.exit(_fail(_not_allowed(error), 2))
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        reason = _of_disk(error)
+        if not reason:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        sys.exit(
-            _fail(f"the disk is full{where}: free some space, then run the same command again", 2)
-        )
+        sys.exit(_fail(f"{reason}, then run the same command again", 2))
 
 
-def _not_allowed(error: OSError) -> str:
-    return (
-        f"{error.filename}: {str(error.strerror).lower()}: give this user the right to it, then "
-        "run the same command again"
-    )
+def show_all() -> None:
+    """Print characters that the terminal's encoding lacks as escapes, such as those of ASCII."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _of_disk(error: OSError) -> str:
+    """What is wrong with the place that was written or read, and what to do; '' for other
+    errors."""
+    where = error.filename or ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        while_writing = f" while writing {where}" if where else ""
+        return f"the disk is full{while_writing}: free some space"
+    where = where or one_line(error)  # Arrow names the file in its text alone
+    if error.errno == errno.EROFS:
+        return f"{where} is on a disk that is read-only here: work in a copy that can be written"
+    if isinstance(error, PermissionError):
+        return f"{where} may not be written or read by this user: change its permissions"
+    return ""
 
 
 def _fail(message: str, status: int) -> int:

@@ -94,6 +94,18 @@ def _set(options: dict[int, int]) -> None:
             libc.mallopt(option, value)
 
 
+def peak_memory(device: str) -> int:
+    """Bytes that this process has held at most: of the GPU where it is one, else of main memory."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # Windows has none
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def workers() -> int:
     """Threads that decode images: `CAPTIONLAB_WORKERS` or one per core.
 

@@ -23,7 +23,8 @@ MODELS = Path("models")
 FURTHER_SEEDS = DATA / "seeds"
 "<variant>/<seed>/: model folders of train.seeds after the first, each with its history.csv"
 CHECKPOINTS = Path("checkpoints")
-"<variant>/: what an interrupted training resumes from; no output of DVC"
+"""<variant>/: what an interrupted training resumes from, and cost.json, what the last one took; no
+output of DVC"""
 HISTORY = DATA / "history"
 "<variant>.csv"
 CAPTIONS = DATA / "captions"
@@ -47,6 +48,19 @@ RECEIPTS = REPORTS / "runs"
 SPEED = REPORTS / "speed.json"
 "what `captionlab speed` measured: an input of the report, {} where nothing was"
 GRAPH = Path("dvc.yaml")
+COPIES = Path(".dvc/tmp/exps")
+"where `dvc exp run --temp` and `dvc queue start` copy the workspace to, and delete the copy"
+
+
+def home() -> Path:
+    """This workspace; in a temporary copy of an experiment, the workspace that was copied."""
+    here = Path.cwd()
+    return next((path for path in here.parents if here.is_relative_to(path / COPIES)), here)
+
+
+def is_copy() -> bool:
+    """Whether this is a temporary copy of an experiment."""
+    return home() != Path.cwd()
 
 
 def references(corpus: str) -> Path:

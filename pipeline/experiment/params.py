@@ -223,6 +223,12 @@ class Params(Section):
 
 
 PAPERS = Path(__file__).with_name("papers.yaml")
+NEUTRAL = dict.fromkeys(("args", "train", "decode"), "{}") | {
+    "protocols": "[]",
+    "also": "[]",
+    "clip": "null",
+}
+"values that change nothing, by key of a row"
 
 
 def read_params_file(path: Path = Path("params.yaml")) -> Any:
@@ -243,10 +249,18 @@ def read_params_file(path: Path = Path("params.yaml")) -> Any:
 def _describe(problem: dict[str, Any], prefix: str = "") -> str:
     where = prefix + ".".join(str(part) for part in problem["loc"] if part != "[key]")
     if problem["type"] == "missing":
-        return f"{where}: missing"
+        return f"{where}: missing{_neutral(problem['loc'])}"
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key"
     return f"{where}: {problem['msg'].removeprefix('Input ')}, not {problem['input']!r}"
+
+
+def _neutral(place: tuple[str | int, ...]) -> str:
+    """What to write for a key of a row that is not wanted. It has no default: dvc.yaml names it,
+    and DVC runs no stage that lacks a key of its own."""
+    key = str(place[-1])
+    value = NEUTRAL.get(key) if len(place) > 1 else None  # the top-level `train` has none
+    return f", write {key}: {value}" if value else ""
 
 
 def problems_of(model: type[Section], data: Any, prefix: str = "") -> list[str]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 PREFIX = "current."
 WITHDRAWN = "withdrawn"
-"stands for the time where the workspace has the variant no more"
+"""stands for the time where the workspace has the variant no more, or was a temporary copy of an
+experiment"""
 
 
 def tag_of(workspace: str) -> str:
@@ -38,6 +39,10 @@ def confirm(store: Store, run_id: str, workspace: str) -> None:
     store.client.set_tag(run_id, tag_of(workspace), f"{now} {workspace}")
 
 
+def withdraw(store: Store, run_id: str, workspace: str) -> None:
+    store.client.set_tag(run_id, tag_of(workspace), f"{WITHDRAWN} {workspace}")
+
+
 def withdraw_others(store: Store, params: Params) -> None:
     """Of variants that params.yaml has no more, this workspace holds no run."""
     if not params.variants:
@@ -47,7 +52,7 @@ def withdraw_others(store: Store, params: Params) -> None:
     with trouble(store.uri):
         for run in find_runs(store, f"tags.`{tag_of(workspace)}` != '{said}'"):
             if run.data.tags.get("variant") not in params.variants:
-                store.client.set_tag(run.info.run_id, tag_of(workspace), said)
+                withdraw(store, run.info.run_id, workspace)
 
 
 def confirmations(run: "Run") -> Iterator[tuple[str, str]]:

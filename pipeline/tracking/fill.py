@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MODEL = "captioner"
 "name of the logged model, and of the folder in it"
-LAYOUT = "3"
+LAYOUT = "4"
 """what a run holds and how it is named; a finished run of another layout, or of other content, is
 filled again"""
 REQUIREMENTS = [
@@ -96,7 +96,8 @@ def _missing_metrics(store: Store, run_id: str, payload: Payload) -> "Iterator[M
         for row in payload.history
         for name, value in curves_of(row).items()
     ]
-    for name, step, value in points + [(name, 0, value) for name, value in payload.metrics.items()]:
+    final = {**payload.metrics, **payload.cost}
+    for name, step, value in points + [(name, 0, value) for name, value in final.items()]:
         if step not in there.get(name, {}):
             yield Metric(name, value, now, step)
 
@@ -156,11 +157,12 @@ def _save_model(payload: Payload, folder: Path, meta: object) -> None:
 
 def _signature() -> "ModelSignature":
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     kinds = {"caption": "string", "log_prob": "double", "error": "string"}
     outputs = Schema([ColSpec(kind, name, required=False) for name, kind in kinds.items()])
-    return ModelSignature(Schema([ColSpec("string", "image")]), outputs)
+    own = [ParamSpec(name, "long", 0) for name in ("beam", "samples", "max_tokens")]
+    return ModelSignature(Schema([ColSpec("string", "image")]), outputs, ParamSchema(own))
 
 
 def _requirements() -> list[str]:

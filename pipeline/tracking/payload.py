@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.core.errors import UserError
+from pipeline.core.paths import home
 from pipeline.data.files import fingerprint, read_json, read_table, read_texts, write_json
 from pipeline.experiment.params import Params, pick, read_params_file
 from pipeline.results.history import read_history
@@ -20,6 +21,7 @@ from pipeline.results.result import (
     variant_result,
 )
 from pipeline.results.scores import ScoreTable, own_standard
+from pipeline.tracking.cost import read_cost
 from pipeline.tracking.metric_names import named_scores
 from pipeline.tracking.model_card import card, read_run
 from pipeline.tracking.tags import flat_params, tags
@@ -80,6 +82,8 @@ class Payload:
     tags: dict[str, str]
     scores: ScoreTable
     "of the finished variant"
+    cost: dict[str, float]
+    "what its training took, by MLflow's names; in no fingerprint and in no receipt"
     history: list[dict[str, float]]
     "rows of the history file, each with its step"
     samples: list[dict[str, Any]]
@@ -159,6 +163,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         ):
             raise UserError(f"{missing_file} is missing: run dvc repro {stage}")
     key = entries_fingerprint(entries)
+    cost, device = read_cost(places.CHECKPOINTS / variant / "cost.json", places.MODELS / variant)
     missing = {
         f"unavailable.{name}": reason for name, reason in row.about.get("unavailable", {}).items()
     }
@@ -170,9 +175,11 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
             **tags(variant, params),
             **version_tags(entries, [LOCK, places.REPORTS]),
             **missing,
+            **device,
             "fingerprint": key,
         },
         scores=row.scores or ScoreTable(()),
+        cost=cost,
         history=read_history(places.HISTORY / f"{variant}.csv"),
         samples=_samples(captions, per_image, corpus),
         images=places.RAW / params.corpora[v.corpus].dataset,
@@ -192,7 +199,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         model=places.MODELS / variant,
         decode=params.decoding(variant).model_dump(),
         run_file=places.CHECKPOINTS / variant / "mlflow.json",
-        lock=places.RUNS / ".lock",
+        lock=home() / places.RUNS / ".lock",
     )
 
 

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError
+from pipeline.core.paths import is_copy
 from pipeline.data.files import fingerprint, read_json
 from pipeline.experiment.params import Params
-from pipeline.tracking.current import confirm, inherit
+from pipeline.tracking.current import confirm, inherit, withdraw
 from pipeline.tracking.decide import Fate, Found, Step, decide
 from pipeline.tracking.fill import fill, layout, models
 from pipeline.tracking.live import curves_of
@@ -28,7 +29,8 @@ ROUNDS = 12
 
 
 def publish(store: Store, payload: Payload) -> bool:
-    """Make the store hold the payload, and say that it is what this workspace holds.
+    """Make the store hold the payload, and say that it is what this workspace holds. A temporary
+    copy of an experiment is none: no table is made of its runs until they are applied.
 
     Other machines may publish the same result at the same time; the second to finish deletes its
     copy.
@@ -135,7 +137,11 @@ def _take(store: Store, payload: Payload, step: Step) -> str:
 def _settle(store: Store, payload: Payload, step: Step, runs: "dict[str, Run]") -> None:
     for fate in step.others:
         _end(store, fate, runs[fate.run_id], runs[step.run_id])
-    confirm(store, step.run_id, payload.tags["workspace"])
+    workspace = payload.tags["workspace"]
+    if not is_copy():
+        confirm(store, step.run_id, workspace)
+    elif runs[step.run_id].data.tags.get("workspace") == workspace:
+        withdraw(store, step.run_id, workspace)  # unconfirmed runs count for who made them
 
 
 def _end(store: Store, fate: Fate, run: "Run", kept: "Run") -> None:

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from pipeline.core.errors import UserError, one_line
+from pipeline.core.paths import home
 from pipeline.tracking.sqlite import CURE, PREFIX, database, fault, is_broken, make_whole
 
 if TYPE_CHECKING:
@@ -224,10 +225,11 @@ def _configure_mlflow(request_seconds: int) -> None:
 
 
 def absolute(uri: str) -> str:
-    """mlflow keeps one open store per address, so a relative path would go on meaning an earlier
-    working directory."""
+    """A relative path of a database is one of the workspace, also in a temporary copy of it. mlflow
+    keeps one open store per address: a relative path would go on meaning an earlier working
+    directory."""
     file = database(uri)
-    return f"{PREFIX}{file.absolute()}" if file and file.name else uri
+    return f"{PREFIX}{home() / file}" if file and file.name else uri
 
 
 def check_address(uri: str) -> None:
@@ -310,10 +312,22 @@ def trouble(uri: str) -> Iterator[None]:
         http.client.HTTPException,
         OSError,
     ) as error:
-        file = database(uri)
-        if file and file.is_file() and is_broken(file):
-            raise StoreBroken(f"MLflow's database {file} is broken: {CURE}") from None
+        if wrong := _fault_of_file(database(uri), str(error)):
+            raise StoreBroken(wrong) from None
         raise _down(uri, error) from error
+
+
+def _fault_of_file(file: Path | None, said: str) -> str:
+    """Why a database could not be used in a way that no waiting cures, and the cure; ''
+    otherwise."""
+    if not file or not file.is_file():
+        return ""
+    if is_broken(file):
+        return f"MLflow's database {file} is broken: {CURE}"
+    with suppress(OSError):
+        wrong = fault(file, "readonly" in said, PROBE_SECONDS)
+        return f"MLflow's database {file} {wrong}" if wrong else ""
+    return ""
 
 
 def _down(uri: str, error: BaseException) -> StoreDown:

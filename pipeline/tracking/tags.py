@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ def tags(variant: str, params: Params) -> dict[str, str]:
         "workspace": f"{socket.gethostname()}:{Path.cwd()}".replace(
             "'", "_"
         ),  # it is searched for, in quotes
+        **_experiment(),
         "mlflow.user": _user(),
         "mlflow.source.name": "dvc repro",
         "mlflow.source.type": "LOCAL",
@@ -71,6 +73,12 @@ def protocol(variant: str, params: Params) -> str:
         decoding_text(decode),
     ]
     return "; ".join(words)
+
+
+def _experiment() -> dict[str, str]:
+    """The name by which `dvc exp show` has it, where DVC runs an experiment."""
+    name = os.environ.get("DVC_EXP_NAME")
+    return {"experiment": name} if name else {}
 
 
 def _user() -> str:

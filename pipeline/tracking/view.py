@@ -19,10 +19,17 @@ COLUMNS = [
         "metrics.`val/meteor`",
         "metrics.`val/loss`",
         "metrics.`test/cider`",
+        "metrics.`cost/train_seconds`",
     ),
     *("tags.`dataset`", "tags.`encoder`", "tags.`decoder`", "tags.`protocol`"),
 ]
-SECTIONS = {"val": (3, 360), "test": (3, 360), "curves": (3, 360), "captions": (1, 460)}
+SECTIONS = {
+    "val": (3, 360),
+    "test": (3, 360),
+    "curves": (3, 360),
+    "cost": (3, 360),
+    "captions": (1, 460),
+}
 """of the chart page, in this order: columns, height of a card; the page fills them with a chart for
 each metric of that prefix"""
 FIRST = ["cider", "bleu_4", "meteor", "rouge_l"]
@@ -34,6 +41,8 @@ code and data.
 - `val/...` scores choose, `test/...` scores are reported. Compare only runs of one `protocol`.
 - `curves/...` grow while a variant trains: greedy captions on the validation images, for choosing
   the epoch alone.
+- `cost/...` and the tag `device` tell what the training took, where this machine trained; the
+  duration of a run is that of its publication.
 - The view "best on validation" sorts the runs. The chart page shows the same scores as bars, the
   curves, and what each variant says of the same pictures. The champion of a data set is in the
   model registry.

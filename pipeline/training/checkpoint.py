@@ -34,6 +34,12 @@ class Progress:
     best_score: float | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     "A row for each epoch done."
+    seconds: float = 0.0
+    "That all this took; no result depends on it, nor on the next two."
+    step_seconds: float = 0.0
+    "Of these, those of steps on training images."
+    images: int = 0
+    "Training images that the steps have seen."
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.data.files import remove, whole_file, whole_folder, write_json
 from pipeline.decoders.shared.model_folder import save_model
 from pipeline.experiment.params import Params
+from pipeline.training.checkpoint import Progress
 from pipeline.training.setup import prepare
 from pipeline.training.trainer import Live, Trainer
 
@@ -29,26 +30,31 @@ class Seeds:
     checkpoints: Path
     "Folder of what an interrupted training goes on from, one file per seed."
 
-    def train(self, model: Path, history: Path, further: Path, curves: Curves) -> None:
+    def train(self, model: Path, history: Path, further: Path, curves: Curves) -> Progress:
         """Train every seed of `train.seeds`.
 
         Args:
             model, history: folder and CSV file of the first seed, which is the one that is served.
             further: folder of the other seeds, a folder each, and their list.
             curves: of the first seed.
+
+        Returns:
+            What the training of the first seed took.
         """
         first, *others = self.params.training(self.name).seeds
-        checkpoints = [self._train(first, model, history, curves)]
+        trained = self._train(first, model, history, curves)
+        checkpoints = [trained.checkpoint]
         with whole_folder(further) as part:
             write_json(part / "seeds.json", others)  # DVC warns of an empty folder
             for seed in others:
                 print(f"{self.name}: seed {seed}", flush=True)
                 folder = part / str(seed)
-                checkpoints.append(self._train(seed, folder, folder / "history.csv"))
+                checkpoints.append(self._train(seed, folder, folder / "history.csv").checkpoint)
         for checkpoint in checkpoints:  # not sooner: a rerun begins where the last seed stopped
             remove(checkpoint)
         with suppress(OSError):  # mlflow.json may stand there
             self.checkpoints.rmdir()
+        return trained.progress
 
     def trainer(self, seed: int) -> tuple[Trainer, dict[str, Any]]:
         """`prepare` of one seed."""
@@ -63,8 +69,10 @@ class Seeds:
             checkpoint=self.checkpoints / ("checkpoint.pt" if is_first else f"seed-{seed}.pt"),
         )
 
-    def _train(self, seed: int, model: Path, history: Path, curves: Curves | None = None) -> Path:
-        """One training, written; its checkpoint."""
+    def _train(
+        self, seed: int, model: Path, history: Path, curves: Curves | None = None
+    ) -> Trainer:
+        """One training, written."""
         trainer, about = self.trainer(seed)
         if curves:
             with curves() as trainer.live:
@@ -76,4 +84,4 @@ class Seeds:
         save_model(model, trainer.decoder, trainer.tokenizer, about)
         with whole_file(history) as part:
             table.to_csv(part, index=False)
-        return trainer.checkpoint
+        return trainer

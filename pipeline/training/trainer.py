@@ -75,7 +75,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.decoder, self.options)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
-        self.saved = time.monotonic()
+        self.saved = self.lapped = time.monotonic()
         self.every = checkpoint_seconds()
 
     def _phases(self) -> list[Phase]:
@@ -101,6 +101,7 @@ class Trainer:
                 self._validate()
                 self._save()
             self._end_phase()
+        self._lap()
         history = self.progress.history
         return pd.DataFrame(history) if history else pd.DataFrame(columns=COLUMNS)
 
@@ -110,6 +111,7 @@ class Trainer:
 
     def _train_epoch(self, phase: Phase) -> None:
         self.decoder.train()
+        begun = time.monotonic()
         for batch in self._batches():
             self._set_learning_rate(phase)
             self.optimizer.zero_grad(set_to_none=True)
@@ -120,6 +122,9 @@ class Trainer:
             self.optimizer.step()
             self._record(step)
             self.progress.batch += 1
+            self.progress.images += len(batch.image_ids)
+            self.progress.step_seconds += time.monotonic() - begun
+            begun = time.monotonic()
             if time.monotonic() - self.saved > self.every:
                 self._save()
 
@@ -200,7 +205,13 @@ class Trainer:
         if self.live and self._step % LIVE_STEPS == 0:
             self.live.log(self._step, {f"step_{name}": v for name, v in step.figures.items()})
 
+    def _lap(self) -> None:
+        now = time.monotonic()
+        self.progress.seconds += now - self.lapped
+        self.lapped = now
+
     def _save(self) -> None:
+        self._lap()
         state = {
             "key": self.key,
             "decoder": self.decoder.state_dict(),

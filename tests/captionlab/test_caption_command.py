@@ -245,6 +245,18 @@ def test_a_file_that_is_not_ours_is_never_touched(workspace, caption, content):
     assert Path("out.jsonl").read_bytes() == content
 
 
+def test_a_file_that_the_other_run_deletes_meanwhile_is_not_written(workspace, monkeypatch):
+    acquire = FileLock.acquire
+
+    def late(self, **options):
+        Path("out.jsonl").unlink()
+        return acquire(self, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    with pytest.raises(UserError, match=r"^out\.jsonl is being written by another run: "):
+        caption_into(Path("out.jsonl"), ["photos/1.png"], None, "model", "f", None, None, 1)
+
+
 def test_two_runs_into_one_file_are_one_too_many(workspace, caption):
     with FileLock(".out.jsonl.lock"):
         assert caption() == (

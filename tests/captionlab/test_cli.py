@@ -379,7 +379,7 @@ def test_results_show_the_table_the_page_and_how_to_open_mlflow(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path("params.yaml").touch()
-    opening = "MLflow: mlflow ui --backend-store-uri sqlite:///mlflow.db\n"
+    opening = "MLflow: captionlab ui\n"
     assert captionlab("results") == (
         0,
         f"no table yet (reports/tables/all.md): run dvc repro\n{opening}",

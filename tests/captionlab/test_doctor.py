@@ -188,6 +188,7 @@ def test_a_store_that_answers_and_cannot_be_written_is_a_problem(tmp_path, monke
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
+    from pipeline.tracking import sqlite
     from pipeline.tracking.store import open_store
 
     monkeypatch.chdir(tmp_path)
@@ -207,9 +208,24 @@ def test_a_store_that_answers_and_cannot_be_written_is_a_problem(tmp_path, monke
         raise MlflowException("attempt to write a readonly database")
 
     monkeypatch.setattr(MlflowClient, "set_experiment_tag", refuse)
+    connect = sqlite._connect
+
+    def read_only(path, seconds):
+        found = connect(path, seconds)
+        found.execute("PRAGMA query_only = ON")
+        return found
+
+    monkeypatch.setattr(sqlite, "_connect", read_only)
+    cure = "rename it, then captionlab sync fills a new one from this workspace"
     found = doctor.examine("mlflow", lambda: doctor.mlflow_store(tmp_path))
-    assert found.state == "problem"
-    assert "out of reach (attempt to write a readonly database)" in found.text
+    assert (found.state, found.text) == (
+        "problem",
+        f"MLflow's database {tmp_path}/mlflow.db is read-only: make it writable, or {cure}",
+    )
+    (tmp_path / "mlflow.db").write_text("my notes")
+    assert doctor.examine("mlflow", lambda: doctor.mlflow_store(tmp_path)).text == (
+        f"MLflow's database {tmp_path}/mlflow.db is broken (file is not a database): {cure}"
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "somewhere")
     assert (
         "is no address of an MLflow store: write http"

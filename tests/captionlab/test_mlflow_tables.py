@@ -33,7 +33,7 @@ def enter(tmp_path, monkeypatch, database):
     def call(name="one", **cider):
         folder = tmp_path / name
         if not folder.exists():
-            folder.mkdir()
+            folder.mkdir(parents=True)
             monkeypatch.chdir(folder)
             make_workspace(folder)
             edit_params(lambda params: params["variants"].pop("soft-attention"))
@@ -238,6 +238,43 @@ def test_who_confirmed_a_duplicate_that_is_dropped_holds_the_run_that_stays(ente
     (left,) = runs()
     assert left.info.run_id == kept.info.run_id
     assert left.data.tags[f"{PREFIX}f00"] == "2026-11-21T00:00:00.000000Z far:/away"
+
+
+def test_an_experiment_in_a_temporary_copy_publishes_to_its_workspace_and_changes_no_table(
+    enter, tables, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    enter()
+    shutil.copy(tmp_path / "server.db", "mlflow.db")
+    publish_all()
+    enter("one/.dvc/tmp/exps/standalone/tmp1", merge=0.99)
+    monkeypatch.setenv("DVC_EXP_NAME", "numb-sort")
+    track.main("merge")
+    assert not Path("mlflow.db").exists()
+    enter()
+    assert tables() == (own_tables(), "")
+    found = {run.data.metrics["test/cider"]: run.data.tags for run in runs() if of_merge(run)}
+    assert sorted(found) == [0.4, 0.99]
+    assert found[0.99]["experiment"] == "numb-sort"
+    rescore("merge", 0.99)  # as dvc exp apply does
+    publish_all()
+    assert tables() == (own_tables(), "")
+    assert len(runs()) == 3
+
+
+def test_an_experiment_that_finds_no_server_says_to_apply_it_first(
+    enter, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("DVC_EXP_NAME", "numb-sort")
+    enter("one/.dvc/tmp/exps/tmp1")
+    track.main("merge")
+    then = "dvc exp apply numb-sort brings them here, then captionlab sync publishes it later"
+    assert capfd.readouterr().err.endswith(f": 'merge' is kept in files, {then}\n")
+
+
+def of_merge(run):
+    return run.data.tags["variant"] == "merge"
 
 
 def test_runs_without_lines_of_tables_are_no_results(enter, captionlab):

@@ -91,6 +91,33 @@ print(Captioner.load(Path({str(published / "artifacts/captioner")!r}), "cpu").ca
     assert done.stdout.strip() == said(model, png(1))[0]["caption"], done.stderr
 
 
+def test_a_caller_may_decode_otherwise_within_limits(published: Path, model: Any) -> None:
+    from mlflow.exceptions import MlflowException
+    from pipeline.captioner.captioner import Captioner
+
+    captioner = Captioner.load(published / "artifacts/captioner")
+    table = pd.DataFrame({"image": [text(1)]})
+
+    def asked(**params: int) -> tuple[str, float]:
+        row = model.predict(table, params=params).to_dict("records")[0]
+        return row["caption"], round(row["log_prob"], 4)
+
+    def own(**keys: int) -> tuple[str, float]:
+        (caption,) = captioner.decoding_as(**keys).caption([picture(1)])
+        return caption.text, round(caption.log_prob, 4)
+
+    assert asked() == own()
+    assert asked(beam=1, max_tokens=2) == own(beam=1, samples=0, max_tokens=2) != own()
+    assert asked(samples=3) == own(samples=3)
+    for wrong, said in (
+        ({"beam": 11}, "beam is 11: expected 1 to 10, or 0 for the model's own"),
+        ({"beam": 2, "samples": 2}, "name one of beam and samples"),
+        ({"max_tokens": -1}, "max_tokens is -1: expected 1 to "),
+    ):
+        with pytest.raises(MlflowException, match=said):
+            model.predict(table, params=wrong)
+
+
 def test_nothing_published_is_a_pickle(published: Path) -> None:
     kept = {path.suffix for path in published.rglob("*") if path.is_file()} - {
         ".py",
@@ -120,6 +147,7 @@ def test_every_form_of_a_picture_has_the_same_caption(model: Any, tmp_path: Path
         array,
         array.tolist(),
         tmp_path / "a.png",
+        picture(2),
     ]
     rows = said(model, *forms)
     assert [row["error"] for row in rows] == [None] * len(forms)

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import sys
 
 import pytest
 
@@ -45,6 +46,55 @@ def test_an_error_of_two_megabytes_is_one_short_line_with_what_to_do(capsys):
     assert len(error) < LONGEST + 40
     assert error.startswith("error: row 3: 'xxx")
     assert error.endswith("xx\\x1b[2J' is too long: shorten it\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.EROFS, "Read-only file system", "models/.a.part"),
+            "models/.a.part is on a disk that is read-only here: work in a copy that can be "
+            "written, then run the same command again",
+        ),
+        (
+            OSError(errno.EACCES, "Permission denied", "data/report"),
+            "data/report may not be written or read by this user: change its permissions, then "
+            "run the same command again",
+        ),
+        (
+            OSError(errno.EACCES, "Failed to open local file 'a.parquet'"),
+            "[Errno 13] Failed to open local file 'a.parquet' may not be written or read by this "
+            "user: change its permissions, then run the same command again",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "b"),
+            "the disk is full while writing b: free some space, then run the same command again",
+        ),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_one_line(capsys, error, line):
+    def fails():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run(fails)
+    assert (end.value.code, capsys.readouterr().err) == (2, f"error: {line}\n")
+
+
+def test_any_other_error_of_the_system_keeps_its_traceback():
+    def fails():
+        raise OSError(errno.EIO, "Input/output error", "a")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        run(fails)
+
+
+def test_a_terminal_of_ascii_is_shown_escapes(monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    run(lambda: print("a caf\u00e9 \u72ac"))
+    terminal.seek(0)
+    assert terminal.read() == "a caf\\xe9 \\u72ac\n"
 
 
 def test_a_librarys_error_is_short_and_printable():

@@ -90,6 +90,25 @@ def test_a_misspelt_key_is_named(tmp_path: Path, data: dict) -> None:  # type: i
     assert complaint(tmp_path, data) == "train.lr: missing; train.learning_rate: unknown key"
 
 
+def test_a_key_of_a_row_that_is_missing_is_named_with_the_value_that_changes_nothing(
+    tmp_path: Path,
+    data: dict,  # type: ignore[type-arg]
+) -> None:
+    data["variants"] = {
+        "slow": {"corpus": "scenes", "features": "scenes-lite0", "decoder": "merge"}
+    }
+    del data["decode"]["also"], data["features"]["scenes-lite0"]["dtype"]
+    keys = {"args": "{}", "train": "{}", "decode": "{}", "protocols": "[]"}
+    told = [f"variants.slow.{key}: missing, write {key}: {value}" for key, value in keys.items()]
+    assert complaint(tmp_path, data).split("; ") == [
+        "features.scenes-lite0.dtype: missing",
+        "decode.also: missing, write also: []",
+        *told,
+    ]
+    del data["train"]
+    assert "; train: missing; " in complaint(tmp_path, data)
+
+
 def test_a_wrong_type_is_named_with_its_value(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]
     data["train"]["epochs"] = "ten"
     assert complaint(tmp_path, data) == "train.epochs: should be a valid integer, not 'ten'"

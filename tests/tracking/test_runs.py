@@ -19,6 +19,7 @@ from pipeline.core import paths
 from pipeline.core.errors import UserError
 from pipeline.core.git import git_commit
 from pipeline.experiment.params import load_params
+from pipeline.tracking.cost import write_cost
 from pipeline.tracking.live import Live, delay, start_live
 from pipeline.tracking.payload import gather
 from pipeline.tracking.receiver import messages, receive
@@ -153,10 +154,32 @@ def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_da
 def test_publishing_twice_makes_one_run_and_the_same_receipt(workspace):
     track.main("merge")
     receipt = Path("reports/runs/merge/receipt.json").read_bytes()
+    took = {"peak": 2_500_000_000, "seconds": 60.0, "step_seconds": 40.0, "images": 1000}
+    write_cost(Path("checkpoints/merge/cost.json"), Path("models/merge"), "cpu", **took)
     track.main("merge")
     assert statuses() == [("merge", "FINISHED")]
     assert Path("reports/runs/merge/receipt.json").read_bytes() == receipt
     assert list(json.loads(receipt)) == ["fingerprint", "payload"]
+
+
+def test_a_run_tells_what_its_training_took_and_nothing_of_another_training(workspace):
+    took = {"peak": 2_500_000_000, "seconds": 60.0, "step_seconds": 40.0, "images": 1000}
+    for name, model in (("merge", "merge"), ("lstm", "merge")):
+        write_cost(Path(f"checkpoints/{name}/cost.json"), Path("models", model), "cuda:0", **took)
+        track.main(name)
+    cost = {
+        run.info.run_name: {k: v for k, v in run.data.metrics.items() if k.startswith("cost/")}
+        for run in runs()
+    }
+    assert cost == {
+        "merge": {
+            "cost/train_seconds": 60.0,
+            "cost/images_per_second": 25.0,
+            "cost/peak_memory_gb": 2.5,
+        },
+        "lstm": {},
+    }
+    assert [run.data.tags.get("device") for run in runs("tags.variant = 'merge'")] == ["cuda:0"]
 
 
 def test_a_receipt_is_the_same_for_a_new_store(workspace, database, monkeypatch):

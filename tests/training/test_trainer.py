@@ -23,6 +23,7 @@ from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.search import greedy
 from pipeline.experiment.params import Training
 from pipeline.features.store import FeatureStore
+from pipeline.tracking.cost import read_cost
 from pipeline.training.checkpoint import read_checkpoint, write
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.trainer import Trainer
@@ -194,6 +195,10 @@ def test_a_run_killed_after_any_step_ends_with_the_same_weights_bit_for_bit(
     second = trainer(tmp_path / "killed", decoder)
     assert second.run().to_csv() == history.to_csv()
     assert same(weights(second), weights(whole))
+    assert second.progress.images == whole.progress.images == 12 * len(history)
+    kept = torch.load(first.checkpoint, weights_only=True)["progress"]["seconds"]
+    assert second.progress.seconds > second.progress.step_seconds > 0
+    assert second.progress.seconds >= kept > 0
 
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -388,6 +393,14 @@ def test_kill_minus_nine_and_a_rerun_end_as_an_uninterrupted_run(prepared: Path)
         digest(prepared / "models/soft/model.safetensors"),
         (prepared / "data/history/soft.csv").read_text(),
     ) == expected
+    metrics, tags = read_cost(prepared / "checkpoints/soft/cost.json", prepared / "models/soft")
+    assert tags == {"device": "cpu"}
+    assert sorted(metrics) == [
+        "cost/images_per_second",
+        "cost/peak_memory_gb",
+        "cost/train_seconds",
+    ]
+    assert min(metrics.values()) > 0
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -1,0 +1,19 @@
+"""Where a server of ours listens."""
+
+import socket
+
+from pipeline.core.errors import UserError
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises a UserError where no server can listen, before anything slow begins."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            what = (error.strerror or str(error)).lower()
+            raise UserError(
+                f"cannot serve at {host}:{port} ({what}): name another --port, or --host"
+            ) from None
