@@ -93,6 +93,7 @@ print(Captioner.load(Path({str(published / "artifacts/captioner")!r}), "cpu").ca
 
 def test_a_caller_may_decode_otherwise_within_limits(published: Path, model: Any) -> None:
     from mlflow.exceptions import MlflowException
+
     from pipeline.captioner.captioner import Captioner
 
     captioner = Captioner.load(published / "artifacts/captioner")

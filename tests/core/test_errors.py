@@ -113,17 +113,3 @@ def test_what_standard_output_cannot_encode_stops_no_command() -> None:
     say("CIDEr 0.71 ±.01, café", out)
     out.seek(0)
     assert out.read() == "CIDEr 0.71 +-.01, caf?\n"
-
-
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
-def test_a_file_that_this_user_may_not_touch_is_one_line(capsys, number):
-    def touch():
-        raise OSError(number, "Not allowed", "data/x.csv")
-
-    with pytest.raises(SystemExit) as end:
-        run(touch)
-    assert end.value.code == 2
-    assert capsys.readouterr().err == (
-        "error: data/x.csv: not allowed: give this user the right to it, then run the same command "
-        "again\n"
-    )
