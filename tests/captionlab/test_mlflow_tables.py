@@ -188,7 +188,7 @@ def test_of_several_workspaces_the_tables_are_those_of_the_one_that_published_la
     for stage in ("train", "caption", "score"):
         deps = lock["stages"][f"{stage}@merge"]["deps"]
         lock["stages"][f"{stage}@merge"]["deps"] = [
-            {**d, "path": d["path"].replace("scenes", "other")} for d in deps
+            {**d, "path": d["path"].replace("corpora/scenes", "corpora/other")} for d in deps
         ]
     Path("dvc.lock").write_text(yaml.safe_dump(lock))
     publish_all()

@@ -615,7 +615,7 @@ def test_a_java_that_is_missing_or_broken_is_one_line_and_not_needed_for_raw_str
     java(tmp_path, "echo Error: no memory >&2; exit 1")
     hint = "(meteor and spice may be left out; the protocol raw tokenises without Java)"
     told = "the PTB tokenizer returned another number of captions than it was given"
-    assert captionlab("score", *files) == (2, "", f"error: {told} {hint}\n")
+    assert captionlab("score", *files) == (2, "", f"error: {told}: Error: no memory {hint}\n")
     told = "METEOR's Java process failed: Error: no memory"
     assert captionlab("score", *files, "--protocol", "raw") == (2, "", f"error: {told} {hint}\n")
     shutil.rmtree(tmp_path / "bin")

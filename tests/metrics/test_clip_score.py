@@ -217,10 +217,11 @@ def test_a_variant_and_the_baseline_beside_it_say_which_clip_judged_them(
     write_params(tmp_path, params)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    files = {
-        "image_id": ["a", "b", "c"],
-        "file": [str(images[name]) for name in ("i00", "i01", "i02")],
-    }
+    names = ["i00", "i01", "i02"]
+    (paths.RAW / "scenes").mkdir(parents=True)
+    for name in names:
+        shutil.copy(images[name], paths.RAW / "scenes")
+    files = {"image_id": ["a", "b", "c"], "file": [images[name].name for name in names]}
     for folder in (paths.CORPORA / "scenes", paths.CAPTIONS / "merge"):
         folder.mkdir(parents=True)
     captions = pd.DataFrame({**files, "text": "a dog", "split": ["train", "val", "test"]})
