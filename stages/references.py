@@ -8,13 +8,13 @@ from pipeline.experiment.params import load_params, pick
 def main(name: str) -> None:
     pick(load_params(), "corpora", name)
 
-    from pipeline.data.corpus import published_references, read_captions
+    from pipeline.data.corpus import published_references, read_captions, read_rejected
     from pipeline.data.files import write_json
     from pipeline.scoring.ptb import ptb_tokenize, training_captions
 
     folder, columns = paths.CORPORA / name, ["image_id", "caption_id", "raw", "split"]
     captions = read_captions(folder / "captions.parquet", [*columns, "text"])
-    rejected = read_captions(folder / "rejected.parquet", [*columns, "reason"])
+    rejected = read_rejected(folder / "rejected.parquet", [*columns, "reason"])
     published = published_references(captions, rejected, ["val", "test"])
     write_json(paths.published(name), published)
     write_json(paths.references(name), ptb_tokenize(published))

@@ -22,12 +22,21 @@ ROWS = 25_000
 
 
 def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
-    """Columns of the captions.parquet of a corpus, or of the rejected.parquet beside it.
+    """Columns of the captions.parquet of a corpus.
 
     Raises:
         UserError: it is not there, is no Parquet, or lacks a column; a text is none.
     """
     return read_table(path, columns)
+
+
+def read_rejected(path: Path, columns: list[str]) -> pd.DataFrame:
+    """Columns of the rejected.parquet of a corpus; a caption whose image is in no split has none.
+
+    Raises:
+        UserError: it is not there, is no Parquet, or lacks a column; a text is none.
+    """
+    return read_table(path, columns, whole=[])
 
 
 def columns_of(path: Path, needed: list[str]) -> list[str]:

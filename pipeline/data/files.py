@@ -204,8 +204,17 @@ def readable(path: Path) -> Iterator[None]:
         raise UserError(f"{what}: {RESTORE}") from None
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
+WHOLE = ("image_id", "text", "split")
+"columns of texts without an empty cell, unless a reader says otherwise"
+
+
+def read_table(
+    path: Path, columns: list[str] | None = None, whole: Collection[str] = WHOLE
+) -> "pd.DataFrame":
     """Columns of a Parquet file that a stage wrote, or all of them.
+
+    Args:
+        whole: columns of texts that have no empty cell.
 
     Raises:
         UserError: it is not there, is damaged, lacks a column, or has something else than text in a
@@ -219,7 +228,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> "pd.DataFrame":
     need_columns(names, columns or [], path)
     with readable(path):
         table = pd.read_parquet(path, columns=columns)
-    check_columns(table, path)
+    check_columns(table, path, whole)
     return table
 
 
@@ -232,9 +241,7 @@ def need_columns(there: list[str], columns: list[str], path: Path) -> None:
         )
 
 
-def check_columns(
-    table: "pd.DataFrame", path: Path, whole: Collection[str] = ("image_id", "text", "split")
-) -> None:
+def check_columns(table: "pd.DataFrame", path: Path, whole: Collection[str] = WHOLE) -> None:
     """Raises a UserError where a column of texts (TEXTS) holds something else or bytes that are no
     text, one of `whole` has an empty cell, or a column of another kind is of none of its kind."""
     import pyarrow as pa

@@ -22,6 +22,8 @@ ASIDE = [
     ("b", "b#1", "A DOG", "test", "too short"),
     ("b", "b#2", " ", "test", "empty"),
     ("d", "d#0", "An owl.", "test", "image broken"),
+    ("e", "e#0", "A photo that the release puts in no split.", None, "no split"),
+    ("e", "e#1", None, None, "undecodable"),
 ]
 
 
