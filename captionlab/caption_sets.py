@@ -215,8 +215,8 @@ def _corpus(path: Path, split: str | None) -> list[Row]:
         return []
     if not {"image_id", "caption_id", "raw", "split"} <= set(names):
         return []
+    from pipeline.data.checked import read_table
     from pipeline.data.corpus import published_references
-    from pipeline.data.files import read_table
 
     captions, rejected = read_table(path), path.with_name("rejected.parquet")
     aside = read_table(rejected) if rejected.is_file() else captions.head(0).assign(reason="")

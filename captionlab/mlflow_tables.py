@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import read_json
+from pipeline.data.checked import read_json
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.report.results_table import everything
 from pipeline.report.table import Sheet

@@ -11,8 +11,9 @@ def main(name: str) -> None:
     dataset = pick(params, "corpora", name).dataset
 
     from pipeline.core.git import code_commit, row_code
+    from pipeline.data.checked import read_texts
     from pipeline.data.corpus import read_captions
-    from pipeline.data.files import read_texts, whole_file
+    from pipeline.data.files import whole_file
     from pipeline.experiment.protocols import find_protocol
     from pipeline.scoring.baseline import most_frequent_captions
     from pipeline.scoring.json_texts import Texts

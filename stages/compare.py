@@ -5,7 +5,8 @@ import shutil
 
 from pipeline.core import paths
 from pipeline.core.stage import stage
-from pipeline.data.files import read_texts, whole_folder
+from pipeline.data.checked import read_texts
+from pipeline.data.files import whole_folder
 from pipeline.experiment.params import load_params
 
 

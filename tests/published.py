@@ -10,7 +10,8 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
-from pipeline.data.files import read_json, write_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary
 from pipeline.decoders.shared.tokenizers import Tokenizer

@@ -19,7 +19,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MLFLOW_DISABLE_TE
 
 from benchmarks import _common as common
 from benchmarks.torture import cases, isolation, kills, workspace
-from pipeline.data.files import read_json, write_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import write_json
 
 INPUTS, KILLS, WORKERS = 300, 100, 2
 RESUMED = ".scenes-lite0.part"

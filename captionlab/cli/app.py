@@ -89,7 +89,7 @@ def _has_registry() -> bool:
 
 
 def _champion_name(folder: Path) -> str:
-    from pipeline.data.files import read_json
+    from pipeline.data.checked import read_json
 
     variant = read_json(folder / "config.json").get("variant")
     return f"champion ({variant})" if variant else "champion"
@@ -98,7 +98,7 @@ def _champion_name(folder: Path) -> str:
 def example_images() -> list[Path]:
     """A few test images of every corpus, spread over it, none larger than what may be uploaded."""
     from captionlab.page.server import UPLOAD
-    from pipeline.data.files import read_table
+    from pipeline.data.checked import read_table
     from pipeline.experiment.params import load_params
 
     corpora = [

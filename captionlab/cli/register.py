@@ -36,7 +36,7 @@ def command(
         )
 
     from captionlab.champion import register as register_best
-    from pipeline.data.files import read_json
+    from pipeline.data.checked import read_json
     from pipeline.tracking.store import open_store
 
     if rollback:

@@ -27,7 +27,8 @@ def command(
     from captionlab.models import load
     from captionlab.speed import measure
     from pipeline.core.git import code_commit
-    from pipeline.data.files import read_json, write_json
+    from pipeline.data.checked import read_json
+    from pipeline.data.files import write_json
     from pipeline.experiment.params import load_params, pick
     from pipeline.results.decoding import decoding_text
 

@@ -7,7 +7,7 @@ from pipeline.captioner.captioner import Captioner
 from pipeline.core.errors import UserError, brief
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import load
-from pipeline.data.files import read_json
+from pipeline.data.checked import read_json
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder
 from pipeline.decoders.shared.tokenizers import Tokenizer

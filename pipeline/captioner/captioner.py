@@ -13,7 +13,7 @@ from pipeline.captioning.captions import Caption, caption_features
 from pipeline.core.errors import UserError
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import load
-from pipeline.data.files import read_json
+from pipeline.data.checked import read_json
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.model_folder import load_model
 from pipeline.decoders.shared.tokenizers import Tokenizer

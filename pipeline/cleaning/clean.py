@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from pipeline.cleaning.image_check import Picture
 from pipeline.core.errors import UserError
+from pipeline.data.checked import RESTORE, check_columns, inside
 from pipeline.data.corpus import COLUMNS, columns_of, rows_of
-from pipeline.data.files import RESTORE, check_columns, inside
 from pipeline.experiment.params import Corpus
 
 RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]

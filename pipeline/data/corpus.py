@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import RESTORE, check_columns, inside, need_columns, read_table, readable
+from pipeline.data.checked import RESTORE, check_columns, inside, need_columns, read_table, readable
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile

@@ -1,31 +1,18 @@
 """Outputs appear whole or not at all: written beside their place under a temporary name, then
 renamed."""
 
-import errno
 import hashlib
 import json
 import math
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.core.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from pydantic import BaseModel
-
-RESTORE = "dvc checkout brings back what dvc repro made"
-TEXTS = ("image_id", "file", "caption_id", "raw", "text", "split")
-"columns of text in all tables of this project"
-TRUTHS = {"undecodable"}
-NUMBERS = {"log_prob", "tokens", "reference_nll", "reference_tokens", "top5_hits", "position"}
-LISTS = {"alternatives", "argmax", "reference", "weights"}
-"columns of other kinds"
+from pipeline.core.errors import UserError
 
 
 def _partial(path: Path) -> Path:
@@ -112,165 +99,6 @@ def _not_finite(value: Any, place: str = "the value") -> str:
     elif isinstance(value, list | tuple):
         items = enumerate(value)
     return next(filter(None, (_not_finite(item, f"'{key}'") for key, item in items)), "")
-
-
-def read_json(path: Path) -> Any:
-    """Raises:
-    UserError: it is not there, or no JSON; NaN and Infinity are none.
-    """
-    with parsed(path):
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_json)
-
-
-@contextmanager
-def parsed(path: Path) -> Iterator[None]:
-    """While a JSON file is read.
-
-    Raises:
-        UserError: it is not there, or damaged.
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there: run dvc repro") from None
-    except (OSError, ValueError, RecursionError) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"{path} is no readable JSON file: {one_line(error)}: {RESTORE}") from None
-
-
-def _no_json(name: str) -> None:
-    raise ValueError(f"{name} is no number")
-
-
-def read_checked(path: Path, form: "type[BaseModel]") -> dict[str, Any]:
-    """A JSON object of the form that a pydantic model describes, as it stands in the file.
-
-    Raises:
-        UserError: as `read_json`; or a key is missing or of another type.
-    """
-    from pydantic import ValidationError
-
-    found: dict[str, Any] = read_json(path)
-    try:
-        form.model_validate(found, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {key}: {first['msg']}: {RESTORE}") from None
-    return found
-
-
-def read_texts(path: Path) -> dict[str, list[str]]:
-    """image_id -> texts.
-
-    Raises:
-        UserError: as `read_json`; or it holds something else.
-    """
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no texts by image: {RESTORE}")
-    check_lists(found, path)
-    return found
-
-
-def check_lists(found: Mapping[str, Any], path: Path) -> None:
-    """Raises a UserError where something else than a list of texts belongs to an image."""
-    for image, texts in found.items():
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise UserError(f"{path}: image '{image}' has something else than texts: {RESTORE}")
-
-
-def inside(file: object) -> bool:
-    """Whether a file is named by a path that stays in the folder that it is relative to."""
-    if not isinstance(file, str) or not file or "\0" in file:
-        return False
-    return not file.startswith("/") and ".." not in file.split("/")
-
-
-@contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """While a Parquet file is read.
-
-    Raises:
-        UserError: it is not there, or damaged.
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there: run dvc repro") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        what = f"{path} is no readable Parquet file: {one_line(error)}"
-        raise UserError(f"{what}: {RESTORE}") from None
-
-
-WHOLE = ("image_id", "text", "split")
-"columns of texts without an empty cell, unless a reader says otherwise"
-
-
-def read_table(
-    path: Path, columns: list[str] | None = None, whole: Collection[str] = WHOLE
-) -> "pd.DataFrame":
-    """Columns of a Parquet file that a stage wrote, or all of them.
-
-    Args:
-        whole: columns of texts that have no empty cell.
-
-    Raises:
-        UserError: it is not there, is damaged, lacks a column, or has something else than text in a
-            column of texts.
-    """
-    import pandas as pd
-    from pyarrow.parquet import read_schema
-
-    with readable(path):
-        names = read_schema(path).names
-    need_columns(names, columns or [], path)
-    with readable(path):
-        table = pd.read_parquet(path, columns=columns)
-    check_columns(table, path, whole)
-    return table
-
-
-def need_columns(there: list[str], columns: list[str], path: Path) -> None:
-    """Raises a UserError where one is lacking."""
-    missing = [column for column in columns if column not in there]
-    if missing:
-        raise UserError(
-            f"{path} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}"
-        )
-
-
-def check_columns(table: "pd.DataFrame", path: Path, whole: Collection[str] = WHOLE) -> None:
-    """Raises a UserError where a column of texts (TEXTS) holds something else or bytes that are no
-    text, one of `whole` has an empty cell, or a column of another kind is of none of its kind."""
-    import pyarrow as pa
-
-    for name in [column for column in TEXTS if column in table]:
-        if table[name].dtype != object:  # Arrow's own, which it has not looked at yet
-            with readable(path):
-                pa.array(table[name]).validate(full=True)
-        cells = table[name].dropna()
-        if len(cells) < len(table) and name in whole:
-            raise UserError(f"{path}: a row has no {name}: {RESTORE}")
-        if len(cells) and not isinstance(cells.iloc[0], str):
-            kind = type(cells.iloc[0]).__name__
-            raise UserError(f"{path}: the column {name} holds {kind}, not text: {RESTORE}")
-    _check_others(table, path)
-
-
-def _check_others(table: "pd.DataFrame", path: Path) -> None:
-    """Columns of truths, numbers and lists."""
-    for name in table.columns if len(table) else ():
-        kind = table[name].dtype.kind
-        wrong = (name in TRUTHS and kind != "b") or (name in NUMBERS and kind not in "iuf")
-        if name in LISTS:
-            wrong = not all(
-                hasattr(cell, "__len__") and type(cell) is not str for cell in table[name]
-            )
-        if wrong:
-            what = "truths" if name in TRUTHS else "numbers" if name in NUMBERS else "lists"
-            raise UserError(f"{path}: the column {name} does not hold {what}: {RESTORE}")
 
 
 def digest(path: Path) -> str:

@@ -18,16 +18,8 @@ import pyarrow.parquet as pq
 from pipeline.core.errors import UserError, one_line
 from pipeline.core.machine import ahead
 from pipeline.core.progress import bar
-from pipeline.data.files import (
-    RESTORE,
-    fingerprint,
-    inside,
-    loaded_code,
-    named_files,
-    read_json,
-    whole_folder,
-    write_json,
-)
+from pipeline.data.checked import RESTORE, inside, read_json
+from pipeline.data.files import fingerprint, loaded_code, named_files, whole_folder, write_json
 from pipeline.encoders.shared.base import Encoder
 from pipeline.features.features import Features
 from pipeline.features.quantise import grid_dtype, to_int8

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from pipeline.core.errors import UserError, brief
-from pipeline.data.files import RESTORE, read_checked, readable
+from pipeline.data.checked import RESTORE, read_checked, readable
 from pipeline.data.image_ids import ImageIds
 from pipeline.features.features import Features
 from pipeline.features.quantise import from_int8

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 import pandas as pd
 
-from pipeline.data.files import read_table
+from pipeline.data.checked import read_table
 from pipeline.report.gallery import Corpus, Picture
 
 DIGITS = 600_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.errors import UserError, brief
-from pipeline.data.files import RESTORE, read_json
+from pipeline.data.checked import RESTORE, read_json
 from pipeline.report.charts import Mark, scatter
 from pipeline.report.table import Column, Table
 from pipeline.results.result import Result

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.data.checked import read_table
 from pipeline.data.corpus import SPREAD, spread
-from pipeline.data.files import read_table
 from pipeline.images.reading import read_image
 from pipeline.results.result import Result
 from pipeline.results.scores import own_standard

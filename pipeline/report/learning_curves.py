@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline.data.files import need_columns, whole_folder
+from pipeline.data.checked import need_columns
+from pipeline.data.files import whole_folder
 from pipeline.results.history import read_history
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.files import need_columns, read_table
+from pipeline.data.checked import need_columns, read_table
 
 if TYPE_CHECKING:
     from pipeline.results.scores import Key, ScoreTable

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from pipeline.core.errors import UserError, brief
-from pipeline.data.files import RESTORE
+from pipeline.data.checked import RESTORE
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pydantic import BaseModel
 
-from pipeline.data.files import read_checked
+from pipeline.data.checked import read_checked
 from pipeline.experiment.params import Params
 from pipeline.experiment.protocols import STANDARD
 from pipeline.results.decoding import decoding_text

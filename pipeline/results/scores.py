@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.errors import UserError, brief
-from pipeline.data.files import RESTORE, whole_file
+from pipeline.data.checked import RESTORE
+from pipeline.data.files import whole_file
 from pipeline.experiment.protocols import STANDARD
 
 if TYPE_CHECKING:

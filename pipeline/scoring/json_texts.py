@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import RESTORE, check_lists, parsed, read_json, read_texts
+from pipeline.data.checked import RESTORE, check_lists, parsed, read_json, read_texts
 
 IMAGES = 64
 "that are read at once"

@@ -12,8 +12,8 @@ import pandas as pd
 
 from pipeline.core.errors import UserError
 from pipeline.core.registry import load
+from pipeline.data.checked import RESTORE, read_table, readable
 from pipeline.data.corpus import image_files, read_captions
-from pipeline.data.files import RESTORE, read_table, readable
 from pipeline.experiment.protocols import STANDARD, Protocol, find_protocol, tokenise
 from pipeline.metrics.shared.base import Candidates, References
 from pipeline.results.scores import MEAN, OWN

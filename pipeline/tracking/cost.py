@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.data.files import digest, read_checked, write_json
+from pipeline.data.checked import read_checked
+from pipeline.data.files import digest, write_json
 
 WEIGHTS = "model.safetensors"
 

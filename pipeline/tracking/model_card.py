@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.registry import load
-from pipeline.data.files import read_table
+from pipeline.data.checked import read_table
 from pipeline.experiment.protocols import STANDARD
 from pipeline.results.estimates import LEVEL
 from pipeline.results.scores import OWN, Key, ScoreTable

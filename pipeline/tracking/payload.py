@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.core.errors import UserError
 from pipeline.core.paths import home
-from pipeline.data.files import fingerprint, read_json, read_table, read_texts, write_json
+from pipeline.data.checked import read_json, read_table, read_texts
+from pipeline.data.files import fingerprint, write_json
 from pipeline.experiment.params import Params, pick, read_params_file
 from pipeline.results.history import read_history
 from pipeline.results.result import (

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError
 from pipeline.core.paths import is_copy
-from pipeline.data.files import fingerprint, read_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import fingerprint
 from pipeline.experiment.params import Params
 from pipeline.tracking.current import confirm, inherit, withdraw
 from pipeline.tracking.decide import Fate, Found, Step, decide

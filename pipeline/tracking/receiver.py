@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import one_line
-from pipeline.data.files import fingerprint, read_json, write_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import fingerprint, write_json
 from pipeline.tracking.live import curves_of, warn
 from pipeline.tracking.store import Store, curves, open_store, send, trouble
 

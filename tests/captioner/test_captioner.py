@@ -20,7 +20,8 @@ from pipeline.captioning.captions import Caption, caption_features
 from pipeline.captioning.split import Model, caption_split
 from pipeline.core import registry
 from pipeline.core.errors import UserError
-from pipeline.data.files import read_json, write_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Decoder, Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary, save_model
 from pipeline.decoders.shared.tokenizers import Tokenizer

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pipeline.core import paths
-from pipeline.data.files import read_json
+from pipeline.data.checked import read_json
 from pipeline.experiment.params import load_params
 from pipeline.report.latex import write_tables
 from pipeline.report.paper_tables import paper_sheets, read_papers

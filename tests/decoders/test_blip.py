@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from pipeline.captioner.captioner import GREEDY
 from pipeline.captioning.captions import caption_features
 from pipeline.core.errors import UserError
-from pipeline.data.files import read_json, write_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import write_json
 from pipeline.decoders.blip import Decoder, outline
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, load_model, save_model

@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import read_json, write_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Sizes, pick_rows
 from pipeline.decoders.shared.model_folder import (
     build_decoder,

@@ -24,8 +24,9 @@ from pipeline.captioning.split import Model, caption_split
 from pipeline.cleaning.clean import clean_file, raw_files
 from pipeline.cleaning.image_check import look_at_images
 from pipeline.core import paths, registry
+from pipeline.data.checked import read_json
 from pipeline.data.corpus import published_references, read_captions
-from pipeline.data.files import read_json, write_json
+from pipeline.data.files import write_json
 from pipeline.decoders.shared.model_folder import load_model, save_model
 from pipeline.experiment.params import Params, load_params
 from pipeline.extraction.extract import extract

@@ -10,7 +10,7 @@ import torch
 from captionlab.export.onnx_caption import Captioner as Exported
 from pipeline.core import registry
 from pipeline.core.errors import UserError
-from pipeline.data.files import read_json
+from pipeline.data.checked import read_json
 from pipeline.features.features import Features
 from pipeline.features.quantise import as_stored, from_int8, grid_dtype, to_int8
 from pipeline.features.store import FeatureStore

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import read_json
+from pipeline.data.checked import read_json
 from pipeline.extraction.extract import extract, image_files
 from pipeline.features.features import Features
 from pipeline.features.store import FeatureStore

@@ -15,7 +15,8 @@ import yaml
 from dvc.repo import Repo
 
 from pipeline.core import registry
-from pipeline.data.files import digest, read_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import digest
 from pipeline.results.scores import MEAN, OWN, Key, ScoreTable
 from tests.workspace import (
     ALL,

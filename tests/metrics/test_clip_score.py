@@ -16,7 +16,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from pipeline.core import paths
 from pipeline.core.errors import UserError
 from pipeline.core.registry import load, names
-from pipeline.data.files import read_json, write_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import write_json
 from pipeline.images.reading import read_image
 from pipeline.metrics import clip_score
 from pipeline.metrics.shared.base import Candidates, References, Scores, Unavailable

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import digest, read_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import digest
 from pipeline.experiment.protocols import find_protocol
 from pipeline.metrics.shared.base import means
 from pipeline.results.scores import MEAN, OWN, Key, Score, ScoreTable, own_standard

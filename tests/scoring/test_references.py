@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core import paths
 from pipeline.core.errors import UserError
-from pipeline.data.files import read_json
+from pipeline.data.checked import read_json
 from stages.references import main
 from tests.workspace import tiny_params, write_params
 

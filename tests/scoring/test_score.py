@@ -14,7 +14,7 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from pipeline.core.errors import UserError
 from pipeline.core.java import use_java
-from pipeline.data.files import read_json
+from pipeline.data.checked import read_json
 from pipeline.metrics.shared.base import References
 from pipeline.results.estimates import read_estimates
 from pipeline.results.scores import OWN, Key, ScoreTable, own_standard

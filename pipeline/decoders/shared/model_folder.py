@@ -9,7 +9,8 @@ from pydantic import BaseModel, PositiveInt
 
 from pipeline.core.errors import UserError, brief
 from pipeline.core.registry import check_args, load
-from pipeline.data.files import RESTORE, read_checked, whole_folder, write_json
+from pipeline.data.checked import RESTORE, read_checked
+from pipeline.data.files import whole_folder, write_json
 from pipeline.decoders.shared.contract import Decoder, Sizes
 from pipeline.decoders.shared.tokenizers import Tokenizer
 
