@@ -5,9 +5,9 @@ benchmarks/results/graph.{json,md}.
    by the clock and by the processor, against two graphs of empty commands (`true`): one with the
    same data flow, and no code or parameters to watch; one with all that dvc.yaml declares.
 2. `make repro` in a fresh workspace: its time outside the commands of the stages, each of which a
-`python` put first on PATH
-   clocks. The workspace is that of the tests (36 scenes, one epoch and seed, stages that mostly
-   import), or with `--whole` a clone of what is committed, in FOLDER if it is to stay.
+   `python` put first on PATH clocks. The workspace is that of the tests (36 scenes, one epoch and
+   seed, stages that mostly import), or with `--whole` a clone of what is committed, in FOLDER if it
+   is to stay.
 """
 
 import argparse

@@ -172,10 +172,10 @@ def _decode_of(file: Path) -> dict[str, Any]:
     from pipeline.experiment.params import Decoding, problems_of
 
     told = read_json(file) if file.is_file() else {}
-    found = {**GREEDY, **told} if isinstance(told, dict) else told
-    if problems := problems_of(Decoding, {"also": [], **found} if found is not told else told):
+    whole = {"also": [], **GREEDY, **told} if isinstance(told, dict) else told
+    if problems := problems_of(Decoding, whole):
         raise UserError(f"{file}: {'; '.join(problems)}: dvc repro writes it anew")
-    return found
+    return {**GREEDY, **told}
 
 
 def _read(image: "Picture | ServedPicture") -> "Image":

@@ -61,16 +61,16 @@ def say(text: object, file: TextIO | None = None) -> None:
 
 
 def encodable(text: str, encoding: str) -> str:
-    """The text without what a terminal of this encoding cannot show.
+    """The text with escapes for what a terminal of this encoding cannot show.
 
     Example:
-        >>> encodable("0.71 ±.01, café", "ascii")
-        '0.71 +-.01, caf?'
+        >>> print(encodable("0.71 ±.01, café", "ascii"))
+        0.71 +-.01, caf\\xe9
     """
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        return text.replace("±", "+-").encode(encoding, "replace").decode(encoding)
+        return text.replace("±", "+-").encode(encoding, "backslashreplace").decode(encoding)
     return text
 
 
@@ -102,7 +102,8 @@ def run(main: Callable[[], object]) -> None:
 
 
 def show_all() -> None:
-    """Print characters that the terminal's encoding lacks as escapes, such as those of ASCII."""
+    """Print what the terminal's encoding lacks as escapes, also where a library prints, not
+    `say`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -21,31 +21,19 @@ TRUTHS = {"undecodable"}
 NUMBERS = {"log_prob", "tokens", "reference_nll", "reference_tokens", "top5_hits", "position"}
 LISTS = {"alternatives", "argmax", "reference", "weights"}
 "columns of other kinds"
+DAMAGED = (
+    *(OSError, ValueError, TypeError, KeyError, AttributeError),
+    *(NotImplementedError, RecursionError),
+)
+"what Arrow, pandas and json raise over damaged files"
 
 
 def read_json(path: Path) -> Any:
     """Raises:
     UserError: it is not there, or no JSON; NaN and Infinity are none.
     """
-    with parsed(path):
+    with readable(path, "JSON"):
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_json)
-
-
-@contextmanager
-def parsed(path: Path) -> Iterator[None]:
-    """While a JSON file is read.
-
-    Raises:
-        UserError: it is not there, or damaged.
-    """
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there: run dvc repro") from None
-    except (OSError, ValueError, RecursionError) as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(f"{path} is no readable JSON file: {one_line(error)}: {RESTORE}") from None
 
 
 def _no_json(name: str) -> None:
@@ -98,8 +86,8 @@ def inside(file: object) -> bool:
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """While a Parquet file is read.
+def readable(path: Path, form: str = "Parquet") -> Iterator[None]:
+    """While a file of this form is read.
 
     Raises:
         UserError: it is not there, or damaged.
@@ -108,8 +96,10 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is not there: run dvc repro") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        what = f"{path} is no readable Parquet file: {one_line(error)}"
+    except DAMAGED as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = f"{path} is no readable {form} file: {one_line(error)}"
         raise UserError(f"{what}: {RESTORE}") from None
 
 

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from pipeline.encoders.clip import Encoder
 
-NEEDS_IMAGES = True
 READS = languages.ANY
 "whatever CLIP's own tokenizer does"
+NEEDS_IMAGES = True
 """`score` takes the pictures and the arguments of the CLIP encoder as well:
 `variant.pictures_needed` asks"""
 PREFIX, WEIGHT = "A photo depicts ", 2.5

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
-from pipeline.data.checked import RESTORE, check_lists, parsed, read_json, read_texts
+from pipeline.data.checked import RESTORE, check_lists, read_json, read_texts, readable
 
 IMAGES = 64
 "that are read at once"
@@ -68,7 +68,7 @@ class _Texts(Mapping[str, list[str]]):
         start, end = self._places[n : n + 2]
         self._file.seek(start)
         part = b"{" + self._file.read(end - start).rstrip(b",\n") + b"}"
-        with parsed(self._path):
+        with readable(self._path, "JSON"):
             texts: dict[str, list[str]] = json.loads(part)
         check_lists(texts, self._path)
         return texts
@@ -108,7 +108,7 @@ class Texts:
         self._path = path
 
     def __iter__(self) -> Iterator[str]:
-        with parsed(self._path), self._path.open("rb") as file:
+        with readable(self._path, "JSON"), self._path.open("rb") as file:
             if file.readline() != b"[\n":
                 yield from self._checked(read_json(self._path))
                 return

@@ -2,11 +2,13 @@
 DVC: two trainings that are equal to the byte differ in it.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from pipeline.core.errors import UserError
 from pipeline.data.checked import read_checked
 from pipeline.data.files import digest, write_json
 
@@ -46,11 +48,12 @@ def write_cost(
 
 
 def read_cost(file: Path, model: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Metrics and tags for the run of a model; none where another machine trained it, or DVC
-    restored it."""
+    """Metrics and tags for the run of a model; none where another machine trained it, DVC
+    restored it, or the file is damaged."""
     if not file.is_file():
         return {}, {}
-    told: dict[str, Any] = read_checked(file, Cost)
-    if told["weights"] != digest(model / WEIGHTS):
-        return {}, {}
-    return told["metrics"], {"device": told["device"]}
+    with suppress(UserError):  # damaged: no output of DVC, so nothing brings it back
+        told: dict[str, Any] = read_checked(file, Cost)
+        if told["weights"] == digest(model / WEIGHTS):
+            return told["metrics"], {"device": told["device"]}
+    return {}, {}

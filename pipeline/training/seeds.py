@@ -1,7 +1,7 @@
 """A variant of params.yaml, trained once per seed and written."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,7 @@ class Seeds:
     ) -> Trainer:
         """One training, written."""
         trainer, about = self.trainer(seed)
-        if curves:
-            with curves() as trainer.live:
-                table = trainer.run()
-        else:
+        with curves() if curves else nullcontext() as trainer.live:
             table = trainer.run()
         if table.empty:
             print(f"0 epochs: {self.name} is used as published", flush=True)

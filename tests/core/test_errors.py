@@ -112,4 +112,4 @@ def test_what_standard_output_cannot_encode_stops_no_command() -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     say("CIDEr 0.71 ±.01, café", out)
     out.seek(0)
-    assert out.read() == "CIDEr 0.71 +-.01, caf?\n"
+    assert out.read() == "CIDEr 0.71 +-.01, caf\\xe9\n"
