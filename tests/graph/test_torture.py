@@ -51,7 +51,7 @@ def test_a_damaged_file_of_captions_is_scored_or_is_one_line(tmp_path: Path, num
     (tmp_path / "said").mkdir()
     said = captions.written(".jsonl", captions.one_each(captions.rows()), tmp_path / "said")
     reason = refusal(lambda: evaluate(said, file, "bleu,rouge_l,cider", "raw", partial=True))
-    assert len(reason) < 100_000, what
+    assert "\n" not in reason, what
 
 
 @pytest.mark.parametrize("number", range(10))
