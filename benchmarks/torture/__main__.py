@@ -11,6 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -118,11 +119,15 @@ def _forked(work: Callable[[int], None], worker: int) -> int:
     pid = os.fork()
     if pid:
         return pid
+    status = 1
     try:
         work(worker)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
-        os._exit(0)
+        os._exit(status)
 
 
 def report(torture: Torture, seconds: float) -> str:

@@ -25,6 +25,8 @@ ADOPT = 36
 "prctl's PR_SET_CHILD_SUBREAPER: processes without a parent become ours, so that none is missed"
 SAID = "warning: "
 "how lines begin that are no errors"
+WAITING = {signal.SIGINT, signal.SIGTERM}
+"signals that a fork takes only when it has been set up"
 LINGER = 1.0
 "seconds after the end of a process in which those that it started have to end"
 
@@ -84,9 +86,12 @@ def start(call: Callable[[], object], place: Path, cwd: Path) -> Running:
     ctypes.CDLL(None).prctl(ADOPT, 1)
     (place / "tmp").mkdir(parents=True, exist_ok=True)
     base, began = _resident(os.getpid()), time.monotonic()
+    # A kill that comes before the fork is set up waits: it is meant for the call.
+    signal.pthread_sigmask(signal.SIG_BLOCK, WAITING)
     pid = os.fork()
     if not pid:
         os._exit(_child(call, place, cwd))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING)
     return Running(pid, began, place, base)
 
 
@@ -117,9 +122,12 @@ def _child(call: Callable[[], object], place: Path, cwd: Path) -> int:
 
 def _status(call: Callable[[], object]) -> int:
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITING)
         call()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:  # before the stage has begun: Python itself ends so
+        return 130
     return 0
 
 

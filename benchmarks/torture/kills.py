@@ -70,8 +70,10 @@ def _differences(base: Path, folder: Path) -> list[str]:
     out += [f"{name} is gone" for name in expected.keys() - found.keys()]
     out += [f"{name} is left" for name in found.keys() - expected.keys()]
     out += [f"{path.relative_to(folder)} is left" for path in folder.rglob(".*.part")]
+    undisturbed = {path.relative_to(base) for path in (base / "checkpoints").rglob("*")}
+    kept = (path.relative_to(folder) for path in (folder / "checkpoints").rglob("*"))
     return out + [
-        f"{path.relative_to(folder)} is left"
-        for path in (folder / "checkpoints").rglob("*")
-        if path.name != "mlflow.json"
+        f"{path} is left"
+        for path in kept
+        if path not in undisturbed and path.name != "mlflow.json"  # of a later live run
     ]
