@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:
 	@echo "make repro    build .venv, run the whole graph, print the result table"
 	@echo "make test     build .venv, run the tests"
-	@echo "make torture  300 hostile inputs and 100 kills -> benchmarks/results/torture.md (ten minutes on two cores)"
+	@echo "make torture  300 hostile inputs and 100 kills -> benchmarks/results/torture.md (two minutes on two cores)"
 	@echo "make lint     ruff, mypy and the layers of rooms"
 	@echo "make docs     the documentation site -> site/index.html"
 	@echo "make ui       MLflow's pages over the runs of this workspace, with a link to their comparison"
