@@ -86,6 +86,8 @@ def start(call: Callable[[], object], place: Path, cwd: Path) -> Running:
     ctypes.CDLL(None).prctl(ADOPT, 1)
     (place / "tmp").mkdir(parents=True, exist_ok=True)
     base, began = _resident(os.getpid()), time.monotonic()
+    for name in ("out", "err"):
+        (place / name).touch()
     # A kill that comes before the fork is set up waits: it is meant for the call.
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITING)
     pid = os.fork()

@@ -34,11 +34,17 @@ def stage(main: Callable[..., object], named: bool = True) -> None:
     """
     collect_seldom()
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup ignores it
+        signal.signal(signal.SIGINT, _interrupt)
     run(lambda: _run(main, *([_name()] if named else [])))
+
+
+_interrupted = threading.Event()
 
 
 def _interrupt(*_: object) -> None:
     """SIGTERM ends a stage as Ctrl-C does, so that nothing half-written stays."""
+    _interrupted.set()
     raise KeyboardInterrupt
 
 
@@ -47,9 +53,11 @@ def _run(main: Callable[..., object], *names: str) -> None:
         with only_writer("@".join([Path(sys.argv[0]).stem, *names])):
             sweep(OUTPUTS)
             main(*names)
-    except UserError as error:
+    except Exception as error:
+        if _interrupted.is_set():  # a library in C makes another error of it, as matplotlib does
+            raise KeyboardInterrupt from None
         made_before = os.environ.get("DVC_STAGE", "")
-        if not _is_locked(made_before):
+        if not isinstance(error, UserError) or not _is_locked(made_before):
             raise
         raise UserError(
             f"{error} (its last outputs are kept: dvc checkout {made_before})"

@@ -3,7 +3,7 @@ form is one line, and so is a cell of the wrong kind."""
 
 import errno
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,13 @@ def check_lists(found: Mapping[str, Any], path: Path) -> None:
     for image, texts in found.items():
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise UserError(f"{path}: image '{image}' has something else than texts: {RESTORE}")
+
+
+def need_references(images: Iterable[str], references: Mapping[str, list[str]]) -> None:
+    """Raises a UserError where an image has no references."""
+    for image in images:
+        if image not in references:
+            raise UserError(f"image '{image}' has no references in data/references: {RESTORE}")
 
 
 def inside(file: object) -> bool:

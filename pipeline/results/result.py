@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from pydantic import BaseModel
 
-from pipeline.data.checked import read_checked
+from pipeline.data.checked import need_references, read_checked
 from pipeline.experiment.params import Params
 from pipeline.experiment.protocols import STANDARD
 from pipeline.results.decoding import decoding_text
@@ -97,9 +97,14 @@ def setting(
     """Args:
     captions: image_id and split.
     references: image_id -> what its captions are scored against, for validation and test.
+
+    Raises:
+        UserError: an image has no references.
     """
     images, each = {}, {}
-    for split, ids in captions[captions["split"].isin(SPLITS)].groupby("split")["image_id"]:
+    shown = captions[captions["split"].isin(SPLITS)]
+    need_references(shown["image_id"], references)
+    for split, ids in shown.groupby("split")["image_id"]:
         counts = [len(references[image]) for image in ids.unique()]
         images[str(split)] = len(counts)
         each[str(split)] = (

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.core.errors import UserError
 from pipeline.core.registry import load
-from pipeline.data.checked import RESTORE, read_table, readable
+from pipeline.data.checked import need_references, read_table, readable
 from pipeline.data.corpus import image_files, read_captions
 from pipeline.experiment.protocols import STANDARD, Protocol, find_protocol, tokenise
 from pipeline.metrics.shared.base import Candidates, References
@@ -134,7 +133,8 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
         getattr(
             load("metrics", name), "prepare", bool
         )()  # what starts slowly starts beside the tokenizer
-    _check_references(said, known, protocols)
+    for references in (known.references, *([known.published] if protocols else [])):
+        need_references(said.captions["image_id"], references)
     training = {text for tokens in said.ptb.values() for text in tokens.values()}.intersection(
         known.training
     )
@@ -153,14 +153,6 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
     if further:
         parts[STANDARD, MEAN] = _mean([parts[STANDARD, OWN], *further.values()])
     return ScoredRow(parts)
-
-
-def _check_references(said: Said, known: Known, protocols: list[str]) -> None:
-    """Raises a UserError where a captioned image has no references."""
-    needed = [known.references, *([known.published] if protocols else [])]
-    for image in said.captions["image_id"]:
-        if not all(image in references for references in needed):
-            raise UserError(f"image '{image}' has no references in data/references: {RESTORE}")
 
 
 def _under(protocol: Protocol, said: Said, known: Known, metrics: list[str]) -> Scored:

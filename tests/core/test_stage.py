@@ -44,6 +44,29 @@ def until(happened, seconds: float = 20.0) -> bool:  # type: ignore[no-untyped-d
     return False
 
 
+def test_an_interruption_that_a_library_makes_another_error_of_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("Invalid affine transformation matrix") from None
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage, "_interrupted", stage.threading.Event())
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        with pytest.raises(SystemExit) as end:
+            stage.stage(main, named=False)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert end.value.code == 130
+    assert capsys.readouterr().err.startswith("error: interrupted")
+
+
 @pytest.mark.parametrize("later", [0.0, 0.02, 0.1, 0.4])
 def test_a_stage_ends_with_its_dvc_however_early_that_is_killed(
     workspace: Path, later: float

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.errors import UserError
 from pipeline.metrics.shared.base import means
 from pipeline.report.results_table import everything
 from pipeline.report.table import Column, Sheet, Table, best_cells, csv_text, markdown
@@ -213,6 +214,12 @@ def test_a_sheet_says_what_its_intervals_and_its_bold_figures_mean_once_it_has_s
     )
     assert "paired bootstrap over the same images does not tell from it (p >= 0.05)." in text
     assert "Without ±" not in text
+
+
+def test_an_image_without_references_is_one_line():
+    captions = pd.DataFrame({"split": ["test", "train"], "image_id": ["a", "b"]})
+    with pytest.raises(UserError, match=r"^image 'a' has no references in data/references: dvc"):
+        setting("c", "official", captions, {})
 
 
 def test_tables_beyond_n_grams_and_of_gender_have_intervals_where_a_score_is_a_mean_over_images():
