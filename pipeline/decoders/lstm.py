@@ -59,5 +59,5 @@ class Decoder(ParallelDecoder):
 
     def _read(self, inputs: Tensor, hc: tuple[Tensor, Tensor]) -> tuple[Tensor, State]:
         """Inputs (B, T, E), h and c (L, B, H) -> hidden (B, T, H) and the batch-first state."""
-        hidden, (h, c) = self.lstm(self.dropout(inputs), hc)
+        hidden, (h, c) = layers.lstm_layers(self.lstm, self.dropout(inputs), hc)
         return hidden, {"h": h.transpose(0, 1), "c": c.transpose(0, 1)}

@@ -48,9 +48,8 @@ class Decoder(ParallelDecoder):
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         """The hidden state is image + words."""
-        words, (h, c) = self.lstm(
-            self.dropout(self.embedding(tokens)), (s["h"][None], s["c"][None])
-        )
+        inputs = self.dropout(self.embedding(tokens))
+        words, (h, c) = layers.lstm_layers(self.lstm, inputs, (s["h"][None], s["c"][None]))
         return words + s["image"][:, None], {**s, "h": h[0], "c": c[0]}
 
     def project(self, hidden: Tensor) -> Tensor:

@@ -186,6 +186,16 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_next_word(name: st
     )
 
 
+def test_a_loss_in_bfloat16_is_close_to_that_in_float32_on_any_machine(name: str) -> None:
+    """Not all CPUs have all layers in bfloat16."""
+    decoder, (tokens, mask, rows) = small_decoder(name), padded_batch()
+    exact = decoder.loss(features(), tokens, mask, rows).cross_entropy.item()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = decoder.loss(features(), tokens, mask, rows)
+    loss.total.backward()
+    assert loss.cross_entropy.item() == pytest.approx(exact, rel=0.05)
+
+
 def test_regularisers_are_separate_terms_and_the_total_adds_them(name: str) -> None:
     decoder, (tokens, mask, rows) = small_decoder(name), padded_batch()
     loss = decoder.loss(features(), tokens, mask, rows)

@@ -53,6 +53,21 @@ def contexts(weights: Tensor, grid: Tensor) -> Tensor:
     return torch.bmm(weights.to(grid.dtype).unflatten(0, (grid.shape[0], -1)), grid).flatten(0, 1)
 
 
+def lstm_layers(
+    lstm: nn.LSTM, inputs: Tensor, state: tuple[Tensor, Tensor]
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """`lstm(inputs, state)`, in float32 where autocast asks for bfloat16 and the CPU cannot.
+
+    Of all layers here, oneDNN's LSTM alone has no bfloat16 on a CPU without AVX-512: it raises
+    "could not create a primitive descriptor".
+    """
+    able = inputs.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if able or not torch.is_autocast_enabled("cpu"):
+        return lstm(inputs, state)
+    with torch.autocast("cpu", enabled=False):
+        return lstm(inputs.float(), (state[0].float(), state[1].float()))
+
+
 def words_gates(cell: nn.LSTMCell, words: Tensor) -> Tensor:
     """The words' part (..., 4H) of what an LSTM cell sums up, biases included; its input is [words
     (..., E), context]."""
