@@ -10,7 +10,8 @@ from pipeline.experiment.params import load_params, pick
 def main(name: str) -> None:
     params = load_params()
     variant = pick(params, "variants", name)
-    dataset = params.corpora[variant.corpus].dataset
+    corpus = params.corpora[variant.corpus]
+    dataset = corpus.dataset
 
     give_back()
     from pipeline.core.git import code_commit, row_code
@@ -28,7 +29,8 @@ def main(name: str) -> None:
     images = pictures_needed(
         metrics, paths.CORPORA / variant.corpus / "captions.parquet", paths.RAW / dataset
     )
-    known = Known(references, published, training, images, params.scoring.clip)
+    clip, language = params.scoring.clip, corpus.language
+    known = Known(references, published, training, images, clip, language)
     scored = score_variant(said, known, metrics, protocols)
     features = params.features[variant.features]
     names = {
