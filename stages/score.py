@@ -21,7 +21,7 @@ def main(name: str) -> None:
 
     files = (paths.captions, paths.searches, paths.teacher_forced, paths.seed_captions)
     protocols, metrics = params.protocols(name), params.scoring.metrics
-    said = Said.read([file(name) for file in files], protocols)
+    said = Said.read([file(name) for file in files], protocols, metrics)
     references, published = (
         texts_by_image(file(variant.corpus)) for file in (paths.references, paths.published)
     )

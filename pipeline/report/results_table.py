@@ -16,8 +16,10 @@ ORDER = [
     "meteor",
     "rouge_l",
     "cider",
+    "plain_cider",
     "chrf",
     "spice",
+    "spider",
     "clip_score",
     "ref_clip_score",
     "loss",
@@ -26,7 +28,7 @@ ORDER = [
 ]
 VARIETY = [
     *("distinct_1", "distinct_2", "distinct_captions", "vocabulary", "mean_length", "novel"),
-    *("collapse", "repetition", "bad_endings", "log_prob_rho"),
+    *("self_cider", "collapse", "repetition", "bad_endings", "log_prob_rho"),
 ]
 GENDER = [
     *("gender_images", "gender_error", "gender_error_named", "gender_neutral", "gender_nobody"),
@@ -252,7 +254,7 @@ def _legend(columns: list[Column]) -> list[str]:
     shown = {column.metric for column in columns}
     return (
         LEGEND
-        + (CHRF_LEGEND if "chrf" in shown else [])
+        + [line for name, line in JUDGES.items() if name in shown]
         + (VARIETY_LEGEND if shown & set(VARIETY) else [])
         + (GENDER_LEGEND if shown & set(GENDER) else [])
     )
@@ -269,9 +271,17 @@ LEGEND = [
     "most frequent caption: the commonest training caption, given for every image. n/a: "
     "not measured.",
 ]
-CHRF_LEGEND = [
-    "chrf: F2 of character n-grams, orders 1 to 6, of the same tokens (sacrebleu's chrF / 100).",
-]
+JUDGES = {
+    "chrf": "chrf: F2 of character n-grams, orders 1 to 6, of the same tokens (sacrebleu's chrF / "
+    "100).",
+    "plain_cider": "cider is CIDEr-D; plain_cider: CIDEr without the D, which neither clips "
+    "repeated words nor minds the length.",
+    "spider": "spider: the mean of cider and spice.",
+    "self_cider": "self_cider: how different the captions are that a model keeps of one image "
+    "(decode.alternatives), from 0 (equal) to 1 (no n-gram in common); neither end is better by "
+    "itself.",
+}
+"lines of the legend, by the score that they explain"
 WRITTEN = {"ltr": "written from left to right", "rtl": "written from right to left"}
 VARIETY_LEGEND = [
     "distinct_1, distinct_2: different words and word pairs / all of them, over all "

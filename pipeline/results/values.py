@@ -29,6 +29,7 @@ NO_DIRECTION = {
         "vocabulary",
         "mean_length",
         "novel",
+        "self_cider",
     ),
     *("gender_images", "gender_neutral", "gender_nobody", "gender_ratio", "gender_ratio_refs"),
     *("seeds", "commit"),

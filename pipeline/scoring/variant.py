@@ -22,7 +22,7 @@ from pipeline.scoring.bootstrap import resample
 from pipeline.scoring.row import ScoredRow
 from pipeline.scoring.score import Scored, score_captions
 from pipeline.scoring.teacher_forced import teacher_forced_sums
-from pipeline.scoring.tokens import token_lines
+from pipeline.scoring.tokens import token_lines, tokenised
 
 N_GRAMS = ("bleu", "meteor", "rouge_l", "cider", "chrf")
 "metrics that a protocol other than the standard one is for"
@@ -37,11 +37,13 @@ class Said:
     searches: pd.DataFrame
     teacher_forced: pd.DataFrame
     seeds: pd.DataFrame
+    sets: Mapping[str, list[str]] = field(default_factory=dict)
+    "image_id -> all captions that were kept of it, where a metric asks for them"
 
     @classmethod
-    def read(cls, files: list[Path], protocols: list[str]) -> "Said":
+    def read(cls, files: list[Path], protocols: list[str], metrics: Iterable[str] = ()) -> "Said":
         """Args: files: of the four tables; ids under teacher forcing are read only where a protocol
-        scores them."""
+        scores them, alternatives only where a metric does."""
         captions, searches, teacher_forced, seeds = files
         forced = any(find_protocol(name).captions == "argmax" for name in protocols)
         ids = (
@@ -49,7 +51,8 @@ class Said:
             if forced
             else pd.DataFrame()
         )
-        return cls(read_said(captions), read_said(searches), ids, read_said(seeds))
+        sets = read_sets(captions) if any(map(needs_sets, metrics)) else {}
+        return cls(read_said(captions), read_said(searches), ids, read_said(seeds), sets)
 
     @classmethod
     def of_baseline(cls, captions: pd.DataFrame) -> "Said":
@@ -87,6 +90,17 @@ def read_said(path: Path) -> pd.DataFrame:
         names = read_schema(path).names
     wanted = dict.fromkeys(["image_id", "split", "text", *names])
     return read_table(path, [name for name in wanted if name != "alternatives"])
+
+
+def needs_sets(metric: str) -> bool:
+    return getattr(load("metrics", metric), "NEEDS_SETS", False)
+
+
+def read_sets(path: Path) -> dict[str, list[str]]:
+    """image_id -> its alternatives, the caption itself first."""
+    table = read_table(path, ["image_id", "alternatives"])
+    kept = zip(table["image_id"], table["alternatives"], strict=True)
+    return {image: [one["text"] for one in several] for image, several in kept}
 
 
 @dataclass(frozen=True)
@@ -142,8 +156,11 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
         known.training
     )
 
+    more = {**known.more, "self_cider": (_sets(said, known.language),)}
+
     def standard(table: str) -> Scored:
-        against = known.references, metrics, training, known.more, known.language
+        asked = [m for m in metrics if table == "own" or not needs_sets(m)]
+        against = known.references, asked, training, more, known.language
         return score_captions(said.tables[table], tokens[table], *against)
 
     parts = {(STANDARD, OWN): standard("own")}
@@ -155,6 +172,10 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
     if further:
         parts[STANDARD, MEAN] = _mean([parts[STANDARD, OWN], *further.values()])
     return ScoredRow(parts)
+
+
+def _sets(said: Said, language: str) -> dict[str, list[str]]:
+    return tokenised(said.sets, language) if said.sets else {}
 
 
 def _under(
