@@ -75,6 +75,7 @@ def clean(root: Path) -> Callable[[], None]:
     options = Corpus(
         dataset="d",
         split="official",
+        language="en",
         lower=True,
         punctuation="drop",
         one_letter_words="keep",

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from pipeline.core.errors import UserError
 from pipeline.results.estimates import LEVEL, RESAMPLES, Estimate, p_value
-from pipeline.results.values import COUNTS
+from pipeline.results.values import COUNTS, LOWER_IS_BETTER, NO_DIRECTION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,48 @@ class Comparison:
 
     images: int
     differences: list[Difference]
+    per_image: "pd.DataFrame"
+    """A row per image: image_id and, of every score that single images have, `<score>_this`,
+    `<score>_other` and `<score>`, their difference; NaN where one has none."""
+
+    def _names(self) -> list[str]:
+        """Scores that single images have."""
+        columns = [str(name) for name in self.per_image]
+        return [name for name in columns if f"{name}_this" in columns]
+
+    def winners(self) -> "pd.DataFrame":
+        """On how many images each system has the better score: columns metric, this, other and
+        equal. Scores of which no end is better are left out."""
+        import pandas as pd
+
+        rows = []
+        for name in self._names():
+            if name in NO_DIRECTION:
+                continue
+            better = self.per_image[name].dropna() * (-1 if name in LOWER_IS_BETTER else 1)
+            counts = [int(found.sum()) for found in (better > 0, better < 0, better == 0)]
+            rows.append((name, *counts))
+        return pd.DataFrame(rows, columns=["metric", "this", "other", "equal"])
+
+    def winner(self, metric: str) -> "pd.Series":
+        """`this`, `other` or `equal` for each image of `per_image`; '' where one has no score."""
+        better = self.per_image[metric] * (-1 if metric in LOWER_IS_BETTER else 1)
+        sides = {1.0: "this", -1.0: "other", 0.0: "equal"}
+        return better.transform(np.sign).map(sides).fillna("")
+
+    def differ_most(self, metric: str, count: int) -> list[str]:
+        """The image_ids with the largest differences of a score, of equal ones the first; images
+        on which both score alike are left out.
+
+        Raises:
+            UserError: single images have no such score.
+        """
+        known = self._names()
+        if metric not in known:
+            raise UserError(f"images have no score '{metric}': they have {', '.join(known)}")
+        gaps = self.per_image.set_index("image_id")[metric].abs().dropna().sort_index()
+        gaps = gaps[gaps > 0].sort_values(ascending=False, kind="stable")
+        return [str(image) for image in gaps.index[:count]]
 
     def to_frame(self) -> "pd.DataFrame":
         """Columns metric, this, other, difference, low, high, p; NaN where there is no interval."""
@@ -81,7 +125,18 @@ def compare(this: "Evaluation", other: "Evaluation") -> Comparison:
             f"{other.images} images, protocol {other.protocol}): evaluate both on the same "
             "references by the same protocol"
         )
-    return Comparison(this.images, list(_differences(this, other)))
+    return Comparison(this.images, list(_differences(this, other)), _by_image(this, other))
+
+
+def _by_image(this: "Evaluation", other: "Evaluation") -> "pd.DataFrame":
+    one, two = (each.per_image.set_index("image_id") for each in (this, other))
+    out = {}
+    for name in [str(name) for name in one if name in two]:
+        out[f"{name}_this"], out[f"{name}_other"] = one[name], two[name]
+        out[name] = one[name] - two[name]
+    import pandas as pd
+
+    return pd.DataFrame(out, index=one.index).reset_index()
 
 
 def _differences(this: "Evaluation", other: "Evaluation") -> Iterator[Difference]:

@@ -13,13 +13,14 @@ from pipeline.core.errors import UserError
 from pipeline.core.java import JavaFailed
 from pipeline.core.registry import find
 from pipeline.data.files import fingerprint
-from pipeline.experiment.protocols import STANDARD, find_protocol, tokenise
+from pipeline.experiment.protocols import STANDARD, Protocol, find_protocol, tokenise
+from pipeline.languages.languages import ENGLISH, find_language, in_another_script
 from pipeline.metrics.shared.base import Array, Candidates, References
 from pipeline.results.estimates import LEVEL, RESAMPLES, Estimate
 from pipeline.results.values import COUNTS
 from pipeline.scoring.bootstrap import resample
-from pipeline.scoring.ptb import ptb_tokenize
 from pipeline.scoring.score import SetScores, score_set
+from pipeline.scoring.tokens import tokenised
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from captionlab.caption_files import Source
 
 METRICS = ("bleu", "meteor", "rouge_l", "cider")
+"Of English captions; those of other languages have chrf, too."
 PROTOCOLS = (STANDARD, "raw", "cleaned-references")
 "Those of protocols.yaml that need no model."
 METHOD = "percentile bootstrap over images; cider keeps the document frequencies of the whole set"
@@ -84,6 +86,13 @@ class Evaluation:
     "score -> its values on resamples of the images, (1000,)"
     content: str = field(compare=False)
     "Fingerprint of images, references and protocol; equal for systems that can be compared."
+    language: str = ENGLISH
+    "What captions and references are written in, by its ISO 639 code."
+
+    @property
+    def how(self) -> Protocol:
+        """The protocol, told of this language."""
+        return find_protocol(self.protocol).of(self.language)
 
     def compare(self, other: "Evaluation") -> Comparison:
         """This system less another: the paired bootstrap over images.
@@ -111,7 +120,9 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """What `captionlab score --out` writes."""
-        about = {"name": self.protocol, "about": find_protocol(self.protocol).about}
+        about = {"name": self.protocol, "about": self.how.about}
+        if self.language != ENGLISH:
+            about["language"] = self.language
         told = ["images", "left_out", "without_references", "references_per_image"]
         told += ["scores", "intervals", "unavailable", "missing"]
         return {name: getattr(self, name) for name in told} | {
@@ -129,11 +140,12 @@ class Evaluation:
 def evaluate(
     predictions: "Source",
     references: "Source",
-    metrics: str | Iterable[str] = METRICS,
+    metrics: str | Iterable[str] | None = None,
     protocol: str = STANDARD,
     *,
     split: str | None = None,
     partial: bool = False,
+    language: str = ENGLISH,
 ) -> Evaluation:
     """Score captions against references, with the figures of the original tools.
 
@@ -145,22 +157,25 @@ def evaluate(
         references: one or more captions an image, in the same forms; also the captions.parquet of a
             corpus.
         metrics: names, or one text with commas between them. bleu, meteor, rouge_l and cider are
-            the default; spice needs models of its own; diversity, degeneration and gender look at
+            the default, and chrf beside them where the language is not English; spice needs models
+            of its own; diversity, degeneration and gender look at
             more than overlap.
-        protocol: standard applies the PTB tokenizer to both, raw splits at white space,
-            cleaned-references keeps letters only and drops one-letter words.
+        protocol: standard applies the tokenizer of the language to both (English: PTB), raw splits
+            at white space, cleaned-references keeps a-z only and drops one-letter words.
         split: take only images whose column `split` (or, in COCO's JSON, whose entry in `images`)
             says so; an error where neither side has one.
         partial: leave out images without a prediction or without references; else they are an
             error.
+        language: what both are written in, by its ISO 639 code: en, de, hi, zh, ...
 
     Returns:
         Scores of the whole set with 95 % intervals, and scores of each image. Printed, it is a
         table.
 
     Raises:
-        UserError: a file or form that cannot be read, images that do not match, an unknown metric
-            or protocol, or a Java that does not run.
+        UserError: a file or form that cannot be read, images that do not match, an unknown metric,
+            protocol or language, references in another script than the language's, a tokenizer
+            that is not installed, or a Java that does not run.
 
     Example:
         >>> from captionlab import evaluate
@@ -170,13 +185,35 @@ def evaluate(
         >>> round(found.scores["rouge_l"], 4)
         0.8299
     """
-    names = _metrics(metrics)
+    find_language(language)
+    more = [] if language == ENGLISH else ["chrf"]
+    names = _metrics([*METRICS, *more] if metrics is None else metrics)
     if protocol not in PROTOCOLS:
         raise UserError(f"unknown protocol '{protocol}': there are {', '.join(PROTOCOLS)}")
     given, known = read_both(predictions, references, split, partial)
     said, meant = match(given, known, partial)
     left_out = len(known) - len(meant), len(given) - len(said)
-    return _scored(said, meant, names, protocol, *left_out)
+    _check_language(meant, language, protocol)
+    return _scored(said, meant, names, protocol, language, *left_out)
+
+
+def _check_language(references: References, language: str, protocol: str) -> None:
+    """Raises: UserError: most references are in another script than the language's, which English
+    ones may be: metrics then say why they cannot tell; or the protocol would leave nothing of
+    them."""
+    texts = [text for of_image in references.values() for text in of_image]
+    named = find_language(language)
+    foreign = [text for text in texts if in_another_script(text, named)]
+    if find_protocol(protocol).tokens == "letters" and (foreign or language != ENGLISH):
+        raise UserError(
+            f"the protocol {protocol} keeps a-z alone, which would empty references in another "
+            "script: choose standard"
+        )
+    if language != ENGLISH and 2 * len(foreign) > len(texts):
+        raise UserError(
+            f"{len(foreign)} of {len(texts)} references have no {named.letters} letter, and "
+            f"{named.name} is written in these (the first: {foreign[0][:40]}): name their language"
+        )
 
 
 def _metrics(metrics: str | Iterable[str]) -> list[str]:
@@ -192,17 +229,19 @@ def _scored(
     references: dict[str, list[str]],
     metrics: list[str],
     protocol: str,
+    language: str,
     left_out: int,
     unknown: int,
 ) -> Evaluation:
     try:
-        found = score_set(*_tokenised(predictions, references, protocol), metrics)
+        both = _tokenised(predictions, references, protocol, language)
+        found = score_set(*both, metrics, language=language)
     except JavaFailed as error:
         hint = "meteor and spice may be left out; the protocol raw tokenises without Java"
         raise UserError(f"{error} ({hint})") from None
     # every resample of one image is that image
     drawn = resample(found.sums, len(predictions)) if len(predictions) > 1 else {}
-    content = fingerprint([protocol, references])
+    content = fingerprint([protocol, references, *([] if language == ENGLISH else [language])])
     return Evaluation(
         protocol,
         len(predictions),
@@ -216,6 +255,7 @@ def _scored(
         _table(found, list(predictions)),
         drawn,
         content,
+        language,
     )
 
 
@@ -248,7 +288,7 @@ def _missing(found: SetScores, metrics: list[str]) -> dict[str, str]:
 
 
 def _tokenised(
-    predictions: dict[str, str], references: References, protocol: str
+    predictions: dict[str, str], references: References, protocol: str, language: str
 ) -> tuple[Candidates, References]:
     """In one call, because starting Java takes longer than tokenising."""
     both = {f"c{i}": [text] for i, text in predictions.items()} | {
@@ -256,7 +296,7 @@ def _tokenised(
     }
     how = find_protocol(protocol).tokens
     if how == "ptb":
-        tokens = ptb_tokenize(both)
+        tokens = tokenised(both, language)
     else:
         tokens = {key: [tokenise(text, how) for text in texts] for key, texts in both.items()}
     return {i: tokens[f"c{i}"][0] for i in predictions}, {i: tokens[f"r{i}"] for i in references}
@@ -284,8 +324,7 @@ def render(e: Evaluation) -> str:
         lines.append(ONE_IMAGE)
     lines += [
         "",
-        f"protocol {e.protocol}: {find_protocol(e.protocol).about}; "
-        f"{e.references_per_image} references an image",
+        f"protocol {e.protocol}: {e.how.about}; {e.references_per_image} references an image",
     ]
     lines += [f"interval: {RESAMPLES} resamples, {METHOD}", OF_A_MODEL]
     if e.left_out:

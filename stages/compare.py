@@ -28,7 +28,7 @@ def main() -> None:
     }
     references = {name: read_texts(paths.references(name)) for name in params.corpora}
     settings = {
-        name: setting(name, corpus.split, captions[name], references[name])
+        name: setting(name, corpus.split, captions[name], references[name], corpus.language)
         for name, corpus in params.corpora.items()
     }
     results = results_of(params, settings, paths.SCORES)

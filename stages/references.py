@@ -1,4 +1,4 @@
-"""corpora.NAME -> data/references/NAME: the PTB tokenizer once a corpus."""
+"""corpora.NAME -> data/references/NAME: the tokenizer of its language once a corpus."""
 
 from pipeline.core import paths
 from pipeline.core.stage import stage
@@ -6,19 +6,19 @@ from pipeline.experiment.params import load_params, pick
 
 
 def main(name: str) -> None:
-    pick(load_params(), "corpora", name)
+    language = pick(load_params(), "corpora", name).language
 
     from pipeline.data.corpus import published_references, read_captions, read_rejected
     from pipeline.data.files import write_json
-    from pipeline.scoring.ptb import ptb_tokenize, training_captions
+    from pipeline.scoring.tokens import tokenised, training_captions
 
     folder, columns = paths.CORPORA / name, ["image_id", "caption_id", "raw", "split"]
     captions = read_captions(folder / "captions.parquet", [*columns, "text"])
     rejected = read_rejected(folder / "rejected.parquet", [*columns, "reason"])
     published = published_references(captions, rejected, ["val", "test"])
     write_json(paths.published(name), published)
-    write_json(paths.references(name), ptb_tokenize(published))
-    write_json(paths.training_captions(name), training_captions(captions))
+    write_json(paths.references(name), tokenised(published, language))
+    write_json(paths.training_captions(name), training_captions(captions, language))
 
 
 if __name__ == "__main__":

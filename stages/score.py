@@ -10,7 +10,8 @@ from pipeline.experiment.params import load_params, pick
 def main(name: str) -> None:
     params = load_params()
     variant = pick(params, "variants", name)
-    dataset = params.corpora[variant.corpus].dataset
+    corpus = params.corpora[variant.corpus]
+    dataset = corpus.dataset
 
     give_back()
     from pipeline.core.git import code_commit, row_code
@@ -20,7 +21,7 @@ def main(name: str) -> None:
 
     files = (paths.captions, paths.searches, paths.teacher_forced, paths.seed_captions)
     protocols, metrics = params.protocols(name), params.scoring.metrics
-    said = Said.read([file(name) for file in files], protocols)
+    said = Said.read([file(name) for file in files], protocols, metrics)
     references, published = (
         texts_by_image(file(variant.corpus)) for file in (paths.references, paths.published)
     )
@@ -28,7 +29,8 @@ def main(name: str) -> None:
     images = pictures_needed(
         metrics, paths.CORPORA / variant.corpus / "captions.parquet", paths.RAW / dataset
     )
-    known = Known(references, published, training, images, params.scoring.clip)
+    clip, language = params.scoring.clip, corpus.language
+    known = Known(references, published, training, images, clip, language)
     scored = score_variant(said, known, metrics, protocols)
     features = params.features[variant.features]
     names = {

@@ -20,15 +20,23 @@ def command(
         Path, typer.Argument(show_default=False, help="One or more captions an image.")
     ],
     metrics: Annotated[
-        str, typer.Option(help="Parted by commas; spice needs models of its own.")
-    ] = "bleu,meteor,rouge_l,cider",
+        str | None,
+        typer.Option(
+            help="Parted by commas; spice needs models of its own. By default "
+            "bleu,meteor,rouge_l,cider, and chrf where the language is not English.",
+            show_default=False,
+        ),
+    ] = None,
     protocol: Annotated[
         Literal["standard", "raw", "cleaned-references"],
         typer.Option(
-            help="standard: PTB tokenizer on both; raw: none; cleaned-references: letters only, "
-            "no one-letter words."
+            help="standard: the language's tokenizer on both (English: PTB); raw: none; "
+            "cleaned-references: letters only, no one-letter words."
         ),
     ] = "standard",
+    language: Annotated[
+        str, typer.Option(help="What both are written in: en, de, ar, hi, ja, zh, ...")
+    ] = "en",
     split: Annotated[
         str | None, typer.Option(help="Only images whose column `split` says so.")
     ] = None,
@@ -49,7 +57,15 @@ def command(
     from captionlab.evaluation import evaluate
     from pipeline.data.files import write_json
 
-    found = evaluate(predictions, references, metrics, protocol, split=split, partial=partial)
+    found = evaluate(
+        predictions,
+        references,
+        metrics,
+        protocol,
+        split=split,
+        partial=partial,
+        language=language,
+    )
     if out is not None:
         write_json(out, found.as_json())
     say(found)

@@ -134,7 +134,7 @@ def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> An
         word_chance=math.exp(said.log_prob / max(1, said.tokens)),
         others=said.alternatives[1:],
         wording=neutral_wording(said.text),
-        looked=looked_at(captioner, picture, said.text),
+        looked=looked_at(captioner, picture, said.words or said.text),
         seconds=seconds,
     )
 

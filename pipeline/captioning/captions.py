@@ -26,6 +26,8 @@ class Caption:
     "end token counted"
     alternatives: list[tuple[str, float]]
     "the best hypotheses with their log-probabilities, the caption itself first"
+    words: str = ""
+    "the text with a space between any two words, also where its script has none: for `explain`"
 
 
 def caption_features(
@@ -76,4 +78,6 @@ def _best_samples(
 
 def _caption(hypotheses: list[Hypothesis], tokenizer: Tokenizer, count: int) -> Caption:
     texts = [(tokenizer.decode(h.tokens), h.log_prob) for h in hypotheses[:count]]
-    return Caption(texts[0][0], hypotheses[0].log_prob, len(hypotheses[0].tokens), texts)
+    best = hypotheses[0]
+    words = tokenizer.parted(best.tokens)
+    return Caption(texts[0][0], best.log_prob, len(best.tokens), texts, words)

@@ -117,7 +117,7 @@ def _caption(model: Model, batch: Batch, split: str, shown: set[str]) -> Caption
         for reference, argmax in zip(image.references, image.argmax, strict=True)
     ]
     said = {
-        image: caption.text
+        image: caption.words
         for image, caption in zip(batch.image_ids, found, strict=True)
         if image in shown
     }

@@ -16,6 +16,9 @@ from pipeline.core.errors import UserError
 from pipeline.data.checked import RESTORE, check_columns, inside
 from pipeline.data.corpus import COLUMNS, columns_of, rows_of
 from pipeline.experiment.params import Corpus
+from pipeline.languages.languages import ENGLISH, find_language, in_another_script
+from pipeline.languages.text import normalised, without_punctuation
+from pipeline.languages.tokens import parted
 
 RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]
 REJECTED_COLUMNS = ["image_id", "file", "caption_id", "raw", "split", "reason"]
@@ -49,6 +52,22 @@ def clean_text(text: str, options: Corpus) -> str:
     U+2028 or a carriage return inside a caption would shift every later line of the PTB tokenizer.
     """
     text = text.translate(CONTROLS)
+    words = _english(text, options) if options.language == ENGLISH else _of_language(text, options)
+    if options.one_letter_words == "drop":
+        words = [word for word in words if len(word) > 1]
+    return " ".join(words)
+
+
+def _of_language(text: str, options: Corpus) -> list[str]:
+    """Words, which are tokens where the script has no spaces between words."""
+    language = find_language(options.language)
+    text = normalised(text, language, options.lower)
+    if options.punctuation == "drop":
+        text = without_punctuation(text)
+    return text.split() if language.spaced else parted(text, language)
+
+
+def _english(text: str, options: Corpus) -> list[str]:
     if options.lower:
         text = text.lower()
     if options.punctuation == "drop":
@@ -57,10 +76,7 @@ def clean_text(text: str, options: Corpus) -> str:
             text = LONE_MARKS.sub("", text)
     if options.punctuation == "letters":
         text = re.sub("[^A-Za-z]+", " ", text)
-    words = text.split()
-    if options.one_letter_words == "drop":
-        words = [word for word in words if len(word) > 1]
-    return " ".join(words)
+    return text.split()
 
 
 def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
@@ -188,6 +204,11 @@ def _clean(
     ).fillna(False).astype(bool)
     readable = ~undecodable & rows["raw"].notna()
     rows.loc[readable, "text"] = [clean_text(text, options) for text in rows.loc[readable, "raw"]]
+    language = find_language(options.language)
+    foreign = [
+        good and in_another_script(raw, language)
+        for good, raw in zip(readable, rows["raw"], strict=True)
+    ]
     words = rows["text"].map(lambda text: len(text.split()))
     problems = rows["file"].map(
         lambda file: "image missing" if pd.isna(file) else pictures[file].problem
@@ -196,6 +217,7 @@ def _clean(
     for faulty, name in (
         (rows["split"].isna(), "no split"),
         (undecodable, "undecodable"),
+        (pd.Series(foreign, rows.index), f"not in {language.letters} letters"),
         (words == 0, "empty"),
         (words < options.min_words, "too short"),
         (words > options.max_words, "too long"),

@@ -1,7 +1,7 @@
 """params.yaml as typed, checked values. Nothing that changes a result has a default here: every
 value stands in the file."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from pipeline.core.ranges import (
 from pipeline.core.registry import check_args, find, nearest, signature
 from pipeline.core.yaml12 import read_yaml
 from pipeline.experiment.protocols import find_protocol, of_paper
+from pipeline.languages.languages import ENGLISH, Language, find_language
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
 
@@ -43,10 +44,14 @@ class Corpus(Section):
     "A row of `datasets`."
     split: str
     "A split scheme of the source, such as official or karpathy; the source names those it has."
+    language: str
+    """What the captions are written in, by its ISO 639 code: en, de, ar, hi, ja, zh, ... It says
+    how captions are cleaned, and by which tokenizer they are scored."""
     lower: bool
     "Whether captions are lower-cased."
     punctuation: Literal["keep", "drop", "letters"]
-    "`drop` keeps letters, digits and spaces alone; `letters` splits at all but a-z."
+    """`drop` keeps letters, digits and spaces alone, and the apostrophes inside words of other
+    languages than English; `letters` splits at all but a-z, for English alone."""
     one_letter_words: Literal["keep", "drop"]
     "`drop` removes words of one letter, 'a' too."
     min_words: Positive
@@ -227,6 +232,7 @@ NEUTRAL = dict.fromkeys(("args", "train", "decode"), "{}") | {
     "protocols": "[]",
     "also": "[]",
     "clip": "null",
+    "language": "en",
 }
 "values that change nothing, by key of a row"
 
@@ -402,6 +408,44 @@ def _reference_problems(params: Params) -> list[str]:
     return out
 
 
+def _language_problems(params: Params) -> list[str]:
+    """Languages that there are not, and settings that would empty their captions."""
+    out = []
+    for name, row in params.corpora.items():
+        where = f"corpora.{name}."
+        if unknown := _complaint(f"{where}language: ", find_language, row.language):
+            out.append(unknown)
+        elif row.language != ENGLISH:
+            out += [where + problem for problem in _not_for(find_language(row.language), row)]
+    english = {name for name, row in params.corpora.items() if row.language == ENGLISH}
+    for name, variant in params.variants.items():
+        if variant.corpus in params.corpora.keys() - english:
+            out += _english_only(f"variants.{name}.", variant, params.protocols(name))
+    return out
+
+
+def _not_for(language: Language, row: Corpus) -> Iterator[str]:
+    if row.punctuation == "letters":
+        yield (
+            f"punctuation: letters keeps a-z alone and would empty captions in {language.name}: "
+            "write drop"
+        )
+    if row.one_letter_words == "drop" and not language.spaced:
+        yield f"one_letter_words: drop would take words away from {language.name}: write keep"
+
+
+def _english_only(where: str, variant: Variant, protocols: list[str]) -> Iterator[str]:
+    """The rows of papers.yaml are all of English captions, and so are the letters a-z."""
+    if variant.paper:
+        yield (
+            f"{where}paper: the paper's captions are English, those of corpus "
+            f"'{variant.corpus}' are not: leave it out"
+        )
+    for name in protocols:
+        if find_protocol(name).tokens == "letters":
+            yield f"{where}protocols: {name} keeps a-z alone, and these captions are not English"
+
+
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file.
 
@@ -421,6 +465,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
             + _reference_problems(params)
             + _paper_problems(params)
         )
+        problems += [] if problems else _language_problems(params)
         problems += [] if overrides else _protocol_problems(params)
     if problems:
         raise UserError(f"{path}: " + "; ".join(problems))

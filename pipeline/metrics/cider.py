@@ -47,6 +47,8 @@ class Cider:
     references: Counted
     norms: Array
     "(T, 4): length of the vector of the n-grams' weights, by reference and order"
+    plain: bool = False
+    "CIDEr without the D: nothing is clipped, and another length costs nothing"
 
     def __call__(self, images: Ints, captions: Iterable[str]) -> Array:
         """(N,) of N captions, each of one image by its place; an image may have several, or none.
@@ -61,7 +63,11 @@ class Cider:
         scores = [np.zeros(0)]
         for rows, part in said.parts():
             norms = self.norms[texts.of(images[rows])]
-            scores.append(_cider(part, texts.part(images[rows]), self.references, norms, size))
+            meant = texts.part(images[rows])
+            cosines = _cosines(part, meant, self.references, norms, size, not self.plain)
+            if not self.plain:
+                cosines = cosines * _penalties(part, meant)
+            scores.append(_mean(cosines, part, meant))
         return np.concatenate(scores)
 
 
@@ -96,13 +102,18 @@ def _remembered(references: ReferenceSet) -> Cider:
 
 
 def score(candidates: Candidates, references: References) -> Scores:
-    known = _remembered(reference_set(candidates, references))
+    return scores_of("cider", candidates, references)
+
+
+def scores_of(
+    name: str, candidates: Candidates, references: References, plain: bool = False
+) -> Scores:
+    """Of CIDEr-D, or of CIDEr without the D."""
+    known = replace(_remembered(reference_set(candidates, references)), plain=plain)
     scores = known(np.arange(len(candidates)), candidates.values()).tolist()
     corpus = sum(scores) / max(1, len(scores))
     return Scores(
-        {"cider": corpus},
-        {"cider": dict(zip(candidates, scores, strict=True))},
-        means({"cider": scores}),
+        {name: corpus}, {name: dict(zip(candidates, scores, strict=True))}, means({name: scores})
     )
 
 
@@ -120,24 +131,27 @@ def _logarithms(most: int) -> Array:
     return np.array([math.log(max(1, n)) for n in range(most + 1)])
 
 
-def _cider(said: Part, references: Part, known: Counted, norms: Array, size: int) -> Array:
-    """(N,): ten times the mean, over references and orders, of the clipped cosine times a penalty
-    for another length."""
-    scores = _cosines(said, references, known, norms, size) * _penalties(said, references)
-    totals = np.bincount(references.image, scores, len(said.image))
+def _mean(cosines: Array, said: Part, references: Part) -> Array:
+    """(N,): ten times the mean over references and orders."""
+    totals = np.bincount(references.image, cosines, len(said.image))
     return 10 * totals / len(ORDERS) / np.bincount(references.image, minlength=len(said.image))
 
 
-def _cosines(said: Part, references: Part, known: Counted, norms: Array, size: int) -> Array:
-    """(T,): clipped cosine of each reference with its image's caption, summed over orders."""
+def _cosines(
+    said: Part, references: Part, known: Counted, norms: Array, size: int, clips: bool
+) -> Array:
+    """(T,): cosine of each reference with its image's caption, clipped or not, summed over
+    orders."""
     cosines = np.zeros(len(norms))
     for found, match in matches(said, references, known, size):
         inverse = _inverse(found, known)
         weights = found.counts * inverse
         squares = np.bincount(found.text, weights * weights, len(said.image))
         theirs = match.counts * inverse[match.gram]
-        clipped = np.minimum(weights[match.gram], theirs)
-        products = np.bincount(match.reference, clipped * theirs, len(norms))
+        ours = weights[match.gram]
+        if clips:
+            ours = np.minimum(ours, theirs)
+        products = np.bincount(match.reference, ours * theirs, len(norms))
         lengths = np.sqrt(squares)[references.image] * norms[:, found.order - 1]
         cosines += np.divide(products, lengths, out=np.zeros(len(norms)), where=lengths > 0)
     return cosines

@@ -2,17 +2,21 @@
 its jar."""
 
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 
 from pipeline.core.java import starting_java
 from pipeline.metrics.shared import languages
 from pipeline.metrics.shared.base import (
+    SETS,
     Candidates,
     References,
+    ReferenceSet,
     Scores,
     Unavailable,
     coco_style,
     means,
+    reference_set,
 )
 
 READS = languages.ENGLISH
@@ -27,6 +31,18 @@ told"""
 
 
 def score(candidates: Candidates, references: References) -> Scores:
+    """Raises: Unavailable: its models are not there, or its Java fails."""
+    per_image = dict(_judged(reference_set(candidates, references), tuple(candidates.items())))
+    corpus = sum(per_image.values()) / max(1, len(per_image))
+    return Scores(
+        {"spice": corpus}, {"spice": per_image}, means({"spice": list(per_image.values())})
+    )
+
+
+@lru_cache(SETS)
+def _judged(references: ReferenceSet, said: tuple[tuple[str, str], ...]) -> dict[str, float]:
+    """image_id -> F score; SPIDEr asks again for what SPICE has just judged."""
+    candidates = dict(said)
     import pycocoevalcap.spice as package
 
     lib = Path(package.__file__).parent / "lib"
@@ -40,12 +56,9 @@ def score(candidates: Candidates, references: References) -> Scores:
 
     try:
         with starting_java(OPENED):
-            corpus, sentences = Spice().compute_score(*coco_style(candidates, references))
+            _, sentences = Spice().compute_score(*coco_style(candidates, references))
     except subprocess.CalledProcessError as error:
         raise Unavailable(
             f"SPICE's Java ended with status {error.returncode}: see its lines above"
         ) from None
-    per_image = {i: float(s["All"]["f"]) for i, s in zip(candidates, sentences, strict=True)}
-    return Scores(
-        {"spice": float(corpus)}, {"spice": per_image}, means({"spice": list(per_image.values())})
-    )
+    return {i: float(s["All"]["f"]) for i, s in zip(candidates, sentences, strict=True)}

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.experiment.protocols import STANDARD, of_paper
-from pipeline.report.results_table import ORDER, TEACHER_FORCED, protocols_of
+from pipeline.report.results_table import ORDER, protocols_of
 from pipeline.results.estimates import Estimate
 from pipeline.results.result import Result
-from pipeline.results.values import SPLITS, Mean, Value, number
+from pipeline.results.values import SPLITS, TEACHER_FORCED, Mean, Value, number
 
 UNSCALED = {"loss", "perplexity", "params_m", "gender_ratio", "gender_images"}
 "not divided by 100 where a paper prints its scores in percent"

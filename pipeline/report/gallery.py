@@ -14,6 +14,7 @@ import pandas as pd
 from pipeline.data.checked import read_table
 from pipeline.data.corpus import SPREAD, spread
 from pipeline.images.reading import read_image
+from pipeline.languages.languages import ENGLISH
 from pipeline.results.result import Result
 from pipeline.results.scores import own_standard
 
@@ -42,6 +43,8 @@ class Picture:
     width: int
     height: int
     references: list[str]
+    language: str
+    "of what is said of it"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Corpus:
     "label -> text and cider by image_id; of systems that were run, the best first"
     variants: list[str]
     "labels of those that are no baseline"
+    language: str = ENGLISH
     pictures: dict[str, Picture] = field(default_factory=dict)
     "by image_id, as they are asked for"
 
@@ -105,8 +109,9 @@ class Corpus:
         if image_id not in self.pictures:
             rows = self.captions[self.captions["image_id"] == image_id]
             key = f"picture-{self.name}-{len(self.pictures)}"
+            small = thumbnail(self.images / rows["file"].iloc[0])
             self.pictures[image_id] = Picture(
-                key, image_id, *thumbnail(self.images / rows["file"].iloc[0]), list(rows["raw"])
+                key, image_id, *small, list(rows["raw"]), self.language
             )
         return self.pictures[image_id]
 
@@ -126,15 +131,18 @@ class Corpus:
 
 
 def read_corpus(
-    name: str, captions: pd.DataFrame, images: Path, systems: list[tuple[Result, Path, Path]]
+    name: str,
+    captions: pd.DataFrame,
+    images: Path,
+    systems: list[tuple[Result, Path, Path]],
+    language: str = ENGLISH,
 ) -> Corpus:
     """Args: systems: each with its files in data/captions and data/scores; one whose files are
     missing was not run."""
     found = [(result, files) for result, *files in systems if all(file.is_file() for file in files)]
     tables = {result.label: _texts_and_ciders(*files) for result, files in found}
-    return Corpus(
-        name, captions, images, tables, [result.label for result, _ in found if result.decoding]
-    )
+    variants = [result.label for result, _ in found if result.decoding]
+    return Corpus(name, captions, images, tables, variants, language)
 
 
 def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:

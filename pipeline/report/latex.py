@@ -18,7 +18,7 @@ def latex(sheet: Sheet) -> str:
             _tabular(table),
             *(f"% Warning: {line}." for line in table.warnings),
         ]
-    parts += [f"% {line}" for line in [*sheet.legend, *sheet.notes]]
+    parts += [f"% {line}" for line in [*sheet.legend, *sheet.notes, *sheet.quoting]]
     return "\n".join(parts) + "\n"
 
 

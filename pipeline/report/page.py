@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.data.corpus import SPREAD
 from pipeline.data.files import whole_file
+from pipeline.languages.languages import ENGLISH, find_language
 from pipeline.report.attention import FULL, Views
 from pipeline.report.charts import Bars
 from pipeline.report.cost_table import Costs
@@ -62,6 +63,14 @@ def headings(table: Table) -> list[list[Heading]]:
     return [top, below]
 
 
+def tongue(language: str) -> dict[str, str]:
+    """HTML's attributes of a text in that language, on a page in English: a browser chooses letters
+    and direction by them."""
+    if language == ENGLISH:
+        return {}
+    return {"lang": language, "dir": find_language(language).direction}
+
+
 def write_page(path: Path, report: Report) -> None:
     """The whole report as one page without scripts, styles or pictures from elsewhere."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -74,7 +83,9 @@ def write_page(path: Path, report: Report) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(best_cells=best_cells, headings=headings, spread=SPREAD, full=FULL)
+    environment.globals.update(
+        best_cells=best_cells, headings=headings, spread=SPREAD, full=FULL, tongue=tongue
+    )
     shown = {**vars(report), "panels": panels(report.curves), "styles": styles(report.curves)}
     page = environment.get_template("page.html").render(shown)
     with whole_file(path) as part:

@@ -19,7 +19,6 @@ from pipeline.report.beside_papers import (
 )
 from pipeline.report.results_table import (
     GENDER,
-    TEACHER_FORCED,
     clip_legend,
     interval_legend,
     measured,
@@ -30,7 +29,7 @@ from pipeline.report.results_table import (
 )
 from pipeline.report.table import Column, Sheet, Table
 from pipeline.results.result import Result
-from pipeline.results.values import FACTS, SPLITS, Value, spread
+from pipeline.results.values import FACTS, SPLITS, TEACHER_FORCED, Value, spread
 
 UNITS = {
     "cider": "cider is not bounded by 1.",
@@ -89,7 +88,7 @@ def _sheet(papers: dict[str, Any], name: str, results: list[Result]) -> Sheet:
     if percent := improvements(paper, ours):
         tables.append(_improvement_table(rows[0].system, percent))
         records += [_improvement_record(improvement) for improvement in percent]
-    return Sheet(name, paper["title"], tables, legend, notes, records)
+    return Sheet(name, paper["title"], tables, legend, notes, records=records)
 
 
 def _table(

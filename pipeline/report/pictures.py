@@ -52,7 +52,7 @@ def pictures(
     for name, (captions, images) in corpora.items():
         mine = [r for r in results if r.setting.corpus == name]
         systems = [(r, files(r.name).captions, files(r.name).scores) for r in mine]
-        corpus = read_corpus(name, captions, images, systems)
+        corpus = read_corpus(name, captions, images, systems, mine[0].setting.language)
         found.galleries.append(gallery(corpus, extremes_of(variants)))
         looked = read_attention({r.label: files(r.name).attention for r in mine if r.decoding})
         found.views.extend([attention_views(corpus, looked)] if looked else [])

@@ -2,9 +2,10 @@
 decoding."""
 
 from pipeline.experiment.protocols import STANDARD, find_protocol
+from pipeline.languages.languages import ENGLISH, Language, find_language
 from pipeline.report.table import Column, Sheet, Table
 from pipeline.results.estimates import ALPHA, LEVEL, RESAMPLES, Estimate
-from pipeline.results.result import Result
+from pipeline.results.result import Result, Setting
 from pipeline.results.values import FACTS, SPLITS, Value, number
 
 ORDER = [
@@ -15,17 +16,19 @@ ORDER = [
     "meteor",
     "rouge_l",
     "cider",
+    "plain_cider",
+    "chrf",
     "spice",
+    "spider",
     "clip_score",
     "ref_clip_score",
     "loss",
     "perplexity",
     "top5",
 ]
-TEACHER_FORCED = {"loss", "perplexity", "top5"}
 VARIETY = [
     *("distinct_1", "distinct_2", "distinct_captions", "vocabulary", "mean_length", "novel"),
-    *("collapse", "repetition", "bad_endings", "log_prob_rho"),
+    *("self_cider", "collapse", "repetition", "bad_endings", "log_prob_rho"),
 ]
 GENDER = [
     *("gender_images", "gender_error", "gender_error_named", "gender_neutral", "gender_nobody"),
@@ -64,12 +67,18 @@ def everything(results: list[Result], requested: list[str]) -> Sheet:
     shown = [column for columns in kinds.values() for column in columns]
     legend = (
         _legend(shown)
+        + language_legend(results)
         + clip_legend(results)
         + protocol_legend(results)
         + interval_legend(results, shown)
     )
     return Sheet(
-        "all", "Results", tables, legend, unavailable(results, shown) + variant_notes(results)
+        "all",
+        "Results",
+        tables,
+        legend,
+        unavailable(results, shown) + variant_notes(results),
+        quoting(results),
     )
 
 
@@ -92,8 +101,23 @@ def _group(
         else []
     )
     return Table(
-        title, about, split, group, ["variant"], columns, cells, warnings, unjudged=_baselines(rows)
+        title,
+        about,
+        split,
+        group,
+        ["variant"],
+        columns,
+        cells,
+        warnings,
+        unjudged=_baselines(rows),
+        tokens=tokens_of(rows),
     )
+
+
+def tokens_of(rows: list[Result]) -> str:
+    """`Table.tokens` of rows of one corpus."""
+    language = rows[0].setting.language
+    return "" if language == ENGLISH else find_language(language).tokenizer
 
 
 def _baselines(rows: list[Result]) -> frozenset[int]:
@@ -144,7 +168,7 @@ def _beside(
     captions = group["decoding"] or "no model"
     about = (
         f"{rows[0].setting.about(split)}; captions: {captions}; {protocol}: "
-        f"{find_protocol(protocol).about}."
+        f"{find_protocol(protocol).of(rows[0].setting.language).about}."
     )
     hidden = frozenset({"bleu_2", "bleu_3", "rouge_l"} if "cider" in metrics else ())
     return Table(
@@ -157,6 +181,7 @@ def _beside(
         cells,
         hidden=hidden,
         unjudged=_baselines(rows),
+        tokens=tokens_of(rows),
     )
 
 
@@ -166,6 +191,37 @@ def minus(one: Value, other: Value) -> Value:
         return paired
     a, b = number(one), number(other)
     return a - b if a is not None and b is not None else "-"
+
+
+def _foreign(results: list[Result]) -> list[Setting]:
+    """Of each corpus that is not English."""
+    settings = {r.setting.corpus: r.setting for r in results}
+    return [each for each in settings.values() if each.language != ENGLISH]
+
+
+def language_legend(results: list[Result]) -> list[str]:
+    """By which tokenizer the scores are of a corpus that is not English."""
+    return [
+        f"corpus {each.corpus}: captions in {each.named}; {each.tokens} on captions and references "
+        "in place of the PTB tokenizer, in columns of their own where the CSV has several "
+        "tokenizers."
+        for each in _foreign(results)
+    ]
+
+
+def quoting(results: list[Result]) -> list[str]:
+    """How LaTeX shows captions of these corpora, which pdfLaTeX may not."""
+    return [_quoting(each, find_language(each.language)) for each in _foreign(results)]
+
+
+def _quoting(setting: Setting, language: Language) -> str:
+    name = language.name.lower()
+    return (
+        f"To quote captions of corpus {setting.corpus} ({language.name}, "
+        f"{WRITTEN[language.direction]}): LuaLaTeX with \\usepackage[bidi=basic]{{babel}}, "
+        f"\\babelprovide[import]{{{name}}}, and \\babelfont[{name}]{{rm}}{{FONT}} of a font with "
+        f"{language.letters} letters, such as one of the Noto fonts."
+    )
 
 
 def clip_legend(results: list[Result]) -> list[str]:
@@ -198,6 +254,7 @@ def _legend(columns: list[Column]) -> list[str]:
     shown = {column.metric for column in columns}
     return (
         LEGEND
+        + [line for name, line in JUDGES.items() if name in shown]
         + (VARIETY_LEGEND if shown & set(VARIETY) else [])
         + (GENDER_LEGEND if shown & set(GENDER) else [])
     )
@@ -214,6 +271,18 @@ LEGEND = [
     "most frequent caption: the commonest training caption, given for every image. n/a: "
     "not measured.",
 ]
+JUDGES = {
+    "chrf": "chrf: F2 of character n-grams, orders 1 to 6, of the same tokens (sacrebleu's chrF / "
+    "100).",
+    "plain_cider": "cider is CIDEr-D; plain_cider: CIDEr without the D, which neither clips "
+    "repeated words nor minds the length.",
+    "spider": "spider: the mean of cider and spice.",
+    "self_cider": "self_cider: how different the captions are that a model keeps of one image "
+    "(decode.alternatives), from 0 (equal) to 1 (no n-gram in common); neither end is better by "
+    "itself.",
+}
+"lines of the legend, by the score that they explain"
+WRITTEN = {"ltr": "written from left to right", "rtl": "written from right to left"}
 VARIETY_LEGEND = [
     "distinct_1, distinct_2: different words and word pairs / all of them, over all "
     "captions; distinct_captions: different "

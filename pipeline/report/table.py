@@ -17,6 +17,7 @@ from pipeline.results.values import (
     LOWER_IS_BETTER,
     NO_DIRECTION,
     SPLITS,
+    TEACHER_FORCED,
     Mean,
     Value,
     number,
@@ -122,6 +123,9 @@ class Table:
     unjudged: frozenset[int] = frozenset()
     """rows that are never marked as best: a baseline that says one thing of everything never
     repeats a word"""
+    tokens: str = ""
+    """the tokenizer that its scores are by, where that is not PTB: the CSV has a column for each,
+    so that scores of two tokenizers never share one"""
 
     def texts(self) -> list[tuple[list[str], list[str]]]:
         """The rows as printed: names, figures."""
@@ -213,6 +217,8 @@ class Sheet:
     tables: list[Table]
     legend: list[str]
     notes: list[str]
+    quoting: list[str] = field(default_factory=list)
+    "what LaTeX needs to quote captions of these corpora"
     records: list[dict[str, Value]] = field(default_factory=list)
     "lines of the CSV, where it is not the tables' own columns"
 
@@ -318,7 +324,8 @@ def _csv_columns(table: Table, c: int) -> dict[str, list[Value]]:
             out["_p"] = list(p_values(column, cells, table.unjudged))
     if any(spread(cell) is not None for cell in cells):
         out["_sd"] = [spread(cell) for cell in cells]
-    return {f"{table.split} {column.named(suffix)}": values for suffix, values in out.items()}
+    of = f" ({table.tokens})" if table.tokens and column.metric not in TEACHER_FORCED else ""
+    return {f"{table.split} {column.named(suffix)}{of}": values for suffix, values in out.items()}
 
 
 def _plain(value: Value) -> str:

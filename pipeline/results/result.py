@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pipeline.data.checked import need_references, read_checked
 from pipeline.experiment.params import Params
 from pipeline.experiment.protocols import STANDARD
+from pipeline.languages.languages import ABOUT, ENGLISH, find_language
 from pipeline.results.decoding import decoding_text
 from pipeline.results.estimates import Estimate, read_estimates
 from pipeline.results.scores import MEAN, OWN, Key, ScoreTable
@@ -27,13 +28,26 @@ class Setting:
     images: dict[str, int]
     references: dict[str, str]
     "split -> references per image, '5' or '3-5'"
+    language: str = ENGLISH
+    "of its captions"
 
     def about(self, split: str) -> str:
         each = f"{self.references.get(split, 'no')} references each"
+        tokens = "" if self.language == ENGLISH else f", in {self.named}, {self.tokens}"
         return (
             f"corpus {self.corpus}, split '{self.scheme}': {self.images.get(split, 0)} "
-            f"{SPLITS[split]} images, {each}"
+            f"{SPLITS[split]} images, {each}{tokens}"
         )
+
+    @property
+    def named(self) -> str:
+        """`Chinese`."""
+        return find_language(self.language).name
+
+    @property
+    def tokens(self) -> str:
+        """By which tokenizer its scores are."""
+        return ABOUT[find_language(self.language).tokenizer]
 
 
 @dataclass(frozen=True)
@@ -92,7 +106,11 @@ class Result:
 
 
 def setting(
-    corpus: str, scheme: str, captions: pd.DataFrame, references: dict[str, list[str]]
+    corpus: str,
+    scheme: str,
+    captions: pd.DataFrame,
+    references: dict[str, list[str]],
+    language: str = ENGLISH,
 ) -> Setting:
     """Args:
     captions: image_id and split.
@@ -110,7 +128,7 @@ def setting(
         each[str(split)] = (
             str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
         )
-    return Setting(corpus, scheme, images, each)
+    return Setting(corpus, scheme, images, each, language)
 
 
 class Files(NamedTuple):

@@ -29,6 +29,7 @@ NO_DIRECTION = {
         "vocabulary",
         "mean_length",
         "novel",
+        "self_cider",
     ),
     *("gender_images", "gender_neutral", "gender_nobody", "gender_ratio", "gender_ratio_refs"),
     *("seeds", "commit"),
@@ -36,6 +37,8 @@ NO_DIRECTION = {
 "neither high nor low is better: nothing is marked as best, nothing is chosen by it"
 FACTS = ("seeds", "commit")
 "of a row, not figures of a split: how many trainings, and the commit of code and parameters"
+TEACHER_FORCED = {"loss", "perplexity", "top5"}
+"of a model's own tokens: no captions are compared"
 SPLITS = {"test": "test", "val": "validation"}
 
 

@@ -2,12 +2,15 @@
 
 import pandas as pd
 
+from pipeline.languages.languages import Language
+from pipeline.languages.text import joined
 
-def most_frequent_captions(captions: pd.DataFrame) -> pd.DataFrame:
+
+def most_frequent_captions(captions: pd.DataFrame, language: Language) -> pd.DataFrame:
     """The commonest training caption (ties: the first in alphabetical order) for every validation
     and test image."""
     counts = captions.text[captions.split == "train"].value_counts()
-    text = min(counts.index[counts == counts.iloc[0]])
+    text = joined(min(counts.index[counts == counts.iloc[0]]), language)
     images = (
         captions[captions.split.isin(["val", "test"])]
         .drop_duplicates("image_id")

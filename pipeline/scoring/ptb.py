@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from unicodedata import category
 
-import pandas as pd
-
 from pipeline.core.java import JavaFailed, first_complaint, starting_java
 
 SHARED = 0x2000, 0x2E7F
@@ -86,14 +84,3 @@ def _is_stop(word: str) -> bool:
         category(sign)[0] == "P" and ord(sign) >= 0x0590 and not SHARED[0] <= ord(sign) <= SHARED[1]
         for sign in word
     )
-
-
-def training_captions(captions: pd.DataFrame) -> list[str]:
-    """The different training captions of a corpus (image_id, text, split) as a model learns them,
-    after the PTB tokenizer.
-
-    Of the cleaned text: a model trained without one-letter words could never repeat a caption as it
-    was published.
-    """
-    texts = captions.text[captions["split"] == "train"].unique()
-    return sorted(set(ptb_lines(texts)))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.registry import load
+from pipeline.languages.languages import ENGLISH
 from pipeline.metrics.shared.base import (
     Array,
     Candidates,
@@ -47,11 +48,15 @@ class SetScores:
 
 
 def score_set(
-    candidates: Candidates, references: References, metrics: list[str], more: More | None = None
+    candidates: Candidates,
+    references: References,
+    metrics: list[str],
+    more: More | None = None,
+    language: str = ENGLISH,
 ) -> SetScores:
     """Args: candidates, references: tokenised; more: what a metric takes beside them, by its
     name."""
-    out, known = SetScores(), reference_set(candidates, references)
+    out, known = SetScores(), reference_set(candidates, references, language)
     for name in metrics:
         metric = load("metrics", name)
         try:
@@ -93,6 +98,7 @@ def score_captions(
     metrics: list[str],
     training: Container[str] | None = None,
     more: More | None = None,
+    language: str = ENGLISH,
 ) -> Scored:
     """Score each split of a table of captions (image_id, split, and what is asked for below).
 
@@ -102,6 +108,7 @@ def score_captions(
         candidates, references: image_id -> tokenised.
         training: the tokenised training captions; None: it is not asked which captions are new.
         more: what a metric takes beside captions and references, by its name.
+        language: of captions and references.
     """
     out = Scored({}, {}, pd.DataFrame(), {}, {})
     tables, needed = [], captions[[column for column in captions if column in NEEDED]]
@@ -112,7 +119,7 @@ def score_captions(
         )  # the same images in the same order for every variant, so that resamples pair
         images = rows.image_id.tolist()
         said = {i: candidates[i] for i in images}
-        found = score_set(said, references, metrics, more)
+        found = score_set(said, references, metrics, more, language)
         if training is not None:
             _add_novel(found, said, training)
         found.corpus |= _confidence(rows, found.per_image.get("cider"))

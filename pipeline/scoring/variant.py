@@ -14,15 +14,17 @@ from pipeline.core.registry import load
 from pipeline.data.checked import need_references, read_table, readable
 from pipeline.data.corpus import image_files, read_captions
 from pipeline.experiment.protocols import STANDARD, Protocol, find_protocol, tokenise
+from pipeline.languages.languages import ENGLISH
 from pipeline.metrics.shared.base import Candidates, References
+from pipeline.metrics.shared.languages import WORDS, not_for
 from pipeline.results.scores import MEAN, OWN
 from pipeline.scoring.bootstrap import resample
-from pipeline.scoring.ptb import ptb_lines
 from pipeline.scoring.row import ScoredRow
 from pipeline.scoring.score import Scored, score_captions
 from pipeline.scoring.teacher_forced import teacher_forced_sums
+from pipeline.scoring.tokens import token_lines, tokenised
 
-N_GRAMS = ("bleu", "meteor", "rouge_l", "cider")
+N_GRAMS = ("bleu", "meteor", "rouge_l", "cider", "chrf")
 "metrics that a protocol other than the standard one is for"
 NO_SEARCH = pd.DataFrame(columns=["search", "image_id", "split", "text"])
 
@@ -35,11 +37,13 @@ class Said:
     searches: pd.DataFrame
     teacher_forced: pd.DataFrame
     seeds: pd.DataFrame
+    sets: Mapping[str, list[str]] = field(default_factory=dict)
+    "image_id -> all captions that were kept of it, where a metric asks for them"
 
     @classmethod
-    def read(cls, files: list[Path], protocols: list[str]) -> "Said":
+    def read(cls, files: list[Path], protocols: list[str], metrics: Iterable[str] = ()) -> "Said":
         """Args: files: of the four tables; ids under teacher forcing are read only where a protocol
-        scores them."""
+        scores them, alternatives only where a metric does."""
         captions, searches, teacher_forced, seeds = files
         forced = any(find_protocol(name).captions == "argmax" for name in protocols)
         ids = (
@@ -47,7 +51,8 @@ class Said:
             if forced
             else pd.DataFrame()
         )
-        return cls(read_said(captions), read_said(searches), ids, read_said(seeds))
+        sets = read_sets(captions) if any(map(needs_sets, metrics)) else {}
+        return cls(read_said(captions), read_said(searches), ids, read_said(seeds), sets)
 
     @classmethod
     def of_baseline(cls, captions: pd.DataFrame) -> "Said":
@@ -66,11 +71,10 @@ class Said:
         """Further seed -> name of its table."""
         return {str(seed): f"seed {seed}" for seed in sorted(self.seeds["seed"].unique())}
 
-    @cached_property
-    def ptb(self) -> dict[str, Candidates]:
-        """The tables after the PTB tokenizer, all in one call: starting Java takes longer than
-        tokenising."""
-        lines = iter(ptb_lines(text for rows in self.tables.values() for text in rows.text))
+    def tokenised(self, language: str) -> dict[str, Candidates]:
+        """The tables as tokens, all in one call: starting Java takes longer than tokenising."""
+        texts = (text for rows in self.tables.values() for text in rows.text)
+        lines = iter(token_lines(texts, language))
         return {
             name: dict(zip(rows.image_id, lines, strict=False))
             for name, rows in self.tables.items()
@@ -88,20 +92,33 @@ def read_said(path: Path) -> pd.DataFrame:
     return read_table(path, [name for name in wanted if name != "alternatives"])
 
 
+def needs_sets(metric: str) -> bool:
+    return getattr(load("metrics", metric), "NEEDS_SETS", False)
+
+
+def read_sets(path: Path) -> dict[str, list[str]]:
+    """image_id -> its alternatives, the caption itself first."""
+    table = read_table(path, ["image_id", "alternatives"])
+    kept = zip(table["image_id"], table["alternatives"], strict=True)
+    return {image: [one["text"] for one in several] for image, several in kept}
+
+
 @dataclass(frozen=True)
 class Known:
     """What a corpus holds to score against."""
 
     references: References
-    "after the PTB tokenizer"
+    "as tokens (`token_lines`)"
     published: References
     "as they were published"
     training: Iterable[str]
-    "the training captions after the PTB tokenizer"
+    "the training captions as tokens"
     images: Mapping[str, Path] = field(default_factory=dict)
     "image_id -> file"
     clip: dict[str, Any] | None = None
     "arguments of the encoder that clip_score asks"
+    language: str = ENGLISH
+    "of the corpus"
 
     @property
     def more(self) -> dict[str, tuple[Any, ...]]:
@@ -129,25 +146,27 @@ def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, 
 def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> ScoredRow:
     """Scores under `standard` and under each of `protocols`; further seeds under `standard` alone,
     with the mean over all trainings."""
-    for name in metrics:
-        getattr(
-            load("metrics", name), "prepare", bool
-        )()  # what starts slowly starts beside the tokenizer
+    for metric in (load("metrics", name) for name in metrics):
+        if not not_for(getattr(metric, "READS", WORDS), known.language):
+            getattr(metric, "prepare", bool)()  # what starts slowly starts beside the tokenizer
     for references in (known.references, *([known.published] if protocols else [])):
         need_references(said.captions["image_id"], references)
-    training = {text for tokens in said.ptb.values() for text in tokens.values()}.intersection(
+    tokens = said.tokenised(known.language)
+    training = {text for of_table in tokens.values() for text in of_table.values()}.intersection(
         known.training
     )
 
+    more = {**known.more, "self_cider": (_sets(said, known.language),)}
+
     def standard(table: str) -> Scored:
-        return score_captions(
-            said.tables[table], said.ptb[table], known.references, metrics, training, known.more
-        )
+        asked = [m for m in metrics if table == "own" or not needs_sets(m)]
+        against = known.references, asked, training, more, known.language
+        return score_captions(said.tables[table], tokens[table], *against)
 
     parts = {(STANDARD, OWN): standard("own")}
     for name in protocols:
         n_grams = [m for m in metrics if m in N_GRAMS]
-        parts[name, OWN] = _under(find_protocol(name), said, known, n_grams)
+        parts[name, OWN] = _under(find_protocol(name), said, tokens, known, n_grams)
     further = {(STANDARD, seed): standard(table) for seed, table in said.further.items()}
     parts |= further
     if further:
@@ -155,16 +174,29 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
     return ScoredRow(parts)
 
 
-def _under(protocol: Protocol, said: Said, known: Known, metrics: list[str]) -> Scored:
+def _sets(said: Said, language: str) -> dict[str, list[str]]:
+    return tokenised(said.sets, language) if said.sets else {}
+
+
+def _under(
+    protocol: Protocol,
+    said: Said,
+    tokens: dict[str, Candidates],
+    known: Known,
+    metrics: list[str],
+) -> Scored:
+    """Args: tokens: of what was said, as the standard protocol has them."""
     if protocol.captions == "argmax":
         return _teacher_forced(said)
     rows = said.tables[protocol.captions][["image_id", "split", "text"]]
     if protocol.tokens == "ptb":
-        return score_captions(rows, said.ptb[protocol.captions], known.references, metrics)
+        candidates = tokens[protocol.captions]
+        return score_captions(rows, candidates, known.references, metrics, language=known.language)
     candidates = {
         i: tokenise(text, protocol.tokens) for i, text in zip(rows.image_id, rows.text, strict=True)
     }
-    return score_captions(rows, candidates, _Tokenised(known.published, protocol.tokens), metrics)
+    references = _Tokenised(known.published, protocol.tokens)
+    return score_captions(rows, candidates, references, metrics, language=known.language)
 
 
 @dataclass(frozen=True)

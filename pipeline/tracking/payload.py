@@ -205,7 +205,10 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
 
 
 def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setting:
-    return setting(name, params.corpora[name].split, read_table(corpus), read_texts(references))
+    options = params.corpora[name]
+    return setting(
+        name, options.split, read_table(corpus), read_texts(references), options.language
+    )
 
 
 def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, Any]]:

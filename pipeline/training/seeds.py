@@ -8,7 +8,10 @@ from typing import Any
 
 from pipeline.data.files import remove, whole_file, whole_folder, write_json
 from pipeline.decoders.shared.model_folder import save_model
+from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.experiment.params import Params
+from pipeline.languages.languages import find_language
+from pipeline.languages.text import glue
 from pipeline.training.checkpoint import Progress
 from pipeline.training.setup import prepare
 from pipeline.training.trainer import Live, Trainer
@@ -69,6 +72,13 @@ class Seeds:
             checkpoint=self.checkpoints / ("checkpoint.pt" if is_first else f"seed-{seed}.pt"),
         )
 
+    def _writing(self, tokenizer: Tokenizer) -> Tokenizer:
+        """What training compares are words; a model writes as people do, also where its script has
+        no spaces."""
+        corpus = self.params.corpora[self.params.variants[self.name].corpus]
+        spaced = find_language(corpus.language).spaced
+        return tokenizer if spaced else tokenizer.gluing(glue())
+
     def _train(
         self, seed: int, model: Path, history: Path, curves: Curves | None = None
     ) -> Trainer:
@@ -78,7 +88,7 @@ class Seeds:
             table = trainer.run()
         if table.empty:
             print(f"0 epochs: {self.name} is used as published", flush=True)
-        save_model(model, trainer.decoder, trainer.tokenizer, about)
+        save_model(model, trainer.decoder, self._writing(trainer.tokenizer), about)
         with whole_file(history) as part:
             table.to_csv(part, index=False)
         return trainer

@@ -15,6 +15,7 @@ from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.batches import CaptionBatches
 from pipeline.experiment.params import Params, Variant
 from pipeline.features.store import FeatureStore
+from pipeline.languages.languages import ENGLISH
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import Validation
@@ -51,7 +52,8 @@ def prepare(
     about = {**config(name, variant, store), "sizes": asdict(sizes)}
     key = _key(name, params, seed, corpus, store, about)
     longest = max(len(text.split()) for text in train["text"])
-    validation = Validation(val_batches, references(val), longest + 1)
+    english = params.corpora[variant.corpus].language == ENGLISH
+    validation = Validation(val_batches, references(val), longest + 1, english)
     reward = CiderReward(references(train)) if options.self_critical_epochs else None
     trainer = Trainer(
         decoder, tokenizer, train_batches, validation, options, seed, checkpoint, key, reward

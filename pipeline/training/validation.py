@@ -20,6 +20,8 @@ class Validation:
     "Cleaned reference captions by image_id."
     max_tokens: int
     "Greedy captions end after this many tokens, and so do sampled ones in self-critical training."
+    english: bool = True
+    "Of other captions it is not known how they may end."
 
     def scores(self, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, float]:
         """Columns of the history. Captions and references are compared as they are, without the PTB
@@ -27,12 +29,13 @@ class Validation:
         loss = mean_loss(decoder, self.batches)
         captions = self._greedy_captions(decoder, tokenizer)
         references = {image: self.references[image] for image in captions}
-        return {
+        found = {
             "val_loss": loss,
             "val_cider": cider.score(captions, references).corpus["cider"],
             "val_bleu_4": bleu.score(captions, references).corpus["bleu_4"],
-            "val_bad_endings": bad_endings(captions.values()),
         }
+        endings = {"val_bad_endings": bad_endings(captions.values())} if self.english else {}
+        return found | endings
 
     def _greedy_captions(self, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, str]:
         decoder.eval()

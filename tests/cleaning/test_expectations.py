@@ -20,7 +20,7 @@ from pipeline.core.errors import UserError
 from pipeline.data.corpus import COLUMNS, SPLITS
 
 OPTIONS = SimpleNamespace(
-    lower=True, punctuation="drop", one_letter_words="keep", min_words=2, max_words=6, min_images_per_split=2,
+    language="en", lower=True, punctuation="drop", one_letter_words="keep", min_words=2, max_words=6, min_images_per_split=2,
     max_shared_captions=0.25, max_shared_pictures=0.0, max_uneven_captions=0.01,
 )  # fmt: skip
 

@@ -18,7 +18,13 @@ from pipeline.images.reading import read_image
 
 
 def options(**changes):
-    values = {"split": "official", "lower": True, "punctuation": "drop", "one_letter_words": "keep"}
+    values = {
+        "split": "official",
+        "language": "en",
+        "lower": True,
+        "punctuation": "drop",
+        "one_letter_words": "keep",
+    }
     bounds = {
         "min_words": 1,
         "max_words": 5,

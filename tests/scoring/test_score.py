@@ -15,13 +15,15 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 from pipeline.core.errors import UserError
 from pipeline.core.java import use_java
 from pipeline.data.checked import read_json
+from pipeline.languages.languages import find_language
 from pipeline.metrics.shared.base import References
 from pipeline.results.estimates import read_estimates
 from pipeline.results.scores import OWN, Key, ScoreTable, own_standard
 from pipeline.scoring.baseline import most_frequent_captions
-from pipeline.scoring.ptb import ptb_lines, ptb_tokenize, training_captions
+from pipeline.scoring.ptb import ptb_lines, ptb_tokenize
 from pipeline.scoring.row import ScoredRow, write_scores
 from pipeline.scoring.score import Scored, score_captions
+from pipeline.scoring.tokens import training_captions
 from tests.score_tables import summary as summary_of
 
 pytestmark = pytest.mark.usefixtures("restore_java")
@@ -228,7 +230,8 @@ def test_captions_are_new_that_no_training_caption_equals_after_the_tokenizer() 
             ("t2", "train", "A dog!"),
             ("t2", "train", "a dog"),
             ("a", "test", "red ball"),
-        )
+        ),
+        "en",
     )
     assert training == ["a cat sits", "a dog"]
     scored = score_table(model_captions(), REFERENCES, ["rouge_l"], training)
@@ -299,7 +302,7 @@ def test_the_most_frequent_training_caption_is_given_to_every_val_and_test_image
         ("x9", "test", "a cat"), ("x1", "test", "a cat"), ("x1", "test", "a cat"), ("v5", "val", "a cat"),
     )  # fmt: skip
     expected = [["x1", "test", "a dog"], ["x9", "test", "a dog"], ["v5", "val", "a dog"]]
-    baseline = most_frequent_captions(captions)
+    baseline = most_frequent_captions(captions, find_language("en"))
     assert list(baseline.columns) == ["image_id", "split", "text"]
     assert baseline.to_numpy().tolist() == expected
 
@@ -309,8 +312,8 @@ def test_of_equally_frequent_captions_the_first_in_the_alphabet_is_taken() -> No
     captions = corpus(
         *((f"t{n}", "train", text) for n, text in enumerate(texts)), ("v", "val", "a bird")
     )
-    assert most_frequent_captions(captions).text.tolist() == ["a dog"]
-    assert most_frequent_captions(captions[::-1]).text.tolist() == ["a dog"]
+    assert most_frequent_captions(captions, find_language("en")).text.tolist() == ["a dog"]
+    assert most_frequent_captions(captions[::-1], find_language("en")).text.tolist() == ["a dog"]
 
 
 def test_a_perplexity_beyond_all_numbers_is_not_there_and_says_why() -> None:

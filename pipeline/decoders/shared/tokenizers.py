@@ -65,6 +65,30 @@ class Tokenizer:
         at the start."""
         return " ".join(str(self.inner.decode(list(ids), skip_special_tokens=True)).split())
 
+    def parted(self, ids: Sequence[int]) -> str:
+        """The same with a space between any two words, whatever `gluing` takes away."""
+        from tokenizers.models import WordLevel
+
+        if not isinstance(self.inner.model, WordLevel):
+            return self.decode(ids)
+        special = {*vars(self.special).values()}
+        return " ".join(self.inner.id_to_token(i) for i in ids if i not in special)
+
+    def gluing(self, spaces: str) -> "Tokenizer":
+        """Another one that decodes to texts without some spaces, which tokenizer.json then says.
+
+        Args:
+            spaces: regular expression (Oniguruma) of those.
+        """
+        from tokenizers import Regex, decoders
+
+        inner = type(self.inner).from_str(self.inner.to_str())
+        # WordPiece without a prefix that a word could have: words with spaces between them.
+        words = inner.decoder or decoders.WordPiece(prefix=" ", cleanup=False)
+        rest = decoders.Replace(Regex(spaces), "")
+        inner.decoder = decoders.Sequence([words, decoders.Fuse(), rest])
+        return Tokenizer(inner)
+
     def save(self, path: Path) -> None:
         self.inner.save(str(path))
 

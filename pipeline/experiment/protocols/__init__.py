@@ -1,12 +1,13 @@
 """Protocols: what a score's name leaves open, as data (protocols.yaml)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
+from pipeline.languages.languages import ABOUT, ENGLISH, find_language
 
 FILE = Path(__file__).with_name("protocols.yaml")
 STANDARD = "standard"
@@ -21,6 +22,13 @@ class Protocol:
     about: str
     paper: str = ""
     "its name in papers.yaml"
+
+    def of(self, language: str) -> "Protocol":
+        """Told of captions in another language than English, whose tokenizer is another."""
+        if self.tokens != "ptb" or language == ENGLISH:
+            return self
+        named = ABOUT[find_language(language).tokenizer]
+        return replace(self, about=self.about.replace(ABOUT["ptb"], named), paper="")
 
 
 @cache
@@ -52,8 +60,8 @@ def of_paper(theirs: str | None) -> str:
 
 
 def tokenise(text: str, tokens: str) -> str:
-    """One caption for the comparison, words parted by spaces, without Java. `ptb` is
-    ptb.ptb_tokenize's work."""
+    """One caption for the comparison, words parted by spaces, without Java. What protocols.yaml
+    calls `ptb` is the work of scoring/tokens.py."""
     if tokens == "spaces":
         return " ".join(text.lower().split())
     if tokens == "letters":

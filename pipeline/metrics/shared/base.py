@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.languages.languages import ENGLISH
 from pipeline.metrics.shared.ngrams import Counted, count
 
 Candidates = dict[str, str]
@@ -90,10 +91,15 @@ class ReferenceSet(References):
     texts.
 
     So it is a key of what is made of them; the texts themselves are not held, but asked for again.
+
+    Args:
+        language: what they are said to be written in.
     """
 
-    def __init__(self, images: Iterable[str], references: References) -> None:
-        self.images, self._references = list(images), references
+    def __init__(
+        self, images: Iterable[str], references: References, language: str = ENGLISH
+    ) -> None:
+        self.images, self._references, self.language = list(images), references, language
         content = hashlib.sha256()
         for texts in self.values():
             content.update(repr(texts).encode("utf-8", "surrogatepass"))
@@ -115,11 +121,13 @@ class ReferenceSet(References):
         return hash(self._content)
 
 
-def reference_set(candidates: Candidates, references: References) -> ReferenceSet:
-    """Of the candidates' images; what is one already is taken as it is."""
+def reference_set(
+    candidates: Candidates, references: References, language: str = ENGLISH
+) -> ReferenceSet:
+    """Of the candidates' images; what is one already is taken as it is, with its language."""
     if isinstance(references, ReferenceSet) and references.images == list(candidates):
         return references
-    return ReferenceSet(candidates, references)
+    return ReferenceSet(candidates, references, language)
 
 
 @lru_cache(SETS)

@@ -1,22 +1,22 @@
 """Which metrics can read a set of references: some know English alone, most need words parted by
 spaces.
 
-What is written in another script, or without spaces, is found by its letters. A language in Latin
+Where another language than English is named, its metrics follow from the name. Where none is: what
+is written in another script, or without spaces, is found by its letters; a language in Latin
 letters is taken for another than English where its commonest words outnumber the English ones; of
 languages whose words are not listed here nothing is said, and captions without any such word count
 as English. So a set of English references is never refused.
 """
 
-import unicodedata
 from collections import Counter
 from functools import lru_cache
 
+from pipeline.languages.languages import ENGLISH as EN
+from pipeline.languages.languages import UNSPACED, find_language, script
 from pipeline.metrics.shared.base import SETS, ReferenceSet
 
 ENGLISH, WORDS, ANY = "English", "words", "any language"
 "what a metric's module may ask for as READS; without one, it is WORDS"
-UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
-"scripts without spaces between words, as Unicode names their letters"
 LONG = 5
 "letters a word: of these scripts, parted words have two to four"
 KNOWN = frozenset(
@@ -35,10 +35,19 @@ def why_not(reads: str, references: ReferenceSet) -> str:
     """Why a metric that reads this cannot tell of these references; '' if it can."""
     if reads == ANY:
         return ""
-    script, language = doubts(references)
-    if script and reads == WORDS:
-        return script
-    return language if reads == ENGLISH else ""
+    if why := not_for(reads, references.language):
+        return why
+    unparted, not_english = doubts(references)
+    if unparted and reads == WORDS:
+        return unparted
+    return not_english if reads == ENGLISH else ""
+
+
+def not_for(reads: str, language: str) -> str:
+    """Why a metric that reads this cannot tell of captions that are said to be of a language."""
+    if reads != ENGLISH or language == EN:
+        return ""
+    return f"it reads English, and the captions are in {find_language(language).name}"
 
 
 @lru_cache(SETS)
@@ -51,16 +60,16 @@ def doubts(references: ReferenceSet) -> tuple[str, str]:
             words.update(text.split())
     of_script = Counter[str]()
     for letter, count in letters.items():
-        of_script[_script(letter)] += count
+        of_script[script(letter)] += count
     total = sum(of_script.values()) - of_script[""]
     share = sum(of_script[script] for script in UNSPACED) / max(1, total)
     unspaced = share > 0.5 and total / max(1, words.total()) > LONG
-    script = (
+    unparted = (
         "the references have no spaces between their words: part them, in captions too"
         if unspaced
         else ""
     )
-    return script, _not_english(1 - of_script["LATIN"] / max(1, total), words) if total else ""
+    return unparted, _not_english(1 - of_script["LATIN"] / max(1, total), words) if total else ""
 
 
 def _not_english(elsewhere: float, words: Counter[str]) -> str:
@@ -74,13 +83,3 @@ def _not_english(elsewhere: float, words: Counter[str]) -> str:
         f"it reads English, and the references' common words are of another language ({other} to "
         f"{english})"
     )
-
-
-@lru_cache(4096)
-def _script(letter: str) -> str:
-    """LATIN, CJK, ARABIC, ...; '' for what is no letter."""
-    if letter.isascii():
-        return "LATIN" if letter.isalpha() else ""
-    if unicodedata.category(letter)[0] != "L":
-        return ""
-    return unicodedata.name(letter, "UNKNOWN").split()[0].split("-")[0]

@@ -1,0 +1,227 @@
+"""What `captionlab compare` compares: rows of the workspace, or files of captions.
+
+Two rows are compared by the scores that the workspace has of them, which are those of its tables.
+Where one of the two is a file, both are scored anew.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captionlab.caption_sets import read_both
+from captionlab.evaluation import Evaluation, evaluate
+from pipeline.core import paths
+from pipeline.core.errors import UserError
+from pipeline.data.files import fingerprint
+from pipeline.experiment.protocols import STANDARD
+from pipeline.languages.languages import ENGLISH
+
+if TYPE_CHECKING:
+    from pipeline.experiment.params import Params
+    from pipeline.results.result import Result
+
+SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")
+"what a picture's file may add to the id of its image"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How files are scored; None: as the workspace has it, or by default."""
+
+    metrics: str | None = None
+    protocol: str = STANDARD
+    language: str | None = None
+    split: str | None = None
+    partial: bool = False
+    pictures: Path | None = None
+    "Folder of files that are called by the id of their image."
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two systems on the same images."""
+
+    names: tuple[str, str]
+    scored: tuple[Evaluation, Evaluation]
+    texts: tuple[Mapping[str, str], Mapping[str, str]]
+    "image_id -> caption"
+    references: Mapping[str, list[str]]
+    "image_id -> references as published"
+    pictures: Mapping[str, Path] = field(default_factory=dict)
+    "image_id -> file, of those that are known"
+
+
+def read_pair(one: str, other: str, references: Path | None, asked: Asked) -> Pair:
+    """Args: one, other: names of rows, or files of captions; references: needed where both are
+    files.
+
+    Raises:
+        UserError: what is neither; files without references; whatever `evaluate` refuses.
+    """
+    params = _params()
+    rows = [name for name in (one, other) if _is_row(name, params)]
+    if params and len(rows) == 2:
+        _check_corpora(one, other, _corpora(params))
+    as_stored = references is None and asked.metrics is None and asked.protocol == STANDARD
+    if params and len(rows) == 2 and as_stored:
+        return _of_workspace(one, other, params, asked.split or "test")
+    return _scored(one, other, references, asked, params, rows)
+
+
+def _params() -> "Params | None":
+    if not Path("params.yaml").is_file():
+        return None
+    from pipeline.experiment.params import load_params
+
+    return load_params()
+
+
+def _corpora(params: "Params") -> dict[str, str]:
+    """Row -> its corpus, baselines too."""
+    rows = {name: variant.corpus for name, variant in params.variants.items()}
+    return rows | {f"most-frequent--{corpus}": corpus for corpus in params.corpora}
+
+
+def _check_corpora(one: str, other: str, corpora: dict[str, str]) -> None:
+    if corpora[one] != corpora[other]:
+        raise UserError(
+            f"'{one}' is of corpus '{corpora[one]}' and '{other}' of '{corpora[other]}': compare "
+            "rows of one corpus"
+        )
+
+
+def _is_row(name: str, params: "Params | None") -> bool:
+    if Path(name).is_file():
+        return False
+    rows = _corpora(params) if params else {}
+    if name not in rows and not Path(name).suffix:
+        known = f": the rows are {', '.join(rows)}" if rows else ": this folder has no params.yaml"
+        raise UserError(f"'{name}' is neither a file nor a row of params.yaml{known}")
+    return name in rows
+
+
+def _of_workspace(one: str, other: str, params: "Params", split: str) -> Pair:
+    from pipeline.results.result import Setting, results_of
+
+    corpus = _corpora(params)[one]
+    options = params.corpora[corpus]
+    setting = Setting(corpus, options.split, {}, {}, options.language)
+    known = {
+        r.name: r for r in results_of(params, dict.fromkeys(params.corpora, setting), paths.SCORES)
+    }
+    texts = said_by(one, split), said_by(other, split)
+    return Pair(
+        (one, other),
+        (_stored(known[one], split), _stored(known[other], split)),
+        texts,
+        _published(corpus, texts[0]),
+        _pictures_of(params, corpus),
+    )
+
+
+def said_by(row: str, split: str) -> dict[str, str]:
+    """image_id -> caption of a row of the workspace.
+
+    Raises:
+        UserError: it has none of this split.
+    """
+    from pipeline.data.checked import read_table
+
+    table = read_table(paths.captions(row), ["image_id", "split", "text"])
+    table = table[table["split"] == split]
+    if table.empty:
+        raise UserError(f"'{row}' has no captions of split '{split}': there are val and test")
+    return dict(zip(table["image_id"], table["text"], strict=True))
+
+
+def _stored(row: "Result", split: str) -> Evaluation:
+    """The row's scores as its tables have them: means over seeds where there are several."""
+    from pipeline.data.checked import read_table
+    from pipeline.results.estimates import Estimate
+    from pipeline.results.scores import own_standard
+    from pipeline.results.values import number
+
+    values = {metric: row.value(split, metric) for metric in row.measured(split)}
+    estimates = {name: value for name, value in values.items() if isinstance(value, Estimate)}
+    if row.scores is None or not estimates:
+        raise UserError(f"'{row.name}' has not been scored: run dvc repro score@{row.name}")
+    per_image = own_standard(read_table(paths.image_scores(row.name)))
+    per_image = per_image[per_image["split"] == split].drop(columns="split")
+    return Evaluation(
+        protocol=STANDARD,
+        images=len(per_image),
+        left_out=0,
+        without_references=0,
+        references_per_image="",
+        scores={name: n for name, value in values.items() if (n := number(value)) is not None},
+        intervals={name: estimate.interval for name, estimate in estimates.items()},
+        unavailable=row.about.get("unavailable", {}),
+        missing={},
+        per_image=per_image.reset_index(drop=True),
+        resamples={name: estimate.resamples for name, estimate in estimates.items()},
+        content=fingerprint(
+            [row.setting.corpus, split, {e.images for e in estimates.values()}.pop()]
+        ),
+        language=row.setting.language,
+    )
+
+
+def _pictures_of(params: "Params", corpus: str) -> dict[str, Path]:
+    from pipeline.data.corpus import image_files, read_captions
+
+    table = read_captions(paths.CORPORA / corpus / "captions.parquet", ["image_id", "file"])
+    return image_files(table, paths.RAW / params.corpora[corpus].dataset)
+
+
+def _scored(
+    one: str,
+    other: str,
+    references: Path | None,
+    asked: Asked,
+    params: "Params | None",
+    rows: list[str],
+) -> Pair:
+    corpus = _corpora(params)[rows[0]] if params and rows else ""
+    if references is None and not corpus:
+        raise UserError("two files of captions need references: name their file as the third")
+    said = {name: said_by(name, asked.split or "test") for name in rows}
+    sources = [said.get(name, Path(name)) for name in (one, other)]
+    meant = references or _published(corpus, said[rows[0]])
+    language = asked.language or (params.corpora[corpus].language if params and corpus else ENGLISH)
+    split = asked.split if references else None  # of a row's corpus, the row has chosen
+    scored = [
+        evaluate(
+            source,
+            meant,
+            asked.metrics,
+            asked.protocol,
+            split=split,
+            partial=asked.partial,
+            language=language,
+        )
+        for source in sources
+    ]
+    both = [read_both(source, meant, split, asked.partial) for source in sources]
+    pictures = _pictures_of(params, corpus) if params and corpus else {}
+    known = both[0][1]
+    found = pictures | _pictures_in(asked.pictures, known)
+    return Pair((one, other), (scored[0], scored[1]), (both[0][0], both[1][0]), known, found)
+
+
+def _published(corpus: str, images: Iterable[str]) -> dict[str, list[str]]:
+    from pipeline.data.checked import read_texts
+
+    known = read_texts(paths.published(corpus))
+    return {image: known[image] for image in images}
+
+
+def _pictures_in(folder: Path | None, images: Mapping[str, object]) -> dict[str, Path]:
+    """Raises: UserError: the folder is not there."""
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise UserError(f"{folder} (--pictures) is no folder: name the one that holds the pictures")
+    found = {image: (folder / f"{image}{suffix}" for suffix in SUFFIXES) for image in images}
+    there = {image: next(filter(Path.is_file, files), None) for image, files in found.items()}
+    return {image: file for image, file in there.items() if file}

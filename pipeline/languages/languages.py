@@ -1,0 +1,96 @@
+"""The languages that captions may be written in (languages.yaml), and how each is tokenised."""
+
+import unicodedata
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+from pipeline.core.errors import UserError
+from pipeline.core.registry import nearest
+from pipeline.core.yaml12 import read_yaml
+
+ENGLISH = "en"
+RIGHT_TO_LEFT = {"ARABIC", "HEBREW"}
+UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
+"scripts without spaces between words, as Unicode names their letters"
+TOKENIZERS = {
+    "en": "ptb",
+    "ja": "ja-mecab",
+    "ko": "ko-mecab",
+    "th": "newmm",
+    "zh": "zh",
+    **dict.fromkeys(["km", "lo", "my"], "char"),
+}
+"by language; `intl` for all others"
+ABOUT = {
+    "ptb": "PTB tokenizer",
+    "newmm": "PyThaiNLP's tokenizer newmm",
+    **{name: f"sacrebleu's tokenizer {name}" for name in ("char", "intl", "ja-mecab", "ko-mecab")},
+    "zh": "sacrebleu's tokenizer zh (characters)",
+}
+
+
+@dataclass(frozen=True)
+class Language:
+    code: str
+    name: str
+    scripts: tuple[str, ...]
+    "as Unicode names their letters: LATIN, CJK, ..."
+
+    @property
+    def tokenizer(self) -> str:
+        """A name of `ABOUT`: what scores compare are its tokens."""
+        return TOKENIZERS.get(self.code, "intl")
+
+    @property
+    def spaced(self) -> bool:
+        """Whether spaces part its words."""
+        return not UNSPACED.intersection(self.scripts)
+
+    @property
+    def direction(self) -> str:
+        """As HTML's attribute `dir` names it."""
+        return "rtl" if RIGHT_TO_LEFT.intersection(self.scripts) else "ltr"
+
+    @property
+    def letters(self) -> str:
+        """Its scripts for a sentence: `Devanagari`."""
+        return ", ".join(name if name == "CJK" else name.capitalize() for name in self.scripts)
+
+
+@cache
+def languages() -> dict[str, Language]:
+    """By code, in alphabetical order."""
+    found = {
+        code: Language(code, name, tuple(scripts.split()))
+        for scripts, names in read_yaml(Path(__file__).with_name("languages.yaml")).items()
+        for code, name in names.items()
+    }
+    return dict(sorted(found.items()))
+
+
+def find_language(code: str) -> Language:
+    """Raises: UserError: no such language; the message names a similar code, and all of them."""
+    known = languages()
+    if code not in known:
+        similar = nearest(code, known)
+        raise UserError(f"unknown language '{code}'{similar}: there are {', '.join(known)}")
+    return known[code]
+
+
+@lru_cache(4096)
+def script(letter: str) -> str:
+    """LATIN, CJK, ARABIC, ...; '' for what is no letter."""
+    if letter.isascii():
+        return "LATIN" if letter.isalpha() else ""
+    if unicodedata.category(letter)[0] != "L":
+        return ""
+    name = unicodedata.name(letter, "UNKNOWN").split()[0].split("-")[0]
+    return "CJK" if name == "IDEOGRAPHIC" else name
+
+
+def in_another_script(text: str, language: Language) -> bool:
+    """Whether it has letters, and none of the language's scripts: a foreign name in a caption is
+    no fault."""
+    scripts = set(map(script, text)) - {""}
+    return bool(scripts) and scripts.isdisjoint(language.scripts)
