@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
+
 from captionlab.ranking import Candidate, candidates, comparable, rank
 from pipeline.core.errors import UserError, one_line
+from pipeline.data.checked import read_checked
 from pipeline.results.estimates import ALPHA
 from pipeline.tracking.store import Store, address_of_process, trouble
 
@@ -64,6 +67,24 @@ class Rollback:
     variant: str
     previous: str
     "version that had it"
+
+
+class Receipt(BaseModel):
+    """receipt.json of a variant, as far as the registry needs it."""
+
+    fingerprint: str
+
+
+def published_here(receipts: Path) -> dict[str, str]:
+    """variant -> fingerprint of what this workspace has published.
+
+    Raises:
+        UserError: a receipt is damaged.
+    """
+    return {
+        file.parent.name: read_checked(file, Receipt, "dvc repro writes it anew")["fingerprint"]
+        for file in receipts.glob("*/receipt.json")
+    }
 
 
 def register(

@@ -6,18 +6,27 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from pipeline.core.errors import UserError
-from pipeline.data.checked import read_json
+from pipeline.data.checked import read_checked
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.report.results_table import everything
 from pipeline.report.table import Sheet
-from pipeline.results.result import Files, Result, from_json, in_order
+from pipeline.results.result import Files, Line, Result, from_json, in_order
 from pipeline.tracking.current import WITHDRAWN, confirmations, moment
 from pipeline.tracking.payload import ROWS
 from pipeline.tracking.store import Store, find_runs, trouble
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+
+class Rows(BaseModel):
+    """The file `ROWS` of a run."""
+
+    rows: list[Line]
+    requested: list[str]
 
 
 @dataclass(frozen=True)
@@ -113,7 +122,7 @@ def tables_of(store: Store, published: Published) -> list[Sheet]:
         for number, run in enumerate(_with_rows(store, published)):
             folder = Path(temporary, str(number))
             folder.mkdir()
-            said = _said(store, run, folder)
+            said = _said(store, run, folder, published)
             requested |= dict.fromkeys(said["requested"])
             for row in said["rows"]:
                 results.setdefault(
@@ -142,8 +151,8 @@ def _with_rows(store: Store, published: Published) -> "list[Run]":
     return [run for _, run in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
-def _said(store: Store, run: "Run", folder: Path) -> dict[str, Any]:
+def _said(store: Store, run: "Run", folder: Path, published: Published) -> dict[str, Any]:
     for name in (ROWS, "scores"):
         store.client.download_artifacts(run.info.run_id, name, str(folder))
-    said: dict[str, Any] = read_json(folder / ROWS)
-    return said
+    cure = f"delete run {run.info.run_id}, then captionlab sync in {published.workspace}"
+    return read_checked(folder / ROWS, Rows, cure)

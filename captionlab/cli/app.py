@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
 from captionlab.address import check_address
 from captionlab.models import load, open_folder, variants
@@ -70,14 +71,14 @@ def model_folders(dataset: str | None) -> Iterator[dict[str, Path]]:
         if (paths.MODELS / name / "model.safetensors").is_file()
     }
     with ExitStack() as stack:
+        champion: dict[str, Path] = {}
         try:
-            champion = (
-                stack.enter_context(open_folder("champion", dataset)) if _has_registry() else None
-            )
+            if _has_registry():
+                folder = stack.enter_context(open_folder("champion", dataset))
+                champion = {_champion_name(folder): folder}
         except UserError as error:
             say(f"no champion: {one_line(error)}", file=sys.stderr)
-            champion = None
-        yield ({_champion_name(champion): champion} if champion else {}) | found
+        yield champion | found
 
 
 def _has_registry() -> bool:
@@ -88,10 +89,17 @@ def _has_registry() -> bool:
     return uri != DEFAULT_URI or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
-def _champion_name(folder: Path) -> str:
-    from pipeline.data.checked import read_json
+class Named(BaseModel):
+    """config.json of a model, as far as its name goes."""
 
-    variant = read_json(folder / "config.json").get("variant")
+    variant: str | None = None
+
+
+def _champion_name(folder: Path) -> str:
+    from pipeline.data.checked import read_checked
+
+    cure = "train it again, then captionlab register"
+    variant = read_checked(folder / "config.json", Named, cure).get("variant")
     return f"champion ({variant})" if variant else "champion"
 
 

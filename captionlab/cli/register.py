@@ -35,17 +35,14 @@ def command(
             "--rollback goes back to the version before: it takes no --metric and no --like"
         )
 
+    from captionlab.champion import published_here
     from captionlab.champion import register as register_best
-    from pipeline.data.checked import read_json
     from pipeline.tracking.store import open_store
 
     if rollback:
         _roll_back(dataset)
         return
-    current = {
-        path.parent.name: read_json(path)["fingerprint"]
-        for path in paths.RECEIPTS.glob("*/receipt.json")
-    }
+    current = published_here(paths.RECEIPTS)
     _print_choice(register_best(open_store(), dataset, metric or "cider", current, like))
 
 

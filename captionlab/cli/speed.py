@@ -1,5 +1,6 @@
 """`captionlab speed`: what the report shows beside the scores."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,14 +28,17 @@ def command(
     from captionlab.models import load
     from captionlab.speed import measure
     from pipeline.core.git import code_commit
-    from pipeline.data.checked import read_json
     from pipeline.data.files import write_json
     from pipeline.experiment.params import load_params, pick
+    from pipeline.report.cost_table import read_speeds
     from pipeline.results.decoding import decoding_text
 
     params = load_params()
-    known: dict[str, Any] = read_json(paths.SPEED) if paths.SPEED.is_file() else {}
-    known = {name: entry for name, entry in known.items() if name in params.variants}
+    known = {
+        name: asdict(speed)
+        for name, speed in read_speeds(paths.SPEED).items()
+        if name in params.variants
+    }
     encoders: dict[str, float] = {}
     chosen = {
         name: pick(params, "variants", name).features for name in variants or _trained(params)

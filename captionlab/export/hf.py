@@ -17,6 +17,7 @@ from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.pretrained import Decoder as Published
 from pipeline.decoders.shared.tokenizers import PAD, UNKNOWN, Tokenizer
+from pipeline.decoding.generation import barred
 
 NATIVE = {
     "vision-encoder-decoder": "VisionEncoderDecoderModel",
@@ -48,11 +49,15 @@ model = {name}.from_pretrained("this/folder")
 tokenizer = AutoTokenizer.from_pretrained("this/folder")
 processor = AutoImageProcessor.from_pretrained("this/folder")
 pixels = processor([Image.open("photo.jpg").convert("RGB")], return_tensors="pt")
-tokens = model.generate(**pixels, max_new_tokens={longest})
+tokens = model.generate(
+    **pixels,
+    {asked},
+)
 print(tokenizer.batch_decode(tokens, skip_special_tokens=True))
 ```
 
-That is greedy search by transformers, on pictures that its own image processor scales.
+That decodes as the model was scored, by transformers' own search, on pictures that its own image
+processor scales. generation_config.json says the same; BLIP's `generate` does not read it.
 """
 
 
@@ -158,9 +163,24 @@ def _native(captioner: Captioner, decoder: Published, folder: Path) -> str:
     ours = nn.Module()
     decoder.adopt(ours, body)
     ours.load_state_dict(decoder.state_dict())
+    told = _generation(captioner, decoder)
+    body.generation_config.update(**told)
     body.save_pretrained(folder)
     write_json(folder / "preprocessor_config.json", _processor(captioner, decoder))
-    return OF_NATIVE.format(name=name, longest=captioner.decode["max_tokens"])
+    asked = ",\n    ".join(f"{key}={value}" for key, value in told.items())
+    return OF_NATIVE.format(name=name, asked=asked)
+
+
+def _generation(captioner: Captioner, decoder: Published) -> dict[str, Any]:
+    """`decode` in the words of transformers."""
+    decode, special = captioner.decode, captioner.tokenizer.special
+    never = {int(decoder.ids[i]) for i in barred(special, len(decoder.ids))}
+    never -= {int(decoder.ids[special.end])}  # GPT-2 has one token for start and end
+    drawn = {"do_sample": True, "temperature": decode["temperature"], "top_k": decode["top_k"]}
+    search = {"num_beams": decode["beam"], "length_penalty": decode["length_penalty"]}
+    own = drawn if decode["samples"] else {**search, "early_stopping": decode["beam"] > 1}
+    common = {"max_new_tokens": decode["max_tokens"], "suppress_tokens": sorted(never)}
+    return {**common, "do_sample": False, **own}
 
 
 def _processor(captioner: Captioner, decoder: Published) -> dict[str, Any]:

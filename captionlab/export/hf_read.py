@@ -1,16 +1,31 @@
 """A folder that `captionlab export --format hf` wrote -> a captioner again."""
 
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from captionlab.export.flat import MAIN
-from pipeline.captioner.captioner import Captioner
+from pipeline.captioner.captioner import Captioner, whole_decode
 from pipeline.core.errors import UserError, brief
 from pipeline.core.machine import pick_device
-from pipeline.core.registry import load
-from pipeline.data.checked import read_json
+from pipeline.core.registry import check_args, load
+from pipeline.data.checked import read_checked
 from pipeline.decoders.shared.contract import Sizes
-from pipeline.decoders.shared.model_folder import build_decoder
+from pipeline.decoders.shared.model_folder import CaptionerConfig, build_decoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
+
+CURE = "captionlab export writes it anew"
+
+
+class Captions(CaptionerConfig):
+    decode: dict[str, Any]
+
+
+class Exported(BaseModel):
+    """config.json, as far as captions need it."""
+
+    captioner: Captions
 
 
 def is_export(folder: Path) -> bool:
@@ -29,11 +44,13 @@ def read(folder: Path, device: str | None = None) -> Captioner:
 
     device = device or pick_device()
     try:
-        config = read_json(folder / "config.json")["captioner"]
-        decode = config.pop("decode")
+        config = read_checked(folder / "config.json", Exported, CURE)["captioner"]
+        decode = whole_decode(config.pop("decode"), folder / "config.json", CURE)
         about = config["encoder"]
+        build = load("encoders", about["name"]).Encoder
+        check_args(build.__init__, about["args"], f"{folder}/config.json: encoder.args")
         parts = {
-            "encoder": load("encoders", about["name"]).Encoder(**about["args"]),
+            "encoder": build(**about["args"]),
             "decoder": build_decoder(config["decoder"], Sizes(**config["sizes"]), config["args"]),
         }
         weights = load_file(folder / "model.safetensors")
@@ -45,9 +62,7 @@ def read(folder: Path, device: str | None = None) -> Captioner:
             part.to(device).eval().requires_grad_(False)
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"{folder} is no whole export ({brief(error)}): captionlab export writes it anew"
-        ) from None
+        raise UserError(f"{folder} is no whole export ({brief(error)}): {CURE}") from None
     found = Captioner(parts["encoder"], parts["decoder"], tokenizer, decode, device)
     card = folder / "README.md"
     found.config, found.card = config, card.read_text("utf-8") if card.is_file() else ""

@@ -1,12 +1,13 @@
-"""Greedy captions with onnxruntime: `python caption.py photo.jpg ...`, in the folder of an exported
-model.
+"""Captions with onnxruntime: `python caption.py photo.jpg ...`, in the folder of an exported model.
 
 Needs onnxruntime, numpy, pillow and tokenizers; neither torch nor the code that trained the model,
-but for the files beside this one, which read and scale pictures as the project does. Three graphs:
-`encoder` sees pixels (B, 3, S, S), 0-255; `start` makes of features the state before the first
-word; `step` reads one word per picture.
+but for the files beside this one, which read and scale pictures and search as the project does.
+Three graphs: `encoder` sees pixels (B, 3, S, S), 0-255; `start` makes of features the state before
+the first word; `step` reads one word per row. Captions are decoded as `decode` of config.json says,
+which is how the model was scored.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import onnxruntime
 from PIL import Image
 from tokenizers import Tokenizer
 
+from captionlab.export.onnx_search import Array, Hypothesis, State, beam_search, chances_of, sample
 from pipeline.core.errors import one_line, printable, say, show_all
 from pipeline.images.reading import ImageError, read_image
 from pipeline.images.scaling import square
@@ -34,12 +36,13 @@ class Captioner:
             path.stem: onnxruntime.InferenceSession(path) for path in sorted(folder.glob("*.onnx"))
         }
 
-    def __call__(self, images: Sequence[Path | Image.Image]) -> list[str]:
-        """A caption per image. Raises an ImageError where one of them cannot be read."""
+    def __call__(self, images: Sequence[Path | Image.Image], **decode: Any) -> list[str]:
+        """A caption per image; `decode` as for `captions`. Raises an ImageError where one of them
+        cannot be read."""
         pixels = np.stack([self.pixels(image) for image in images])
-        return self.captions(*self.run("encoder", {"pixels": pixels}).values())
+        return self.captions(*self.run("encoder", {"pixels": pixels}).values(), **decode)
 
-    def pixels(self, image: Path | Image.Image) -> np.ndarray:
+    def pixels(self, image: Path | Image.Image) -> Array:
         """(3, S, S) uint8."""
         about = self.about["image"]
         if about is None:
@@ -51,7 +54,7 @@ class Captioner:
         return np.asarray(picture).transpose(2, 0, 1)
 
     def caption_each(
-        self, images: Sequence[Path | Image.Image]
+        self, images: Sequence[Path | Image.Image], **decode: Any
     ) -> Iterator[tuple[Path | Image.Image, str | ImageError]]:
         """Each image with its caption, or with why it cannot be read."""
         for start in range(0, len(images), BATCH):
@@ -59,52 +62,59 @@ class Captioner:
             pixels = [self._read(image) for image in some]
             good = [p for p in pixels if not isinstance(p, ImageError)]
             found = self.run("encoder", {"pixels": np.stack(good)}).values() if good else ()
-            texts = iter(self.captions(*found) if good else [])
+            texts = iter(self.captions(*found, **decode) if good else [])
             for image, p in zip(some, pixels, strict=True):
                 yield image, p if isinstance(p, ImageError) else next(texts)
 
-    def _read(self, image: Path | Image.Image) -> np.ndarray | ImageError:
+    def _read(self, image: Path | Image.Image) -> Array | ImageError:
         try:
             return self.pixels(image)
         except ImageError as error:
             return error
 
-    def captions(self, grid: np.ndarray, pooled: np.ndarray) -> list[str]:
-        """Features (B, P, D) and (B, D')."""
-        found = self.tokens(grid, pooled)
-        return [
-            " ".join(self.tokenizer.decode(ids, skip_special_tokens=True).split()) for ids in found
-        ]
+    def captions(self, grid: Array, pooled: Array, **decode: Any) -> list[str]:
+        """Features (B, P, D) and (B, D') -> captions.
 
-    def tokens(self, grid: np.ndarray, pooled: np.ndarray) -> list[list[int]]:
-        """The likeliest word at each step, to the end token."""
-        state = self.run("start", {"grid": self.as_stored(grid), "pooled": self.as_stored(pooled)})
-        words = np.full(len(pooled), self.about["start"], np.int64)
-        out: list[list[int]] = [[] for _ in words]
-        open_ones = set(range(len(words)))
-        for _ in range(self.about["max_tokens"]):
-            new = self.run("step", {"tokens": words, **state})
-            log_probs = new.pop("log_probs")  # (B, V)
-            log_probs[:, self.about["never"]] = -np.inf
-            words, state = (
-                log_probs.argmax(1),
-                state | {f"state_{k.removeprefix('next_')}": v for k, v in new.items()},
-            )
-            for row in sorted(open_ones):
-                out[row].append(int(words[row]))
-            open_ones = {row for row in open_ones if words[row] != self.about["end"]}
-            if not open_ones:
-                break
-        return out
+        Args:
+            decode: overrides of the model's own decoding: beam (1 is greedy), max_tokens,
+                length_penalty, samples (0 searches), temperature, top_k, seed.
+        """
+        found = self.hypotheses(grid, pooled, **decode)
+        texts = [self.tokenizer.decode(h[0].tokens, skip_special_tokens=True) for h in found]
+        return [" ".join(text.split()) for text in texts]
 
-    def as_stored(self, x: np.ndarray) -> np.ndarray:
+    def hypotheses(self, grid: Array, pooled: Array, **decode: Any) -> list[list[Hypothesis]]:
+        """Those of each picture, best first."""
+        how = {**self.about["decode"], **decode}
+        if unknown := decode.keys() - self.about["decode"].keys():
+            known = ", ".join(self.about["decode"])
+            raise TypeError(f"unknown: {', '.join(sorted(unknown))}; decoding has {known}")
+        f = {"grid": self.as_stored(grid), "pooled": self.as_stored(pooled)}
+        state, special = self.run("start", f), (self.about["start"], self.about["end"])
+        longest, penalty = how["max_tokens"], how["length_penalty"]
+        if not how["samples"]:
+            search = (how["beam"], longest, penalty)
+            return beam_search(self.step, state, len(pooled), *special, *search)
+        chances = chances_of(*f.values(), how["samples"], longest, how["seed"])
+        draw = (how["temperature"], how["top_k"], penalty)
+        return sample(self.step, state, chances, *special, *draw)
+
+    def step(self, words: Array, state: State) -> tuple[Array, State]:
+        """Words (R,) -> log-probabilities (R, V), -inf for what is never said, and what of the
+        state is new."""
+        new = self.run("step", {"tokens": words, **state})
+        log_probs = new.pop("log_probs")
+        log_probs[:, self.about["never"]] = -np.inf
+        return log_probs, {f"state_{k.removeprefix('next_')}": v for k, v in new.items()}
+
+    def as_stored(self, x: Array) -> Array:
         """Vectors (..., D) rounded as those of training were."""
         if self.about["dtype"] != "int8":
             return x.astype(np.float16).astype(np.float32)
         scale = np.abs(x).max(-1, keepdims=True) / np.float32(127)
         return np.rint(x / np.maximum(scale, np.finfo(np.float32).tiny)) * scale
 
-    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
+    def run(self, graph: str, inputs: dict[str, Array]) -> dict[str, Any]:
         session = self.graphs[graph]
         wanted = {
             i.name for i in session.get_inputs()
@@ -114,17 +124,28 @@ class Captioner:
         return dict(zip(names, found, strict=True))
 
 
-if __name__ == "__main__":
+def main() -> int:
     show_all()
-    paths = [Path(name) for name in sys.argv[1:]]
-    if not paths:
-        raise SystemExit("usage: python caption.py IMAGE...")
+    parser = argparse.ArgumentParser(description="Caption pictures, as the model was scored.")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--beam", type=_width, help="width of a beam search; 1 is greedy")
+    asked = parser.parse_args()
+    decode = {"beam": asked.beam, "samples": 0} if asked.beam else {}
     broken = 0
-    for path, text in Captioner().caption_each(paths):
+    for path, text in Captioner().caption_each(asked.images, **decode):
         if isinstance(text, ImageError):
             broken += 1
             say(f"error: {path}: {one_line(text)}", file=sys.stderr)
         else:
             print(f"{printable(path)}\t{printable(text)}", flush=True)
-    if broken:
-        raise SystemExit(2)
+    return 2 if broken else 0
+
+
+def _width(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 999:
+        raise argparse.ArgumentTypeError(f"{printable(text)}: give a whole number, 1 to 999")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,10 +12,10 @@ from pipeline.captioning.attention import explain
 from pipeline.captioning.captions import Caption, caption_features
 from pipeline.core.errors import UserError
 from pipeline.core.machine import pick_device
-from pipeline.core.registry import load
+from pipeline.core.registry import check_args, load
 from pipeline.data.checked import read_json
 from pipeline.decoders.shared.contract import Decoder
-from pipeline.decoders.shared.model_folder import load_model
+from pipeline.decoders.shared.model_folder import load_model, read_config
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.encoders.shared.base import Encoder
 from pipeline.features.features import Features
@@ -68,11 +68,10 @@ class Captioner:
         """
         device = device or pick_device()
         decoder, tokenizer, config = load_model(Path(folder), device)
-        encoder = (
-            load("encoders", config["encoder"]["name"])
-            .Encoder(**config["encoder"]["args"])
-            .to(device)
-        )
+        about = read_config(Path(folder))["encoder"]
+        build = load("encoders", about["name"]).Encoder
+        check_args(build.__init__, about["args"], f"{folder}/config.json: encoder.args")
+        encoder = build(**about["args"]).to(device)
         if decode is None:
             decode = _decode_of(Path(folder) / "decode.json")
         captioner, card = (
@@ -169,12 +168,20 @@ def _decode_of(file: Path) -> dict[str, Any]:
     Raises:
         UserError: a key that is none, or a value that `decode` in params.yaml may not have.
     """
+    return whole_decode(read_json(file) if file.is_file() else {}, file, "dvc repro writes it anew")
+
+
+def whole_decode(told: Any, file: Path, cure: str) -> dict[str, Any]:
+    """What a file tells of decoding, with greedy search's values for what it does not.
+
+    Raises:
+        UserError: as for `_decode_of`; `cure` is its end.
+    """
     from pipeline.experiment.params import Decoding, problems_of
 
-    told = read_json(file) if file.is_file() else {}
     whole = {"also": [], **GREEDY, **told} if isinstance(told, dict) else told
     if problems := problems_of(Decoding, whole):
-        raise UserError(f"{file}: {'; '.join(problems)}: dvc repro writes it anew")
+        raise UserError(f"{file}: {'; '.join(problems)}: {cure}")
     return {**GREEDY, **told}
 
 

@@ -144,11 +144,11 @@ def _ids_of_dvc() -> set[int]:
     try:
         path = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/rwlock"
         held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kinds = [kind for entry in held.values() for kind in entry.values()]
+        holders = [one for kind in kinds for one in (kind if isinstance(kind, list) else [kind])]
+        return {holder["pid"] for holder in holders}
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # captionlab doctor says it
         return set()
-    kinds = [kind for entry in held.values() for kind in entry.values()]
-    holders = [holder for kind in kinds for holder in (kind if isinstance(kind, list) else [kind])]
-    return {holder["pid"] for holder in holders}
 
 
 def _is_shell(process) -> bool:  # type: ignore[no-untyped-def]

@@ -28,34 +28,47 @@ DAMAGED = (
 "what Arrow, pandas and json raise over damaged files"
 
 
-def read_json(path: Path) -> Any:
-    """Raises:
-    UserError: it is not there, or no JSON; NaN and Infinity are none.
+def read_json(path: Path, cure: str = RESTORE) -> Any:
+    """Args:
+        cure: what brings back a file that is damaged.
+
+    Raises:
+        UserError: it is not there, or no JSON; NaN and Infinity are none.
     """
-    with readable(path, "JSON"):
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_json)
+    return _json(path, cure)[1]
+
+
+def _json(path: Path, cure: str) -> tuple[str, Any]:
+    """The file's text, and what it says."""
+    with readable(path, "JSON", cure):
+        text = path.read_text(encoding="utf-8")
+        return text, json.loads(text, parse_constant=_no_json)
 
 
 def _no_json(name: str) -> None:
     raise ValueError(f"{name} is no number")
 
 
-def read_checked(path: Path, form: "type[BaseModel]") -> dict[str, Any]:
+def read_checked(path: Path, form: "type[BaseModel]", cure: str = RESTORE) -> dict[str, Any]:
     """A JSON object of the form that a pydantic model describes, as it stands in the file.
+
+    Args:
+        cure: what brings back a file that is damaged.
 
     Raises:
         UserError: as `read_json`; or a key is missing or of another type.
     """
     from pydantic import ValidationError
 
-    found: dict[str, Any] = read_json(path)
+    text, found = _json(path, cure)
     try:
-        form.model_validate(found, strict=True)
+        form.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {key}: {first['msg']}: {RESTORE}") from None
-    return found
+        raise UserError(f"{path}: {key}: {first['msg']}: {cure}") from None
+    told: dict[str, Any] = found
+    return told
 
 
 def read_texts(path: Path) -> dict[str, list[str]]:
@@ -93,7 +106,7 @@ def inside(file: object) -> bool:
 
 
 @contextmanager
-def readable(path: Path, form: str = "Parquet") -> Iterator[None]:
+def readable(path: Path, form: str = "Parquet", cure: str = RESTORE) -> Iterator[None]:
     """While a file of this form is read.
 
     Raises:
@@ -107,7 +120,7 @@ def readable(path: Path, form: str = "Parquet") -> Iterator[None]:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             raise
         what = f"{path} is no readable {form} file: {one_line(error)}"
-        raise UserError(f"{what}: {RESTORE}") from None
+        raise UserError(f"{what}: {cure}") from None
 
 
 WHOLE = ("image_id", "text", "split")

@@ -71,8 +71,11 @@ def scratch(path: Path) -> Iterator[Path]:
         remove(part)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, cure: str = "") -> None:
     """Sorted keys and a final newline, so that equal values are equal files.
+
+    Args:
+        cure: what to do where a number is not finite.
 
     Raises:
         UserError: a number is NaN or infinite, which JSON does not have.
@@ -82,9 +85,8 @@ def write_json(path: Path, value: Any) -> None:
     except ValueError:
         if not (place := _not_finite(value)):
             raise
-        raise UserError(
-            f"{path} cannot be written: {place} is not finite: train again with a lower train.lr"
-        ) from None
+        what = f"{path} cannot be written: {place} is not finite"
+        raise UserError(f"{what}: {cure}" if cure else what) from None
     with whole_file(path) as part:
         part.write_text(text + "\n", encoding="utf-8")
 

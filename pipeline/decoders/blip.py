@@ -126,7 +126,9 @@ class Decoder(pretrained.Decoder):
             (keys,), (values,) = self.by_head(at.key(image)), self.by_head(at.value(image))
             s |= {f"image_keys{n}": keys, f"image_values{n}": values}
             s |= {f"words_keys{n}": keys[:, :, :0], f"words_values{n}": values[:, :, :0]}
-        return self.run(self.opening.expand(len(f), -1), s, None)[1] if len(self.opening) else s
+        if not len(self.opening):
+            return s
+        return self.run(self.opening.expand(f.pooled.shape[0], -1), s, None)[1]
 
     def run(
         self, ids: Tensor, s: State, captions: Captions | None, looks: list[Tensor] | None = None

@@ -51,7 +51,7 @@ class Decoder(AttentionLstm):
         self.register_buffer("baseline", torch.zeros(()))
 
     def start(self, f: Features) -> State:
-        s, zero = super().start(f), torch.zeros(len(f), device=f.grid.device)
+        s, zero = super().start(f), torch.zeros(f.grid.shape[0], device=f.grid.device)
         expected = torch.rand_like(zero) < self.expected if self.training else zero.bool()
         return {**s, "expected": expected, "log_sampled": zero, "entropy": zero}
 

@@ -47,7 +47,7 @@ class Decoder(ParallelDecoder):
         layers.load_words(self.embedding, tokenizer, self.vectors, self.tune_vectors)
 
     def start(self, f: Features) -> State:
-        zero = f.pooled.new_zeros(self.lstm.num_layers, len(f), self.lstm.hidden_size)
+        zero = f.pooled.new_zeros(self.lstm.num_layers, f.pooled.shape[0], self.lstm.hidden_size)
         return self._read(self.image(f.pooled)[:, None], (zero, zero))[1]
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import RootModel
+
 from pipeline.core.errors import UserError, brief
-from pipeline.data.checked import RESTORE, read_json
+from pipeline.data.checked import RESTORE, read_checked
 from pipeline.report.charts import Mark, scatter
 from pipeline.report.table import Column, Table
 from pipeline.results.result import Result
@@ -40,8 +42,9 @@ def read_speeds(file: Path) -> dict[str, Speed]:
     if not file.is_file():
         return {}
     try:
-        return {name: Speed(**entry) for name, entry in read_json(file).items()}
-    except (UserError, TypeError, AttributeError):
+        told = read_checked(file, RootModel[dict[str, Speed]])
+        return {name: Speed(**entry) for name, entry in told.items()}
+    except (UserError, TypeError):
         raise UserError(
             f"{file} is not what captionlab speed writes: put {{}} into it and measure again"
         ) from None

@@ -39,11 +39,11 @@ def read_curves(files: Mapping[str, Path]) -> Curves:
     Raises:
         UserError: as `read_history`; or a panel's column is lacking.
     """
-    there = {name: path for name, path in files.items() if path.is_file()}
-    trained = {name: path for name, path in there.items() if read_history(path)}
-    found = {name: pd.read_csv(path) for name, path in trained.items()}
-    for name, history in found.items():
-        need_columns([*history.columns], ["epoch", "best", "train_loss", *PANELS], trained[name])
+    found: Curves = {}
+    for name, path in files.items():
+        if rows := read_history(path) if path.is_file() else []:
+            found[name] = pd.DataFrame(rows).astype({"epoch": int, "step": int})
+            need_columns([*found[name]], ["epoch", "best", "train_loss", *PANELS], path)
     return found
 
 

@@ -14,7 +14,7 @@ from pipeline.experiment.protocols import STANDARD
 from pipeline.languages.languages import ABOUT, ENGLISH, find_language
 from pipeline.results.decoding import decoding_text
 from pipeline.results.estimates import Estimate, read_estimates
-from pipeline.results.scores import MEAN, OWN, Key, ScoreTable
+from pipeline.results.scores import MEAN, OWN, Key, Score, ScoreTable
 from pipeline.results.values import FACTS, SPLITS, Mean, Value, number
 
 
@@ -188,6 +188,18 @@ def as_json(row: Result) -> dict[str, Any]:
     out = asdict(replace(row, scores=None, estimates={}))
     del out["estimates"]
     return out | {"scores": row.scores.records() if row.scores else None}
+
+
+class Line(BaseModel, extra="forbid"):
+    """What `as_json` gives."""
+
+    name: str
+    setting: Setting
+    decoding: str
+    scores: list[Score] | None
+    about: dict[str, Any]
+    paper: tuple[str, str] | None
+    notes: str
 
 
 def from_json(data: dict[str, Any], resamples: Path) -> Result:

@@ -29,6 +29,8 @@ OWN = ""
 """The seed of the row's own system: the model in models/<row>, trained with the first of
 `train.seeds`, or a baseline, which has no seed. It is not written out, because scoring reads
 captions and does not depend on `train.seeds`."""
+OF_THE_NETWORK = {"loss", "perplexity", "top5"}
+"Metrics of teacher forcing: the network's own probabilities."
 MEAN = "mean"
 "The seed of a mean over all trainings of the row."
 
@@ -118,8 +120,7 @@ class ScoreTable:
             ):
                 name = " ".join(filter(None, [row.split, row.protocol, row.seed, row.metric]))
                 raise UserError(
-                    f"{path} cannot be written: {name} is not finite ({row.value}): train again "
-                    "with a lower train.lr"
+                    f"{path} cannot be written: {name} is not finite ({row.value}): {_cure(row)}"
                 )
         with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -148,6 +149,13 @@ class ScoreTable:
             )
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"{path} is no table of scores: {brief(error)}: {RESTORE}") from None
+
+
+def _cure(row: Score) -> str:
+    """Of a figure that is not finite: a network's loss, or what a metric has made of captions."""
+    if row.metric in OF_THE_NETWORK:
+        return "train again with a lower train.lr"
+    return f"see what the metric in pipeline/metrics/ makes of {row.split}'s captions"
 
 
 COLUMNS = [field.name for field in fields(Score)]

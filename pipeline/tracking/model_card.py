@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from pipeline.core.registry import load
 from pipeline.data.checked import read_table
 from pipeline.experiment.protocols import STANDARD
@@ -82,6 +84,24 @@ def _counts(corpus: Path) -> dict[str, tuple[int, int]]:
     return {
         str(split): (part.image_id.nunique(), len(part)) for split, part in rows.groupby("split")
     }
+
+
+class DescribedEncoder(BaseModel):
+    name: str
+    args: dict[str, Any]
+
+
+class DescribedSizes(BaseModel):
+    vocabulary: int
+
+
+class Described(BaseModel):
+    """config.json of a model, as far as a card needs it."""
+
+    decoder: str
+    args: dict[str, Any]
+    encoder: DescribedEncoder
+    sizes: DescribedSizes
 
 
 def card(config: dict[str, Any], decode: dict[str, Any], run: Run) -> str:

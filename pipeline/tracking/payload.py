@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.core.errors import UserError
 from pipeline.core.paths import home
-from pipeline.data.checked import read_json, read_table, read_texts
+from pipeline.data.checked import read_checked, read_table, read_texts
 from pipeline.data.files import fingerprint, write_json
 from pipeline.experiment.params import Params, pick, read_params_file
 from pipeline.results.history import read_history
@@ -24,7 +24,7 @@ from pipeline.results.result import (
 from pipeline.results.scores import ScoreTable, own_standard
 from pipeline.tracking.cost import read_cost
 from pipeline.tracking.metric_names import named_scores
-from pipeline.tracking.model_card import card, read_run
+from pipeline.tracking.model_card import Described, card, read_run
 from pipeline.tracking.tags import flat_params, tags
 from pipeline.tracking.versions import (
     check_inputs,
@@ -306,7 +306,7 @@ def write_model(payload: Payload, folder: Path) -> None:
 def readme(p: Payload) -> str:
     """The model card."""
     run = read_run(p.params, p.tags, p.scores, len(p.history), p.corpus)
-    return card(read_json(p.model / "config.json"), p.decode, run)
+    return card(read_checked(p.model / "config.json", Described), p.decode, run)
 
 
 def example_image(payload: Payload) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError
 from pipeline.core.paths import is_copy
-from pipeline.data.checked import read_json
 from pipeline.data.files import fingerprint
 from pipeline.experiment.params import Params
 from pipeline.tracking.current import confirm, inherit, withdraw
@@ -19,6 +18,7 @@ from pipeline.tracking.fill import fill, layout, models
 from pipeline.tracking.live import curves_of
 from pipeline.tracking.payload import Payload, Places, gather
 from pipeline.tracking.receiver import remembered
+from pipeline.tracking.run_file import read_run_file
 from pipeline.tracking.store import Store, StoreDown, curves, find_runs, trouble
 from pipeline.tracking.view import write_view
 
@@ -100,7 +100,8 @@ def _found(run: "Run", payload: Payload, repeats: str | None) -> Found:
 def _is_of(store: Store, run_id: str, payload: Payload) -> bool:
     """Whether the run's live curves are those of the payload's history. The training may have had
     other params or code."""
-    if read_json(payload.run_file).get("params") != fingerprint(payload.params):
+    told = read_run_file(payload.run_file)
+    if not told or told.params != fingerprint(payload.params):
         return False
     expected = {
         (name, int(row["step"])): value

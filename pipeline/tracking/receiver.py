@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import one_line
-from pipeline.data.checked import read_json
-from pipeline.data.files import fingerprint, write_json
+from pipeline.data.files import fingerprint
 from pipeline.tracking.live import curves_of, warn
+from pipeline.tracking.run_file import RunFile, read_run_file, write_run_file
 from pipeline.tracking.store import Store, curves, open_store, send, trouble
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def open_run(store: Store, header: dict[str, Any], step: int) -> tuple[str, set[
     (metric, step) pairs that it already has."""
     file = Path(header["file"])
     key = fingerprint(header["params"])
-    run_id = remembered(store, file)
-    if run_id:
+    run_id, told = remembered(store, file), read_run_file(file)
+    if run_id and told:
         known = curves(store, run_id)
         first = min((s for values in known.values() for s in values), default=step)
-        if read_json(file).get("params") == key and step > first:
+        if told.params == key and step > first:
             store.client.update_run(run_id, status="RUNNING")
             return run_id, {(name, s) for name, values in known.items() for s in values}
         store.client.set_terminated(run_id, "KILLED")
@@ -99,10 +99,11 @@ def remembered(store: Store, file: Path) -> str | None:
     """The id of the unfinished run that the file names, or None if this store does not hold it."""
     from mlflow.exceptions import MlflowException
 
-    if not file.is_file() or read_json(file).get("tracking_uri") != store.address:
+    told = read_run_file(file)
+    if not told or told.tracking_uri != store.address:
         return None
     try:
-        run = store.client.get_run(read_json(file)["run_id"])
+        run = store.client.get_run(told.run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
@@ -116,7 +117,7 @@ def _new_run(store: Store, header: dict[str, Any], file: Path, key: str) -> str:
 
     run = store.client.create_run(store.experiment, run_name=header["variant"], tags=header["tags"])
     run_id = str(run.info.run_id)
-    write_json(file, {"tracking_uri": store.address, "run_id": run_id, "params": key})
+    write_run_file(file, RunFile(tracking_uri=store.address, run_id=run_id, params=key))
     store.client.log_batch(run_id, params=[Param(k, v) for k, v in header["params"].items()])
     return run_id
 

@@ -15,17 +15,20 @@ import pytest
 import torch
 from PIL import Image
 
-from captionlab.export import export, onnx
+from captionlab.export import export, onnx, onnx_search
 from pipeline.captioner.captioner import Captioner
+from pipeline.captioning.captions import caption_features
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary, save_model
 from pipeline.decoders.shared.tokenizers import word_tokenizer
+from pipeline.decoding import sampling
 from pipeline.decoding.generation import Hypothesis
+from pipeline.decoding.search import beam_search, greedy
 from pipeline.images.reading import read_image
-from tests.captioner.test_captioner import BEAM, TEXTS, picture, small_args, write_model
+from tests.captioner.test_captioner import BEAM, SEES, TEXTS, picture, small_args, write_model
 from tests.decoders.test_properties import FILES
 
 ENCODER = {"model": "test_efficientnet", "weights": "random", "image_size": 96}
@@ -76,20 +79,26 @@ def run_without(packages: list[str], code: str, *arguments: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
+SAID = """
+import caption
+from pathlib import Path
+paths = [Path(p) for p in sys.argv[1:]]
+print(*caption.Captioner()(paths), *caption.Captioner()(paths, beam=1), sep="\\n")
+"""
+
+
 @pytest.mark.parametrize("name", ["soft_attention", "transformer"])
-def test_the_graphs_of_onnx_say_what_the_project_says_greedily(
+def test_the_graphs_of_onnx_say_what_the_project_says_by_the_rows_search_and_greedily(
     name: str, tmp_path: Path, pictures: list[Path]
 ) -> None:
     captioner = Captioner.load(tiny_model(tmp_path / "model", name), "cpu")
-    theirs = [c.text for c in captioner.caption(pictures, beam=1)]
+    by_row, greedily = ([c.text for c in captioner.caption(pictures, b)] for b in (None, 1))
+    assert by_row != greedily  # else the search would play no part
+    assert len(set(by_row)) > 1  # nor the pictures
     export(captioner, tmp_path / "onnx", "onnx", "# Card\n")
-    code = (
-        "import caption\nfrom pathlib import Path\nprint(*caption.Captioner()([Path(p) for p "
-        "in sys.argv[1:]]), sep='\\n')"
-    )
     at = f"sys.path.insert(0, {str(tmp_path / 'onnx')!r})\n"
-    assert run_without([*WITHOUT, "torch", "timm", "transformers"], at + code, *pictures) == theirs
-    assert len(set(theirs)) > 1  # else the pictures would play no part
+    without = [*WITHOUT, "captionlab", "torch", "timm", "transformers"]
+    assert run_without(without, at + SAID, *pictures) == by_row + greedily
     readme = (tmp_path / "onnx/README.md").read_text()
     assert readme.startswith("# Card\n")
     assert "`encoder.onnx`: pixels" in readme
@@ -98,6 +107,56 @@ def test_the_graphs_of_onnx_say_what_the_project_says_greedily(
         UserError, match=r"cannot be exported to ONNX \(its graphs say something else\)"
     ):
         onnx._compare(tmp_path / "onnx", [Hypothesis((2,), 0.0)], None, f, name)
+
+
+DECODINGS = [
+    {},
+    {"beam": 1},
+    {"beam": 2, "length_penalty": 0.0, "max_tokens": 3},
+    {"beam": 40, "length_penalty": 1.5},
+    {"samples": 3, "temperature": 2.0, "seed": 7},
+    {"samples": 2, "top_k": 4, "length_penalty": 0.0},
+]
+"what is asked for beside the row's own keys; the vocabulary is smaller than 40 beams"
+
+
+@pytest.mark.parametrize("name", onnx.WORK)
+def test_the_loop_of_onnx_decodes_as_the_project_does_however_it_is_asked_to(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beams wider than the vocabulary, captions cut off, samples, and two pictures after many."""
+    monkeypatch.setitem(SEES, name, "pixels")  # its graph takes no time to make
+    write_model(tmp_path / "model", name)
+    captioner = Captioner.load(tmp_path / "model", "cpu", BEAM)
+    export(captioner, tmp_path / "onnx", "onnx", "# Card\n")
+    exported = onnx._exported_captioner(tmp_path / "onnx")
+    seen = [captioner.encoder.transform(picture(n)) for n in range(COUNT)]
+    f = captioner.as_stored(captioner.encoder(torch.stack(seen)))
+    for asked in DECODINGS:
+        decoding = {**BEAM, **asked}
+        ours = caption_features(captioner.decoder, captioner.tokenizer, f, decoding)
+        assert exported.captions(f.grid.numpy(), f.pooled.numpy(), **asked) == [
+            caption.text for caption in ours
+        ], asked
+        best = [h[0] for h in exported.hypotheses(f.grid.numpy(), f.pooled.numpy(), **asked)]
+        assert [len(h.tokens) for h in best] == [caption.tokens for caption in ours]
+        expected = [caption.log_prob for caption in ours]
+        assert [h.log_prob for h in best] == pytest.approx(expected, abs=1e-3)
+    two = exported.captions(f.grid[:2].numpy(), f.pooled[:2].numpy())
+    assert two == exported.captions(f.grid.numpy(), f.pooled.numpy())[:2]
+    with pytest.raises(TypeError, match="unknown: beem; decoding has alternatives, beam"):
+        exported.captions(f.grid.numpy(), f.pooled.numpy(), beem=1)
+
+
+def test_the_words_that_are_drawn_without_torch_are_those_of_torch() -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.normal(0, 3, (200, 50)).astype(np.float32)
+    scores[:, 7] = -np.inf
+    chances = generator.random(200)
+    chances[:2] = 0.0, 1 - 2**-53
+    for top_k in (0, 1, 5, 49, 50):
+        theirs = sampling.draw_by(torch.from_numpy(chances), torch.from_numpy(scores), top_k)
+        assert onnx_search.draw_by(chances, scores, top_k).tolist() == theirs.tolist()
 
 
 def hard_pictures(folder: Path) -> list[Path]:
@@ -152,7 +211,7 @@ def test_the_loop_of_onnx_says_what_is_no_picture_and_captions_the_others(
     assert done.stdout.splitlines() == [
         f"{path}\t{said.text}"
         for path, said in zip(
-            (pictures[0], pictures[1]), captioner.caption(pictures[:2], beam=1), strict=True
+            (pictures[0], pictures[1]), captioner.caption(pictures[:2]), strict=True
         )
     ]
     assert done.stderr.splitlines() == [
@@ -162,6 +221,13 @@ def test_the_loop_of_onnx_says_what_is_no_picture_and_captions_the_others(
     ]
     done = subprocess.run([*command, named[1]], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
+    asked = [*command, "--beam", "1", named[0]]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+    (greedily,) = captioner.caption(pictures[:1], beam=1)
+    assert done.stdout == f"{pictures[0]}\t{greedily.text}\n"
+    done = subprocess.run([*command, "--beam", "no", named[0]], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.endswith("--beam: no: give a whole number, 1 to 999\n")
 
 
 def test_what_torch_cannot_export_is_one_line_that_names_what_it_can(
@@ -267,6 +333,21 @@ def test_the_command_captions_with_an_exported_model_as_with_the_model_itself(
     said = [captionlab("caption", pictures[0], "--model", tmp_path / f) for f in ("model", "hf")]
     assert said[0] == said[1]
     assert said[0][0] == 0
+    config = json.loads((tmp_path / "hf/config.json").read_text())
+    for change, message in [
+        ({"captioner": "merge"}, "captioner: Input should be an object"),
+        ({"captioner": {**config["captioner"], "decode": []}}, "captioner.decode: Input should"),
+        (
+            {"captioner": {**config["captioner"], "decode": {"beam": 0}}},
+            "beam: should be greater than or equal to 1, not 0",
+        ),
+    ]:
+        (tmp_path / "hf/config.json").write_text(json.dumps({**config, **change}))
+        status, _, error = captionlab("caption", pictures[0], "--model", tmp_path / "hf")
+        assert (status, error.count("\n")) == (2, 1)
+        assert error.startswith(f"error: {tmp_path / 'hf'}/config.json: {message}")
+        assert error.endswith(": captionlab export writes it anew\n")
+    (tmp_path / "hf/config.json").write_text(json.dumps(config))
     (tmp_path / "hf/model.safetensors").write_bytes(b"cut")
     status, _, error = captionlab("caption", pictures[0], "--model", tmp_path / "hf")
     assert (status, error.count("\n")) == (2, 1)
@@ -300,7 +381,6 @@ def test_a_decoder_of_transformers_is_exported_as_that_model(
     import transformers
 
     from captionlab.export.hf import NATIVE
-    from pipeline.decoding.search import greedy
 
     write_model(tmp_path / "model", name)
     captioner = Captioner.load(tmp_path / "model", "cpu", BEAM)
@@ -332,6 +412,56 @@ def test_a_decoder_of_transformers_is_exported_as_that_model(
         (said,) = pipe(images=picture(0), text="", max_new_tokens=5)
         tokens = model.generate(pixel_values=seen, max_new_tokens=5)[0]
         assert said["generated_text"] == pipe.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def lively(decoder: Any, of_places: float, plain: bool) -> None:
+    """Other weights, by which what is said depends on the picture and on the width of the beam."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, weight in decoder.named_parameters():
+            if weight.ndim == 2:
+                wide = "osition" in name or "wpe" in name
+                weight.copy_(torch.randn_like(weight) * (of_places if wide else 0.5))
+            elif plain and weight.ndim == 1:
+                weight.fill_(float(name.endswith("weight")))
+
+
+@pytest.mark.parametrize(("name", "weights"), [("blip", (3, True)), ("vit_gpt2", (8, False))])
+def test_the_model_of_transformers_searches_as_its_readme_says_and_finds_the_rows_captions(
+    name: str, weights: tuple[float, bool], tmp_path: Path
+) -> None:
+    import transformers
+
+    from captionlab.export.hf import NATIVE
+
+    write_model(tmp_path / "model", name)
+    captioner = Captioner.load(tmp_path / "model", "cpu", BEAM)
+    lively(captioner.decoder, *weights)
+    export(captioner, tmp_path / "hf", "hf", "# Card\n")
+    kind = json.loads((tmp_path / "hf/config.json").read_text())["model_type"]
+    model = getattr(transformers, NATIVE[kind]).from_pretrained(tmp_path / "hf").eval()
+    readme = (tmp_path / "hf/README.md").read_text()
+    call = readme[readme.index("model.generate(") : readme.index("\nprint(")]
+    f = captioner.encoder(
+        torch.stack([captioner.encoder.transform(picture(n)) for n in range(COUNT)])
+    )
+    seen = {"model": model, "pixels": {"pixel_values": captioner.decoder.pixels(f.grid)}}
+    end = int(captioner.decoder.ids[captioner.tokenizer.special.end])
+    theirs = [up_to(end, row[1:].tolist()) for row in eval(call, seen)]
+    search = (captioner.tokenizer.special, 3, BEAM["max_tokens"], BEAM["length_penalty"])
+    ours = [h[0].tokens for h in beam_search(captioner.decoder, f, *search)]
+    assert theirs == [captioner.decoder.ids[list(tokens)].tolist() for tokens in ours]
+    greedily = greedy(captioner.decoder, f, captioner.tokenizer.special, BEAM["max_tokens"])
+    assert ours != [h.tokens for h in greedily]
+    assert len(set(ours)) > 1
+    if name == "vit_gpt2":  # BLIP's does not read it
+        own = model.generate(**seen["pixels"])
+        assert [up_to(end, row[1:].tolist()) for row in own] == theirs
+
+
+def up_to(end: int, tokens: list[int]) -> list[int]:
+    """The end token is the last."""
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
 def first_logits(model: Any, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """`captionlab tables --from-mlflow`: the bytes of the workspace's own tables, whatever else the
 server holds."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.report.results_table import everything
 from pipeline.results.result import results_of, setting
 from pipeline.tracking import fill
 from pipeline.tracking.current import PREFIX
+from pipeline.tracking.payload import ROWS
 from pipeline.tracking.store import find_runs, open_store
 from stages import track
 from tests.tracking_workspace import SCORES, lock_variant, make_scores, make_workspace
@@ -288,3 +290,29 @@ def test_runs_without_lines_of_tables_are_no_results(enter, captionlab):
     assert status == 2
     assert err.endswith(" holds results: publish them with captionlab sync\n")
     assert not Path("tables").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda told: [],
+        lambda told: told | {"requested": None},
+        lambda told: told | {"rows": [{**told["rows"][0], "setting": {}}]},
+        lambda told: told | {"rows": [{**told["rows"][0], "scores": [{"value": "high"}]}]},
+        lambda told: told | {"rows": [{**told["rows"][0], "surprise": 1}]},
+    ],
+)
+def test_a_line_of_the_tables_that_is_damaged_on_the_server_is_one_line_that_names_its_run(
+    enter, captionlab, change
+):
+    enter(merge=0.11)
+    track.main("merge")
+    (run,) = runs("tags.variant = 'merge'")
+    file = Path(run.info.artifact_uri.removeprefix("file://")) / ROWS
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    status, out, err = captionlab("tables", "--from-mlflow", "--to", "again")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    workspace = run.data.tags["workspace"]
+    cure = f": delete run {run.info.run_id}, then captionlab sync in {workspace}\n"
+    assert err.endswith(cure)
+    assert not Path("again").exists()

@@ -612,3 +612,19 @@ def test_only_the_page_imports_gradio():
         assert path.name == "app.py" or not re.search(
             r"^\s*(import|from) gradio", path.read_text(), re.M
         ), path
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"variant": 3}'])
+def test_a_champion_with_a_damaged_config_is_left_out_in_one_line(
+    workspace, monkeypatch, tmp_path, capsys, content
+):
+    from contextlib import nullcontext
+
+    (tmp_path / "config.json").write_text(content)
+    monkeypatch.setattr(command, "_has_registry", lambda: True)
+    monkeypatch.setattr(command, "open_folder", lambda *_: nullcontext(tmp_path))
+    with command.model_folders(None) as found:
+        assert list(found) == NAMES
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"no champion: {tmp_path}/config.json")
+    assert line.endswith(": train it again, then captionlab register")

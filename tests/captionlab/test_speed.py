@@ -122,7 +122,8 @@ def test_what_is_measured_are_test_images_that_have_features(workspace):
 
 
 def test_measuring_one_variant_keeps_the_others_that_are_still_there(workspace, captionlab):
-    old = {"captions_per_second": {"1": 1.0}, "machine": "Abacus"}
+    old = {"captions_per_second": {"1": 1.0}, "images_per_second": 2.0, "machine": "Abacus"}
+    old |= {"decoding": "greedy", "commit": None}
     Path("reports").mkdir()
     Path("reports/speed.json").write_text(json.dumps({"lstm": old, "gone": old, "merge": old}))
     assert captionlab("speed", "merge")[0] == 0
@@ -154,3 +155,20 @@ def test_what_is_not_there_to_be_measured_is_said_in_one_line(workspace, caption
     assert "no variant of params.yaml is in models/: run dvc repro first" in refused(
         captionlab("speed")
     )
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"lstm": []}', '{"lstm": {"machine": "Abacus"}}', '{"lstm": null}']
+)
+def test_a_file_of_speeds_that_is_damaged_is_one_line_and_stays_as_it_is(
+    workspace, captionlab, content
+):
+    Path("reports").mkdir()
+    Path("reports/speed.json").write_text(content)
+    status, out, err = captionlab("speed", "merge")
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: reports/speed.json is not what captionlab speed writes: put {} into it and measure "
+        "again\n"
+    )
+    assert Path("reports/speed.json").read_text() == content

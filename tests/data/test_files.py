@@ -20,10 +20,10 @@ from pipeline.data.files import scratch, write_json
 def test_no_json_is_written_with_a_number_that_json_does_not_have(
     tmp_path: Path, value: Any, place: str
 ) -> None:
-    with pytest.raises(
-        UserError, match=rf"j\.json cannot be written: {place} is not finite: train"
-    ):
+    with pytest.raises(UserError, match=rf"j\.json cannot be written: {place} is not finite$"):
         write_json(tmp_path / "j.json", value)
+    with pytest.raises(UserError, match=rf"{place} is not finite: measure again$"):
+        write_json(tmp_path / "j.json", value, "measure again")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -115,6 +115,27 @@ class ModelConfig(BaseModel):
     sizes: ModelSizes
 
 
+class EncoderConfig(BaseModel):
+    name: str
+    args: dict[str, Any]
+    dtype: str = "float16"
+
+
+class CaptionerConfig(ModelConfig):
+    """config.json, as far as captions of pictures need it."""
+
+    encoder: EncoderConfig
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model that captions pictures.
+
+    Raises:
+        UserError: it is damaged, or tells of no encoder.
+    """
+    return read_checked(folder / "config.json", CaptionerConfig)
+
+
 def _decoder_of(config: dict[str, Any], path: Path) -> Decoder:
     try:
         return build_decoder(config["decoder"], Sizes(**config["sizes"]), config["args"], "args")
