@@ -119,11 +119,13 @@ class Known:
     "arguments of the encoder that clip_score asks"
     language: str = ENGLISH
     "of the corpus"
+    chair: dict[str, Any] | None = None
+    "the files that chair asks for"
 
     @property
     def more(self) -> dict[str, tuple[Any, ...]]:
         """What metrics take beside captions and references."""
-        return {"clip_score": (self.images, self.clip)}
+        return {"clip_score": (self.images, self.clip), "chair": (self.chair,)}
 
     def clip_model(self, metrics: list[str]) -> str | None:
         """By which CLIP these metrics judge; None: none of them asks one."""
