@@ -183,7 +183,7 @@ class Scoring(Section):
     protocols: list[str]
     "Protocols under which every variant is scored, beside `standard`."
     chair: Chair | None = None
-    "Files for the metric chair."
+    "Files for the metric chair. DVC does not watch them: after an edit, dvc repro -f scores again."
 
     @property
     def chair_files(self) -> dict[str, Any] | None:

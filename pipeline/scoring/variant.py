@@ -161,7 +161,7 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
     more = {**known.more, "self_cider": (_sets(said, known.language),)}
 
     def standard(table: str) -> Scored:
-        asked = [m for m in metrics if table == "own" or not needs_sets(m)]
+        asked = [m for m in metrics if (table == "own" and said.sets) or not needs_sets(m)]
         against = known.references, asked, training, more, known.language
         return score_captions(said.tables[table], tokens[table], *against)
 
