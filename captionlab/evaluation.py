@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from captionlab.caption_sets import match, read_both
 from captionlab.comparison import Comparison, compare
+from captionlab.references_language import check_language
 from pipeline.core.errors import UserError
 from pipeline.core.java import JavaFailed
 from pipeline.core.registry import find
 from pipeline.data.files import fingerprint
 from pipeline.experiment.protocols import STANDARD, Protocol, find_protocol, tokenise
-from pipeline.languages.languages import ENGLISH, find_language, in_another_script
+from pipeline.languages.languages import ENGLISH, find_language
 from pipeline.metrics.shared.base import Array, Candidates, References
 from pipeline.results.estimates import LEVEL, RESAMPLES, Estimate
 from pipeline.results.values import COUNTS
@@ -193,27 +194,8 @@ def evaluate(
     given, known = read_both(predictions, references, split, partial)
     said, meant = match(given, known, partial)
     left_out = len(known) - len(meant), len(given) - len(said)
-    _check_language(meant, language, protocol)
+    check_language(meant, language, protocol)
     return _scored(said, meant, names, protocol, language, *left_out)
-
-
-def _check_language(references: References, language: str, protocol: str) -> None:
-    """Raises: UserError: most references are in another script than the language's, which English
-    ones may be: metrics then say why they cannot tell; or the protocol would leave nothing of
-    them."""
-    texts = [text for of_image in references.values() for text in of_image]
-    named = find_language(language)
-    foreign = [text for text in texts if in_another_script(text, named)]
-    if find_protocol(protocol).tokens == "letters" and (foreign or language != ENGLISH):
-        raise UserError(
-            f"the protocol {protocol} keeps a-z alone, which would empty references in another "
-            "script: choose standard"
-        )
-    if language != ENGLISH and 2 * len(foreign) > len(texts):
-        raise UserError(
-            f"{len(foreign)} of {len(texts)} references have no {named.letters} letter, and "
-            f"{named.name} is written in these (the first: {foreign[0][:40]}): name their language"
-        )
 
 
 def _metrics(metrics: str | Iterable[str]) -> list[str]:

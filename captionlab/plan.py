@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.core.errors import UserError
 from pipeline.core.registry import check_args, load
 from pipeline.features.quantise import SCALE_BYTES, grid_dtype
+from pipeline.languages.languages import find_language
+from pipeline.languages.tokens import need
 
 if TYPE_CHECKING:
     from pipeline.encoders.shared.base import Shapes
@@ -90,9 +92,12 @@ def plan(params: "Params", corpora: Path) -> Plan:
         corpora: data/corpora; a corpus that is there gives the real size of a vocabulary.
 
     Raises:
-        UserError: arguments that do not fit a source, an encoder or a decoder.
+        UserError: arguments that do not fit a source, an encoder or a decoder; a tokenizer that is
+            not installed.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library is imported
+    for row in params.corpora.values():
+        need(find_language(row.language).tokenizer)
     sizes = {name: _size(name, row.source, row.args) for name, row in params.datasets.items()}
     grids = {name: _grid(name, params, sizes) for name in params.features}
     return Plan(

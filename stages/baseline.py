@@ -34,8 +34,10 @@ def main(name: str) -> None:
     ]
     metrics = params.scoring.metrics
     images = pictures_needed(metrics, corpus, paths.RAW / dataset)
-    clip = params.scoring.clip
-    known = Known(references, published, set(training), images, clip, language)
+    asked = params.scoring
+    known = Known(
+        references, published, set(training), images, asked.clip, language, asked.chair_files
+    )
     scored = score_variant(Said.of_baseline(captions), known, metrics, protocols)
     with whole_file(paths.captions(row)) as part:
         captions.to_parquet(part, index=False)

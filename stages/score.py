@@ -29,8 +29,8 @@ def main(name: str) -> None:
     images = pictures_needed(
         metrics, paths.CORPORA / variant.corpus / "captions.parquet", paths.RAW / dataset
     )
-    clip, language = params.scoring.clip, corpus.language
-    known = Known(references, published, training, images, clip, language)
+    asked, language = params.scoring, corpus.language
+    known = Known(references, published, training, images, asked.clip, language, asked.chair_files)
     scored = score_variant(said, known, metrics, protocols)
     features = params.features[variant.features]
     names = {

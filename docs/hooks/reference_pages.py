@@ -81,6 +81,7 @@ def sections(params: Any) -> list[tuple[str, Any]]:
         ("train", params.Training),
         ("decode", params.Decoding),
         ("scoring", params.Scoring),
+        ("scoring: chair", params.Chair),
         ("variants", params.Variant),
         ("variants: paper", params.PaperRow),
     ]

@@ -167,6 +167,13 @@ class Decoding(Section):
     "Further searches to caption by, for the protocols of these names: greedy, beam-<k>."
 
 
+class Chair(Section):
+    synonyms: str
+    "A file of COCO's synonyms: a line an object, its names parted by commas, the object first."
+    instances: list[str]
+    "Files of COCO's instances, whose objects count beside those that references name; [] for none."
+
+
 class Scoring(Section):
     metrics: list[str]
     "Files of pipeline/metrics/."
@@ -175,6 +182,13 @@ class Scoring(Section):
     base-patch32}."""
     protocols: list[str]
     "Protocols under which every variant is scored, beside `standard`."
+    chair: Chair | None = None
+    "Files for the metric chair. DVC does not watch them: after an edit, dvc repro -f scores again."
+
+    @property
+    def chair_files(self) -> dict[str, Any] | None:
+        """As its `score` takes them."""
+        return self.chair.model_dump() if self.chair else None
 
 
 class PaperRow(Section):
@@ -233,6 +247,7 @@ NEUTRAL = dict.fromkeys(("args", "train", "decode"), "{}") | {
     "also": "[]",
     "clip": "null",
     "language": "en",
+    "instances": "[]",
 }
 "values that change nothing, by key of a row"
 
@@ -308,6 +323,11 @@ def _registry_problems(params: Params) -> list[str]:
     if "clip_score" in params.scoring.metrics and not params.scoring.clip:
         out.append(
             "scoring.clip: clip_score needs a model, e.g. {model: openai/clip-vit-base-patch32}"
+        )
+    if "chair" in params.scoring.metrics and not params.scoring.chair:
+        out.append(
+            "scoring.chair: chair needs COCO's synonyms, "
+            "e.g. {synonyms: synonyms.txt, instances: []}"
         )
     for where, kind, name, args in rows:
         unknown = _complaint(f"{where}{kind.removesuffix('s')}: ", find, kind, name)

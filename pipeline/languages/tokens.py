@@ -45,15 +45,20 @@ def parted(text: str, language: Language) -> list[str]:
     return tokenizer(language.tokenizer)(" ".join(text.split())).split()
 
 
-@cache
-def tokenizer(name: str) -> Callable[[str], str]:
-    """A text -> the same with spaces between its tokens. Errors as in `tokens`."""
+def need(name: str) -> None:
+    """Errors as in `tokens`, without loading the tokenizer."""
     for package in NEEDS.get(name, ()):
         if find_spec(package) is None:
             raise UserError(
                 f"the tokenizer {name} needs the package {package}, which is not installed: "
                 'pip install "captionlab[languages]" (in a clone: make env)'
             )
+
+
+@cache
+def tokenizer(name: str) -> Callable[[str], str]:
+    """A text -> the same with spaces between its tokens. Errors as in `tokens`."""
+    need(name)
     if name == "newmm":
         return _newmm()
     module, kind = SACREBLEU[name].split(".")

@@ -28,7 +28,16 @@ ORDER = [
 ]
 VARIETY = [
     *("distinct_1", "distinct_2", "distinct_captions", "vocabulary", "mean_length", "novel"),
-    *("self_cider", "collapse", "repetition", "bad_endings", "log_prob_rho"),
+    *(
+        "chair_i",
+        "chair_s",
+        "object_recall",
+        "self_cider",
+        "collapse",
+        "repetition",
+        "bad_endings",
+        "log_prob_rho",
+    ),
 ]
 GENDER = [
     *("gender_images", "gender_error", "gender_error_named", "gender_neutral", "gender_nobody"),
@@ -277,6 +286,9 @@ JUDGES = {
     "plain_cider": "cider is CIDEr-D; plain_cider: CIDEr without the D, which neither clips "
     "repeated words nor minds the length.",
     "spider": "spider: the mean of cider and spice.",
+    "chair_i": "chair_i: mentions of objects that an image does not have / all mentions of "
+    "objects; chair_s: share of captions with such a mention; lower is better. object_recall: "
+    "objects named / objects that are there. By COCO's synonyms.",
     "self_cider": "self_cider: how different the captions are that a model keeps of one image "
     "(decode.alternatives), from 0 (equal) to 1 (no n-gram in common); neither end is better by "
     "itself.",

@@ -18,6 +18,8 @@ LOWER_IS_BETTER = {
         "collapse",
         "repetition",
         "bad_endings",
+        "chair_i",
+        "chair_s",
     ),
 }
 NO_DIRECTION = {

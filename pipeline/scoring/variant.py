@@ -119,11 +119,13 @@ class Known:
     "arguments of the encoder that clip_score asks"
     language: str = ENGLISH
     "of the corpus"
+    chair: dict[str, Any] | None = None
+    "the files that chair asks for"
 
     @property
     def more(self) -> dict[str, tuple[Any, ...]]:
         """What metrics take beside captions and references."""
-        return {"clip_score": (self.images, self.clip)}
+        return {"clip_score": (self.images, self.clip), "chair": (self.chair,)}
 
     def clip_model(self, metrics: list[str]) -> str | None:
         """By which CLIP these metrics judge; None: none of them asks one."""
@@ -159,7 +161,7 @@ def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[
     more = {**known.more, "self_cider": (_sets(said, known.language),)}
 
     def standard(table: str) -> Scored:
-        asked = [m for m in metrics if table == "own" or not needs_sets(m)]
+        asked = [m for m in metrics if (table == "own" and said.sets) or not needs_sets(m)]
         against = known.references, asked, training, more, known.language
         return score_captions(said.tables[table], tokens[table], *against)
 

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from pipeline.data.checked import read_json
 from tests.docs.pages import blocks, commands, saved_files
 from tests.workspace import ROOT, make_workspace, run, tiny_params, tool, write_params
 
@@ -83,6 +85,35 @@ def merged(params: dict[str, Any], page: Path) -> dict[str, Any]:
         for section, rows in yaml.safe_load(block.text).items():
             params[section] |= rows
     return params
+
+
+def test_another_language_becomes_a_corpus_as_its_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = ROOT / "docs/howto/another-language.md"
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    header, *told = blocks(page, "text")[0].text.splitlines()
+    captions = [line.split(",")[1] for line in told]
+    lines = [header]
+    for n in range(200):
+        noise = random.Random(n).randbytes(8 * 8 * 3)
+        Image.frombytes("RGB", (8, 8), noise).save(photos / f"{n}.png")
+        lines.append(f"{n}.png,{n} {captions[n % 3]}")
+    (photos / "hindi.csv").write_text("\n".join(lines) + "\n", "utf-8")
+    params = merged(tiny_params(), page)
+    params["datasets"]["hindi"]["args"]["path"] = str(photos)
+    write_params(tmp_path, params)
+    monkeypatch.chdir(tmp_path)
+    for stage in ("download", "clean", "references"):
+        import_module(f"stages.{stage}").main("hindi")
+    texts = pd.read_parquet("data/corpora/hindi/captions.parquet").text
+    assert len(texts) == 200
+    assert not texts.str.contains("।").any()
+    meant = read_json(Path("data/references/hindi/references.json"))
+    assert {text.split(" ", 1)[1] for two in meant.values() for text in two} == {
+        caption.removesuffix("।") for caption in captions
+    }
 
 
 def test_own_images_become_a_corpus_as_their_page_says(copy: Path) -> None:

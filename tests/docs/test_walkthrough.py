@@ -146,7 +146,10 @@ def test_the_blocks_of_python_run(finished: Path) -> None:
     run(finished, tool("captionlab"), "register")
     pages = [
         README,
-        *(ROOT / f"docs/howto/{n}.md" for n in ("caption-pictures", "compare-captions")),
+        *(
+            ROOT / f"docs/howto/{n}.md"
+            for n in ("caption-pictures", "compare-captions", "another-language")
+        ),
     ]
     printed = {
         page.stem: run(finished, sys.executable, "-c", block.text).stdout
@@ -157,6 +160,7 @@ def test_the_blocks_of_python_run(finished: Path) -> None:
     assert "most-frequent--scenes" in printed["README"]
     assert printed["caption-pictures"].startswith(f"photos/{scenes[1].name} ")
     assert "difference" in printed["compare-captions"]
+    assert "sacrebleu's tokenizer zh" in printed["another-language"]
 
 
 def test_the_readme_names_the_figures_of_its_table() -> None:

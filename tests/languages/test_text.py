@@ -22,6 +22,7 @@ from pipeline.languages.text import joined
 from pipeline.languages.tokens import NEEDS, tokenizer, tokens
 from pipeline.metrics import bleu, cider, rouge_l
 from tests.languages.captions import LANGUAGES, published
+from tests.workspace import ROOT, tiny_params, write_params
 
 THEIRS = {
     "ar": TokenizerV14International, "de": TokenizerV14International,
@@ -126,6 +127,23 @@ def test_every_language_has_a_name_a_script_and_a_tokenizer_that_is_described() 
         assert in_another_script(
             "дом" if "LATIN" in language.scripts and code != "sr" else "νερό", language
         ) or code in {"el", "sr"}
+
+
+def test_the_page_counts_the_languages() -> None:
+    page = (ROOT / "docs/howto/another-language.md").read_text("utf-8")
+    assert f"{len(languages()) - 1} others are known" in page
+
+
+def test_a_plan_says_which_tokenizer_is_not_installed(
+    captionlab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    params = tiny_params()
+    params["corpora"]["scenes"]["language"] = "ja"
+    write_params(tmp_path, params)
+    monkeypatch.setattr(tokens_module, "find_spec", lambda package: None)
+    status, out, err = captionlab("plan", tmp_path / "params.yaml")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: the tokenizer ja-mecab needs the package MeCab")
 
 
 def test_a_foreign_name_does_not_make_a_caption_foreign() -> None:

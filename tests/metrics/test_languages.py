@@ -53,7 +53,7 @@ def test_another_language_has_words_that_no_english_metric_reads(texts: list[str
 
 @pytest.mark.parametrize("texts", UNPARTED.values(), ids=UNPARTED)
 def test_a_script_without_spaces_has_no_words(texts: list[str]) -> None:
-    reason = "the references have no spaces between their words: part them, in captions too"
+    reason = "the references have no spaces between their words: name their language, or part them, in captions too"
     assert why_not(WORDS, of(texts)) == reason
 
 
@@ -66,7 +66,7 @@ def test_a_chinese_caption_is_not_scored_as_one_word() -> None:
     said, meant = {"1": "一只狗在草地上跑"}, {"1": UNPARTED["Chinese"]}
     found = evaluate(said, meant, "bleu,cider,rouge_l,meteor", "raw")
     assert found.scores == {}
-    reason = "the references have no spaces between their words: part them, in captions too"
+    reason = "the references have no spaces between their words: name their language, or part them, in captions too"
     assert found.unavailable["bleu"] == found.unavailable["cider"] == reason
 
 

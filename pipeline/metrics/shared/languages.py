@@ -65,7 +65,8 @@ def doubts(references: ReferenceSet) -> tuple[str, str]:
     share = sum(of_script[script] for script in UNSPACED) / max(1, total)
     unspaced = share > 0.5 and total / max(1, words.total()) > LONG
     unparted = (
-        "the references have no spaces between their words: part them, in captions too"
+        "the references have no spaces between their words: name their language, or part them, in "
+        "captions too"
         if unspaced
         else ""
     )

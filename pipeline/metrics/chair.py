@@ -1,0 +1,210 @@
+"""CHAIR (Rohrbach et al., 2018, "Object hallucination in image captioning"): objects of COCO that a
+caption names and its image does not have.
+
+chair_i: mentions of objects that are not there / all mentions; lower is better.
+chair_s: share of captions that name such an object; lower is better.
+object_recall: objects named / objects that are there.
+
+An image has the objects that its references name, and those of COCO's segmentations where their
+files are given, as in the original. Words are objects by COCO's synonyms, a line of text an object,
+the object itself first; the user gives the file. The original takes plurals off by a library that
+is no longer kept (pattern): here the regular endings go, and the irregular ones that these lists
+need.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.errors import UserError
+from pipeline.metrics.shared import languages
+from pipeline.metrics.shared.base import (
+    Array,
+    Candidates,
+    References,
+    Scores,
+    Sums,
+    Unavailable,
+)
+
+READS = languages.ENGLISH
+IRREGULAR = {
+    "children": "child",
+    "geese": "goose",
+    "knives": "knife",
+    "men": "man",
+    "mice": "mouse",
+    "people": "people",
+    "wolves": "wolf",
+    "women": "woman",
+}
+"which of these an object is, the synonyms say"
+ANIMALS = (
+    *("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
+    *("animal", "cub"),
+)
+PAIRS = {
+    **{f"{age} {animal}": animal for age in ("baby", "adult") for animal in ANIMALS},
+    **{f"passenger {vehicle}": vehicle for vehicle in ("jet", "train")},
+    **{pair: pair for pair in ("home plate", "train track", "hot dog", "teddy bear")},
+    "bow tie": "tie",
+    "toilet seat": "toilet",
+}
+"two words that mean another object than each alone, or none; the original's"
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What words are which object."""
+
+    of_word: Mapping[str, str]
+    "word or pair of words -> object"
+
+    def said(self, text: str) -> list[str]:
+        """The objects that a caption names, in its order, as often as it does."""
+        words = [self._singular(word) for word in text.split()]
+        found, n = [], 0
+        while n < len(words):
+            pair = " ".join(words[n : n + 2])
+            if pair in PAIRS or (pair in self.of_word and " " in pair):
+                found.append(PAIRS.get(pair, pair))
+                n += 2
+            else:
+                found.append(words[n])
+                n += 1
+        if "toilet" in found:  # its seat is no chair
+            found = [word for word in found if word != "seat"]
+        return [self.of_word[word] for word in found if word in self.of_word]
+
+    def _singular(self, word: str) -> str:
+        return next((form for form in _forms(word) if form in self._singles), word)
+
+    @property
+    def _singles(self) -> frozenset[str]:
+        return _words(tuple(self.of_word))
+
+
+@lru_cache(4)
+def _words(entries: tuple[str, ...]) -> frozenset[str]:
+    """All words of the lists, those of pairs too."""
+    return frozenset(word for entry in (*entries, *PAIRS) for word in entry.split())
+
+
+def _forms(word: str) -> Iterable[str]:
+    """The word, and what it may be the plural of."""
+    yield word
+    yield IRREGULAR.get(word, word)
+    if word.endswith("ies"):
+        yield word[:-3] + "y"
+    if word.endswith("es"):
+        yield word[:-2]
+    if word.endswith("s"):
+        yield word[:-1]
+
+
+@lru_cache(4)
+def read_objects(path: str) -> Objects:
+    """A file of synonyms: `person, girl, boy` is a line.
+
+    Raises:
+        UserError: it is not there, or a word is of two objects.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise UserError(
+            f"scoring.chair.synonyms: {path} is no file of text: name COCO's synonyms, a line of "
+            "words parted by commas an object"
+        ) from None
+    of_word: dict[str, str] = {}
+    for line in lines:
+        words = [word.strip().lower() for word in line.split(",") if word.strip()]
+        for word in words:
+            of_word.setdefault(word, words[0])
+    if not of_word:
+        raise UserError(f"scoring.chair.synonyms: {path} is empty: a line of words an object")
+    return Objects(of_word)
+
+
+@lru_cache(4)
+def read_instances(paths: tuple[str, ...], synonyms: str) -> dict[str, set[str]]:
+    """Image by its id or its file's name without suffix -> its objects, of COCO's instances.
+
+    Raises:
+        UserError: a file that is not COCO's JSON, or has an object that the synonyms lack.
+    """
+    from pipeline.data.checked import read_json
+
+    found: dict[str, set[str]] = {}
+    known = read_objects(synonyms).of_word
+    for path in paths:
+        try:
+            data = read_json(Path(path))
+            names = {each["id"]: str(each["name"]) for each in data["categories"]}
+            images = {i["id"]: [str(i["id"]), Path(i["file_name"]).stem] for i in data["images"]}
+            pairs = [(images[a["image_id"]], names[a["category_id"]]) for a in data["annotations"]]
+        except (KeyError, TypeError):
+            raise UserError(
+                f"scoring.chair.instances: {path} is no file of COCO's instances: it needs images, "
+                "categories and annotations"
+            ) from None
+        for called, name in pairs:
+            if name not in known:
+                raise UserError(f"{path}: the object '{name}' is not in {synonyms}: add a line")
+            for image in called:
+                found.setdefault(image, set()).add(known[name])
+    return found
+
+
+def score(
+    candidates: Candidates, references: References, chair: Mapping[str, Any] | None = None
+) -> Scores:
+    """Args: chair: `synonyms`, a file, and `instances`, files of COCO's segmentations or [].
+
+    Raises:
+        Unavailable: no file of synonyms is named.
+        UserError: a file cannot be read.
+    """
+    if not chair:
+        raise Unavailable(
+            "it needs COCO's synonyms: scoring: {chair: {synonyms: FILE, instances: []}}"
+        )
+    objects = read_objects(str(chair["synonyms"]))
+    seen = read_instances(tuple(map(str, chair["instances"])), str(chair["synonyms"]))
+    rows = [
+        _counts(objects.said(text), _there(objects, references[image]) | seen.get(image, set()))
+        for image, text in candidates.items()
+    ]
+    statistics = np.array(rows, dtype=float).reshape(-1, 6)
+    totals, single = of_sums(statistics.sum(0)), of_sums(statistics)
+    per_image = {
+        name: {i: v for i, v in zip(candidates, values.tolist(), strict=True) if v == v}
+        for name, values in single.items()
+    }
+    corpus = {name: float(value) for name, value in totals.items() if not np.isnan(value)}
+    return Scores(corpus, per_image, Sums(statistics, of_sums))
+
+
+def _there(objects: Objects, texts: Sequence[str]) -> set[str]:
+    return {name for text in texts for name in objects.said(text)}
+
+
+def _counts(said: list[str], there: set[str]) -> list[int]:
+    """Mentions that are not there, mentions, whether there is one of the former, 1, objects named
+    that are there, objects that are."""
+    wrong = sum(name not in there for name in said)
+    return [wrong, len(said), int(wrong > 0), 1, len(there.intersection(said)), len(there)]
+
+
+def of_sums(sums: Array) -> dict[str, Array]:
+    """(..., 6) -> (...); a share of nothing is NaN."""
+    parts, wholes = sums[..., 0::2], sums[..., 1::2]
+    with np.errstate(invalid="ignore"):
+        shares = parts / wholes
+    return dict(
+        zip(("chair_i", "chair_s", "object_recall"), np.moveaxis(shares, -1, 0), strict=True)
+    )
