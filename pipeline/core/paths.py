@@ -9,7 +9,7 @@ from pathlib import Path
 
 DATA = Path("data")
 RAW = DATA / "raw"
-"<dataset>/: images/, captions.parquet (as published), manifest.json"
+"<dataset>/: shards/ of pictures and images.parquet, captions.parquet (as published), manifest.json"
 CORPORA = DATA / "corpora"
 "<corpus>/: captions.parquet, rejected.parquet, images.parquet"
 VALIDATION = DATA / "validation"

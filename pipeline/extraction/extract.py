@@ -1,8 +1,6 @@
 """Images -> data/features/<name>/: memory maps (float16, int8 or the encoder's own type), resumable
 after any interruption."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core.errors import UserError, one_line
+from pipeline.core.errors import UserError
 from pipeline.core.machine import ahead
 from pipeline.core.progress import bar
-from pipeline.data.checked import RESTORE, inside, read_json
-from pipeline.data.files import fingerprint, loaded_code, named_files, whole_folder, write_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import (
+    digest,
+    fingerprint,
+    loaded_code,
+    named_files,
+    whole_folder,
+    write_json,
+)
+from pipeline.data.shards import Member, Shards
 from pipeline.encoders.shared.base import Encoder
 from pipeline.features.features import Features
 from pipeline.features.quantise import grid_dtype, to_int8
@@ -29,36 +35,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def image_files(captions: Path) -> dict[str, str]:
-    """image_id -> file of every image of a dataset's captions.parquet, ordered by image_id. A
-    second file is left out.
-
-    pyarrow reads it, for pandas would be a sixth of the stage's start; in parts, for there are five
-    rows an image.
-    """
-    found: dict[str, str] = {}
-    try:
-        with pq.ParquetFile(captions, buffer_size=2**16, pre_buffer=False) as table:
-            for part in table.iter_batches(8192, columns=["image_id", "file"], use_threads=False):
-                for image_id, file in zip(
-                    *(part[name].to_pylist() for name in ("image_id", "file")), strict=True
-                ):
-                    if image_id is not None and file is not None:
-                        if not isinstance(image_id, str) or not inside(file):
-                            raise ValueError(f"image '{image_id}' has no file in images/")
-                        found.setdefault(image_id, file)
-    except FileNotFoundError:
-        raise UserError(f"{captions} is not there: run dvc repro") from None
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        what = f"{captions} is no readable index of images: {one_line(error)}"
-        raise UserError(f"{what}: {RESTORE}") from None
-    return {image_id: found[image_id] for image_id in sorted(found)}
-
-
 def extract(
     encoder: Encoder,
-    images: dict[str, str],
-    root: Path,
+    shards: Shards,
     folder: Path,
     about: dict[str, Any],
     device: str,
@@ -68,13 +47,14 @@ def extract(
     """Run every image through the encoder once.
 
     Args:
-        images: image_id -> file, relative to `root`.
+        shards: the images.
         about: what names this feature set (encoder, arguments, dtype: float16 without it), kept in
             manifest.json.
         batch: images per forward pass; the result does not depend on it.
 
     Raises:
-        UserError: no image could be read, or the encoder is not to be stored in this dtype.
+        UserError: no image could be read, a shard is not what the index says, or the encoder is
+            not to be stored in this dtype.
     """
     about = {"dtype": "float16", **about}
     try:
@@ -82,12 +62,13 @@ def extract(
     except UserError as error:
         raise UserError(f"features.{folder.name}: {error}") from None
     made_by = [about, named_files(about.get("args", {})), loaded_code(), device]
-    key = fingerprint([made_by, _digest(images, root)])
+    images = list(shards)
+    key = fingerprint([made_by, _stamp(shards)])
     encoder = encoder.to(device)
     with whole_folder(folder, keep_partial=True) as part:
         done, rejected = _resume(part, key)
         arrays = _arrays(part, len(images), encoder, kind, about["dtype"], fresh=done == 0)
-        for start, pixels, good, bad in _batches(encoder, images, root, done, batch, threads):
+        for start, pixels, good, bad in _batches(encoder, images, done, batch, threads):
             if pixels is not None:
                 features = encoder(pixels.to(device))
                 for name, values in _as_kept(features, about["dtype"]).items():
@@ -119,21 +100,15 @@ def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
     array[place] = values.to(getattr(torch, array.dtype.name)).contiguous().cpu().numpy()
 
 
-def _digest(images: dict[str, str], root: Path) -> str:
-    """Of ids, files, and their sizes and times of change, so that no resumed run mixes old pictures
-    with new ones."""
-    found = hashlib.sha256()
-    for image in images.items():
-        found.update(json.dumps([*image, *_stamp(root / image[1])]).encode())
-    return found.hexdigest()
-
-
-def _stamp(path: Path) -> list[int]:
-    try:
-        about = path.stat()
-    except OSError:
-        return []
-    return [about.st_size, about.st_mtime_ns]
+def _stamp(shards: Shards) -> list[Any]:
+    """Of the index, and of each shard its size and time of change, so that no resumed run mixes old
+    pictures with new ones."""
+    found: list[Any] = [digest(shards.index)]
+    for path in dict.fromkeys(member.shard for member in shards):
+        with suppress(OSError):
+            about = path.stat()
+            found.append([path.name, about.st_size, about.st_mtime_ns])
+    return found
 
 
 def _resume(part: Path, key: str) -> tuple[int, list[dict[str, Any]]]:
@@ -186,16 +161,14 @@ def _array(file: Path, shape: tuple[int, ...], kind: str, fresh: bool) -> np.mem
 
 
 def _batches(
-    encoder: Encoder, images: dict[str, str], root: Path, done: int, batch: int, threads: int
+    encoder: Encoder, images: list[Member], done: int, batch: int, threads: int
 ) -> Iterator[tuple[int, "Tensor | None", list[int], list[dict[str, Any]]]]:
     """(start, pixels (n, 3, S, S), their rows, rejected images); decoding runs ahead in threads."""
     import torch
 
-    ids, files = list(images), list(images.values())
-
-    def read(row: int) -> "Tensor | str":
+    def read(member: Member) -> "Tensor | str":
         try:
-            return encoder.transform(read_image(root / files[row]))
+            return encoder.transform(read_image(member.read()))
         except ImageError as error:
             return str(error)
 
@@ -203,14 +176,14 @@ def _batches(
         ThreadPoolExecutor(threads) as pool,
         bar(desc="extract", unit="images", total=len(images), initial=done) as progress,
     ):
-        decoded = ahead(pool, read, range(done, len(images)), 4 * batch)
+        decoded = ahead(pool, read, images[done:], 4 * batch)
         for start in range(done, len(images), batch):
             results = list(islice(decoded, batch))
             rows = range(start, start + len(results))
             good = [row for row, r in zip(rows, results, strict=True) if not isinstance(r, str)]
             pixels = [r for r in results if not isinstance(r, str)]
             bad = [
-                {"image_id": ids[row], "reason": r}
+                {"image_id": images[row].image_id, "reason": r}
                 for row, r in zip(rows, results, strict=True)
                 if isinstance(r, str)
             ]
@@ -220,20 +193,20 @@ def _batches(
 
 def _finish(
     part: Path,
-    images: dict[str, str],
+    images: list[Member],
     rejected: list[dict[str, Any]],
     about: dict[str, Any],
     arrays: dict[str, np.memmap],
 ) -> None:
     bad = {row["image_id"] for row in rejected}
-    good = np.array([image_id not in bad for image_id in images], bool)
+    good = np.array([image.image_id not in bad for image in images], bool)
     if not good.any():
         first = rejected[0]["reason"] if rejected else "there is none"
         raise UserError(
             f"no image could be read for these features (first: {first}): check the data "
             "set's images"
         )
-    ids = pa.array(compress(images, good), pa.string())
+    ids = pa.array([image.image_id for image in compress(images, good)], pa.string())
     pq.write_table(pa.table({"image_id": ids, "row": np.flatnonzero(good)}), part / "ids.parquet")
     reasons = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
     pq.write_table(pa.Table.from_pylist(rejected, reasons), part / "rejected.parquet")
