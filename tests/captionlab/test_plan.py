@@ -127,7 +127,8 @@ def test_features_take_the_bytes_that_extraction_writes(tmp_path: Path) -> None:
     extract(encoder, images, tmp_path / "features", {}, "cpu", 1)
     headers = 2 * 128
     written = sum(
-        (tmp_path / "features" / name).stat().st_size for name in ("grid.npy", "pooled.npy")
+        (tmp_path / "features" / name).stat().st_size
+        for name in ("grid-00000.npy", "pooled-00000.npy")
     )
     assert expected.grids["scenes-lite0"].disk == written - headers
     assert expected.grids["scenes-lite0"].download == 0

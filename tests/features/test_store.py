@@ -1,6 +1,8 @@
 """Images -> float16 memory maps: the same arrays whatever the batch, the interruption or the broken
 file."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ class TinyEncoder:
 
     def __init__(self, fail_at: int | None = None):
         self.fail_at, self.batches = fail_at, 0
+        self.kill_at: int | None = None
         self.seen: list[int] = []
 
     def to(self, device: str) -> "TinyEncoder":
@@ -41,6 +44,8 @@ class TinyEncoder:
     def __call__(self, pixels: Tensor) -> Features:
         if self.batches == self.fail_at:
             raise KeyboardInterrupt
+        if self.batches == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         self.batches += 1
         self.seen += pixels[:, 0, 0, 0].tolist()
         x = pixels.float().sqrt()
@@ -82,7 +87,10 @@ def direct(*numbers: int) -> Features:
 def test_the_stored_features_are_the_encoders_own_as_float16(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw")
     folder, expected = run(TinyEncoder(), images, tmp_path), direct(*range(N))
-    grid, pooled = np.load(folder / "grid.npy"), np.load(folder / "pooled.npy")
+    grid, pooled = (
+        np.concatenate([np.load(file) for file in sorted(folder.glob(f"{name}-*.npy"))])
+        for name in ("grid", "pooled")
+    )
     assert (grid.dtype, grid.shape) == (np.float16, (N, 2, 3))
     assert (pooled.dtype, pooled.shape) == (np.float16, (N, 4))
     assert np.array_equal(grid, expected.grid.half().numpy())
@@ -95,10 +103,10 @@ def test_the_stored_features_are_the_encoders_own_as_float16(tmp_path: Path) -> 
 def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
     folder = run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path, dataset="d")
     assert sorted(contents(folder)) == [
-        "grid.npy",
+        "grid-00000.npy",
         "ids.parquet",
         "manifest.json",
-        "pooled.npy",
+        "pooled-00000.npy",
         "rejected.parquet",
     ]
     assert read_json(folder / "manifest.json") == {
@@ -132,8 +140,8 @@ def test_an_interrupted_run_leaves_nothing_under_the_final_name(tmp_path: Path) 
 
 
 def test_an_interrupted_run_continues_where_it_was_remembered(tmp_path: Path) -> None:
-    """Progress is kept every 16 batches: of 40 images in pairs, 32 are done when the 18th batch
-    fails."""
+    """Progress is kept after every shard of 16: of 40 images in pairs, 32 are done when the 18th
+    batch fails."""
     images = pictures(tmp_path / "raw")
     with pytest.raises(KeyboardInterrupt):
         run(TinyEncoder(fail_at=17), images, tmp_path)
@@ -285,15 +293,30 @@ def _ids(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: (f / "grid.npy").write_bytes(b""), r"grid\.npy is no readable array: EOFError"),
         (
-            lambda f: (f / "grid.npy").write_bytes((f / "grid.npy").read_bytes()[:-10]),
-            r"grid\.npy is no readable array: ValueError",
+            lambda f: (f / "grid-00000.npy").write_bytes(b""),
+            r"grid-00000\.npy is no readable array: EOFError",
         ),
-        (lambda f: (f / "pooled.npy").unlink(), r"pooled\.npy is no readable array: FileNotFound"),
-        (_rewrite("grid.npy", lambda a: a[:, 0]), r"grid\.npy holds float16 \(3, 3\), which does"),
-        (_rewrite("grid.npy", lambda a: a.astype("f8")), r"grid\.npy holds float64 \(3, 2, 3\)"),
-        (_rewrite("pooled.npy", lambda a: a[:2]), r"pooled\.npy holds float16 \(2, 4\), which"),
+        (
+            lambda f: (f / "grid-00000.npy").write_bytes((f / "grid-00000.npy").read_bytes()[:-10]),
+            r"grid-00000\.npy is no readable array: ValueError",
+        ),
+        (
+            lambda f: (f / "pooled-00000.npy").unlink(),
+            r"pooled-00000\.npy is no readable array: FileNotFound",
+        ),
+        (
+            _rewrite("grid-00000.npy", lambda a: a[:, 0]),
+            r"grid-\*\.npy hold float16 \(3, 3\), which do",
+        ),
+        (
+            _rewrite("grid-00000.npy", lambda a: a.astype("f8")),
+            r"grid-\*\.npy hold float64 \(3, 2, 3\)",
+        ),
+        (
+            _rewrite("pooled-00000.npy", lambda a: a[:2]),
+            r"pooled-\*\.npy hold float16 \(2, 4\), which",
+        ),
         (_ids(row=[0, 1, 9]), r"ids\.parquet names rows that are not"),
         (_ids(row=["0", "1", "2"]), r"ids\.parquet is no readable Parquet file: an image without"),
         (
@@ -328,3 +351,63 @@ def test_a_manifest_that_does_not_say_how_features_were_made_is_one_line(tmp_pat
     (tmp_path / "f/manifest.json").write_text('{"encoder": "pixels", "args": {}}')
     with pytest.raises(UserError, match=r"manifest\.json: dataset: Field required"):
         FeatureStore(tmp_path / "f").made_by()
+
+
+def test_a_shard_that_breaks_is_one_line_and_costs_no_finished_shard(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    shard = tmp_path / "raw/shards/000001.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:5000])
+    with pytest.raises(UserError, match=r"000001\.tar: byte \d+ does not begin the"):
+        run(TinyEncoder(), images, tmp_path)
+    shard.write_bytes(whole)
+    second = TinyEncoder()
+    folder = run(second, images, tmp_path)
+    assert second.seen == [5 * n + 1 for n in range(16, 40)]
+    assert contents(folder) == contents(run(TinyEncoder(), images, tmp_path, "whole"))
+
+
+def test_a_shard_that_changed_after_it_was_done_is_seen_anew_with_those_behind_it(
+    tmp_path: Path,
+) -> None:
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    os.utime(tmp_path / "raw/shards/000001.tar", (1, 1))
+    second = TinyEncoder()
+    run(second, images, tmp_path)
+    assert second.seen == [5 * n + 1 for n in range(16, 40)]
+
+
+def test_there_is_a_part_for_each_shard_and_none_of_an_interrupted_run_of_more(
+    tmp_path: Path,
+) -> None:
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    few = {f"i{n:02}": None for n in range(16, 40)}
+    exchange(tmp_path / "raw", **few)
+    folder = run(TinyEncoder(), Shards(tmp_path / "raw"), tmp_path)
+    assert [path.name for path in sorted(folder.glob("*.npy"))] == [
+        "grid-00000.npy",
+        "pooled-00000.npy",
+    ]
+    assert len(FeatureStore(folder).ids) == 16
+
+
+def test_a_killed_run_keeps_the_shards_that_were_done(tmp_path: Path) -> None:
+    """SIGKILL leaves no time to tidy up: the part that was being written is written again."""
+    images = pictures(tmp_path / "raw")
+    expected = contents(run(TinyEncoder(), images, tmp_path, "whole"))
+    child = os.fork()
+    if child == 0:
+        encoder = TinyEncoder()
+        encoder.kill_at = 17
+        try:
+            run(encoder, images, tmp_path)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    second = TinyEncoder()
+    assert contents(run(second, images, tmp_path)) == expected
+    assert second.seen == [5 * n + 1 for n in range(32, 40)]
