@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import UserError, one_line
-from pipeline.data.checked import RESTORE, inside, need_columns, readable
+from pipeline.data.checked import RESTORE, inside, need_columns, read_json, readable
 from pipeline.data.files import whole_file
 
 INDEX = "images.parquet"
@@ -20,6 +20,7 @@ COLUMNS = ["image_id", "file", "shard", "offset", "size"]
 ROWS = 8192
 "of the index that are held at once"
 HEADER = tarfile.BLOCKSIZE
+READ_AGAIN = "dvc repro -f -s download@{} reads the shards as they are now"
 LONGEST = 100
 "bytes of a name in a tar header; a longer one, or one that is not ASCII, stands before the header"
 
@@ -35,6 +36,8 @@ class Member(NamedTuple):
     "in bytes, from the start of the shard to the first of the picture"
     size: int
     "in bytes"
+    cure: str = RESTORE
+    "what to do about a shard that is not what it was"
 
     def read(self) -> bytes:
         """The picture's file as it was published.
@@ -53,7 +56,7 @@ class Member(NamedTuple):
         except OSError as error:
             raise UserError(
                 f"{self.shard} cannot be read ({error.strerror}): picture '{self.image_id}' is "
-                f"there; {RESTORE}"
+                f"there; {self.cure}"
             ) from None
         if len(content) < self.size:
             raise self._mismatch("the shard ends before that")
@@ -72,7 +75,7 @@ class Member(NamedTuple):
     def _mismatch(self, why: str) -> UserError:
         return UserError(
             f"{self.shard}: byte {self.offset} does not begin the {self.size:,} bytes of "
-            f"'{self.file}' as {INDEX} says ({why}): {RESTORE}"
+            f"'{self.file}' as {INDEX} says ({why}): {self.cure}"
         )
 
 
@@ -85,6 +88,11 @@ class Shards:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.index = folder, folder / INDEX
+        self.root, self.cure = folder, RESTORE
+        "the folder that the column `shard` is relative to"
+        elsewhere = _root(folder)
+        if elsewhere:
+            self.root, self.cure = elsewhere, READ_AGAIN.format(folder.name)
         with self._opened() as file:
             need_columns(file.schema_arrow.names, COLUMNS, self.index)
             self._count: int = file.metadata.num_rows
@@ -142,7 +150,15 @@ class Shards:
             raise UserError(
                 f"{self.index} names no place of image '{image_id}' in a shard: {RESTORE}"
             )
-        return Member(image_id, file, self.folder / shard, offset, size)
+        return Member(image_id, file, self.root / shard, offset, size, self.cure)
+
+
+def _root(folder: Path) -> Path | None:
+    """Where a data set's shards lie that were not made for it, as its manifest says."""
+    manifest = folder / "manifest.json"
+    told = read_json(manifest) if manifest.is_file() else None
+    root = told.get("root") if isinstance(told, dict) else None
+    return Path(root) if isinstance(root, str) else None
 
 
 def write_picture(member: Member, folder: Path) -> Path:

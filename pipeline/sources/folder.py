@@ -39,9 +39,8 @@ from pipeline.sources.shared.caption_tables import (
     read_json_lines,
     read_parquet,
 )
-from pipeline.sources.shared.gate import Gate, tell
+from pipeline.sources.shared.gate import SUFFIXES, Gate, tell
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "restval": "train"} | {
     name: name for name in base.SPLITS
 }
