@@ -132,12 +132,12 @@ def feature_store(folder: Path, images: int, positions: int = POSITIONS, width: 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     grid = np.lib.format.open_memmap(
-        folder / "grid.npy", "w+", np.float16, (images, positions, width)
+        folder / "grid-00000.npy", "w+", np.float16, (images, positions, width)
     )
     for start in range(0, images, 256):
         part = grid[start : start + 256]
         part[:] = rng.random(part.shape, np.float32)
-    np.save(folder / "pooled.npy", grid[:, 0])
+    np.save(folder / "pooled-00000.npy", grid[:, 0])
     pd.DataFrame(
         {"image_id": [f"i{n:07}" for n in range(images)], "row": range(images)}
     ).to_parquet(folder / "ids.parquet")

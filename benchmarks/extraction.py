@@ -1,10 +1,10 @@
 """Extraction: `python -m benchmarks.extraction [images]` ->
 benchmarks/results/extraction.{json,md}.
 
-Images per second from JPEG files to the memory map (pipeline.extraction.extract: read, decode,
-transform, network, write), at several images a batch. The limits, in the same run: the network
-alone on ready tensors of as many images a batch, and reading, decoding and transforming alone in as
-many threads. On a CPU both share the cores, so the time of a whole run can at best be
+Images per second from JPEG files in shards to the memory maps (pipeline.extraction.extract: read,
+decode, transform, network, write), at several images a batch. The limits, in the same run: the
+network alone on ready tensors of as many images a batch, and reading, decoding and transforming
+alone in as many threads. On a CPU both share the cores, so the time of a whole run can at best be
 their sum; on a GPU it can be that of the slower one. Pictures are 500 x 375 pixels of noise on a
 gradient, as large in bytes as photographs.
 """
@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,16 @@ from pipeline.core.machine import let_threads_sleep
 let_threads_sleep()  # as the stage does, before torch is imported
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 
 from benchmarks import _common as common
 from pipeline.core.machine import pick_device, workers
 from pipeline.core.registry import load
+from pipeline.data.shards import Member, Shards
 from pipeline.extraction.extract import extract
 from pipeline.images.reading import read_image
+from pipeline.sources.shared.shards import ShardWriter
 
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tf_efficientnet_lite0": (
@@ -54,35 +56,36 @@ GOAL = 0.9
 "of the slower limit where a GPU works beside the CPU, of their sum where one CPU does both"
 
 
-def pictures(folder: Path, count: int) -> pd.DataFrame:
-    """Files of about 70 kB, as photographs of 500 x 375 pixels have."""
+def pictures(count: int) -> list[bytes]:
+    """JPEG files of about 70 kB, as photographs of 500 x 375 pixels have."""
+    found = []
     rng = np.random.default_rng(0)
     slope = np.linspace(0, 255, 500)[None, :, None] * np.ones((375, 1, 3))
-    for n in range(count):
+    for _ in range(count):
         noise = np.kron(rng.normal(0, 40, (94, 125, 3)), np.ones((4, 4, 1)))[:375] + rng.normal(
             0, 9, (375, 500, 3)
         )
+        jpeg = BytesIO()
         Image.fromarray((slope + noise).clip(0, 255).astype(np.uint8)).save(
-            folder / f"{n}.jpg", quality=90
+            jpeg, "JPEG", quality=90
         )
-    return pd.DataFrame(
-        {"image_id": [f"i{n:05}" for n in range(count)], "file": [f"{n}.jpg" for n in range(count)]}
-    )
+        found.append(jpeg.getvalue())
+    return found
 
 
-def whole(encoder: Any, images: pd.DataFrame, root: Path, device: str, batch: int) -> None:
-    files = dict(zip(images.image_id, images.file, strict=True))
-    extract(
-        encoder,
-        files,
-        root,
-        root / "features",
-        {"encoder": "x", "args": {}},
-        device,
-        workers(),
-        batch,
-    )
-    shutil.rmtree(root / "features")
+def packed(files: list[bytes], often: int, folder: Path) -> Shards:
+    """Shards that hold each file so many times."""
+    folder.mkdir()
+    with ShardWriter(folder) as writer:
+        for n, content in enumerate(files * often):
+            writer.add(f"i{n:05}", content, ".jpg")
+    return Shards(folder)
+
+
+def whole(encoder: Any, images: Shards, device: str, batch: int) -> None:
+    out = images.folder / "features"
+    extract(encoder, images, out, {"encoder": "x", "args": {}}, device, workers(), batch)
+    shutil.rmtree(out)
 
 
 def network(encoder: Any, pixels: torch.Tensor, device: str, batch: int) -> None:
@@ -91,18 +94,23 @@ def network(encoder: Any, pixels: torch.Tensor, device: str, batch: int) -> None
         found.grid.half().cpu(), found.pooled.half().cpu()
 
 
-def reading(encoder: Any, images: pd.DataFrame, root: Path) -> None:
+def seen(encoder: Any, member: Member) -> torch.Tensor:
+    pixels: torch.Tensor = encoder.transform(read_image(member.read()))
+    return pixels
+
+
+def reading(encoder: Any, images: Shards) -> None:
     with ThreadPoolExecutor(workers()) as pool:
-        for _ in pool.map(lambda file: encoder.transform(read_image(root / file)), images.file):
+        for _ in pool.map(partial(seen, encoder), images):
             pass
 
 
-def measure(encoder: Any, images: pd.DataFrame, root: Path, device: str) -> list[dict[str, Any]]:
-    pixels = torch.stack([encoder.transform(read_image(root / file)) for file in images.file])
-    works: dict[str, Callable[[], None]] = {"reading": partial(reading, encoder, images, root)}
+def measure(encoder: Any, images: Shards, device: str) -> list[dict[str, Any]]:
+    pixels = torch.stack([seen(encoder, member) for member in images])
+    works: dict[str, Callable[[], None]] = {"reading": partial(reading, encoder, images)}
     for batch in BATCHES:
         works[f"network {batch}"] = partial(network, encoder, pixels, device, batch)
-        works[f"whole {batch}"] = partial(whole, encoder, images, root, device, batch)
+        works[f"whole {batch}"] = partial(whole, encoder, images, device, batch)
     for work in works.values():
         work()
     times = common.interleaved(works, REPEATS)
@@ -129,24 +137,19 @@ def main() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     count = int(sys.argv[1]) if len(sys.argv) > 1 else IMAGES
     device, found = pick_device(), {}
+    files = pictures(count)
     with tempfile.TemporaryDirectory() as folder:
-        images = pictures(Path(folder), count)
-        size = sum(file.stat().st_size for file in Path(folder).glob("*.jpg")) // count
         for name, (file, args) in ENCODERS.items():
             encoder = load("encoders", file).Encoder(**args).to(device)
             often = 4 if name == "pixels" else 1  # else what happens once weighs too much
-            each = pd.concat(
-                [images.assign(image_id=images.image_id + f"-{n}") for n in range(often)],
-                ignore_index=True,
-            )
-            found[name] = measure(encoder, each, Path(folder), device)
+            found[name] = measure(encoder, packed(files, often, Path(folder) / name), device)
     about = {
         **common.environment(),
         "median_of": REPEATS,
         "device": device,
         "threads": workers(),
         "images": count,
-        "bytes_per_image": size,
+        "bytes_per_image": sum(map(len, files)) // count,
         "goal": GOAL,
         "encoders": found,
     }

@@ -4,7 +4,7 @@ results/memory.{json,md}.
 clean, extract, train (a fixed number of steps), self_critical (the same, and some with the reward),
 caption and score, each in a process of its own on 8 thousand, 80 thousand and 800 thousand made-up
 captions, five an image (`--quick` leaves out the last, and self_critical). What grows with the
-corpus is looked for, so all else is small: pictures of 16 x 16 pixels from a handful of files,
+corpus is looked for, so all else is small: pictures of 16 x 16 pixels, a handful of different ones,
 feature maps of 4 x 16 numbers, an LSTM of 32 units, words of a vocabulary of 1,000. Memory is what
 the process holds itself (anonymous pages, looked at 50 times a second); pages of a memory map,
 which the kernel may drop whenever it likes, stand beside it in the JSON. Time is that of the
@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from benchmarks import _common as common
 
 SIZES = (8_000, 80_000, 800_000)
 SPLITS = ("train", "train", "train", "val", "train", "train", "train", "test")
-WORDS, FILES, STEPS, SAMPLED = 1000, 16, 50, 5
+WORDS, PICTURES, STEPS, SAMPLED = 1000, 16, 50, 5
 GOALS = {"memory": 1.2, "linear": 0.1}
 """growth from the first to the last size; how far ten times the captions may be from ten times the
 time"""
@@ -40,7 +41,6 @@ def raw_captions(count: int) -> Any:
     image = table.index // common.PER_IMAGE
     raw = table.text.str.capitalize() + " ."
     return table.assign(
-        file=[f"images/{n % FILES}.png" for n in image],
         raw=raw,
         undecodable=False,
         split_official=[SPLITS[n % len(SPLITS)] for n in image],
@@ -52,22 +52,30 @@ def make(count: int, root: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    (root / "raw" / "images").mkdir(parents=True)
+    from pipeline.sources.shared.shards import ShardWriter
+
+    (root / "raw").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for n in range(FILES):
-        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(
-            root / "raw" / "images" / f"{n}.png"
-        )
-    raw_captions(count).to_parquet(root / "raw" / "captions.parquet", index=False)
+    pictures = []
+    for _ in range(PICTURES):
+        png = BytesIO()
+        Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(png, "PNG")
+        pictures.append(png.getvalue())
+    captions = raw_captions(count)
+    captions.to_parquet(root / "raw" / "captions.parquet", index=False)
+    with ShardWriter(root / "raw") as shards:
+        for n, image in enumerate(captions["image_id"].unique()):
+            shards.add(image, pictures[n % PICTURES], ".png")
     common.feature_store(root / "features", count // common.PER_IMAGE, 4, 16)
 
 
 def clean(root: Path) -> Callable[[], None]:
-    from pipeline.cleaning.clean import clean_file, raw_files
+    from pipeline.cleaning.clean import clean_file
     from pipeline.cleaning.data_docs import write_data_docs
     from pipeline.cleaning.expectations import validate
     from pipeline.cleaning.image_check import Picture
     from pipeline.data.files import write_json
+    from pipeline.data.shards import Shards
     from pipeline.experiment.params import Corpus
 
     import great_expectations  # noqa: F401  isort: skip  # imported at its first use, else
@@ -89,8 +97,8 @@ def clean(root: Path) -> Callable[[], None]:
     )
 
     def work() -> None:
-        files = dict.fromkeys(raw_files(root / "raw"))
-        pictures = {file: Picture(None, f"{n:064}") for n, file in enumerate(files)}
+        shards = Shards(root / "raw")
+        pictures = {m.image_id: Picture(None, f"{n:064}") for n, m in enumerate(shards)}
         rejected = clean_file(root / "raw", pictures, options, root)
         result = validate(root / "captions.parquet", rejected, pictures, options)
         (root / "docs").mkdir()
@@ -101,13 +109,13 @@ def clean(root: Path) -> Callable[[], None]:
 
 
 def extract(root: Path) -> Callable[[], None]:
+    from pipeline.data.shards import Shards
     from pipeline.encoders.pixels import Encoder
-    from pipeline.extraction.extract import extract, image_files
+    from pipeline.extraction.extract import extract
 
     def work() -> None:
-        images = image_files(root / "raw" / "captions.parquet")
         about = {"encoder": "pixels", "args": {}, "dataset": "d"}
-        extract(Encoder(image_size=16), images, root / "raw", root / "pictures", about, "cpu", 1)
+        extract(Encoder(image_size=16), Shards(root / "raw"), root / "pictures", about, "cpu", 1)
 
     return work
 

@@ -21,6 +21,7 @@ EXTRAS = {
         "transformers",
     ),
     "pipeline": (
+        "braceexpand",
         "dvc",
         "great_expectations",
         "jinja2",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.captioner.captioner import Captioner
 from pipeline.captioning.captions import caption_features
+from pipeline.data.shards import Member
 from pipeline.features.store import FeatureStore
 from pipeline.images.reading import read_image
 
@@ -38,8 +39,8 @@ class Material:
     store: FeatureStore
     image_ids: list[str]
     "taken again from the first where there are too few"
-    pictures: list[Path]
-    "the files of these images"
+    pictures: list[Member]
+    "of these images"
 
 
 def rate(work: Callable[[], object], count: int) -> float:
@@ -71,12 +72,13 @@ def captions_per_second(captioner: Captioner, material: Material) -> dict[str, f
     return {"1": rate(one_by_one, ALONE), str(TOGETHER): rate(lambda: caption(ids), TOGETHER)}
 
 
-def images_per_second(encoder: "Encoder", pictures: Sequence[Path], device: str) -> float:
+def images_per_second(encoder: "Encoder", pictures: Sequence[Member], device: str) -> float:
     """The encoder alone: pictures are read and resized before."""
     import torch
 
-    files = islice(cycle(pictures), ENCODED)
-    pixels: Tensor = torch.stack([encoder.transform(read_image(file)) for file in files]).to(device)
+    members = islice(cycle(pictures), ENCODED)
+    pixels: Tensor = torch.stack([encoder.transform(read_image(m.read())) for m in members])
+    pixels = pixels.to(device)
     return rate(lambda: encoder(pixels).pooled.cpu(), ENCODED)  # .cpu() waits for the device
 
 

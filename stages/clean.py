@@ -9,15 +9,16 @@ from pipeline.experiment.params import load_params, pick
 
 def main(name: str) -> None:
     give_back()
-    from pipeline.cleaning.clean import clean_file, raw_files
+    from pipeline.cleaning.clean import clean_file
     from pipeline.cleaning.data_docs import write_data_docs
     from pipeline.cleaning.expectations import validate
     from pipeline.cleaning.image_check import look_at_images, picture_table
     from pipeline.data.files import whole_folder, write_json
+    from pipeline.data.shards import Shards
 
     options = pick(load_params(), "corpora", name)
     folder = paths.RAW / options.dataset
-    pictures = look_at_images(raw_files(folder), folder)
+    pictures = look_at_images(Shards(folder))
     with whole_folder(paths.CORPORA / name) as corpus:
         rejected = clean_file(folder, pictures, options, corpus)
         result = validate(corpus / "captions.parquet", rejected, pictures, options)

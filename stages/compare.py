@@ -13,6 +13,7 @@ from pipeline.experiment.params import load_params
 def main() -> None:
     params = load_params()
 
+    from pipeline.data.shards import Shards
     from pipeline.report.charts import score_bars, score_table
     from pipeline.report.cost_table import costs, parameters, read_speeds
     from pipeline.report.latex import write_tables
@@ -39,7 +40,8 @@ def main() -> None:
     }
     paid = costs(results, sizes, read_speeds(paths.SPEED))
     corpora = {
-        name: (captions[name], paths.RAW / row.dataset) for name, row in params.corpora.items()
+        name: (captions[name], Shards(paths.RAW / row.dataset))
+        for name, row in params.corpora.items()
     }
     shown = pictures(
         corpora,

@@ -14,14 +14,14 @@ def main(name: str) -> None:
     device = pick_device()  # before Arrow is imported
     from pipeline.core.machine import workers
     from pipeline.core.registry import check_args, load
-    from pipeline.extraction.extract import extract, image_files
+    from pipeline.data.shards import Shards
+    from pipeline.extraction.extract import extract
 
     encoder_class = load("encoders", row.encoder).Encoder
     check_args(encoder_class.__init__, row.args, f"features.{name}.args")
-    raw = paths.RAW / row.dataset
-    images = image_files(raw / "captions.parquet")
+    shards = Shards(paths.RAW / row.dataset)
     about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset, "dtype": row.dtype}
-    extract(encoder_class(**row.args), images, raw, paths.FEATURES / name, about, device, workers())
+    extract(encoder_class(**row.args), shards, paths.FEATURES / name, about, device, workers())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline.experiment.params import read_params_file
 from pipeline.results.scores import OWN
 from pipeline.tracking.versions import dvc_md5
+from tests.pictures import put_pictures
 from tests.score_tables import scores as table_of
 
 ROOT = Path(__file__).parents[1]
@@ -36,15 +37,12 @@ SCORES = {  # merge is the better one on val, lstm on test; on val lstm is less 
 def make_workspace(folder: Path) -> None:
     """Fill the current working directory; 30 test images, 3 epochs of 10 steps."""
     (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    images = folder / "data/raw/scenes/images"
-    images.mkdir(parents=True)
     ids = [f"scene{n:02}" for n in range(30)]
-    for n, name in enumerate(ids):
-        Image.new("RGB", (16, 12), (8 * n, 0, 0)).save(images / f"{name}.png")
+    drawn = {name: Image.new("RGB", (16, 12), (8 * n, 0, 0)) for n, name in enumerate(ids)}
+    put_pictures(folder / "data/raw/scenes", drawn)
     table = [
         {
             "image_id": i,
-            "file": f"images/{i}.png",
             "caption_id": f"{i}#{k}",
             "text": f"reference {k} of {i}",
             "split": "test",

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from benchmarks.torture.workspace import (
     stage_call,
     torture_params,
 )
+from pipeline.data.shards import Shards, write_picture
+from tests.pictures import exchange
 from tests.workspace import write_params
 
+RAW = f"data/raw/{DATASET}"
 OUT_OF_RANGE = [
     value for value in damage.HOSTILE if not (isinstance(value, bool) or value in (0, 0.5, ""))
 ]
@@ -54,14 +58,11 @@ def picture(rng: random.Random, base: Path, place: Path) -> Case:
     met = rng.choice(["lines", "into a file", "into a file", "extract", "clean", "download"])
     name = rng.choice(pictures.NAMES)
     if met in ("extract", "clean"):
-        file = sorted((folder / "data/raw" / DATASET / "images").rglob("*.png"))[rng.randrange(36)]
-        file.unlink()
-        return Case(f"{met}: {pictures.put(rng, file)}", stage_call(met), folder)
+        what = _into_shards(rng, folder / RAW, place / "hostile")
+        return Case(f"{met}: {what}", stage_call(met), folder)
     shown = place / "shown"
     shown.mkdir()
-    sound = sorted((base / "data/raw" / DATASET / "images").rglob("*.png"))[:2]
-    for file in sound:
-        (shown / file.name).write_bytes(file.read_bytes())
+    sound = [write_picture(member, shown) for member in islice(Shards(base / RAW), 2)]
     what = f"{met}: {name[:30]!r} {pictures.put(rng, shown / name)}"
     if met == "download":
         return Case(what, stage_call("download"), _with_folder(rng, folder, shown, None))
@@ -74,6 +75,18 @@ def picture(rng: random.Random, base: Path, place: Path) -> Case:
             True,
         )
     return Case(what, command_call("caption", *model, "--out", "o.jsonl", "--", str(shown)), folder)
+
+
+def _into_shards(rng: random.Random, raw: Path, file: Path) -> str:
+    """A picture of the data set is exchanged for something hostile; what no shard can hold takes
+    the place of a shard. What it is."""
+    member, what = rng.choice(list(Shards(raw))), pictures.put(rng, file)
+    if file.is_file() and not file.is_symlink() and file.stat().st_size <= 10**8:
+        exchange(raw, **{member.image_id: file.read_bytes()})
+        return what
+    member.shard.unlink()
+    file.rename(member.shard)
+    return f"a shard that is {what}"
 
 
 def _with_folder(rng: random.Random, workspace: Path, shown: Path, table: Path | None) -> Path:
@@ -168,7 +181,7 @@ def model(rng: random.Random, base: Path, place: Path) -> Case:
     folder = copy(base, place / "w")
     if rng.random() < 0.5:
         file = rng.choice(sorted(folder.glob(f"models/{VARIANT}/*")))
-        shown = sorted((base / "data/raw" / DATASET / "images").rglob("*.png"))[0]
+        shown = write_picture(next(iter(Shards(base / RAW))), place)
         met, call = rng.choice(
             [
                 (

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -44,7 +45,9 @@ def command(
             raise UserError(
                 "no trained model in models/, and no champion: run dvc repro (or make repro) first"
             )
-        address = stack.enter_context(serving(Shelf(folders, load), example_images(), host, port))
+        scratch = stack.enter_context(TemporaryDirectory(prefix="captionlab-examples-"))
+        examples = example_images(Path(scratch))
+        address = stack.enter_context(serving(Shelf(folders, load), examples, host, port))
         if host not in LOOPBACK:
             print(f"warning: everybody who can reach {host} can use this page", file=sys.stderr)
         print(f"{address} (Ctrl-C ends it)", flush=True)
@@ -103,29 +106,30 @@ def _champion_name(folder: Path) -> str:
     return f"champion ({variant})" if variant else "champion"
 
 
-def example_images() -> list[Path]:
-    """A few test images of every corpus, spread over it, none larger than what may be uploaded."""
+def example_images(folder: Path) -> list[Path]:
+    """Write a few test images of every corpus to `folder`, spread over it, none larger than what
+    may be uploaded."""
     from captionlab.page.server import UPLOAD
-    from pipeline.data.checked import read_table
+    from pipeline.data.corpus import read_captions
+    from pipeline.data.shards import Shards, write_picture
     from pipeline.experiment.params import load_params
 
-    corpora = [
-        name
-        for name in load_params().corpora
+    params = load_params()
+    corpora = {
+        name: paths.CORPORA / name / "captions.parquet"
+        for name in params.corpora
         if (paths.CORPORA / name / "captions.parquet").is_file()
-    ]
+    }
     out: list[Path] = []
-    for name in corpora:
-        rows = read_table(paths.CORPORA / name / "captions.parquet", ["image_id", "file", "split"])
-        files = sorted(set(rows.file[rows.split == "test"].dropna()))
-        root = paths.RAW / load_params().corpora[name].dataset
+    for name, captions in corpora.items():
+        rows = read_captions(captions, ["image_id", "split"])
+        images = sorted(rows.image_id[rows.split == "test"].unique())
         there = [
-            root / file
-            for file in files
-            if Path(file).suffix.lower() in SHOWN_BY_BROWSERS
-            and (root / file).is_file()
-            and (root / file).stat().st_size <= UPLOAD
+            member
+            for member in Shards(paths.RAW / params.corpora[name].dataset).find(images).values()
+            if Path(member.file).suffix in SHOWN_BY_BROWSERS and member.size <= UPLOAD
         ]
         wanted = max(1, EXAMPLES // len(corpora))
-        out += there[:: max(1, len(there) // wanted)][:wanted]
+        chosen = there[:: max(1, len(there) // wanted)][:wanted]
+        out += [write_picture(member, folder / name) for member in chosen]
     return out

@@ -9,8 +9,6 @@ from pipeline.core import paths
 from pipeline.core.errors import UserError, say
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from captionlab.speed import Material
     from pipeline.experiment.params import Params
 
@@ -67,21 +65,16 @@ def _trained(params: "Params") -> list[str]:
 def _material(params: "Params", name: str) -> "Material":
     """The test images of the variant's corpus, some of them, evenly through the ids."""
     from captionlab.speed import TOGETHER, Material
-    from pipeline.data.corpus import Captions, image_files, spread
+    from pipeline.data.corpus import Captions, spread
+    from pipeline.data.shards import Shards
     from pipeline.features.store import FeatureStore
 
     variant = params.variants[name]
-    store, raw = (
-        FeatureStore(paths.FEATURES / variant.features),
-        paths.RAW / params.corpora[variant.corpus].dataset,
-    )
-    files: dict[str, Path] = {}
-    for rows in Captions(
-        paths.CORPORA / variant.corpus / "captions.parquet", ["test"], ["image_id", "file"]
-    ):
-        files = image_files(rows, raw) | files
-    ids = spread((image for image in files if image in store.ids), TOGETHER)
-    return Material(store, ids, [files[image] for image in ids])
+    store = FeatureStore(paths.FEATURES / variant.features)
+    images = Captions(paths.CORPORA / variant.corpus / "captions.parquet", ["test"], ["image_id"])
+    ids = spread((image for image in images["image_id"] if image in store.ids), TOGETHER)
+    shards = Shards(paths.RAW / params.corpora[variant.corpus].dataset)
+    return Material(store, ids, list(shards.find(ids).values()))
 
 
 def _line(name: str, entry: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pipeline.core.errors import UserError, one_line
 from pipeline.core.progress import bar
 from pipeline.images.reading import ImageError, read_image
-from pipeline.sources.folder import SUFFIXES
+from pipeline.sources.shared.gate import SUFFIXES
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,17 +11,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.cleaning.image_check import Picture
+from pipeline.cleaning.image_check import MISSING, Picture
 from pipeline.core.errors import UserError
-from pipeline.data.checked import RESTORE, check_columns, inside
+from pipeline.data.checked import check_columns
 from pipeline.data.corpus import COLUMNS, columns_of, rows_of
 from pipeline.experiment.params import Corpus
 from pipeline.languages.languages import ENGLISH, find_language, in_another_script
 from pipeline.languages.text import normalised, without_punctuation
 from pipeline.languages.tokens import parted
 
-RAW_COLUMNS = ["image_id", "file", "caption_id", "raw", "undecodable"]
-REJECTED_COLUMNS = ["image_id", "file", "caption_id", "raw", "split", "reason"]
+RAW_COLUMNS = ["image_id", "caption_id", "raw", "undecodable"]
+REJECTED_COLUMNS = ["image_id", "caption_id", "raw", "split", "reason"]
 LONE_MARKS = re.compile(r"(?<!\S)[\u0300-\u036f\u20d0-\u20ff\ufe20-\ufe2f]+")
 "marks whose sign was taken away, as the frame of a keycap emoji: they would begin a word"
 CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
@@ -80,7 +80,7 @@ def _english(text: str, options: Corpus) -> list[str]:
 
 
 def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
-    """The index of a dataset, ROWS rows at a time: `RAW_COLUMNS` and the splits of the scheme.
+    """The captions of a dataset, ROWS rows at a time: `RAW_COLUMNS` and the splits of the scheme.
 
     Raises:
         UserError: it is not there, is no Parquet, or lacks a column or the scheme.
@@ -94,23 +94,6 @@ def _checked(parts: Iterator[pd.DataFrame], path: Path) -> Iterator[pd.DataFrame
     for rows in parts:
         check_columns(rows, path, whole=["image_id", "caption_id"])
         yield rows
-
-
-def raw_files(folder: Path) -> Iterator[str]:
-    """Of every row of a dataset's index that names one. Errors as in `raw_rows`, the scheme
-    aside; or a file is not in the dataset's folder."""
-    path = folder / "captions.parquet"
-    columns_of(path, RAW_COLUMNS)
-    return _files(path, folder)
-
-
-def _files(path: Path, folder: Path) -> Iterator[str]:
-    for rows in rows_of(path, ["file"]):
-        check_columns(rows, path)
-        for file in rows["file"].dropna():
-            if not inside(file):
-                raise UserError(f"{path}: '{file}' is no file of {folder}: {RESTORE}")
-            yield file
 
 
 def _scheme(columns: list[str], name: str) -> str:
@@ -130,7 +113,7 @@ def clean_file(
     """Split and clean a dataset, data/raw/D, ROWS rows at a time and in their order.
 
     Args:
-        pictures: of every file that a row names (`look_at_images`).
+        pictures: of every image that has one (`look_at_images`).
         out: the folder for captions.parquet (`COLUMNS`) and rejected.parquet (`REJECTED_COLUMNS`).
 
     Returns:
@@ -210,9 +193,7 @@ def _clean(
         for good, raw in zip(readable, rows["raw"], strict=True)
     ]
     words = rows["text"].map(lambda text: len(text.split()))
-    problems = rows["file"].map(
-        lambda file: "image missing" if pd.isna(file) else pictures[file].problem
-    )
+    problems = rows["image_id"].map(lambda image: pictures.get(image, MISSING).problem)
     reason = problems.astype(object).where(problems.notna(), None)
     for faulty, name in (
         (rows["split"].isna(), "no split"),

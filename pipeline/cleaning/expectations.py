@@ -51,7 +51,7 @@ def validate(
     Args:
         captions, rejected: the captions.parquet that `clean.clean_file` wrote, and the rows that
             it set aside.
-        pictures: what `image_check.look_at_images` saw in each file.
+        pictures: what `image_check.look_at_images` saw of each image.
 
     Returns:
         success, rows, images per split, rejected rows by reason, and per expectation: name,

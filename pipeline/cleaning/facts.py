@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.cleaning.clean import clean_text, digests
-from pipeline.cleaning.image_check import Picture
+from pipeline.cleaning.image_check import MISSING, Picture
 from pipeline.data.corpus import COLUMNS, rows_of
 from pipeline.experiment.params import Corpus
 
@@ -43,7 +43,7 @@ class Facts:
 
 def facts_of(captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture]) -> Facts:
     """Args: captions: the captions.parquet of a corpus; rejected: the rows that were set aside;
-    pictures: by file."""
+    pictures: by image_id."""
     split = pd.concat(
         [part["split"].astype("category") for part in rows_of(captions, ["split"])],
         ignore_index=True,
@@ -65,9 +65,9 @@ def facts_of(captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture
     table["splits_of_image"] = _splits(image, splits)
     del image, pairs
     pixels = (
-        _picture(pictures, file).digest
-        for part in rows_of(captions, ["file"])
-        for file in part["file"]
+        pictures.get(image, MISSING).digest
+        for part in rows_of(captions, ["image_id"])
+        for image in part["image_id"]
     )
     table["splits_of_picture"] = _splits(_numbers(pixels)[0], splits)
     table["splits_of_text"] = _splits(_numbers(_texts(captions, "text"))[0], splits)
@@ -135,10 +135,6 @@ def _known(numbers: NDArray[Any], rows: NDArray[np.integer[Any]]) -> pd.Series:
     return pd.Series(small if rows.min(initial=0) >= 0 else np.where(rows >= 0, small, np.nan))
 
 
-def _picture(pictures: dict[str, Picture], file: Any) -> Picture:
-    return pictures.get(file, Picture("image missing", None))
-
-
 def usual_count(captions: NDArray[np.integer[Any]]) -> int:
     """How many captions most images have, the fewest of equals. `captions` (N,): of each image."""
     return int(np.bincount(captions, minlength=2)[1:].argmax()) + 1
@@ -150,7 +146,7 @@ def with_helpers(
     """The captions with one column for each fact that an expectation on rows needs."""
     start = 0
     for rows in rows_of(captions, COLUMNS):
-        seen = [_picture(pictures, file) for file in rows["file"]]
+        seen = [pictures.get(image, MISSING) for image in rows["image_id"]]
         own = {
             "words": rows["text"].map(lambda text: len(text.split()), na_action="ignore"),
             "cleaned": rows["raw"].map(lambda raw: clean_text(raw, options), na_action="ignore"),

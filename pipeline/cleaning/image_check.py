@@ -1,22 +1,21 @@
-"""Every image file of a dataset looked at once: what is wrong with it, and which pictures are
+"""Every picture of a dataset looked at once: what is wrong with it, and which pictures are
 equal."""
 
 import hashlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from pipeline.core.errors import one_line
-from pipeline.core.machine import workers
+from pipeline.core.machine import ahead, workers
+from pipeline.data.shards import Member, Shards
 from pipeline.images.reading import ImageError, read_image
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What one look at an image file told."""
+    """What one look at an image's file told."""
 
     problem: str | None
     "the reason for which its rows are set aside; None: it could be decoded"
@@ -24,39 +23,37 @@ class Picture:
     "of its pixels: equal pictures are equal whatever their file format"
 
 
-def look_at_images(files: Iterable[str], folder: Path) -> dict[str, Picture]:
-    """Decode every image once, in `workers()` threads.
+MISSING = Picture("image missing", None)
+"of an image that has captions, and no picture in the shards"
+AHEAD = 128
+"pictures that are looked at before their turn"
 
-    Args:
-        files: paths relative to `folder`.
+
+def look_at_images(shards: Shards) -> dict[str, Picture]:
+    """Decode every picture once, in `workers()` threads; by image_id.
+
+    Raises:
+        UserError: a shard is not what the index says.
     """
     from tqdm import tqdm
 
-    names = list(dict.fromkeys(files))
     with ThreadPoolExecutor(workers()) as pool:
-        looks = pool.map(lambda name: _look(folder / name), names)
-        return dict(
-            zip(
-                names,
-                tqdm(looks, "checking images", len(names), unit=" images", disable=None),
-                strict=True,
-            )
-        )
+        looks = ahead(pool, _look, shards, AHEAD)
+        count = len(shards)
+        return dict(tqdm(looks, "checking images", count, unit=" images", disable=None))
 
 
-def _look(path: Path) -> Picture:
-    if not path.is_file():
-        return Picture("image missing", None)
+def _look(member: Member) -> tuple[str, Picture]:
     try:
-        image = read_image(path)
+        image = read_image(member.read())
     except ImageError as error:
-        return Picture(f"image broken: {one_line(error)}", None)
-    return Picture(None, hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest())
+        return member.image_id, Picture(f"image broken: {one_line(error)}", None)
+    pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    return member.image_id, Picture(None, pixels)
 
 
 def picture_table(pictures: dict[str, Picture]) -> pd.DataFrame:
-    """file and digest (of its pixels): what reads a corpus and its pictures depends on both by the
-    corpus alone."""
-    return pd.DataFrame(
-        [(file, pictures[file].digest) for file in sorted(pictures)], columns=["file", "digest"]
-    )
+    """image_id and digest (of its pixels): what reads a corpus and its pictures depends on both by
+    the corpus alone."""
+    rows = [(image, pictures[image].digest) for image in sorted(pictures)]
+    return pd.DataFrame(rows, columns=["image_id", "digest"])

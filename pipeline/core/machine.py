@@ -7,7 +7,7 @@ None of these is a key of params.yaml, because none of them changes what is aske
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -51,7 +51,7 @@ def let_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[Any], depth: int) -> Iterator[Any]:
+def ahead(pool: ThreadPoolExecutor, work: Any, items: Iterable[Any], depth: int) -> Iterator[Any]:
     """Like pool.map, but at most `depth` results wait in memory."""
     waiting: list[Future[Any]] = []
     queue = iter(items)

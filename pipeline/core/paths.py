@@ -9,7 +9,7 @@ from pathlib import Path
 
 DATA = Path("data")
 RAW = DATA / "raw"
-"<dataset>/: images/, captions.parquet (as published), manifest.json"
+"<dataset>/: shards/ of pictures and images.parquet, captions.parquet (as published), manifest.json"
 CORPORA = DATA / "corpora"
 "<corpus>/: captions.parquet, rejected.parquet, images.parquet"
 VALIDATION = DATA / "validation"
@@ -17,7 +17,7 @@ VALIDATION = DATA / "validation"
 REFERENCES = DATA / "references"
 "<corpus>/: references.json, published.json, training_captions.json"
 FEATURES = DATA / "features"
-"<features>/: grid.npy, pooled.npy, ids.parquet, manifest.json"
+"<features>/: grid-*.npy and pooled-*.npy, a part for each shard, ids.parquet, manifest.json"
 MODELS = Path("models")
 "<variant>/: model.safetensors, config.json, tokenizer.json"
 FURTHER_SEEDS = DATA / "seeds"

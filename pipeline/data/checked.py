@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 RESTORE = "dvc checkout brings back what dvc repro made"
-TEXTS = ("image_id", "file", "caption_id", "raw", "text", "split")
+TEXTS = ("image_id", "caption_id", "raw", "text", "split")
 "columns of text in all tables of this project"
 TRUTHS = {"undecodable"}
 NUMBERS = {"log_prob", "tokens", "reference_nll", "reference_tokens", "top5_hits", "position"}

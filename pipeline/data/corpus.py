@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from pipeline.core.errors import UserError
-from pipeline.data.checked import RESTORE, check_columns, inside, need_columns, read_table, readable
+from pipeline.data.checked import check_columns, need_columns, read_table, readable
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
 
-COLUMNS = ["image_id", "file", "caption_id", "raw", "text", "split"]
+COLUMNS = ["image_id", "caption_id", "raw", "text", "split"]
 SPLITS = ["train", "val", "test"]
 SPREAD = 6
 "test images, evenly through the ids, that the report shows of every system"
@@ -84,22 +83,6 @@ def spread(image_ids: Iterable[str], n: int) -> list[str]:
     ids = sorted(set(image_ids))
     n = min(n, len(ids))
     return [ids[(2 * i + 1) * len(ids) // (2 * n)] for i in range(n)]
-
-
-def image_files(captions: pd.DataFrame, images: Path) -> dict[str, Path]:
-    """image_id -> file.
-
-    Args:
-        images: the folder that the column `file` is relative to.
-
-    Raises:
-        UserError: an image has no file, or one outside the folder.
-    """
-    rows = captions.drop_duplicates("image_id")
-    for image, file in zip(rows.image_id, rows.file, strict=True):
-        if not inside(file):
-            raise UserError(f"image '{image}' has no file in {images}: {RESTORE}")
-    return {image: images / file for image, file in zip(rows.image_id, rows.file, strict=True)}
 
 
 class Captions:

@@ -1,64 +1,49 @@
-"""Images -> data/features/<name>/: memory maps (float16, int8 or the encoder's own type), resumable
-after any interruption."""
+"""Images -> data/features/<name>/: a part for each shard of pictures (float16, int8 or the
+encoder's own type), resumable after any interruption: the shards that were done stay."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import compress, islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.core.errors import UserError, one_line
+from pipeline.core.errors import UserError
 from pipeline.core.machine import ahead
 from pipeline.core.progress import bar
-from pipeline.data.checked import RESTORE, inside, read_json
-from pipeline.data.files import fingerprint, loaded_code, named_files, whole_folder, write_json
+from pipeline.data.checked import read_json
+from pipeline.data.files import (
+    digest,
+    fingerprint,
+    loaded_code,
+    named_files,
+    remove,
+    whole_folder,
+    write_json,
+)
+from pipeline.data.shards import Member, Shards
 from pipeline.encoders.shared.base import Encoder
 from pipeline.features.features import Features
+from pipeline.features.parts import part_file
 from pipeline.features.quantise import grid_dtype, to_int8
 from pipeline.images.reading import ImageError, read_image
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-def image_files(captions: Path) -> dict[str, str]:
-    """image_id -> file of every image of a dataset's captions.parquet, ordered by image_id. A
-    second file is left out.
-
-    pyarrow reads it, for pandas would be a sixth of the stage's start; in parts, for there are five
-    rows an image.
-    """
-    found: dict[str, str] = {}
-    try:
-        with pq.ParquetFile(captions, buffer_size=2**16, pre_buffer=False) as table:
-            for part in table.iter_batches(8192, columns=["image_id", "file"], use_threads=False):
-                for image_id, file in zip(
-                    *(part[name].to_pylist() for name in ("image_id", "file")), strict=True
-                ):
-                    if image_id is not None and file is not None:
-                        if not isinstance(image_id, str) or not inside(file):
-                            raise ValueError(f"image '{image_id}' has no file in images/")
-                        found.setdefault(image_id, file)
-    except FileNotFoundError:
-        raise UserError(f"{captions} is not there: run dvc repro") from None
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
-        what = f"{captions} is no readable index of images: {one_line(error)}"
-        raise UserError(f"{what}: {RESTORE}") from None
-    return {image_id: found[image_id] for image_id in sorted(found)}
+Batch: TypeAlias = "tuple[Tensor | None, list[int], list[dict[str, Any]]]"
+"pixels (n, 3, S, S), their rows in the shard, and the images that were rejected"
 
 
 def extract(
     encoder: Encoder,
-    images: dict[str, str],
-    root: Path,
+    shards: Shards,
     folder: Path,
     about: dict[str, Any],
     device: str,
@@ -68,13 +53,14 @@ def extract(
     """Run every image through the encoder once.
 
     Args:
-        images: image_id -> file, relative to `root`.
+        shards: the images.
         about: what names this feature set (encoder, arguments, dtype: float16 without it), kept in
             manifest.json.
-        batch: images per forward pass; the result does not depend on it.
+        batch: images per forward pass, all of one shard; the result does not depend on it.
 
     Raises:
-        UserError: no image could be read, or the encoder is not to be stored in this dtype.
+        UserError: no image could be read, a shard is not what the index says, or the encoder is
+            not to be stored in this dtype.
     """
     about = {"dtype": "float16", **about}
     try:
@@ -82,23 +68,29 @@ def extract(
     except UserError as error:
         raise UserError(f"features.{folder.name}: {error}") from None
     made_by = [about, named_files(about.get("args", {})), loaded_code(), device]
-    key = fingerprint([made_by, _digest(images, root)])
+    key = fingerprint([made_by, digest(shards.index)])
+    stamps = [_stamp(members[0].shard) for members in shards.by_shard()]
     encoder = encoder.to(device)
     with whole_folder(folder, keep_partial=True) as part:
-        done, rejected = _resume(part, key)
-        arrays = _arrays(part, len(images), encoder, kind, about["dtype"], fresh=done == 0)
-        for start, pixels, good, bad in _batches(encoder, images, root, done, batch, threads):
-            if pixels is not None:
-                features = encoder(pixels.to(device))
-                for name, values in _as_kept(features, about["dtype"]).items():
-                    _put(arrays[name], good, values)
-            rejected += bad
-            if start // batch % 16 == 15:
-                _remember(part, key, start + batch, rejected, arrays)
-        _remember(part, key, len(images), rejected, arrays)
-        _finish(
-            part, images, rejected, {**about, "crops": getattr(encoder, "crops", False)}, arrays
-        )
+        done = _resume(part, key, stamps)
+        for members, batches in _by_shard(encoder, shards, len(done), batch, threads):
+            arrays = _arrays(part, len(done), len(members), encoder, kind, about["dtype"])
+            rejected = []
+            for pixels, good, bad in batches:
+                if pixels is not None:
+                    features = encoder(pixels.to(device))
+                    for name, values in _as_kept(features, about["dtype"]).items():
+                        _put(arrays[name], good, values)
+                rejected += bad
+            done.append({"stamp": stamps[len(done)], "rejected": rejected})
+            _remember(part, key, done, arrays)
+        shapes = {
+            "grid": (len(shards), encoder.positions, encoder.grid_dim),
+            "pooled": (len(shards), encoder.pooled_dim),
+        }
+        crops = getattr(encoder, "crops", False)
+        rejected = [row for shard in done for row in shard["rejected"]]
+        _finish(part, shards, rejected, {**about, "crops": crops, "shapes": shapes})
 
 
 def _as_kept(f: Features, dtype: str) -> "dict[str, Tensor]":
@@ -119,48 +111,44 @@ def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
     array[place] = values.to(getattr(torch, array.dtype.name)).contiguous().cpu().numpy()
 
 
-def _digest(images: dict[str, str], root: Path) -> str:
-    """Of ids, files, and their sizes and times of change, so that no resumed run mixes old pictures
-    with new ones."""
-    found = hashlib.sha256()
-    for image in images.items():
-        found.update(json.dumps([*image, *_stamp(root / image[1])]).encode())
-    return found.hexdigest()
-
-
-def _stamp(path: Path) -> list[int]:
+def _stamp(shard: Path) -> list[int]:
+    """Its size and time of change, so that no resumed run mixes old pictures with new ones."""
     try:
-        about = path.stat()
+        about = shard.stat()
     except OSError:
         return []
     return [about.st_size, about.st_mtime_ns]
 
 
-def _resume(part: Path, key: str) -> tuple[int, list[dict[str, Any]]]:
-    """Images already done by an interrupted run of the very same feature set; what another left is
-    forgotten."""
-    progress = part / "progress.json"
-    if progress.is_file():
-        with suppress(UserError, KeyError, TypeError):  # damaged: nothing is done
-            state = read_json(progress)
-            if state["key"] == key:
-                return int(state["done"]), list(state["rejected"])
-        progress.unlink()
-    return 0, []
+def _resume(part: Path, key: str, stamps: list[list[int]]) -> list[dict[str, Any]]:
+    """The first shards, as far as an interrupted run of the very same feature set has done them and
+    they have not changed since; what another run left is removed."""
+    with suppress(UserError, KeyError, TypeError):  # none, or damaged: nothing is done
+        state = read_json(part / "progress.json")
+        if state["key"] == key:
+            done = [
+                {"stamp": list(shard["stamp"]), "rejected": list(shard["rejected"])}
+                for shard in state["shards"]
+            ]
+            same = [shard["stamp"] == stamp for shard, stamp in zip(done, stamps, strict=False)]
+            return done[: [*same, False].index(False)]
+    for file in part.iterdir():
+        remove(file)
+    return []
 
 
 def _remember(
-    part: Path, key: str, done: int, rejected: list[dict[str, Any]], arrays: dict[str, np.memmap]
+    part: Path, key: str, done: list[dict[str, Any]], arrays: dict[str, np.memmap]
 ) -> None:
     for array in arrays.values():
         array.flush()
-    write_json(part / "progress.json", {"key": key, "done": done, "rejected": rejected})
+    write_json(part / "progress.json", {"key": key, "shards": done})
 
 
 def _arrays(
-    part: Path, count: int, encoder: Encoder, kind: str, dtype: str, fresh: bool
+    part: Path, number: int, count: int, encoder: Encoder, kind: str, dtype: str
 ) -> dict[str, np.memmap]:
-    """Args: kind: of the grid; dtype: of the pooled vectors."""
+    """Of one shard. Args: kind: of the grid; dtype: of the pooled vectors."""
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "grid": ((count, encoder.positions, encoder.grid_dim), kind),
         "pooled": ((count, encoder.pooled_dim), dtype),
@@ -168,14 +156,12 @@ def _arrays(
     if dtype == "int8":
         shapes |= {f"{name}_scale": (shape[:-1], "float32") for name, (shape, _) in shapes.items()}
     return {
-        name: _array(part / f"{name}.npy", shape, its, fresh)
+        name: _array(part / part_file(name, number), shape, its)
         for name, (shape, its) in shapes.items()
     }
 
 
-def _array(file: Path, shape: tuple[int, ...], kind: str, fresh: bool) -> np.memmap:
-    if not fresh:
-        return np.lib.format.open_memmap(file, "r+")
+def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.memmap:
     array = np.lib.format.open_memmap(file, "w+", np.dtype(kind), shape)
     if hasattr(
         os, "posix_fallocate"
@@ -185,58 +171,65 @@ def _array(file: Path, shape: tuple[int, ...], kind: str, fresh: bool) -> np.mem
     return array
 
 
-def _batches(
-    encoder: Encoder, images: dict[str, str], root: Path, done: int, batch: int, threads: int
-) -> Iterator[tuple[int, "Tensor | None", list[int], list[dict[str, Any]]]]:
-    """(start, pixels (n, 3, S, S), their rows, rejected images); decoding runs ahead in threads."""
-    import torch
+def _by_shard(
+    encoder: Encoder, shards: Shards, done: int, batch: int, threads: int
+) -> Iterator[tuple[list[Member], Iterator[Batch]]]:
+    """The pictures of each shard after the first `done`, and its batches, to be taken before the
+    next shard; decoding runs ahead in threads, into the shards to come."""
 
-    ids, files = list(images), list(images.values())
-
-    def read(row: int) -> "Tensor | str":
+    def read(member: Member) -> "Tensor | str":
         try:
-            return encoder.transform(read_image(root / files[row]))
+            return encoder.transform(read_image(member.read()))
         except ImageError as error:
             return str(error)
 
+    todo, again = shards.by_shard(), shards.by_shard()
+    before = sum(len(members) for members in islice(todo, done))
+    coming = chain.from_iterable(islice(again, done, None))
     with (
         ThreadPoolExecutor(threads) as pool,
-        bar(desc="extract", unit="images", total=len(images), initial=done) as progress,
+        bar(desc="extract", unit="images", total=len(shards), initial=before) as progress,
     ):
-        decoded = ahead(pool, read, range(done, len(images)), 4 * batch)
-        for start in range(done, len(images), batch):
-            results = list(islice(decoded, batch))
-            rows = range(start, start + len(results))
-            good = [row for row, r in zip(rows, results, strict=True) if not isinstance(r, str)]
-            pixels = [r for r in results if not isinstance(r, str)]
-            bad = [
-                {"image_id": ids[row], "reason": r}
-                for row, r in zip(rows, results, strict=True)
-                if isinstance(r, str)
-            ]
-            yield start, torch.stack(pixels) if pixels else None, good, bad
-            progress.update(len(results))
+        decoded = ahead(pool, read, coming, 4 * batch)
+        for members in todo:
+            yield members, _batches(members, decoded, batch)
+            progress.update(len(members))
+
+
+def _batches(
+    members: list[Member], decoded: "Iterator[Tensor | str]", batch: int
+) -> Iterator[Batch]:
+    """Args: decoded: the pixels of each picture, or why there are none."""
+    import torch
+
+    for start in range(0, len(members), batch):
+        results = list(islice(decoded, min(batch, len(members) - start)))
+        rows = range(start, start + len(results))
+        good = [row for row, r in zip(rows, results, strict=True) if not isinstance(r, str)]
+        pixels = [r for r in results if not isinstance(r, str)]
+        bad = [
+            {"image_id": members[row].image_id, "reason": r}
+            for row, r in zip(rows, results, strict=True)
+            if isinstance(r, str)
+        ]
+        yield torch.stack(pixels) if pixels else None, good, bad
 
 
 def _finish(
-    part: Path,
-    images: dict[str, str],
-    rejected: list[dict[str, Any]],
-    about: dict[str, Any],
-    arrays: dict[str, np.memmap],
+    part: Path, shards: Shards, rejected: list[dict[str, Any]], about: dict[str, Any]
 ) -> None:
-    bad = {row["image_id"] for row in rejected}
-    good = np.array([image_id not in bad for image_id in images], bool)
-    if not good.any():
+    ids = pq.read_table(shards.index, columns=["image_id"])["image_id"].cast(pa.string())
+    bad = pa.array([row["image_id"] for row in rejected], pa.string())
+    good = pc.invert(pc.is_in(ids, bad))
+    if not pc.any(good).as_py():
         first = rejected[0]["reason"] if rejected else "there is none"
         raise UserError(
             f"no image could be read for these features (first: {first}): check the data "
             "set's images"
         )
-    ids = pa.array(compress(images, good), pa.string())
-    pq.write_table(pa.table({"image_id": ids, "row": np.flatnonzero(good)}), part / "ids.parquet")
+    rows = np.flatnonzero(good.to_numpy())
+    pq.write_table(pa.table({"image_id": ids.filter(good), "row": rows}), part / "ids.parquet")
     reasons = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
     pq.write_table(pa.Table.from_pylist(rejected, reasons), part / "rejected.parquet")
-    shapes = {name: list(arrays[name].shape) for name in ("grid", "pooled")}
-    write_json(part / "manifest.json", {**about, "shapes": shapes, "rejected": len(rejected)})
+    write_json(part / "manifest.json", {**about, "rejected": len(rejected)})
     (part / "progress.json").unlink()

@@ -44,7 +44,7 @@ def as_stored(f: Features, dtype: str) -> Features:
 
 
 def grid_dtype(encoder: object, dtype: str) -> str:
-    """Of the file grid.npy: an encoder, or its class, may have a type of its own (`pixels`: uint8,
+    """Of the grid's files: an encoder, or its class, may have a type of its own (`pixels`: uint8,
     which loses nothing).
 
     Raises:

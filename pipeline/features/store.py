@@ -1,5 +1,5 @@
-"""Images -> data/features/<name>/: memory maps (float16, int8 or the encoder's own type), resumable
-after any interruption."""
+"""data/features/<name>/ as its readers see it: the features of images by their ids, from memory
+maps (float16, int8 or the encoder's own type)."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError
 from pipeline.data.checked import RESTORE, read_checked, readable
 from pipeline.data.image_ids import ImageIds
 from pipeline.features.features import Features
+from pipeline.features.parts import Parts
 from pipeline.features.quantise import from_int8
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class FeatureStore:
         self.manifest = read_checked(folder / "manifest.json", Manifest)
         self.ids, self.rows = _index(folder / "ids.parquet")
         "`rows`: of the arrays, of each of `ids`"
-        self.scales: dict[str, np.memmap] = {}
+        self.scales: dict[str, Parts] = {}
         self.grid, self.pooled = self._map("grid"), self._map("pooled")  # (N, P, D), (N, D')
         if self.manifest.get("dtype") == "int8":
             self.scales = {
@@ -73,7 +74,7 @@ class FeatureStore:
                 or 0 in array.shape
             ):
                 raise UserError(
-                    f"{self.folder / name}.npy holds {array.dtype} {array.shape}, which does not "
+                    f"{self.folder / name}-*.npy hold {array.dtype} {array.shape}, which do not "
                     f"fit the other files there: {RESTORE}"
                 )
         if len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < len(self.grid):
@@ -90,13 +91,8 @@ class FeatureStore:
         encoder = {"name": seen["encoder"], "args": seen["args"], "dtype": dtype}
         return {"encoder": encoder, "dataset": seen["dataset"]}
 
-    def _map(self, name: str) -> np.memmap:
-        file = self.folder / f"{name}.npy"
-        try:
-            array: np.memmap = np.load(file, mmap_mode="r")
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            raise UserError(f"{file} is no readable array: {brief(error)}: {RESTORE}") from None
-        return array
+    def _map(self, name: str) -> Parts:
+        return Parts(self.folder, name)
 
     def get(self, image_ids: Sequence[str], device: str = "cpu") -> Features:
         """Features of these images, float32.

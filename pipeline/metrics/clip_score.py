@@ -13,10 +13,10 @@ not tokenised before, which moves punctuation only.
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UserError
+from pipeline.data.shards import Member
 from pipeline.metrics.shared import languages
 from pipeline.metrics.shared.base import (
     SETS,
@@ -47,17 +47,18 @@ BATCH = 32
 def score(
     candidates: Candidates,
     references: References,
-    images: Mapping[str, Path] | None = None,
+    images: Mapping[str, Member] | None = None,
     clip: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Args:
-        images: image_id -> file.
+        images: by image_id, where each picture lies.
         clip: arguments of the encoder `clip`; `model` is one of type `clip`, a name on the hub or a
             folder.
 
     Raises:
         Unavailable: there are no pictures or no model.
-        UserError: a picture is missing or broken, or the model is none of CLIP's.
+        UserError: a picture is missing or broken, a shard is not what its index says, or the model
+            is none of CLIP's.
     """
     if images is None:
         raise Unavailable("CLIPScore needs the pictures: captions and references alone were given")
@@ -100,55 +101,56 @@ def _encoder(clip: tuple[tuple[str, Any], ...]) -> "Encoder":
     return encoder.to(pick_device())
 
 
-def _stamped(image: str, images: Mapping[str, Path]) -> tuple[Path, int, int]:
-    """The file with its size and time of change: embeddings are remembered while it stays as it
-    is."""
+def _stamped(image: str, images: Mapping[str, Member]) -> tuple[Member, int, int]:
+    """The picture with the size and time of change of its shard: embeddings are remembered while
+    that stays as it is."""
     if image not in images:
         raise UserError(
             f"image '{image}' has a caption and no picture: CLIPScore needs one of each image"
         )
     try:
-        about = images[image].stat()
+        about = images[image].shard.stat()
     except OSError as error:
         raise UserError(
-            f"{images[image]}: the picture of '{image}' cannot be read ({error.strerror})"
+            f"{images[image].shard}: the picture of '{image}' cannot be read ({error.strerror})"
         ) from None
     return images[image], about.st_size, about.st_mtime_ns
 
 
 @lru_cache(SETS)
 def _pictures(
-    files: tuple[tuple[Path, int, int], ...], clip: tuple[tuple[str, Any], ...]
+    members: tuple[tuple[Member, int, int], ...], clip: tuple[tuple[str, Any], ...]
 ) -> "Tensor":
     """(N, D), of length 1."""
     import torch
 
     encoder = _encoder(clip)
-    batches = _batches(encoder, [file for file, _, _ in files])
+    batches = _batches(encoder, [member for member, _, _ in members])
     pooled = [encoder(pixels.to(encoder.mean.device)).pooled.cpu() for pixels in batches]
     return torch.nn.functional.normalize(
         torch.cat([torch.zeros(0, encoder.pooled_dim), *pooled]), dim=-1
     )
 
 
-def _batches(encoder: "Encoder", files: list[Path]) -> "Iterator[Tensor]":
+def _batches(encoder: "Encoder", members: list[Member]) -> "Iterator[Tensor]":
     """(B, 3, S, S) uint8."""
     import torch
 
     from pipeline.core.machine import workers
     from pipeline.images.reading import ImageError, read_image
 
-    def read(file: Path) -> "Tensor":
+    def read(member: Member) -> "Tensor":
         try:
-            return encoder.transform(read_image(file))
+            return encoder.transform(read_image(member.read()))
         except ImageError as error:
             raise UserError(
-                f"{file}: {error}: CLIPScore needs the picture of every image"
+                f"picture '{member.image_id}' in {member.shard}: {error}: CLIPScore needs the "
+                "picture of every image"
             ) from None
 
     with ThreadPoolExecutor(workers()) as pool:
-        for start in range(0, len(files), BATCH):
-            yield torch.stack(list(pool.map(read, files[start : start + BATCH])))
+        for start in range(0, len(members), BATCH):
+            yield torch.stack(list(pool.map(read, members[start : start + BATCH])))
 
 
 @lru_cache(SETS)

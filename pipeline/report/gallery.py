@@ -13,6 +13,7 @@ import pandas as pd
 
 from pipeline.data.checked import read_table
 from pipeline.data.corpus import SPREAD, spread
+from pipeline.data.shards import Shards
 from pipeline.images.reading import read_image
 from pipeline.languages.languages import ENGLISH
 from pipeline.results.result import Result
@@ -90,9 +91,9 @@ class Corpus:
 
     name: str
     captions: pd.DataFrame
-    "image_id, file, raw, split"
-    images: Path
-    "the folder that its column `file` is relative to"
+    "image_id, raw, split"
+    images: Shards
+    "its data set's pictures"
     tables: dict[str, pd.DataFrame]
     "label -> text and cider by image_id; of systems that were run, the best first"
     variants: list[str]
@@ -109,7 +110,7 @@ class Corpus:
         if image_id not in self.pictures:
             rows = self.captions[self.captions["image_id"] == image_id]
             key = f"picture-{self.name}-{len(self.pictures)}"
-            small = thumbnail(self.images / rows["file"].iloc[0])
+            small = thumbnail(self.images.read(image_id))
             self.pictures[image_id] = Picture(
                 key, image_id, *small, list(rows["raw"]), self.language
             )
@@ -133,7 +134,7 @@ class Corpus:
 def read_corpus(
     name: str,
     captions: pd.DataFrame,
-    images: Path,
+    images: Shards,
     systems: list[tuple[Result, Path, Path]],
     language: str = ENGLISH,
 ) -> Corpus:
@@ -157,9 +158,9 @@ def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
     return table.set_index("image_id")
 
 
-def thumbnail(path: Path) -> tuple[str, int, int]:
+def thumbnail(content: bytes) -> tuple[str, int, int]:
     """(data URI, width, height)"""
-    image = read_image(path)
+    image = read_image(content)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=75, optimize=True)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.data.corpus import Captions
+from pipeline.data.shards import Shards
 from pipeline.report.attention import Views, attention_views, read_attention
 from pipeline.report.gallery import Gallery, Picture, extremes_of, gallery, read_corpus
 from pipeline.results.result import Result
@@ -30,13 +31,13 @@ class Pictures(NamedTuple):
 
 
 def shown_captions(file: Path) -> pd.DataFrame:
-    """Of validation and test, what tables and page tell of: image_id, file, raw, split."""
-    splits = Captions(file, ["val", "test"], ["image_id", "file", "raw", "split"])
+    """Of validation and test, what tables and page tell of: image_id, raw, split."""
+    splits = Captions(file, ["val", "test"], ["image_id", "raw", "split"])
     return pd.concat(splits, ignore_index=True)
 
 
 def pictures(
-    corpora: dict[str, tuple[pd.DataFrame, Path]],
+    corpora: dict[str, tuple[pd.DataFrame, Shards]],
     results: list[Result],
     files: Callable[[str], Files],
     variants: int,
@@ -44,7 +45,7 @@ def pictures(
     """Of every corpus.
 
     Args:
-        corpora: name -> its captions and the folder of its images.
+        corpora: name -> its captions and its data set's pictures.
         files: of the row of a name.
         variants: of all corpora; the more there are, the fewer images are shown of each.
     """

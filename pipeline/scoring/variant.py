@@ -12,7 +12,8 @@ import pandas as pd
 
 from pipeline.core.registry import load
 from pipeline.data.checked import need_references, read_table, readable
-from pipeline.data.corpus import image_files, read_captions
+from pipeline.data.corpus import read_captions
+from pipeline.data.shards import Member, Shards
 from pipeline.experiment.protocols import STANDARD, Protocol, find_protocol, tokenise
 from pipeline.languages.languages import ENGLISH
 from pipeline.metrics.shared.base import Candidates, References
@@ -113,8 +114,8 @@ class Known:
     "as they were published"
     training: Iterable[str]
     "the training captions as tokens"
-    images: Mapping[str, Path] = field(default_factory=dict)
-    "image_id -> file"
+    images: Mapping[str, Member] = field(default_factory=dict)
+    "by image_id"
     clip: dict[str, Any] | None = None
     "arguments of the encoder that clip_score asks"
     language: str = ENGLISH
@@ -132,9 +133,9 @@ class Known:
         return (self.clip or {}).get("model") if "clip_score" in metrics else None
 
 
-def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, Path]:
-    """image_id -> file of a corpus, where one of the metrics looks at pictures; {} elsewhere, since
-    a corpus may be large.
+def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, Member]:
+    """The pictures of a corpus by image_id, where one of the metrics looks at them; {} elsewhere,
+    since a corpus may be large.
 
     Args:
         captions: the captions.parquet of the corpus.
@@ -142,7 +143,7 @@ def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, 
     """
     if not any(getattr(load("metrics", name), "NEEDS_IMAGES", False) for name in metrics):
         return {}
-    return image_files(read_captions(captions, ["image_id", "file"]), raw)
+    return Shards(raw).find(read_captions(captions, ["image_id"])["image_id"].unique().tolist())
 
 
 def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> ScoredRow:

@@ -69,15 +69,13 @@ def fetch(
         pictures, texts = _published(
             plain_pickle(base.read_member(path, members[0]), where), captions, where
         )
-        (part / "images").mkdir()
         rows = []
-        for index, (picture, of_picture) in enumerate(zip(pictures, texts, strict=True)):
-            name = f"a3ds-{index:04d}"
-            Image.fromarray(picture).save(part / "images" / f"{name}.png", compress_level=4)
-            rows += [
-                base.make_row(name, f"images/{name}.png", n, text)
-                for n, text in enumerate(of_picture)
-            ]
+        with base.ShardWriter(part) as shards:
+            for index, (picture, of_picture) in enumerate(zip(pictures, texts, strict=True)):
+                name, png = f"a3ds-{index:04d}", io.BytesIO()
+                Image.fromarray(picture).save(png, "PNG", compress_level=4)
+                shards.add(name, png.getvalue(), ".png")
+                rows += [base.make_row(name, n, text) for n, text in enumerate(of_picture)]
         split_of = base.random_split({row.image_id for row in rows}, HELD_OUT, HELD_OUT, seed)
         base.write_index(
             part, rows, {"random": split_of}, {"source": "a3ds", "archives": base.md5s(found)}

@@ -69,18 +69,12 @@ def fetch(
             )
             schemes["karpathy"], manifest["karpathy"] = split_of, md5
         kept = _first(captions, schemes.get("karpathy", official), max_images)
-        photos = {
-            name
-            for archive in (TRAIN, VAL)
-            for name in base.unpack(
-                found[archive.name], archive.name.removesuffix(".zip"), part / "images", kept
-            )
-        }
-        files = {name: f"images/{name}" if name in photos else None for name in kept}
+        with base.ShardWriter(part) as photos:
+            for archive in (TRAIN, VAL):
+                inside = archive.name.removesuffix(".zip")
+                base.unpack(found[archive.name], inside, photos.add, kept)
         rows = [
-            base.make_row(name, files[name], n, text)
-            for name in kept
-            for n, text in enumerate(captions[name])
+            base.make_row(name, n, text) for name in kept for n, text in enumerate(captions[name])
         ]
         base.write_index(part, rows, schemes, manifest)
 

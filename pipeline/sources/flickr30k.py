@@ -14,7 +14,6 @@ import re
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pipeline.core.errors import UserError
@@ -64,11 +63,9 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
         base.find_archives(folder, "flickr30k", wanted, archives) as found,
         whole_folder(folder) as part,
     ):
-        rows, photos = _copied(unpacked, part) if unpacked else _from_zip(found[RELEASE.name], part)
-        rows = [
-            replace(row, file=f"images/{row.image_id}" if row.image_id in photos else None)
-            for row in rows
-        ]
+        with base.ShardWriter(part) as photos:
+            read = _copied if unpacked else _from_zip
+            rows = read(unpacked or found[RELEASE.name], photos)
         md5s = base.md5s(found) | ({TOKENS: digest(unpacked / TOKENS)} if unpacked else {})
         manifest: dict[str, object] = {"source": "flickr30k", "archives": md5s}
         schemes = {}
@@ -77,7 +74,8 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
             schemes["karpathy"], manifest["karpathy"] = base.read_karpathy(
                 karpathy, found, "dataset_flickr30k.json", images
             )
-        schemes["last"] = base.last_images((row.image_id for row in rows if row.file), HELD_OUT)
+        there = (row.image_id for row in rows if row.image_id in photos)
+        schemes["last"] = base.last_images(there, HELD_OUT)
         base.write_index(part, rows, schemes, manifest)
 
 
@@ -85,26 +83,24 @@ def size(*, archives: str = "", karpathy: str = "") -> base.Size:
     return base.released_size("flickr30k", IMAGES, DOWNLOAD_BYTES, archives, karpathy)
 
 
-def _from_zip(path: Path, part: Path) -> tuple[list[base.Row], set[str]]:
-    """The captions and the names of the photos, which lie in the folder that holds most of the
-    archive's .jpg files."""
+def _from_zip(path: Path, shards: base.ShardWriter) -> list[base.Row]:
+    """The captions; their photos lie in the folder that holds most of the archive's .jpg files."""
     members = [PurePosixPath(name) for name in base.names(path)]
     texts = [member for name in TEXTS for member in members if member.name == name]
     if not texts:
         raise UserError(
             f"{path} holds no {' or '.join(TEXTS)}: it is not the archive that was published"
         )
-    photos = [member for member in members if member.suffix.lower() == ".jpg"]
-    if not photos:
+    folders = [member.parent for member in members if member.suffix.lower() == ".jpg"]
+    if not folders:
         raise UserError(f"{path} holds no .jpg files: it is not the archive that was published")
     rows = _captions(base.read_member(path, str(texts[0])), f"{path}/{texts[0]}")
-    inside = str(Counter(photo.parent for photo in photos).most_common(1)[0][0])
-    return rows, set(base.unpack(path, inside, part / "images", {photo.name for photo in photos}))
+    inside = str(Counter(folders).most_common(1)[0][0])
+    base.unpack(path, inside, shards.add, {row.image_id for row in rows})
+    return rows
 
 
-def _copied(given: Path, part: Path) -> tuple[list[base.Row], set[str]]:
-    import shutil
-
+def _copied(given: Path, shards: base.ShardWriter) -> list[base.Row]:
     from tqdm import tqdm
 
     rows = _captions((given / TOKENS).read_bytes(), str(given / TOKENS))
@@ -116,10 +112,11 @@ def _copied(given: Path, part: Path) -> tuple[list[base.Row], set[str]]:
             f"{given} holds {TOKENS}, but no photos in flickr30k-images/: unpack "
             "flickr30k-images.tar there"
         )
-    (part / "images").mkdir()
+    named = {row.image_id for row in rows}
     for photo in tqdm(photos, desc="copying photos", unit=" files", disable=None):
-        shutil.copyfile(photo, part / "images" / photo.name)
-    return rows, {photo.name for photo in photos}
+        if photo.name in named:
+            shards.add(photo.name, photo.read_bytes())
+    return rows
 
 
 def _captions(data: bytes, where: str) -> list[base.Row]:
@@ -158,7 +155,7 @@ def _table(data: bytes, where: str) -> Iterator[base.Row]:
             raise UserError(
                 f"{where}, line {number}: expected {delimiter.join(header)!r}, not {start!r}"
             )
-        yield base.make_row(fields[0], None, seen[fields[0]], fields[caption_at])
+        yield base.make_row(fields[0], seen[fields[0]], fields[caption_at])
         seen[fields[0]] += 1
 
 

@@ -11,7 +11,6 @@ Split schemes:
         deviation to be named beside their rows.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.files import whole_folder
@@ -62,12 +61,11 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
             schemes["karpathy"], manifest["karpathy"] = base.read_karpathy(
                 karpathy, found, "dataset_flickr8k.json", images
             )
-        photos = set(base.unpack(found[PHOTOS.name], FOLDER, part / "images"))
-        rows = [
-            replace(row, file=f"images/{row.image_id}" if row.image_id in photos else None)
-            for row in rows
-        ]
-        schemes["last"] = base.last_images((row.image_id for row in rows if row.file), HELD_OUT)
+        with base.ShardWriter(part) as photos:
+            named = {row.image_id for row in rows}
+            base.unpack(found[PHOTOS.name], FOLDER, photos.add, named)
+        there = (row.image_id for row in rows if row.image_id in photos)
+        schemes["last"] = base.last_images(there, HELD_OUT)
         base.write_index(part, rows, schemes, manifest)
 
 

@@ -22,8 +22,8 @@ download@NAME` reads it again; manifest.json holds its digest, so that nothing e
 what it was.
 """
 
-import shutil
-from collections.abc import Collection, Iterable, Iterator
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,9 +39,8 @@ from pipeline.sources.shared.caption_tables import (
     read_json_lines,
     read_parquet,
 )
-from pipeline.sources.shared.gate import Gate, tell
+from pipeline.sources.shared.gate import SUFFIXES, Gate, tell
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 SPLIT_NAMES = {"dev": "val", "valid": "val", "validation": "val", "restval": "train"} | {
     name: name for name in base.SPLITS
 }
@@ -135,7 +134,8 @@ def fetch(
     ids = _ids(files, by_name)
     official = {"official": _official(entries, ids)} if any(e.split for e in entries) else {}
     with whole_folder(folder) as part:
-        digests = _copy(root, part / "images", files)
+        with base.ShardWriter(part) as shards:
+            digests = _copy(root, shards, ids, files)
         drawn = {ids[name]: digests[name] for name in files if by_name.get(name)}
         random = _draw(drawn, val, test, seed)
         # no split would hide that they are empty
@@ -148,7 +148,11 @@ def fetch(
         }
         told |= {"set_aside": len(gate.refused)} if gate.refused else {}
         texts = {table.name: digest(table)} if table else {}
-        rows = _rows(by_name, files, ids)
+        rows = [
+            base.make_row(ids[name], n, text)
+            for name in dict.fromkeys([*by_name, *files])
+            for n, text in enumerate(by_name.get(name) or [""])
+        ]
         manifest = {"source": "folder", "archives": texts, "images": told}
         base.write_index(part, rows, {"random": random, **official}, manifest)
     gate.tell("folder")
@@ -175,17 +179,6 @@ def size(*, path: str, follow_links: bool = False, **_: Any) -> base.Size:
     root = Path(path).expanduser()
     images = _images(root, Gate(root, follow_links))
     return base.Size(len(images), sum((root / name).stat().st_size for name in images), 0)
-
-
-def _rows(
-    by_name: dict[str, list[str]], files: Collection[str], ids: dict[str, str]
-) -> list[base.Row]:
-    """In the order of the captions; then the images that these do not name."""
-    return [
-        base.make_row(ids[name], f"images/{name}" if name in files else None, n, text)
-        for name in dict.fromkeys([*by_name, *files])
-        for n, text in enumerate(by_name.get(name) or [""])
-    ]
 
 
 def _images(root: Path, gate: Gate) -> set[str]:
@@ -358,11 +351,15 @@ def _ids(files: Iterable[str], by_name: Iterable[str]) -> dict[str, str]:
     return ids
 
 
-def _copy(root: Path, images: Path, files: Collection[str]) -> dict[str, str]:
-    """The digests of the copies."""
+def _copy(
+    root: Path, shards: base.ShardWriter, ids: Mapping[str, str], files: Collection[str]
+) -> dict[str, str]:
+    """The MD5 of each copy."""
     from tqdm import tqdm
 
+    found = {}
     for name in tqdm(files, desc="copying images", unit=" files", disable=None):
-        (images / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / name, images / name)
-    return {name: digest(images / name) for name in files}
+        content = (root / name).read_bytes()
+        shards.add(ids[name], content, PurePosixPath(name).suffix)
+        found[name] = hashlib.md5(content).hexdigest()
+    return found

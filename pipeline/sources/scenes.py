@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -94,17 +95,15 @@ def fetch(folder: Path, *, images: Positive, size: Pixels, seed: Seed) -> None:
             f"scenes: images: {images}, size: {size}: give at least 8 images of 64 pixels"
         )
     rows, split_of = [], {}
-    with whole_folder(folder) as part:
-        (part / "images").mkdir()
+    with whole_folder(folder) as part, base.ShardWriter(part) as pictures:
         for index in tqdm(range(images), desc="drawing scenes", unit=" images", disable=None):
             rng = random.Random(f"{seed} {index}")
             name, split = f"scene-{index:05d}", CYCLE[index % len(CYCLE)]
             scene = compose(rng, split)
-            draw(rng, scene, size).save(part / "images" / f"{name}.png", compress_level=4)
-            rows += [
-                base.Row(name, f"images/{name}.png", n, text)
-                for n, text in enumerate(describe(rng, scene))
-            ]
+            png = BytesIO()
+            draw(rng, scene, size).save(png, "PNG", compress_level=4)
+            pictures.add(name, png.getvalue(), ".png")
+            rows += [base.Row(name, n, text) for n, text in enumerate(describe(rng, scene))]
             split_of[name] = split
         base.write_index(part, rows, {"official": split_of}, {"source": "scenes", "archives": {}})
 

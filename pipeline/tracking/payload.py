@@ -11,6 +11,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.paths import home
 from pipeline.data.checked import read_checked, read_table, read_texts
 from pipeline.data.files import fingerprint, write_json
+from pipeline.data.shards import Shards
 from pipeline.experiment.params import Params, pick, read_params_file
 from pipeline.results.history import read_history
 from pipeline.results.result import (
@@ -88,9 +89,9 @@ class Payload:
     history: list[dict[str, float]]
     "rows of the history file, each with its step"
     samples: list[dict[str, Any]]
-    "rows of the table: image_id, file, caption, log_prob, references, and the per-image scores"
+    "rows of the table: image_id, caption, log_prob, references, and the per-image scores"
     images: Path
-    "folder that `file` is relative to"
+    "folder of the data set, with their pictures"
     files: dict[Path, Path]
     "place among the artifacts -> file"
     rows: list[dict[str, Any]]
@@ -215,7 +216,7 @@ def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, An
     """Test images at even distances, in the order of their ids, with what was said of them."""
     said = read_table(captions, ["image_id", "split", "text", "log_prob"])
     scores = own_standard(read_table(per_image)).drop(columns="split")
-    known = read_table(corpus, ["image_id", "file", "text"])
+    known = read_table(corpus, ["image_id", "text"])
     test = said[said.split == "test"].sort_values("image_id")
     test = (
         test.iloc[:: max(1, math.ceil(len(test) / SAMPLES))]
@@ -232,11 +233,7 @@ def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, An
 
 def _references(known: "pd.DataFrame", image_ids: "pd.Series[str]") -> "pd.DataFrame":
     rows = known[known.image_id.isin(image_ids)]
-    return (
-        rows.groupby("image_id")
-        .agg(file=("file", "first"), references=("text", " | ".join))
-        .reset_index()
-    )
+    return rows.groupby("image_id").agg(references=("text", " | ".join)).reset_index()
 
 
 def write_artifacts(payload: Payload, folder: Path) -> None:
@@ -252,11 +249,12 @@ def write_artifacts(payload: Payload, folder: Path) -> None:
     )
     write_json(folder / ROWS, {"rows": payload.rows, "requested": payload.requested})
     (folder / "images").mkdir()
+    pictures = Shards(payload.images)
     for number, row in enumerate(
         payload.samples[:: max(1, len(payload.samples) // PICTURES)][:PICTURES], 1
     ):
         picture = draw(
-            payload.images / row["file"], row["caption"], row["references"].split(" | ")[0]
+            pictures.read(row["image_id"]), row["caption"], row["references"].split(" | ")[0]
         )
         # as `log_image` would, without its time
         name = f"captions~{number}+step+0+timestamp+0+{fingerprint(row['image_id'])}"
@@ -264,7 +262,7 @@ def write_artifacts(payload: Payload, folder: Path) -> None:
         picture.save(folder / "images" / f"{name}+compressed.webp")
 
 
-def draw(image: Path, caption: str, reference: str) -> "Image":
+def draw(image: bytes, caption: str, reference: str) -> "Image":
     """The caption in black, one reference in grey, `LINES` lines of each at most, and below them
     the picture, `WIDTH` pixels wide (a very high one is `HEIGHT` high)."""
     from PIL import Image, ImageDraw
@@ -319,7 +317,7 @@ def example_image(payload: Payload) -> str:
     from pipeline.images.reading import read_image
 
     picture = (
-        read_image(payload.images / payload.samples[0]["file"])
+        read_image(Shards(payload.images).read(payload.samples[0]["image_id"]))
         if payload.samples
         else Image.new("RGB", (64, 64))
     )

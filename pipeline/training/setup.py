@@ -105,8 +105,8 @@ def _key(
     """Fingerprint of all that the result depends on: a checkpoint of anything else is not used."""
     variant = params.variants[name]
     settings = params.training(name).model_dump(exclude={"seeds"})
-    pooled, ids = (digest(store.folder / file) for file in ("pooled.npy", "ids.parquet"))
-    data = [digest(corpus), store.manifest, pooled, ids]
+    seen = [*sorted(store.folder.glob("pooled-*.npy")), store.folder / "ids.parquet"]
+    data = [digest(corpus), store.manifest, *map(digest, seen)]
     return fingerprint([about, settings, seed, data, named_files(variant.args), _code()])
 
 

@@ -31,6 +31,7 @@ from pipeline.extraction.extract import extract
 from pipeline.features.store import FeatureStore
 from pipeline.images.reading import ImageError
 from tests.decoders.test_properties import FILES
+from tests.pictures import put_pictures
 from tests.tiny_lm import tiny_lm
 
 ENCODER = {
@@ -96,25 +97,17 @@ def write_model(folder: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """raw/ with five pictures, features/ of each encoder, and model/ that names one."""
+    """raw/ with five pictures, which are in shards/ too, features/ of each encoder, and model/ that names one."""
     root = tmp_path_factory.mktemp("captioner")
     (root / "raw").mkdir()
     for n in range(COUNT):
         picture(n).save(root / f"raw/{n}.png")
-    images = {f"i{n}": f"{n}.png" for n in range(COUNT)}
+    shards = put_pictures(root / "shards", {f"i{n}": picture(n) for n in range(COUNT)})
     for name, args in ENCODERS.items():
         encoder = registry.load("encoders", name).Encoder(**args)
-        extract(encoder, images, root / "raw", root / "features" / name, {}, "cpu", threads=1)
+        extract(encoder, shards, root / "features" / name, {}, "cpu", threads=1)
     encoder = registry.load("encoders", "timm_model").Encoder(**ENCODER)
-    extract(
-        encoder,
-        images,
-        root / "raw",
-        root / "features" / "int8",
-        {"dtype": "int8"},
-        "cpu",
-        threads=1,
-    )
+    extract(encoder, shards, root / "features" / "int8", {"dtype": "int8"}, "cpu", threads=1)
     write_model(root / "model", "soft_attention")
     return root
 

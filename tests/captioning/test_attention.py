@@ -205,8 +205,8 @@ def tokenizer() -> Tokenizer:
 
 def stored(folder: Path, grid: Tensor, crops: bool = False) -> FeatureStore:
     folder.mkdir()
-    np.save(folder / "grid.npy", grid.half().numpy())
-    np.save(folder / "pooled.npy", features().pooled.half().numpy())
+    np.save(folder / "grid-00000.npy", grid.half().numpy())
+    np.save(folder / "pooled-00000.npy", features().pooled.half().numpy())
     pd.DataFrame({"image_id": list("abcd"), "row": range(4)}).to_parquet(folder / "ids.parquet")
     write_json(folder / "manifest.json", {"crops": crops})
     return FeatureStore(folder)

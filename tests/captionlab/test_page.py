@@ -43,7 +43,9 @@ from pipeline.captioner.captioner import GREEDY, Captioner
 from pipeline.captioning.captions import Caption
 from pipeline.core.errors import UserError
 from pipeline.metrics import gender
+from pipeline.sources.shared.shards import ShardWriter
 from tests.captioner.test_captioner import picture, write_model
+from tests.pictures import png
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["merge", "soft-attention"]
@@ -57,17 +59,19 @@ def folder(tmp_path_factory):
     for name in NAMES:
         write_model(root / "models" / name, name.replace("-", "_"))
     (root / "models/unfinished").mkdir()
-    images = root / "data/raw/scenes/images"
-    images.mkdir(parents=True)
-    for n in range(12):
-        picture(n).save(images / f"{n:02}.png")
-    rows = [(f"{n:02}", f"images/{n:02}.png", "test" if n % 2 else "train") for n in range(12)]
-    rows += [("gone", "images/gone.png", "test"), ("scan", "images/scan.tif", "test")]
-    (images / "scan.tif").touch()
+    (root / "data/raw/scenes").mkdir(parents=True)
+    with ShardWriter(root / "data/raw/scenes") as shards:
+        for n in range(12):
+            shards.add(f"{n:02}", png(picture(n)), ".png")
+        shards.add("scan", b"", ".tif")
+    rows = [(f"{n:02}", "test" if n % 2 else "train") for n in range(12)]
+    rows += [("gone", "test"), ("scan", "test")]
     (root / "data/corpora/scenes").mkdir(parents=True)
-    pd.DataFrame(rows, columns=["image_id", "file", "split"]).to_parquet(
+    pd.DataFrame(rows, columns=["image_id", "split"]).to_parquet(
         root / "data/corpora/scenes/captions.parquet"
     )
+    for n in (1, 3):
+        picture(n).save(root / f"{n:02}.png")
     picture(99).save(root / "picture.png")
     return root
 
@@ -85,7 +89,7 @@ def address(folder):
     before = settings()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        examples = [folder / f"data/raw/scenes/images/{n:02}.png" for n in (1, 3)]
+        examples = [folder / f"{n:02}.png" for n in (1, 3)]
         shelf = Shelf({name: folder / "models" / name for name in NAMES}, load)
         with serving(shelf, examples, "127.0.0.1", free_port()) as url:
             uploads = Path(os.environ["GRADIO_TEMP_DIR"])
@@ -501,7 +505,7 @@ def test_in_a_browser_an_uploaded_picture_gets_the_captions_of_the_chosen_models
 
     monkeypatch.chdir(folder)
     said = {name: load(Path("models") / name).caption([Path("picture.png")])[0] for name in NAMES}
-    example = load(Path("models/merge")).caption([Path("data/raw/scenes/images/03.png")])[0]
+    example = load(Path("models/merge")).caption([Path("03.png")])[0]
     chances = {"picture": f"{said['merge'].log_prob:.2f}", "example": f"{example.log_prob:.2f}"}
     assert chances["picture"] != chances["example"]
     flags = [
@@ -573,10 +577,10 @@ def test_without_a_champion_the_page_says_why_and_offers_the_others(workspace, m
     )
 
 
-def test_examples_are_test_images_that_a_browser_can_show(workspace):
-    assert [path.name for path in command.example_images()] == [
-        f"{n:02}.png" for n in (1, 3, 5, 7, 9, 11)
-    ]
+def test_examples_are_test_images_that_a_browser_can_show(workspace, tmp_path):
+    found = command.example_images(tmp_path)
+    assert [path.name for path in found] == [f"{n:02}.png" for n in (1, 3, 5, 7, 9, 11)]
+    assert [path.read_bytes() for path in found[:2]] == [png(picture(n)) for n in (1, 3)]
 
 
 def test_a_port_in_use_and_an_unknown_host_are_one_line(workspace, captionlab):

@@ -17,8 +17,9 @@ from captionlab import __main__
 from captionlab.plan import Row, plan, render
 from pipeline.core.errors import UserError
 from pipeline.core.registry import load
+from pipeline.data.shards import Shards
 from pipeline.experiment.params import Params, load_params
-from pipeline.extraction.extract import extract, image_files
+from pipeline.extraction.extract import extract
 from pipeline.sources import scenes
 from tests.workspace import ROOT, environment, tiny_params
 
@@ -37,7 +38,7 @@ def planned(file: str, name: str, corpora: Path = NOWHERE) -> Row:
 def cleaned(corpora: Path, corpus: str, words: int) -> Path:
     """A corpus whose training captions hold so many different words."""
     (corpora / corpus).mkdir(parents=True)
-    row = {"image_id": "i", "file": "f", "caption_id": "i#0", "raw": "", "split": "train"}
+    row = {"image_id": "i", "caption_id": "i#0", "raw": "", "split": "train"}
     table = pd.DataFrame([{**row, "text": " ".join(f"w{n}" for n in range(words))}])
     table.to_parquet(corpora / corpus / "captions.parquet")
     return corpora
@@ -121,19 +122,13 @@ def test_features_take_the_bytes_that_extraction_writes(tmp_path: Path) -> None:
     row, args = params.features["scenes-lite0"], params.datasets["scenes"].args
     expected = plan(params, NOWHERE)
     scenes.fetch(tmp_path / "raw", **args)
-    images = image_files(tmp_path / "raw/captions.parquet")
-    extract(
-        load("encoders", row.encoder).Encoder(**row.args),
-        images,
-        tmp_path / "raw",
-        tmp_path / "features",
-        {},
-        "cpu",
-        1,
-    )
+    images = Shards(tmp_path / "raw")
+    encoder = load("encoders", row.encoder).Encoder(**row.args)
+    extract(encoder, images, tmp_path / "features", {}, "cpu", 1)
     headers = 2 * 128
     written = sum(
-        (tmp_path / "features" / name).stat().st_size for name in ("grid.npy", "pooled.npy")
+        (tmp_path / "features" / name).stat().st_size
+        for name in ("grid-00000.npy", "pooled-00000.npy")
     )
     assert expected.grids["scenes-lite0"].disk == written - headers
     assert expected.grids["scenes-lite0"].download == 0

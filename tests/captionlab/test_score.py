@@ -246,15 +246,15 @@ def test_names_that_look_the_same_say_in_what_they_differ(said, meant, hint):
 def test_references_of_a_corpus_are_its_captions_as_published_with_those_too_long_to_train_on(
     tmp_path,
 ):
-    columns = ["image_id", "file", "caption_id", "raw", "text", "split"]
+    columns = ["image_id", "caption_id", "raw", "text", "split"]
     kept = [
-        ("a", "f", "a#0", "A Dog.", "a dog", "test"),
-        ("b", "f", "b#0", "A Cat.", "a cat", "val"),
+        ("a", "a#0", "A Dog.", "a dog", "test"),
+        ("b", "b#0", "A Cat.", "a cat", "val"),
     ]
     pd.DataFrame(kept, columns=columns).to_parquet(tmp_path / "captions.parquet")
     aside = [
-        ("a", "f", "a#1", "A very long dog.", "test", "too long"),
-        ("a", "f", "a#2", "", "test", "empty"),
+        ("a", "a#1", "A very long dog.", "test", "too long"),
+        ("a", "a#2", "", "test", "empty"),
     ]
     columns = [c for c in columns if c != "text"] + ["reason"]
     pd.DataFrame(aside, columns=columns).to_parquet(tmp_path / "rejected.parquet")

@@ -18,6 +18,7 @@ from pipeline.cleaning.facts import usual_count
 from pipeline.cleaning.image_check import Picture
 from pipeline.core.errors import UserError
 from pipeline.data.corpus import COLUMNS, SPLITS
+from tests.pictures import exchange, pictures_of, put_pictures
 
 OPTIONS = SimpleNamespace(
     language="en", lower=True, punctuation="drop", one_letter_words="keep", min_words=2, max_words=6, min_images_per_split=2,
@@ -39,7 +40,6 @@ def corpus():
     rows = [
         (
             f"{letter}{n}",
-            f"images/{letter}{n}.png",
             f"{letter}{n}#{k}",
             f"The {letter}{n} no {k}.",
             f"the {letter}{n} no {k}",
@@ -49,13 +49,11 @@ def corpus():
         for n in (0, 1)
         for k in (0, 1)
     ]
-    return pd.DataFrame(
-        rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"]
-    ).astype("str")
+    return pd.DataFrame(rows, columns=COLUMNS).astype("str")
 
 
 def pictures():
-    return {file: Picture(None, file) for file in corpus()["file"]}
+    return {image: Picture(None, image) for image in corpus()["image_id"]}
 
 
 def validated(captions, rejected=EMPTY, seen=None, **relaxed):
@@ -97,7 +95,7 @@ def test_a_sound_corpus_meets_every_expectation(result):
 
 def test_the_suite_covers_what_a_corpus_needs(result):
     assert [row["name"] for row in result["expectations"]] == [
-        "rows", "columns", "image_id present", "image_id is text", "file present", "file is text", "caption_id present",
+        "rows", "columns", "image_id present", "image_id is text", "caption_id present",
         "caption_id is text", "raw present", "raw is text", "text present", "text is text", "split present", "split is text",
         "caption ids unique", "split values", "every split there", "splits large enough", "splits disjoint",
         "captions shared by train", "captions shared by val", "captions shared by test", "captions per image",
@@ -161,7 +159,7 @@ def test_a_file_is_validated_alike_some_rows_at_a_time(by_fives):
             for row in (0, 3)
             for text in (("text", "the c1 no 1"), ("raw", "The c1 no 1."))
         ],
-        [(2, "split", "test"), (7, "file", None), (11, "text", "the  other")],
+        [(2, "split", "test"), (7, "raw", None), (11, "text", "the  other")],
         [(4, "split", None), (9, "image_id", "a0"), (1, "text", "one"), (6, "text", "two")],
     ],
     ids=["caption ids", "caption ids and one missing", "shared text", "three kinds", "four kinds"],
@@ -182,8 +180,8 @@ def test_a_caption_id_that_stands_twice():
 
 
 def test_a_missing_value():
-    message = failure(planted(3, file=None))
-    assert "'file present' (every row has its file): 1 of 12 rows, first a1#1" in message
+    message = failure(planted(3, raw=None))
+    assert "'raw present' (every row has its raw): 1 of 12 rows, first a1#1" in message
 
 
 def test_a_split_that_is_none():
@@ -236,28 +234,28 @@ def test_an_image_with_the_captions_of_many():
 def many(counts):
     """Images with so many captions each, in turns in the three splits."""
     rows = [
-        (f"i{n}", f"images/i{n}.png", f"i{n}#{k}", f"X {n} no {k}", f"x {n} no {k}", SPLITS[n % 3])
+        (f"i{n}", f"i{n}#{k}", f"X {n} no {k}", f"x {n} no {k}", SPLITS[n % 3])
         for n, count in enumerate(counts)
         for k in range(count)
     ]
     return pd.DataFrame(rows, columns=COLUMNS).astype("str")
 
 
-def pictures_of(captions):
-    return {file: Picture(None, file) for file in captions["file"]}
+def whole(captions):
+    return {image: Picture(None, image) for image in captions["image_id"]}
 
 
 def test_a_corpus_of_uneven_counts_names_the_key_that_lets_it_pass():
     """Thirty images of five captions, of which every tenth has eleven: 33 of 168 rows."""
     captions = many([11 if n % 10 == 0 else 5 for n in range(30)])
-    message = failure(captions, pictures_of(captions))
+    message = failure(captions, whole(captions))
     assert message == (
         "'captions per image' (99% of the rows: images with about 5 captions, as most have): "
         "33 of 168 rows, first i0#0, i0#1, i0#2, i0#3, i0#4 (corpora in params.yaml: "
         "max_uneven_captions)"
     )
-    assert failure(captions, pictures_of(captions), max_uneven_captions=0.19)
-    assert validated(captions, seen=pictures_of(captions), max_uneven_captions=0.2)["success"]
+    assert failure(captions, whole(captions), max_uneven_captions=0.19)
+    assert validated(captions, seen=whole(captions), max_uneven_captions=0.2)["success"]
 
 
 @pytest.mark.parametrize(
@@ -267,15 +265,15 @@ def test_a_corpus_of_uneven_counts_names_the_key_that_lets_it_pass():
 )
 def test_any_number_of_captions_an_image_can_be_let_pass(counts):
     captions = many(counts)
-    assert "max_uneven_captions" in failure(captions, pictures_of(captions))
-    assert validated(captions, seen=pictures_of(captions), max_uneven_captions=1.0)["success"]
+    assert "max_uneven_captions" in failure(captions, whole(captions))
+    assert validated(captions, seen=whole(captions), max_uneven_captions=1.0)["success"]
 
 
 def test_captions_are_counted_as_published_not_as_they_were_left():
     """Four of the five captions of an image are duplicates, which the cleaner took away itself."""
     captions = many([5] * 11 + [1])
     repeated = set_aside(*[("i11", "duplicate", "X 11 no 0")] * 4)
-    seen = pictures_of(captions)
+    seen = whole(captions)
     counts = {"checked": 56, "unexpected": 0}
     found = validated(captions, repeated, seen, max_uneven_captions=0.0)["expectations"]
     of_images = next(row for row in found if row["name"] == "captions per image")
@@ -305,8 +303,8 @@ def test_a_text_that_is_not_what_cleaning_makes_of_raw():
 
 
 def test_an_image_that_cannot_be_decoded_or_was_never_looked_at():
-    seen = pictures() | {"images/b0.png": Picture("image broken: truncated", None)}
-    del seen["images/c1.png"]
+    seen = pictures() | {"b0": Picture("image broken: truncated", None)}
+    del seen["c1"]
     assert failure(corpus(), seen) == (
         "'images decodable' (every image file is there and whole): 4 of 12 rows, first "
         "b0#0, b0#1, c1#0, c1#1"
@@ -314,7 +312,7 @@ def test_an_image_that_cannot_be_decoded_or_was_never_looked_at():
 
 
 def test_the_same_picture_in_two_splits():
-    seen = pictures() | {"images/c1.png": Picture(None, "images/a0.png")}
+    seen = pictures() | {"c1": Picture(None, "a0")}
     assert failure(corpus(), seen) == (
         "'no image in two splits' (equal pictures are in one split): 4 of 12 rows, first "
         "a0#0, a0#1, c1#0, c1#1 (corpora in params.yaml: max_shared_pictures)"
@@ -354,7 +352,7 @@ def test_a_corpus_without_rows():
 
 def test_a_missing_column_is_named():
     with pytest.raises(
-        UserError, match=r"captions\.parquet lacks the column text: it needs image_id, file"
+        UserError, match=r"captions\.parquet lacks the column text: it needs image_id, capt"
     ):
         validated(corpus().drop(columns="text"))
 
@@ -378,15 +376,14 @@ def workspace(tmp_path, monkeypatch):
     tiny = {"features": {}, "variants": {}, "datasets": drawn, "corpora": {"tiny": row}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params | tiny))
     rows = [
-        (name, f"images/{name}.png", f"{name}#{n}", f"A {name} no {n}.", False, split)
+        (name, f"{name}#{n}", f"A {name} no {n}.", False, split)
         for name, split in (("dog", "train"), ("cat", "val"), ("sea", "test"))
         for n in range(2)
     ]
     folder = tmp_path / "data" / "raw" / "tiny"
-    (folder / "images").mkdir(parents=True)
-    for shade, name in enumerate(("dog", "cat", "sea")):
-        Image.new("RGB", (4, 4), (shade, 0, 0)).save(folder / "images" / f"{name}.png")
-    columns = ["image_id", "file", "caption_id", "raw", "undecodable", "split_official"]
+    shades = enumerate(("dog", "cat", "sea"))
+    put_pictures(folder, {name: Image.new("RGB", (4, 4), (n, 0, 0)) for n, name in shades})
+    columns = ["image_id", "caption_id", "raw", "undecodable", "split_official"]
     pd.DataFrame(rows, columns=columns).to_parquet(folder / "captions.parquet")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -418,15 +415,15 @@ def test_the_stage_writes_corpus_result_and_docs(workspace):
 def test_the_stage_writes_nothing_when_it_stops(workspace, fault):
     from stages.clean import main
 
-    images = workspace / "data" / "raw" / "tiny" / "images"
+    raw = workspace / "data" / "raw" / "tiny"
     if fault == "rejected":
-        (images / "dog.png").write_bytes(b"")
+        exchange(raw, dog=b"")
         message = (
             r"2 of 6 rows \(33.3%\) would be set aside, max_rejected allows 20.0%: image "
             r"broken: empty file \(2\)"
         )
     else:
-        (images / "dog.png").write_bytes((images / "sea.png").read_bytes())
+        exchange(raw, dog=pictures_of(raw)["sea"])
         message = r"'no image in two splits' .*: 4 of 6 rows, first dog#0, dog#1, sea#0, sea#1"
     with pytest.raises(UserError, match=message):
         main("tiny")

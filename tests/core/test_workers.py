@@ -8,6 +8,7 @@ import pytest
 from pipeline.cleaning.image_check import look_at_images
 from pipeline.core.errors import UserError
 from pipeline.core.machine import workers
+from tests.pictures import put_pictures
 
 
 @pytest.mark.parametrize(("text", "threads"), [("1", 1), ("12", 12), ("", os.cpu_count())])
@@ -23,8 +24,9 @@ def test_no_other_number_of_threads_is_taken_wherever_images_are_decoded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
 ) -> None:
     monkeypatch.setenv("CAPTIONLAB_WORKERS", text)
+    shards = put_pictures(tmp_path, {"a": b""})
     said = f"CAPTIONLAB_WORKERS={text}: expected a whole number of threads, 1 or more"
-    for decode in (workers, lambda: look_at_images(["a.png"], tmp_path)):
+    for decode in (workers, lambda: look_at_images(shards)):
         with pytest.raises(UserError) as error:
             decode()
         assert str(error.value) == said

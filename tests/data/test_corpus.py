@@ -1,5 +1,6 @@
 """Cleaning, splitting, and the reason of every row set aside."""
 
+import io
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -9,12 +10,13 @@ import pytest
 from PIL import Image
 from pyarrow.parquet import read_schema
 
-from pipeline.cleaning.clean import RAW_COLUMNS, clean_file, clean_text, raw_files, raw_rows
+from pipeline.cleaning.clean import RAW_COLUMNS, clean_file, clean_text, raw_rows
 from pipeline.cleaning.image_check import Picture, look_at_images
 from pipeline.core.errors import UserError
 from pipeline.data import corpus
 from pipeline.data.corpus import read_captions
 from pipeline.images.reading import read_image
+from tests.pictures import png, put_pictures
 
 
 def options(**changes):
@@ -38,11 +40,10 @@ def options(**changes):
 
 
 def raw(*rows):
-    """Rows of (image_id, raw, split), with an image file for each image_id."""
+    """Rows of (image_id, raw, split)."""
     table = pd.DataFrame(rows, columns=["image_id", "raw", "split_official"]).astype("str")
     numbers = table.groupby("image_id").cumcount().astype(str)
     table = table.assign(
-        file="images/" + table["image_id"] + ".png",
         caption_id=table["image_id"] + "#" + numbers,
         undecodable=False,
     )
@@ -50,7 +51,7 @@ def raw(*rows):
 
 
 def fine(table):
-    return {file: Picture(None, file) for file in table["file"].dropna()}
+    return {image: Picture(None, image) for image in table["image_id"]}
 
 
 def clean(table, pictures, options):
@@ -105,12 +106,12 @@ def test_the_rows_kept_have_the_columns_of_the_row_trail():
     table = raw(("a", "A dog .", "train"), ("a", "Two dogs", "train"), ("b", "The sea", "test"))
     captions, rejected = clean(table, fine(table), options())
     assert captions.to_dict("split")["data"] == [
-        ["a", "images/a.png", "a#0", "A dog .", "a dog", "train"],
-        ["a", "images/a.png", "a#1", "Two dogs", "two dogs", "train"],
-        ["b", "images/b.png", "b#0", "The sea", "the sea", "test"],
+        ["a", "a#0", "A dog .", "a dog", "train"],
+        ["a", "a#1", "Two dogs", "two dogs", "train"],
+        ["b", "b#0", "The sea", "the sea", "test"],
     ]
-    assert list(captions) == ["image_id", "file", "caption_id", "raw", "text", "split"]
-    assert list(rejected) == ["image_id", "file", "caption_id", "raw", "split", "reason"]
+    assert list(captions) == ["image_id", "caption_id", "raw", "text", "split"]
+    assert list(rejected) == ["image_id", "caption_id", "raw", "split", "reason"]
     assert len(rejected) == 0
 
 
@@ -121,11 +122,8 @@ def test_every_row_set_aside_has_its_reason():
         ("b", "the sea", None), ("c", "a car", "val"), ("d", "a bus", "val"), ("e", "a cat", "test"), ("f", "a dog", "test"),
     )  # fmt: skip
     table.loc[5, "undecodable"] = True
-    table.loc[8, "file"] = None
-    pictures = fine(table) | {
-        "images/d.png": Picture("image broken: truncated", None),
-        "images/e.png": Picture("image missing", None),
-    }
+    pictures = fine(table) | {"d": Picture("image broken: truncated", None)}
+    del pictures["c"], pictures["e"]
     captions, rejected = clean(table, pictures, options(min_words=2))
     assert list(captions["caption_id"]) == ["a#0", "f#0"]
     assert dict(zip(rejected["caption_id"], rejected["reason"], strict=True)) == {
@@ -194,11 +192,10 @@ def test_an_unknown_split_scheme_lists_those_there_are():
 def test_a_missing_column_is_named(tmp_path):
     table = raw(("a", "a dog", "train")).drop(columns="raw")
     table.to_parquet(tmp_path / "captions.parquet")
-    for read in (raw_files, lambda folder: raw_rows(folder, options())):
-        with pytest.raises(
-            UserError, match=r"captions.parquet lacks the column raw: it needs image_id, file"
-        ):
-            read(tmp_path)
+    with pytest.raises(
+        UserError, match=r"captions.parquet lacks the column raw: it needs image_id, caption_id"
+    ):
+        raw_rows(tmp_path, options())
     with pytest.raises(
         UserError, match=r"captions.parquet lacks the column raw, text, split: it needs image_id"
     ):
@@ -225,26 +222,22 @@ def test_a_file_whose_middle_is_damaged_is_one_line(tmp_path):
         list(raw_rows(tmp_path, options()))
 
 
-def test_every_image_is_looked_at_once(tmp_path, monkeypatch):
-    for name, colour in (("a", "red"), ("b", "red"), ("c", "blue")):
-        Image.new("RGB", (4, 4), colour).save(
-            tmp_path / f"{name}.{'bmp' if name == 'b' else 'png'}"
-        )
-    (tmp_path / "d.png").write_bytes(b"")
-    (tmp_path / "e.png").write_bytes((tmp_path / "a.png").read_bytes()[:50])
+def test_every_picture_is_looked_at_once(tmp_path, monkeypatch):
+    red, blue = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
+    bmp = io.BytesIO()
+    red.save(bmp, "BMP")
+    pictures = {"a": png(red), "b": bmp.getvalue(), "c": png(blue), "d": b"", "e": png(red)[:50]}
     calls = []
     monkeypatch.setattr(
         "pipeline.cleaning.image_check.read_image",
-        lambda path: calls.append(path.name) or read_image(path),
+        lambda content: calls.append(content) or read_image(content),
     )
-    files = ["a.png", "a.png", "b.bmp", "c.png", "d.png", "e.png", "f.png"]
-    looks = look_at_images(files, tmp_path)
-    assert sorted(calls) == ["a.png", "b.bmp", "c.png", "d.png", "e.png"]
-    assert [looks[file].problem for file in files[1:4]] == [None, None, None]
-    assert looks["d.png"].problem == "image broken: empty file"
-    assert looks["e.png"].problem.startswith("image broken: ")
-    assert looks["f.png"].problem == "image missing"
-    assert looks["a.png"].digest == looks["b.bmp"].digest != looks["c.png"].digest
+    looks = look_at_images(put_pictures(tmp_path, pictures))
+    assert sorted(calls) == sorted(pictures.values())
+    assert [looks[image].problem for image in "abc"] == [None, None, None]
+    assert looks["d"].problem == "image broken: empty file"
+    assert looks["e"].problem.startswith("image broken: ")
+    assert looks["a"].digest == looks["b"].digest != looks["c"].digest
 
 
 def shuffled():
@@ -266,7 +259,7 @@ def shuffled():
 def test_a_corpus_is_cleaned_alike_however_many_rows_at_a_time(tmp_path, monkeypatch, rows):
     table = shuffled()
     table.to_parquet(tmp_path / "captions.parquet", index=False)
-    pictures = fine(table) | {"images/i2.png": Picture("image broken: odd", None)}
+    pictures = fine(table) | {"i2": Picture("image broken: odd", None)}
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
     rejected = clean_file(tmp_path, pictures, options(), tmp_path / "whole")

@@ -46,8 +46,8 @@ def tokenizer() -> Tokenizer:
 def write_store(folder: Path, grid: np.ndarray, pooled: np.ndarray) -> FeatureStore:
     """data/features/<name>/ whose rows belong to the images of NUMBER."""
     folder.mkdir()
-    np.save(folder / "grid.npy", grid.astype(np.float16))
-    np.save(folder / "pooled.npy", pooled.astype(np.float16))
+    np.save(folder / "grid-00000.npy", grid.astype(np.float16))
+    np.save(folder / "pooled-00000.npy", pooled.astype(np.float16))
     pd.DataFrame({"image_id": list(NUMBER), "row": list(NUMBER.values())}).to_parquet(
         folder / "ids.parquet"
     )

@@ -19,6 +19,7 @@ from pipeline.encoders.shared.base import Encoder, Shapes
 from pipeline.encoders.timm_model import DRAWS, Branch, drawn
 from pipeline.extraction.extract import extract
 from pipeline.features.store import FeatureStore
+from tests.pictures import put_pictures
 
 MODELS = Path(__file__).parents[1] / "models"
 TIMM = {"model": "test_efficientnet", "weights": "random", "image_size": 64, "resize": "squash"}
@@ -342,9 +343,8 @@ def test_the_grid_of_pixels_is_the_picture_and_the_pooled_vector_its_mean_colour
 
 def test_pixels_are_stored_as_bytes_and_come_back_as_they_were(tmp_path: Path) -> None:
     encoder = build("pixels", image_size=24)
-    noise(80, 60).save(tmp_path / "a.png")
-    noise(60, 80, 1).save(tmp_path / "b.png")
-    extract(encoder, {"a": "a.png", "b": "b.png"}, tmp_path, tmp_path / "f", {}, "cpu", threads=1)
+    shards = put_pictures(tmp_path / "raw", {"a": noise(80, 60), "b": noise(60, 80, 1)})
+    extract(encoder, shards, tmp_path / "f", {}, "cpu", threads=1)
     store = FeatureStore(tmp_path / "f")
     assert (store.grid.dtype, store.grid.shape, store.pooled.dtype) == (
         np.uint8,

@@ -21,12 +21,13 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from pipeline.captioning.split import Model, caption_split
-from pipeline.cleaning.clean import clean_file, raw_files
+from pipeline.cleaning.clean import clean_file
 from pipeline.cleaning.image_check import look_at_images
 from pipeline.core import paths, registry
 from pipeline.data.checked import read_json
 from pipeline.data.corpus import published_references, read_captions
 from pipeline.data.files import write_json
+from pipeline.data.shards import Shards
 from pipeline.decoders.shared.model_folder import load_model, save_model
 from pipeline.experiment.params import Params, load_params
 from pipeline.extraction.extract import extract
@@ -108,8 +109,8 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], "tup
 
 
 def prepared(params: Params, folder: Path) -> Params:
-    raw = drawn(folder / "raw", {corpus.split for corpus in params.corpora.values()})
-    pictures = look_at_images(raw_files(folder / "raw"), folder / "raw")
+    shards = drawn(folder / "raw", {corpus.split for corpus in params.corpora.values()})
+    pictures = look_at_images(shards)
     for name, corpus in params.corpora.items():
         (paths.CORPORA / name).mkdir(parents=True)
         rejected = clean_file(folder / "raw", pictures, corpus, paths.CORPORA / name)
@@ -118,26 +119,25 @@ def prepared(params: Params, folder: Path) -> Params:
         write_json(paths.published(name), published)
         write_json(paths.references(name), ptb_tokenize(published))
     for name in params.features:
-        seen(name, params, raw, folder)
+        seen(name, params, shards)
     return params
 
 
-def drawn(folder: Path, schemes: set[str]) -> pd.DataFrame:
+def drawn(folder: Path, schemes: set[str]) -> Shards:
     """Eight scenes of 64 x 64 pixels with five captions each, split by every scheme that the file's
     corpora name."""
     scenes.fetch(folder, images=8, size=64, seed=1)
     raw = pd.read_parquet(folder / "captions.parquet")
     raw = raw.assign(**{f"split_{scheme}": raw["split_official"] for scheme in schemes})
     raw.to_parquet(folder / "captions.parquet", index=False)
-    return raw
+    return Shards(folder)
 
 
-def seen(name: str, params: Params, raw: pd.DataFrame, folder: Path) -> None:
+def seen(name: str, params: Params, shards: Shards) -> None:
     row = params.features[name]
     encoder = registry.load("encoders", row.encoder).Encoder(**row.args)
     about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset, "dtype": row.dtype}
-    images = dict(zip(raw["image_id"], raw["file"], strict=True))
-    extract(encoder, images, folder / "raw", paths.FEATURES / name, about, "cpu", threads=1)
+    extract(encoder, shards, paths.FEATURES / name, about, "cpu", threads=1)
     assert np.isfinite(FeatureStore(paths.FEATURES / name).pooled).all()
 
 

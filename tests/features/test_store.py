@@ -1,6 +1,8 @@
 """Images -> float16 memory maps: the same arrays whatever the batch, the interruption or the broken
 file."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.data.checked import read_json
-from pipeline.extraction.extract import extract, image_files
+from pipeline.data.shards import Shards
+from pipeline.extraction.extract import extract
 from pipeline.features.features import Features
 from pipeline.features.store import FeatureStore
-from pipeline.images.reading import read_image
+from tests.pictures import exchange, png, put_pictures
 
 N = 40
 
@@ -29,6 +32,7 @@ class TinyEncoder:
 
     def __init__(self, fail_at: int | None = None):
         self.fail_at, self.batches = fail_at, 0
+        self.kill_at: int | None = None
         self.seen: list[int] = []
 
     def to(self, device: str) -> "TinyEncoder":
@@ -40,32 +44,33 @@ class TinyEncoder:
     def __call__(self, pixels: Tensor) -> Features:
         if self.batches == self.fail_at:
             raise KeyboardInterrupt
+        if self.batches == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
         self.batches += 1
         self.seen += pixels[:, 0, 0, 0].tolist()
         x = pixels.float().sqrt()
         return Features(x[:, :, 0].transpose(1, 2) / 3, x.flatten(1)[:, :4] / 7)
 
 
-def pictures(root: Path, count: int = N) -> dict[str, str]:
+def plain(n: int) -> Image.Image:
+    return Image.new("RGB", (8, 6), (5 * n + 1, n, 200 - n))
+
+
+def pictures(root: Path, count: int = N) -> Shards:
     """`count` plain pictures; number n has red value 5 n + 1."""
-    (root / "images").mkdir(parents=True)
-    for n in range(count):
-        Image.new("RGB", (8, 6), (5 * n + 1, n, 200 - n)).save(root / "images" / f"{n:02}.png")
-    return {f"i{n:02}": f"images/{n:02}.png" for n in range(count)}
+    return put_pictures(root, {f"i{n:02}": plain(n) for n in range(count)})
 
 
 def run(
     encoder: TinyEncoder,
-    images: dict[str, str],
+    images: Shards,
     tmp_path: Path,
     name: str = "f",
     batch: int = 2,
     **about: Any,
 ) -> Path:
     about = {"encoder": "tiny", "args": {}, **about}
-    extract(
-        encoder, images, tmp_path / "raw", tmp_path / name, about, "cpu", threads=2, batch=batch
-    )
+    extract(encoder, images, tmp_path / name, about, "cpu", threads=2, batch=batch)
     return tmp_path / name
 
 
@@ -73,19 +78,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def direct(root: Path, images: dict[str, str], *numbers: int) -> Features:
-    encoder, files = TinyEncoder(), list(images.values())
-    return encoder(
-        torch.stack(
-            [encoder.transform(read_image(root / files[n])) for n in numbers or range(len(files))]
-        )
-    )
+def direct(*numbers: int) -> Features:
+    """Of the plain pictures."""
+    encoder = TinyEncoder()
+    return encoder(torch.stack([encoder.transform(plain(n)) for n in numbers]))
 
 
 def test_the_stored_features_are_the_encoders_own_as_float16(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw")
-    folder, expected = run(TinyEncoder(), images, tmp_path), direct(tmp_path / "raw", images)
-    grid, pooled = np.load(folder / "grid.npy"), np.load(folder / "pooled.npy")
+    folder, expected = run(TinyEncoder(), images, tmp_path), direct(*range(N))
+    grid, pooled = (
+        np.concatenate([np.load(file) for file in sorted(folder.glob(f"{name}-*.npy"))])
+        for name in ("grid", "pooled")
+    )
     assert (grid.dtype, grid.shape) == (np.float16, (N, 2, 3))
     assert (pooled.dtype, pooled.shape) == (np.float16, (N, 4))
     assert np.array_equal(grid, expected.grid.half().numpy())
@@ -98,10 +103,10 @@ def test_the_stored_features_are_the_encoders_own_as_float16(tmp_path: Path) -> 
 def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
     folder = run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path, dataset="d")
     assert sorted(contents(folder)) == [
-        "grid.npy",
+        "grid-00000.npy",
         "ids.parquet",
         "manifest.json",
-        "pooled.npy",
+        "pooled-00000.npy",
         "rejected.parquet",
     ]
     assert read_json(folder / "manifest.json") == {
@@ -135,8 +140,8 @@ def test_an_interrupted_run_leaves_nothing_under_the_final_name(tmp_path: Path) 
 
 
 def test_an_interrupted_run_continues_where_it_was_remembered(tmp_path: Path) -> None:
-    """Progress is kept every 16 batches: of 40 images in pairs, 32 are done when the 18th batch
-    fails."""
+    """Progress is kept after every shard of 16: of 40 images in pairs, 32 are done when the 18th
+    batch fails."""
     images = pictures(tmp_path / "raw")
     with pytest.raises(KeyboardInterrupt):
         run(TinyEncoder(fail_at=17), images, tmp_path)
@@ -160,8 +165,7 @@ def test_a_run_interrupted_twice_continues_twice(tmp_path: Path) -> None:
 
 def test_a_broken_image_before_the_interruption_is_still_set_aside_after_it(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw")
-    (tmp_path / "raw/images/03.png").write_bytes(b"")
-    (tmp_path / "raw/images/39.png").write_bytes(b"")
+    exchange(tmp_path / "raw", i03=b"", i39=b"")
     with pytest.raises(KeyboardInterrupt):
         run(TinyEncoder(fail_at=17), images, tmp_path)
     folder = run(TinyEncoder(), images, tmp_path)
@@ -176,7 +180,8 @@ def test_a_run_of_another_feature_set_starts_anew(tmp_path: Path, change: str) -
         run(TinyEncoder(fail_at=17), images, tmp_path)
     about = {"args": {"size": 3}} if change == "args" else {}
     if change == "images":
-        images.popitem()
+        exchange(tmp_path / "raw", i39=None)
+        images = Shards(tmp_path / "raw")
     second = TinyEncoder()
     folder = run(second, images, tmp_path, **about)
     assert second.seen == [5 * n + 1 for n in range(len(images))]
@@ -195,38 +200,30 @@ def test_broken_images_are_set_aside_with_a_reason_and_the_others_keep_their_row
     tmp_path: Path,
 ) -> None:
     images = pictures(tmp_path / "raw", 6)
-    files = tmp_path / "raw/images"
-    Image.effect_noise((64, 64), 80).save(files / "04.png")
-    whole = (files / "04.png").read_bytes()
-    (files / "01.png").write_bytes(b"")
-    (files / "02.png").write_bytes(b"no picture at all")
-    (files / "04.png").write_bytes(whole[: len(whole) // 2])
-    (files / "05.png").unlink()
+    whole = png(Image.effect_noise((64, 64), 80))
+    broken = {"i01": b"", "i02": b"no picture at all", "i04": whole[: len(whole) // 2]}
+    exchange(tmp_path / "raw", **broken, i05=None)
     folder = run(TinyEncoder(), images, tmp_path)
     rejected = pd.read_parquet(folder / "rejected.parquet").set_index("image_id").reason.to_dict()
     assert rejected == {
         "i01": "empty file",
         "i02": "not a picture",
         "i04": "truncated",
-        "i05": "cannot be read (No such file or directory)",
     }
-    store, expected = FeatureStore(folder), direct(tmp_path / "raw", images, 0, 3)
+    store, expected = FeatureStore(folder), direct(0, 3)
     assert dict(zip(store.ids, store.rows, strict=True)) == {"i00": 0, "i03": 3}
     assert torch.equal(store.get(["i03", "i00"]).pooled, expected.pooled.half().float().flip(0))
-    assert read_json(folder / "manifest.json")["rejected"] == 4
+    assert read_json(folder / "manifest.json")["rejected"] == 3
 
 
 def test_a_batch_of_broken_images_only_is_no_stop(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw", 5)
-    for name in ("02.png", "03.png"):
-        (tmp_path / "raw/images" / name).write_bytes(b"")
+    exchange(tmp_path / "raw", i02=b"", i03=b"")
     assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).ids) == ["i00", "i01", "i04"]
 
 
 def test_no_readable_image_is_one_line_and_no_folder(tmp_path: Path) -> None:
-    images = pictures(tmp_path / "raw", 3)
-    for file in images.values():
-        (tmp_path / "raw" / file).write_bytes(b"")
+    images = put_pictures(tmp_path / "raw", dict.fromkeys(("i00", "i01", "i02"), b""))
     message = (
         r"^no image could be read for these features \(first: empty file\): check the data "
         r"set's images$"
@@ -236,32 +233,10 @@ def test_no_readable_image_is_one_line_and_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "f").exists()
 
 
-def test_the_images_of_a_dataset_are_those_with_an_id_and_a_file_in_the_order_of_their_ids(
-    tmp_path: Path,
-) -> None:
-    rows = [
-        ("b", "2.png"),
-        ("b", "2.png"),
-        ("a", "1.png"),
-        ("c", None),
-        (None, "9.png"),
-        ("B", "3.png"),
-        ("a", "other.png"),
-    ]
-    pd.DataFrame(rows, columns=["image_id", "file"]).assign(raw="a caption").to_parquet(
-        tmp_path / "captions.parquet"
-    )
-    assert list(image_files(tmp_path / "captions.parquet").items()) == [
-        ("B", "3.png"),
-        ("a", "1.png"),
-        ("b", "2.png"),
-    ]
-
-
 def test_a_store_gives_rows_in_the_order_asked_for_and_repeats_them(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw", 4)
     store = FeatureStore(run(TinyEncoder(), images, tmp_path))
-    found, expected = store.get(["i02", "i00", "i02"]), direct(tmp_path / "raw", images, 2, 0, 2)
+    found, expected = store.get(["i02", "i00", "i02"]), direct(2, 0, 2)
     assert torch.equal(found.grid, expected.grid.half().float())
     assert torch.equal(found.pooled, expected.pooled.half().float())
     assert found.grid.dtype == torch.float32
@@ -283,35 +258,22 @@ def test_pictures_that_changed_since_the_interruption_are_seen_anew(tmp_path: Pa
     images = pictures(tmp_path / "raw")
     with pytest.raises(KeyboardInterrupt):
         run(TinyEncoder(fail_at=17), images, tmp_path)
-    Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "raw/images/00.png")
+    exchange(tmp_path / "raw", i00=Image.new("RGB", (8, 6), (255, 0, 0)))
     folder = run(TinyEncoder(), images, tmp_path)
     assert contents(folder) == contents(run(TinyEncoder(), images, tmp_path, "whole"))
 
 
 def test_repaired_pictures_are_read_after_a_run_that_could_read_none(tmp_path: Path) -> None:
-    images = pictures(tmp_path / "raw", 3)
-    whole = (tmp_path / "raw/images/00.png").read_bytes()
-    for content in (b"", whole):
-        for file in images.values():
-            (tmp_path / "raw" / file).write_bytes(content)
-        if not content:
-            with pytest.raises(UserError):
-                run(TinyEncoder(), images, tmp_path)
+    images = put_pictures(tmp_path / "raw", dict.fromkeys(("i00", "i01", "i02"), b""))
+    with pytest.raises(UserError):
+        run(TinyEncoder(), images, tmp_path)
+    exchange(tmp_path / "raw", i00=plain(0), i01=plain(1), i02=plain(2))
     assert list(FeatureStore(run(TinyEncoder(), images, tmp_path)).ids) == ["i00", "i01", "i02"]
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"/none holds no features: run dvc repro$"):
         FeatureStore(tmp_path / "none")
-    with pytest.raises(UserError, match=r"/captions\.parquet is not there: run dvc repro$"):
-        image_files(tmp_path / "captions.parquet")
-    pd.DataFrame({"image_id": ["a"]}).to_parquet(tmp_path / "ids.parquet")
-    (tmp_path / "junk.parquet").write_bytes(b"no table at all")
-    for name in ("ids", "junk"):
-        with pytest.raises(
-            UserError, match=rf"/{name}\.parquet is no readable index of images: .+"
-        ):
-            image_files(tmp_path / f"{name}.parquet")
 
 
 def _rewrite(name: str, change: Any) -> Any:
@@ -331,15 +293,30 @@ def _ids(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: (f / "grid.npy").write_bytes(b""), r"grid\.npy is no readable array: EOFError"),
         (
-            lambda f: (f / "grid.npy").write_bytes((f / "grid.npy").read_bytes()[:-10]),
-            r"grid\.npy is no readable array: ValueError",
+            lambda f: (f / "grid-00000.npy").write_bytes(b""),
+            r"grid-00000\.npy is no readable array: EOFError",
         ),
-        (lambda f: (f / "pooled.npy").unlink(), r"pooled\.npy is no readable array: FileNotFound"),
-        (_rewrite("grid.npy", lambda a: a[:, 0]), r"grid\.npy holds float16 \(3, 3\), which does"),
-        (_rewrite("grid.npy", lambda a: a.astype("f8")), r"grid\.npy holds float64 \(3, 2, 3\)"),
-        (_rewrite("pooled.npy", lambda a: a[:2]), r"pooled\.npy holds float16 \(2, 4\), which"),
+        (
+            lambda f: (f / "grid-00000.npy").write_bytes((f / "grid-00000.npy").read_bytes()[:-10]),
+            r"grid-00000\.npy is no readable array: ValueError",
+        ),
+        (
+            lambda f: (f / "pooled-00000.npy").unlink(),
+            r"pooled-00000\.npy is no readable array: FileNotFound",
+        ),
+        (
+            _rewrite("grid-00000.npy", lambda a: a[:, 0]),
+            r"grid-\*\.npy hold float16 \(3, 3\), which do",
+        ),
+        (
+            _rewrite("grid-00000.npy", lambda a: a.astype("f8")),
+            r"grid-\*\.npy hold float64 \(3, 2, 3\)",
+        ),
+        (
+            _rewrite("pooled-00000.npy", lambda a: a[:2]),
+            r"pooled-\*\.npy hold float16 \(2, 4\), which",
+        ),
         (_ids(row=[0, 1, 9]), r"ids\.parquet names rows that are not"),
         (_ids(row=["0", "1", "2"]), r"ids\.parquet is no readable Parquet file: an image without"),
         (
@@ -374,3 +351,63 @@ def test_a_manifest_that_does_not_say_how_features_were_made_is_one_line(tmp_pat
     (tmp_path / "f/manifest.json").write_text('{"encoder": "pixels", "args": {}}')
     with pytest.raises(UserError, match=r"manifest\.json: dataset: Field required"):
         FeatureStore(tmp_path / "f").made_by()
+
+
+def test_a_shard_that_breaks_is_one_line_and_costs_no_finished_shard(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    shard = tmp_path / "raw/shards/000001.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:5000])
+    with pytest.raises(UserError, match=r"000001\.tar: byte \d+ does not begin the"):
+        run(TinyEncoder(), images, tmp_path)
+    shard.write_bytes(whole)
+    second = TinyEncoder()
+    folder = run(second, images, tmp_path)
+    assert second.seen == [5 * n + 1 for n in range(16, 40)]
+    assert contents(folder) == contents(run(TinyEncoder(), images, tmp_path, "whole"))
+
+
+def test_a_shard_that_changed_after_it_was_done_is_seen_anew_with_those_behind_it(
+    tmp_path: Path,
+) -> None:
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    os.utime(tmp_path / "raw/shards/000001.tar", (1, 1))
+    second = TinyEncoder()
+    run(second, images, tmp_path)
+    assert second.seen == [5 * n + 1 for n in range(16, 40)]
+
+
+def test_there_is_a_part_for_each_shard_and_none_of_an_interrupted_run_of_more(
+    tmp_path: Path,
+) -> None:
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path)
+    few = {f"i{n:02}": None for n in range(16, 40)}
+    exchange(tmp_path / "raw", **few)
+    folder = run(TinyEncoder(), Shards(tmp_path / "raw"), tmp_path)
+    assert [path.name for path in sorted(folder.glob("*.npy"))] == [
+        "grid-00000.npy",
+        "pooled-00000.npy",
+    ]
+    assert len(FeatureStore(folder).ids) == 16
+
+
+def test_a_killed_run_keeps_the_shards_that_were_done(tmp_path: Path) -> None:
+    """SIGKILL leaves no time to tidy up: the part that was being written is written again."""
+    images = pictures(tmp_path / "raw")
+    expected = contents(run(TinyEncoder(), images, tmp_path, "whole"))
+    child = os.fork()
+    if child == 0:
+        encoder = TinyEncoder()
+        encoder.kill_at = 17
+        try:
+            run(encoder, images, tmp_path)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    second = TinyEncoder()
+    assert contents(run(second, images, tmp_path)) == expected
+    assert second.seen == [5 * n + 1 for n in range(32, 40)]

@@ -1,6 +1,7 @@
 """CLIPScore and RefCLIPScore are what transformers' CLIP gives by hand, image by image and text by
 text."""
 
+import io
 import shutil
 from inspect import signature
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -18,6 +20,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.registry import load, names
 from pipeline.data.checked import read_json
 from pipeline.data.files import write_json
+from pipeline.data.shards import Member, Shards
 from pipeline.images.reading import read_image
 from pipeline.metrics import clip_score
 from pipeline.metrics.shared.base import Candidates, References, Scores, Unavailable
@@ -26,6 +29,7 @@ from pipeline.scoring.variant import NO_SEARCH, pictures_needed
 from stages import baseline, score
 from tests.encoders.test_clip import published
 from tests.encoders.test_properties import MODELS, noise
+from tests.pictures import exchange, put_pictures
 from tests.workspace import ROOT, tiny_params, write_params
 
 SAID = ["a dog", "", "naïve 犬", "a dog", "the man 's hat", "word " * 30] * 7
@@ -44,16 +48,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("pictures")
-    files = {image: folder / f"{image}.png" for image in CANDIDATES}
-    for n, file in enumerate(files.values()):
-        noise(80 + 20 * (n % 5), 300 - 20 * (n % 7), seed=n).save(file)
-    return files
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Member]:
+    drawn = {
+        image: noise(80 + 20 * (n % 5), 300 - 20 * (n % 7), seed=n)
+        for n, image in enumerate(CANDIDATES)
+    }
+    return put_pictures(tmp_path_factory.mktemp("pictures"), drawn).find(CANDIDATES)
 
 
 @pytest.fixture(scope="module")
-def scores(model: Path, images: dict[str, Path]) -> Scores:
+def scores(model: Path, images: dict[str, Member]) -> Scores:
     return clip_score.score(CANDIDATES, REFERENCES, images, {"model": str(model)})
 
 
@@ -66,10 +70,9 @@ class ByHand:
         self.tokenizer = AutoTokenizer.from_pretrained(model)
 
     @torch.inference_mode()
-    def picture(self, file: Path) -> Any:
-        from PIL import Image
-
-        pixels = self.processor(Image.open(file).convert("RGB"), return_tensors="pt").pixel_values
+    def picture(self, member: Member) -> Any:
+        image = Image.open(io.BytesIO(member.read())).convert("RGB")
+        pixels = self.processor(image, return_tensors="pt").pixel_values
         return self.unit(self.clip.get_image_features(pixel_values=pixels).pooler_output)
 
     @torch.inference_mode()
@@ -85,7 +88,7 @@ class ByHand:
 
 
 def test_both_scores_are_those_of_the_paper(
-    model: Path, images: dict[str, Path], scores: Scores
+    model: Path, images: dict[str, Member], scores: Scores
 ) -> None:
     hand, expected = ByHand(model), {"clip_score": {}, "ref_clip_score": {}}
     for image, caption in CANDIDATES.items():
@@ -103,7 +106,7 @@ def test_both_scores_are_those_of_the_paper(
 
 
 def test_a_caption_that_points_away_from_its_picture_has_nothing_and_never_less(
-    model: Path, images: dict[str, Path], tmp_path: Path
+    model: Path, images: dict[str, Member], tmp_path: Path
 ) -> None:
     shutil.copytree(model, tmp_path / "turned")
     turned = CLIPModel.from_pretrained(model)
@@ -124,27 +127,27 @@ def test_a_resample_is_scored_from_its_sums(scores: Scores) -> None:
 
 def test_the_pictures_of_ten_variants_are_seen_once_and_a_changed_one_again(
     model: Path,
-    images: dict[str, Path],
+    images: dict[str, Member],
     scores: Scores,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    seen: list[Path] = []
+    seen: list[bytes] = []
 
-    def noted(file: Path) -> Any:
-        seen.append(file)
-        return read_image(file)
+    def noted(content: bytes) -> Any:
+        seen.append(content)
+        return read_image(content)
 
     monkeypatch.setattr("pipeline.images.reading.read_image", noted)
-    files = {image: tmp_path / file.name for image, file in images.items()}
-    for image, file in images.items():
-        shutil.copy(file, files[image])
+    drawn = {image: member.read() for image, member in images.items()}
+    files = put_pictures(tmp_path, drawn).find(CANDIDATES)
     other = dict.fromkeys(CANDIDATES, "a boat")
     for said in (CANDIDATES, other, CANDIDATES):
         again = clip_score.score(said, REFERENCES, files, {"model": str(model)})
-    assert sorted(seen) == sorted(files.values())
+    assert sorted(seen) == sorted(drawn.values())
     assert again == scores
-    noise(60, 60, seed=99).save(files["i03"])
+    exchange(tmp_path, i03=noise(60, 60, seed=99))
+    files = Shards(tmp_path).find(CANDIDATES)
     changed = clip_score.score(CANDIDATES, REFERENCES, files, {"model": str(model)}).per_image[
         "clip_score"
     ]
@@ -156,7 +159,7 @@ def test_the_pictures_of_ten_variants_are_seen_once_and_a_changed_one_again(
 
 
 def test_without_pictures_a_model_or_its_weights_it_is_unavailable_and_says_what_to_do(
-    images: dict[str, Path],
+    images: dict[str, Member],
 ) -> None:
     known = "openai/clip-vit-base-patch32"
     for arguments, reason in [
@@ -171,16 +174,16 @@ def test_without_pictures_a_model_or_its_weights_it_is_unavailable_and_says_what
 
 
 def test_a_missing_or_broken_picture_and_another_kind_of_model_are_one_line(
-    model: Path, images: dict[str, Path], tmp_path: Path
+    model: Path, images: dict[str, Member], tmp_path: Path
 ) -> None:
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(images["i00"].read_bytes()[:200])
+    broken = put_pictures(tmp_path, {"i00": images["i00"].read()[:200]}).find(["i00"])
+    gone = {"i00": broken["i00"]._replace(shard=tmp_path / "no.tar")}
     for files, arguments, message in [
         ({}, {"model": str(model)}, "^image 'i00' has a caption and no picture: "),
-        ({"i00": tmp_path / "no.png"}, {"model": str(model)}, r"no\.png: the picture of 'i00' "
+        (gone, {"model": str(model)}, r"no\.tar: the picture of 'i00' "
         r"cannot "
         r"be read \(No such file"),
-        ({"i00": broken}, {"model": str(model)}, r"broken\.png: (broken|truncated).*: CLIPScore "
+        (broken, {"model": str(model)}, r"'i00' in .*\.tar: (broken|truncated).*: CLIPScore "
         r"needs the picture"),
         (images, {"model": str(MODELS / "siglip"), "weights": "random"}, "is of type siglip: "
         "CLIPScore "
@@ -202,30 +205,27 @@ def test_the_pictures_of_a_corpus_are_looked_up_for_a_metric_that_takes_them(
 ) -> None:
     takes_pictures = "images" in signature(load("metrics", name).score).parameters
     captions, raw = tmp_path / "captions.parquet", tmp_path / "raw"
-    pd.DataFrame(
-        {"image_id": ["a", "a", "b"], "file": ["images/a.png", "images/a.png", "images/b.png"]}
-    ).to_parquet(captions)
-    found = {"a": raw / "images/a.png", "b": raw / "images/b.png"}
+    pd.DataFrame({"image_id": ["a", "a", "b"]}).to_parquet(captions)
+    found = put_pictures(raw, dict.fromkeys("abc", b"")).find(["a", "b"])
+    assert list(found) == ["a", "b"]
     assert pictures_needed(["bleu", name], captions, raw) == (found if takes_pictures else {})
 
 
 @pytest.mark.usefixtures("restore_java")
 def test_a_variant_and_the_baseline_beside_it_say_which_clip_judged_them(
-    model: Path, images: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, images: dict[str, Member], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = tiny_params()
     params["scoring"] |= {"metrics": ["clip_score"], "clip": {"model": str(model)}, "protocols": []}
     write_params(tmp_path, params)
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    names = ["i00", "i01", "i02"]
-    (paths.RAW / "scenes").mkdir(parents=True)
-    for name in names:
-        shutil.copy(images[name], paths.RAW / "scenes")
-    files = {"image_id": ["a", "b", "c"], "file": [images[name].name for name in names]}
+    put_pictures(paths.RAW / "scenes", {i: images[f"i0{n}"].read() for n, i in enumerate("abc")})
     for folder in (paths.CORPORA / "scenes", paths.CAPTIONS / "merge"):
         folder.mkdir(parents=True)
-    captions = pd.DataFrame({**files, "text": "a dog", "split": ["train", "val", "test"]})
+    captions = pd.DataFrame(
+        {"image_id": list("abc"), "text": "a dog", "split": ["train", "val", "test"]}
+    )
     captions.to_parquet(paths.CORPORA / "scenes/captions.parquet")
     for file in (paths.references, paths.published):
         write_json(file("scenes"), {"b": ["a dog"], "c": ["a cat"]})

@@ -7,6 +7,7 @@ from PIL import Image
 
 from pipeline.report.attention import attention_views, heat
 from pipeline.report.gallery import Corpus, best_and_worst, disagreements, extremes_of, thumbnail
+from tests.pictures import put_pictures
 
 
 def ciders(**by_image):
@@ -65,12 +66,10 @@ def attention(images, words, sharp):
 
 @pytest.fixture
 def corpus(tmp_path):
-    rows = [(f"i{n}", f"i{n}.png", f"picture {n}", "test") for n in range(6)]
-    for _, file, *_ in rows:
-        Image.new("RGB", (8, 8)).save(tmp_path / file)
-    return Corpus(
-        "c", pd.DataFrame(rows, columns=["image_id", "file", "raw", "split"]), tmp_path, {}, []
-    )
+    rows = [(f"i{n}", f"picture {n}", "test") for n in range(6)]
+    shards = put_pictures(tmp_path, {image: Image.new("RGB", (8, 8)) for image, *_ in rows})
+    captions = pd.DataFrame(rows, columns=["image_id", "raw", "split"])
+    return Corpus("c", captions, shards, {}, [])
 
 
 def test_words_stand_in_their_order_and_nearly_even_maps_are_told(corpus):

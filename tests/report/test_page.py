@@ -21,6 +21,7 @@ from pipeline.report.table import Column, Table, best_cells
 from pipeline.results.scores import MEAN, OWN
 from pipeline.scoring.bootstrap import resample_table
 from stages import compare
+from tests.pictures import put_pictures
 from tests.score_tables import joined, scores
 from tests.workspace import ROOT
 
@@ -73,14 +74,12 @@ def build(folder: Path, images=8, refs=2):
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     ids = [f"{split}{n}" for split in ("train", "val", "test") for n in range(images)]
     rows = [
-        (i, f"images/{i}.png", f"{i}#{n}", f"A <b> & {i}.", f"a {i}", i.rstrip("0123456789"))
+        (i, f"{i}#{n}", f"A <b> & {i}.", f"a {i}", i.rstrip("0123456789"))
         for i in ids
         for n in range(refs)
     ]
-    captions = pd.DataFrame(
-        rows, columns=["image_id", "file", "caption_id", "raw", "text", "split"]
-    )
-    for name in ("corpora/scenes", "raw/scenes/images", "references/scenes", "captions", "scores"):
+    captions = pd.DataFrame(rows, columns=["image_id", "caption_id", "raw", "text", "split"])
+    for name in ("corpora/scenes", "references/scenes", "captions", "scores"):
         (folder / "data" / name).mkdir(parents=True)
     write_json(folder / "data/validation/scenes/results.json", {"success": True})
     captions.to_parquet(folder / "data/corpora/scenes/captions.parquet")
@@ -88,8 +87,8 @@ def build(folder: Path, images=8, refs=2):
         folder / "data/references/scenes/references.json",
         {i: [f"a {i}"] * refs for i in ids if not i.startswith("train")},
     )
-    for n, i in enumerate(ids):
-        Image.new("RGB", (12, 8), (n * 9, 90, 200)).save(folder / f"data/raw/scenes/images/{i}.png")
+    drawn = {i: Image.new("RGB", (12, 8), (n * 9, 90, 200)) for n, i in enumerate(ids)}
+    put_pictures(folder / "data/raw/scenes", drawn)
     scored = pd.DataFrame(
         [(i, i.rstrip("0123456789")) for i in ids if i[0] != "t" or i[1] == "e"],
         columns=["image_id", "split"],

@@ -8,12 +8,13 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pipeline.core import registry
 from pipeline.core.errors import UserError
+from pipeline.images.reading import read_image
 from pipeline.sources import a3ds
 from pipeline.sources.shared import base
+from tests.pictures import pictures_of
 from tests.releases import everything, index_of, split_of, write_zip
 
 RAN = []
@@ -59,18 +60,16 @@ def test_images_and_the_chosen_captions_become_the_index(tmp_path):
     folder = release(tmp_path / "zips")
     a3ds.fetch(tmp_path / "raw", archives=folder, seed=3)
     index = index_of(tmp_path / "raw")
-    assert list(index) == ["image_id", "file", "caption_id", "raw", "undecodable", "split_random"]
-    assert index.iloc[2].to_list()[:5] == [
+    assert list(index) == ["image_id", "caption_id", "raw", "undecodable", "split_random"]
+    assert index.iloc[2].to_list()[:4] == [
         "a3ds-0001",
-        "images/a3ds-0001.png",
         "a3ds-0001#0",
         "the picture 1 shows a big ball",
         False,
     ]
+    kept = pictures_of(tmp_path / "raw")
     for n, picture in enumerate(content()["images"]):
-        assert np.array_equal(
-            np.asarray(Image.open(tmp_path / f"raw/images/a3ds-{n:04d}.png")), picture
-        )
+        assert np.array_equal(np.asarray(read_image(kept[f"a3ds-{n:04d}"])), picture)
     a3ds.fetch(tmp_path / "short", archives=folder, captions="short", seed=3)
     assert list(index_of(tmp_path / "short")["raw"]) == [f"a ball {n}" for n in range(20)]
 
@@ -270,7 +269,7 @@ def test_a_release_that_is_none_is_one_line_and_leaves_nothing(tmp_path, data, m
 @pytest.mark.parametrize("kind", [np.int64, np.float64, np.uint8])
 def test_pictures_of_any_number_type_are_the_same_pictures(tmp_path, kind):
     a3ds.fetch(tmp_path / "raw", archives=release(tmp_path / "zips", content(kind=kind)))
-    picture = np.asarray(Image.open(tmp_path / "raw/images/a3ds-0007.png"))
+    picture = np.asarray(read_image(pictures_of(tmp_path / "raw")["a3ds-0007"]))
     assert np.array_equal(picture, content()["images"][7])
 
 
@@ -279,7 +278,7 @@ def test_one_array_of_all_images_will_do(tmp_path):
         tmp_path / "raw",
         archives=release(tmp_path / "zips", changed(images=np.stack(content()["images"]))),
     )
-    assert len(list((tmp_path / "raw/images").iterdir())) == 20
+    assert len(pictures_of(tmp_path / "raw")) == 20
 
 
 def test_captions_that_utf8_cannot_hold_are_kept_and_marked(tmp_path):

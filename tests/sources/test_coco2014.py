@@ -10,6 +10,7 @@ import pytest
 from pipeline.core.errors import UserError
 from pipeline.sources import coco2014
 from pipeline.sources.shared import base
+from tests.pictures import pictures_of
 from tests.releases import everything, index_of, jpeg, split_of, write_zip
 
 TRAIN, VAL, REST = (
@@ -71,24 +72,21 @@ def test_the_index_follows_the_image_ids_and_keeps_both_schemes(tmp_path):
     )
     index = index_of(tmp_path / "raw")
     assert index.to_dict("split")["data"] == [
-        [REST, f"images/{REST}", f"{REST}#0", "A dog", False, "val", "train"],
-        [REST, f"images/{REST}", f"{REST}#1", "Two dogs", False, "val", "train"],
-        [TRAIN, f"images/{TRAIN}", f"{TRAIN}#0", "A bike .", False, "train", "train"],
-        [TRAIN, f"images/{TRAIN}", f"{TRAIN}#1", "Bike\n", False, "train", "train"],
-        [VAL, f"images/{VAL}", f"{VAL}#0", "A cat", False, "val", "test"],
+        [REST, f"{REST}#0", "A dog", False, "val", "train"],
+        [REST, f"{REST}#1", "Two dogs", False, "val", "train"],
+        [TRAIN, f"{TRAIN}#0", "A bike .", False, "train", "train"],
+        [TRAIN, f"{TRAIN}#1", "Bike\n", False, "train", "train"],
+        [VAL, f"{VAL}#0", "A cat", False, "val", "test"],
     ]
     assert list(index) == [
         "image_id",
-        "file",
         "caption_id",
         "raw",
         "undecodable",
         "split_official",
         "split_karpathy",
     ]
-    assert sorted(path.name for path in (tmp_path / "raw/images").iterdir()) == sorted(
-        [TRAIN, VAL, REST]
-    )
+    assert list(pictures_of(tmp_path / "raw")) == [TRAIN, *sorted([VAL, REST])]
 
 
 def test_without_karpathy_there_is_the_official_scheme_alone(tmp_path):
@@ -118,7 +116,7 @@ def test_max_images_keeps_the_first_of_each_split_and_unpacks_no_other(tmp_path)
     folder = release(tmp_path / "zips", karpathy=karpathy_json())
     coco2014.fetch(tmp_path / "k", archives=folder, karpathy="download", max_images=1)
     assert split_of(tmp_path / "k", "karpathy") == {REST: "train", VAL: "test"}
-    assert sorted(path.name for path in (tmp_path / "k/images").iterdir()) == [REST, VAL]
+    assert sorted(pictures_of(tmp_path / "k")) == [REST, VAL]
     coco2014.fetch(tmp_path / "o", archives=folder, max_images=1)
     assert split_of(tmp_path / "o", "official") == {TRAIN: "train", REST: "val"}
     assert "A cat" not in set(index_of(tmp_path / "o")["raw"])
@@ -128,10 +126,10 @@ def test_max_images_keeps_the_first_of_each_split_and_unpacks_no_other(tmp_path)
         coco2014.fetch(tmp_path / "n", archives=folder, max_images=0)
 
 
-def test_a_photo_that_its_archive_lacks_leaves_rows_without_file(tmp_path):
+def test_a_photo_that_its_archive_lacks_leaves_rows_without_a_picture(tmp_path):
     coco2014.fetch(tmp_path / "raw", archives=release(tmp_path / "zips", photos=(TRAIN, VAL)))
     index = index_of(tmp_path / "raw")
-    assert set(index[index["file"].isna()]["image_id"]) == {REST}
+    assert set(index["image_id"]) - set(pictures_of(tmp_path / "raw")) == {REST}
 
 
 def test_half_characters_of_json_are_kept_and_marked(tmp_path):

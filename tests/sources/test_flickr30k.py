@@ -12,6 +12,7 @@ from pipeline.core.errors import UserError
 from pipeline.experiment.params import load_params
 from pipeline.sources import flickr30k
 from pipeline.sources.shared import archives, base
+from tests.pictures import pictures_of
 from tests.releases import everything, index_of, jpeg, split_of, write_zip
 from tests.workspace import ROOT
 
@@ -50,14 +51,14 @@ def test_parts_become_the_index_of_the_row_trail(tmp_path):
     flickr30k.fetch(tmp_path / "raw", archives=parts(tmp_path / "zips"))
     index = index_of(tmp_path / "raw")
     assert index.to_dict("split")["data"] == [
-        ["1.jpg", "images/1.jpg", "1.jpg#0", "A man , hat on .", False, "train"],
-        ["1.jpg", "images/1.jpg", "1.jpg#1", "Two men .", False, "train"],
-        ["2.jpg", "images/2.jpg", "2.jpg#0", 'He says "go"', False, "val"],
-        ["3.jpg", "images/3.jpg", "3.jpg#0", "The sea", False, "test"],
-        ["4.jpg", None, "4.jpg#0", "none", False, None],
+        ["1.jpg", "1.jpg#0", "A man , hat on .", False, "train"],
+        ["1.jpg", "1.jpg#1", "Two men .", False, "train"],
+        ["2.jpg", "2.jpg#0", 'He says "go"', False, "val"],
+        ["3.jpg", "3.jpg#0", "The sea", False, "test"],
+        ["4.jpg", "4.jpg#0", "none", False, None],
     ]
-    assert list(index) == ["image_id", "file", "caption_id", "raw", "undecodable", "split_last"]
-    assert sorted(path.name for path in (tmp_path / "raw/images").iterdir()) == list(PHOTOS)
+    assert list(index) == ["image_id", "caption_id", "raw", "undecodable", "split_last"]
+    assert list(pictures_of(tmp_path / "raw")) == list(PHOTOS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "zips"]
 
 
@@ -185,7 +186,7 @@ def test_parts_are_downloaded_resumed_and_put_together(server, tmp_path, monkeyp
     flickr30k.fetch(tmp_path / "raw/f")
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["f"]
     assert [range_ for _, range_ in server.requests] == [None, "bytes=100-", None]
-    assert (tmp_path / "raw/f/images/2.jpg").read_bytes() == jpeg(1)
+    assert pictures_of(tmp_path / "raw/f")["2.jpg"] == jpeg(1)
 
 
 def test_an_archive_that_was_put_together_is_not_downloaded_again(server, tmp_path, monkeypatch):

@@ -7,15 +7,17 @@ import os
 import pandas as pd
 import pytest
 
-from pipeline.cleaning.clean import clean_file, raw_files
+from pipeline.cleaning.clean import clean_file
 from pipeline.cleaning.image_check import look_at_images
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.corpus import read_captions
+from pipeline.data.shards import Shards
 from pipeline.experiment.params import load_params
 from pipeline.images.reading import MAX_BYTES
 from pipeline.sources import folder
 from pipeline.sources.shared import gate
+from tests.pictures import pictures_of
 from tests.releases import everything, index_of, jpeg, split_of
 from tests.workspace import ROOT
 
@@ -83,14 +85,17 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
     captions = write_captions(root, suffix)
     folder.fetch(tmp_path / "raw", path=str(root), captions=captions)
     index = index_of(tmp_path / "raw")
-    assert index[["image_id", "file", "caption_id", "raw", "undecodable"]].to_numpy().tolist() == [
-        ["cats/1", "images/cats/1.jpg", "cats/1#0", "A cat", False],
-        ["cats/1", "images/cats/1.jpg", "cats/1#1", "One cat, black", False],
-        ["dogs/1", "images/dogs/1.jpg", "dogs/1#0", 'A "dog"', False],
-        ["x", "images/x.png", "x#0", "Nothing", False],
+    assert index[["image_id", "caption_id", "raw", "undecodable"]].to_numpy().tolist() == [
+        ["cats/1", "cats/1#0", "A cat", False],
+        ["cats/1", "cats/1#1", "One cat, black", False],
+        ["dogs/1", "dogs/1#0", 'A "dog"', False],
+        ["x", "x#0", "Nothing", False],
     ]
-    assert list(index)[5:] == ["split_random"]
-    assert (tmp_path / "raw/images/dogs/1.jpg").read_bytes() == (root / "dogs/1.jpg").read_bytes()
+    assert list(index)[4:] == ["split_random"]
+    assert pictures_of(tmp_path / "raw") == {
+        name: (root / file).read_bytes()
+        for name, file in (("cats/1", "cats/1.jpg"), ("dogs/1", "dogs/1.jpg"), ("x", "x.png"))
+    }
 
 
 def test_columns_may_have_other_names_and_lists_hold_several_captions(tmp_path):
@@ -149,7 +154,7 @@ def test_what_lacks_its_other_half_is_told_and_set_aside_with_its_reason(tmp_pat
         "folder: 1 of 3 images with captions that are not there, to be set aside as 'image "
         "missing': gone.jpg",
     ]
-    pictures = look_at_images(raw_files(tmp_path / "raw"), tmp_path / "raw")
+    pictures = look_at_images(Shards(tmp_path / "raw"))
     options = (
         load_params(ROOT / "params.yaml")
         .corpora["scenes"]
@@ -178,11 +183,9 @@ def test_captions_of_coco_images_that_it_does_not_list_stay_rows(tmp_path):
     content["annotations"].append({"image_id": 77, "caption": "Of what?"})
     (root / "c.json").write_text(json.dumps(content))
     folder.fetch(tmp_path / "raw", path=str(root), captions="c.json")
-    assert index_of(tmp_path / "raw").iloc[-1][["image_id", "file", "raw"]].to_list() == [
-        "77",
-        None,
-        "Of what?",
-    ]
+    last = index_of(tmp_path / "raw").iloc[-1]
+    assert last[["image_id", "raw"]].to_list() == ["77", "Of what?"]
+    assert "77" not in pictures_of(tmp_path / "raw")
 
 
 def test_an_id_of_coco_is_one_image_as_number_and_as_text(tmp_path):
@@ -225,13 +228,11 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
     (root / "x.txt").write_bytes(b"\xef\xbb\xbfOne\r\n\r\nTwo caf\xe9")
     (root / "gone.txt").write_text("Three")
     folder.fetch(tmp_path / "raw", path=str(root))
-    rows = (
-        index_of(tmp_path / "raw")[["caption_id", "raw", "file", "undecodable"]].to_numpy().tolist()
-    )
+    rows = index_of(tmp_path / "raw")[["caption_id", "raw", "undecodable"]].to_numpy().tolist()
     assert rows[:3] == [
-        ["gone#0", "Three", None, False],
-        ["x#0", "One", "images/x.png", False],
-        ["x#1", "Two caf\\xe9", "images/x.png", True],
+        ["gone#0", "Three", False],
+        ["x#0", "One", False],
+        ["x#1", "Two caf\\xe9", True],
     ]
     assert [row[:2] for row in rows[3:]] == [["cats/1#0", ""], ["dogs/1#0", ""]]
 
@@ -455,11 +456,9 @@ def test_what_a_link_finds_outside_the_folder_is_set_aside_with_its_reason(
     linked, tmp_path, capsys
 ):
     folder.fetch(tmp_path / "raw", path=str(linked), captions="c.csv", val=0.0, test=0.0)
-    images = sorted(name for name in everything(tmp_path / "raw") if name.startswith("images/"))
-    assert images == ["images/a.jpg", "images/b.jpg", "images/within.jpg"]
+    assert list(pictures_of(tmp_path / "raw")) == ["a", "b", "within"]
     assert not any(b"root:x" in data for data in everything(tmp_path / "raw").values())
-    index = index_of(tmp_path / "raw").set_index("image_id")
-    assert list(index.loc[["evil/passwd", "evil/c", "out"], "file"]) == [None, None, None]
+    assert {"evil/passwd", "evil/c", "out"} <= set(index_of(tmp_path / "raw")["image_id"])
     assert capsys.readouterr().err.splitlines()[0] == (
         "folder: 3 files set aside as links that lead out of the folder (follow_links: true takes "
         "them): evil/c.jpg, evil/passwd, out.jpg"
@@ -480,8 +479,8 @@ def test_a_text_file_that_a_link_finds_outside_gives_no_captions(tmp_path, capsy
 
 def test_follow_links_takes_what_they_find(linked, tmp_path):
     folder.fetch(tmp_path / "raw", path=str(linked), captions="c.csv", follow_links=True)
-    assert (tmp_path / "raw/images/evil/c.jpg").read_bytes() == jpeg(7)
-    assert (tmp_path / "raw/images/out.jpg").read_bytes() == jpeg(7)
+    kept = pictures_of(tmp_path / "raw")
+    assert kept["evil/c"] == kept["out"] == jpeg(7)
     manifest = json.loads((tmp_path / "raw/manifest.json").read_text())
     assert "set_aside" not in manifest["images"]
     assert folder.size(path=str(linked), follow_links=True).images == 4
@@ -490,7 +489,7 @@ def test_follow_links_takes_what_they_find(linked, tmp_path):
 def test_a_folder_that_is_itself_a_link_is_read(linked, tmp_path):
     (tmp_path / "here").symlink_to(linked)
     folder.fetch(tmp_path / "raw", path=str(tmp_path / "here"), captions="c.csv")
-    assert (tmp_path / "raw/images/a.jpg").is_file()
+    assert "a" in pictures_of(tmp_path / "raw")
 
 
 @pytest.mark.timeout(60)
@@ -503,7 +502,8 @@ def test_pipes_devices_and_endless_files_are_set_aside(tmp_path, capsys):
     names = ["a.jpg", "pipe.jpg", "endless.png", "sparse.png"]
     (root / "c.csv").write_text("image,caption\n" + "".join(f"{name},One\n" for name in names))
     folder.fetch(tmp_path / "raw", path=str(root), captions="c.csv", follow_links=True)
-    assert list(index_of(tmp_path / "raw")["file"]) == ["images/a.jpg", None, None, None]
+    assert list(index_of(tmp_path / "raw")["image_id"]) == ["a", "pipe", "endless", "sparse"]
+    assert list(pictures_of(tmp_path / "raw")) == ["a"]
     assert capsys.readouterr().err.splitlines() == [
         "folder: 2 files set aside as pipes or devices: endless.png, pipe.jpg",
         "folder: 1 files set aside as larger than 256,000,000 bytes (scale them down): sparse.png",

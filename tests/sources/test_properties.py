@@ -2,6 +2,7 @@
 RELEASES."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -11,15 +12,29 @@ from pipeline.cleaning.image_check import look_at_images
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.data.files import digest
+from pipeline.data.shards import Shards
 from pipeline.sources.shared.base import SPLITS
 from tests.releases import everything
-from tests.sources import test_a3ds, test_coco2014, test_flickr30k, test_folder, test_shared
+from tests.sources import (
+    test_a3ds,
+    test_coco2014,
+    test_flickr30k,
+    test_folder,
+    test_shared,
+    test_webdataset,
+)
 
 
 def own_images(folder):
     root = test_folder.photos(folder)
     (root / "c.csv").write_text(test_folder.SPLIT_CSV)
     return str(root)
+
+
+def shards_of_others(folder):
+    """Named as from a workspace, which the working directory is."""
+    samples = [test_webdataset.samples(4 * n, 4) for n in range(2)]
+    return os.path.relpath(test_webdataset.written(folder, *samples))
 
 
 RELEASES = {
@@ -32,13 +47,15 @@ RELEASES = {
     "flickr8k": lambda folder: {"archives": test_shared.release(folder)},
     "folder": lambda folder: {"path": own_images(folder), "captions": "c.csv"},
     "scenes": lambda folder: {"images": 16, "size": 64, "seed": 1},
+    "webdataset": lambda folder: {"path": shards_of_others(folder)},
 }
 "the arguments for a tiny release of each source, which is written to the folder"
 
 
 @pytest.fixture(params=registry.names("sources"))
-def fetched(request, tmp_path):
+def fetched(request, tmp_path, monkeypatch):
     """A source's name, its arguments and what it made of them."""
+    monkeypatch.chdir(tmp_path)
     args = RELEASES[request.param](tmp_path / "release")
     source = registry.load("sources", request.param)
     registry.check_args(source.fetch, args, "datasets.x.args")
@@ -53,9 +70,11 @@ def test_what_a_source_says_of_its_size_is_of_the_same_arguments(fetched):
     size = registry.load("sources", name).size(**args)
     assert size.download == 0
     if "archives" not in args:
-        pictures = [path for path in (raw / "images").rglob("*") if path.is_file()]
-        assert size.images == len(pictures)
-        assert 0.3 < size.disk / sum(path.stat().st_size for path in pictures) < 3
+        assert size.images == len(Shards(raw))
+        kept = sum(member.size for member in Shards(raw))
+        if Shards(raw).root != raw:  # they are not copied
+            kept = sum(map(len, everything(raw).values()))
+        assert 0.3 < size.disk / kept < 3
     else:
         assert size.images >= 1000
         assert 5_000 < size.disk / size.images < 300_000
@@ -79,16 +98,14 @@ def test_caption_ids_are_unique_and_name_their_image(fetched):
     table = pd.read_parquet(raw / "captions.parquet")
     assert table["caption_id"].is_unique
     assert list(table["caption_id"].str.rsplit("#", n=1).str[0]) == list(table["image_id"])
-    assert table.groupby("image_id")["file"].nunique().max() == 1
 
 
-def test_every_file_named_is_there_and_every_file_there_is_named(fetched):
+def test_every_picture_has_captions_and_can_be_decoded(fetched):
     _, _, raw = fetched
-    files = set(pd.read_parquet(raw / "captions.parquet")["file"].dropna())
-    assert files == {
-        path.relative_to(raw).as_posix() for path in (raw / "images").rglob("*") if path.is_file()
-    }
-    assert {picture.problem for picture in look_at_images(files, raw).values()} == {None}
+    pictures = look_at_images(Shards(raw))
+    assert len(pictures) == len(Shards(raw))
+    assert set(pictures) <= set(pd.read_parquet(raw / "captions.parquet")["image_id"])
+    assert {picture.problem for picture in pictures.values()} == {None}
 
 
 def test_a_second_run_gives_the_same_bytes_and_none_names_the_machine(fetched, tmp_path):

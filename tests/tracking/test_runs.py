@@ -106,9 +106,9 @@ def test_a_finished_run_holds_params_scores_curves_files_and_a_model(workspace):
     ]
     assert len(client.list_artifacts(run.info.run_id, "images")) == 2 * 6
     table = json.loads((Path(run.info.artifact_uri) / "samples.json").read_text())
-    assert table["columns"] == ["image_id", "caption", "log_prob", "file", "references", "cider"]
+    assert table["columns"] == ["image_id", "caption", "log_prob", "references", "cider"]
     assert table["data"][1] == [
-        *("scene02", "a caption of scene02", -1.5, "images/scene02.png"),
+        *("scene02", "a caption of scene02", -1.5),
         *("reference 0 of scene02 | reference 1 of scene02", 0.5),
     ]
     model = Path(client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location)

@@ -80,8 +80,8 @@ def store(folder: Path, pictures: bool = False) -> FeatureStore:
         grid[row, 0, int(colour)] = grid[row, 1, 3 + int(shape)] = seen[
             row, int(shape), int(colour)
         ] = 1
-    np.save(folder / "grid.npy", seen if pictures else grid)
-    np.save(folder / "pooled.npy", grid.sum(1))
+    np.save(folder / "grid-00000.npy", seen if pictures else grid)
+    np.save(folder / "pooled-00000.npy", grid.sum(1))
     pd.DataFrame({"image_id": ids, "row": range(len(ids))}).to_parquet(folder / "ids.parquet")
     write_json(folder / "manifest.json", {})
     return FeatureStore(folder)

@@ -8,7 +8,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -287,16 +287,17 @@ def names(path: Path) -> list[str]:
         ]
 
 
-def unpack(path: Path, inside: str, folder: Path, only: Container[str] | None = None) -> list[str]:
-    """Write the files that lie directly in the archive's folder `inside` to `folder`; return their
-    names, sorted.
+def unpack(
+    path: Path, inside: str, put: Callable[[str, bytes], object], only: Container[str]
+) -> None:
+    """Hand the wanted files that lie directly in the archive's folder `inside` to `put(name,
+    content)`, in the order of their names.
 
     Args:
-        only: the names of those that are wanted; None: all.
+        only: the names of those that are wanted.
     """
     from tqdm import tqdm
 
-    folder.mkdir(parents=True, exist_ok=True)
     with opened(path) as archive:
         members = [
             m
@@ -307,10 +308,7 @@ def unpack(path: Path, inside: str, folder: Path, only: Container[str] | None = 
             raise UserError(
                 f"{path} holds no files in {inside}/: it is not the archive that was published"
             )
-        wanted = {PurePosixPath(m.filename).name: m for m in members}
-        wanted = {name: m for name, m in wanted.items() if only is None or name in only}
-        for name, member in tqdm(
-            wanted.items(), desc=f"unpacking {path.name}", unit=" files", disable=None
-        ):
-            (folder / name).write_bytes(archive.read(member))
-    return sorted(wanted)
+        named = {PurePosixPath(m.filename).name: m for m in members}
+        wanted = sorted(name for name in named if name in only)
+        for name in tqdm(wanted, desc=f"unpacking {path.name}", unit=" files", disable=None):
+            put(name, archive.read(named[name]))

@@ -4,8 +4,8 @@ A source is a module of this folder with two public functions
 
     fetch(folder: Path, *, <arguments of params.yaml, typed>) -> None
 
-that fills `folder` whole or not at all: images/, captions.parquet, manifest.json (see
-docs/reference/files.md), and
+that fills `folder` whole or not at all: shards/ and images.parquet (by a `ShardWriter`),
+captions.parquet and manifest.json (see docs/reference/files.md), and
 
     size(**args) -> Size
 
@@ -28,11 +28,13 @@ from pipeline.core.errors import UserError
 from pipeline.data.files import digest, remove, write_json
 from pipeline.sources.shared.archives import Archive, download, local, names, read_member, unpack
 from pipeline.sources.shared.caption_tables import coco_captions, decoded, parse_json
+from pipeline.sources.shared.shards import ShardWriter
 
 __all__ = [
     "SPLITS",
     "Archive",
     "Row",
+    "ShardWriter",
     "Size",
     "assign",
     "find_archives",
@@ -89,8 +91,7 @@ class Row:
     """One caption as published."""
 
     image_id: str
-    file: str | None
-    "relative to the dataset's folder; None: the publisher names an image that is not there"
+    "of a picture in the shards, or of one that the publisher names and that is not there"
     number: int
     "caption_id is `<image_id>#<number>`"
     raw: str
@@ -98,9 +99,9 @@ class Row:
     "some bytes were no UTF-8; `raw` shows them as backslash escapes"
 
 
-def make_row(image_id: str, file: str | None, number: int, text: str) -> Row:
+def make_row(image_id: str, number: int, text: str) -> Row:
     """A row from text that was read with `surrogateescape` or from JSON."""
-    return Row(printable(image_id), file, number, printable(text), bool(_HALF.search(text)))
+    return Row(printable(image_id), number, printable(text), bool(_HALF.search(text)))
 
 
 def printable(text: str) -> str:
@@ -132,7 +133,6 @@ def write_index(
 
     columns = {
         "image_id": pa.array([row.image_id for row in rows], pa.string()),
-        "file": pa.array([row.file for row in rows], pa.string()),
         "caption_id": pa.array([f"{row.image_id}#{row.number}" for row in rows], pa.string()),
         "raw": pa.array([row.raw for row in rows], pa.string()),
         "undecodable": pa.array([row.undecodable for row in rows], pa.bool_()),
@@ -254,7 +254,7 @@ def read_tokens(data: bytes, where: str) -> list[Row]:
                 f"{where}, line {number}: expected 'name.jpg#n<TAB>caption', not {start!r}"
             )
         name, n, caption = (group.decode("utf-8", "surrogateescape") for group in match.groups())
-        out.append(make_row(name, None, int(n), caption.removesuffix("\r")))
+        out.append(make_row(name, int(n), caption.removesuffix("\r")))
     return out
 
 

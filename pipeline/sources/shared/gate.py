@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pipeline.core.errors import printable, say
 
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+"of pictures"
 LARGEST = 256_000_000
 """bytes of a file that is taken: reading.MAX_BYTES, which a test holds it to. Importing that here
 would have every release downloaded again after an edit of the reader"""

@@ -1,0 +1,121 @@
+"""Pictures in tar shards of WebDataset's layout (Aizman, Maltby and Breuel, 2019, 2001.01858), with
+an index beside them: equal pictures in equal order are equal bytes.
+
+A member is named <key><suffix>. Its key is the image_id without the picture's suffix, with %2E for
+every dot, since WebDataset ends a key at the first dot of a name, and with %XX for each byte that
+is no ASCII, since a plain tar header holds nothing else.
+"""
+
+import tarfile
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from urllib.parse import quote
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from pipeline.core.errors import UserError
+
+FOLDER, INDEX = "shards", "images.parquet"
+PICTURES = 1024
+"""in a shard, at most. A power of two: batches of 32 images then end where a shard does, so that
+features do not depend on where a shard begins"""
+BYTES = 1 << 30
+"of pictures, after which the next shard begins"
+NAMELESS = ".img"
+"suffix of a picture that has none, as a member without one is no sample"
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("file", pa.string()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("size", pa.int64()),
+    ]
+)
+
+
+def member_name(image_id: str, suffix: str) -> str:
+    """`1.jpg` for ("1.jpg", ".jpg") and for ("1", ".JPG"); `cats/a%2Eb.png` for
+    ("cats/a.b", ".png")."""
+    key = quote(image_id.removesuffix(suffix) or image_id, safe="/ ").replace(".", "%2E")
+    return key + (quote(suffix.lower(), safe=".") or NAMELESS)
+
+
+class ShardWriter:
+    """Fills `folder` with shards/ and images.parquet, which is there when the block ends well.
+
+    The index has a row a picture, in the order of the shards: image_id, file (the member's name),
+    shard (relative to `folder`), offset and size (of the picture's bytes).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._key_of: dict[str, str] = {}
+        "key -> image_id"
+        self._ids: set[str] = set()
+        self._shards = 0
+        self._tar: tarfile.TarFile | None = None
+        self._rows: list[tuple[str, str, str, int, int]] = []
+
+    def __enter__(self) -> "ShardWriter":
+        (self.folder / FOLDER).mkdir()
+        self._index = parquet.ParquetWriter(self.folder / INDEX, SCHEMA)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._end_shard()
+        elif self._tar:
+            self._tar.fileobj.close()
+        self._index.close()
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def add(self, image_id: str, content: bytes, suffix: str | None = None) -> None:
+        """Args:
+            content: the picture's file as it was published.
+            suffix: of that file's name, `.jpg`; None: the image_id ends with it.
+
+        Raises:
+            UserError: another picture has this image_id, or the same key in the shards.
+        """
+        name = member_name(image_id, PurePosixPath(image_id).suffix if suffix is None else suffix)
+        other = self._key_of.setdefault(name.partition(".")[0], image_id)
+        if image_id in self._ids or other != image_id:
+            raise UserError(
+                f"the pictures '{other}' and '{image_id}' would both be '{name}' in the shards: "
+                "rename one of them"
+            )
+        self._ids.add(image_id)
+        tar = self._open_shard()
+        about = tarfile.TarInfo(name)  # of no owner, mode 644, 1970
+        about.size = len(content)
+        tar.addfile(about, BytesIO(content))
+        offset = tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        shard = f"{FOLDER}/{self._shards - 1:06}.tar"
+        self._rows.append((image_id, name, shard, offset, len(content)))
+        if len(self._rows) == PICTURES or tar.offset >= BYTES:
+            self._end_shard()
+
+    def _open_shard(self) -> tarfile.TarFile:
+        if self._tar is None:
+            path = self.folder / FOLDER / f"{self._shards:06}.tar"
+            self._tar = tarfile.TarFile(path, "w", format=tarfile.PAX_FORMAT)
+            self._shards += 1
+        return self._tar
+
+    def _end_shard(self) -> None:
+        if self._tar is None:
+            return
+        self._tar.close()
+        columns = zip(SCHEMA.names, zip(*self._rows, strict=True), strict=True)
+        self._index.write_table(pa.table(dict(columns), SCHEMA))
+        self._tar, self._rows = None, []

@@ -1,0 +1,253 @@
+"""Pictures in tar shards of WebDataset's layout (Aizman, Maltby and Breuel, 2019, 2001.01858), used
+where they lie: nothing is copied but captions.
+
+A sample is the files of one key: a picture, and its captions in .txt or .caption (one a line) or in
+.json. The key is the image_id. Where there are several, .txt comes before .caption, and that before
+.json.
+
+Split scheme `random`: shares `val` and `test` of the keys, drawn by `seed` from the key alone. So
+an image keeps its split when shards are added.
+
+Nothing is dropped: a picture without captions gets one empty caption, set aside as `empty`;
+captions without a picture stay rows, set aside as `image missing`. set_aside.parquet names every
+file that was not taken, with its reason: a second picture of a key, a picture that is too large, a
+.json without a caption, a link, a name that cannot be.
+
+DVC does not watch the shards: after a change there, `dvc repro -f -s download@NAME` reads them
+again. manifest.json holds the MD5 of each, so that nothing else runs if they are what they were.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import UserError
+from pipeline.core.ranges import Seed, Share
+from pipeline.data.files import digest, whole_folder
+from pipeline.sources.shared import base, tar_shards
+from pipeline.sources.shared.caption_tables import decoded, parse_json
+from pipeline.sources.shared.gate import LARGE, LARGEST, SUFFIXES, tell
+from pipeline.sources.shared.shards import INDEX, SCHEMA
+from pipeline.sources.shared.tar_shards import File, Passed
+
+TEXTS = (".txt", ".caption", ".json")
+"in the order in which they are taken"
+TWICE = "a second picture of its key"
+BYTES, BYTES_PER_IMAGE = 10_000, 150
+"of captions and index, about: of the files, and of an image in them"
+LOOKED_AT = 8
+"shards whose pictures are counted for `size`; of more, the others are taken to hold as many a byte"
+
+
+@dataclass
+class Sample:
+    picture: File | None = None
+    texts: dict[str, File] = field(default_factory=dict)
+    "by suffix"
+
+
+def fetch(
+    folder: Path,
+    *,
+    path: str,
+    caption_key: str = "caption",
+    val: Share = 0.1,
+    test: Share = 0.1,
+    seed: Seed = 1,
+) -> None:
+    """Fill `folder` with the captions of tar shards and an index of their pictures.
+
+    Args:
+        path: the folder that holds the shards (*.tar), or a pattern of their paths, with
+            {00000..00099}, {a,b}, * and ?.
+        caption_key: of a .json beside a picture, which holds a caption or a list of captions there.
+        val, test: shares of the scheme `random`.
+        seed: draws that scheme.
+
+    Raises:
+        UserError: no such shards, a broken one, none with a picture that has captions, or shares
+            that leave nothing to train.
+    """
+    if val < 0 or test < 0 or val + test >= 1:
+        raise UserError(
+            f"webdataset: val: {val}, test: {test}: give shares of at least 0 that leave some "
+            "images to train"
+        )
+    root, shards = tar_shards.find_shards(path)
+    tar_shards.check(shards)
+    taken = Taken(caption_key)
+    with whole_folder(folder) as part:
+        _index(part, root, shards, taken)
+        if not taken.both:
+            raise UserError(
+                f"{path} holds no picture with captions: expected files of one key, such as "
+                f"1.jpg and 1.txt ({', '.join(TEXTS)}; caption_key names the key of a .json)"
+            )
+        split_of = {row.image_id: _split(row.image_id, val, test, seed) for row in taken.rows}
+        names = {shard.relative_to(root).as_posix(): digest(shard) for shard in shards}
+        told = {"set_aside": len(taken.aside), "pictures": len(taken.seen)}
+        manifest = {"source": "webdataset", "root": str(root), "archives": names, "images": told}
+        base.write_index(part, taken.rows, {"random": split_of}, manifest)
+        _write_aside(part, taken.aside)
+    taken.tell()
+
+
+@dataclass
+class Taken:
+    """What was found in the shards so far."""
+
+    caption_key: str
+    rows: list[base.Row] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
+    "keys of pictures"
+    told: set[str] = field(default_factory=set)
+    "keys with captions"
+    aside: list[tuple[str, str, str]] = field(default_factory=list)
+    "shard, file, reason"
+    bare: list[str] = field(default_factory=list)
+    "keys of pictures without captions"
+
+    @property
+    def both(self) -> bool:
+        """Whether a picture has captions."""
+        return len(self.bare) < len(self.seen)
+
+    def take(self, shard: Path, name: str) -> list[tuple[str, str, str, int, int]]:
+        """The samples of a shard; returns the rows of the index."""
+        found = []
+        for key, sample in self._samples(shard, name).items():
+            captions = self._captions(shard, name, key, sample)
+            if sample.picture:
+                self.seen.add(key)
+                picture = sample.picture
+                found.append((key, picture.name, name, picture.offset, picture.size))
+                if not captions and key not in self.told:
+                    self.bare.append(key)
+                    captions = [""]
+            if captions:
+                self.told.add(key)
+                self.rows += [base.make_row(key, n, text) for n, text in enumerate(captions)]
+        return found
+
+    def _samples(self, shard: Path, name: str) -> dict[str, Sample]:
+        samples: dict[str, Sample] = {}
+        for file in tar_shards.files_of(shard):
+            reason = self._reason_against(file, samples)
+            if reason:
+                self.aside.append((name, base.printable(file.name), reason))
+            elif isinstance(file, File):
+                sample = samples.setdefault(file.key, Sample())
+                if file.suffix in SUFFIXES:
+                    sample.picture = file
+                elif file.suffix in TEXTS:
+                    sample.texts[file.suffix] = file
+        return samples
+
+    def _reason_against(self, file: File | Passed, samples: dict[str, Sample]) -> str:
+        if isinstance(file, Passed):
+            return file.reason
+        sample = samples.get(file.key, Sample())
+        if file.suffix in SUFFIXES:
+            if file.key in self.seen or sample.picture:
+                return TWICE
+            return LARGE if file.size > LARGEST else ""
+        if file.suffix in TEXTS:
+            if file.key in self.told or file.suffix in sample.texts:
+                return "second captions of its key"
+            return LARGE if file.size > LARGEST else ""
+        return ""
+
+    def _captions(self, shard: Path, name: str, key: str, sample: Sample) -> list[str]:
+        for suffix in TEXTS:
+            if suffix in sample.texts:
+                file = sample.texts[suffix]
+                try:
+                    text = decoded(tar_shards.read(shard, file), "the file")
+                    captions = (
+                        _of_json(text, self.caption_key)
+                        if suffix == ".json"
+                        else [line.strip() for line in text.split("\n")]
+                    )
+                except UserError as error:
+                    self.aside.append((name, base.printable(file.name), str(error)))
+                    continue
+                if captions := [caption for caption in captions if caption]:
+                    return captions
+        return []
+
+    def tell(self) -> None:
+        """Lines on standard error: what was set aside, and why."""
+        reasons = dict.fromkeys(reason for _, _, reason in self.aside)
+        for reason in list(reasons)[:5]:
+            files = [f"{shard}/{file}" for shard, file, why in self.aside if why == reason]
+            tell("webdataset", f"files set aside: {reason}", files)
+        tell(
+            "webdataset",
+            "pictures without captions, to be set aside as 'empty'",
+            self.bare,
+            len(self.seen),
+        )
+        tell(
+            "webdataset",
+            "captions without a picture, to be set aside as 'image missing'",
+            sorted(self.told - self.seen),
+            len(self.told),
+        )
+
+
+def _of_json(text: str, key: str) -> list[str]:
+    found = parse_json(text, "the file")
+    found = found.get(key) if isinstance(found, dict) else found
+    captions: list[Any] = found if isinstance(found, list) else [found]
+    if not all(isinstance(caption, str) for caption in captions):
+        raise UserError(f"no caption, or list of captions, as '{key}'")
+    return [caption.strip() for caption in captions]
+
+
+def _index(part: Path, root: Path, shards: Iterable[Path], taken: Taken) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+    from tqdm import tqdm
+
+    with parquet.ParquetWriter(part / INDEX, SCHEMA) as index:
+        for shard in tqdm(shards, desc="reading shards", unit=" shards", disable=None):
+            rows = taken.take(shard, shard.relative_to(root).as_posix())
+            columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
+            index.write_table(pa.table(dict(zip(SCHEMA.names, columns, strict=True)), SCHEMA))
+
+
+def _write_aside(part: Path, aside: list[tuple[str, str, str]]) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema([(name, pa.string()) for name in ("shard", "file", "reason")])
+    columns = zip(*aside, strict=True) if aside else [()] * 3
+    table = pa.table(dict(zip(schema.names, columns, strict=True)), schema)
+    parquet.write_table(table, part / "set_aside.parquet")
+
+
+def _split(key: str, val: float, test: float, seed: int) -> str:
+    """By a number from 0 to 1 that the key and the seed give."""
+    drawn = hashlib.sha256(f"{seed} {key}".encode()).digest()
+    share = int.from_bytes(drawn[:8]) / 2**64
+    return "test" if share < test else "val" if share < test + val else "train"
+
+
+def _bytes(shards: list[Path]) -> int:
+    return sum(shard.stat().st_size for shard in shards)
+
+
+def size(*, path: str, **_: Any) -> base.Size:
+    """Raises: UserError: no such shards, or one of those looked at is no tar file."""
+    shards = tar_shards.find_shards(path)[1]
+    some = shards[:LOOKED_AT]
+    tar_shards.check(some)
+    pictures = sum(
+        isinstance(file, File) and file.suffix in SUFFIXES
+        for shard in some
+        for file in tar_shards.files_of(shard)
+    )
+    images = round(pictures * _bytes(shards) / _bytes(some))
+    return base.Size(images, BYTES + BYTES_PER_IMAGE * images, 0)

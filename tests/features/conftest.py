@@ -1,0 +1,10 @@
+"""Shards so small that forty pictures have three."""
+
+import pytest
+
+from pipeline.sources.shared import shards
+
+
+@pytest.fixture(autouse=True)
+def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "PICTURES", 16)
