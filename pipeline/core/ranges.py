@@ -39,6 +39,24 @@ class Divides:
         return f"should divide {self.other} {whole}"
 
 
+@dataclass(frozen=True, eq=False)
+class Keys:
+    """A mapping whose keys, none of which is required, have types of their own."""
+
+    types: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, kind: type, handler: Any) -> dict[str, Any]:
+        fields = {
+            name: {
+                "type": "typed-dict-field",
+                "schema": handler.generate_schema(each),
+                "required": False,
+            }
+            for name, each in self.types.items()
+        }
+        return {"type": "typed-dict", "fields": fields, "extra_behavior": "forbid"}
+
+
 Natural = Annotated[int, Range(ge=0, le=10**9)]
 Positive = Annotated[int, Range(ge=1, le=10**9)]
 Width = Annotated[int, Range(ge=1, le=65_536)]
@@ -66,3 +84,16 @@ Scale = Annotated[float, Range(gt=0, le=1e6)]
 "a factor or a divisor"
 LearningRate = Annotated[float, Range(gt=0, le=100)]
 Exponent = Annotated[float, Range(ge=0, le=10)]
+Lora = Annotated[
+    dict[str, Any],
+    Keys(
+        {
+            "rank": Width,
+            "alpha": Positive,
+            "dropout": Dropout,
+            "dora": bool,
+            "targets": str | list[str],
+        }
+    ),
+]
+"of an adapter of low rank"

@@ -151,5 +151,8 @@ def _check_type(annotation: Any, value: Any, where: str) -> None:
     try:
         TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
-        problem = error.errors()[0]["msg"].removeprefix("Input ")
-        raise UserError(f"{where}: {problem}, not {value!r}") from None
+        first = error.errors()[0]
+        place = ".".join([where, *(str(key) for key in first["loc"] if isinstance(value, dict))])
+        raise UserError(
+            f"{place}: {first['msg'].removeprefix('Input ')}, not {first['input']!r}"
+        ) from None

@@ -13,6 +13,7 @@ def build_optimizer(decoder: nn.Module, options: Training) -> torch.optim.Optimi
     """Of the weights that are trained. The fused kernels pass over them once a step, not once an
     operation."""
     weights = [p for p in decoder.parameters() if p.requires_grad]
+    weights = weights or [nn.Parameter(torch.empty(0))]  # torch refuses an empty list
     common: dict[str, Any] = {"weight_decay": options.weight_decay, "fused": True}
     if options.optimizer == "sgd":
         return torch.optim.SGD(weights, options.lr, momentum=options.momentum, **common)

@@ -69,7 +69,7 @@ class Trainer:
     live: Live | None = None
 
     def __post_init__(self) -> None:
-        _check(self.options, self.decoder)
+        check_options(self.options, self.decoder)
         self.device = self.train_batches.device
         self.phases = self._phases()
         self.optimizer = build_optimizer(self.decoder, self.options)
@@ -157,7 +157,7 @@ class Trainer:
         score = -scores["val_loss"] if o.select == "loss" else scores[f"val_{o.select}"]
         if p.best_score is None or score > p.best_score:
             p.best_score, p.stale = score, 0
-            self.best = {k: v.detach().clone() for k, v in self.decoder.state_dict().items()}
+            self.best = {k: v.detach().clone() for k, v in self._weights().items()}
             return True
         p.stale += 1
         if o.schedule == "plateau" and p.stale % (o.plateau_patience + 1) == 0:
@@ -170,7 +170,7 @@ class Trainer:
         p = self.progress
         p.phase, p.phase_start, p.stale = p.phase + 1, p.epoch, 0
         if self.best:  # none before the first epoch
-            self.decoder.load_state_dict(self.best)
+            self.decoder.load_state_dict(self.best, strict=False)
         self.optimizer = build_optimizer(self.decoder, self.options)
 
     @property
@@ -205,6 +205,11 @@ class Trainer:
         if self.live and self._step % LIVE_STEPS == 0:
             self.live.log(self._step, {f"step_{name}": v for name, v in step.figures.items()})
 
+    def _weights(self) -> dict[str, Tensor]:
+        """Those that training can change."""
+        every = self.decoder.state_dict()
+        return {name: every[name] for name in self.decoder.saved()}
+
     def _lap(self) -> None:
         now = time.monotonic()
         self.progress.seconds += now - self.lapped
@@ -214,7 +219,7 @@ class Trainer:
         self._lap()
         state = {
             "key": self.key,
-            "decoder": self.decoder.state_dict(),
+            "decoder": self._weights(),
             "optimizer": self.optimizer.state_dict(),
             "best": self.best,
             "progress": asdict(self.progress),
@@ -226,14 +231,15 @@ class Trainer:
         state = read_checkpoint(self.checkpoint, self.key)
         if state is None:
             return
-        self.decoder.load_state_dict(state["decoder"])
+        self.decoder.load_state_dict(state["decoder"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
         self.best = {k: v.to(self.device) for k, v in state["best"].items()}
         self.progress = p = Progress(**state["progress"])
         print(f"resuming at epoch {p.epoch + 1}, batch {p.batch + 1}", flush=True)
 
 
-def _check(options: Training, decoder: Decoder) -> None:
+def check_options(options: Training, decoder: Decoder) -> None:
+    """Raises: UserError: settings that cannot be meant together, or with this decoder."""
     if options.self_critical_epochs and options.select == "loss":
         raise UserError(
             "train.select is loss, which self-critical training raises: select cider or bleu_4"
@@ -242,7 +248,12 @@ def _check(options: Training, decoder: Decoder) -> None:
         raise UserError(
             "train.epochs is 0, which takes a published model as it is, and this decoder loads "
             "none: train it for an epoch or more, or let its args name one (model of vit_gpt2, "
-            "blip or git, checkpoint of prefix_lm)"
+            "blip, git or vlm, checkpoint of prefix_lm)"
+        )
+    if options.epochs and not any(weight.requires_grad for weight in decoder.parameters()):
+        raise UserError(
+            f"train.epochs is {options.epochs}, and no weight of this decoder is trained: set "
+            "args.tune to adapter or all, or train.epochs to 0"
         )
 
 

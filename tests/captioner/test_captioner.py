@@ -41,7 +41,7 @@ ENCODER = {
     "resize": "squash",
 }
 ENCODERS = {"timm_model": ENCODER, "pixels": {"image_size": 3}}
-SEES = dict.fromkeys(("blip", "git", "vit_gpt2"), "pixels")
+SEES = dict.fromkeys(("blip", "git", "vit_gpt2", "vlm"), "pixels")
 "decoders that need features of another encoder than timm_model"
 BEAM = {**GREEDY, "beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "the ball lies near a green box"]

@@ -55,7 +55,10 @@ def reads_the_grid(decoder: Decoder) -> bool:
     return not torch.allclose(decoder(f, tokens), decoder(Features(f.grid**3, f.pooled), tokens))
 
 
-LOOKING = [name for name in EVERY if reads_the_grid(small_decoder(name))]
+LOOKING = [
+    name for name in EVERY if not name.startswith("vlm") and reads_the_grid(small_decoder(name))
+]
+"vision-language models merge and tile their patches, which then are no square map of the picture"
 
 
 @pytest.fixture(params=LOOKING)

@@ -60,6 +60,21 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {  # other settings of a file: 
     "blip-prompt": ("blip", {"prompt": "word1 word4 word2"}),
     "blind-llama": ("blind", {"hierarchy": False}),
 }
+VISION_LANGUAGE = {
+    "smolvlm": "all",
+    "qwen2_5_vl": "all",
+    "qwen3_vl": "adapter",
+    "internvl": "adapter",
+    "paligemma": "adapter",
+    "gemma3": "all",
+    "idefics2": "adapter",
+    "blip-2": "all",
+}
+"further models of the decoder vlm, and which of their weights are trained"
+FURTHER |= {
+    f"vlm-{model}": ("vlm", {"model": str(MODELS / model), "tune": tune})
+    for model, tune in VISION_LANGUAGE.items()
+}
 FAMILIES = {
     "blind": "gpt2",
     "blind-llama": "llama",
@@ -73,6 +88,7 @@ FILES: dict[str, dict[str, Any]] = {
         name: {"model": str(MODELS / name), "weights": "random"}
         for name in ("blip", "git", "vit_gpt2")
     },
+    "vlm": {"model": str(MODELS / "llava"), "weights": "random", "tune": "all"},
     "blind": {"clip": str(MODELS / "clip"), "clip_weights": "random", "longest_prompt": 30},
 }
 "arguments of decoders that are read from files"

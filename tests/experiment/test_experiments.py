@@ -39,6 +39,7 @@ from pipeline.scoring.ptb import ptb_tokenize
 from pipeline.scoring.variant import Known, Said, score_variant
 from pipeline.sources import scenes
 from stages.train import seeds_of
+from tests.vision_language import publish
 from tests.workspace import ROOT
 
 FILES = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -244,6 +245,9 @@ def shrunk_decoder(kind: str, args: dict[str, Any], folder: Path) -> dict[str, A
         small["new_tokenizer"] = 300  # 256 bytes need a place
     if args.get("vectors"):
         small["vectors"] = str(tiny_vectors(folder / "vectors.txt", small["embedding"]))
+    if kind == "vlm":
+        small |= {"model": str(tiny_vision_language(folder / "vlm")), "dtype": "float32"}
+        return small
     if kind == "blind":
         small |= {"clip": str(MODELS / "clip"), "clip_weights": "random", "longest_prompt": 60}
     if "lm" in args:
@@ -253,6 +257,13 @@ def shrunk_decoder(kind: str, args: dict[str, Any], folder: Path) -> dict[str, A
     if args.get("model"):
         small["model"] = str(tiny_published(kind, folder / kind))
     return small
+
+
+def tiny_vision_language(folder: Path) -> Path:
+    """A Qwen2.5-VL as a hub holds it, of a few thousand weights."""
+    if not folder.is_dir():
+        publish(folder, "qwen2_5_vl")
+    return folder
 
 
 def tiny_vectors(path: Path, width: int) -> Path:

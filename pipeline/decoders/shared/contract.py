@@ -74,6 +74,14 @@ class Decoder(nn.Module):
         """Weights that were learned elsewhere; called once, before training, never when a trained
         model is loaded."""
 
+    def saved(self) -> list[str]:
+        """The names in `state_dict()` that a model folder and a checkpoint hold."""
+        return list(self.state_dict())
+
+    def load_base(self) -> None:
+        """Weights that no model folder holds, from where they were published; called when a trained
+        model is loaded, after its own weights."""
+
     def start(self, f: Features) -> State:
         """State of each image before the first word (B, ...); all that depends on the image alone
         is computed here."""

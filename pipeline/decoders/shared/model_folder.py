@@ -67,7 +67,7 @@ def save_model(
             " or set train.clip"
         )
     with whole_folder(folder) as part:
-        weights = {k: v.detach().cpu().contiguous() for k, v in decoder.state_dict().items()}
+        weights = {k: v.detach().cpu().contiguous() for k, v in _saved(decoder).items()}
         (part / "model.safetensors").write_bytes(
             save(weights)
         )  # save_file hides a full disk in an error of its own
@@ -96,8 +96,14 @@ def load_model(folder: Path, device: str = "cpu") -> tuple[Decoder, Tokenizer, d
             f"{RESTORE}"
         )
     decoder = _decoder_of(config, folder / "config.json")
-    decoder.load_state_dict(_weights(folder / "model.safetensors", decoder))
+    decoder.load_state_dict(_weights(folder / "model.safetensors", decoder), strict=False)
+    decoder.load_base()
     return decoder.to(device).eval().requires_grad_(False), tokenizer, config
+
+
+def _saved(decoder: Decoder) -> "dict[str, Tensor]":
+    every = decoder.state_dict()
+    return {name: every[name] for name in decoder.saved()}
 
 
 class ModelSizes(BaseModel):
@@ -159,7 +165,7 @@ def _weights(path: Path, decoder: Decoder) -> "dict[str, Tensor]":
         found = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} holds no weights: {brief(error)}: {RESTORE}") from None
-    wanted = decoder.state_dict()
+    wanted = _saved(decoder)
     for name in sorted(found.keys() ^ wanted.keys()):
         has = "lacks" if name in wanted else "should not have"
         raise UserError(f"{path} {has} '{name}': {RESTORE}")
@@ -169,7 +175,8 @@ def _weights(path: Path, decoder: Decoder) -> "dict[str, Tensor]":
                 f"{path}: '{name}' is {found[name].dtype} {tuple(found[name].shape)}, config.json "
                 f"wants {tensor.dtype} {tuple(tensor.shape)}: {RESTORE}"
             )
-    if broken := _not_finite({name: found[name] for name, _ in decoder.named_parameters()}):
+    trained = {name: found[name] for name, _ in decoder.named_parameters() if name in found}
+    if broken := _not_finite(trained):
         raise UserError(f"{path}: '{broken}' is not finite: {RESTORE}")
     return found
 

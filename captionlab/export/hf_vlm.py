@@ -1,0 +1,91 @@
+"""A captioner on a vision-language model -> what peft or transformers loads by itself.
+
+An adapter becomes a folder of peft, which names its base and holds none of its weights; a model
+whose weights were all trained, or that was taken as it is, becomes a folder of transformers with
+its processor.
+"""
+
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+
+from captionlab.export.hf_decoding import generation
+from pipeline.captioner.captioner import Captioner
+from pipeline.decoders.shared import vision_language as vl
+from pipeline.decoders.vlm import Decoder
+
+OF_ADAPTER = """## Use
+
+```python
+from peft import AutoPeftModel
+from transformers import AutoProcessor
+
+model = AutoPeftModel.from_pretrained("this/folder")
+processor = AutoProcessor.from_pretrained("this/folder")
+```
+"""
+OF_MODEL = """## Use
+
+```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("this/folder")
+processor = AutoProcessor.from_pretrained("this/folder")
+```
+"""
+ASK = """
+```python
+from PIL import Image
+
+picture = Image.open("photo.jpg").convert("RGB")
+inputs = processor(text=[{text!r}], images=[[picture]], return_tensors="pt")
+tokens = model.generate(**inputs, {decoding})
+print(processor.batch_decode(tokens[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+```
+
+The text is the prompt as the model's chat template writes it. That searches as the row was scored,
+by transformers' own search; the project's pictures were {side} x {side} pixels.
+"""
+
+
+def write(captioner: Captioner, folder: Path, readme: str) -> None:
+    """Fill an empty folder."""
+    decoder = captioner.decoder
+    assert isinstance(decoder, Decoder)
+    adapted = decoder.tune == "adapter" and bool(decoder.published)
+    if adapted:
+        _write_adapter(decoder, folder)
+    else:
+        decoder.body.save_pretrained(folder)
+    processor = vl.processor(decoder.source, decoder.body, decoder.words)
+    side = captioner.config["encoder"]["args"]["image_size"]
+    use = OF_ADAPTER if adapted else OF_MODEL
+    if isinstance(processor, vl.WordsProcessor):
+        processor.image_processor.save_pretrained(folder)
+        captioner.tokenizer.save(folder / "tokenizer.json")
+    else:
+        processor.save_pretrained(folder)
+        text = vl.asked(processor, decoder.prompt)
+        told = ", ".join(f"{key}={value!r}" for key, value in generation(captioner.decode).items())
+        use += ASK.format(text=text, decoding=told, side=side)
+    (folder / "README.md").write_text(f"{readme}\n{use}", encoding="utf-8")
+
+
+def _write_adapter(decoder: Decoder, folder: Path) -> None:
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    body, config = decoder.body, deepcopy(decoder.adapter)
+    config.base_model_name_or_path = decoder.source.model
+    config.revision = decoder.source.revision or None
+    config.inference_mode = True
+    kind = type(body)
+    config.auto_mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
+    weights: dict[str, torch.Tensor] = get_peft_model_state_dict(body)
+    save_file(
+        {f"base_model.model.{name}": value.contiguous() for name, value in weights.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config.save_pretrained(str(folder))

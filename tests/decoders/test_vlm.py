@@ -1,0 +1,264 @@
+"""Vision-language models: transformers' own generate, and peft's own adapters, are the
+reference."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoProcessor
+
+from pipeline.captioner.captioner import GREEDY
+from pipeline.captioning.captions import caption_features
+from pipeline.core.errors import UserError
+from pipeline.decoders.shared.contract import Sizes
+from pipeline.decoders.shared.model_folder import (
+    build_decoder,
+    load_model,
+    read_vocabulary,
+    save_model,
+)
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.decoders.vlm import Decoder, outline
+from pipeline.decoding.search import greedy
+from pipeline.experiment.params import Training
+from pipeline.training.trainer import check_options
+from tests.training.test_trainer import OPTIONS
+from tests.vision_language import SIDE, TEXTS, features, publish
+
+PROMPT = "say it"
+KINDS = ["llava", "qwen2_5_vl", "paligemma"]
+
+
+def opened(folder: Path, **args: Any) -> tuple[Decoder, Tokenizer, Sizes, dict[str, Any]]:
+    args = {"model": str(folder), "prompt": PROMPT, **args}
+    tokenizer, known = read_vocabulary("vlm", TEXTS, 1, args, "args")
+    sizes = Sizes(3, 3, len(tokenizer), known)
+    torch.manual_seed(0)
+    decoder = build_decoder("vlm", sizes, args)
+    decoder.load_pretrained(tokenizer)
+    return decoder.eval(), tokenizer, sizes, args  # type: ignore[return-value]
+
+
+def pictures(count: int) -> list[Image.Image]:
+    grid = features(count).grid.view(count, SIDE, SIDE, 3).numpy().astype("uint8")
+    return [Image.fromarray(picture) for picture in grid]
+
+
+def tuned(decoder: Decoder) -> Decoder:
+    """An adapter that says something: as it begins, its second factor is zero."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, weight in decoder.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(torch.randn(weight.shape, generator=generator))
+    return decoder
+
+
+def base_weights(decoder: Decoder) -> dict[str, torch.Tensor]:
+    every = decoder.body.state_dict()
+    return {name: weight.clone() for name, weight in every.items() if ".lora_" not in name}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("published") / request.param
+    return publish(folder, request.param), folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one") / "llava"
+    publish(folder, "llava")
+    return folder
+
+
+@torch.no_grad()
+def test_greedy_captions_equal_those_that_transformers_generates_from_its_own_processor(
+    pair: Any,
+) -> None:
+    body, folder = pair
+    decoder, tokenizer, _, _ = opened(folder)
+    processor = AutoProcessor.from_pretrained(folder)
+    text = PROMPT
+    if processor.chat_template:
+        content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
+        turns = [{"role": "user", "content": content}]
+        text = processor.apply_chat_template(turns, add_generation_prompt=True)
+    found = greedy(decoder, features(6), tokenizer.special, 9)
+    for picture, ours in zip(pictures(6), found, strict=True):
+        inputs = processor(text=[text], images=[[picture]], return_tensors="pt")
+        inputs.pop("labels", None)
+        out = body.generate(**inputs, do_sample=False, max_new_tokens=9)
+        theirs = out[0, inputs["input_ids"].shape[1] :].tolist()
+        assert list(ours.tokens) == theirs[: len(ours.tokens)]
+    assert len({h.tokens for h in found}) > 1
+
+
+def test_a_caption_ends_as_the_chat_template_ends_a_reply(folder: Path) -> None:
+    _, tokenizer, _, _ = opened(folder)
+    assert tokenizer.inner.id_to_token(tokenizer.special.end) == "</turn>"
+
+
+def test_a_zero_shot_model_is_a_folder_without_weights(folder: Path, tmp_path: Path) -> None:
+    decoder, tokenizer, sizes, args = opened(folder)
+    about = {"decoder": "vlm", "args": args, "sizes": asdict(sizes)}
+    save_model(tmp_path / "m", decoder, tokenizer, about)
+    assert list(load_file(tmp_path / "m/model.safetensors")) == ["base"]
+    loaded, its_tokenizer, _ = load_model(tmp_path / "m")
+    decode = {**GREEDY, "beam": 2, "max_tokens": 6}
+    assert caption_features(loaded, its_tokenizer, features(), decode) == caption_features(
+        decoder, tokenizer, features(), decode
+    )
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_adapter_begins_as_the_base_leaves_it_untouched_and_changes_the_caption(
+    folder: Path, dora: bool
+) -> None:
+    plain, tokenizer, _, _ = opened(folder)
+    decoder, _, _, _ = opened(folder, tune="adapter", lora={"rank": 2, "dora": dora})
+    said = [h.tokens for h in greedy(plain, features(), tokenizer.special, 8)]
+    assert [h.tokens for h in greedy(decoder, features(), tokenizer.special, 8)] == said
+    before = base_weights(decoder)
+    trained = [weight for weight in decoder.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(trained, 0.02)
+    tokens = torch.tensor(tokenizer.encode(["a red dog"] * 4))
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = decoder.train().loss(features(), tokens, torch.ones_like(tokens, dtype=torch.bool))
+        loss.total.backward()
+        optimizer.step()
+        losses.append(loss.cross_entropy.item())
+    assert losses[-1] < 0.7 * losses[0]
+    after = base_weights(decoder)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert [h.tokens for h in greedy(decoder.eval(), features(), tokenizer.special, 8)] != said
+
+
+def test_a_model_folder_holds_the_adapter_alone_and_knows_its_base(
+    folder: Path, tmp_path: Path
+) -> None:
+    decoder, tokenizer, sizes, args = opened(folder, tune="adapter")
+    about = {"decoder": "vlm", "args": args, "sizes": asdict(sizes)}
+    save_model(tmp_path / "m", tuned(decoder), tokenizer, about)
+    names = set(load_file(tmp_path / "m/model.safetensors"))
+    assert all(name == "base" or ".lora_" in name for name in names)
+    loaded, its_tokenizer, _ = load_model(tmp_path / "m")
+    decode = {**GREEDY, "max_tokens": 8}
+    assert caption_features(loaded, its_tokenizer, features(), decode) == caption_features(
+        decoder, tokenizer, features(), decode
+    )
+
+
+def test_another_base_or_none_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    publish(folder, "llava")
+    decoder, tokenizer, sizes, args = opened(folder, tune="adapter")
+    about = {"decoder": "vlm", "args": args, "sizes": asdict(sizes)}
+    save_model(tmp_path / "m", decoder, tokenizer, about)
+    publish(folder, "llava", seed=7)
+    with pytest.raises(
+        UserError, match=r"was trained on other weights than .* holds now: name its"
+    ):
+        load_model(tmp_path / "m")
+    folder.rename(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"^vlm: '.*' cannot be used") as error:
+        load_model(tmp_path / "m")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"lora": {"targets": ["q_proj", "q_porj"]}}, "there is no layer 'q_porj': there are"),
+        ({"lora": {"rnak": 4}}, "args.lora.rnak: Extra inputs are not permitted, not 4"),
+        ({"lora": {"rank": 0}}, "args.lora.rank: should be greater than or equal to 1, not 0"),
+        ({"model": "owner/nothing"}, "vlm: 'owner/nothing' cannot be used"),
+    ],
+)
+def test_what_is_wrong_with_an_argument_is_one_line(
+    folder: Path, args: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError) as error:
+        opened(folder, tune="adapter", **args)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UserError, match=r"\(gpt2\) is no decoder-only vision-language model: name"):
+        opened(tmp_path)
+
+
+def test_a_prompt_without_a_place_for_the_picture_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path, "llava")
+    (tmp_path / "chat_template.jinja").unlink()
+    decoder, *_ = opened(tmp_path, prompt="<image> say it")
+    decoder.start(features())
+    with pytest.raises(
+        UserError, match=r"with this prompt \(.* number of <image> tokens .*or prompt"
+    ):
+        opened(tmp_path, prompt="say it")
+
+
+def test_a_picture_that_the_processor_refuses_is_one_line(tmp_path: Path) -> None:
+    publish(tmp_path, "qwen2_5_vl")
+    decoder, *_ = opened(tmp_path)
+    thin = torch.zeros(1, 3, 1, 1000, dtype=torch.uint8)
+    with pytest.raises(UserError, match=r"refuses a picture of .* change image_size") as error:
+        decoder.inputs(thin)
+    assert "\n" not in str(error.value)
+
+
+def test_epochs_for_a_model_of_which_nothing_is_trained_are_one_line(
+    folder: Path, tmp_path: Path
+) -> None:
+    decoder, *_ = opened(folder)
+    with pytest.raises(UserError, match=r"train.epochs is 2, and no weight .* set args.tune to"):
+        check_options(Training(**{**OPTIONS, "epochs": 2}), decoder)
+
+
+def test_a_published_model_is_counted_without_its_files() -> None:
+    """The hub counts as many."""
+    name = "Qwen/Qwen2.5-VL-3B-Instruct"
+    found = outline(model=name)
+    assert found is not None
+    with torch.device("meta"):
+        decoder = build_decoder("vlm", Sizes(3, 3, *found), {"model": name})
+    assert sum(weight.numel() for weight in decoder.parameters()) == 3_754_622_976
+    assert outline(model="another/model") is None
+
+
+def test_an_exported_adapter_says_the_same_in_plain_transformers_and_peft(
+    folder: Path, tmp_path: Path
+) -> None:
+    from peft import AutoPeftModel
+
+    from captionlab.export import export
+    from pipeline.captioner.captioner import Captioner
+
+    decoder, tokenizer, sizes, args = opened(folder, tune="adapter", lora={"rank": 2})
+    encoder = {"name": "pixels", "args": {"image_size": SIDE}}
+    about = {"decoder": "vlm", "args": args, "sizes": asdict(sizes), "encoder": encoder}
+    save_model(tmp_path / "m", tuned(decoder), tokenizer, about)
+    captioner = Captioner.load(tmp_path / "m", "cpu", {**GREEDY, "max_tokens": 8})
+    export(captioner, tmp_path / "hf", "hf", "# Card\n")
+    assert not list((tmp_path / "hf").glob("model*.safetensors"))
+    model = AutoPeftModel.from_pretrained(tmp_path / "hf").eval()
+    processor = AutoProcessor.from_pretrained(tmp_path / "hf")
+    content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
+    turns = [{"role": "user", "content": content}]
+    text = processor.apply_chat_template(turns, add_generation_prompt=True)
+    assert repr(text) in (tmp_path / "hf/README.md").read_text()
+    ours = greedy(decoder, features(4), tokenizer.special, 8)
+    for picture, mine in zip(pictures(4), ours, strict=True):
+        inputs = processor(text=[text], images=[[picture]], return_tensors="pt")
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=8)
+        theirs = out[0, inputs["input_ids"].shape[1] :].tolist()
+        assert list(mine.tokens) == theirs[: len(mine.tokens)]
