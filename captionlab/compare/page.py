@@ -3,15 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captionlab.compare.sides import Pair
 from captionlab.comparison import Comparison, Difference
+from pipeline.core.errors import UserError
 from pipeline.data.files import whole_file
-from pipeline.images.reading import ImageError
 from pipeline.report.gallery import thumbnail
 from pipeline.report.page import tongue
 from pipeline.results.estimates import ALPHA, RESAMPLES
 from pipeline.results.values import COUNTS, LOWER_IS_BETTER, NO_DIRECTION
+
+if TYPE_CHECKING:
+    from pipeline.data.shards import Member
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,9 @@ def _shots(pair: Pair, found: Comparison, metric: str, count: int) -> Iterator[S
         )
 
 
-def _picture(file: Path | None) -> str:
+def _picture(found: "Path | Member | None") -> str:
     try:
-        return thumbnail(file)[0] if file else ""
-    except ImageError:
+        source = found if isinstance(found, Path) else found and found.read()
+        return thumbnail(source)[0] if source else ""
+    except UserError:
         return ""

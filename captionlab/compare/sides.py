@@ -4,7 +4,7 @@ Two rows are compared by the scores that the workspace has of them, which are th
 Where one of the two is a file, both are scored anew.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from pipeline.experiment.protocols import STANDARD
 from pipeline.languages.languages import ENGLISH
 
 if TYPE_CHECKING:
+    from pipeline.data.shards import Member
     from pipeline.experiment.params import Params
     from pipeline.results.result import Result
 
@@ -48,8 +49,8 @@ class Pair:
     "image_id -> caption"
     references: Mapping[str, list[str]]
     "image_id -> references as published"
-    pictures: Mapping[str, Path] = field(default_factory=dict)
-    "image_id -> file, of those that are known"
+    pictures: Mapping[str, "Path | Member"] = field(default_factory=dict)
+    "image_id -> file, or its place in a shard, of those that are known"
 
 
 def read_pair(one: str, other: str, references: Path | None, asked: Asked) -> Pair:
@@ -116,7 +117,7 @@ def _of_workspace(one: str, other: str, params: "Params", split: str) -> Pair:
         (_stored(known[one], split), _stored(known[other], split)),
         texts,
         _published(corpus, texts[0]),
-        _pictures_of(params, corpus),
+        _pictures_of(params, corpus, texts[0]),
     )
 
 
@@ -167,11 +168,12 @@ def _stored(row: "Result", split: str) -> Evaluation:
     )
 
 
-def _pictures_of(params: "Params", corpus: str) -> dict[str, Path]:
-    from pipeline.data.corpus import image_files, read_captions
+def _pictures_of(params: "Params", corpus: str, images: Collection[str]) -> "dict[str, Member]":
+    """None where the data set is not here, as in a clone that has the captions alone."""
+    from pipeline.data.shards import INDEX, Shards
 
-    table = read_captions(paths.CORPORA / corpus / "captions.parquet", ["image_id", "file"])
-    return image_files(table, paths.RAW / params.corpora[corpus].dataset)
+    folder = paths.RAW / params.corpora[corpus].dataset
+    return Shards(folder).find(images) if (folder / INDEX).is_file() else {}
 
 
 def _scored(
@@ -203,9 +205,9 @@ def _scored(
         for source in sources
     ]
     both = [read_both(source, meant, split, asked.partial) for source in sources]
-    pictures = _pictures_of(params, corpus) if params and corpus else {}
     known = both[0][1]
-    found = pictures | _pictures_in(asked.pictures, known)
+    pictures = _pictures_of(params, corpus, known) if params and corpus else {}
+    found: dict[str, Path | Member] = {**pictures, **_pictures_in(asked.pictures, known)}
     return Pair((one, other), (scored[0], scored[1]), (both[0][0], both[1][0]), known, found)
 
 

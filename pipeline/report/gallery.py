@@ -158,9 +158,9 @@ def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
     return table.set_index("image_id")
 
 
-def thumbnail(content: bytes) -> tuple[str, int, int]:
+def thumbnail(source: bytes | Path) -> tuple[str, int, int]:
     """(data URI, width, height)"""
-    image = read_image(content)
+    image = read_image(source)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     out = io.BytesIO()
     image.save(out, "JPEG", quality=75, optimize=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.shards import Shards, write_picture
 from pipeline.tracking.store import find_runs, open_store
 from stages import track
 from tests.tracking_workspace import (
@@ -30,6 +31,7 @@ def published(tmp_path_factory):
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         make_workspace(folder)
+        write_picture(Shards(folder / "data/raw/scenes").find(["scene03"])["scene03"], folder)
         make_captioner(folder / "models/merge")
         lock_variant(folder, "merge")
         for variant in ("merge", "lstm"):
@@ -272,7 +274,7 @@ def test_register_before_anything_is_published_says_what_to_run(tmp_path, monkey
 def test_the_champion_captions_images_and_a_broken_one_is_set_aside(workspace, captionlab):
     captionlab("register")
     Path("broken.jpg").write_bytes(b"no picture")
-    image = "data/raw/scenes/images/scene03.png"
+    image = "scene03.png"
     status, out, err = captionlab("caption", image, "broken.jpg", image)
     assert (status, err) == (2, "error: broken.jpg: not a picture\n")
     first, second = (line.split("\t") for line in out.splitlines())
@@ -285,7 +287,7 @@ def test_the_champion_captions_images_and_a_broken_one_is_set_aside(workspace, c
 def test_a_variant_and_its_folder_caption_alike_as_params_say_and_greedily_with_beam_1(
     workspace, captionlab
 ):
-    image = "data/raw/scenes/images/scene03.png"
+    image = "scene03.png"
     name = captionlab("caption", image, "--model", "merge")
     folder = captionlab("caption", image, "--model", "models/merge")
     assert name == folder
@@ -297,7 +299,7 @@ def test_a_variant_and_its_folder_caption_alike_as_params_say_and_greedily_with_
 
 
 def test_the_best_of_drawn_captions_is_printed_the_same_one_each_time(workspace, captionlab):
-    call = ("caption", "data/raw/scenes/images/scene03.png", "--model", "merge", "--samples")
+    call = ("caption", "scene03.png", "--model", "merge", "--samples")
     one, again, five = (captionlab(*call, count) for count in (1, 1, 5))
     assert one == again
     assert (one[0], five[0]) == (0, 0)
@@ -319,7 +321,7 @@ def test_the_champion_is_this_workspaces_though_the_process_has_another_address(
     workspace, captionlab, tmp_path, monkeypatch
 ):
     captionlab("register")
-    image = "data/raw/scenes/images/scene03.png"
+    image = "scene03.png"
     expected = captionlab("caption", image)
     monkeypatch.setattr(
         "mlflow.tracking._tracking_service.utils._tracking_uri", f"sqlite:///{tmp_path}/other.db"

@@ -14,6 +14,7 @@ from PIL import Image
 from captionlab.compare.sides import Asked, Pair, read_pair
 from pipeline.core import paths
 from pipeline.data.files import write_json
+from pipeline.data.shards import write_picture
 from pipeline.experiment.params import load_params
 from pipeline.languages.languages import find_language
 from pipeline.languages.tokens import tokens
@@ -23,6 +24,7 @@ from pipeline.results.result import Setting, results_of
 from pipeline.scoring.row import write_scores
 from pipeline.scoring.variant import Known, Said, score_variant
 from tests.languages.captions import published
+from tests.pictures import put_pictures
 from tests.workspace import tiny_params, write_params
 
 METRICS = ["bleu", "rouge_l", "cider", "chrf", "degeneration"]
@@ -43,11 +45,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     write_params(folder, params)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        images = paths.RAW / "scenes/images"
-        images.mkdir(parents=True)
-        for n, image in enumerate(MEANT):
-            Image.new("RGB", (32, 24), (14 * n, 90, 0)).save(images / f"{image}.png")
-        rows = [{"image_id": i, "file": f"images/{i}.png", "split": "test"} for i in MEANT]
+        drawn = {i: Image.new("RGB", (32, 24), (14 * n, 90, 0)) for n, i in enumerate(MEANT)}
+        for member in put_pictures(paths.RAW / "scenes", drawn):
+            write_picture(member, Path("photos"))
+        rows = [{"image_id": i, "split": "test"} for i in MEANT]
         table(paths.CORPORA / "scenes/captions.parquet", rows)
         write_json(paths.published("scenes"), MEANT)
         language = find_language("de")
@@ -155,7 +156,7 @@ def test_a_caption_is_text_on_the_page_and_no_html(captionlab, workspace: Path) 
     said = {**SAID["merge"], "00": "ein <script>alert(1)</script> hund"}
     write_json(workspace / "odd.json", said)
     files = ("odd.json", "lstm.json", "references.json")
-    more = ("--language", "de", "--pictures", paths.RAW / "scenes/images", "--page", "odd.html")
+    more = ("--language", "de", "--pictures", "photos", "--page", "odd.html")
     status, _, err = captionlab("compare", *files, *more)
     assert (status, err) == (0, "")
     page = (workspace / "odd.html").read_text("utf-8")
