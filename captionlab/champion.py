@@ -14,6 +14,7 @@ from captionlab.ranking import Candidate, candidates, comparable, rank
 from pipeline.core.errors import UserError, one_line
 from pipeline.data.checked import read_checked
 from pipeline.results.estimates import ALPHA
+from pipeline.tracking.fetching import fetching
 from pipeline.tracking.store import Store, address_of_process, trouble
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def stored_folder(store: Store, uri: str) -> Iterator[Path]:
     from mlflow.exceptions import MlflowException
 
     with tempfile.TemporaryDirectory() as folder:
-        with trouble(store.uri), address_of_process(store.uri):
+        with trouble(store.uri), address_of_process(store.uri), fetching(Path(folder)):
             try:
                 fetched = download_artifacts(
                     artifact_uri=f"{uri}/artifacts/captioner",

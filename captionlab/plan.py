@@ -15,6 +15,7 @@ from pipeline.languages.languages import find_language
 from pipeline.languages.tokens import need
 
 if TYPE_CHECKING:
+    from pipeline.captioning.footprint import Footprint
     from pipeline.encoders.shared.base import Shapes
     from pipeline.experiment.params import Params, Variant
     from pipeline.sources.shared.base import Size
@@ -55,6 +56,8 @@ class Model:
     "bytes of these"
     problem: str
     "why it could not be built"
+    footprint: "Footprint | None" = None
+    "None where it could not be built"
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,7 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
     """A decoder built where tensors have no storage."""
     import torch
 
+    from pipeline.captioning.footprint import of_decoder
     from pipeline.decoders.shared.contract import Sizes
     from pipeline.decoders.shared.lora import is_adapter
     from pipeline.decoders.shared.model_folder import build_decoder, check_grid
@@ -169,12 +173,9 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
     try:
         check_grid(variant.decoder, shapes.positions, f"features '{variant.features}'")
         words, known, assumed = _vocabulary(name, params, corpora)
+        sizes = Sizes(shapes.grid_dim, shapes.pooled_dim, words, known)
         with torch.device("meta"):
-            decoder = build_decoder(
-                variant.decoder,
-                Sizes(shapes.grid_dim, shapes.pooled_dim, words, known),
-                variant.args,
-            )
+            decoder = build_decoder(variant.decoder, sizes, variant.args)
     except UserError as error:
         return Model(0, False, 0, 0, 0, "", 0, str(error))
     if variant.args.get("vectors") and not variant.args.get(
@@ -199,6 +200,7 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
         fetched,
         sum(size for n, size in each.items() if not is_adapter(n)) if fetched else 0,
         "",
+        of_decoder(variant.decoder, sizes, variant.args, shapes.positions),
     )
 
 

@@ -10,6 +10,7 @@ from pipeline.core.errors import UserError
 from pipeline.results.estimates import Estimate, p_value, read_estimates
 from pipeline.results.scores import MEAN, OWN, Score, ScoreTable
 from pipeline.results.values import LOWER_IS_BETTER, NO_DIRECTION
+from pipeline.tracking.fetching import fetching
 from pipeline.tracking.metric_names import MetricName
 from pipeline.tracking.store import Store, find_runs
 
@@ -171,9 +172,13 @@ def _estimate(store: Store, candidate: Candidate, wanted: MetricName) -> Estimat
     path = f"scores/{candidate.variant}/resamples.parquet"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            fetched = download_artifacts(
-                run_id=candidate.run_id, artifact_path=path, dst_path=folder, tracking_uri=store.uri
-            )
+            with fetching(Path(folder)):
+                fetched = download_artifacts(
+                    run_id=candidate.run_id,
+                    artifact_path=path,
+                    dst_path=folder,
+                    tracking_uri=store.uri,
+                )
         except (MlflowException, OSError):  # a run of before there were any
             return None
         score = Score(*wanted.key, candidate.val)

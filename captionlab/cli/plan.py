@@ -15,14 +15,18 @@ def command(
     ),
 ) -> None:
     """Print what an experiment would cost: parameters, disk and downloads of every row, and the
-    paper's row beside it."""
+    paper's row beside it. What this machine cannot hold is an error."""
+    from captionlab.fits import problems
     from captionlab.plan import plan as make_plan
     from captionlab.plan import render
+    from pipeline.core.capacity import refuse
     from pipeline.experiment.params import load_params
 
-    planned = make_plan(load_params(experiment), paths.CORPORA)
+    params = load_params(experiment)
+    planned = make_plan(params, paths.CORPORA)
     say(render(planned, str(experiment)))
     if lacking := [row.name for row in planned.rows if row.lacks]:
         raise UserError(
             f"{experiment}: {', '.join(lacking)} cannot run yet, see what they lack above"
         )
+    refuse("; ".join(problems(params, planned)) or None)

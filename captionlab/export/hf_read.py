@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from captionlab.export.flat import MAIN
 from pipeline.captioner.captioner import Captioner, whole_decode
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError, brief, check_access, let_through
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import check_args, load
 from pipeline.data.checked import read_checked
@@ -53,6 +53,7 @@ def read(folder: Path, device: str | None = None) -> Captioner:
             "encoder": build(**about["args"]),
             "decoder": build_decoder(config["decoder"], Sizes(**config["sizes"]), config["args"]),
         }
+        check_access(folder / "model.safetensors")
         weights = load_file(folder / "model.safetensors")
         for name, part in parts.items():
             head = f"{name}."
@@ -62,6 +63,7 @@ def read(folder: Path, device: str | None = None) -> Captioner:
             part.to(device).eval().requires_grad_(False)
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        let_through(error)
         raise UserError(f"{folder} is no whole export ({brief(error)}): {CURE}") from None
     found = Captioner(parts["encoder"], parts["decoder"], tokenizer, decode, device)
     card = folder / "README.md"

@@ -89,13 +89,14 @@ class Captioner:
         if unknown := decode.keys() - self.about["decode"].keys():
             known = ", ".join(self.about["decode"])
             raise TypeError(f"unknown: {', '.join(sorted(unknown))}; decoding has {known}")
-        f = {"grid": self.as_stored(grid), "pooled": self.as_stored(pooled)}
-        state, special = self.run("start", f), (self.about["start"], self.about["end"])
+        grid, pooled = self.as_stored(grid), self.as_stored(pooled)
+        state = self.run("start", {"grid": grid, "pooled": pooled})
+        special = self.about["start"], self.about["end"]
         longest, penalty = how["max_tokens"], how["length_penalty"]
         if not how["samples"]:
             search = (how["beam"], longest, penalty)
             return beam_search(self.step, state, len(pooled), *special, *search)
-        chances = chances_of(*f.values(), how["samples"], longest, how["seed"])
+        chances = chances_of(grid, pooled, how["samples"], longest, how["seed"])
         draw = (how["temperature"], how["top_k"], penalty)
         return sample(self.step, state, chances, *special, *draw)
 

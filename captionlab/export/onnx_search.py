@@ -76,8 +76,8 @@ def beam_search(
         # What no step changes is equal for all beams of an image, and stays where it is.
         moving = new if (len(images), beam) == (before, width) else state | new
         state = state | {name: value[rows] for name, value in moving.items()}
-    for image, tokens, score in zip(images, words, scores, strict=True):
-        pairs = zip(tokens[:, 1:].tolist(), score.tolist(), strict=True)
+    for image, said_so_far, score in zip(images, words, scores, strict=True):
+        pairs = zip(said_so_far[:, 1:].tolist(), score.tolist(), strict=True)
         left = [Hypothesis(tuple(said), total) for said, total in pairs]
         missing = beam - len(finished[image])
         finished[image] += [h for h in left if np.isfinite(h.log_prob)][:missing]

@@ -9,7 +9,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
+from pipeline.captioning.footprint import too_large
 from pipeline.captioning.split import SCHEMAS, Captioned, Model, caption_split
+from pipeline.core.capacity import refuse
 from pipeline.data.corpus import Captions
 from pipeline.data.files import whole_file
 from pipeline.decoders.shared.model_folder import load_model
@@ -26,8 +28,9 @@ def captions_of(
         corpus: captions.parquet.
         features: folder of the features that the model was trained on.
     """
-    decoder, tokenizer, _ = load_model(folder, device)
+    decoder, tokenizer, about = load_model(folder, device)
     model = Model(decoder, tokenizer, FeatureStore(features), decoding, device)
+    refuse(too_large(folder.name, model, about))
     for split in ("val", "test"):
         captions = Captions(corpus, [split], ["image_id", "caption_id", "text"])
         yield from caption_split(model, captions, split)

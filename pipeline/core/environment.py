@@ -44,6 +44,12 @@ VARIABLES = (
         "10",
     ),
     Variable(
+        "CAPTIONLAB_OVERSIZE",
+        "`1` goes on where `captionlab plan`, training or captioning finds that the machine has "
+        "too little memory or disk: the refusal becomes a warning.",
+        "none: what does not fit is refused",
+    ),
+    Variable(
         "CAPTIONLAB_FLICKR8K",
         "Folder with `Flickr8k_Dataset.zip` and `Flickr8k_text.zip`.",
         "none: the release is downloaded",

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
+from pathlib import Path
 from textwrap import shorten
 from typing import TextIO
 
@@ -107,6 +108,20 @@ def show_all() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def let_through(error: BaseException) -> None:
+    """Raise the error of a disk that is full, or of a file that this user may not read, for `run`
+    to tell. Readers call it, for they would take such a file for a damaged one."""
+    if isinstance(error, OSError) and _of_disk(error):
+        raise error
+
+
+def check_access(path: Path) -> None:
+    """Raise the PermissionError of a file that is there and may not be read, before a library is
+    asked that calls it missing (safetensors) or gives no kind of error (tokenizers)."""
+    if path.is_file():
+        path.open("rb").close()
 
 
 def _of_disk(error: OSError) -> str:

@@ -1,14 +1,13 @@
 """Files of other stages are checked as they are read: one that is missing, damaged or of another
 form is one line, and so is a cell of the wrong kind."""
 
-import errno
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.core.errors import UserError, one_line
+from pipeline.core.errors import UserError, let_through, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +116,7 @@ def readable(path: Path, form: str = "Parquet", cure: str = RESTORE) -> Iterator
     except FileNotFoundError:
         raise UserError(f"{path} is not there: run dvc repro") from None
     except DAMAGED as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        let_through(error)
         what = f"{path} is no readable {form} file: {one_line(error)}"
         raise UserError(f"{what}: {cure}") from None
 

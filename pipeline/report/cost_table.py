@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import RootModel
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError, brief, check_access
 from pipeline.data.checked import RESTORE, read_checked
 from pipeline.report.charts import Mark, scatter
 from pipeline.report.table import Column, Table
@@ -60,6 +60,7 @@ def parameters(weights: Path) -> int | None:
 
     if not weights.is_file():
         return None
+    check_access(weights)
     try:
         with safe_open(weights, framework="numpy") as file:
             shapes: list[list[int]] = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118

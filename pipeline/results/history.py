@@ -4,7 +4,7 @@ import csv
 import math
 from pathlib import Path
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError, brief, let_through
 from pipeline.data.checked import RESTORE
 
 
@@ -22,6 +22,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
     except FileNotFoundError:
         raise UserError(f"{path} is not there: run dvc repro") from None
     except (OSError, ValueError, TypeError, csv.Error) as error:
+        let_through(error)
         raise UserError(f"{path} is no history: {brief(error)}: {RESTORE}") from None
 
 

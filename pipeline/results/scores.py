@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError, brief, let_through
 from pipeline.data.checked import RESTORE
 from pipeline.data.files import whole_file
 from pipeline.experiment.protocols import STANDARD
@@ -148,6 +148,7 @@ class ScoreTable:
                 [line | {name: _number(line[name]) for name in NUMBERS} for line in lines]
             )
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            let_through(error)
             raise UserError(f"{path} is no table of scores: {brief(error)}: {RESTORE}") from None
 
 

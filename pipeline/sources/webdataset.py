@@ -17,7 +17,6 @@ DVC does not watch the shards: after a change there, `dvc repro -f -s download@N
 again. manifest.json holds the MD5 of each, so that nothing else runs if they are what they were.
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from pipeline.data.files import digest, whole_folder
 from pipeline.sources.shared import base, tar_shards
 from pipeline.sources.shared.caption_tables import decoded, parse_json
 from pipeline.sources.shared.gate import LARGE, LARGEST, SUFFIXES, tell
+from pipeline.sources.shared.keyed import keyed_split
 from pipeline.sources.shared.shards import INDEX, SCHEMA
 from pipeline.sources.shared.tar_shards import File, Passed
 
@@ -85,7 +85,7 @@ def fetch(
                 f"{path} holds no picture with captions: expected files of one key, such as "
                 f"1.jpg and 1.txt ({', '.join(TEXTS)}; caption_key names the key of a .json)"
             )
-        split_of = {row.image_id: _split(row.image_id, val, test, seed) for row in taken.rows}
+        split_of = keyed_split((row.image_id for row in taken.rows), val, test, seed)
         names = {shard.relative_to(root).as_posix(): digest(shard) for shard in shards}
         told = {"set_aside": len(taken.aside), "pictures": len(taken.seen)}
         manifest = {"source": "webdataset", "root": str(root), "archives": names, "images": told}
@@ -226,13 +226,6 @@ def _write_aside(part: Path, aside: list[tuple[str, str, str]]) -> None:
     columns = zip(*aside, strict=True) if aside else [()] * 3
     table = pa.table(dict(zip(schema.names, columns, strict=True)), schema)
     parquet.write_table(table, part / "set_aside.parquet")
-
-
-def _split(key: str, val: float, test: float, seed: int) -> str:
-    """By a number from 0 to 1 that the key and the seed give."""
-    drawn = hashlib.sha256(f"{seed} {key}".encode()).digest()
-    share = int.from_bytes(drawn[:8]) / 2**64
-    return "test" if share < test else "val" if share < test + val else "train"
 
 
 def _bytes(shards: list[Path]) -> int:

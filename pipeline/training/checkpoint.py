@@ -9,8 +9,14 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, let_through
 from pipeline.data.files import whole_file
+
+DAMAGED = (
+    *(RuntimeError, EOFError, UnpicklingError),
+    *(OSError, ValueError, KeyError, TypeError),
+)
+"what torch.load, and a look into what it gave, raise over a damaged file"
 
 
 @dataclass
@@ -68,7 +74,8 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         found = state["key"]
-    except (RuntimeError, EOFError, UnpicklingError, OSError, ValueError, KeyError, TypeError):
+    except DAMAGED as error:
+        let_through(error)
         print(f"{path} is damaged: starting anew", flush=True)
         return None
     if found != key:

@@ -7,15 +7,17 @@ from typing import Any
 
 import torch
 
+from pipeline.core.capacity import memory_problem, refuse
 from pipeline.data.corpus import SPLITS, Captions, references
 from pipeline.data.files import digest, fingerprint, loaded_code, named_files
 from pipeline.decoders.shared.contract import Decoder, Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, check_grid, read_vocabulary
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.batches import CaptionBatches
-from pipeline.experiment.params import Params, Variant
+from pipeline.experiment.params import Params, Training, Variant
 from pipeline.features.store import FeatureStore
 from pipeline.languages.languages import ENGLISH
+from pipeline.training.footprint import FLOAT32, of_training
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import Validation
@@ -54,11 +56,27 @@ def prepare(
     longest = max(len(text.split()) for text in train["text"])
     english = params.corpora[variant.corpus].language == ENGLISH
     validation = Validation(val_batches, references(val), longest + 1, english)
+    _check_memory(name, decoder, train_batches, options, len(tokenizer))
     reward = CiderReward(references(train)) if options.self_critical_epochs else None
     trainer = Trainer(
         decoder, tokenizer, train_batches, validation, options, seed, checkpoint, key, reward
     )
     return trainer, about
+
+
+def _check_memory(
+    name: str, decoder: Decoder, batches: CaptionBatches, options: Training, words: int
+) -> None:
+    """Raises a UserError where a step cannot fit into what memory is left beside the weights."""
+    trained = sum(w.numel() for w in decoder.parameters() if w.requires_grad)
+    tokens = len(batches.ids) / max(1, len(batches.image_ids))
+    asked = min(options.batch_images, len(batches.image_ids))
+
+    def more(images: int) -> int:
+        whole = of_training((trained, 0), options, tokens, words, images)
+        return whole - FLOAT32 * trained  # which are there already
+
+    refuse(memory_problem(f"training {name}", more, asked, "train.batch_images", batches.device))
 
 
 def config(name: str, variant: Variant, store: FeatureStore) -> dict[str, Any]:

@@ -17,13 +17,19 @@ from PIL import Image
 from pipeline.captioner.captioner import GREEDY, Captioner
 from pipeline.captioning import split
 from pipeline.captioning.captions import Caption, caption_features
+from pipeline.captioning.footprint import too_large
 from pipeline.captioning.split import Model, caption_split
-from pipeline.core import registry
+from pipeline.core import capacity, registry
 from pipeline.core.errors import UserError
 from pipeline.data.checked import read_json
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.contract import Decoder, Sizes
-from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary, save_model
+from pipeline.decoders.shared.model_folder import (
+    build_decoder,
+    load_model,
+    read_vocabulary,
+    save_model,
+)
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.likelihood import likelihoods
@@ -353,3 +359,39 @@ def test_argmax_under_teacher_forcing_is_what_the_decoder_would_say_after_each_r
             logits, state = captioner.decoder.step(torch.tensor([token]), state)
             expected.append(int(logits.argmax()))
         assert known[tuple(ids[1:])] == expected
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        (None, r"config\.json: encoder: Input should be an object: dvc checkout"),
+        ({"args": {}}, r"config\.json: encoder\.name: Field required"),
+        ({"name": "eye", "args": {}}, "'eye'"),
+        ({"name": "pixels", "args": {"image_size": "3"}}, r"encoder\.args\.image_size: .*'3'"),
+        ({"name": "pixels", "args": {"side": 3}}, r"encoder\.args: unknown argument 'side'"),
+    ],
+)
+def test_a_model_that_tells_of_no_encoder_is_one_line(
+    tmp_path: Path, encoder: Any, message: str
+) -> None:
+    write_model(tmp_path / "model", "merge")
+    config = read_json(tmp_path / "model/config.json")
+    write_json(tmp_path / "model/config.json", {**config, "encoder": encoder})
+    with pytest.raises(UserError, match=message) as error:
+        Captioner.load(tmp_path / "model", "cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_a_search_that_memory_cannot_hold_is_told_with_its_key(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, tokenizer, about = load_model(workspace / "model")
+    store = FeatureStore(workspace / "features/timm_model")
+    decoding = {**BEAM, "beam": 2, "also": ["beam-9"]}
+    model = Model(decoder, tokenizer, store, decoding, "cpu")
+    assert too_large("it", model, about) is None
+    monkeypatch.setattr(capacity, "free_memory", lambda device: 100_000)
+    problem = too_large("it", model, about)
+    assert problem
+    assert problem.startswith("captioning with it needs ")
+    assert "this machine's free memory is 100 kB: decode.also " in problem

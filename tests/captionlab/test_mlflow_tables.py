@@ -3,6 +3,7 @@ server holds."""
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from pipeline.tracking.current import PREFIX
 from pipeline.tracking.payload import ROWS
 from pipeline.tracking.store import find_runs, open_store
 from stages import track
+from tests.faults import full_disk
 from tests.tracking_workspace import SCORES, lock_variant, make_scores, make_workspace
 
 
@@ -315,4 +317,20 @@ def test_a_line_of_the_tables_that_is_damaged_on_the_server_is_one_line_that_nam
     workspace = run.data.tags["workspace"]
     cure = f": delete run {run.info.run_id}, then captionlab sync in {workspace}\n"
     assert err.endswith(cure)
+    assert not Path("again").exists()
+
+
+def test_a_full_folder_of_temporary_files_is_one_line_that_names_it(
+    enter, captionlab, tmp_path, monkeypatch
+):
+    enter(merge=0.11)
+    track.main("merge")
+    with full_disk(tmp_path / "full") as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        status, out, err = captionlab("tables", "--from-mlflow", "--to", "again")
+        assert [path.name for path in disk.iterdir()] == ["filled"]
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    told = f"error: the disk is full while files of MLflow are fetched into {disk}/"
+    assert err.startswith(told)
+    assert err.endswith(": free some space there, or let TMPDIR name a folder that has some\n")
     assert not Path("again").exists()

@@ -116,6 +116,20 @@ def test_another_language_becomes_a_corpus_as_its_page_says(
     }
 
 
+def test_a_data_set_of_hugging_face_becomes_a_corpus_as_its_page_says(copy: Path) -> None:
+    page = ROOT / "docs/howto/hugging-face.md"
+    write_params(copy, merged(tiny_params(), page))
+    (made,) = blocks(page, "python")
+    run(copy, sys.executable, "-c", made.text)
+    assert "hub-lite0" in run(copy, tool("captionlab"), "plan", "params.yaml").stdout
+    for stage in ("download", "clean"):
+        run(copy, sys.executable, "-m", f"stages.{stage}", "hub")
+    table = pd.read_parquet(copy / "data/corpora/hub/captions.parquet")
+    assert table.split.value_counts().to_dict() == {"train": 320, "val": 40, "test": 40}
+    assert set(table.image_id[table.split == "val"]) == {f"validation-{n}" for n in range(20)}
+    assert (copy / "data/validation/hub/index.html").is_file()
+
+
 def test_own_images_become_a_corpus_as_their_page_says(copy: Path) -> None:
     page = ROOT / "docs/howto/own-images.md"
     photos = copy / "photos"

@@ -20,6 +20,7 @@ from tests.sources import (
     test_coco2014,
     test_flickr30k,
     test_folder,
+    test_hugging_face,
     test_shared,
     test_webdataset,
 )
@@ -45,6 +46,11 @@ RELEASES = {
     },
     "flickr30k": lambda folder: {"archives": test_flickr30k.parts(folder)},
     "flickr8k": lambda folder: {"archives": test_shared.release(folder)},
+    "hugging_face": lambda folder: {
+        "name": test_hugging_face.as_images(
+            test_hugging_face.splits(train=8, validation=3, test=4), folder
+        )
+    },
     "folder": lambda folder: {"path": own_images(folder), "captions": "c.csv"},
     "scenes": lambda folder: {"images": 16, "size": 64, "seed": 1},
     "webdataset": lambda folder: {"path": shards_of_others(folder)},

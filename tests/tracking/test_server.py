@@ -15,6 +15,7 @@ import pytest
 from pipeline.core import paths
 from pipeline.experiment.params import load_params
 from pipeline.tracking import fill
+from pipeline.tracking import live as live_curves
 from pipeline.tracking import publish as publishing
 from pipeline.tracking.live import start_live
 from pipeline.tracking.payload import gather
@@ -193,6 +194,42 @@ def test_a_server_that_dies_while_curves_arrive_costs_training_one_line(workspac
     track.main("merge")
     run = assert_one_whole_run()
     assert run.info.run_id == json.loads(RUN_FILE.read_text())["run_id"]
+
+
+@pytest.mark.parametrize("seconds", [0, 30], ids=["dies", "hangs"])
+def test_a_long_training_goes_on_alone_when_its_server_is_gone(
+    workspace, server, capfd, monkeypatch, seconds
+):
+    """30,000 reports after it: none waits, what is kept is bounded, and one line tells."""
+    monkeypatch.setattr(live_curves, "GRACE", 2.0)
+    monkeypatch.setenv("CAPTIONLAB_MLFLOW_SECONDS", "120")  # of a busy machine
+    server.requests.clear()
+    live = start_live("merge", load_params(), RUN_FILE)
+    live.log(0, {"step_train_loss": 5.0})
+    assert connected(live)
+    deadline = time.monotonic() + 60
+    while not any(path.endswith("log-batch") for path in server.requests):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    over = threading.Event()
+
+    def refuse(path):
+        over.wait(seconds)
+        return 503
+
+    server.fault = refuse
+    began = time.monotonic()
+    for step in range(1, 30_001):
+        live.log(step, {"step_train_loss": 5.0})
+        assert len(live._lines) <= live_curves.KEPT
+    live.close("FINISHED")
+    assert time.monotonic() - began < 30
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("warning: MLflow ")
+    over.set()
+    server.fault = lambda path: None
+    track.main("merge")
+    assert assert_one_whole_run().info.run_id == json.loads(RUN_FILE.read_text())["run_id"]
 
 
 def _another_machine(folder, ready):

@@ -15,19 +15,21 @@ import psutil
 import pytest
 import torch
 
+from pipeline.core import capacity
 from pipeline.core.errors import UserError
 from pipeline.data.files import digest, write_json
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import build_decoder, read_vocabulary
 from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.search import greedy
-from pipeline.experiment.params import Training
+from pipeline.experiment.params import Training, load_params
 from pipeline.features.store import FeatureStore
 from pipeline.tracking.cost import read_cost
 from pipeline.training.checkpoint import read_checkpoint, write
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import Validation
+from stages.train import seeds_of
 from tests.decoders.test_properties import FILES
 from tests.tiny_lm import tiny_lm
 from tests.workspace import environment, make_workspace, repro, stage, tiny_params, tool
@@ -417,3 +419,14 @@ def test_a_killed_dvc_takes_its_training_with_it(prepared: Path, how: signal.Sig
     os.kill(dvc.pid, how)
     dvc.wait()
     wait_for(lambda: not any(p.is_running() and p.status() != "zombie" for p in training), 10)
+
+
+def test_a_training_that_memory_cannot_hold_is_refused_before_its_first_step(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(prepared)
+    monkeypatch.setattr(capacity, "free_memory", lambda device: 1000)
+    with pytest.raises(UserError, match=r"^training soft needs .* take a smaller model; CAPTION"):
+        seeds_of("soft", load_params(), "cpu").trainer(1)
+    monkeypatch.setenv("CAPTIONLAB_OVERSIZE", "1")
+    assert seeds_of("soft", load_params(), "cpu").trainer(1)

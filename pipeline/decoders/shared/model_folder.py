@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, PositiveInt
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError, brief, check_access
 from pipeline.core.registry import check_args, load
 from pipeline.data.checked import RESTORE, read_checked
 from pipeline.data.files import whole_folder, write_json
@@ -161,6 +161,7 @@ def _weights(path: Path, decoder: Decoder) -> "dict[str, Tensor]":
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_access(path)
     try:
         found = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError, brief, check_access
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
 MANY = 4096
@@ -97,6 +97,7 @@ class Tokenizer:
         """Raises: UserError: it is not there, or no tokenizer of this project."""
         from tokenizers import Tokenizer as Inner
 
+        check_access(path)
         try:
             return cls(Inner.from_file(str(path)))
         except UserError as error:

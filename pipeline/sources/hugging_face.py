@@ -1,0 +1,283 @@
+"""Any data set of pictures and captions that the `datasets` library opens: of the Hugging Face hub,
+or a local folder (pictures with a metadata file, Parquet, WebDataset, what `save_to_disk` wrote).
+
+A row has a picture and a caption, or a list of captions. Rows of one picture are one image: by
+`id_column`, else by the bytes of the picture's file, whose MD5 is then the image_id.
+
+Split schemes:
+    official: the data set's own splits, as their names say (train, validation, test and usual
+        others) or `train_splits`, `val_splits` and `test_splits` do; or `split_column`, where all
+        rows are in one. A picture in several splits is of test, before val, before train.
+    random: about the shares `val` and `test` of the images, drawn image by image from its id and
+        `seed`: more data changes no image's split.
+
+Nothing is dropped: a row whose picture is missing stays one without it, which the corpus sets
+aside as `image missing`; so are pictures larger than gate.LARGEST and, of a local folder, those
+outside it. A picture without caption gets an empty one.
+
+manifest.json tells what was read: the commit on the hub, how many rows and pictures. DVC does not
+watch the hub or the folder: `revision` pins a commit, `dvc repro -f -s download@NAME` reads again.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import UserError, say
+from pipeline.core.ranges import Natural, Seed, Share
+from pipeline.data.files import whole_folder
+from pipeline.sources.shared import base
+from pipeline.sources.shared.caption_tables import image_id
+from pipeline.sources.shared.gate import tell
+from pipeline.sources.shared.hub_pictures import SetPictures, pictures_in, suffix_of
+from pipeline.sources.shared.hub_sets import columns_of, open_set, rows_of, told, undecoded
+from pipeline.sources.shared.keyed import keyed_split
+
+USUAL = {
+    "train": ("train", "training", "restval"),
+    "val": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
+"names of splits on the hub, by what they are here"
+
+
+@dataclass(frozen=True)
+class Columns:
+    image: str
+    caption: str
+    "its parts after the first dot are keys of a struct: sentences.raw"
+    key: str | None
+    split: str | None
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """argument of fetch -> column."""
+        named = {"image_column": self.image, "caption_column": self.caption.partition(".")[0]}
+        others = {"id_column": self.key, "split_column": self.split}
+        return named | {argument: column for argument, column in others.items() if column}
+
+
+@dataclass
+class Found:
+    """What is known of the images so far, by image_id."""
+
+    digests: dict[str, bytes] = field(default_factory=dict)
+    "of the pictures"
+    captions: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[str, str] = field(default_factory=dict)
+    several: set[str] = field(default_factory=set)
+    "in more than one split"
+    without: list[str] = field(default_factory=list)
+    "rows whose picture cannot be had"
+    rows: int = 0
+
+
+def fetch(
+    folder: Path,
+    *,
+    name: str,
+    config: str | None = None,
+    revision: str | None = None,
+    image_column: str = "image",
+    caption_column: str = "caption",
+    id_column: str | None = None,
+    split_column: str | None = None,
+    train_splits: list[str] | None = None,
+    val_splits: list[str] | None = None,
+    test_splits: list[str] | None = None,
+    rows: Natural = 0,
+    streaming: bool = False,
+    val: Share = 0.1,
+    test: Share = 0.1,
+    seed: Seed = 1,
+) -> None:
+    """Fill `folder` from a data set.
+
+    Args:
+        name: on the hub, such as owner/name, or a local folder.
+        config: the configuration, where a data set has several.
+        revision: branch, tag or commit on the hub; null is its main branch now.
+        image_column: pictures, as the library's Image or as the bytes of their files.
+        caption_column: a caption, or a list of them; `sentences.raw` is the key raw of structs.
+        id_column: what tells images apart; null: the bytes of their files.
+        split_column: names a row's split, where the data set has one split for all.
+        train_splits, val_splits, test_splits: splits of the data set; null goes by their names.
+        rows: of each split, the first so many; 0 takes all.
+        streaming: read rows from the hub as they come, and keep no copy in its cache.
+        val, test: shares of the scheme `random`.
+        seed: draws that scheme.
+
+    Raises:
+        UserError: `datasets` is not installed, there is no such data set, it may not be read, the
+            hub is out of reach, a column or split is not there, a cell holds something else.
+    """
+    if val + test >= 1:
+        raise UserError(f"hugging_face: val {val} + test {test}: give shares of less than 1 in all")
+    columns = Columns(image_column, caption_column, id_column, split_column)
+    opened = open_set(name, config, revision, streaming)
+    asked = {"train": train_splits, "val": val_splits, "test": test_splits}
+    mapped = _mapping([*opened.splits], asked, split_column is not None, f"data set '{name}'")
+    for split in mapped:
+        with told(name):
+            there = columns_of(opened.splits[split])
+        _need(there, columns, f"data set '{name}', split '{split}'")
+    found, pictures = Found(), SetPictures(opened.root)
+    with whole_folder(folder) as part:
+        with base.ShardWriter(part) as shards:
+            for split, ours in mapped.items():
+                for where, row in _numbered(opened.splits[split], columns, rows, split, name):
+                    content = pictures.read(row[columns.image], where)
+                    key = _note(found, row, content, columns, ours, where)
+                    if content and key not in shards:
+                        shards.add(key, content, suffix_of(content))
+        _tell(found, pictures)
+        if not found.digests:
+            raise UserError(f"data set '{name}': no picture of '{image_column}' can be read")
+        drawn = keyed_split(found.digests, val, test, seed)
+        _write(part, found, drawn, opened.revision)
+
+
+def _tell(found: Found, pictures: SetPictures) -> None:
+    pictures.tell("hugging_face")
+    tell("hugging_face", "rows have no picture that can be had", found.without, found.rows)
+    several = sorted(found.several)
+    tell("hugging_face", "images are in several splits and count for the last of them", several)
+
+
+def size(*, name: str, **_: Any) -> base.Size:
+    """Of a local folder as it is; a data set on the hub is not asked for its size: 0."""
+    root = Path(name).expanduser()
+    files = [path for path in root.rglob("*") if path.is_file()] if root.is_dir() else []
+    with told(name):
+        return base.Size(
+            sum(pictures_in(path) for path in files), sum(p.stat().st_size for p in files), 0
+        )
+
+
+def _mapping(
+    there: list[str], asked: dict[str, list[str] | None], all_of_them: bool, where: str
+) -> dict[str, str]:
+    """split of the data set -> split here, '' for none; those that are not read are told."""
+    named = {split: ours for ours, splits in asked.items() for split in splits or []}
+    if missing := [split for split in named if split not in there]:
+        raise UserError(f"{where} has no split '{missing[0]}', it has {', '.join(there)}")
+    if len(named) < sum(len(splits or []) for splits in asked.values()):
+        raise UserError(f"{where}: a split stands in two of train_splits, val_splits, test_splits")
+    usual = {split: ours for ours, splits in USUAL.items() for split in splits}
+    mapped = named or {split: usual[split] for split in there if split in usual}
+    if not named and (all_of_them or len(there) == 1):
+        mapped = {split: mapped.get(split, "") for split in there}
+    if not mapped:
+        raise UserError(
+            f"{where} has the splits {', '.join(there)}: say with train_splits, val_splits and "
+            "test_splits which are read"
+        )
+    if left := [split for split in there if split not in mapped]:
+        say(
+            f"hugging_face: splits of the data set that are not read: {', '.join(left)}", sys.stderr
+        )
+    return mapped
+
+
+def _need(there: list[str], columns: Columns, where: str) -> None:
+    for argument, column in columns.wanted.items():
+        if column not in there:
+            raise UserError(
+                f"{where} has no column '{column}', it has {', '.join(there)}: set {argument}"
+            )
+
+
+def _numbered(
+    table: Any, columns: Columns, rows: int, split: str, name: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row with its place, for messages."""
+    from tqdm import tqdm
+
+    with told(name):
+        table = undecoded(table, columns.image, [*dict.fromkeys(columns.wanted.values())])
+        table = table.take(rows) if rows else table
+    bar = tqdm(rows_of(table, name), f"reading {split}", unit=" rows", disable=None)
+    return ((f"data set '{name}', {split} row {number}", row) for number, row in enumerate(bar))
+
+
+def _note(
+    found: Found,
+    row: dict[str, Any],
+    content: bytes | None,
+    columns: Columns,
+    split: str,
+    where: str,
+) -> str:
+    """Add a row to what is known; returns its image_id."""
+    digest = hashlib.md5(content or b"").digest()
+    key = digest.hex() if content else where.rpartition(", ")[2]
+    if columns.key:
+        key = base.printable(image_id(row[columns.key], where))
+    if content and found.digests.setdefault(key, digest) != digest:
+        raise UserError(
+            f"{where}: image '{key}' has another picture than before: set id_column to a column "
+            "that tells pictures apart, or to null"
+        )
+    found.rows += 1
+    if not content:
+        found.without.append(where)
+    found.captions.setdefault(key, []).extend(_texts(row, columns.caption, where))
+    ours = _split(row[columns.split], where) if columns.split else split
+    before = found.splits.setdefault(key, ours)
+    if before != ours:
+        found.several.add(key)
+        found.splits[key] = max(before, ours, key=("", *base.SPLITS).index)
+    return key
+
+
+def _texts(row: dict[str, Any], column: str, where: str) -> list[str]:
+    """The captions of a row."""
+    first, *keys = column.split(".")
+    value = row[first]
+    try:
+        for key in keys:
+            value = [one[key] for one in value] if isinstance(value, list) else value[key]
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"{where}: there is no '{column}' in {row[first]!r}") from None
+    listed = value if isinstance(value, list) else [value]
+    texts = ["" if text is None else text for text in listed]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            f"{where}: '{column}' holds {value!r}: name a column of texts or lists of texts; a key "
+            "of a struct is named with a dot, sentences.raw"
+        )
+    return texts or [""]
+
+
+def _split(value: Any, where: str) -> str:
+    usual = {name: ours for ours, names in USUAL.items() for name in names}
+    if value in (None, ""):
+        return ""
+    if not isinstance(value, str) or value.strip() not in usual:
+        raise UserError(f"{where}: the split is {value!r}: give one of {', '.join(usual)}")
+    return usual[value.strip()]
+
+
+def _write(part: Path, found: Found, drawn: dict[str, str], revision: str) -> None:
+    rows = [
+        base.make_row(key, n, text)
+        for key, texts in found.captions.items()
+        for n, text in enumerate(texts)
+    ]
+    official = {key: split for key, split in found.splits.items() if split}
+    schemes = {"random": drawn}
+    if len(set(official.values())) > 1:
+        schemes["official"] = official
+    told_of = {
+        "rows": found.rows,
+        "pictures": len(found.digests),
+        "without_picture": len(found.without),
+        "in_several_splits": len(found.several),
+    }
+    at = {"revision": revision} if revision else {}
+    base.write_index(
+        part, rows, schemes, {"source": "hugging_face", "archives": {}, **at, "images": told_of}
+    )

@@ -1,0 +1,60 @@
+"""Faults of a machine that are made, not played: a disk that is full, and a user who is not root.
+Both need root, as in a container; elsewhere the tests that ask for them are skipped."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.workspace import ROOT
+
+NOBODY = 65534
+LEFT = 20_000
+"bytes that a small file still finds on the full disk, so that nobody takes it for no folder at all"
+REACH = """
+mkdir -p "$1" && mount --bind "$0" "$1" && mount -t tmpfs -o mode=755 none "$2" && mkdir -p "$0" &&
+mount --move "$1" "$0" && shift 2 && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"
+"""
+"in mounts of its own, gives a user the interpreter that lies below a folder closed to him"
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[Path]:
+    """A disk of its own with `LEFT` bytes free."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(folder)]
+    if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a disk here")
+    try:
+        free = shutil.disk_usage(folder).free
+        (folder / "filled").write_bytes(b"\0" * (free - LEFT))
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def as_nobody(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run Python there as a user who owns nothing, has no home, and is not root."""
+    if os.getuid() or not shutil.which("unshare") or not shutil.which("setpriv"):
+        pytest.skip("only root can become another user")
+    base = Path(sys.base_prefix)
+    closed = [p for p in [*reversed(base.parents)][1:] if not p.stat().st_mode & 0o001]
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    if closed:
+        scratch = f"/tmp/.{base.name}.{os.getpid()}"
+        user = ["unshare", "-m", "sh", "-c", REACH, str(base), scratch, str(closed[0])]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(ROOT)}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return subprocess.run(
+        [*user, sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
