@@ -20,7 +20,8 @@ def main(name: str) -> None:
     check_args(encoder_class.__init__, row.args, f"features.{name}.args")
     raw = paths.RAW / row.dataset
     images = image_files(raw / "captions.parquet")
-    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset, "dtype": row.dtype}
+    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset}
+    about |= {"dtype": row.dtype, "keep": row.keep}
     extract(encoder_class(**row.args), images, raw, paths.FEATURES / name, about, device, workers())
 
 

@@ -31,6 +31,7 @@ class Decoder(AttentionLstm):
     runs in that mode too and trains all but the attention.
     """
 
+    reads = "grid"
     summed = ("log_sampled", "entropy")
     baseline: Tensor
 

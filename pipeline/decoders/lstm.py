@@ -20,6 +20,8 @@ class Decoder(ParallelDecoder):
     them on.
     """
 
+    reads = "pooled"
+
     def __init__(
         self,
         sizes: Sizes,

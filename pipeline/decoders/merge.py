@@ -20,6 +20,8 @@ class Decoder(ParallelDecoder):
     """`vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains
     them on."""
 
+    reads = "pooled"
+
     def __init__(
         self,
         sizes: Sizes,

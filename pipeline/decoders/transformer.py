@@ -33,6 +33,7 @@ class Decoder(ParallelDecoder):
     computed once per image. Both (B, 2, N, S, W / N).
     """
 
+    reads = "grid"
     attends = True
     layers: Any  # a ModuleList, whose items are no Layer to a type checker
 

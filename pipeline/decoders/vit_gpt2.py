@@ -48,6 +48,7 @@ class Decoder(pretrained.Decoder):
             the vocabulary is that of the captions' words.
     """
 
+    reads = "grid"
     encoder: Any  # modules of transformers, whose parts a type checker does not know
     projection: Any
     words: Any

@@ -20,7 +20,7 @@ from pipeline.core.ranges import (
     Tokens,
     Weight,
 )
-from pipeline.core.registry import check_args, find, nearest, signature
+from pipeline.core.registry import check_args, find, nearest, reads, signature
 from pipeline.core.yaml12 import read_yaml
 from pipeline.experiment.protocols import find_protocol, of_paper
 
@@ -78,6 +78,9 @@ class FeatureSet(Section):
     "Arguments of that encoder."
     dtype: Literal["float16", "int8"]
     "The type of the features on disk. `int8` has one scale per vector and takes half the space."
+    keep: Literal["pooled", "grid", "both"]
+    """What is written of them: the vector of each whole picture, the grid of vectors, or both. The
+    decoder of each variant says which it reads."""
 
 
 class Training(Section):
@@ -227,6 +230,7 @@ NEUTRAL = dict.fromkeys(("args", "train", "decode"), "{}") | {
     "protocols": "[]",
     "also": "[]",
     "clip": "null",
+    "keep": "both",
 }
 "values that change nothing, by key of a row"
 
@@ -402,6 +406,33 @@ def _reference_problems(params: Params) -> list[str]:
     return out
 
 
+def needed(params: Params, features: str) -> dict[str, str]:
+    """What the decoders of a feature set read of it: variant -> `pooled`, `grid` or `both`."""
+    rows = params.variants.items()
+    return {name: reads(row.decoder) for name, row in rows if row.features == features}
+
+
+def least(read: Iterable[str]) -> str:
+    """The `keep` of a feature set that is read so."""
+    different = set(read)
+    return different.pop() if len(different) == 1 else "both"
+
+
+def _keep_problems(params: Params) -> list[str]:
+    """Feature sets that do not keep what a decoder reads."""
+    out = []
+    for name, row in params.features.items():
+        read = needed(params, name)
+        lacking = [v for v, what in read.items() if row.keep not in (what, "both")]
+        if lacking:
+            what = least(read[v] for v in lacking)
+            out.append(
+                f"features.{name}.keep: {row.keep}, but {what} is read by {', '.join(lacking)}: "
+                f"write keep: {least(read.values())}"
+            )
+    return out
+
+
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file.
 
@@ -421,6 +452,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
             + _reference_problems(params)
             + _paper_problems(params)
         )
+        problems += [] if problems else _keep_problems(params)
         problems += [] if overrides else _protocol_problems(params)
     if problems:
         raise UserError(f"{path}: " + "; ".join(problems))

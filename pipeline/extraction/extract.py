@@ -21,7 +21,7 @@ from pipeline.core.progress import bar
 from pipeline.data.checked import RESTORE, inside, read_json
 from pipeline.data.files import fingerprint, loaded_code, named_files, whole_folder, write_json
 from pipeline.encoders.shared.base import Encoder
-from pipeline.features.features import Features
+from pipeline.features.features import Features, parts
 from pipeline.features.quantise import grid_dtype, to_int8
 from pipeline.images.reading import ImageError, read_image
 
@@ -69,14 +69,14 @@ def extract(
 
     Args:
         images: image_id -> file, relative to `root`.
-        about: what names this feature set (encoder, arguments, dtype: float16 without it), kept in
-            manifest.json.
+        about: what names this feature set (encoder, arguments; without them dtype: float16 and
+            keep: both), kept in manifest.json.
         batch: images per forward pass; the result does not depend on it.
 
     Raises:
         UserError: no image could be read, or the encoder is not to be stored in this dtype.
     """
-    about = {"dtype": "float16", **about}
+    about = {"dtype": "float16", "keep": "both", **about}
     try:
         kind = grid_dtype(encoder, about["dtype"])
     except UserError as error:
@@ -86,27 +86,32 @@ def extract(
     encoder = encoder.to(device)
     with whole_folder(folder, keep_partial=True) as part:
         done, rejected = _resume(part, key)
-        arrays = _arrays(part, len(images), encoder, kind, about["dtype"], fresh=done == 0)
+        shapes = {
+            "grid": (len(images), encoder.positions, encoder.grid_dim),
+            "pooled": (len(images), encoder.pooled_dim),
+        }
+        arrays = _arrays(part, shapes, kind, about, fresh=done == 0)
         for start, pixels, good, bad in _batches(encoder, images, root, done, batch, threads):
             if pixels is not None:
                 features = encoder(pixels.to(device))
-                for name, values in _as_kept(features, about["dtype"]).items():
+                for name, values in _as_kept(features, about).items():
                     _put(arrays[name], good, values)
             rejected += bad
             if start // batch % 16 == 15:
                 _remember(part, key, start + batch, rejected, arrays)
         _remember(part, key, len(images), rejected, arrays)
-        _finish(
-            part, images, rejected, {**about, "crops": getattr(encoder, "crops", False)}, arrays
-        )
+        crops = getattr(encoder, "crops", False)
+        _finish(part, images, rejected, {**about, "crops": crops, "shapes": shapes})
 
 
-def _as_kept(f: Features, dtype: str) -> "dict[str, Tensor]":
+def _as_kept(f: Features, about: dict[str, Any]) -> "dict[str, Tensor]":
     """By the name of the file."""
-    if dtype != "int8":
-        return {"grid": f.grid, "pooled": f.pooled}
-    (grid, grid_scale), (pooled, pooled_scale) = to_int8(f.grid), to_int8(f.pooled)
-    return {"grid": grid, "grid_scale": grid_scale, "pooled": pooled, "pooled_scale": pooled_scale}
+    kept: dict[str, Tensor] = {name: getattr(f, name) for name in parts(about["keep"])}
+    if about["dtype"] != "int8":
+        return kept
+    both = {name: to_int8(values) for name, values in kept.items()}
+    scales = {f"{name}_scale": scale for name, (_, scale) in both.items()}
+    return {name: values for name, (values, _) in both.items()} | scales
 
 
 def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
@@ -138,14 +143,15 @@ def _stamp(path: Path) -> list[int]:
 
 def _resume(part: Path, key: str) -> tuple[int, list[dict[str, Any]]]:
     """Images already done by an interrupted run of the very same feature set; what another left is
-    forgotten."""
+    removed, for it may be files that this one does not write."""
     progress = part / "progress.json"
     if progress.is_file():
         with suppress(UserError, KeyError, TypeError):  # damaged: nothing is done
             state = read_json(progress)
             if state["key"] == key:
                 return int(state["done"]), list(state["rejected"])
-        progress.unlink()
+    for file in part.iterdir():
+        file.unlink()
     return 0, []
 
 
@@ -158,18 +164,17 @@ def _remember(
 
 
 def _arrays(
-    part: Path, count: int, encoder: Encoder, kind: str, dtype: str, fresh: bool
+    part: Path, shapes: dict[str, tuple[int, ...]], kind: str, about: dict[str, Any], fresh: bool
 ) -> dict[str, np.memmap]:
-    """Args: kind: of the grid; dtype: of the pooled vectors."""
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {
-        "grid": ((count, encoder.positions, encoder.grid_dim), kind),
-        "pooled": ((count, encoder.pooled_dim), dtype),
-    }
-    if dtype == "int8":
-        shapes |= {f"{name}_scale": (shape[:-1], "float32") for name, (shape, _) in shapes.items()}
+    """Args: kind: the dtype of the grid; that of the pooled vectors is told by `about`."""
+    dtypes = {"grid": kind, "pooled": about["dtype"]}
+    files: dict[str, tuple[tuple[int, ...], str]]
+    files = {name: (shapes[name], dtypes[name]) for name in parts(about["keep"])}
+    if about["dtype"] == "int8":
+        files |= {f"{name}_scale": (shape[:-1], "float32") for name, (shape, _) in files.items()}
     return {
         name: _array(part / f"{name}.npy", shape, its, fresh)
-        for name, (shape, its) in shapes.items()
+        for name, (shape, its) in files.items()
     }
 
 
@@ -223,7 +228,6 @@ def _finish(
     images: dict[str, str],
     rejected: list[dict[str, Any]],
     about: dict[str, Any],
-    arrays: dict[str, np.memmap],
 ) -> None:
     bad = {row["image_id"] for row in rejected}
     good = np.array([image_id not in bad for image_id in images], bool)
@@ -237,6 +241,5 @@ def _finish(
     pq.write_table(pa.table({"image_id": ids, "row": np.flatnonzero(good)}), part / "ids.parquet")
     reasons = pa.schema([("image_id", pa.string()), ("reason", pa.string())])
     pq.write_table(pa.Table.from_pylist(rejected, reasons), part / "rejected.parquet")
-    shapes = {name: list(arrays[name].shape) for name in ("grid", "pooled")}
-    write_json(part / "manifest.json", {**about, "shapes": shapes, "rejected": len(rejected)})
+    write_json(part / "manifest.json", {**about, "rejected": len(rejected)})
     (part / "progress.json").unlink()

@@ -135,10 +135,11 @@ def drawn(folder: Path, schemes: set[str]) -> pd.DataFrame:
 def seen(name: str, params: Params, raw: pd.DataFrame, folder: Path) -> None:
     row = params.features[name]
     encoder = registry.load("encoders", row.encoder).Encoder(**row.args)
-    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset, "dtype": row.dtype}
+    about = row.model_dump()
     images = dict(zip(raw["image_id"], raw["file"], strict=True))
     extract(encoder, images, folder / "raw", paths.FEATURES / name, about, "cpu", threads=1)
-    assert np.isfinite(FeatureStore(paths.FEATURES / name).pooled).all()
+    for array in FeatureStore(paths.FEATURES / name).arrays.values():
+        assert np.isfinite(array).all()
 
 
 @pytest.mark.parametrize(("file", "name"), ROWS, ids=[f"{file.stem}-{name}" for file, name in ROWS])

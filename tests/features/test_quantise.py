@@ -44,9 +44,9 @@ def test_a_store_in_int8_gives_what_fresh_features_are_rounded_to_and_is_half_th
     store = FeatureStore(run(TinyEncoder(), images, tmp_path, dtype="int8"))
     found, expected = store.get(list(images)), as_stored(direct(tmp_path / "raw", images), "int8")
     assert store.manifest["dtype"] == "int8"
-    assert (store.grid.dtype, store.pooled.dtype) == (np.int8, np.int8)
+    assert (store.arrays["grid"].dtype, store.arrays["pooled"].dtype) == (np.int8, np.int8)
     assert (
-        store.grid.nbytes
+        store.arrays["grid"].nbytes
         == np.load(run(TinyEncoder(), images, tmp_path, "whole") / "grid.npy").nbytes / 2
     )
     assert torch.equal(found.grid, expected.grid)

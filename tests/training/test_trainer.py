@@ -99,7 +99,7 @@ def trainer(
         }
     tokenizer, known = read_vocabulary(decoder, table.text.tolist(), 1, args, "args")
     torch.manual_seed(0)
-    model = build_decoder(decoder, Sizes(features.grid.shape[2], 7, len(tokenizer), known), args)
+    model = build_decoder(decoder, Sizes(features.shapes.grid_dim, 7, len(tokenizer), known), args)
     chosen = Training(**{**OPTIONS, **options})
     batches = CaptionBatches([table], features, tokenizer, chosen.batch_images, "cpu")
     validation = Validation(batches, table.groupby("image_id").text.apply(list).to_dict(), 8)
@@ -150,6 +150,24 @@ def test_a_decoder_learns_twelve_images_by_heart(
     texts = [t.tokenizer.decode(h.tokens) for h in found]
     assert history.val_cider.max() > 3
     assert [text.split()[-2:] for text in texts] == [["red", "star"], ["green", "square"]]
+
+
+@pytest.mark.parametrize(("decoder", "keep"), [("merge", "pooled"), ("soft_attention", "grid")])
+def test_what_features_keep_beside_changes_no_weight(
+    tmp_path: Path, decoder: str, keep: str
+) -> None:
+    whole = trainer(tmp_path / "whole", decoder)
+    history = whole.run().to_csv()
+    part = trainer(tmp_path / "part", decoder)
+    folder = tmp_path / "part/features"
+    (folder / ("grid.npy" if keep == "pooled" else "pooled.npy")).unlink()
+    write_json(
+        folder / "manifest.json", {"keep": keep, "shapes": {"grid": [12, 2, 7], "pooled": [12, 7]}}
+    )
+    part.train_batches.store = FeatureStore(folder)
+    assert part.train_batches.store.get(["02"]).grid.numel() == (0 if keep == "pooled" else 14)
+    assert part.run().to_csv() == history
+    assert same(weights(part), weights(whole))
 
 
 class Killed(BaseException):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pipeline.decoders.shared.deferred_gradient import deferred_gradients
 from pipeline.decoders.shared.tokenizers import Tokenizer, word_tokenizer
-from pipeline.features.features import Features
+from pipeline.features.features import Features, Keep
 
 State = dict[str, Tensor]
 "batch first, so that a beam reorders it with index_select(0, ...)"
@@ -47,6 +47,9 @@ class Loss:
 
 
 class Decoder(nn.Module):
+    reads: ClassVar[Keep] = "both"
+    """what `start` reads of features, which is all that they need to hold; each file states it, for
+    it is read from there without importing torch"""
     summed: ClassVar[tuple[str, ...]] = ()
     "names in State that the regulariser needs at the last step of each row"
     shared: ClassVar[tuple[str, ...]] = ()
