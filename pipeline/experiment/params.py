@@ -92,6 +92,10 @@ class Training(Section):
     to self-critical training."""
     batch_images: Positive
     "Images in a step; each brings all its captions."
+    micro_batch: Natural
+    """Images that pass through the decoder at once, where memory is short; 0 is all of a step. The
+    gradients of a step stay those of all its images; what is drawn at random, such as dropout, is
+    drawn for each pass."""
     optimizer: Literal["adam", "adamw", "sgd"]
     "The optimizer."
     lr: LearningRate
@@ -231,8 +235,9 @@ NEUTRAL = dict.fromkeys(("args", "train", "decode"), "{}") | {
     "also": "[]",
     "clip": "null",
     "keep": "both",
+    "micro_batch": "0",
 }
-"values that change nothing, by key of a row"
+"values that change nothing, by key"
 
 
 def read_params_file(path: Path = Path("params.yaml")) -> Any:
