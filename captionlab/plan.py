@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UserError
 from pipeline.core.registry import check_args, load
+from pipeline.features.features import parts
 from pipeline.features.quantise import SCALE_BYTES, grid_dtype
 from pipeline.languages.languages import find_language
 from pipeline.languages.tokens import need
@@ -33,8 +34,19 @@ class Grid:
     network: str
     "what its encoder calls the model"
     shapes: "Shapes"
-    disk: int
+    sizes: dict[str, int]
+    "bytes of the grid and of the pooled vectors, kept or not"
+    keep: str
+    read: str
+    "the `keep` that its decoders need"
     download: int
+
+    @property
+    def disk(self) -> int:
+        return self.takes(self.keep)
+
+    def takes(self, keep: str) -> int:
+        return sum(self.sizes[part] for part in parts(keep))
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,8 @@ def _size(name: str, source: str, args: dict[str, Any]) -> "Size":
 def _grid(name: str, params: "Params", sizes: "dict[str, Size]") -> Grid:
     import numpy as np
 
+    from pipeline.experiment.params import least, needed
+
     row = params.features[name]
     module = load("encoders", row.encoder)
     check_args(module.Encoder.__init__, row.args, f"features.{name}.args")
@@ -126,15 +140,16 @@ def _grid(name: str, params: "Params", sizes: "dict[str, Size]") -> Grid:
         kinds = np.dtype(grid_dtype(module.Encoder, row.dtype)), np.dtype(row.dtype)
     except UserError as error:
         raise UserError(f"features.{name}: {error}") from None
-    of_image = (
-        shapes.positions * shapes.grid_dim * kinds[0].itemsize
-        + shapes.pooled_dim * kinds[1].itemsize
-    )
-    of_image += (shapes.positions + 1) * SCALE_BYTES if row.dtype == "int8" else 0
+    scale = SCALE_BYTES if row.dtype == "int8" else 0
+    vectors = {
+        "grid": shapes.positions * (shapes.grid_dim * kinds[0].itemsize + scale),
+        "pooled": shapes.pooled_dim * kinds[1].itemsize + scale,
+    }
+    disk = {part: sizes[row.dataset].images * size for part, size in vectors.items()}
     from_hub = row.args.get("weights", "hub" if shapes.parameters else "") == "hub"
     network = str(row.args.get("model", row.encoder)).split("/")[-1].split(".")[0]
     download = FLOAT32 * shapes.parameters if from_hub else 0
-    return Grid(network, shapes, sizes[row.dataset].images * of_image, download)
+    return Grid(network, shapes, disk, row.keep, least(needed(params, name).values()), download)
 
 
 def _row(
@@ -278,17 +293,23 @@ def _datasets(plan: Plan) -> str:
 
 
 def _features(plan: Plan) -> str:
-    head = ["features", "network", "grid", "pooled", "parameters", "on disk", "weights"]
+    """`saved`: what is not kept would take."""
+    head = ["features", "network", "grid", "pooled", "keep", "on disk", "saved"]
+    head += ["parameters", "weights"]
     rows = []
     for name, grid in plan.grids.items():
         s = grid.shapes
-        numbers = [
-            f"{s.positions:,} x {s.grid_dim:,}",
-            f"{s.pooled_dim:,}",
-            _millions(s.parameters),
-        ]
-        rows.append([name, grid.network, *numbers, _bytes(grid.disk), _bytes(grid.download)])
-    return "\n".join(_aligned([head, *rows], 2))
+        numbers = [f"{s.positions:,} x {s.grid_dim:,}", f"{s.pooled_dim:,}"]
+        numbers += [grid.keep, _bytes(grid.disk), _bytes(grid.takes("both") - grid.disk)]
+        rows.append([name, grid.network, *numbers, _millions(s.parameters), _bytes(grid.download)])
+    return "\n".join([*_aligned([head, *rows], 2), *_savings(plan)])
+
+
+def _savings(plan: Plan) -> Iterable[str]:
+    """A line for each feature set that keeps more than its decoders read."""
+    for name, grid in plan.grids.items():
+        if spare := grid.disk - grid.takes(grid.read):
+            yield f"{name}: its decoders read {grid.read}: keep: {grid.read} saves {_bytes(spare)}"
 
 
 def _variants(plan: Plan) -> str:

@@ -20,7 +20,8 @@ def main(name: str) -> None:
     encoder_class = load("encoders", row.encoder).Encoder
     check_args(encoder_class.__init__, row.args, f"features.{name}.args")
     shards = Shards(paths.RAW / row.dataset)
-    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset, "dtype": row.dtype}
+    about = {"encoder": row.encoder, "args": row.args, "dataset": row.dataset}
+    about |= {"dtype": row.dtype, "keep": row.keep}
     extract(encoder_class(**row.args), shards, paths.FEATURES / name, about, device, workers())
 
 

@@ -17,7 +17,7 @@ VALIDATION = DATA / "validation"
 REFERENCES = DATA / "references"
 "<corpus>/: references.json, published.json, training_captions.json"
 FEATURES = DATA / "features"
-"<features>/: grid-*.npy and pooled-*.npy, a part for each shard, ids.parquet, manifest.json"
+"<features>/: grid-*.npy and pooled-*.npy (what is kept), ids.parquet, manifest.json"
 MODELS = Path("models")
 "<variant>/: model.safetensors, config.json, tokenizer.json"
 FURTHER_SEEDS = DATA / "seeds"

@@ -76,6 +76,18 @@ def signature(kind: str, name: str) -> inspect.Signature | None:
     return inspect.Signature([_parameter(argument, default) for argument, default in pairs])
 
 
+def reads(decoder: str) -> str:
+    """What the class `Decoder` of that file says it reads of features: `pooled`, `grid`, or `both`,
+    which is what it reads without saying. Read from its text, like `signature`."""
+    tree = ast.parse((ROOMS / "decoders" / f"{decoder}.py").read_text(encoding="utf-8"))
+    classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
+    for node in next((found.body for found in classes if found.name == "Decoder"), []):
+        match node:
+            case ast.Assign(targets=[ast.Name(id="reads")], value=ast.Constant(value=str(said))):
+                return said
+    return "both"
+
+
 def _parameter(argument: ast.arg, default: ast.expr | None) -> inspect.Parameter:
     empty = inspect.Parameter.empty
     return inspect.Parameter(

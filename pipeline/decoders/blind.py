@@ -179,6 +179,7 @@ class Decoder(language_model.Decoder):
         stop_at_full_stop: captions are cut after their first full stop.
     """
 
+    reads = "pooled"
     embeddings: Tensor
 
     def __init__(

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.hub_files import GREY, Files, plain, read_model
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.pretrained import Captions, attend, look
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
@@ -56,6 +56,7 @@ class Decoder(pretrained.Decoder):
             the vocabulary is that of the captions' words.
     """
 
+    reads = "grid"
     encoder: Any  # modules of transformers, whose parts a type checker does not know
     words: Any
     layers: Any
@@ -155,9 +156,9 @@ class Decoder(pretrained.Decoder):
             x = layer.feed_forward_chunk(x)
         return x, s | grown
 
-    def project(self, hidden: Tensor) -> Tensor:
+    def last_layer(self, hidden: Tensor) -> LastLayer:
         weight = self.words.word_embeddings.weight if self.output is None else self.output
-        return F.linear(self.transform(hidden), weight, self.bias)
+        return LastLayer(self.transform(hidden), weight, self.bias)
 
 
 def outline(*, model: str, **_: Any) -> tuple[int, dict[str, Any]] | None:

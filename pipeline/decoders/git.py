@@ -16,12 +16,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
 from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.hub_files import GREY, Files, plain, read_model
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.pretrained import Captions, attend
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
@@ -54,6 +54,7 @@ class Decoder(pretrained.Decoder):
             the vocabulary is that of the captions' words.
     """
 
+    reads = "grid"
     encoder: Any  # modules of transformers, whose parts a type checker does not know
     projection: Any
     words: Any
@@ -145,8 +146,8 @@ class Decoder(pretrained.Decoder):
             )
         return x, s | grown
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return F.linear(
+    def last_layer(self, hidden: Tensor) -> LastLayer:
+        return LastLayer(
             hidden,
             self.words.word_embeddings.weight if self.output is None else self.output,
             self.bias,

@@ -31,6 +31,7 @@ class Decoder(AttentionLstm):
     runs in that mode too and trains all but the attention.
     """
 
+    reads = "grid"
     summed = ("log_sampled", "entropy")
     baseline: Tensor
 
@@ -90,11 +91,10 @@ class Decoder(AttentionLstm):
         hidden, last = self.unroll(
             f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows
         )
-        logits, targets = self.project(hidden[valid]).float(), tokens[:, 1:][valid]
-        cross_entropy = F.cross_entropy(logits, targets, label_smoothing=smoothing)
-        nll = F.cross_entropy(logits.detach(), targets, reduction="none")
+        layer, targets = self.last_layer(hidden[valid]).held(), tokens[:, 1:][valid]
+        cross_entropy = layer.cross_entropy(targets, smoothing)
         log_prob = torch.zeros_like(last["entropy"]).index_add(
-            0, valid.nonzero()[:, 0], -nll
+            0, valid.nonzero()[:, 0], layer.log_probs(targets)
         )  # (R,) log p(y|s)
         return Loss(cross_entropy, self._estimator(log_prob, last, len(targets)), len(targets))
 

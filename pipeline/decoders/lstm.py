@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from pipeline.core.ranges import Dropout, Layers, Width
 from pipeline.decoders.shared import layers
 from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.parallel import ParallelDecoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
@@ -19,6 +20,8 @@ class Decoder(ParallelDecoder):
     `vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains
     them on.
     """
+
+    reads = "pooled"
 
     def __init__(
         self,
@@ -54,8 +57,8 @@ class Decoder(ParallelDecoder):
         h, c = (torch.transpose(s[k], 0, 1).contiguous() for k in ("h", "c"))
         return self._read(self.embedding(tokens), (h, c))
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return self.output(self.dropout(hidden))
+    def last_layer(self, hidden: Tensor) -> LastLayer:
+        return LastLayer(self.dropout(hidden), self.output.weight, self.output.bias)
 
     def _read(self, inputs: Tensor, hc: tuple[Tensor, Tensor]) -> tuple[Tensor, State]:
         """Inputs (B, T, E), h and c (L, B, H) -> hidden (B, T, H) and the batch-first state."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from pipeline.core.ranges import Dropout, Width
 from pipeline.decoders.shared import layers
 from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.parallel import ParallelDecoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
@@ -19,6 +20,8 @@ from pipeline.features.features import Features
 class Decoder(ParallelDecoder):
     """`vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains
     them on."""
+
+    reads = "pooled"
 
     def __init__(
         self,
@@ -52,5 +55,5 @@ class Decoder(ParallelDecoder):
         words, (h, c) = layers.lstm_layers(self.lstm, inputs, (s["h"][None], s["c"][None]))
         return words + s["image"][:, None], {**s, "h": h[0], "c": c[0]}
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return self.output(F.relu(self.merge(hidden)))
+    def last_layer(self, hidden: Tensor) -> LastLayer:
+        return LastLayer(F.relu(self.merge(hidden)), self.output.weight, self.output.bias)

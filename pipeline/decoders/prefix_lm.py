@@ -45,6 +45,8 @@ class Decoder(language_model.Decoder):
             token then.
     """
 
+    reads = "pooled"
+
     def __init__(
         self,
         sizes: Sizes,

@@ -25,6 +25,7 @@ class Decoder(AttentionLstm):
     later code, that of the tables' sources too, uses under the same weight 1.
     """
 
+    reads = "grid"
     summed = ("attended",)
 
     def __init__(

@@ -20,6 +20,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.ranges import Dropout, EvenWidth, HeadsOfWidth, Layers, Width
 from pipeline.decoders.shared import layers
 from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.parallel import ParallelDecoder
 from pipeline.features.features import Features
 
@@ -33,6 +34,7 @@ class Decoder(ParallelDecoder):
     computed once per image. Both (B, 2, N, S, W / N).
     """
 
+    reads = "grid"
     attends = True
     layers: Any  # a ModuleList, whose items are no Layer to a type checker
 
@@ -88,8 +90,8 @@ class Decoder(ParallelDecoder):
         self.run(tokens, self.start(f), looks)
         return torch.stack(looks).mean(0)
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return F.linear(
+    def last_layer(self, hidden: Tensor) -> LastLayer:
+        return LastLayer(
             hidden, self.embedding.weight if self.output is None else self.output.weight, self.bias
         )
 

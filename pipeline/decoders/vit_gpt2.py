@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
 from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.hub_files import GREY, Files, plain, words_of
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.pretrained import Captions, attend, look
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
@@ -48,6 +48,7 @@ class Decoder(pretrained.Decoder):
             the vocabulary is that of the captions' words.
     """
 
+    reads = "grid"
     encoder: Any  # modules of transformers, whose parts a type checker does not know
     projection: Any
     words: Any
@@ -125,8 +126,8 @@ class Decoder(pretrained.Decoder):
             state |= {f"words_keys{n}": keys[:, :, :0], f"words_values{n}": values[:, :, :0]}
         return state
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return F.linear(
+    def last_layer(self, hidden: Tensor) -> LastLayer:
+        return LastLayer(
             hidden, self.words.wte.weight if self.output is None else self.output.weight
         )
 

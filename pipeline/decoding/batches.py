@@ -34,6 +34,23 @@ class Batch:
     mask: "Tensor"  # (R, T + 1) bool, False on padding
     rows: "Tensor"  # (R,) long, the image of each row
 
+    def parts(self, images: int) -> "Iterator[Batch]":
+        """Batches of at most so many images, without padding that none of them needs."""
+        import torch
+
+        for start in range(0, len(self.image_ids), images):
+            ids = self.image_ids[start : start + images]
+            chosen = (self.rows >= start) & (self.rows < start + len(ids))
+            mask = self.mask[chosen]
+            width = int(mask.sum(1).max())
+            yield Batch(
+                ids,
+                self.features.select(torch.arange(start, start + len(ids), device=mask.device)),
+                self.tokens[chosen, :width],
+                mask[:, :width],
+                self.rows[chosen] - start,
+            )
+
 
 class CaptionBatches:
     """Batches of one split; the order depends on (seed, epoch) alone, so an epoch can be entered at

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from pipeline.decoders.shared.contract import Decoder
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoding.batches import Batch, CaptionBatches
 
 
@@ -41,10 +43,8 @@ def batch_likelihoods(decoder: Decoder, batch: Batch, ids: bool = False) -> list
     decoder.eval()
     valid = batch.mask[:, 1:]
     hidden, _ = decoder.unroll(batch.features, batch.tokens[:, :-1], valid.sum(1).cpu(), batch.rows)
-    log_probs = decoder.project(hidden[valid]).float().log_softmax(-1)  # (N, V)
     targets = batch.tokens[:, 1:][valid]
-    nll = -log_probs.gather(1, targets[:, None])[:, 0]
-    hits = (log_probs.topk(min(5, log_probs.shape[1])).indices == targets[:, None]).any(1)
+    nll, hits, likeliest = _judged(decoder.last_layer(hidden[valid]), targets)
     image = batch.rows[:, None].expand_as(valid)[valid]
     nlls, tokens, hit_counts = (
         torch.zeros(len(batch.image_ids), device=nll.device, dtype=torch.float64).index_add_(
@@ -56,11 +56,24 @@ def batch_likelihoods(decoder: Decoder, batch: Batch, ids: bool = False) -> list
     found = [Likelihood(i, n, int(t), int(h)) for i, n, t, h in columns]
     if ids:
         lengths = valid.sum(1).tolist()
-        pairs = zip(targets.split(lengths), log_probs.argmax(-1).split(lengths), strict=True)
+        pairs = zip(targets.split(lengths), likeliest.split(lengths), strict=True)
         for image_row, (reference, argmax) in zip(batch.rows.tolist(), pairs, strict=True):
             found[image_row].references.append(reference.tolist())
             found[image_row].argmax.append(argmax.tolist())
     return found
+
+
+def _judged(layer: LastLayer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the targets (N,): negative log-probability, whether it is among the first five, and the
+    likeliest token in its place."""
+    found = []
+    for part, target in zip(layer.parts(), targets.split(layer.at_once), strict=True):
+        log_probs = part.logits().float().log_softmax(-1)  # (N, V)
+        first = log_probs.topk(min(5, log_probs.shape[1])).indices
+        nll = -log_probs.gather(1, target[:, None])[:, 0]
+        found.append((nll, (first == target[:, None]).any(1), log_probs.argmax(-1)))
+    nll, hits, likeliest = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return nll, hits, likeliest
 
 
 def mean_loss(decoder: Decoder, batches: CaptionBatches) -> float:

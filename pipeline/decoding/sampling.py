@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.decoders.shared.contract import Decoder, pick_rows
 from pipeline.decoders.shared.tokenizers import Special
 from pipeline.decoding.generation import Hypothesis, generate
-from pipeline.features.features import Features
+from pipeline.features.features import Features, parts
 
 
 @torch.inference_mode()
@@ -31,9 +31,9 @@ def sample(
     """
     images = torch.arange(len(f), device=f.pooled.device).repeat_interleave(count)
     rows = torch.arange(len(images), device=images.device)
-    chances = torch.from_numpy(np.concatenate(_chances(f, count, max_tokens, seed))).to(
-        rows.device
-    )  # (R, max_tokens)
+    chances = torch.from_numpy(
+        np.concatenate(_chances(decoder.reads, f, count, max_tokens, seed))
+    ).to(rows.device)  # (R, max_tokens)
 
     def choose(log_probs: Tensor, rows: Tensor, step: int) -> Tensor:
         return draw_by(chances[rows, step], log_probs / temperature, top_k)
@@ -43,14 +43,12 @@ def sample(
     return [found[start : start + count] for start in range(0, len(found), count)]
 
 
-def _chances(f: Features, count: int, max_tokens: int, seed: int) -> list[np.ndarray]:
+def _chances(reads: str, f: Features, count: int, max_tokens: int, seed: int) -> list[np.ndarray]:
     """Numbers of [0, 1) for each image (count, max_tokens), from a generator of its own: `seed` and
-    its stored features."""
+    its stored features, those that the decoder reads, for the others may not be kept."""
     out = []
-    for grid, pooled in zip(
-        f.grid.half().cpu().numpy(), f.pooled.half().cpu().numpy(), strict=True
-    ):
-        key = hashlib.sha256(b"%d " % seed + grid.tobytes() + pooled.tobytes()).digest()
+    for read in zip(*(getattr(f, part).half().cpu().numpy() for part in parts(reads)), strict=True):
+        key = hashlib.sha256(b"%d " % seed + b"".join(x.tobytes() for x in read)).digest()
         out.append(np.random.default_rng(list(key)).random((count, max_tokens)))
     return out
 

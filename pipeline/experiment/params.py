@@ -20,7 +20,7 @@ from pipeline.core.ranges import (
     Tokens,
     Weight,
 )
-from pipeline.core.registry import check_args, find, nearest, signature
+from pipeline.core.registry import check_args, find, nearest, reads, signature
 from pipeline.core.yaml12 import read_yaml
 from pipeline.experiment.protocols import find_protocol, of_paper
 from pipeline.languages.languages import ENGLISH, Language, find_language
@@ -83,6 +83,9 @@ class FeatureSet(Section):
     "Arguments of that encoder."
     dtype: Literal["float16", "int8"]
     "The type of the features on disk. `int8` has one scale per vector and takes half the space."
+    keep: Literal["pooled", "grid", "both"]
+    """What is written of them: the vector of each whole picture, the grid of vectors, or both. The
+    decoder of each variant says which it reads."""
 
 
 class Training(Section):
@@ -94,6 +97,10 @@ class Training(Section):
     to self-critical training."""
     batch_images: Positive
     "Images in a step; each brings all its captions."
+    micro_batch: Natural
+    """Images that pass through the decoder at once, where memory is short; 0 is all of a step. The
+    gradients of a step stay those of all its images; what is drawn at random, such as dropout, is
+    drawn for each pass."""
     optimizer: Literal["adam", "adamw", "sgd"]
     "The optimizer."
     lr: LearningRate
@@ -248,8 +255,10 @@ NEUTRAL = dict.fromkeys(("args", "train", "decode"), "{}") | {
     "clip": "null",
     "language": "en",
     "instances": "[]",
+    "keep": "both",
+    "micro_batch": "0",
 }
-"values that change nothing, by key of a row"
+"values that change nothing, by key"
 
 
 def read_params_file(path: Path = Path("params.yaml")) -> Any:
@@ -466,6 +475,33 @@ def _english_only(where: str, variant: Variant, protocols: list[str]) -> Iterato
             yield f"{where}protocols: {name} keeps a-z alone, and these captions are not English"
 
 
+def needed(params: Params, features: str) -> dict[str, str]:
+    """What the decoders of a feature set read of it: variant -> `pooled`, `grid` or `both`."""
+    rows = params.variants.items()
+    return {name: reads(row.decoder) for name, row in rows if row.features == features}
+
+
+def least(read: Iterable[str]) -> str:
+    """The `keep` of a feature set that is read so."""
+    different = set(read)
+    return different.pop() if len(different) == 1 else "both"
+
+
+def _keep_problems(params: Params) -> list[str]:
+    """Feature sets that do not keep what a decoder reads."""
+    out = []
+    for name, row in params.features.items():
+        read = needed(params, name)
+        lacking = [v for v, what in read.items() if row.keep not in (what, "both")]
+        if lacking:
+            what = least(read[v] for v in lacking)
+            out.append(
+                f"features.{name}.keep: {row.keep}, but {what} is read by {', '.join(lacking)}: "
+                f"write keep: {least(read.values())}"
+            )
+    return out
+
+
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file.
 
@@ -486,6 +522,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
             + _paper_problems(params)
         )
         problems += [] if problems else _language_problems(params)
+        problems += [] if problems else _keep_problems(params)
         problems += [] if overrides else _protocol_problems(params)
     if problems:
         raise UserError(f"{path}: " + "; ".join(problems))

@@ -29,7 +29,7 @@ from pipeline.data.files import (
 )
 from pipeline.data.shards import Member, Shards
 from pipeline.encoders.shared.base import Encoder
-from pipeline.features.features import Features
+from pipeline.features.features import Features, parts
 from pipeline.features.parts import part_file
 from pipeline.features.quantise import grid_dtype, to_int8
 from pipeline.images.reading import ImageError, read_image
@@ -54,15 +54,15 @@ def extract(
 
     Args:
         shards: the images.
-        about: what names this feature set (encoder, arguments, dtype: float16 without it), kept in
-            manifest.json.
+        about: what names this feature set (encoder, arguments; without them dtype: float16 and
+            keep: both), kept in manifest.json.
         batch: images per forward pass, all of one shard; the result does not depend on it.
 
     Raises:
         UserError: no image could be read, a shard is not what the index says, or the encoder is
             not to be stored in this dtype.
     """
-    about = {"dtype": "float16", **about}
+    about = {"dtype": "float16", "keep": "both", **about}
     try:
         kind = grid_dtype(encoder, about["dtype"])
     except UserError as error:
@@ -74,12 +74,12 @@ def extract(
     with whole_folder(folder, keep_partial=True) as part:
         done = _resume(part, key, stamps)
         for members, batches in _by_shard(encoder, shards, len(done), batch, threads):
-            arrays = _arrays(part, len(done), len(members), encoder, kind, about["dtype"])
+            arrays = _arrays(part, len(done), len(members), encoder, kind, about)
             rejected = []
             for pixels, good, bad in batches:
                 if pixels is not None:
                     features = encoder(pixels.to(device))
-                    for name, values in _as_kept(features, about["dtype"]).items():
+                    for name, values in _as_kept(features, about).items():
                         _put(arrays[name], good, values)
                 rejected += bad
             done.append({"stamp": stamps[len(done)], "rejected": rejected})
@@ -93,12 +93,14 @@ def extract(
         _finish(part, shards, rejected, {**about, "crops": crops, "shapes": shapes})
 
 
-def _as_kept(f: Features, dtype: str) -> "dict[str, Tensor]":
+def _as_kept(f: Features, about: dict[str, Any]) -> "dict[str, Tensor]":
     """By the name of the file."""
-    if dtype != "int8":
-        return {"grid": f.grid, "pooled": f.pooled}
-    (grid, grid_scale), (pooled, pooled_scale) = to_int8(f.grid), to_int8(f.pooled)
-    return {"grid": grid, "grid_scale": grid_scale, "pooled": pooled, "pooled_scale": pooled_scale}
+    kept: dict[str, Tensor] = {name: getattr(f, name) for name in parts(about["keep"])}
+    if about["dtype"] != "int8":
+        return kept
+    both = {name: to_int8(values) for name, values in kept.items()}
+    scales = {f"{name}_scale": scale for name, (_, scale) in both.items()}
+    return {name: values for name, (values, _) in both.items()} | scales
 
 
 def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
@@ -146,18 +148,20 @@ def _remember(
 
 
 def _arrays(
-    part: Path, number: int, count: int, encoder: Encoder, kind: str, dtype: str
+    part: Path, number: int, count: int, encoder: Encoder, kind: str, about: dict[str, Any]
 ) -> dict[str, np.memmap]:
-    """Of one shard. Args: kind: of the grid; dtype: of the pooled vectors."""
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+    """Of one shard. Args: kind: the dtype of the grid; that of the pooled vectors is told by
+    `about`."""
+    every: dict[str, tuple[tuple[int, ...], str]] = {
         "grid": ((count, encoder.positions, encoder.grid_dim), kind),
-        "pooled": ((count, encoder.pooled_dim), dtype),
+        "pooled": ((count, encoder.pooled_dim), about["dtype"]),
     }
-    if dtype == "int8":
-        shapes |= {f"{name}_scale": (shape[:-1], "float32") for name, (shape, _) in shapes.items()}
+    files: dict[str, tuple[tuple[int, ...], str]] = {p: every[p] for p in parts(about["keep"])}
+    if about["dtype"] == "int8":
+        files |= {f"{name}_scale": (shape[:-1], "float32") for name, (shape, _) in files.items()}
     return {
         name: _array(part / part_file(name, number), shape, its)
-        for name, (shape, its) in shapes.items()
+        for name, (shape, its) in files.items()
     }
 
 

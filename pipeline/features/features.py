@@ -2,14 +2,28 @@
 picture."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+Part = Literal["grid", "pooled"]
+Keep = Literal["pooled", "grid", "both"]
+"What a feature set keeps, and what a decoder reads."
+
+
+def parts(keep: str) -> tuple[Part, ...]:
+    """The parts that a `Keep` names, the grid first."""
+    both: tuple[Part, ...] = ("grid", "pooled")
+    return tuple(part for part in both if keep in (part, "both"))
+
+
 @dataclass(frozen=True)
 class Features:
+    """A part that was not kept has no numbers: a grid of no positions (B, 0, D), a vector of no
+    width (B, 0)."""
+
     grid: "Tensor"  # (B, P, D)
     pooled: "Tensor"  # (B, D')
 

@@ -1,19 +1,21 @@
 """data/features/<name>/ as its readers see it: the features of images by their ids, from memory
 maps (float16, int8 or the encoder's own type)."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, PositiveInt
 
 from pipeline.core.errors import UserError
 from pipeline.data.checked import RESTORE, read_checked, readable
+from pipeline.data.files import digest
 from pipeline.data.image_ids import ImageIds
-from pipeline.features.features import Features
+from pipeline.features.features import Features, Keep, Part, parts
 from pipeline.features.parts import Parts
 from pipeline.features.quantise import from_int8
 
@@ -21,11 +23,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+ROWS = 4096
+"images whose vectors are read at once for a digest"
+
+
 class Manifest(BaseModel):
     """manifest.json, as far as a reader of arrays needs it."""
 
     dtype: Literal["float16", "int8"] = "float16"
     "Of the stored vectors; early feature sets do not say that they are float16."
+    keep: Keep = "both"
+    "The parts that were written."
+    shapes: dict[Part, list[PositiveInt]] = {}
+    "Of both parts as the encoder makes them, kept or not."
+
+
+class Shapes(NamedTuple):
+    """Of the features as their encoder makes them, kept or not."""
+
+    positions: int
+    grid_dim: int
+    pooled_dim: int
 
 
 class Origin(BaseModel):
@@ -50,14 +68,14 @@ class FeatureStore:
         self.manifest = read_checked(folder / "manifest.json", Manifest)
         self.ids, self.rows = _index(folder / "ids.parquet")
         "`rows`: of the arrays, of each of `ids`"
+        self.keep: Keep = self.manifest.get("keep", "both")
+        self.arrays: dict[str, Parts] = {part: self._map(part) for part in parts(self.keep)}
+        "(N, P, D) of the grid, (N, D') of the pooled vectors"
         self.scales: dict[str, Parts] = {}
-        self.grid, self.pooled = self._map("grid"), self._map("pooled")  # (N, P, D), (N, D')
         if self.manifest.get("dtype") == "int8":
-            self.scales = {
-                "grid": self._map("grid_scale"),
-                "pooled": self._map("pooled_scale"),
-            }  # (N, P), (N,)
+            self.scales = {part: self._map(f"{part}_scale") for part in self.arrays}  # (N, P), (N,)
         self._check_shapes()
+        self.shapes = self._shapes()
 
     def _check_shapes(self) -> None:
         """The arrays are of one number of images, as deep as they should be, of their dtypes."""
@@ -65,20 +83,47 @@ class FeatureStore:
         expected = {"grid": (3, {kept, "uint8"}), "pooled": (2, {kept})}
         expected |= {f"{name}_scale": (n - 1, {"float32"}) for name, (n, _) in expected.items()}
         scales = {f"{name}_scale": array for name, array in self.scales.items()}
-        for name, array in {"grid": self.grid, "pooled": self.pooled, **scales}.items():
+        images = len(next(iter(self.arrays.values())))
+        for name, array in {**self.arrays, **scales}.items():
             depth, dtypes = expected[name]
             if (
                 array.ndim != depth
                 or array.dtype.name not in dtypes
-                or len(array) != len(self.grid)
+                or len(array) != images
                 or 0 in array.shape
             ):
                 raise UserError(
                     f"{self.folder / name}-*.npy hold {array.dtype} {array.shape}, which do not "
                     f"fit the other files there: {RESTORE}"
                 )
-        if len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < len(self.grid):
+        if len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < images:
             raise UserError(f"{self.folder / 'ids.parquet'} names rows that are not: {RESTORE}")
+
+    def _shapes(self) -> Shapes:
+        arrays = {part: array.shape for part, array in self.arrays.items()}
+        told = {**self.manifest.get("shapes", {}), **arrays}
+        try:
+            (_, positions, grid_dim), (_, pooled_dim) = told["grid"], told["pooled"]
+        except (KeyError, ValueError):
+            raise UserError(
+                f"{self.folder / 'manifest.json'} does not tell the shapes of what is not kept: "
+                f"{RESTORE}"
+            ) from None
+        return Shapes(positions, grid_dim, pooled_dim)
+
+    def digest(self) -> str:
+        """Stands for all vectors in fingerprints, so that other features are noticed without
+        reading a whole grid: the pooled vectors, or the middle vector of each grid."""
+        found = hashlib.md5()
+        if "pooled" in self.arrays:
+            for file in sorted(self.folder.glob("pooled-*.npy")):
+                found.update(digest(file).encode())
+            return found.hexdigest()
+        middle = self.shapes.positions // 2
+        for grid in self.arrays["grid"].arrays:
+            for start in range(0, len(grid), ROWS):
+                found.update(grid[start : start + ROWS, middle].tobytes())
+        return found.hexdigest()
 
     def made_by(self) -> dict[str, Any]:
         """The encoder of these features as config.json of a model tells it, and their dataset.
@@ -95,7 +140,7 @@ class FeatureStore:
         return Parts(self.folder, name)
 
     def get(self, image_ids: Sequence[str], device: str = "cpu") -> Features:
-        """Features of these images, float32.
+        """Features of these images, float32; of what is not kept, no numbers.
 
         Raises:
             KeyError: one has none.
@@ -106,10 +151,13 @@ class FeatureStore:
         rows = self.rows[places]
         return Features(self._vectors("grid", rows, device), self._vectors("pooled", rows, device))
 
-    def _vectors(self, name: str, rows: NDArray[np.int64], device: str) -> "Tensor":
+    def _vectors(self, name: Part, rows: NDArray[np.int64], device: str) -> "Tensor":
         import torch
 
-        stored = torch.from_numpy(getattr(self, name)[rows]).to(device)
+        if name not in self.arrays:
+            shape = (0, self.shapes.grid_dim) if name == "grid" else (0,)
+            return torch.empty(len(rows), *shape, device=device)
+        stored = torch.from_numpy(self.arrays[name][rows]).to(device)
         if not self.scales:
             return stored.float()
         return from_int8(stored, torch.from_numpy(self.scales[name][rows]).to(device))

@@ -4,11 +4,13 @@ A phase knows its loss, its learning rate, its number of epochs, and the trainin
 history rows. All else is the same in both and stands in trainer.py.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
-from pipeline.decoders.shared.contract import Decoder
+from pipeline.decoders.shared.contract import Decoder, Loss
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.batches import Batch
 from pipeline.experiment.params import Training
@@ -19,13 +21,24 @@ from pipeline.training.self_critical import CiderReward, self_critical_loss
 
 
 class StepLoss(NamedTuple):
-    """The loss of one step."""
+    """The loss of one step, or of some of its images."""
 
     loss: Tensor
-    "A number with gradients, which the step descends."
+    "A number with gradients, which the step descends: a mean over `tokens`."
     figures: dict[str, float]
     "Columns of the history: each is a mean over `tokens`, and a row has the mean of its epoch."
     tokens: int
+
+
+def joined(steps: Sequence[StepLoss]) -> StepLoss:
+    """The loss of a step from those of its parts."""
+    tokens = sum(step.tokens for step in steps)
+    figures = {
+        name: sum(step.figures[name] * step.tokens for step in steps) / tokens
+        for name in steps[0].figures
+    }
+    loss = torch.stack([step.loss * step.tokens for step in steps]).sum() / tokens
+    return StepLoss(loss, figures, tokens)
 
 
 class Phase(Protocol):
@@ -35,7 +48,9 @@ class Phase(Protocol):
     def learning_rate(self, step: int, plateau_scale: float) -> float:
         """Of step `step`, counted from the start of the training."""
 
-    def loss(self, batch: Batch, step: int) -> StepLoss: ...
+    def loss(self, batch: Batch, step: int, whole: Batch | None = None) -> StepLoss:
+        """`whole`: the batch of the step, where `batch` is a part of it. The losses of all parts,
+        weighted by their tokens, make up that of the whole."""
 
 
 class CrossEntropy:
@@ -56,7 +71,7 @@ class CrossEntropy:
     def learning_rate(self, step: int, plateau_scale: float) -> float:
         return learning_rate(self.options, step, self.steps, plateau_scale)
 
-    def loss(self, batch: Batch, step: int) -> StepLoss:
+    def loss(self, batch: Batch, step: int, whole: Batch | None = None) -> StepLoss:
         """`train_loss` is the cross-entropy alone; each regulariser has a column of its own."""
         with autocast(self.device, self.options.precision):
             loss = self.decoder.loss(
@@ -69,7 +84,7 @@ class CrossEntropy:
             )
         figures = {"train_loss": loss.cross_entropy.item()}
         figures |= {f"train_{name}": term.item() for name, term in loss.terms.items()}
-        return StepLoss(loss.total, figures, loss.tokens)
+        return StepLoss(_by_tokens(loss, batch, whole or batch), figures, loss.tokens)
 
     def _inputs(self, batch: Batch, step: int) -> Tensor | None:
         """What the decoder reads; None: the reference captions."""
@@ -101,10 +116,25 @@ class SelfCritical:
     def learning_rate(self, step: int, plateau_scale: float) -> float:
         return self.options.self_critical_lr
 
-    def loss(self, batch: Batch, step: int) -> StepLoss:
+    def loss(self, batch: Batch, step: int, whole: Batch | None = None) -> StepLoss:
         count = self.options.self_critical_samples
         with autocast(self.device, self.options.precision):
             found = self_critical_loss(
                 self.decoder, batch, self.tokenizer, self.reward, count, self.max_tokens
             )
         return StepLoss(*found)
+
+
+def _by_tokens(loss: Loss, batch: Batch, whole: Batch) -> Tensor:
+    """The loss of a part, in which a term that is a mean over captions has the weight that makes
+    the parts' mean over tokens the whole batch's mean over captions."""
+    if batch is whole:
+        return loss.total
+    tokens = int(whole.mask[:, 1:].sum())
+    captions = {name: loss.terms[name] for name in loss.counts}
+    shares = {
+        name: count * tokens / (loss.tokens * len(whole.tokens))
+        for name, count in loss.counts.items()
+    }
+    other = sum((shares[name] - 1) * term for name, term in captions.items())
+    return loss.total + other

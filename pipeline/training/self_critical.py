@@ -93,10 +93,11 @@ def self_critical_loss(
         baseline = torch.tensor(reward(ids, [_text(h.tokens, tokenizer) for h in found]))
     else:
         baseline = _mean_of_others(rewards.view(-1, count)).flatten()
-    log_probs, valid = _log_probs(decoder, batch, tokens, mask, count)
+    valid = mask[:, 1:]
     advantage = (rewards - baseline).to(tokens.device)[:, None].expand_as(valid)[valid]
+    loss = _weighted(decoder, batch, tokens, valid, count, advantage)
     parts = {"train_reward": rewards.mean().item(), "train_baseline": baseline.mean().item()}
-    return -(advantage * log_probs).mean(), parts, len(log_probs)
+    return loss, parts, len(advantage)
 
 
 def _mean_of_others(rewards: Tensor) -> Tensor:
@@ -104,15 +105,13 @@ def _mean_of_others(rewards: Tensor) -> Tensor:
     return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
 
 
-def _log_probs(
-    decoder: Decoder, batch: Batch, tokens: Tensor, mask: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
-    """Of the sampled tokens (N,), with gradients, and where they stand (I * count, T)."""
-    valid = mask[:, 1:]
+def _weighted(
+    decoder: Decoder, batch: Batch, tokens: Tensor, valid: Tensor, count: int, advantage: Tensor
+) -> Tensor:
+    """-advantage * log p of the sampled tokens, which stand at `valid` (I * count, T); the mean."""
     rows = torch.arange(len(batch.image_ids), device=tokens.device).repeat_interleave(count)
     hidden, _ = decoder.unroll(batch.features, tokens[:, :-1], valid.sum(1).cpu(), rows)
-    log_probs = decoder.project(hidden[valid]).float().log_softmax(-1)
-    return log_probs.gather(1, tokens[:, 1:][valid][:, None])[:, 0], valid
+    return decoder.last_layer(hidden[valid]).cross_entropy(tokens[:, 1:][valid], weights=advantage)
 
 
 def _without_dropout(decoder: nn.Module) -> None:

@@ -11,7 +11,12 @@ from pipeline.core.capacity import memory_problem, refuse
 from pipeline.data.corpus import SPLITS, Captions, references
 from pipeline.data.files import digest, fingerprint, loaded_code, named_files
 from pipeline.decoders.shared.contract import Decoder, Sizes
-from pipeline.decoders.shared.model_folder import build_decoder, check_grid, read_vocabulary
+from pipeline.decoders.shared.model_folder import (
+    build_decoder,
+    check_grid,
+    check_keep,
+    read_vocabulary,
+)
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.batches import CaptionBatches
 from pipeline.experiment.params import Params, Training, Variant
@@ -90,7 +95,8 @@ def _store(name: str, variant: Variant, corpus: Path, features: Path) -> Feature
     """Features of every image of the corpus, of a kind that the decoder can read."""
     store, what = FeatureStore(features), f"features '{variant.features}'"
     store.check(Captions(corpus, SPLITS, ["image_id"])["image_id"], what)
-    check_grid(variant.decoder, store.grid.shape[1], f"variants.{name}, {what}")
+    check_keep(variant.decoder, store.keep, f"variants.{name}, {what}")
+    check_grid(variant.decoder, store.shapes.positions, f"variants.{name}, {what}")
     return store
 
 
@@ -102,7 +108,8 @@ def _vocabulary(
     tokenizer, known = read_vocabulary(
         variant.decoder, counted, options.min_count, variant.args, f"variants.{name}.args"
     )
-    return tokenizer, Sizes(store.grid.shape[2], store.pooled.shape[1], len(tokenizer), known)
+    _, grid, pooled = store.shapes
+    return tokenizer, Sizes(grid, pooled, len(tokenizer), known)
 
 
 def _decoder(variant: Variant, tokenizer: Tokenizer, sizes: Sizes, seed: int) -> Decoder:
@@ -123,8 +130,7 @@ def _key(
     """Fingerprint of all that the result depends on: a checkpoint of anything else is not used."""
     variant = params.variants[name]
     settings = params.training(name).model_dump(exclude={"seeds"})
-    seen = [*sorted(store.folder.glob("pooled-*.npy")), store.folder / "ids.parquet"]
-    data = [digest(corpus), store.manifest, *map(digest, seen)]
+    data = [digest(corpus), store.manifest, digest(store.folder / "ids.parquet"), store.digest()]
     return fingerprint([about, settings, seed, data, named_files(variant.args), _code()])
 
 

@@ -24,7 +24,7 @@ from pipeline.training.checkpoint import (
     save_checkpoint,
 )
 from pipeline.training.optimizer import build_optimizer, clip_gradients
-from pipeline.training.phases import CrossEntropy, Phase, SelfCritical, StepLoss
+from pipeline.training.phases import CrossEntropy, Phase, SelfCritical, StepLoss, joined
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.validation import Validation
 
@@ -115,9 +115,7 @@ class Trainer:
         for batch in self._batches():
             self._set_learning_rate(phase)
             self.optimizer.zero_grad(set_to_none=True)
-            step = phase.loss(batch, self._step)
-            self._check_finite(step.loss)
-            step.loss.backward()
+            step = self._backward(phase, batch)
             clip_gradients(self.decoder, self.options)
             self.optimizer.step()
             self._record(step)
@@ -127,6 +125,27 @@ class Trainer:
             begun = time.monotonic()
             if time.monotonic() - self.saved > self.every:
                 self._save()
+
+    def _backward(self, phase: Phase, batch: Batch) -> StepLoss:
+        """Gradients of the loss of a batch, which passes in parts where `micro_batch` asks for it:
+        the parts' gradients are weighted by their tokens."""
+        images = self.options.micro_batch or len(batch.image_ids)
+        if images >= len(batch.image_ids):
+            step = phase.loss(batch, self._step)
+            self._check_finite(step.loss)
+            step.loss.backward()
+            return step
+        steps = []
+        for part in batch.parts(images):
+            step = phase.loss(part, self._step, batch)
+            self._check_finite(step.loss)
+            (step.loss * step.tokens).backward()
+            steps.append(step._replace(loss=step.loss.detach()))
+        tokens = sum(step.tokens for step in steps)
+        for weight in self.decoder.parameters():
+            if weight.grad is not None:
+                weight.grad /= tokens
+        return joined(steps)
 
     def _validate(self) -> None:
         """End the epoch: its row of the history, and the best weights so far."""

@@ -117,19 +117,24 @@ def test_a_published_model_is_downloaded_and_not_trained(tmp_path: Path) -> None
     ].lacks  # without tokenizer files its words are the captions', which are not there yet
 
 
-def test_features_take_the_bytes_that_extraction_writes(tmp_path: Path) -> None:
-    params = Params.model_validate(tiny_params())
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("keep", ["grid", "pooled", "both"])
+def test_features_take_the_bytes_that_extraction_writes(
+    tmp_path: Path, keep: str, dtype: str
+) -> None:
+    data = tiny_params()
+    data["features"]["scenes-lite0"] |= {"keep": keep, "dtype": dtype}
+    params = Params.model_validate(data)
     row, args = params.features["scenes-lite0"], params.datasets["scenes"].args
     expected = plan(params, NOWHERE)
     scenes.fetch(tmp_path / "raw", **args)
     images = Shards(tmp_path / "raw")
     encoder = load("encoders", row.encoder).Encoder(**row.args)
-    extract(encoder, images, tmp_path / "features", {}, "cpu", 1)
-    headers = 2 * 128
-    written = sum(
-        (tmp_path / "features" / name).stat().st_size
-        for name in ("grid-00000.npy", "pooled-00000.npy")
-    )
+    about = {"keep": keep, "dtype": dtype}
+    extract(encoder, images, tmp_path / "features", about, "cpu", 1)
+    files = list((tmp_path / "features").glob("*.npy"))
+    headers = 128 * len(files)
+    written = sum(file.stat().st_size for file in files)
     assert expected.grids["scenes-lite0"].disk == written - headers
     assert expected.grids["scenes-lite0"].download == 0
     assert expected.sizes["scenes"].images == len(images) == 36
@@ -167,8 +172,11 @@ def test_a_plan_as_it_is_printed() -> None:
         "data set  images  on disk  download",
         "scenes     2,000  4.59 MB         0",
         "",
-        "features      network                      grid  pooled  parameters  on disk  weights",
-        "scenes-lite0  tf_efficientnet_lite0  16 x 1,280   1,280      4.65 M  87.0 MB  18.6 MB",
+        "features      network                      grid  pooled  keep  on disk  saved  "
+        "parameters  weights",
+        "scenes-lite0  tf_efficientnet_lite0  16 x 1,280   1,280  both  87.0 MB      0  "
+        "    4.65 M  18.6 MB",
+        "scenes-lite0: its decoders read pooled: keep: pooled saves 81.9 MB",
         "",
         "variant   source  encoder                decoder    words  trained      of    "
         "disk  download",
@@ -201,11 +209,19 @@ def test_every_experiment_is_planned_without_a_network_in_120_columns(
         assert row.lacks or (row.model.words and row.model.parameters and row.disk)
         assert row.lacks or (row.model.trainable > 0) == (params.training(row.name).epochs > 0)
     assert all(grid.shapes.positions and grid.disk for grid in found.grids.values())
+    assert all(grid.keep == grid.read for grid in found.grids.values())
     text = render(found, file.name)
     assert max(map(len, text.splitlines())) <= 120
     for name, variant in params.variants.items():
         assert f"  {name} " in text
         assert not variant.paper or f"beside {variant.paper.table}, {variant.paper.system}:" in text
+
+
+def test_pooled_vectors_of_flickr30k_take_less_than_a_hundred_megabytes() -> None:
+    clip = plan(load_params(ROOT / "experiments/clip-prefix-flickr30k.yaml"), NOWHERE).grids[
+        "flickr30k-clip"
+    ]
+    assert (clip.disk, clip.takes("both")) == (31_783 * 768 * 2, 31_783 * (768 + 256 * 1024) * 2)
 
 
 def test_a_language_model_from_nothing_brings_no_weights_and_one_of_a_package_does() -> None:

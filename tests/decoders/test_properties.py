@@ -17,6 +17,7 @@ from pipeline.decoders.shared.deferred_gradient import deferred_gradients, linea
 from pipeline.decoders.shared.model_folder import (
     build_decoder,
     check_grid,
+    check_keep,
     load_model,
     read_vocabulary,
     save_model,
@@ -24,7 +25,7 @@ from pipeline.decoders.shared.model_folder import (
 from pipeline.decoders.shared.tokenizers import Special, word_tokenizer
 from pipeline.decoding.sampling import sample
 from pipeline.decoding.search import beam_search, greedy, top
-from pipeline.features.features import Features
+from pipeline.features.features import Features, parts
 from tests.tiny_lm import tiny_bank, tiny_config
 
 B, P, D, DP, V, T = (
@@ -275,7 +276,7 @@ def test_samples_of_the_likeliest_word_alone_or_at_no_temperature_are_greedy(nam
     decoder, f = small_decoder(name), features()
     expected = [h.tokens for h in greedy(decoder, f, SPECIAL, 9)]
     assert [h[0].tokens for h in sample(decoder, f, SPECIAL, 1, 9, 1.0, 1, seed=7)] == expected
-    assert [h[0].tokens for h in sample(decoder, f, SPECIAL, 1, 9, 1e-4, 0, seed=7)] == expected
+    assert [h[0].tokens for h in sample(decoder, f, SPECIAL, 1, 9, 1e-6, 0, seed=7)] == expected
 
 
 @pytest.mark.parametrize("beam", [1, 2, 5])
@@ -346,6 +347,32 @@ def test_a_decoder_that_reads_the_grid_wants_several_positions_or_a_picture(name
     else:
         with pytest.raises(UserError, match="give it features of the encoder pixels"):
             build_decoder(file, replace(sizes, grid=D + 1), args)
+
+
+def test_a_decoder_says_what_it_reads_of_features_and_reads_no_more(name: str) -> None:
+    """What it does not read may not be kept; what it reads without using it costs disk."""
+    file, decoder, f = small(name)[0], small_decoder(name), features()
+    tokens = torch.cat([torch.full((B, 1), SPECIAL.start), words(B, 2)], 1)
+    assert registry.reads(file) == decoder.reads
+    expected = decoder(f, tokens)
+    kept = {"grid": f.grid[:, :0], "pooled": f.pooled[:, :0]}
+    kept |= {part: getattr(f, part) for part in parts(decoder.reads)}
+    assert torch.equal(decoder(Features(**kept), tokens), expected)
+    for part in parts(decoder.reads):
+        other = Features(**{**kept, part: getattr(f, part).flip(0) ** 3})
+        assert not torch.allclose(decoder(other, tokens), expected), part
+
+
+def test_a_decoder_refuses_features_that_lack_what_it_reads(name: str) -> None:
+    file, reads = small(name)[0], small_decoder(name).reads
+    for keep in ("grid", "pooled", "both"):
+        if keep in (reads, "both"):
+            check_keep(file, keep, "x")
+        else:
+            with pytest.raises(
+                UserError, match=f"^x: {file} reads {reads}, and these features keep {keep} alone: "
+            ):
+                check_keep(file, keep, "x")
 
 
 def test_a_state_is_batch_first_so_that_a_beam_can_reorder_it(name: str) -> None:

@@ -107,6 +107,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, P
         "dataset": "scenes",
         "encoder": "pixels",
         "dtype": "float16",
+        "keep": "grid",
         "args": {"image_size": 3},
     }
     row = {

@@ -87,6 +87,16 @@ def test_features_that_are_equal_as_they_are_stored_draw_alike() -> None:
     assert [[h.tokens for h in row] for row in ours] == [[h.tokens for h in row] for row in theirs]
 
 
+@pytest.mark.parametrize("name", ["lstm", "soft_attention"])
+def test_what_is_drawn_does_not_depend_on_what_features_keep_beside(name: str) -> None:
+    decoder, f = small_decoder(name), features()
+    none = (
+        Features(f.grid[:, :0], f.pooled) if name == "lstm" else Features(f.grid, f.pooled[:, :0])
+    )
+    ours, theirs = (sample(decoder, one, SPECIAL, 3, 8, 1.0, 0, 4) for one in (f, none))
+    assert [[h.tokens for h in row] for row in ours] == [[h.tokens for h in row] for row in theirs]
+
+
 def test_a_decoder_may_judge_its_samples_by_their_texts_and_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -346,7 +346,11 @@ def test_pixels_are_stored_as_bytes_and_come_back_as_they_were(tmp_path: Path) -
     shards = put_pictures(tmp_path / "raw", {"a": noise(80, 60), "b": noise(60, 80, 1)})
     extract(encoder, shards, tmp_path / "f", {}, "cpu", threads=1)
     store = FeatureStore(tmp_path / "f")
-    assert (store.grid.dtype, store.grid.shape, store.pooled.dtype) == (
+    assert (
+        store.arrays["grid"].dtype,
+        store.arrays["grid"].shape,
+        store.arrays["pooled"].dtype,
+    ) == (
         np.uint8,
         (2, 576, 3),
         np.float16,

@@ -97,16 +97,49 @@ def test_a_key_of_a_row_that_is_missing_is_named_with_the_value_that_changes_not
     data["variants"] = {
         "slow": {"corpus": "scenes", "features": "scenes-lite0", "decoder": "merge"}
     }
-    del data["decode"]["also"], data["features"]["scenes-lite0"]["dtype"]
+    row = data["features"]["scenes-lite0"]
+    del data["decode"]["also"], row["dtype"], row["keep"]
     keys = {"args": "{}", "train": "{}", "decode": "{}", "protocols": "[]"}
     told = [f"variants.slow.{key}: missing, write {key}: {value}" for key, value in keys.items()]
     assert complaint(tmp_path, data).split("; ") == [
         "features.scenes-lite0.dtype: missing",
+        "features.scenes-lite0.keep: missing, write keep: both",
         "decode.also: missing, write also: []",
         *told,
     ]
     del data["train"]
     assert "; train: missing; " in complaint(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("keep", "decoders", "said"),
+    [
+        ("grid", ["merge", "lstm", "soft_attention"], "pooled is read by lstm, merge: write both"),
+        (
+            "pooled",
+            ["merge", "lstm", "soft_attention"],
+            "grid is read by soft-attention: write both",
+        ),
+        ("grid", ["merge", "lstm", "prefix_lm"], "pooled is read by {}: write pooled"),
+        (
+            "pooled",
+            ["hard_attention", "soft_attention", "transformer"],
+            "grid is read by {}: write grid",
+        ),
+    ],
+)
+def test_features_that_do_not_keep_what_a_decoder_reads_are_named_with_what_to_write(
+    tmp_path: Path,
+    data: dict,  # type: ignore[type-arg]
+    keep: str,
+    decoders: list[str],
+    said: str,
+) -> None:
+    data["features"]["scenes-lite0"]["keep"] = keep
+    for row, decoder in zip(data["variants"].values(), decoders, strict=True):
+        row |= {"decoder": decoder, "args": {}}
+    said = said.format(", ".join(sorted(data["variants"]))).replace("write ", "write keep: ")
+    assert complaint(tmp_path, data) == f"features.scenes-lite0.keep: {keep}, but {said}"
 
 
 def test_a_wrong_type_is_named_with_its_value(tmp_path: Path, data: dict) -> None:  # type: ignore[type-arg]

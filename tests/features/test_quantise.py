@@ -44,9 +44,9 @@ def test_a_store_in_int8_gives_what_fresh_features_are_rounded_to_and_is_half_th
     store = FeatureStore(run(TinyEncoder(), images, tmp_path, dtype="int8"))
     found, expected = store.get(list(store.ids)), as_stored(direct(*range(N)), "int8")
     assert store.manifest["dtype"] == "int8"
-    assert (store.grid.dtype, store.pooled.dtype) == (np.int8, np.int8)
+    assert (store.arrays["grid"].dtype, store.arrays["pooled"].dtype) == (np.int8, np.int8)
     half = FeatureStore(run(TinyEncoder(), images, tmp_path, "whole"))
-    assert store.grid.nbytes == half.grid.nbytes / 2
+    assert store.arrays["grid"].nbytes == half.arrays["grid"].nbytes / 2
     assert torch.equal(found.grid, expected.grid)
     assert torch.equal(found.pooled, expected.pooled)
     assert torch.equal(store.get(["i07", "i03"]).grid, expected.grid[[7, 3]])

@@ -110,12 +110,51 @@ def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
         "rejected.parquet",
     ]
     assert read_json(folder / "manifest.json") == {
-        "encoder": "tiny", "args": {}, "dataset": "d", "dtype": "float16", "crops": False,
+        "encoder": "tiny", "args": {}, "dataset": "d", "dtype": "float16", "keep": "both",
+        "crops": False,
         "rejected": 0, "shapes": {"grid": [3, 2, 3], "pooled": [3, 4]},
     }  # fmt: skip
     ids = pd.read_parquet(folder / "ids.parquet")
     assert ids.to_dict("list") == {"image_id": ["i00", "i01", "i02"], "row": [0, 1, 2]}
     assert list(pd.read_parquet(folder / "rejected.parquet").columns) == ["image_id", "reason"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("keep", ["grid", "pooled"])
+def test_a_part_alone_is_written_as_it_is_beside_the_other(
+    tmp_path: Path, keep: str, dtype: str
+) -> None:
+    images = pictures(tmp_path / "raw", 5)
+    both = run(TinyEncoder(), images, tmp_path, "both", dtype=dtype)
+    one = run(TinyEncoder(), images, tmp_path, "one", dtype=dtype, keep=keep)
+    names = [f"{keep}.npy"] + [f"{keep}_scale.npy"] * (dtype == "int8")
+    assert sorted(file.name for file in one.glob("*.npy")) == names
+    assert all((one / name).read_bytes() == (both / name).read_bytes() for name in names)
+    whole, part = FeatureStore(both), FeatureStore(one)
+    assert part.shapes == whole.shapes == (2, 3, 4)
+    assert part.keep == keep
+    found, expected = part.get(["i03", "i01"]), whole.get(["i03", "i01"])
+    assert torch.equal(getattr(found, keep), getattr(expected, keep))
+    empty = (2, 0) if keep == "grid" else (2, 0, 3)
+    assert (found.pooled if keep == "grid" else found.grid).shape == empty
+    assert len(found) == 2
+
+
+def test_an_interrupted_run_that_kept_more_leaves_no_file_of_it(tmp_path: Path) -> None:
+    images = pictures(tmp_path / "raw")
+    with pytest.raises(KeyboardInterrupt):
+        run(TinyEncoder(fail_at=17), images, tmp_path, dtype="int8")
+    found = contents(run(TinyEncoder(), images, tmp_path, keep="pooled"))
+    assert found == contents(run(TinyEncoder(), images, tmp_path, "whole", keep="pooled"))
+
+
+@pytest.mark.parametrize("keep", ["grid", "pooled", "both"])
+def test_one_other_picture_is_another_digest(tmp_path: Path, keep: str) -> None:
+    images = pictures(tmp_path / "raw")
+    before = FeatureStore(run(TinyEncoder(), images, tmp_path, keep=keep)).digest()
+    assert FeatureStore(run(TinyEncoder(), images, tmp_path, keep=keep)).digest() == before
+    Image.new("RGB", (8, 6), (9, 9, 9)).save(tmp_path / "raw/images/39.png")
+    assert FeatureStore(run(TinyEncoder(), images, tmp_path, keep=keep)).digest() != before
 
 
 @pytest.mark.parametrize("batch", [1, 7, 40, 64])
@@ -335,6 +374,14 @@ def _ids(**changes: Any) -> Any:
         (
             lambda f: (f / "manifest.json").write_text('{"dtype": "float64"}'),
             r"manifest\.json: dtype: Input should be 'float16' or 'int8'",
+        ),
+        (
+            lambda f: (f / "manifest.json").write_text('{"keep": "none"}'),
+            r"manifest\.json: keep: Input should be 'pooled', 'grid' or 'both'",
+        ),
+        (
+            lambda f: (f / "manifest.json").write_text('{"keep": "pooled"}'),
+            r"manifest\.json does not tell the shapes of what is not kept",
         ),
     ],
 )

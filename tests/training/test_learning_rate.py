@@ -9,7 +9,7 @@ from pipeline.training.learning_rate import learning_rate
 
 BASE: dict[str, Any] = {
     "seeds": [1],
-    "epochs": 1, "batch_images": 1, "optimizer": "adam", "lr": 0.5, "weight_decay": 0.0, "momentum": 0.0,
+    "epochs": 1, "batch_images": 1, "micro_batch": 0, "optimizer": "adam", "lr": 0.5, "weight_decay": 0.0, "momentum": 0.0,
     "schedule": "constant", "warmup_steps": 2, "plateau_factor": 0.8, "plateau_patience": 2, "clip": "none", "clip_at": 1.0,
     "label_smoothing": 0.0, "precision": "float32", "select": "loss", "patience": 1, "min_count": 1,
     "scheduled_sampling": "none", "sampling_end": 0.0, "sampling_k": 1.0,

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from pipeline.core import capacity
+from pipeline.core import capacity, registry
 from pipeline.core.errors import UserError
 from pipeline.data.files import digest, write_json
 from pipeline.decoders.shared.contract import Sizes
@@ -26,18 +26,19 @@ from pipeline.experiment.params import Training, load_params
 from pipeline.features.store import FeatureStore
 from pipeline.tracking.cost import read_cost
 from pipeline.training.checkpoint import read_checkpoint, write
+from pipeline.training.phases import StepLoss
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import Validation
 from stages.train import seeds_of
-from tests.decoders.test_properties import FILES
+from tests.decoders.test_properties import FILES, close
 from tests.tiny_lm import tiny_lm
 from tests.workspace import environment, make_workspace, repro, stage, tiny_params, tool
 
 COLOURS, SHAPES = ["red", "blue", "green"], ["circle", "square", "star", "heart"]
 OPTIONS: dict[str, Any] = {
     "seeds": [1],
-    "epochs": 3, "batch_images": 4, "optimizer": "adam", "lr": 0.02, "weight_decay": 0.0, "momentum": 0.0,
+    "epochs": 3, "batch_images": 4, "micro_batch": 0, "optimizer": "adam", "lr": 0.02, "weight_decay": 0.0, "momentum": 0.0,
     "schedule": "constant", "warmup_steps": 0, "plateau_factor": 0.5, "plateau_patience": 0, "clip": "norm", "clip_at": 5.0,
     "label_smoothing": 0.0, "precision": "float32", "select": "cider", "patience": 9, "min_count": 1,
     "scheduled_sampling": "none", "sampling_end": 0.0, "sampling_k": 10.0,
@@ -101,7 +102,7 @@ def trainer(
         }
     tokenizer, known = read_vocabulary(decoder, table.text.tolist(), 1, args, "args")
     torch.manual_seed(0)
-    model = build_decoder(decoder, Sizes(features.grid.shape[2], 7, len(tokenizer), known), args)
+    model = build_decoder(decoder, Sizes(features.shapes.grid_dim, 7, len(tokenizer), known), args)
     chosen = Training(**{**OPTIONS, **options})
     batches = CaptionBatches([table], features, tokenizer, chosen.batch_images, "cpu")
     validation = Validation(batches, table.groupby("image_id").text.apply(list).to_dict(), 8)
@@ -152,6 +153,73 @@ def test_a_decoder_learns_twelve_images_by_heart(
     texts = [t.tokenizer.decode(h.tokens) for h in found]
     assert history.val_cider.max() > 3
     assert [text.split()[-2:] for text in texts] == [["red", "star"], ["green", "square"]]
+
+
+@pytest.mark.parametrize(("decoder", "keep"), [("merge", "pooled"), ("soft_attention", "grid")])
+def test_what_features_keep_beside_changes_no_weight(
+    tmp_path: Path, decoder: str, keep: str
+) -> None:
+    whole = trainer(tmp_path / "whole", decoder)
+    history = whole.run().to_csv()
+    part = trainer(tmp_path / "part", decoder)
+    folder = tmp_path / "part/features"
+    (folder / ("grid.npy" if keep == "pooled" else "pooled.npy")).unlink()
+    write_json(
+        folder / "manifest.json", {"keep": keep, "shapes": {"grid": [12, 2, 7], "pooled": [12, 7]}}
+    )
+    part.train_batches.store = FeatureStore(folder)
+    assert part.train_batches.store.get(["02"]).grid.numel() == (0 if keep == "pooled" else 14)
+    assert part.run().to_csv() == history
+    assert same(weights(part), weights(whole))
+
+
+def gradients(t: Trainer) -> tuple[StepLoss, dict[str, torch.Tensor]]:
+    """Of a step on all images, without anything drawn at random."""
+    t.decoder.eval().zero_grad(set_to_none=True)
+    (batch,) = t.train_batches.in_order()
+    step = t._backward(t.phases[0], batch)
+    named = t.decoder.named_parameters()
+    return step, {name: w.grad.clone() for name, w in named if w.grad is not None}
+
+
+@pytest.mark.parametrize("decoder", registry.names("decoders"))
+def test_a_batch_in_parts_has_the_gradients_of_the_whole(tmp_path: Path, decoder: str) -> None:
+    """Parts of five, five and two images, whose captions are of different lengths."""
+    whole = trainer(tmp_path / "whole", decoder, batch_images=12, label_smoothing=0.1)
+    parts = trainer(
+        tmp_path / "parts", decoder, batch_images=12, micro_batch=5, label_smoothing=0.1
+    )
+    (step, expected), (joint, found) = gradients(whole), gradients(parts)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        close(found[name], gradient, 1e-6)
+    assert joint.loss.item() == pytest.approx(step.loss.item(), rel=1e-5)
+    assert joint.tokens == step.tokens
+    assert joint.figures["train_loss"] == pytest.approx(step.figures["train_loss"], rel=1e-6)
+
+
+def test_parts_hold_no_more_than_their_images(tmp_path: Path) -> None:
+    t = trainer(tmp_path, batch_images=12)
+    (batch,) = t.train_batches.in_order()
+    parts = list(batch.parts(5))
+    assert [len(part.image_ids) for part in parts] == [5, 5, 2]
+    assert [len(part.features) for part in parts] == [5, 5, 2]
+    assert [image for part in parts for image in part.image_ids] == batch.image_ids
+    rows = [
+        row[kept].tolist()
+        for part in parts
+        for row, kept in zip(part.tokens, part.mask, strict=True)
+    ]
+    assert rows == [row[kept].tolist() for row, kept in zip(batch.tokens, batch.mask, strict=True)]
+    assert all(part.mask[:, -1].any() for part in parts)
+
+
+def test_self_critical_training_goes_on_in_parts(tmp_path: Path) -> None:
+    t = trainer(tmp_path, epochs=1, self_critical_epochs=1, micro_batch=3)
+    history = t.run()
+    assert history.train_loss.notna().tolist() == [True, False]
+    assert history.train_reward.notna().tolist() == [False, True]
+    assert t.progress.images == 24
 
 
 class Killed(BaseException):

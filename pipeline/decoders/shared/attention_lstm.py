@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.decoders.shared import contract, deferred_gradient, layers
 from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.features.features import Features
 
 
@@ -55,5 +56,5 @@ class AttentionLstm(contract.Decoder):
         query = deferred_gradient.linear(s["h"], self.query.weight, self.query.bias)
         return layers.energies(s["keys"], query, self.energy)
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return self.output(self.dropout(hidden))
+    def last_layer(self, hidden: Tensor) -> LastLayer:
+        return LastLayer(self.dropout(hidden), self.output.weight, self.output.bias)

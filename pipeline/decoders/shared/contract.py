@@ -2,7 +2,8 @@
 
 B images or rows, R caption rows, T steps, V words, P grid positions, D grid width, H hidden width.
 A decoder gives `start`, `advance` and `project`; it may override `unroll` with something faster,
-never different.
+never different, and give `last_layer` in place of `project`, so that a loss need not hold all
+logits.
 """
 
 from collections.abc import Iterable
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.decoders.shared.deferred_gradient import deferred_gradients
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.tokenizers import Tokenizer, word_tokenizer
-from pipeline.features.features import Features
+from pipeline.features.features import Features, Keep
 
 State = dict[str, Tensor]
 "batch first, so that a beam reorders it with index_select(0, ...)"
@@ -40,6 +42,8 @@ class Loss:
     cross_entropy: Tensor
     terms: dict[str, Tensor]
     tokens: int
+    counts: dict[str, int] = field(default_factory=dict)
+    "captions that a term is a mean over; terms that are not named are means over tokens"
 
     @property
     def total(self) -> Tensor:
@@ -47,6 +51,9 @@ class Loss:
 
 
 class Decoder(nn.Module):
+    reads: ClassVar[Keep] = "both"
+    """what `start` reads of features, which is all that they need to hold; each file states it, for
+    it is read from there without importing torch"""
     summed: ClassVar[tuple[str, ...]] = ()
     "names in State that the regulariser needs at the last step of each row"
     shared: ClassVar[tuple[str, ...]] = ()
@@ -98,7 +105,11 @@ class Decoder(nn.Module):
 
     def project(self, hidden: Tensor) -> Tensor:
         """Hidden (..., H) -> logits (..., V)."""
-        raise NotImplementedError
+        return self.last_layer(hidden).logits()
+
+    def last_layer(self, hidden: Tensor) -> LastLayer:
+        """`project` up to its product with the vocabulary, which is not carried out yet."""
+        return LastLayer(self.project(hidden))
 
     def judge(self, f: Features, texts: list[str], rows: Tensor) -> Tensor | None:
         """How well captions fit their images, of which `rows` (R,) names one each: (R,), the higher
@@ -125,7 +136,7 @@ class Decoder(nn.Module):
         return torch.stack(alphas, 1)
 
     def regularisers(self, last: State) -> dict[str, Tensor]:
-        """Named terms of the loss from the `summed` states of all rows."""
+        """Named terms of the loss from the `summed` states of all rows, each a mean over rows."""
         return {}
 
     def step(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
@@ -190,7 +201,7 @@ class Decoder(nn.Module):
         inputs: Tensor | None = None,
     ) -> Loss:
         """Tokens and mask (R, T + 1), <start> first. The vocabulary product runs once, over the
-        unpadded positions.
+        unpadded positions, and holds few logits at once (last_layer.py).
 
         `inputs` (R, T) are what the decoder reads where that is not the tokens themselves
         (scheduled sampling).
@@ -199,11 +210,10 @@ class Decoder(nn.Module):
         hidden, last = self.unroll(
             f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows
         )
-        logits = self.project(hidden[valid])
-        cross_entropy = F.cross_entropy(
-            logits.float(), tokens[:, 1:][valid], label_smoothing=smoothing
-        )
-        return Loss(cross_entropy, self.regularisers(last), len(logits))
+        targets = tokens[:, 1:][valid]
+        cross_entropy = self.last_layer(hidden[valid]).cross_entropy(targets, smoothing)
+        terms = self.regularisers(last)
+        return Loss(cross_entropy, terms, len(targets), dict.fromkeys(terms, len(tokens)))
 
 
 def pick_rows(state: State, rows: Tensor) -> State:

@@ -22,6 +22,7 @@ from pipeline.core.errors import UserError, brief
 from pipeline.core.hub import unusable
 from pipeline.data.files import digest, whole_folder
 from pipeline.decoders.shared.contract import State
+from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.parallel import ParallelDecoder
 
 GPT2: dict[str, dict[str, Any]] = {
@@ -93,8 +94,9 @@ class Decoder(ParallelDecoder):
     body: Any
     head: nn.Module | None
 
-    def project(self, hidden: Tensor) -> Tensor:
-        return logits(self.body, self.head, hidden)
+    def last_layer(self, hidden: Tensor) -> LastLayer:
+        words: Any = self.body.get_input_embeddings() if self.head is None else self.head
+        return LastLayer(hidden, words.weight, getattr(words, "bias", None))
 
 
 def unpack(cache: Any) -> State:

@@ -39,6 +39,17 @@ def check_grid(name: str, positions: int, where: str) -> None:
         )
 
 
+def check_keep(name: str, keep: str, where: str) -> None:
+    """Raises a UserError when features that keep `keep` lack what the decoder file of that name
+    reads."""
+    reads = load("decoders", name).Decoder.reads
+    if keep not in (reads, "both"):
+        raise UserError(
+            f"{where}: {name} reads {reads}, and these features keep {keep} alone: write keep: "
+            f"{reads}, or keep: both where other decoders read the rest, and run dvc repro"
+        )
+
+
 def read_vocabulary(
     name: str, texts: Iterable[str], min_count: int, args: dict[str, Any], where: str
 ) -> tuple[Tokenizer, dict[str, Any]]:

@@ -1,0 +1,138 @@
+"""The product with the vocabulary and its cross-entropy, without all logits at once.
+
+N rows, one for each token of a batch; E their width; V words. Logits are (N, V), and so are their
+softmax and their gradient: of 8,000 tokens and 9,000 words each is 288 MB. The gradient of the
+cross-entropy is known as soon as the logits are,
+
+    d loss / d logits = softmax(logits) - target,
+
+so the forward pass goes through some rows at a time and adds up what backward will return. The
+logits are computed once, as in the plain way.
+
+torch's own `linear_cross_entropy` does the same, but has no label smoothing and gives a bfloat16
+loss for bfloat16 rows (2.15).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+LARGE = 2**24
+"Logits; up to here (64 MB) all are held at once."
+PART = 2**22
+"Logits that are held at once beyond (16 MB)."
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """A product that is not carried out yet: logits = rows @ weight.T + bias. Without a weight the
+    rows are the logits."""
+
+    rows: Tensor  # (N, E)
+    weight: Tensor | None = None  # (V, E)
+    bias: Tensor | None = None  # (V,)
+
+    def logits(self) -> Tensor:
+        """(N, V)"""
+        return self.rows if self.weight is None else F.linear(self.rows, self.weight, self.bias)
+
+    @property
+    def at_once(self) -> int:
+        """Rows whose logits are held at once."""
+        words = self.rows.shape[-1] if self.weight is None else len(self.weight)
+        return len(self.rows) if len(self.rows) * words <= LARGE else max(1, PART // words)
+
+    def held(self) -> "LastLayer":
+        """With its logits, where all are held at once: for those who need them twice."""
+        return LastLayer(self.logits()) if self.at_once >= len(self.rows) else self
+
+    def parts(self) -> Iterator["LastLayer"]:
+        """The layer of some rows after those of others."""
+        if self.at_once >= len(self.rows):
+            yield self
+            return
+        for rows in self.rows.split(self.at_once):
+            yield LastLayer(rows, self.weight, self.bias)
+
+    def cross_entropy(
+        self, targets: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
+    ) -> Tensor:
+        """Mean over the targets (N,) in nats, float32; with `weights` (N,), of the weighted ones,
+        without smoothing."""
+        if self.weight is None or self.at_once >= len(self.rows):
+            logits = self.logits().float()
+            if weights is None:
+                return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+            return (weights * -_log_probs(logits, targets)).mean()
+        device = self.rows.device.type
+        kind = self.rows.dtype
+        if torch.is_autocast_enabled(device):
+            kind = torch.get_autocast_dtype(device)
+        shares = torch.ones_like(targets) if weights is None else weights
+        shares = shares.to(torch.promote_types(kind, torch.float32)) / len(targets)
+        return _CrossEntropy.apply(
+            self.rows, self.weight, self.bias, targets, shares, smoothing, kind, self.at_once
+        )
+
+    @torch.no_grad()
+    def log_probs(self, targets: Tensor) -> Tensor:
+        """Of the targets (N,), without gradients."""
+        places = targets.split(self.at_once)
+        found = zip(self.parts(), places, strict=True)
+        return torch.cat([_log_probs(part.logits().float(), place) for part, place in found])
+
+
+def _log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """sum over rows of share * ((1 - smoothing) * CE(target) + smoothing * mean over words of CE),
+    whose gradients are computed in the forward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        shares: Tensor,
+        smoothing: float,
+        kind: torch.dtype,
+        at_once: int,
+    ) -> Tensor:
+        """`kind`: the dtype of the products; sums are of the dtype of `shares`."""
+        d_rows, d_weight = torch.empty_like(rows), torch.zeros_like(weight)
+        d_bias = None if bias is None else torch.zeros_like(bias)
+        matrix, losses = weight.to(kind), []
+        with torch.autocast(rows.device.type, enabled=False):
+            for start in range(0, len(rows), at_once):
+                part = slice(start, start + at_once)
+                x, target, share = rows[part].to(kind), targets[part, None], shares[part, None]
+                logits = F.linear(x, matrix, None if bias is None else bias.to(kind))
+                logits = logits.to(shares.dtype)
+                total = logits.logsumexp(1, keepdim=True)
+                right = (1 - smoothing) * logits.gather(1, target)
+                losses.append(share * (total - right - smoothing * logits.mean(1, keepdim=True)))
+                d = logits.sub_(total).exp_().sub_(smoothing / logits.shape[1])
+                d = d.scatter_add_(1, target, torch.full_like(total, smoothing - 1)).mul_(share)
+                if d_bias is not None:
+                    d_bias += d.sum(0)
+                d = d.to(kind)
+                d_rows[part] = d @ matrix
+                d_weight += d.T @ x
+        ctx.save_for_backward(d_rows, d_weight, d_bias)
+        return torch.cat(losses).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
+        d_rows, d_weight, d_bias = ctx.saved_tensors
+        d_bias = None if d_bias is None else d_loss * d_bias
+        return d_loss * d_rows, d_loss * d_weight, d_bias, None, None, None, None, None
