@@ -25,7 +25,7 @@ CGROUPS = (
         "total_inactive_file",
     ),
 )
-"""where Linux says what a container may hold, what it holds, and what of that is its cache of files,
+"""where Linux says what a container may hold, what it holds, and what of that is a cache of files,
 which it gives up when asked; in its second and its first version"""
 
 
