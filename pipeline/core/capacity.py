@@ -17,13 +17,16 @@ from pipeline.core.errors import UserError, say
 ANYWAY = "CAPTIONLAB_OVERSIZE"
 "the variable that turns a refusal into a warning: DVC passes no option to a stage"
 CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
     ),
 )
-"where Linux says what a container may hold and holds, in its second and its first version"
+"""where Linux says what a container may hold, what it holds, and what of that is a cache of files,
+which it gives up when asked; in its second and its first version"""
 
 
 def free_memory(device: str) -> int:
@@ -40,9 +43,13 @@ def free_memory(device: str) -> int:
 
 def _left_to_container() -> list[int]:
     found = []
-    for limit, used in CGROUPS:
-        with suppress(OSError, ValueError):  # ValueError: `max`, which is no limit
-            found.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+    for folder, limit, used, cached in CGROUPS:
+        with suppress(OSError, ValueError, KeyError):  # ValueError: `max`, which is no limit
+            most, held = (int(Path(folder, file).read_text()) for file in (limit, used))
+            told = dict(
+                line.split() for line in Path(folder, "memory.stat").read_text().splitlines()
+            )
+            found.append(most - held + int(told[cached]))
     return found
 
 

@@ -65,7 +65,7 @@ def test_a_workspace_of_another_user_is_one_line_and_ones_own_works(tmp_path: Pa
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "captions.parquet" in done.stderr
     assert done.stderr.endswith(f"{REFUSED}command again\n")
-    assert not (workspace / "data/corpora").exists()
+    assert not list((workspace / "data/corpora").rglob("*"))
 
 
 def workspace_of_nobody(folder: Path) -> None:
