@@ -63,6 +63,8 @@ ARGUMENTS = [
     ("sources", "scenes", {"seed": -1}),
     ("sources", "folder", {"val": NAN}),
     ("sources", "folder", {"test": 1.5}),
+    ("sources", "webdataset", {"val": -0.1}),
+    ("sources", "webdataset", {"seed": HUGE}),
     ("sources", "coco2014", {"max_images": 0}),
 ]
 NEEDED: dict[str, dict[str, Any]] = {
@@ -70,6 +72,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "pixels": {"image_size": 8},
     "scenes": {"images": 16, "size": 64, "seed": 1},
     "folder": {"path": "pictures"},
+    "webdataset": {"path": "shards"},
 }
 SETTINGS = [
     ("train", {"seeds": [HUGE]}),
