@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captionlab.plan import Plan, Row
+from captionlab.plan import Grid, Plan, Row
 from pipeline.captioning.footprint import Footprint, of_captioning, widest
 from pipeline.core import paths
 from pipeline.core.capacity import disk_problem, memory_problem
 from pipeline.core.machine import pick_device
-from pipeline.training.footprint import of_training
+from pipeline.training.footprint import of_training, step_key
 
 if TYPE_CHECKING:
     from pipeline.experiment.params import Params
@@ -23,18 +23,21 @@ def problems(params: "Params", plan: Plan) -> list[str]:
     """What this machine cannot hold, a line each, with the key that would make it fit."""
     device = pick_device()
     rows = (row for row in plan.rows if not row.lacks)
-    found = [problem for row in rows for problem in _memory(params, row, device)]
+    found = [problem for row in rows for problem in _memory(params, row, plan.grids, device)]
     return [problem for problem in [*found, _disk(plan)] if problem]
 
 
-def _memory(params: "Params", row: Row, device: str) -> Iterator[str | None]:
+def _memory(
+    params: "Params", row: Row, grids: dict[str, Grid], device: str
+) -> Iterator[str | None]:
     model, options, decode = row.model, params.training(row.name), params.decoding(row.name)
     if model.trainable:
         weights = model.trainable, model.parameters - model.trainable
         tokens = _tokens(paths.CORPORA / params.variants[row.name].corpus / "captions.parquet")
-        step = partial(of_training, weights, options, tokens, model.words)
-        asked = options.batch_images
-        yield memory_problem(f"training {row.name}", step, asked, "train.batch_images", device)
+        numbers = grids[params.variants[row.name].features].numbers()
+        step = partial(of_training, weights, options, tokens, model.words, numbers)
+        key, images = step_key(options)
+        yield memory_problem(f"training {row.name}", step, images, key, device)
     key, width = widest(decode)
     search = partial(of_captioning, model.footprint or Footprint(), model.words, decode)
     yield memory_problem(f"captioning {row.name}", search, width, f"decode.{key}", device)

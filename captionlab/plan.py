@@ -48,6 +48,12 @@ class Grid:
     def takes(self, keep: str) -> int:
         return sum(self.sizes[part] for part in parts(keep))
 
+    def numbers(self) -> int:
+        """Of an image, of what is kept."""
+        shapes = self.shapes
+        each = {"grid": shapes.positions * shapes.grid_dim, "pooled": shapes.pooled_dim}
+        return sum(each[part] for part in parts(self.keep))
+
 
 @dataclass(frozen=True)
 class Model:

@@ -98,7 +98,7 @@ def widest(decode: Decoding) -> tuple[str, int]:
 def too_large(name: str, model: Model, about: dict[str, Any]) -> str | None:
     """Why the machine cannot caption with a model that is loaded, or None; `about` is its
     config.json."""
-    sizes, positions = Sizes(**about["sizes"]), model.store.grid.shape[1]
+    sizes, positions = Sizes(**about["sizes"]), model.store.shapes.positions
     found = of_decoder(about["decoder"], sizes, about["args"], positions)._replace(weights=0)
     decode = Decoding(**model.decoding)
     key, width = widest(decode)

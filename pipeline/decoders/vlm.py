@@ -63,6 +63,8 @@ class Decoder(ParallelDecoder):
             tokenizer files the vocabulary is that of the captions' words.
     """
 
+    reads = "grid"
+
     base: Tensor
 
     def __init__(

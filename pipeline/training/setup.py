@@ -1,5 +1,6 @@
 """A variant of params.yaml -> its trainer, ready to run, and the config.json of its model."""
 
+import math
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.decoding.batches import CaptionBatches
 from pipeline.experiment.params import Params, Training, Variant
 from pipeline.features.store import FeatureStore
 from pipeline.languages.languages import ENGLISH
-from pipeline.training.footprint import FLOAT32, of_training
+from pipeline.training.footprint import FLOAT32, of_training, step_key
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import Validation
@@ -75,13 +76,15 @@ def _check_memory(
     """Raises a UserError where a step cannot fit into what memory is left beside the weights."""
     trained = sum(w.numel() for w in decoder.parameters() if w.requires_grad)
     tokens = len(batches.ids) / max(1, len(batches.image_ids))
-    asked = min(options.batch_images, len(batches.image_ids))
+    key, asked = step_key(options)
+    numbers = sum(math.prod(array.shape[1:]) for array in batches.store.arrays.values())
 
     def more(images: int) -> int:
-        whole = of_training((trained, 0), options, tokens, words, images)
+        whole = of_training((trained, 0), options, tokens, words, numbers, images)
         return whole - FLOAT32 * trained  # which are there already
 
-    refuse(memory_problem(f"training {name}", more, asked, "train.batch_images", batches.device))
+    asked = min(asked, len(batches.image_ids))
+    refuse(memory_problem(f"training {name}", more, asked, key, batches.device))
 
 
 def config(name: str, variant: Variant, store: FeatureStore) -> dict[str, Any]:

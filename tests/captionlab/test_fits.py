@@ -10,11 +10,12 @@ import yaml
 from captionlab.plan import plan
 from pipeline.captioning.footprint import Footprint, of_captioning, of_decoder
 from pipeline.core import capacity, registry
+from pipeline.decoders.shared.last_layer import LARGE
 from pipeline.decoders.shared.tokenizers import Special
 from pipeline.decoding import search
 from pipeline.experiment.params import Decoding, load_params
 from pipeline.features.features import Features
-from pipeline.training.footprint import of_training
+from pipeline.training.footprint import LOGITS, of_training, step_key
 from tests.captioner.test_captioner import BEAM, random_decoder, small_args, small_sizes
 from tests.workspace import ROOT
 
@@ -103,9 +104,21 @@ def test_training_takes_what_its_formula_says() -> None:
     assert options.optimizer != "sgd"
     sgd = options.model_copy(update={"optimizer": "sgd", "momentum": 0.0})
     pushed = sgd.model_copy(update={"momentum": 0.9})
-    sizes = [of_training((100, 10), o, 12.0, 50, 8) for o in (options, sgd, pushed)]
-    of_words = 8 * 12 * 50 * 2
-    assert sizes == [4 * (10 + 100 * n + of_words) for n in (5, 3, 4)]
+    sizes = [of_training((100, 10), o, 12.0, 50, 7, 8) for o in (options, sgd, pushed)]
+    of_step = 8 * 7 + 8 * 12 * 50 * 2
+    assert sizes == [4 * (10 + 100 * n + of_step) for n in (5, 3, 4)]
+
+
+def test_training_holds_no_more_logits_than_the_last_layer_does_at_once() -> None:
+    options = load_params(ROOT / "params.yaml").train
+    assert LOGITS == LARGE
+    few, many = (of_training((0, 0), options, 100.0, 10_000, 0, n) for n in (10, 10_000))
+    assert (few, many) == (4 * 2 * 10_000_000, 4 * 2 * LARGE)
+    parted = options.model_copy(update={"micro_batch": 3})
+    assert [step_key(o) for o in (options, parted)] == [
+        ("train.batch_images", options.batch_images),
+        ("train.micro_batch", 3),
+    ]
 
 
 @pytest.mark.parametrize("name", registry.names("decoders"))
