@@ -328,8 +328,9 @@ def test_the_command_needs_neither_weights_in_memory_nor_a_workspace(tmp_path: P
     """
     started = time.monotonic()
     command = [sys.executable, "-c", MEASURED, str(ROOT / "experiments/convnext-coco.yaml")]
+    env = {**environment(ROOT), "CAPTIONLAB_OVERSIZE": "1"}  # 200 GB of disk
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment(ROOT), capture_output=True, text=True, timeout=300
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
     )
     print(f"{time.monotonic() - started:.1f} s")
     assert done.returncode == 0, done.stderr
