@@ -10,7 +10,7 @@ from pipeline.captioning.footprint import Footprint, of_captioning, widest
 from pipeline.core import paths
 from pipeline.core.capacity import disk_problem, memory_problem
 from pipeline.core.machine import pick_device
-from pipeline.training.footprint import of_training, step_key
+from pipeline.training.footprint import FLOAT32, of_training, step_key
 
 if TYPE_CHECKING:
     from pipeline.experiment.params import Params
@@ -32,7 +32,8 @@ def _memory(
 ) -> Iterator[str | None]:
     model, options, decode = row.model, params.training(row.name), params.decoding(row.name)
     if model.trainable:
-        weights = model.trainable, model.parameters - model.trainable
+        held = model.footprint.weights // FLOAT32 if model.footprint else 0  # some are bfloat16
+        weights = model.trainable, max(0, held - model.trainable)
         tokens = _tokens(paths.CORPORA / params.variants[row.name].corpus / "captions.parquet")
         numbers = grids[params.variants[row.name].features].numbers()
         step = partial(of_training, weights, options, tokens, model.words, numbers)

@@ -12,7 +12,7 @@ import torch
 
 from captionlab.export.hf_decoding import generation
 from pipeline.captioner.captioner import Captioner
-from pipeline.decoders.shared import vision_language as vl
+from pipeline.decoders.shared import vision_prompts as prompts
 from pipeline.decoders.vlm import Decoder
 
 OF_ADAPTER = """## Use
@@ -58,15 +58,15 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
         _write_adapter(decoder, folder)
     else:
         decoder.body.save_pretrained(folder)
-    processor = vl.processor(decoder.source, decoder.body, decoder.words)
+    processor = prompts.processor(decoder.source, decoder.body, decoder.words)
     side = captioner.config["encoder"]["args"]["image_size"]
     use = OF_ADAPTER if adapted else OF_MODEL
-    if isinstance(processor, vl.WordsProcessor):
+    if isinstance(processor, prompts.WordsProcessor):
         processor.image_processor.save_pretrained(folder)
         captioner.tokenizer.save(folder / "tokenizer.json")
     else:
         processor.save_pretrained(folder)
-        text = vl.asked(processor, decoder.prompt)
+        text = prompts.asked(processor, decoder.prompt)
         told = ", ".join(f"{key}={value!r}" for key, value in generation(captioner.decode).items())
         use += ASK.format(text=text, decoding=told, side=side)
     (folder / "README.md").write_text(f"{readme}\n{use}", encoding="utf-8")

@@ -36,7 +36,8 @@ class Footprint(NamedTuple):
 def of_decoder(name: str, sizes: Sizes, args: dict[str, Any], positions: int) -> Footprint:
     """Of a decoder built where tensors have no storage.
 
-    Of a decoder whose start or step depends on values, as those of `blind` do, the weights alone.
+    Of a decoder whose start or step depends on values, as those of `blind` and `vlm` do, the
+    weights alone.
     """
     import torch
 

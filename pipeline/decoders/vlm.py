@@ -20,7 +20,9 @@ from pipeline.core.errors import UserError
 from pipeline.core.ranges import Lora
 from pipeline.decoders.shared import lora as adapters
 from pipeline.decoders.shared import vision_language as vl
+from pipeline.decoders.shared import vision_prompts as prompts
 from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.hub_source import Source
 from pipeline.decoders.shared.language_model import pack, unpack
 from pipeline.decoders.shared.parallel import ParallelDecoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -85,7 +87,7 @@ class Decoder(ParallelDecoder):
                 f"vlm sees pictures, not a grid {sizes.grid} wide: give it features of the encoder "
                 "pixels"
             )
-        self.source = vl.Source(model, revision, weights == "random")
+        self.source = Source(model, revision, weights == "random")
         self.prompt, self.tune, self.words = prompt, tune, sizes.vocabulary
         self.published = model if weights == "pretrained" else ""
         self.body = vl.build(sizes.known["config"], dtype, initialise=weights == "random")
@@ -105,7 +107,7 @@ class Decoder(ParallelDecoder):
         Raises:
             UserError: there is no such model, or it is no decoder-only vision-language model.
         """
-        source = vl.Source(args["model"], args.get("revision", ""), args.get("weights") == "random")
+        source = Source(args["model"], args.get("revision", ""), args.get("weights") == "random")
         return vl.read(source, texts, min_count)
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
@@ -150,7 +152,7 @@ class Decoder(ParallelDecoder):
         return self
 
     def start(self, f: Features) -> State:
-        inputs = self.inputs(vl.pictures(f.grid))
+        inputs = self.inputs(prompts.pictures(f.grid))
         hidden, cache, shift = vl.read_prompt(self.body, inputs)
         s = {"first": hidden, **unpack(cache)}
         return s if shift is None else {**s, "shift": shift}
@@ -159,8 +161,8 @@ class Decoder(ParallelDecoder):
         """What the model reads for pictures (B, 3, S, S) uint8: ids (B, T), pixels in its own
         layout, and more."""
         if self.processor is None:
-            self.processor = vl.processor(self.source, self.body, self.words)
-        return vl.inputs(self.processor, self.body, self.source, self.prompt, pictures)
+            self.processor = prompts.processor(self.source, self.body, self.words)
+        return prompts.inputs(self.processor, self.body, self.source, self.prompt, pictures)
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         """Tokens (B, T) after what the state holds -> hidden (B, T, E). The first token ever is
