@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import sys
+import tarfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,10 @@ def test_own_images_become_a_corpus_as_their_page_says(copy: Path) -> None:
     params = merged(tiny_params(), page)
     assert params["datasets"]["mine"]["args"]["path"] == "/photos"
     params["datasets"]["mine"]["args"]["path"] = str(photos)
+    with tarfile.open(copy / "00000.tar", "w") as shard:  # in place of the page's 332
+        shard.add(photos / "dogs/0.jpg", "0.jpg")
+        shard.add(photos / "captions.csv", "0.txt")
+    params["datasets"]["web"]["args"]["path"] = str(copy / "{00000..00000}.tar")
     write_params(copy, params)
     assert "mine-lite0" in run(copy, tool("captionlab"), "plan", "params.yaml").stdout
     for stage in ("download", "clean"):
