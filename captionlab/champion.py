@@ -242,6 +242,19 @@ def stored_folder(store: Store, uri: str) -> Iterator[Path]:
         yield Path(fetched)
 
 
+class Named(BaseModel):
+    """config.json of a model, as far as its name goes."""
+
+    variant: str | None = None
+
+
+def shown_name(folder: Path) -> str:
+    """`champion (VARIANT)`, of the champion's model folder."""
+    cure = "train it again, then captionlab register"
+    variant = read_checked(folder / "config.json", Named, cure).get("variant")
+    return f"champion ({variant})" if variant else "champion"
+
+
 def champion_uri(store: Store, dataset: str | None) -> str:
     """MLflow's address of a dataset's champion.
 

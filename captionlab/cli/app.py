@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel
 
 from captionlab.address import check_address
 from captionlab.models import load, open_folder, variants
@@ -73,12 +72,14 @@ def model_folders(dataset: str | None) -> Iterator[dict[str, Path]]:
         for name in variants()
         if (paths.MODELS / name / "model.safetensors").is_file()
     }
+    from captionlab.champion import shown_name
+
     with ExitStack() as stack:
         champion: dict[str, Path] = {}
         try:
             if _has_registry():
                 folder = stack.enter_context(open_folder("champion", dataset))
-                champion = {_champion_name(folder): folder}
+                champion = {shown_name(folder): folder}
         except UserError as error:
             say(f"no champion: {one_line(error)}", file=sys.stderr)
         yield champion | found
@@ -90,20 +91,6 @@ def _has_registry() -> bool:
 
     uri = tracking_uri()
     return uri != DEFAULT_URI or Path(uri.removeprefix("sqlite:///")).is_file()
-
-
-class Named(BaseModel):
-    """config.json of a model, as far as its name goes."""
-
-    variant: str | None = None
-
-
-def _champion_name(folder: Path) -> str:
-    from pipeline.data.checked import read_checked
-
-    cure = "train it again, then captionlab register"
-    variant = read_checked(folder / "config.json", Named, cure).get("variant")
-    return f"champion ({variant})" if variant else "champion"
 
 
 def example_images(folder: Path) -> list[Path]:

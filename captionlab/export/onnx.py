@@ -26,7 +26,7 @@ from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoding.generation import Hypothesis
 from pipeline.decoding.search import beam_search
 from pipeline.encoders.shared.base import RESAMPLING
-from pipeline.features.features import Features
+from pipeline.features.features import Features, parts
 
 WORK = (
     "blip",
@@ -104,6 +104,7 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
         "image": image,
         "start": special.start,
         "end": special.end,
+        "reads": parts(decoder.reads),
         "decode": {key: decode[key] for key in GREEDY},
     }
     rows = decoder.step(torch.tensor([special.start]), decoder.start(f.select(torch.tensor([0]))))[

@@ -96,7 +96,8 @@ class Captioner:
         if not how["samples"]:
             search = (how["beam"], longest, penalty)
             return beam_search(self.step, state, len(pooled), *special, *search)
-        chances = chances_of(grid, pooled, how["samples"], longest, how["seed"])
+        read = [{"grid": grid, "pooled": pooled}[part] for part in self.about["reads"]]
+        chances = chances_of(read, how["samples"], longest, how["seed"])
         draw = (how["temperature"], how["top_k"], penalty)
         return sample(self.step, state, chances, *special, *draw)
 

@@ -5,7 +5,7 @@ A images, K beams each (one before the first word), R = A * K rows, V words.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,11 +149,15 @@ def sample(
     return [ranked(list({h.tokens: h for h in some}.values()), length_penalty) for some in of_image]
 
 
-def chances_of(grid: Array, pooled: Array, samples: int, max_tokens: int, seed: int) -> Array:
-    """Numbers of [0, 1) for each image (A, samples, max_tokens), of `seed` and its features."""
+def chances_of(read: Sequence[Array], samples: int, max_tokens: int, seed: int) -> Array:
+    """Numbers of [0, 1) for each image (A, samples, max_tokens), of `seed` and its features.
+
+    Args:
+        read: the features that the decoder reads: (A, P, D), (A, D') or both, in this order.
+    """
     out = []
-    for of_grid, of_pooled in zip(grid.astype(np.float16), pooled.astype(np.float16), strict=True):
-        key = hashlib.sha256(b"%d " % seed + of_grid.tobytes() + of_pooled.tobytes()).digest()
+    for parts in zip(*(part.astype(np.float16) for part in read), strict=True):
+        key = hashlib.sha256(b"%d " % seed + b"".join(x.tobytes() for x in parts)).digest()
         out.append(np.random.default_rng(list(key)).random((samples, max_tokens)))
     return np.stack(out)
 

@@ -28,6 +28,7 @@ REQUIREMENTS = [
         "torch",
         "torchvision",
         "timm",
+        "peft",
         "transformers",
         "tokenizers",
         "safetensors",

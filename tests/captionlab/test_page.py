@@ -295,7 +295,7 @@ def test_several_pictures_have_an_answer_each_and_a_broken_one_its_reason(worksp
     html = said_last(shelf, tmp_path, dropped, NAMES, "own", 5, 5, 1.0, 1)
     assert html.count('<img class="seen"') == 2
     assert html.count('role="alert">this file cannot be used: ') == 1
-    captions = re.findall(r'<p class="caption">(.*?)</p>', html)
+    captions = re.findall(r'<p class="caption" dir="auto">(.*?)</p>', html)
     expected = [
         load(Path("models") / name).caption([picture(n)])[0].text for n in (0, 2) for name in NAMES
     ]

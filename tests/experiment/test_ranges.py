@@ -73,6 +73,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "scenes": {"images": 16, "size": 64, "seed": 1},
     "folder": {"path": "pictures"},
     "webdataset": {"path": "shards"},
+    "hugging_face": {"name": "owner/pictures"},
 }
 SETTINGS = [
     ("train", {"seeds": [HUGE]}),

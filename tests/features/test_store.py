@@ -127,7 +127,7 @@ def test_a_part_alone_is_written_as_it_is_beside_the_other(
     images = pictures(tmp_path / "raw", 5)
     both = run(TinyEncoder(), images, tmp_path, "both", dtype=dtype)
     one = run(TinyEncoder(), images, tmp_path, "one", dtype=dtype, keep=keep)
-    names = [f"{keep}.npy"] + [f"{keep}_scale.npy"] * (dtype == "int8")
+    names = [f"{keep}-00000.npy"] + [f"{keep}_scale-00000.npy"] * (dtype == "int8")
     assert sorted(file.name for file in one.glob("*.npy")) == names
     assert all((one / name).read_bytes() == (both / name).read_bytes() for name in names)
     whole, part = FeatureStore(both), FeatureStore(one)
@@ -153,7 +153,8 @@ def test_one_other_picture_is_another_digest(tmp_path: Path, keep: str) -> None:
     images = pictures(tmp_path / "raw")
     before = FeatureStore(run(TinyEncoder(), images, tmp_path, keep=keep)).digest()
     assert FeatureStore(run(TinyEncoder(), images, tmp_path, keep=keep)).digest() == before
-    Image.new("RGB", (8, 6), (9, 9, 9)).save(tmp_path / "raw/images/39.png")
+    exchange(tmp_path / "raw", i39=Image.new("RGB", (8, 6), (9, 9, 9)))
+    images = Shards(tmp_path / "raw")
     assert FeatureStore(run(TinyEncoder(), images, tmp_path, keep=keep)).digest() != before
 
 

@@ -125,6 +125,6 @@ def test_captions_in_another_script_are_set_aside_with_the_reason() -> None:
     })  # fmt: skip
     for language, reason in (("en", "not in Latin letters"), ("hi", "not in Devanagari letters")):
         chosen = options(language=language, max_words=9)
-        kept, aside = _clean(raw, {"a.png": Picture(None, "x")}, chosen, Seen())
+        kept, aside = _clean(raw, {"1": Picture(None, "x")}, chosen, Seen())
         assert (len(kept), aside.reason.tolist()) == (1, [reason])
         assert kept.raw.tolist() == [texts[language == "en"]]

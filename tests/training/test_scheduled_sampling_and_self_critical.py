@@ -209,8 +209,12 @@ SELF_CRITICAL = {"self_critical_epochs": 15, "self_critical_lr": 0.01, "self_cri
 def test_self_critical_training_raises_the_reward_of_every_decoder(
     tmp_path: Path, decoder: str
 ) -> None:
-    history = trainer(tmp_path, decoder, epochs=6, patience=20, **SELF_CRITICAL).run()
-    assert history.train_reward[-5:].mean() > 1.05 * history.train_reward[6:9].mean()
+    options = {"epochs": 6, **SELF_CRITICAL}
+    if decoder == "vlm":  # more layers than the others: at their rate it forgets all it knew
+        options |= {"epochs": 12, "self_critical_lr": 0.002}
+    history = trainer(tmp_path, decoder, patience=20, **options).run()
+    rewards = history.train_reward[options["epochs"] :]
+    assert rewards[-5:].mean() > 1.05 * rewards[:3].mean()
     assert history.val_bad_endings.iloc[-1] == 0
 
 

@@ -163,7 +163,7 @@ def test_what_features_keep_beside_changes_no_weight(
     history = whole.run().to_csv()
     part = trainer(tmp_path / "part", decoder)
     folder = tmp_path / "part/features"
-    (folder / ("grid.npy" if keep == "pooled" else "pooled.npy")).unlink()
+    (folder / ("grid-00000.npy" if keep == "pooled" else "pooled-00000.npy")).unlink()
     write_json(
         folder / "manifest.json", {"keep": keep, "shapes": {"grid": [12, 2, 7], "pooled": [12, 7]}}
     )
