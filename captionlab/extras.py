@@ -28,7 +28,6 @@ EXTRAS = {
         "jinja2",
         "matplotlib",
         "mlflow",
-        "nltk",
         "psutil",
         "requests",
         "rich",

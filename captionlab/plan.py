@@ -9,6 +9,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UserError
+from pipeline.core.quick_torch import leave_out_compiler
 from pipeline.core.registry import check_args, load
 from pipeline.features.features import parts
 from pipeline.features.quantise import SCALE_BYTES, grid_dtype
@@ -195,6 +196,7 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
         check_grid(variant.decoder, shapes.positions, f"features '{variant.features}'")
         words, known, assumed = _vocabulary(name, params, corpora)
         sizes = Sizes(shapes.grid_dim, shapes.pooled_dim, words, known)
+        leave_out_compiler()
         with torch.device("meta"):
             decoder = build_decoder(variant.decoder, sizes, variant.args)
     except UserError as error:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pipeline.captioning.captions import ROWS
 from pipeline.captioning.split import BATCH, Model
 from pipeline.core.capacity import memory_problem
+from pipeline.core.quick_torch import leave_out_compiler
 from pipeline.decoders.shared.contract import Decoder, Sizes, State
 from pipeline.experiment.params import Decoding
 from pipeline.features.features import Features
@@ -34,39 +35,42 @@ class Footprint(NamedTuple):
 
 
 def of_decoder(name: str, sizes: Sizes, args: dict[str, Any], positions: int) -> Footprint:
-    """Of a decoder built where tensors have no storage.
-
-    Of a decoder whose start or step depends on values, as those of `blind` and `vlm` do, the
-    weights alone.
-    """
+    """Of a decoder built where tensors have no storage. Of one whose start or step depends on
+    values, as those of `blind` and `vlm` do, the weights alone."""
     import torch
 
     from pipeline.decoders.shared.model_folder import build_decoder
 
+    leave_out_compiler()
     with torch.device("meta"):
         decoder = build_decoder(name, sizes, args).eval()
-    weights = _bytes(dict(decoder.named_parameters()))
     try:
-        first, second = _states(decoder, sizes, positions)
+        return of_built(decoder, sizes, positions, "meta")
     except Exception:  # whatever an operation without values raises
-        return Footprint(weights)
+        return Footprint(_bytes(dict(decoder.named_parameters())))
+
+
+def of_built(decoder: Decoder, sizes: Sizes, positions: int, device: str) -> Footprint:
+    """Of a decoder on `device`, by two words of one image whose features are all zero."""
+    first, second = _states(decoder, sizes, positions, device)
     own = {key: value for key, value in second.items() if key not in decoder.shared}
     kept = {key: value for key, value in own.items() if value is first.get(key)}
     before, after = (
         _bytes({k: v for k, v in state.items() if k in own and k not in kept})
         for state in (first, second)
     )
+    weights = _bytes(dict(decoder.named_parameters()))
     return Footprint(weights, _bytes(kept), before, after - before)
 
 
-def _states(decoder: Decoder, sizes: Sizes, positions: int) -> tuple[State, State]:
+def _states(decoder: Decoder, sizes: Sizes, positions: int, device: str) -> tuple[State, State]:
     """After one word and after two, of one image."""
     import torch
 
-    grid = torch.zeros(1, positions, sizes.grid, device="meta")
+    grid = torch.zeros(1, positions, sizes.grid, device=device)
     with torch.no_grad():
-        state = decoder.start(Features(grid, torch.zeros(1, sizes.pooled, device="meta")))
-        words = torch.zeros(1, dtype=torch.long, device="meta")
+        state = decoder.start(Features(grid, torch.zeros(1, sizes.pooled, device=device)))
+        words = torch.zeros(1, dtype=torch.long, device=device)
         _, first = decoder.step(words, state)
         _, second = decoder.step(words, first)
     return first, second
@@ -100,7 +104,7 @@ def too_large(name: str, model: Model, about: dict[str, Any]) -> str | None:
     """Why the machine cannot caption with a model that is loaded, or None; `about` is its
     config.json."""
     sizes, positions = Sizes(**about["sizes"]), model.store.shapes.positions
-    found = of_decoder(about["decoder"], sizes, about["args"], positions)._replace(weights=0)
+    found = of_built(model.decoder, sizes, positions, model.device)._replace(weights=0)
     decode = Decoding(**model.decoding)
     key, width = widest(decode)
     return memory_problem(

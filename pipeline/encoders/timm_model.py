@@ -23,12 +23,12 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import UserError, brief
 from pipeline.core.hub import unusable
+from pipeline.core.quick_torch import leave_out_compiler
 from pipeline.core.ranges import Dropout, Natural, Pixels
 from pipeline.encoders.shared.base import RESAMPLING, Shapes, shapes_of, square
-from pipeline.encoders.shared.quick_import import import_without_compiler
 from pipeline.features.features import Features
 
-import_without_compiler("timm")
+leave_out_compiler()
 import timm  # noqa: E402
 from timm.data import resolve_model_data_config  # noqa: E402
 from timm.layers import DropPath  # noqa: E402

@@ -1,12 +1,15 @@
-"""BLEU of argmax ids under teacher forcing, nltk's corpus_bleu: what some papers print as BLEU, and
-no caption was generated.
+"""BLEU of argmax ids under teacher forcing, as nltk's corpus_bleu: what some papers print as
+BLEU, and no caption was generated.
 
 One hypothesis per reference: the likeliest token at each of its places, given the reference's own
 words before it. End and unknown tokens count. All references of the image, as ids, are its
 references.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import or_
 
 import numpy as np
 import pandas as pd
@@ -30,20 +33,24 @@ def teacher_forced_sums(rows: pd.DataFrame) -> Sums:
 
 
 def _image(hypotheses: list[Sequence[int]], references: list[Sequence[int]]) -> list[float]:
-    from nltk.translate.bleu_score import closest_ref_length, modified_precision
-
-    texts = [[int(i) for i in reference] for reference in references]
+    texts = [tuple(map(int, reference)) for reference in references]
+    lengths = sorted(len(text) for text in texts)
+    known = {n: reduce(or_, (Counter(_ngrams(text, n)) for text in texts)) for n in ORDERS}
     total = np.zeros(10)
     for hypothesis in hypotheses:
-        words = [int(i) for i in hypothesis]
-        precisions = [modified_precision(texts, words, n) for n in ORDERS]
-        lengths = [len(words), closest_ref_length(texts, len(words))]
+        words = tuple(map(int, hypothesis))
+        said = {n: Counter(_ngrams(words, n)) for n in ORDERS}
+        closest = min(lengths, key=lambda length: abs(length - len(words)))
         total += [
-            *(p.numerator for p in precisions),
-            *(p.denominator for p in precisions),
-            *lengths,
+            *((said[n] & known[n]).total() for n in ORDERS),
+            *(max(1, said[n].total()) for n in ORDERS),
+            *(len(words), closest),
         ]
     return list(total)
+
+
+def _ngrams(words: tuple[int, ...], n: int) -> Iterator[tuple[int, ...]]:
+    return zip(*(words[start:] for start in range(n)), strict=False)
 
 
 def of_sums(sums: Array) -> dict[str, Array]:

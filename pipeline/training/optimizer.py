@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.core.quick_torch import leave_out_compiler
 from pipeline.experiment.params import Training
 
 
 def build_optimizer(decoder: nn.Module, options: Training) -> torch.optim.Optimizer:
     """Of the weights that are trained. The fused kernels pass over them once a step, not once an
     operation."""
+    leave_out_compiler()
     weights = [p for p in decoder.parameters() if p.requires_grad]
     weights = weights or [nn.Parameter(torch.empty(0))]  # torch refuses an empty list
     common: dict[str, Any] = {"weight_decay": options.weight_decay, "fused": True}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from PIL.Image import Resampling
 
+from pipeline.core.quick_torch import leave_out_compiler
 from pipeline.features.features import Features
 from pipeline.images import scaling
 
@@ -56,6 +57,7 @@ def shapes_of(build: Callable[..., Any], **args: Any) -> Shapes:
     (torch's meta device)."""
     import torch
 
+    leave_out_compiler()
     with torch.device("meta"):
         encoder = build(**args)
     parameters = sum(weight.numel() for weight in encoder.parameters())
