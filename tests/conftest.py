@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,25 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for name in [n for n in os.environ if n.startswith(("CAPTIONLAB_", "MLFLOW_TRACKING", "DVC_"))]:
     del os.environ[name]
+
+
+LONGEST = (
+    "graph/test_graph.py",
+    "captionlab/test_export.py",
+    "training/test_trainer.py",
+    "docs/test_walkthrough.py",
+    "graph/test_restored.py",
+    "docs/test_how_to.py",
+    "tracking/test_server.py",
+    "captionlab/test_plan.py",
+)
+"""files of tests that take minutes. They go first, or one worker would end long before the other;
+the first makes the workspace that several of them wait for"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {str(Path(__file__).parent / file): place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(str(item.path), len(LONGEST)))
 
 
 @pytest.fixture

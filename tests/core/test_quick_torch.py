@@ -12,11 +12,11 @@ THERE = "\nimport sys\nprint('torch._dynamo.convert_frame' in sys.modules)"
 
 
 def said(code: str) -> str:
-    """What the code prints last, in a process of its own."""
+    """What the code prints, in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return done.stdout.strip().splitlines()[-1]
+    return " ".join(done.stdout.split())
 
 
 STEP = """
@@ -28,17 +28,11 @@ optimizer.step()
 """
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import timm",
-        STEP.format(kind="Adam"),
-        STEP.format(kind="SGD"),
-        "import torch\nwith torch.device('meta'):\n    torch.nn.Linear(2, 2)",
-    ],
-    ids=["timm", "adam", "sgd", "meta"],
-)
-def test_torch_works_without_its_compiler(code: str) -> None:
+META = "with torch.device('meta'):\n    torch.nn.Linear(2, 2)\n"
+
+
+def test_torch_works_without_its_compiler() -> None:
+    code = "import timm\n" + STEP.format(kind="Adam") + STEP.format(kind="SGD") + META
     assert said(LEFT_OUT + code + THERE) == "False"
 
 
@@ -51,26 +45,25 @@ def test_another_version_of_torch_gets_its_own_compiler() -> None:
     "code",
     [
         "import torch\nprint(torch._dynamo.is_compiling())",
-        "import torch._dynamo\nprint(torch._dynamo.is_compiling())",
         "from torch._dynamo import is_compiling\nprint(is_compiling())",
         "import torch\nprint(float(torch.compile(lambda x: 2 * x, backend='eager')(torch.ones(1))) != 2)",
-        "import inspect, pickle, torch\ninspect.getmodule(inspect.currentframe())\nprint(torch._dynamo.is_compiling())",
     ],
-    ids=["attribute", "import", "from", "compile", "inspect"],
+    ids=["attribute", "from", "compile"],
 )  # fmt: skip
 def test_what_compiles_has_the_compiler(code: str) -> None:
-    assert said(LEFT_OUT + code) == "False"
-    assert said(LEFT_OUT + code + THERE) == "True"
+    assert said(LEFT_OUT + code + THERE) == "False True"
 
 
-def test_a_part_of_the_compiler_is_executed_once() -> None:
+def test_to_inspect_all_modules_imports_no_compiler() -> None:
+    code = "import inspect, sys, torch\n"
+    code += "[inspect.getmodule(type(module)) for module in list(sys.modules.values())]"
+    assert said(LEFT_OUT + code + THERE) == "False"
+
+
+def test_the_parts_of_the_compiler_are_executed_once_and_are_its_own() -> None:
     code = "import torch._dynamo.exc\nimport torch._dynamo.convert_frame as user\nimport sys\n"
+    code += "from torch._dynamo.utils import istype, is_compile_supported\n"
     code += "part = sys.modules['torch._dynamo.exc']\n"
-    code += "print(user.exc is part is torch._dynamo.exc, part.__spec__.origin == part.__file__)"
-    assert said(LEFT_OUT + code) == "True True"
-
-
-def test_a_function_of_the_compilers_tools_is_the_real_one() -> None:
-    code = "from torch._dynamo.utils import istype, is_compile_supported\n"
-    code += "import torch._dynamo.utils\nprint(istype is torch._dynamo.utils.istype)"
-    assert said(LEFT_OUT + code) == "True"
+    code += "print(user.exc is part is torch._dynamo.exc, part.__spec__.origin == part.__file__,"
+    code += "istype is torch._dynamo.utils.istype)"
+    assert said(LEFT_OUT + code) == "True True True"
