@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError, brief, let_through
 from pipeline.data.checked import RESTORE
 
 
@@ -52,5 +52,6 @@ def _map(file: Path) -> np.memmap:
     try:
         array: np.memmap = np.load(file, mmap_mode="r")
     except (OSError, ValueError, EOFError, SyntaxError) as error:
+        let_through(error)
         raise UserError(f"{file} is no readable array: {brief(error)}: {RESTORE}") from None
     return array

@@ -19,6 +19,7 @@ from pipeline.data.checked import read_json, read_table
 from pipeline.data.corpus import Captions
 from pipeline.decoders.shared.model_folder import load_model
 from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.features.parts import Parts
 from pipeline.report.cost_table import parameters
 from pipeline.results.history import read_history
 from pipeline.results.scores import ScoreTable
@@ -34,6 +35,7 @@ readers = {
     "model": lambda file: load_model(file.parent / "model"),
     "tokenizer": Tokenizer.load,
     "checkpoint": lambda file: read_checkpoint(file, "key"),
+    "features": lambda file: Parts(file.parent / "model", "grid"),
 }
 for name, read in readers.items():
     try:
@@ -79,13 +81,14 @@ def test_a_file_that_a_user_may_not_read_is_never_called_damaged(tmp_path: Path)
         folder.chmod(folder.stat().st_mode | 0o011)
     model = tmp_path / "model"
     model.mkdir(mode=0o755)
-    for file in (tmp_path / "closed", *(model / n for n in ("config.json", "tokenizer.json"))):
+    closed = ("config.json", "tokenizer.json", "grid-00000.npy")
+    for file in (tmp_path / "closed", *(model / name for name in closed)):
         file.write_bytes(b"closed")
         file.chmod(0o000)
     (model / "model.safetensors").touch()
     done = as_nobody(tmp_path, "-c", READERS)
     assert done.stderr == ""
-    names = "json table captions history scores weights model tokenizer checkpoint"
+    names = "json table captions history scores weights model tokenizer checkpoint features"
     assert done.stdout.split() == names.split()
 
 
