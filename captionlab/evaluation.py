@@ -3,7 +3,7 @@
 Needs no workspace, and neither DVC, MLflow, Great Expectations nor torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,8 @@ from pipeline.scoring.score import SetScores, score_set
 from pipeline.scoring.tokens import tokenised
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from captionlab.caption_files import Source
@@ -147,6 +149,8 @@ def evaluate(
     split: str | None = None,
     partial: bool = False,
     language: str = ENGLISH,
+    synonyms: "str | Path | None" = None,
+    instances: "Sequence[str | Path]" = (),
 ) -> Evaluation:
     """Score captions against references, with the figures of the original tools.
 
@@ -168,6 +172,9 @@ def evaluate(
         partial: leave out images without a prediction or without references; else they are an
             error.
         language: what both are written in, by its ISO 639 code: en, de, hi, zh, ...
+        synonyms: for the metric chair, COCO's file of synonyms: a line of words an object.
+        instances: for chair, files of COCO's segmentations; without them an image has the objects
+            that its references name.
 
     Returns:
         Scores of the whole set with 95 % intervals, and scores of each image. Printed, it is a
@@ -195,7 +202,19 @@ def evaluate(
     said, meant = match(given, known, partial)
     left_out = len(known) - len(meant), len(given) - len(said)
     check_language(meant, language, protocol)
-    return _scored(said, meant, names, protocol, language, *left_out)
+    objects = _objects(names, synonyms, instances)
+    return _scored(said, meant, names, protocol, language, objects, *left_out)
+
+
+def _objects(
+    names: list[str], synonyms: "str | Path | None", instances: "Sequence[str | Path]"
+) -> dict[str, Any] | None:
+    """What chair takes beside the texts."""
+    if "chair" not in names and (synonyms or instances):
+        raise UserError("synonyms and instances are for the metric chair: name it, too")
+    if instances and not synonyms:
+        raise UserError("instances without synonyms: chair needs COCO's file of both")
+    return {"synonyms": synonyms, "instances": list(instances)} if synonyms else None
 
 
 def _metrics(metrics: str | Iterable[str]) -> list[str]:
@@ -212,15 +231,18 @@ def _scored(
     metrics: list[str],
     protocol: str,
     language: str,
+    objects: dict[str, Any] | None,
     left_out: int,
     unknown: int,
 ) -> Evaluation:
     try:
         both = _tokenised(predictions, references, protocol, language)
-        found = score_set(*both, metrics, language=language)
+        found = score_set(*both, metrics, {"chair": (objects,)}, language)
     except JavaFailed as error:
         hint = "meteor and spice may be left out; the protocol raw tokenises without Java"
         raise UserError(f"{error} ({hint})") from None
+    if objects is None and "chair" in found.unavailable:
+        found.unavailable["chair"] = "it needs COCO's synonyms: --synonyms FILE"
     # every resample of one image is that image
     drawn = resample(found.sums, len(predictions)) if len(predictions) > 1 else {}
     content = fingerprint([protocol, references, *([] if language == ENGLISH else [language])])

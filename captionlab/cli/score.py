@@ -43,6 +43,18 @@ def command(
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave out images without a prediction or references.")
     ] = False,
+    synonyms: Annotated[
+        Path | None,
+        typer.Option(help="For the metric chair: COCO's synonyms, a line of words an object."),
+    ] = None,
+    instances: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="For chair: COCO's instances_val2014.json; may be given several times. Without "
+            "it an image has the objects that its references name.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures as JSON, too.")] = None,
 ) -> None:
     """Score a file of captions against a file of references: COCO's JSON, {image_id: text}, JSON
@@ -65,6 +77,8 @@ def command(
         split=split,
         partial=partial,
         language=language,
+        synonyms=synonyms,
+        instances=instances or (),
     )
     if out is not None:
         write_json(out, found.as_json())

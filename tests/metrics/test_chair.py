@@ -130,3 +130,32 @@ def test_a_judge_without_its_files_is_said_before_the_first_stage(tmp_path: Path
     write_params(tmp_path, params)
     asked = load_params(tmp_path / "params.yaml").scoring
     assert asked.chair_files == {"synonyms": "synonyms.txt", "instances": []}
+
+
+def test_the_command_takes_the_files_and_says_what_lacks(captionlab, files, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    said, meant = {"1": "a dog and a bike", "2": "a boy"}, {"1": ["a dog"], "2": ["a boy"]}
+    for name, content in (("said", said), ("meant", meant)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    instances = {
+        "images": [{"id": 1, "file_name": "x.jpg"}],
+        "categories": [{"id": 7, "name": "bicycle"}],
+        "annotations": [{"image_id": 1, "category_id": 7}],
+    }
+    (tmp_path / "there.json").write_text(json.dumps(instances))
+    call = [
+        "score", tmp_path / "said.json", tmp_path / "meant.json", "--protocol", "raw", "--metrics", "chair",
+    ]  # fmt: skip
+    named = ["--synonyms", files["synonyms"]]
+    assert "it needs COCO's synonyms: --synonyms FILE" in captionlab(*call)[1]
+    out = tmp_path / "out.json"
+    for more, wrong in ([], 1 / 3), (["--instances", tmp_path / "there.json"], 0.0):
+        assert captionlab(*call, *named, *more, "--out", out)[0] == 0
+        assert json.loads(out.read_text())["scores"]["chair_i"] == pytest.approx(wrong)
+    status, _, err = captionlab(*call[:-1], "bleu", *named)
+    assert (status, err) == (
+        2, "error: synonyms and instances are for the metric chair: name it, too\n",
+    )  # fmt: skip
+    status, _, err = captionlab(*call, "--instances", tmp_path / "there.json")
+    assert (status, err) == (
+        2, "error: instances without synonyms: chair needs COCO's file of both\n",
+    )  # fmt: skip
