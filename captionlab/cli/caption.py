@@ -87,8 +87,7 @@ def _into_file(
     counts = caption_into(out, files, captioner, model, made_by, beam, samples, workers())
     if not counts.captioned:
         raise UserError(f"none of the {len(files)} images can be read: {out} says why")
-    told = (
-        f"{counts.captioned} captioned ({counts.before} images were there before), "
-        f"{counts.broken} set aside as broken"
-    )
+    told = f"{counts.captioned} of {len(files)} images captioned, {counts.broken} broken"
+    if counts.before:
+        told += f"; {counts.before} of them were in the file already"
     say(f"{out}: {told}", file=sys.stderr)

@@ -72,7 +72,7 @@ def test_every_image_of_a_folder_has_the_line_that_the_captioner_gives_it(worksp
     (workspace / "photos/notes.txt").write_text("no picture")
     assert caption("--beam", "2") == (
         0,
-        "out.jsonl: 7 captioned (0 images were there before), 0 set aside as broken\n",
+        "out.jsonl: 7 of 7 images captioned, 0 broken\n",
     )
     found = lines()
     files = [*(f"photos/{n}.png" for n in range(1, COUNT)), "photos/below/0.PNG"]
@@ -128,7 +128,9 @@ def test_a_second_run_captions_only_what_is_new(workspace, caption, monkeypatch)
         "caption",
         lambda self, images, *a: seen.append(len(images)) or original(self, images, *a),
     )
-    assert caption()[1].startswith("out.jsonl: 8 captioned (7 images were there before)")
+    assert caption()[1] == (
+        "out.jsonl: 8 of 8 images captioned, 0 broken; 7 of them were in the file already\n"
+    )
     after = Path("out.jsonl").read_bytes()
     assert seen == [1]
     assert after.startswith(before)
@@ -182,7 +184,9 @@ def test_ctrl_c_keeps_what_is_captioned_and_says_how_to_go_on(workspace, caption
         patch.setattr(Captioner, "caption", interrupted)
         assert caption() == (130, "error: interrupted; run the same command again to continue\n")
     same(lines(), expected[:3])
-    assert caption()[1].startswith("out.jsonl: 7 captioned (3 images were there before)")
+    assert caption()[1] == (
+        "out.jsonl: 7 of 7 images captioned, 0 broken; 3 of them were in the file already\n"
+    )
     same(lines(), expected)
 
 
@@ -192,14 +196,14 @@ def test_broken_images_are_set_aside_with_their_reason_and_counted(workspace, ca
     status, err = caption()
     assert (status, err) == (
         0,
-        "out.jsonl: 5 captioned (0 images were there before), 2 set aside as broken\n",
+        "out.jsonl: 5 of 7 images captioned, 2 broken\n",
     )
     broken = {row["file"]: row["error"] for row in lines() if "error" in row}
     assert broken.keys() == {"photos/3.png", "photos/5.png"}
     assert broken["photos/3.png"] == "not a picture"
     assert (
         caption()[1]
-        == "out.jsonl: 5 captioned (7 images were there before), 2 set aside as broken\n"
+        == "out.jsonl: 5 of 7 images captioned, 2 broken; 7 of them were in the file already\n"
     )
     assert len(lines()) == COUNT
 
@@ -325,7 +329,9 @@ def test_a_file_name_of_bytes_that_are_no_text_comes_back_from_the_file(workspac
     shutil.copy("photos/1.png", strange)
     assert caption()[0] == 0
     assert strange in {row["file"] for row in lines()}
-    assert caption()[1].startswith("out.jsonl: 8 captioned (8 images were there before)")
+    assert caption()[1] == (
+        "out.jsonl: 8 of 8 images captioned, 0 broken; 8 of them were in the file already\n"
+    )
 
 
 def test_a_named_image_that_is_broken_still_exits_2_without_out(workspace, captionlab):
@@ -359,7 +365,7 @@ def test_what_is_no_picture_is_a_line_with_its_reason_and_the_others_are_caption
     Image.new("RGB", (1, 60_000)).save("photos/long.png")
     assert caption() == (
         0,
-        "out.jsonl: 8 captioned (0 images were there before), 3 set aside as broken\n",
+        "out.jsonl: 8 of 11 images captioned, 3 broken\n",
     )
     assert {row["file"]: row["error"] for row in lines() if "error" in row} == impostors
 
