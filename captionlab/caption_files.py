@@ -104,7 +104,7 @@ def _read(path: Path) -> list[Row]:
         ".tsv": _csv,
         ".parquet": _parquet,
     }
-    if path.suffix.lower() not in readers:
+    if path.suffix.lower() not in readers and not path.is_dir():
         raise UserError(f"{path} is of an unknown format: give {FORMATS}")
     if not path.is_file():
         raise UserError(

@@ -30,8 +30,14 @@ def open_folder(model: str, dataset: str | None) -> Iterator[Path]:
         dataset: whose champion, where there are several.
 
     Raises:
-        UserError: there is no such model, or MLflow does not answer.
+        UserError: there is no such model, it is no champion and a dataset is named, or MLflow does
+            not answer.
     """
+    if dataset is not None and model != "champion":
+        raise UserError(
+            f"dataset '{dataset}' chooses among champions, and the model is {model}: leave out one "
+            "of the two"
+        )
     if model != "champion" and not model.startswith(STORED):
         yield model_folder(model)
         return

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.core.errors import UserError, say
+from captionlab.output_files import check_output
+from pipeline.core.errors import say
 
 
 def command(
@@ -53,9 +54,8 @@ def command(
     Two rows are compared by their scores as the tables have them, and by the same test. A file is
     scored first, as captionlab score does.
     """
-    for file, option in ((page, "--page"), (out, "--out")):
-        if file is not None and file.is_dir():
-            raise UserError(f"{file} ({option}) is a folder: name a file")
+    for file, option, beside in ((page, "--page", out), (out, "--out", page)):
+        check_output(file, option, one, other, references, beside)
     from captionlab.compare.sides import Asked, read_pair
 
     asked = Asked(metrics, protocol, language, split, partial, pictures)

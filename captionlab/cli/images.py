@@ -22,6 +22,8 @@ def command(
     from pipeline.data.shards import Shards, write_picture
     from pipeline.experiment.params import load_params, pick
 
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} (--out) is a file: name a folder")
     pick(load_params(), "datasets", dataset)
     found = Shards(paths.RAW / dataset).find(image_ids)
     if missing := [image for image in image_ids if image not in found]:

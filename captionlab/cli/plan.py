@@ -25,8 +25,7 @@ def command(
     params = load_params(experiment)
     planned = make_plan(params, paths.CORPORA)
     say(render(planned, str(experiment)))
-    if lacking := [row.name for row in planned.rows if row.lacks]:
-        raise UserError(
-            f"{experiment}: {', '.join(lacking)} cannot run yet, see what they lack above"
-        )
+    if lacking := [row for row in planned.rows if row.lacks]:
+        more = f" ({len(lacking) - 1} more rows cannot run: see above)" if lacking[1:] else ""
+        raise UserError(f"{experiment}: {lacking[0].name} cannot run: {lacking[0].lacks}{more}")
     refuse("; ".join(problems(params, planned)) or None)

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.core.errors import UserError, say
+from captionlab.output_files import check_output
+from pipeline.core.errors import say
 
 
 def command(
@@ -64,8 +65,7 @@ def command(
     image that the references call by its name, with or without suffix and folders, or by COCO's
     file_name.
     """
-    if out is not None and out.is_dir():
-        raise UserError(f"{out} (--out) is a folder: name a file")
+    check_output(out, "--out", predictions, references, synonyms, *(instances or ()))
     from captionlab.evaluation import evaluate
     from pipeline.data.files import write_json
 

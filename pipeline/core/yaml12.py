@@ -71,11 +71,13 @@ def read_yaml(path: Path, hint: str = "") -> Any:
         hint: what may have happened to a file that is no YAML.
 
     Raises:
-        UserError: it is no YAML.
+        UserError: it is no YAML, or a folder.
         FileNotFoundError: it is not there.
     """
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Yaml12)
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: name a file of YAML") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         why = f" ({hint})" if hint else ""
         raise UserError(f"{path} is not valid YAML{why}: {in_one_line(error)}") from None
