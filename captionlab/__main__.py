@@ -54,7 +54,11 @@ def _run() -> None:
         with named_extras():
             status = app(standalone_mode=False)
     except TyperException as error:
-        raise UserError(f"{error.format_message()} (captionlab --help)") from None
+        context = getattr(error, "ctx", None)
+        command = context.info_name if context and context.parent else ""
+        help_of = " ".join(part for part in ("captionlab", command, "--help") if part)
+        said = error.format_message().replace("Value error, ", "")  # pydantic's
+        raise UserError(f"{said} ({help_of})") from None
     if status == 130:  # typer's own, of Ctrl-C
         raise KeyboardInterrupt
     if status:

@@ -455,7 +455,7 @@ def test_a_misspelt_option_is_one_line(captionlab):
     )
     assert (
         refusal(captionlab("caption"))
-        == "error: Missing argument 'IMAGE...'. (captionlab --help)\n"
+        == "error: Missing argument 'IMAGE...'. (captionlab caption --help)\n"
     )
 
 
