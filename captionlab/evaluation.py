@@ -39,6 +39,8 @@ OF_A_MODEL = (
     "novel, log_prob_rho, loss, perplexity, top5: not scored, they need a model and its "
     "training captions (dvc repro)"
 )
+NO_SYNONYMS = "it needs COCO's synonyms"
+"How chair's own reason begins, where it has no files."
 ONE_IMAGE = (
     "cider: 0 for a single image, because it weighs words by how few images have them, and each "
     "word of this one is in all images there are"
@@ -241,8 +243,8 @@ def _scored(
     except JavaFailed as error:
         hint = "meteor and spice may be left out; the protocol raw tokenises without Java"
         raise UserError(f"{error} ({hint})") from None
-    if objects is None and "chair" in found.unavailable:
-        found.unavailable["chair"] = "it needs COCO's synonyms: --synonyms FILE"
+    if found.unavailable.get("chair", "").startswith(NO_SYNONYMS):  # it names a key of params.yaml
+        found.unavailable["chair"] = f"{NO_SYNONYMS}: --synonyms FILE (in Python, synonyms=)"
     # every resample of one image is that image
     drawn = resample(found.sums, len(predictions)) if len(predictions) > 1 else {}
     content = fingerprint([protocol, references, *([] if language == ENGLISH else [language])])

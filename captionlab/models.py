@@ -33,11 +33,7 @@ def open_folder(model: str, dataset: str | None) -> Iterator[Path]:
         UserError: there is no such model, it is no champion and a dataset is named, or MLflow does
             not answer.
     """
-    if dataset is not None and model != "champion":
-        raise UserError(
-            f"dataset '{dataset}' chooses among champions, and the model is {model}: leave out one "
-            "of the two"
-        )
+    check_dataset(model, dataset)
     if model != "champion" and not model.startswith(STORED):
         yield model_folder(model)
         return
@@ -48,6 +44,15 @@ def open_folder(model: str, dataset: str | None) -> Iterator[Path]:
     uri = champion_uri(store, dataset) if model == "champion" else model
     with stored_folder(store, uri) as folder:
         yield folder
+
+
+def check_dataset(model: str, dataset: str | None) -> None:
+    """Raises a UserError where a dataset is named that would choose nothing."""
+    if dataset is not None and model != "champion":
+        raise UserError(
+            f"dataset '{dataset}' chooses among champions, and the model is {model}: leave out one "
+            "of the two"
+        )
 
 
 def model_folder(model: str) -> Path:

@@ -1,28 +1,32 @@
 """Files that a command writes where its user says."""
 
+import os
 from pathlib import Path
 
 from pipeline.core.errors import UserError
 
 
 def check_output(file: Path | None, option: str, *inputs: str | Path | None) -> None:
-    """To be called before anything is read.
+    """To be called before anything slow begins.
 
     Args:
-        file: where to write; None where nobody asked.
-        option: that named it, such as --out.
-        inputs: what the command reads or writes besides; names of rows may be among them.
+        file: where to write; None if the option was not given.
+        option: the option's name, such as --out.
+        inputs: what else the command reads or writes; names of rows may be among them.
 
     Raises:
-        UserError: it is a folder, or one of `inputs`, which would be lost.
+        UserError: it cannot be written, or it is one of `inputs`, which would be lost.
     """
     if file is None:
         return
-    if file.is_dir():
-        raise UserError(f"{file} ({option}) is a folder: name a file")
-    for other in inputs:
-        if other is not None and file.resolve() == Path(other).resolve():
-            raise UserError(
-                f"{file} ({option}) is also named for something else, and would be overwritten: "
-                "name another file"
-            )
+    what = f"{file} ({option})"
+    if file.exists() and not file.is_file():
+        raise UserError(
+            f"{what} is {'a folder' if file.is_dir() else 'no plain file'}: name a file"
+        )
+    if not file.parent.is_dir():
+        raise UserError(f"{what}: there is no folder {file.parent}: make it first")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UserError(f"{what} cannot be written: name another place")
+    if file.resolve() in {Path(other).resolve() for other in inputs if other is not None}:
+        raise UserError(f"{what} is read or written by this command already: name another file")

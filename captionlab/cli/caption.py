@@ -70,9 +70,10 @@ def _into_file(
     samples: int | None,
     dataset: str | None,
 ) -> None:
-    from pipeline.captioner.folder import caption_into, check_out, find_images
+    from captionlab.output_files import check_output
+    from pipeline.captioner.folder import caption_into, find_images
 
-    check_out(out)
+    check_output(out, "--out")
     files = find_images(images)
 
     from pipeline.core.machine import workers

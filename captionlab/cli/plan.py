@@ -26,6 +26,6 @@ def command(
     planned = make_plan(params, paths.CORPORA)
     say(render(planned, str(experiment)))
     if lacking := [row for row in planned.rows if row.lacks]:
-        more = f" ({len(lacking) - 1} more rows cannot run: see above)" if lacking[1:] else ""
+        more = f" (see above; {len(lacking) - 1} more cannot run)" if lacking[1:] else ""
         raise UserError(f"{experiment}: {lacking[0].name} cannot run: {lacking[0].lacks}{more}")
     refuse("; ".join(problems(params, planned)) or None)

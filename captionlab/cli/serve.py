@@ -22,8 +22,10 @@ def command(
     errors."""
     from captionlab.champion import champion_uri
     from captionlab.door import MEGABYTE
+    from captionlab.models import check_dataset
     from captionlab.server import serve
     from pipeline.tracking.store import open_store, tracking_uri
 
+    check_dataset(model, dataset)
     address = champion_uri(open_store(), dataset) if model == "champion" else model
     serve(address, tracking_uri(), host, port, max_mb * MEGABYTE)

@@ -94,18 +94,6 @@ def _images_of(place: Path) -> list[str]:
     return sorted(found)
 
 
-def check_out(out: Path) -> None:
-    """Raises a UserError where no file can be written, before anything slow begins."""
-    if out.exists() and not out.is_file():
-        raise UserError(
-            f"{out} (--out) is {'a folder' if out.is_dir() else 'no plain file'}: name a file"
-        )
-    if not out.parent.is_dir():
-        raise UserError(f"{out} (--out): there is no folder {out.parent}: make it first")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise UserError(f"{out} (--out) cannot be written: name another place")
-
-
 def caption_into(
     out: Path,
     images: list[str],

@@ -7,7 +7,7 @@ import pytest
 
 from tests.workspace import tiny_params, write_params
 
-LOST = "is also named for something else, and would be overwritten: name another file\n"
+LOST = "is read or written by this command already: name another file\n"
 
 
 @pytest.fixture
@@ -40,12 +40,24 @@ def test_a_file_that_a_command_reads_is_never_overwritten(captionlab, files, com
     ("command", "said"),
     [
         ("score said.json meant.json --out folder", "folder (--out) is a folder: name a file"),
+        (
+            "score said.json meant.json --out no/x",
+            "no/x (--out): there is no folder no: make it first",
+        ),
+        (
+            "compare said.json other.json meant.json --page no/x",
+            "no/x (--page): there is no folder no",
+        ),
         ("score folder meant.json", "folder is a folder: give a file, "),
         ("images scenes scene-00001 --out said.json", "said.json (--out) is a file: name a folder"),
         ("plan folder", "folder is a folder: name a file of YAML"),
         (
             "caption x.png --model merge --dataset scenes",
             "dataset 'scenes' chooses among champions, and the model is merge: leave out one of the two",
+        ),
+        (
+            "serve folder --dataset scenes",
+            "dataset 'scenes' chooses among champions, and the model is",
         ),
     ],
 )

@@ -147,6 +147,7 @@ def test_the_command_takes_the_files_and_says_what_lacks(captionlab, files, tmp_
     ]  # fmt: skip
     named = ["--synonyms", files["synonyms"]]
     assert "it needs COCO's synonyms: --synonyms FILE" in captionlab(*call)[1]
+    assert "it reads English, and" in captionlab(*call, "--language", "de")[1]
     out = tmp_path / "out.json"
     for more, wrong in ([], 1 / 3), (["--instances", tmp_path / "there.json"], 0.0):
         assert captionlab(*call, *named, *more, "--out", out)[0] == 0
