@@ -331,6 +331,7 @@ def test_the_command_prints_scores_intervals_images_and_the_protocol_and_writes_
     captionlab, files, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    Path("new").mkdir()
     status, out, err = captionlab(
         "score", *files, "--metrics", "bleu,cider", "--protocol", "raw", "--out", "new/o.json"
     )
