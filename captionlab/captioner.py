@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipeline.captioner.captioner import Captioner as Model
+    from pipeline.captioning.captions import Alternative
 
     Picture: TypeAlias = str | os.PathLike[str] | bytes | NDArray[Any] | Image
     Word: TypeAlias = tuple[str, NDArray[np.float64]]
@@ -34,8 +35,9 @@ class Caption:
     "The caption; '' where the picture cannot be read."
     log_prob: float = math.nan
     "Natural logarithm of the probability of the whole caption, its end token counted."
-    alternatives: list[tuple[str, float]] = field(default_factory=list)
-    "The best captions with their log-probabilities, `text` itself first."
+    alternatives: "list[Alternative]" = field(default_factory=list)
+    """The best captions, `text` itself first, each with `text`, `log_prob` and the `score` that
+    orders them: log_prob / tokens ** length_penalty, or the decoder's own judgement of a sample."""
     attention: "list[Word] | None" = None
     """Each word with the weights by which the decoder looked at the picture, (rows, columns) of sum
     1. None: not asked for, or the decoder does not attend to places of a picture."""

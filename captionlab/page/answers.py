@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from pipeline.captioner.captioner import Captioner
+    from pipeline.captioning.captions import Alternative
 
 KEPT = 3
 "models in memory; the one that was not used for longest goes first"
@@ -102,8 +103,10 @@ class Answer:
     log_prob: float = 0.0
     word_chance: float = 0.0
     "geometric mean of the words' probabilities, the end counted"
-    others: list[tuple[str, float]] = field(default_factory=list)
-    "alternatives but for the caption itself, with their log-probabilities"
+    score: float = 0.0
+    "what orders the caption and its alternatives"
+    others: "list[Alternative]" = field(default_factory=list)
+    "alternatives but for the caption itself"
     wording: Wording | None = None
     looked: list[tuple[str, str]] = field(default_factory=list)
     """each word with the address of a picture (data:...) of where the decoder looked; empty where
@@ -132,6 +135,7 @@ def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> An
         decoding="greedy" if drawn == "beam 1" else drawn,
         log_prob=said.log_prob,
         word_chance=math.exp(said.log_prob / max(1, said.tokens)),
+        score=said.alternatives[0].score,
         others=said.alternatives[1:],
         wording=neutral_wording(said.text),
         looked=looked_at(captioner, picture, said.words or said.text),

@@ -2,9 +2,9 @@
 goes on where it ended.
 
 A line: `file` (as it was named, or found below the folder that was), then `caption`, `log_prob` and
-`alternatives` ([{text, log_prob}]) or, of a picture that cannot be read, `error`; last `model` and
-`made_by`, which stands for the weights and the decoding. So a line says by itself what made it, and
-a file needs no other beside it to be resumed.
+`alternatives` ([{text, log_prob, score}], ordered by score) or, of a picture that cannot be read,
+`error`; last `model` and `made_by`, which stands for the weights and the decoding. So a line says
+by itself what made it, and a file needs no other beside it to be resumed.
 """
 
 import json
@@ -219,9 +219,7 @@ def _rows(
             "file": file,
             "caption": caption.text,
             "log_prob": caption.log_prob,
-            "alternatives": [
-                {"text": text, "log_prob": log_prob} for text, log_prob in caption.alternatives
-            ],
+            "alternatives": [one._asdict() for one in caption.alternatives],
         }
         for (file, _), caption in zip(batch.waiting, said, strict=True)
     ]

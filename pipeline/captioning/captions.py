@@ -2,7 +2,7 @@
 the best is kept."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -17,6 +17,15 @@ ROWS = 64
 "captions drawn at once: the keys and values of a language model take megabytes for each"
 
 
+class Alternative(NamedTuple):
+    text: str
+    log_prob: float
+    "Natural logarithm of the probability of the whole caption, its end token counted."
+    score: float
+    """What the alternatives are ordered by, the best first: log_prob / tokens ** length_penalty, or
+    the decoder's own judgement of a sample (`Decoder.judge`)."""
+
+
 @dataclass(frozen=True)
 class Caption:
     text: str
@@ -24,8 +33,8 @@ class Caption:
     "natural logarithm, of the whole caption with its end token"
     tokens: int
     "end token counted"
-    alternatives: list[tuple[str, float]]
-    "the best hypotheses with their log-probabilities, the caption itself first"
+    alternatives: list[Alternative]
+    "the best hypotheses, the caption itself first"
     words: str = ""
     "the text with a space between any two words, also where its script has none: for `explain`"
 
@@ -45,15 +54,16 @@ def caption_features(
         ]
     else:
         longest, penalty = decoding["max_tokens"], decoding["length_penalty"]
-        found = beam_search(decoder, f, tokenizer.special, decoding["beam"], longest, penalty)
+        ended = beam_search(decoder, f, tokenizer.special, decoding["beam"], longest, penalty)
+        found = [[(ranking_score(h, penalty), h) for h in hypotheses] for hypotheses in ended]
     return [_caption(hypotheses, tokenizer, decoding["alternatives"]) for hypotheses in found]
 
 
 def _best_samples(
     decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]
-) -> list[list[Hypothesis]]:
-    """Each image's different samples, best first: as the decoder judges their texts, else by their
-    log-probability."""
+) -> list[list[tuple[float, Hypothesis]]]:
+    """Each image's different samples with their scores, best first: as the decoder judges their
+    texts, else by their log-probability."""
     keys = ("samples", "max_tokens", "temperature", "top_k", "seed")
     drawn = sample(decoder, f, tokenizer.special, *(decoding[key] for key in keys))
     drawn = [list({h.tokens: h for h in hypotheses}.values()) for hypotheses in drawn]
@@ -73,11 +83,13 @@ def _best_samples(
         else judged.tolist()
     )
     scored = [[(next(scores), h) for h in hypotheses] for hypotheses in drawn]
-    return [[h for _, h in sorted(pairs, key=lambda pair: -pair[0])] for pairs in scored]
+    return [sorted(pairs, key=lambda pair: -pair[0]) for pairs in scored]
 
 
-def _caption(hypotheses: list[Hypothesis], tokenizer: Tokenizer, count: int) -> Caption:
-    texts = [(tokenizer.decode(h.tokens), h.log_prob) for h in hypotheses[:count]]
-    best = hypotheses[0]
+def _caption(ranked: list[tuple[float, Hypothesis]], tokenizer: Tokenizer, count: int) -> Caption:
+    alternatives = [
+        Alternative(tokenizer.decode(h.tokens), h.log_prob, score) for score, h in ranked[:count]
+    ]
+    best = ranked[0][1]
     words = tokenizer.parted(best.tokens)
-    return Caption(texts[0][0], best.log_prob, len(best.tokens), texts, words)
+    return Caption(alternatives[0].text, best.log_prob, len(best.tokens), alternatives, words)

@@ -1,4 +1,4 @@
-"""The least memory that captioning takes, from shapes alone.
+"""The least memory that captioning takes, from the shapes of a decoder and its states.
 
     weights + R x (what no step changes + 2 x what steps change + 2 x V x 4 bytes)
 

@@ -25,7 +25,7 @@ PART = 16
 "batches whose tables are one row group of the files"
 IMAGE = [("image_id", pa.string()), ("split", pa.string())]
 CAPTION = [("text", pa.string()), ("log_prob", pa.float64()), ("tokens", pa.int64())]
-ALTERNATIVES = pa.list_(pa.struct(CAPTION[:2]))
+ALTERNATIVES = pa.list_(pa.struct([*CAPTION[:2], ("score", pa.float64())]))
 SUMS = [
     ("reference_nll", pa.float64()),
     ("reference_tokens", pa.int64()),
@@ -139,7 +139,7 @@ def _row(caption: Caption) -> dict[str, Any]:
 
 
 def _alternatives(caption: Caption) -> list[dict[str, Any]]:
-    return [{"text": text, "log_prob": log_prob} for text, log_prob in caption.alternatives]
+    return [one._asdict() for one in caption.alternatives]
 
 
 def searched(decoding: dict[str, Any], search: str) -> dict[str, Any]:

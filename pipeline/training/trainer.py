@@ -1,6 +1,7 @@
 """The training loop. It may be killed at any moment, and goes on from its checkpoint."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -71,6 +72,7 @@ class Trainer:
     def __post_init__(self) -> None:
         check_options(self.options, self.decoder)
         self.device = self.train_batches.device
+        warn_of_long_warmup(self.options, len(self.train_batches))
         self.phases = self._phases()
         self.optimizer = build_optimizer(self.decoder, self.options)
         self.progress = Progress()
@@ -273,6 +275,24 @@ def check_options(options: Training, decoder: Decoder) -> None:
         raise UserError(
             f"train.epochs is {options.epochs}, and no weight of this decoder is trained: set "
             "args.tune to adapter or all, or train.epochs to 0"
+        )
+
+
+def warn_of_long_warmup(options: Training, batches: int) -> None:
+    """One line where the warm-up ends after the last step, so that `lr` is never reached.
+
+    Args:
+        batches: number of steps an epoch.
+    """
+    steps = options.epochs * batches
+    if options.warmup_steps > steps > 0:
+        highest = options.lr * steps / options.warmup_steps
+        print(
+            f"train.warmup_steps is {options.warmup_steps}, but the training has {steps} steps: "
+            f"the learning rate ends at {highest:.3g} and never reaches train.lr, {options.lr:g}. "
+            "Lower train.warmup_steps.",
+            file=sys.stderr,
+            flush=True,
         )
 
 

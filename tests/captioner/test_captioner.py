@@ -130,8 +130,8 @@ def files(workspace: Path) -> list[Path]:
 def same(ours: list[Caption], theirs: list[Caption]) -> None:
     assert [(c.text, c.tokens) for c in ours] == [(c.text, c.tokens) for c in theirs]
     assert [c.log_prob for c in ours] == pytest.approx([c.log_prob for c in theirs], abs=1e-3)
-    assert [[t for t, _ in c.alternatives] for c in ours] == [
-        [t for t, _ in c.alternatives] for c in theirs
+    assert [[one.text for one in c.alternatives] for c in ours] == [
+        [one.text for one in c.alternatives] for c in theirs
     ]
 
 
@@ -308,8 +308,12 @@ def test_a_split_is_captioned_in_the_order_of_its_image_ids(
     theirs = captioner.caption([files(workspace)[0], files(workspace)[4]])
     assert table.text.tolist() == [c.text for c in theirs]
     assert [[a["text"] for a in row] for row in table.alternatives] == [
-        [t for t, _ in c.alternatives] for c in theirs
+        [one.text for one in c.alternatives] for c in theirs
     ]
+    for row, tokens in zip(table.alternatives, table.tokens, strict=True):
+        scores = [a["score"] for a in row]
+        assert scores == sorted(scores, reverse=True)
+        assert scores[0] == row[0]["log_prob"] / tokens ** BEAM["length_penalty"]
     batches = CaptionBatches([corpus[corpus.split == "test"]], store, captioner.tokenizer, 1, "cpu")
     expected = [r.reference_nll for r in likelihoods(captioner.decoder, batches)]
     assert table.reference_nll.tolist() == pytest.approx(expected, rel=1e-4)

@@ -83,7 +83,7 @@ def test_every_image_of_a_folder_has_the_line_that_the_captioner_gives_it(worksp
         [c.log_prob for c in theirs], abs=1e-4
     )
     assert [[a["text"] for a in row["alternatives"]] for row in found] == [
-        [t for t, _ in c.alternatives] for c in theirs
+        [one.text for one in c.alternatives] for c in theirs
     ]
     assert {(row["model"], row["made_by"]) for row in found} == {("model", found[0]["made_by"])}
     assert sorted(os.listdir()) == ["model", "out.jsonl", "photos"]

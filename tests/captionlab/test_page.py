@@ -533,6 +533,9 @@ def test_in_a_browser_an_uploaded_picture_gets_the_captions_of_the_chosen_models
             card = page.locator(f"[data-model={name}]")
             assert card.locator(".caption").inner_text() == caption.text
             assert f"log-probability {caption.log_prob:.2f}" in card.inner_text()
+            shown = card.locator(".others li").all_inner_texts()
+            others = [(one.text, one.score, one.log_prob) for one in caption.alternatives[1:]]
+            assert shown == [f"{text} {score:.2f}; {own:.2f}" for text, score, own in others]
             assert card.locator(".others li").count() == len(caption.alternatives) - 1
         words = page.locator("[data-model=soft-attention] figcaption").all_inner_texts()
         assert words == said["soft-attention"].text.split()

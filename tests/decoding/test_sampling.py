@@ -48,16 +48,15 @@ def captions(**changed: float) -> list[Caption]:
 def test_the_different_samples_stand_by_log_probability_and_length_the_likeliest_first() -> None:
     by_length = []
     for caption in captions():
-        texts = [text for text, _ in caption.alternatives]
+        texts = [one.text for one in caption.alternatives]
         assert 1 < len(texts) == len(set(texts)) <= 6
         lengths = [min(5, len(text.split()) + 1) for text in texts]
-        scores = [score / n**2 for (_, score), n in zip(caption.alternatives, lengths, strict=True)]
+        own = [one.log_prob for one in caption.alternatives]
+        scores = [log_prob / n**2 for log_prob, n in zip(own, lengths, strict=True)]
         assert scores == sorted(scores, reverse=True)
-        assert (caption.text, caption.log_prob, caption.tokens) == (
-            *caption.alternatives[0],
-            lengths[0],
-        )
-        by_length.append([score for _, score in caption.alternatives])
+        assert [one.score for one in caption.alternatives] == scores
+        assert (caption.text, caption.log_prob, caption.tokens) == (texts[0], own[0], lengths[0])
+        by_length.append(own)
     assert any(scores != sorted(scores, reverse=True) for scores in by_length)  # length counts
 
 
@@ -109,6 +108,7 @@ def test_a_decoder_may_judge_its_samples_by_their_texts_and_images(
 
     monkeypatch.setattr(decoder, "judge", judge)
     for n, caption in enumerate(caption_features(decoder, TOKENIZER, f, DRAWN)):
-        lengths = [len(text.split()) for text, _ in caption.alternatives]
+        lengths = [len(one.text.split()) for one in caption.alternatives]
         assert lengths == sorted(lengths, reverse=n == 3)
+        assert [abs(one.score) for one in caption.alternatives] == lengths  # the judge's
         assert len(set(lengths)) > 1

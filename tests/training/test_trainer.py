@@ -381,6 +381,20 @@ def test_a_loss_that_is_not_finite_stops_with_one_line(tmp_path: Path) -> None:
         t.run()
 
 
+@pytest.mark.parametrize(("more", "told"), [(0, False), (1, True)])
+def test_a_warmup_that_outlasts_the_training_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: int, told: bool
+) -> None:
+    steps = 2 * len(trainer(tmp_path).train_batches)
+    trainer(tmp_path, epochs=2, warmup_steps=steps + more, lr=0.01)
+    line = (
+        f"train.warmup_steps is {steps + 1}, but the training has {steps} steps: the learning rate "
+        f"ends at {0.01 * steps / (steps + 1):.3g} and never reaches train.lr, 0.01. Lower "
+        "train.warmup_steps.\n"
+    )
+    assert capsys.readouterr().err == (line if told else "")
+
+
 def test_a_validation_that_is_not_finite_stops_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
