@@ -50,7 +50,9 @@ def _interrupt(*_: object) -> None:
 
 def _run(main: Callable[..., object], *names: str) -> None:
     try:
-        with only_writer("@".join([Path(sys.argv[0]).stem, *names])):
+        name = "@".join([Path(sys.argv[0]).stem, *names])
+        _check_may_run(name)
+        with only_writer(name):
             sweep(OUTPUTS)
             main(*names)
     except Exception as error:
@@ -62,6 +64,20 @@ def _run(main: Callable[..., object], *names: str) -> None:
         raise UserError(
             f"{error} (its last outputs are kept: dvc checkout {made_before})"
         ) from None
+
+
+def _check_may_run(name: str) -> None:
+    """`CAPTIONLAB_ONLY` names the stages that may compute, parted by commas; DVC restores others.
+
+    Raises:
+        UserError: it is set and does not name this one.
+    """
+    allowed = os.environ.get("CAPTIONLAB_ONLY")
+    if allowed is not None and name not in allowed.split(","):
+        raise UserError(
+            f"CAPTIONLAB_ONLY does not allow {name}, and DVC's run cache holds no such run: unset "
+            "it to compute, or fetch the run cache (dvc pull --run-cache)"
+        )
 
 
 def _is_locked(stage: str) -> bool:

@@ -1,0 +1,107 @@
+"""`captionlab run`: the stale stages of the graph, several at once."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    from captionlab.running.needs import Needs
+    from captionlab.running.schedule import Engine
+    from pipeline.experiment.params import Params
+
+
+def command(
+    stages: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STAGE]...",
+            help="Stages (train@merge) or kinds of stages (train), with all that they stand on. "
+            "Without any, the whole graph.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Stages at once on this machine. Default: one per GPU, without a GPU one.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run the stages on a Ray cluster: its address, or auto for the one that this "
+            "machine is part of.",
+        ),
+    ] = None,
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", "-k", help="After a failure, run what does not stand on it."),
+    ] = False,
+    need: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE.WHAT=NUMBER",
+            help="What a stage or a kind of stages needs, WHAT being gpus, cores or memory (GB): "
+            "train.gpus=2.",
+        ),
+    ] = None,
+) -> None:
+    """Run the stages that are stale, several at once, and end as dvc repro would.
+
+    Every stage is a dvc repro of its own, so nothing is computed twice and every result is that of
+    a plain dvc repro. Ctrl-C ends everything that was started; the same command goes on.
+    """
+    from captionlab.running.graph import choose, finishing, read_graph, to_run
+    from captionlab.running.last import finish
+    from captionlab.running.lock_order import remember, restore
+    from captionlab.running.needs import Needs
+    from captionlab.running.schedule import Schedule
+    from captionlab.running.view import View
+    from pipeline.experiment.params import load_params
+
+    if ray and jobs:
+        raise UserError("--jobs is of this machine, --ray of a cluster: give one of them")
+    params = load_params()  # a mistake is told before anything runs
+    needs = Needs(need or [])
+    everything = read_graph()
+    graph = choose(everything, stages or [])
+    needs.check(graph)
+    stale = to_run(graph)
+    failed: dict[str, str] = {}
+    if stale:
+        engine = _engine(jobs, ray, needs, params)
+        remember()
+        try:
+            with View(len(stale)) as view:
+                failed = Schedule(stale, engine, view, keep_going).run()
+        finally:
+            restore(everything)
+    last = finishing(graph, failed)
+    if last or not (stages or failed):
+        finish(last if stages or failed else [])
+    if failed:
+        raise UserError(_told(failed))
+
+
+def _engine(jobs: int | None, ray: str | None, needs: "Needs", params: "Params") -> "Engine":
+    from captionlab.running.local import Local, visible_gpus
+
+    if ray:
+        from captionlab.running.on_ray import Cluster
+
+        return Cluster(ray, needs, params)
+    gpus = visible_gpus()
+    return Local(jobs or max(1, len(gpus)), needs, gpus)
+
+
+def _told(failed: dict[str, str]) -> str:
+    from captionlab.running.local import log_of
+
+    stage, reason = next(iter(failed.items()))
+    others = f"; {len(failed) - 1} more failed" if len(failed) > 1 else ""
+    return f"{stage} failed: {reason} (its log is {log_of(stage)}){others}"

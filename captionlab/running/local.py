@@ -1,0 +1,167 @@
+"""Jobs as processes of this machine, in this workspace."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from captionlab.running.needs import Needs
+from captionlab.running.outcome import Outcome, end_of, outcome_of
+from pipeline.core.errors import UserError
+
+LOGS = Path(".dvc/tmp/captionlab/logs")
+"a log per stage; git ignores .dvc/tmp"
+GRACE = 15.0
+"seconds that ended jobs have to remove what they have half written"
+
+
+def log_of(stage: str) -> Path:
+    return LOGS / f"{stage.replace('/', '-')}.log"
+
+
+def visible_gpus() -> list[str]:
+    """Ids of the GPUs that a process here would see, as CUDA_VISIBLE_DEVICES names them."""
+    if os.environ.get("CAPTIONLAB_DEVICE", "cuda").partition(":")[0] != "cuda" or not _has_driver():
+        return []
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    count = torch.cuda.device_count()
+    return named.split(",")[:count] if named else [str(n) for n in range(count)]
+
+
+def _has_driver() -> bool:
+    """Whether this may be a machine with GPUs: importing torch to count none takes seconds."""
+    drivers = ("nvidiactl", "kfd", "dxg")  # of Nvidia, AMD, and Windows below Linux
+    return sys.platform != "linux" or any(Path("/dev", name).exists() for name in drivers)
+
+
+@dataclass
+class _Job:
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    shares: dict[str, float] = field(default_factory=dict)
+    "of GPUs"
+
+
+class Local:
+    """At most `jobs` stages at once, GPU stages on GPUs of their own.
+
+    `dvc repro --single-item` is what DVC documents for several at once in one workspace: DVC locks
+    the paths of a stage while it runs, and the repository only before and after.
+    """
+
+    def __init__(self, jobs: int, needs: Needs, gpus: list[str]):
+        self.jobs, self.needs = jobs, needs
+        self._free = dict.fromkeys(gpus, 1.0)
+        self._running: dict[str, _Job] = {}
+        for name in needs.named():
+            if gpus and needs.of(name).gpus > len(gpus):
+                raise UserError(
+                    f"--need {name}.gpus={needs.of(name).gpus:g}: this machine has {len(gpus)}"
+                )
+
+    def has_room(self, stage: str) -> bool:
+        return len(self._running) < self.jobs and self._shares(stage) is not None
+
+    def start(self, stage: str) -> None:
+        self.run(stage, "--wait-for-lock", "repro", "--single-item", stage)
+
+    def run(self, stage: str, *command: str, **more: str) -> None:
+        """Start a `dvc` command for a stage.
+
+        Args:
+            more: of its environment.
+        """
+        shares = self._shares(stage) or {}
+        for gpu, share in shares.items():
+            self._free[gpu] -= share
+        log = log_of(stage)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            file.write(f"\n--- {time.strftime('%F %T')} dvc {' '.join(command)}\n".encode())
+            process = subprocess.Popen(
+                [sys.executable, "-m", "captionlab.running.job", str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**environment(), **_devices(shares), **more},
+                start_new_session=True,  # Ctrl-C is for this process, which ends the jobs
+            )
+        self._running[stage] = _Job(process, log, shares)
+
+    def finished(self) -> list[Outcome]:
+        """Of the jobs that have ended since the last call."""
+        ended = [name for name, job in self._running.items() if job.process.poll() is not None]
+        return [self._end(name) for name in ended]
+
+    def last_lines(self) -> dict[str, str]:
+        """stage -> the end of its log, of those that run."""
+        return {name: end_of(job.log) for name, job in self._running.items()}
+
+    def stop(self) -> None:
+        """End every job with all that it has started."""
+        for job in self._running.values():
+            _signal(job, signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        while any(_lives(job) for job in self._running.values()) and time.monotonic() < until:
+            time.sleep(0.1)
+        for job in self._running.values():
+            _signal(job, signal.SIGKILL)
+            job.process.wait()
+        self._running.clear()
+
+    def _end(self, stage: str) -> Outcome:
+        job = self._running.pop(stage)
+        for gpu, share in job.shares.items():
+            self._free[gpu] += share
+        return outcome_of(stage, job.process.returncode, _since_start(end_of(job.log)))
+
+    def _shares(self, stage: str) -> dict[str, float] | None:
+        """Of which GPUs a stage would take what now; None: they are in use."""
+        wanted = self.needs.of(stage).gpus if self._free else 0.0
+        if not wanted:
+            return {}
+        count = max(1, round(wanted))
+        share = min(1.0, wanted)
+        free = [gpu for gpu, left in self._free.items() if left + 1e-9 >= share]
+        return dict.fromkeys(free[:count], share) if len(free) >= count else None
+
+
+def _since_start(log: str) -> str:
+    """Of a log, what its last command printed."""
+    return log.rpartition("\n--- ")[2]
+
+
+def environment() -> Mapping[str, str]:
+    """Of a job: this Python first on PATH, for dvc.yaml runs `python`."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path}
+
+
+def _devices(shares: dict[str, float]) -> dict[str, str]:
+    if not shares:
+        return {}
+    several = {"CAPTIONLAB_PROCESSES": str(len(shares))} if len(shares) > 1 else {}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(shares), **several}
+
+
+def _signal(job: _Job, number: int) -> None:
+    """To the whole group: dvc, its shell, the stage and what that has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(job.process.pid, number)
+
+
+def _lives(job: _Job) -> bool:
+    """Whether anything of its group is left."""
+    job.process.poll()
+    try:
+        os.killpg(job.process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,48 @@
+"""The order of the entries of dvc.lock, which DVC writes as stages end.
+
+Several stages at once end in any order. What a plain `dvc repro` would have written is: the entries
+that were there, then the new ones in the order of the graph. A run restores that order, so that
+dvc.lock is the same byte for byte, and git shows no moved lines.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+LOCK = Path("dvc.lock")
+BEFORE = Path(".dvc/tmp/captionlab/lock-order.json")
+"the entries before the run; a run that was killed leaves it for the next one"
+
+
+def remember() -> None:
+    """Note the order before anything runs."""
+    if not BEFORE.exists():
+        BEFORE.parent.mkdir(parents=True, exist_ok=True)
+        BEFORE.write_text(json.dumps(_entries()), encoding="utf-8")
+
+
+def restore(graph: Iterable[str]) -> None:
+    """Put the entries in order.
+
+    Args:
+        graph: names of all stages, in the order in which `dvc repro` runs them.
+    """
+    from dvc.utils.serialize import modify_yaml
+
+    before = json.loads(BEFORE.read_text(encoding="utf-8"))
+    found = _entries()
+    order = [name for name in before if name in found]
+    order += [name for name in graph if name in found and name not in before]
+    order += [name for name in found if name not in order]
+    if order != found:
+        with modify_yaml(str(LOCK)) as content:
+            stages = content["stages"]
+            for name in order:
+                stages[name] = stages.pop(name)
+    BEFORE.unlink()
+
+
+def _entries() -> list[str]:
+    from dvc.utils.serialize import load_yaml
+
+    return list(load_yaml(str(LOCK)).get("stages", {})) if LOCK.exists() else []

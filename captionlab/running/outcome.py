@@ -1,0 +1,66 @@
+"""How a job ended, from its exit status and what it printed."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline.core.errors import printable
+
+SHOWN = 64_000
+"bytes at the end of a log that are read"
+LOCKED = ("Unable to acquire lock", "it is being blocked by", "is busy")
+"what DVC says when another `dvc` was faster; a second try gets through"
+EXITED = re.compile(r"exited with (-?\d+)")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    stage: str
+    state: Literal["done", "failed", "died"]
+    "died: its process or its machine was ended from outside, so another try may succeed"
+    said: str = ""
+    "why, in one line"
+
+
+def outcome_of(stage: str, status: int, log: str) -> Outcome:
+    """Of a `dvc` command.
+
+    Args:
+        status: of the process, negative for a signal.
+        log: the end of what it printed.
+    """
+    if status == 0:
+        return Outcome(stage, "done")
+    exited = EXITED.findall(log)
+    stage_status = int(exited[-1]) if exited else 0
+    killed = status < 0 or stage_status < 0 or stage_status in (130, 137, 143)
+    if killed:
+        return Outcome(stage, "died", f"its process was killed (status {stage_status or status})")
+    if any(words in log for words in LOCKED):
+        return Outcome(stage, "died", "DVC's lock was held")
+    return Outcome(stage, "failed", last_error(log))
+
+
+def last_error(log: str) -> str:
+    """The line that says why: the stage's own, else DVC's."""
+    lines = [line for line in lines_of(log) if line]
+    own = [line for line in lines if line.startswith("error: ")]
+    dvc = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    said = own[-1].removeprefix("error: ") if own else dvc[0] if dvc else ""
+    return printable(said or (lines[-1] if lines else "it said nothing"))
+
+
+def lines_of(log: str) -> list[str]:
+    """As a terminal would show them in the end: of a line that was written over, the last state."""
+    return [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in log.split("\n")]
+
+
+def end_of(log: Path) -> str:
+    """The last `SHOWN` bytes of a log, '' where there is none yet."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - SHOWN))
+            return file.read().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""

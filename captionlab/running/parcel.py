@@ -1,0 +1,122 @@
+"""The workspace as a parcel for the nodes of a cluster: everything but its data."""
+
+import io
+import os
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from captionlab.running.worker import Parcel, versions
+from pipeline.core import paths
+from pipeline.core.errors import UserError
+from pipeline.experiment.params import Params
+
+CODE = ("captionlab", "pipeline", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
+"what runs stages; the rest of a repository does not"
+PASSED_ON = ("CAPTIONLAB_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
+"beginnings of environment variables that stages and DVC's remotes read"
+THREADS = "OMP_NUM_THREADS"
+
+
+def pack(params: Params, token: str) -> Parcel:
+    """Of the workspace in the working directory.
+
+    Raises:
+        UserError: params.yaml names a file that a node would not find.
+    """
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        objects = Path(repo.cache.local.path)  # files/md5 of the cache
+        cache, remote = str(objects.parents[1]), _remote(repo.config)
+    return Parcel(
+        files=_tar([*CODE, *named(params)]),
+        versions=versions(),
+        environment=_environment(),
+        remote=remote,
+        cache=cache,
+        checkpoints=str(paths.CHECKPOINTS.absolute()),
+        token=token,
+    )
+
+
+def new_token() -> str:
+    return f".captionlab-{uuid4().hex}"
+
+
+def named(params: Params) -> list[str]:
+    """Files and folders of the workspace that arguments of variants and feature sets name.
+
+    Raises:
+        UserError: one lies outside the workspace and is not named by its absolute path, by which
+            nodes find it on a shared disk.
+    """
+    everything = [
+        (where, key, text)
+        for where, items in (("variants", params.variants), ("features", params.features))
+        for name, item in items.items()
+        for key, text in item.args.items()
+        for where in (f"{where}.{name}",)
+        if isinstance(text, str) and text
+    ]
+    found = []
+    for where, key, text in everything:
+        path = Path(text)
+        if path.is_absolute() or not path.exists():
+            continue
+        if not path.resolve().is_relative_to(Path.cwd().resolve()):
+            raise UserError(
+                f"{where}.args.{key} names {text}, which is outside this workspace: on a cluster "
+                "give its absolute path on a disk that all nodes share"
+            )
+        found.append(os.path.normpath(text))
+    return list(dict.fromkeys(found))
+
+
+def _tar(names: list[str]) -> bytes:
+    """Files with no time or owner: equal workspaces make equal parcels."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar, tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            if Path(name).exists():
+                tar.add(name, filter=_plain)
+        if _clone_git(Path(folder)):
+            tar.add(Path(folder) / "clone/.git", ".git", filter=_plain)
+    return buffer.getvalue()
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    if "__pycache__" in entry.name:
+        return None
+    entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
+    return entry
+
+
+def _clone_git(folder: Path) -> bool:
+    """Clone the history of this repository, if it is one: scores name the commit of their code."""
+    if not Path(".git").exists():
+        return False
+    command = ["git", "clone", "-q", "--no-checkout", "--no-hardlinks", "."]
+    subprocess.run([*command, str(folder / "clone")], check=True, capture_output=True)
+    return True
+
+
+def _environment() -> dict[str, str]:
+    own = {key: text for key, text in os.environ.items() if key.startswith(PASSED_ON)}
+    if THREADS in os.environ:
+        own[THREADS] = os.environ[THREADS]
+    if "MLFLOW_TRACKING_URI" not in own:  # the node's own store would be lost: `track` fills ours
+        own["CAPTIONLAB_LIVE_SECONDS"] = "inf"
+    return own
+
+
+def _remote(config: Any) -> str:
+    """The default remote, for .dvc/config.local of another folder."""
+    name = config["core"].get("remote")
+    if not name:
+        return ""
+    options = "".join(f"    {key} = {text}\n" for key, text in config["remote"][name].items())
+    return f"[core]\n    remote = {name}\n['remote \"{name}\"']\n{options}"

@@ -1,0 +1,93 @@
+"""Which stage is started when: as soon as its upstream is done and there is room."""
+
+import time
+from typing import Protocol
+
+from captionlab.running.graph import Graph
+from captionlab.running.outcome import Outcome
+from captionlab.running.view import View
+from pipeline.core.errors import UserError
+
+TRIES = 5
+"of a stage whose process was ended from outside"
+PAUSE = 0.2
+"seconds between two looks at the jobs"
+
+
+class Engine(Protocol):
+    """Where jobs run."""
+
+    def has_room(self, stage: str) -> bool:
+        """Whether it can be started now."""
+
+    def start(self, stage: str) -> None: ...
+
+    def finished(self) -> list[Outcome]:
+        """Of the jobs that have ended since the last call."""
+
+    def last_lines(self) -> dict[str, str]:
+        """stage -> the end of its log, of those that run."""
+
+    def stop(self) -> None:
+        """End every job with all that it has started."""
+
+
+class Schedule:
+    """One run.
+
+    Args:
+        stages: of `graph.to_run`.
+        keep_going: after a failure go on with the stages that do not stand on it; else what runs
+            ends, and nothing more is started.
+    """
+
+    def __init__(self, stages: Graph, engine: Engine, view: View, keep_going: bool):
+        self.stages, self.engine, self.view, self.keep_going = stages, engine, view, keep_going
+        self.waiting = dict.fromkeys(stages)
+        self.running: set[str] = set()
+        self.done: set[str] = set()
+        self.failed: dict[str, str] = {}
+        "stage -> why, in one line"
+        self.tries = dict.fromkeys(stages, 0)
+
+    def run(self) -> dict[str, str]:
+        """The failed stages, each with its reason. However this ends, no job is left."""
+        try:
+            self._start()
+            while self.running:
+                time.sleep(PAUSE)
+                for outcome in self.engine.finished():
+                    self._take(outcome)
+                self._start()
+                self.view.show(self.engine.last_lines())
+        finally:
+            self.engine.stop()
+        if not self.failed and self.waiting:
+            raise UserError(
+                f"{next(iter(self.waiting))} needs more than there is here: see --need and --jobs"
+            )
+        return self.failed
+
+    def _start(self) -> None:
+        if self.failed and not self.keep_going:
+            return
+        for stage in list(self.waiting):
+            if self.stages[stage].upstream <= self.done and self.engine.has_room(stage):
+                del self.waiting[stage]
+                self.running.add(stage)
+                self.tries[stage] += 1
+                self.engine.start(stage)
+                self.view.started(stage)
+
+    def _take(self, outcome: Outcome) -> None:
+        stage = outcome.stage
+        self.running.discard(stage)
+        if outcome.state == "done":
+            self.done.add(stage)
+            self.view.ended(outcome)
+        elif outcome.state == "died" and self.tries[stage] < TRIES:
+            self.waiting = {stage: None, **self.waiting}  # what has begun goes first
+            self.view.again(outcome)
+        else:
+            self.failed[stage] = outcome.said
+            self.view.ended(outcome)

@@ -1,0 +1,235 @@
+"""What a task of a Ray cluster does: one stage, in a copy of the workspace on its node.
+
+Ray carries this module to the nodes by value (`cloudpickle.register_pickle_by_value`), so that it
+is the head's, whatever is installed there. Hence it imports nothing of this project.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from platform import node, python_version
+from typing import Any, TypedDict
+
+PACKAGES = ("torch", "transformers", "timm", "numpy", "pandas", "pyarrow", "pycocoevalcap", "dvc")
+"whose versions a result may depend on"
+TELL = 1.0
+"seconds between two reports of what a stage has printed"
+
+
+class Parcel(TypedDict):
+    """What all tasks of a run share."""
+
+    files: bytes
+    "A tar file of the workspace without its data, with .git where there is one."
+    versions: dict[str, str]
+    "Of Python and `PACKAGES` on the head."
+    environment: dict[str, str]
+    "Of the stages: the head's CAPTIONLAB_*, MLFLOW_* and the like."
+    remote: str
+    "The section of DVC's remote for .dvc/config.local, '' without one."
+    cache: str
+    "The head's cache.dir, absolute."
+    checkpoints: str
+    "The head's folder of checkpoints, absolute."
+    token: str
+    "Name of a file that lies in both: a node that sees it shares the disk."
+
+
+class Answer(TypedDict):
+    status: int
+    log: str
+    "The end of what the stage has printed."
+    notes: dict[str, bytes]
+    "The small files beside the checkpoint (what the training took), by path."
+    shared: bool
+    "Whether the node works on the head's cache."
+
+
+def run_stage(stage: str, lock: bytes, parcel: Parcel, logs: Any) -> Answer:
+    """Run one stage, its upstream restored first.
+
+    Args:
+        lock: the head's dvc.lock.
+        logs: an actor whose `add(stage, text)` gets what the stage prints.
+
+    Raises:
+        RuntimeError: the node's environment differs from the head's, or it shares neither a DVC
+            remote nor the cache.
+    """
+    check_versions(parcel["versions"])
+    shared = (Path(parcel["cache"]) / parcel["token"]).is_file()
+    if not (shared or parcel["remote"]):
+        raise RuntimeError(
+            f"node {node()} does not see the head's cache {parcel['cache']}, and there is no DVC "
+            "remote: add one that all nodes reach (dvc remote add -d NAME URL), or put the cache "
+            "on a shared disk (dvc cache dir PATH)"
+        )
+    scratch = scratch_of(parcel["files"])
+    with slot(scratch) as folder:
+        prepare(folder, lock, parcel, scratch, shared)
+        told = _Told(stage, folder, logs)
+        pull = [] if shared else ["--pull"]
+        status = told.run(parcel, "--wait-for-lock", "repro", *pull, stage)
+        if status == 0 and not shared:
+            status = told.run(parcel, "--wait-for-lock", "push", "--run-cache", stage)
+        return Answer(status=status, log=told.end(), notes=notes(folder), shared=shared)
+
+
+def versions() -> dict[str, str]:
+    """Of Python and `PACKAGES`, '-' where one is missing."""
+    found = {"python": python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "-"
+    return found
+
+
+def check_versions(head: Mapping[str, str]) -> None:
+    """Raises: RuntimeError: the environment of this node differs."""
+    here = versions()
+    for package, expected in head.items():
+        if here.get(package) != expected:
+            raise RuntimeError(
+                f"node {node()} has {package} {here.get(package)}, the head has {expected}: "
+                "install requirements/lock.txt on both"
+            )
+
+
+def scratch_of(files: bytes) -> Path:
+    """Folder on this node for copies of one workspace: CAPTIONLAB_SCRATCH, or the system's for
+    temporary files."""
+    root = os.environ.get("CAPTIONLAB_SCRATCH") or os.path.join(
+        tempfile.gettempdir(), f"captionlab-{os.getuid()}"
+    )
+    return Path(root) / hashlib.sha256(files).hexdigest()[:16]
+
+
+@contextmanager
+def slot(scratch: Path) -> Iterator[Path]:
+    """A folder that no other task of this node uses meanwhile; what earlier ones left in it is
+    used again."""
+    from filelock import FileLock, Timeout
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    number = 0
+    while True:
+        lock = FileLock(scratch / f"slot-{number}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            number += 1
+            continue
+        try:
+            yield scratch / f"slot-{number}"
+        finally:
+            lock.release()
+        return
+
+
+def prepare(folder: Path, lock: bytes, parcel: Parcel, scratch: Path, shared: bool) -> None:
+    """Make `folder` a copy of the head's workspace."""
+    if not (folder / ".ready").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        with tarfile.open(fileobj=io.BytesIO(parcel["files"])) as tar:
+            tar.extractall(folder, filter="tar")
+        if (folder / ".git").is_dir():  # so that git compares the files with the commit
+            subprocess.run(["git", "reset", "-q"], cwd=folder, check=True)
+        (folder / ".ready").touch()
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    if lock:  # DVC takes an empty one for a damaged one
+        (folder / "dvc.lock").write_bytes(lock)
+    cache = parcel["cache"] if shared else scratch / "cache"
+    links = "hardlink,symlink,copy"
+    text = f'[cache]\n    dir = {cache}\n    type = "{links}"\n{parcel["remote"]}'
+    (folder / ".dvc/config.local").write_text(text, encoding="utf-8")
+    checkpoints, theirs = folder / "checkpoints", Path(parcel["checkpoints"])
+    if (theirs / parcel["token"]).is_file() and not checkpoints.exists():
+        checkpoints.symlink_to(theirs, target_is_directory=True)
+
+
+def notes(folder: Path) -> dict[str, bytes]:
+    """JSON files of the checkpoints' folders."""
+    if (folder / "checkpoints").is_symlink():
+        return {}
+    found = folder.glob("checkpoints/*/*.json")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+class _Told:
+    """Commands of `dvc` in a slot; what they print goes to a file, and from there to the head."""
+
+    def __init__(self, stage: str, folder: Path, logs: Any):
+        self.stage, self.folder, self.logs = stage, folder, logs
+        self.file = folder / ".dvc/tmp/stage.log"
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.write_bytes(b"")
+        self.sent = 0
+
+    def run(self, parcel: Parcel, *command: str) -> int:
+        """The exit status."""
+        job = [sys.executable, "-m", "captionlab.running.job", str(os.getpid()), *command]
+        with self.file.open("ab") as out:
+            process = subprocess.Popen(
+                job,
+                cwd=self.folder,
+                env=self._environment(parcel),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        ended = threading.Event()
+        telling = threading.Thread(target=self._tell_until, args=(ended,))
+        telling.start()
+        status = process.wait()
+        ended.set()
+        telling.join()
+        return status
+
+    def end(self) -> str:
+        return self.file.read_bytes()[-16_000:].decode("utf-8", "replace")
+
+    def _environment(self, parcel: Parcel) -> dict[str, str]:
+        """This node's, but for what the head decides."""
+        own = {key: text for key, text in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray's
+        path = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", "")])
+        only = {"PYTHONPATH": str(self.folder), "CAPTIONLAB_ONLY": self.stage}
+        return {**own, "PATH": path, **parcel["environment"], **only}
+
+    def _tell_until(self, ended: threading.Event) -> None:
+        while not ended.wait(TELL):
+            self._tell()
+        self._tell()
+
+    def _tell(self) -> None:
+        with self.file.open("rb") as file:
+            file.seek(self.sent)
+            new = file.read()
+        if new:
+            self.sent += len(new)
+            self.logs.add.remote(self.stage, new)
+
+
+class Logs:
+    """Actor on the head's node that keeps what stages have printed until the head takes it."""
+
+    def __init__(self) -> None:
+        self.new: list[tuple[str, bytes]] = []
+
+    def add(self, stage: str, text: bytes) -> None:
+        self.new.append((stage, text))
+
+    def take(self) -> list[tuple[str, bytes]]:
+        taken, self.new = self.new, []
+        return taken

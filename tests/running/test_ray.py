@@ -1,0 +1,189 @@
+"""`captionlab run --ray`: stages on the nodes of a cluster, with the results of `dvc repro`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captionlab.running import on_ray, parcel, worker
+from pipeline.core.errors import UserError
+from pipeline.experiment.params import load_params
+from tests.running.toy import Toy, processes_in, wait_for
+from tests.workspace import run
+
+FEW = ("a", "b", "c", "d", "e", "f")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Two nodes of one core each, as groups of processes of this machine."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTIONLAB_SCRATCH", str(tmp_path_factory.mktemp("scratch")))
+        head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 10**8}
+        nodes = Cluster(initialize_head=True, head_node_args=head)
+        nodes.second = nodes.add_node(num_cpus=1, object_store_memory=10**8)
+        nodes.scratch = Path(os.environ["CAPTIONLAB_SCRATCH"])
+        yield nodes
+        nodes.shutdown()
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path, ("a", "b")).with_git()
+
+
+def test_a_node_that_dies_in_the_middle_changes_no_byte_of_the_result(
+    tmp_path: Path, cluster: Any
+) -> None:
+    plain = Toy(tmp_path / "plain", FEW).with_git()
+    plain.repro()
+    toy = Toy(tmp_path / "toy", FEW).with_git()
+    holds = [toy.mark("hold", f"train@{name}") for name in FEW[:2]]
+    process = toy.start("--ray", cluster.address)
+    wait_for(lambda: {"train@a", "train@b"} <= set(toy.begun()), 120)
+    on_nodes = {Path(place).parent for *_, place in toy.ended()}
+    cluster.remove_node(cluster.second, allow_graceful=False)
+    for hold in holds:
+        hold.unlink()
+    out, errors = process.communicate(timeout=400)
+    cluster.second = cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    assert process.returncode == 0, out + errors
+    assert "it is tried again" in out
+    assert toy.made() == plain.made()
+    assert toy.begun().count("train@c") == 1
+    assert "compare" in {stage for stage, *_, place in toy.ended() if Path(place) == toy.folder}
+    assert len(on_nodes) == 1
+    wait_for(lambda: not processes_in(cluster.scratch), 15)
+    toy.notes.joinpath("begun").unlink()
+    assert toy.run("--ray", cluster.address)[0] == 0
+    assert toy.begun() == []
+
+
+def test_a_stage_that_fails_on_a_node_is_one_line_and_what_succeeded_stays(
+    toy: Toy, cluster: Any
+) -> None:
+    toy.mark("fail", "score@a")
+    status, out, errors = toy.run("--ray", cluster.address, "--keep-going")
+    assert status == 2
+    assert errors.splitlines()[-1].startswith(
+        "error: score@a failed: score@a was told to fail (its log is .dvc/tmp/captionlab/logs/"
+    )
+    assert "Traceback" not in out + errors
+    assert (toy.folder / "data/scores/b/made.txt").exists()
+    assert not (toy.folder / "data/scores/a").exists()
+
+
+class Heard:
+    """In the place of the actor that collects logs."""
+
+    def __init__(self) -> None:
+        self.text = b""
+        self.add = self
+
+    def remote(self, stage: str, text: bytes) -> None:
+        self.text += text
+
+
+@pytest.fixture
+def packed(toy: Toy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> worker.Parcel:
+    """The toy workspace for nodes that share no disk with it."""
+    monkeypatch.chdir(toy.folder)
+    monkeypatch.setenv("CAPTIONLAB_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("CAPTIONLAB_TOY", str(toy.notes))
+    return parcel.pack(load_params(), ".no-such-file")
+
+
+def test_without_a_shared_disk_the_dvc_remote_carries_what_a_node_makes(
+    toy: Toy, packed: worker.Parcel, tmp_path: Path
+) -> None:
+    heard = Heard()
+    answer = worker.run_stage("download@d", b"", packed, heard)
+    assert (answer["status"], answer["shared"]) == (0, False), answer["log"]
+    assert b"Running stage 'download@d'" in heard.text
+    assert not (toy.folder / ".dvc/cache").exists()
+    env = toy.environment(CAPTIONLAB_ONLY="")
+    command = [sys.executable, "-m", "dvc", "repro", "--pull", "download@d"]
+    done = subprocess.run(command, cwd=toy.folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (toy.folder / "data/raw/d/made.txt").exists()
+    lock = (toy.folder / "dvc.lock").read_bytes()
+    assert worker.run_stage("train@a", lock, packed, heard)["status"] == 0
+    assert toy.begun() == ["download@d", "train@a"]
+    (slot,) = (tmp_path / "scratch").glob("*/slot-0")
+    assert run(slot, "git", "status", "--porcelain", "pipeline", "stages").stdout == ""
+    assert run(slot, "git", "rev-parse", "HEAD").stdout == (
+        run(toy.folder, "git", "rev-parse", "HEAD").stdout
+    )
+
+
+def test_neither_a_remote_nor_a_shared_cache_is_one_line(packed: worker.Parcel) -> None:
+    with pytest.raises(RuntimeError, match=r"does not see the head's cache .* add one that all"):
+        worker.run_stage("download@d", b"", {**packed, "remote": ""}, Heard())
+
+
+def test_a_node_with_another_environment_is_refused_with_both_versions(
+    packed: worker.Parcel,
+) -> None:
+    other = {**packed["versions"], "torch": "1.0"}
+    torch = packed["versions"]["torch"]
+    with pytest.raises(RuntimeError) as refused:
+        worker.run_stage("download@d", b"", {**packed, "versions": other}, Heard())
+    assert f"has torch {torch}, the head has 1.0: install requirements/lock.txt on both" in str(
+        refused.value
+    )
+
+
+def test_files_that_arguments_name_travel_and_those_outside_are_refused(
+    toy: Toy, packed: worker.Parcel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params()
+    variant = params.variants["merge"]
+    vectors = toy.folder / "glove/vectors.txt"
+    vectors.parent.mkdir()
+    vectors.write_text("a 0.1 0.2\n")
+    variant.args["vectors"] = "glove/vectors.txt"
+    assert parcel.named(params) == ["glove/vectors.txt"]
+    outside = toy.folder.parent / "elsewhere.txt"
+    outside.write_text("a 0.1 0.2\n")
+    variant.args["vectors"] = str(outside)
+    assert parcel.named(params) == []  # an absolute path is of a disk that nodes share
+    variant.args["vectors"] = "../elsewhere.txt"
+    with pytest.raises(UserError, match=r"^variants.merge.args.vectors names ../elsewhere.txt, w"):
+        parcel.named(params)
+
+
+def test_equal_workspaces_are_equal_parcels(packed: worker.Parcel) -> None:
+    again = parcel.pack(load_params(), "other")
+    assert worker.scratch_of(again["files"]) == worker.scratch_of(packed["files"])
+
+
+def test_what_a_training_took_comes_back_from_a_node(tmp_path: Path) -> None:
+    cost = tmp_path / "checkpoints/merge/cost.json"
+    cost.parent.mkdir(parents=True)
+    cost.write_text("{}")
+    (tmp_path / "checkpoints/merge/checkpoint.pt").write_bytes(b"large")
+    assert worker.notes(tmp_path) == {"checkpoints/merge/cost.json": b"{}"}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no address"])
+def test_an_address_that_does_not_answer_is_one_line(toy: Toy, address: str) -> None:
+    status, _, errors = toy.run("--ray", address)
+    assert status == 2
+    assert errors.startswith(f"error: --ray {address} does not answer (")
+    assert errors.count("\n") == 1
+    assert toy.begun() == []
+
+
+def test_without_ray_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError) as refused:
+        on_ray.connect("auto")
+    assert str(refused.value) == (
+        'captionlab run --ray needs Ray: pip install "captionlab[cluster]" (in a clone: make env)'
+    )
