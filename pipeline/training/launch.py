@@ -1,8 +1,7 @@
 """Starts the ranks of a training and ends them: all live, or none does.
 
 torch's own launchers (torchrun, torch.multiprocessing) end the others as well, but log lines beside
-the error, wait 30 seconds for a process that hangs in NCCL, and leave ranks behind when they are
-killed themselves.
+the error, and wait up to 30 seconds for a process that hangs in NCCL.
 """
 
 import os
@@ -79,26 +78,30 @@ def launch(work: Callable[..., None], count: int, kind: str, *args: Any) -> None
             wait_for_workers=False,
             master_listen_fd=os.dup(server.fileno()),
         )
-    told = context.SimpleQueue()
-    start = os.getpid(), count, kind, store.port, told, work, args
-    processes = [context.Process(target=_rank, args=(n, *start)) for n in range(count)]
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    start = os.getpid(), count, kind, store.port, work, args
+    processes = [
+        context.Process(target=_rank, args=(rank, error, *start))
+        for rank, (_, error) in enumerate(pipes)
+    ]
     try:
         for process in processes:
             process.start()
-        _wait(processes, told)
+        _wait(processes, [told for told, _ in pipes])
     finally:
         _end(processes)
 
 
-def _wait(processes: list[Any], told: Any) -> None:
+def _wait(processes: list[Any], errors: list[Any]) -> None:
     """Until all processes have ended well; raises the error of the first one that has not."""
     running = {process.sentinel: process for process in processes}
     while running:
         for sentinel in wait(list(running)):
             process = running.pop(sentinel)
             process.join()
-            if not told.empty():
-                raise told.get()
+            for error in errors:
+                if error.poll():
+                    raise error.recv()
             if process.exitcode:
                 raise UserError(_of_end(processes.index(process), process.exitcode))
 
@@ -125,11 +128,11 @@ def _end(processes: list[Any]) -> None:
 
 def _rank(
     rank: int,
+    told: Any,
     above: int,
     count: int,
     kind: str,
     port: int,
-    told: Any,
     work: Callable[..., None],
     args: tuple[Any, ...],
 ) -> None:
@@ -175,7 +178,7 @@ def _join(
 
 def _fail(told: Any, error: BaseException) -> None:
     """Nothing is to wait for the ranks that are left, such as a thread of NCCL."""
-    told.put(error)
+    told.send(error)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)

@@ -1,11 +1,10 @@
 """The processes that train one decoder together: each passes its images of a batch, and their
 gradients are added up.
 
-A rank is the number of such a process, from 0. Gradients are summed here, in one all-reduce per
-`LARGEST` numbers, and not by torch's DistributedDataParallel: that takes a mean over processes,
-whereas a step is a mean over tokens, of which each process has another number; its hooks want a
-backward pass in every process, also in one that has no image; and it cannot leave a weight without
-a gradient that no process has used, whose moments Adam would then move on
+A rank is the number of such a process, from 0. Gradients are summed here, `LARGEST` numbers at a
+time, and not by torch's DistributedDataParallel. That takes a mean over processes, whereas a step
+is a mean over tokens, of which each process has another number; and its hooks want the same
+backward passes in every process, also in one that has no image
 (docs/decisions/2026-11-29-gradients-are-summed-here.md).
 """
 
