@@ -25,7 +25,13 @@ def main(name: str) -> None:
         train(pick_device(), None, name, params)
     else:
         kind = check_ranks(count, params.training(name).batch_images)
-        launch(train, count, kind, name, params)
+        launch(train_along, count, kind, name)
+
+
+def train_along(device: str, ranks: "Ranks", name: str) -> None:
+    """`train` in one of several processes, each of which reads params.yaml: a checkpoint's key
+    stands for the modules that are imported, and one process alone may go on from it."""
+    train(device, ranks, name, load_params())
 
 
 def train(device: str, ranks: "Ranks | None", name: str, params: Params) -> None:
