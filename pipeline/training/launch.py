@@ -15,6 +15,7 @@ from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from threading import RLock
 from typing import Any
 
 from pipeline.core.errors import UserError, let_through, show_all
@@ -167,9 +168,11 @@ def _join(
     args: tuple[Any, ...],
 ) -> None:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from tqdm import tqdm
 
     from pipeline.training.ranks import Group
 
+    tqdm.set_lock(RLock())  # its own is a semaphore that a killed process leaves, with a warning
     pick_device(device)  # before Arrow is imported
     ranks = Group(rank, count, device, TCPStore("127.0.0.1", port, None, False))
     work(device, ranks, *args)
