@@ -21,6 +21,13 @@ VARIABLES = (
         "`cuda` where there is a GPU, else `cpu`",
     ),
     Variable(
+        "CAPTIONLAB_PROCESSES",
+        "Number of processes that train one decoder together, each on a GPU of its own (or all on "
+        "the CPU, with `CAPTIONLAB_DEVICE=cpu`): they share the images of each batch. `gpus`: one "
+        "per visible GPU. Another number rounds differently and draws other random numbers.",
+        "1",
+    ),
+    Variable(
         "CAPTIONLAB_WORKERS",
         "Number of threads that decode images.",
         "the number of cores",

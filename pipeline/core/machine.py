@@ -15,13 +15,18 @@ from typing import Any
 from pipeline.core.errors import UserError
 
 
-def pick_device() -> str:
+def pick_device(chosen: str = "") -> str:
     """`CAPTIONLAB_DEVICE` if set, else cuda where there is one, else cpu; also readies the
-    allocator."""
+    allocator.
+
+    Args:
+        chosen: one that was picked from these already.
+    """
     import torch
 
     keep_buffers()
-    name = os.environ.get("CAPTIONLAB_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = chosen or os.environ.get("CAPTIONLAB_DEVICE")
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -116,3 +121,30 @@ def workers() -> int:
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"CAPTIONLAB_WORKERS={text}: expected a whole number of threads, 1 or more")
     return int(text)
+
+
+def processes() -> int:
+    """Processes that train one decoder together: `CAPTIONLAB_PROCESSES`, or one.
+
+    Raises:
+        UserError: that is no whole number above 0 and not `gpus`, or there is no GPU.
+    """
+    text = os.environ.get("CAPTIONLAB_PROCESSES") or "1"
+    if text == "gpus":
+        if not (found := gpus()):
+            raise UserError(
+                "CAPTIONLAB_PROCESSES=gpus: no GPU is visible here, name a number of processes"
+            )
+        return found
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(
+            f"CAPTIONLAB_PROCESSES={text}: expected a whole number of processes, 1 or more, or gpus"
+        )
+    return int(text)
+
+
+def gpus() -> int:
+    """GPUs that are visible, counted without starting any."""
+    import torch
+
+    return torch.cuda.device_count()

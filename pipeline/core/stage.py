@@ -33,16 +33,16 @@ def stage(main: Callable[..., object], named: bool = True) -> None:
     ones back.
     """
     collect_seldom()
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup ignores it
-        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGINT, interrupt)
     run(lambda: _run(main, *([_name()] if named else [])))
 
 
 _interrupted = threading.Event()
 
 
-def _interrupt(*_: object) -> None:
+def interrupt(*_: object) -> None:
     """SIGTERM ends a stage as Ctrl-C does, so that nothing half-written stays."""
     _interrupted.set()
     raise KeyboardInterrupt
@@ -139,6 +139,17 @@ def die_with_dvc(interval: float = 0.5) -> None:
     threading.Thread(target=_watch, args=(starter, interval), daemon=True).start()
 
 
+def end_with(process: int, interval: float = 0.5) -> None:
+    """End this process as soon as another one is gone, by its id, as `die_with_dvc` does."""
+    import psutil
+
+    try:
+        starter = psutil.Process(process)
+    except psutil.NoSuchProcess:
+        _end()
+    threading.Thread(target=_watch, args=(starter, interval), daemon=True).start()
+
+
 def _starter() -> Any:  # psutil.Process | None
     """The process that runs this stage for DVC; None if it is gone.
 
@@ -185,7 +196,7 @@ def _end() -> None:
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()
-    if signal.getsignal(signal.SIGTERM) is _interrupt:
+    if signal.getsignal(signal.SIGTERM) is interrupt:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)
     os.kill(os.getpid(), signal.SIGKILL)

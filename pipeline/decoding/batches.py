@@ -1,11 +1,12 @@
 """Corpus + features -> batches of images. Each image's features stand once; its captions are rows
 that point at it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 KEYS = ["image_id", "caption_id"]
+T = TypeVar("T")
+
+
+class Size(NamedTuple):
+    """Of a batch; of its tokens those that are predicted."""
+
+    images: int
+    captions: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,10 @@ class Batch:
     tokens: "Tensor"  # (R, T + 1) long
     mask: "Tensor"  # (R, T + 1) bool, False on padding
     rows: "Tensor"  # (R,) long, the image of each row
+
+    @property
+    def size(self) -> Size:
+        return Size(len(self.image_ids), len(self.tokens), int(self.mask[:, 1:].sum()))
 
     def parts(self, images: int) -> "Iterator[Batch]":
         """Batches of at most so many images, without padding that none of them needs."""
@@ -50,6 +64,14 @@ class Batch:
                 mask[:, :width],
                 self.rows[chosen] - start,
             )
+
+
+class Share(NamedTuple):
+    """What one of several processes has of a batch."""
+
+    batch: Batch | None
+    "Without images where there are fewer than processes: None."
+    whole: Size
 
 
 class CaptionBatches:
@@ -70,6 +92,7 @@ class CaptionBatches:
         device: str,
     ):
         self.store, self.device, self.batch_images = store, device, batch_images
+        self.rank, self.count = 0, 1
         self.pad = tokenizer.special.pad
         keys, self.ids, ends = _encode(captions, tokenizer)
         order = pc.sort_indices(keys, [("image_id", "ascending"), ("caption_id", "ascending")])
@@ -88,26 +111,50 @@ class CaptionBatches:
         """(T + 1,): the tokens of caption n."""
         return self.ids[self.starts[n] : self.ends[n]]
 
+    def shared(self, rank: int, count: int) -> "CaptionBatches":
+        """The same batches, of each of which this gives share `rank` of `count`: about as many
+        images as the others."""
+        found = copy(self)
+        found.rank, found.count = rank, count
+        return found
+
     def epoch(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """All batches of a shuffled epoch from number `skip` on."""
+        return (share.batch for share in self.shares(seed, epoch, skip) if share.batch)
+
+    def shares(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Share]:
+        """As `epoch`, also where a batch has no image for this share."""
         order = np.random.default_rng([seed, epoch]).permutation(len(self.image_ids))
-        return self._batches(order, skip)
+        return self._read(self._share, self._parts(order, skip))
 
     def in_order(self) -> Iterator[Batch]:
-        return self._batches(np.arange(len(self.image_ids)), 0)
+        parts = map(self._own, self._parts(np.arange(len(self.image_ids)), 0))
+        return self._read(self._batch, [part for part in parts if len(part)])
 
-    def _batches(self, order: np.ndarray, skip: int) -> Iterator[Batch]:
-        """For a GPU the next ones are read while it works; on a CPU a second thread would take
-        cores from training."""
-        parts = [
+    def _parts(self, order: np.ndarray, skip: int) -> list[np.ndarray]:
+        return [
             order[n * self.batch_images : (n + 1) * self.batch_images]
             for n in range(skip, len(self))
         ]
+
+    def _own(self, images: np.ndarray) -> np.ndarray:
+        return np.array_split(images, self.count)[self.rank]
+
+    def _read(self, read: Callable[[np.ndarray], T], parts: list[np.ndarray]) -> Iterator[T]:
+        """For a GPU the next ones are read while it works; on a CPU a second thread would take
+        cores from training."""
         if self.device == "cpu":
-            yield from map(self._batch, parts)
+            yield from map(read, parts)
             return
         with ThreadPoolExecutor(1) as reader:
-            yield from ahead(reader, self._batch, parts, 2)
+            yield from ahead(reader, read, parts, 2)
+
+    def _share(self, images: np.ndarray) -> Share:
+        own = self._own(images)
+        captions = np.concatenate([np.arange(self.first[i], self.first[i + 1]) for i in images])
+        tokens = int((self.ends[captions] - self.starts[captions] - 1).sum())
+        whole = Size(len(images), len(captions), tokens)
+        return Share(self._batch(own) if len(own) else None, whole)
 
     def _batch(self, images: np.ndarray) -> Batch:
         image_ids = [self.image_ids[i] for i in images]

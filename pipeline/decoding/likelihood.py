@@ -1,7 +1,7 @@
 """Teacher-forced figures: how probable the references are, and how often a right word is among the
 first five."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -76,7 +76,15 @@ def _judged(layer: LastLayer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return nll, hits, likeliest
 
 
-def mean_loss(decoder: Decoder, batches: CaptionBatches) -> float:
-    """Cross-entropy per token (nats) over a split."""
-    rows = list(likelihoods(decoder, batches))
+def mean_loss(
+    decoder: Decoder,
+    batches: CaptionBatches,
+    gather: Callable[[list[Likelihood]], list[list[Likelihood]]] = lambda rows: [rows],
+) -> float:
+    """Cross-entropy per token (nats) over a split.
+
+    Args:
+        gather: brings together what several processes have found, each in its share of `batches`.
+    """
+    rows = [row for found in gather(list(likelihoods(decoder, batches))) for row in found]
     return sum(r.reference_nll for r in rows) / sum(r.reference_tokens for r in rows)

@@ -48,12 +48,22 @@ class Progress:
     "Training images that the steps have seen."
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` and the states of all random number generators; the old file stays until the
-    new one is whole."""
+def random_states() -> dict[str, Any]:
+    """Those of this process's random number generators."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {"rng": torch.get_rng_state(), "cuda_rng": cuda}
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], others: list[dict[str, Any]]) -> None:
+    """Write `state` and the states of all random number generators; the old file stays until the
+    new one is whole.
+
+    Args:
+        others: `random_states` of the other ranks.
+    """
+    ranks = {"ranks": others} if others else {}
     with whole_file(path) as part, part.open("wb") as file:
-        write({**state, "rng": torch.get_rng_state(), "cuda_rng": cuda}, file)
+        write({**state, **random_states(), **ranks}, file)
 
 
 def write(state: dict[str, Any], file: BinaryIO) -> None:
@@ -66,9 +76,14 @@ def write(state: dict[str, Any], file: BinaryIO) -> None:
         raise
 
 
-def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
-    """The state of a training with the same `key`, its random number generators set; None if there
-    is none."""
+def read_checkpoint(path: Path, key: str, rank: int = 0) -> dict[str, Any] | None:
+    """The state of a training with the same `key`, the random number generators of this rank set;
+    None if there is none.
+
+    The number of ranks may be another one than that which wrote it, as the device may: the same
+    training goes on, but not to the same bit. A rank that the file does not know keeps its random
+    numbers.
+    """
     if not path.is_file():
         return None
     try:
@@ -81,10 +96,16 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any] | None:
     if found != key:
         print(f"{path} is of other settings, code or data: starting anew", flush=True)
         return None
-    torch.set_rng_state(state["rng"])
-    if state["cuda_rng"]:
-        torch.cuda.set_rng_state_all(state["cuda_rng"])
+    known = [state, *state.get("ranks", [])]
+    if rank < len(known):
+        _set_random_states(known[rank])
     return state
+
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["rng"])
+    for device, state in enumerate(states["cuda_rng"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)
 
 
 def checkpoint_seconds() -> float:

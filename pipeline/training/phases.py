@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.decoders.shared.contract import Decoder, Loss
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.decoding.batches import Batch
+from pipeline.decoding.batches import Batch, Size
 from pipeline.experiment.params import Training
 from pipeline.training.learning_rate import learning_rate
 from pipeline.training.optimizer import autocast
@@ -48,9 +48,9 @@ class Phase(Protocol):
     def learning_rate(self, step: int, plateau_scale: float) -> float:
         """Of step `step`, counted from the start of the training."""
 
-    def loss(self, batch: Batch, step: int, whole: Batch | None = None) -> StepLoss:
-        """`whole`: the batch of the step, where `batch` is a part of it. The losses of all parts,
-        weighted by their tokens, make up that of the whole."""
+    def loss(self, batch: Batch, step: int, whole: Size | None = None) -> StepLoss:
+        """`whole`: of the batch of the step, where `batch` is a part of it. The losses of all
+        parts, weighted by their tokens, make up that of the whole."""
 
 
 class CrossEntropy:
@@ -71,7 +71,7 @@ class CrossEntropy:
     def learning_rate(self, step: int, plateau_scale: float) -> float:
         return learning_rate(self.options, step, self.steps, plateau_scale)
 
-    def loss(self, batch: Batch, step: int, whole: Batch | None = None) -> StepLoss:
+    def loss(self, batch: Batch, step: int, whole: Size | None = None) -> StepLoss:
         """`train_loss` is the cross-entropy alone; each regulariser has a column of its own."""
         with autocast(self.device, self.options.precision):
             loss = self.decoder.loss(
@@ -84,7 +84,7 @@ class CrossEntropy:
             )
         figures = {"train_loss": loss.cross_entropy.item()}
         figures |= {f"train_{name}": term.item() for name, term in loss.terms.items()}
-        return StepLoss(_by_tokens(loss, batch, whole or batch), figures, loss.tokens)
+        return StepLoss(_by_tokens(loss, whole), figures, loss.tokens)
 
     def _inputs(self, batch: Batch, step: int) -> Tensor | None:
         """What the decoder reads; None: the reference captions."""
@@ -116,7 +116,7 @@ class SelfCritical:
     def learning_rate(self, step: int, plateau_scale: float) -> float:
         return self.options.self_critical_lr
 
-    def loss(self, batch: Batch, step: int, whole: Batch | None = None) -> StepLoss:
+    def loss(self, batch: Batch, step: int, whole: Size | None = None) -> StepLoss:
         count = self.options.self_critical_samples
         with autocast(self.device, self.options.precision):
             found = self_critical_loss(
@@ -125,15 +125,14 @@ class SelfCritical:
         return StepLoss(*found)
 
 
-def _by_tokens(loss: Loss, batch: Batch, whole: Batch) -> Tensor:
+def _by_tokens(loss: Loss, whole: Size | None) -> Tensor:
     """The loss of a part, in which a term that is a mean over captions has the weight that makes
     the parts' mean over tokens the whole batch's mean over captions."""
-    if batch is whole:
+    if whole is None:
         return loss.total
-    tokens = int(whole.mask[:, 1:].sum())
     captions = {name: loss.terms[name] for name in loss.counts}
     shares = {
-        name: count * tokens / (loss.tokens * len(whole.tokens))
+        name: count * whole.tokens / (loss.tokens * whole.captions)
         for name, count in loss.counts.items()
     }
     other = sum((shares[name] - 1) * term for name, term in captions.items())

@@ -13,6 +13,7 @@ from pipeline.experiment.params import Params
 from pipeline.languages.languages import find_language
 from pipeline.languages.text import glue
 from pipeline.training.checkpoint import Progress
+from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.setup import prepare
 from pipeline.training.trainer import Live, Trainer
 
@@ -32,6 +33,8 @@ class Seeds:
     "Folder of its features."
     checkpoints: Path
     "Folder of what an interrupted training goes on from, one file per seed."
+    ranks: Ranks = ALONE
+    "The processes that train together, of which this is one."
 
     def train(self, model: Path, history: Path, further: Path, curves: Curves) -> Progress:
         """Train every seed of `train.seeds`.
@@ -59,6 +62,11 @@ class Seeds:
             self.checkpoints.rmdir()
         return trained.progress
 
+    def follow(self) -> None:
+        """Train every seed along with rank 0, which calls `train`, and write nothing."""
+        for seed in self.params.training(self.name).seeds:
+            self.trainer(seed)[0].run()
+
     def trainer(self, seed: int) -> tuple[Trainer, dict[str, Any]]:
         """`prepare` of one seed."""
         is_first = seed == self.params.training(self.name).seeds[0]
@@ -70,6 +78,7 @@ class Seeds:
             corpus=self.corpus,
             features=self.features,
             checkpoint=self.checkpoints / ("checkpoint.pt" if is_first else f"seed-{seed}.pt"),
+            ranks=self.ranks,
         )
 
     def _writing(self, tokenizer: Tokenizer) -> Tokenizer:

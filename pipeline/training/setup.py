@@ -24,6 +24,7 @@ from pipeline.experiment.params import Params, Training, Variant
 from pipeline.features.store import FeatureStore
 from pipeline.languages.languages import ENGLISH
 from pipeline.training.footprint import FLOAT32, of_training, step_key
+from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.trainer import Trainer
 from pipeline.training.validation import Validation
@@ -38,6 +39,7 @@ def prepare(
     corpus: Path,
     features: Path,
     checkpoint: Path,
+    ranks: Ranks = ALONE,
 ) -> tuple[Trainer, dict[str, Any]]:
     """The trainer of a variant, to run or to resume, and the config.json of its model.
 
@@ -45,6 +47,7 @@ def prepare(
         corpus: captions.parquet of the variant's corpus.
         features: folder of its features.
         checkpoint: file that an interrupted run goes on from.
+        ranks: the processes that train together, of which this is one.
     """
     variant, options = params.variants[name], params.training(name)
     store = _store(name, variant, corpus, features)
@@ -62,16 +65,20 @@ def prepare(
     longest = max(len(text.split()) for text in train["text"])
     english = params.corpora[variant.corpus].language == ENGLISH
     validation = Validation(val_batches, references(val), longest + 1, english)
-    _check_memory(name, decoder, train_batches, options, len(tokenizer))
+    _check_memory(name, decoder, train_batches, options, len(tokenizer), ranks.count)
     reward = CiderReward(references(train)) if options.self_critical_epochs else None
-    trainer = Trainer(
-        decoder, tokenizer, train_batches, validation, options, seed, checkpoint, key, reward
-    )
-    return trainer, about
+    data = train_batches, validation, options
+    place = seed, checkpoint, key
+    return Trainer(decoder, tokenizer, *data, *place, reward, ranks=ranks), about
 
 
 def _check_memory(
-    name: str, decoder: Decoder, batches: CaptionBatches, options: Training, words: int
+    name: str,
+    decoder: Decoder,
+    batches: CaptionBatches,
+    options: Training,
+    words: int,
+    processes: int,
 ) -> None:
     """Raises a UserError where a step cannot fit into what memory is left beside the weights."""
     trained = sum(w.numel() for w in decoder.parameters() if w.requires_grad)
@@ -83,7 +90,8 @@ def _check_memory(
         whole = of_training((trained, 0), options, tokens, words, numbers, images)
         return whole - FLOAT32 * trained  # which are there already
 
-    asked = min(asked, len(batches.image_ids))
+    shared = -(-min(options.batch_images, len(batches.image_ids)) // processes)
+    asked = min(asked, shared)
     refuse(memory_problem(f"training {name}", more, asked, key, batches.device))
 
 

@@ -1,12 +1,11 @@
 """The training loop. It may be killed at any moment, and goes on from its checkpoint."""
 
 import math
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pandas as pd
 import torch
@@ -16,16 +15,19 @@ from pipeline.core.errors import UserError
 from pipeline.core.progress import bar
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.decoding.batches import Batch, CaptionBatches
+from pipeline.decoding.batches import Batch, CaptionBatches, Share, Size
 from pipeline.experiment.params import Training
 from pipeline.training.checkpoint import (
     Progress,
     checkpoint_seconds,
+    random_states,
     read_checkpoint,
     save_checkpoint,
 )
+from pipeline.training.checks import check_options, warn_of_long_warmup
 from pipeline.training.optimizer import build_optimizer, clip_gradients
 from pipeline.training.phases import CrossEntropy, Phase, SelfCritical, StepLoss, joined
+from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.validation import Validation
 
@@ -68,6 +70,8 @@ class Trainer:
     reward: CiderReward | None = None
     "Needed where `options` ask for self-critical training."
     live: Live | None = None
+    ranks: Ranks = ALONE
+    "The processes that train together, of which this is one."
 
     def __post_init__(self) -> None:
         check_options(self.options, self.decoder)
@@ -94,8 +98,9 @@ class Trainer:
         Returns:
             the history, a row an epoch; without epochs, a header.
         """
-        torch.manual_seed(self.seed)
+        torch.manual_seed(self.ranks.seed(self.seed))
         self._resume()
+        self.ranks.equalise(self.decoder.state_dict().values())
         while self.progress.phase < len(self.phases):
             phase = self.phases[self.progress.phase]
             while self._goes_on(phase):
@@ -114,45 +119,62 @@ class Trainer:
     def _train_epoch(self, phase: Phase) -> None:
         self.decoder.train()
         begun = time.monotonic()
-        for batch in self._batches():
+        for share in self._batches():
             self._set_learning_rate(phase)
             self.optimizer.zero_grad(set_to_none=True)
-            step = self._backward(phase, batch)
+            step = self._backward(phase, *share)
             clip_gradients(self.decoder, self.options)
             self.optimizer.step()
             self._record(step)
             self.progress.batch += 1
-            self.progress.images += len(batch.image_ids)
+            self.progress.images += share.whole.images
             self.progress.step_seconds += time.monotonic() - begun
             begun = time.monotonic()
-            if time.monotonic() - self.saved > self.every:
+            if self.ranks.broadcast(time.monotonic() - self.saved > self.every):
                 self._save()
 
-    def _backward(self, phase: Phase, batch: Batch) -> StepLoss:
-        """Gradients of the loss of a batch, which passes in parts where `micro_batch` asks for it:
-        the parts' gradients are weighted by their tokens."""
-        images = self.options.micro_batch or len(batch.image_ids)
-        if images >= len(batch.image_ids):
+    def _backward(self, phase: Phase, batch: Batch | None, whole: Size | None = None) -> StepLoss:
+        """Gradients of the loss of a batch, which passes in parts where it is shared out over ranks
+        or `micro_batch` asks for it: the parts' gradients are weighted by their tokens.
+
+        Args:
+            batch: what this rank has of it.
+            whole: of the batch of all ranks.
+        """
+        if self.ranks.count == 1 and batch and not self._has_parts(batch):
             step = phase.loss(batch, self._step)
             self._check_finite(step.loss)
             step.loss.backward()
             return step
-        steps = []
-        for part in batch.parts(images):
-            step = phase.loss(part, self._step, batch)
-            self._check_finite(step.loss)
-            (step.loss * step.tokens).backward()
-            steps.append(step._replace(loss=step.loss.detach()))
+        whole = whole or (batch.size if batch else None)
+        own = [self._part(phase, part, whole) for part in self._parts(batch)]
+        steps = [step for found in self.ranks.gather(own) for step in found]
+        self.ranks.sum_gradients(self.decoder.parameters())
         tokens = sum(step.tokens for step in steps)
         for weight in self.decoder.parameters():
             if weight.grad is not None:
                 weight.grad /= tokens
         return joined(steps)
 
+    def _has_parts(self, batch: Batch) -> bool:
+        return 0 < self.options.micro_batch < len(batch.image_ids)
+
+    def _parts(self, batch: Batch | None) -> Iterable[Batch]:
+        if batch and self._has_parts(batch):
+            return batch.parts(self.options.micro_batch)
+        return [batch] if batch else []
+
+    def _part(self, phase: Phase, part: Batch, whole: Size | None) -> StepLoss:
+        """Gradients of a part of a batch by its tokens; its loss, without gradients, on the CPU."""
+        step = phase.loss(part, self._step, whole)
+        self._check_finite(step.loss)
+        (step.loss * step.tokens).backward()
+        return step._replace(loss=step.loss.detach().cpu())
+
     def _validate(self) -> None:
         """End the epoch: its row of the history, and the best weights so far."""
         p = self.progress
-        scores = self.validation.scores(self.decoder, self.tokenizer)
+        scores = self.validation.scores(self.decoder, self.tokenizer, self.ranks)
         for name, value in scores.items():  # the last step of an epoch has no loss after it
             if not math.isfinite(value):
                 raise UserError(
@@ -199,10 +221,11 @@ class Trainer:
         """Steps done, from the start of the training."""
         return self.progress.epoch * len(self.train_batches) + self.progress.batch
 
-    def _batches(self) -> Iterator[Batch]:
-        """Those of the current epoch that are still to be done."""
+    def _batches(self) -> Iterator[Share]:
+        """This rank's share of those of the current epoch that are still to be done."""
         p, total = self.progress, len(self.train_batches)
-        batches = self.train_batches.epoch(self.seed, p.epoch, p.batch)
+        own = self.train_batches.shared(self.ranks.rank, self.ranks.count)
+        batches = own.shares(self.seed, p.epoch, p.batch)
         name = f"epoch {p.epoch + 1}"
         return iter(bar(batches, desc=name, unit="batches", total=total, initial=p.batch))
 
@@ -237,7 +260,15 @@ class Trainer:
         self.lapped = now
 
     def _save(self) -> None:
+        """Rank 0 writes the checkpoint; the others give it their random numbers."""
         self._lap()
+        random = self.ranks.gather(random_states())
+        if not self.ranks.rank:
+            self._write_checkpoint(random[1:])
+        self.saved = time.monotonic()
+
+    def _write_checkpoint(self, random: list[dict[str, Any]]) -> None:
+        """`random`: `random_states` of the other ranks."""
         state = {
             "key": self.key,
             "decoder": self._weights(),
@@ -245,11 +276,15 @@ class Trainer:
             "best": self.best,
             "progress": asdict(self.progress),
         }
-        save_checkpoint(self.checkpoint, state)
-        self.saved = time.monotonic()
+        save_checkpoint(self.checkpoint, state, random)
 
     def _resume(self) -> None:
-        state = read_checkpoint(self.checkpoint, self.key)
+        self.key = self.ranks.broadcast(self.key)
+        state = read_checkpoint(self.checkpoint, self.key, self.ranks.rank)
+        if len(set(self.ranks.gather(state is None))) > 1:  # also: rank 0 may now write it anew
+            raise UserError(
+                f"{self.checkpoint} could not be read by every process: run the same command again"
+            )
         if state is None:
             return
         self.decoder.load_state_dict(state["decoder"], strict=False)
@@ -257,43 +292,6 @@ class Trainer:
         self.best = {k: v.to(self.device) for k, v in state["best"].items()}
         self.progress = p = Progress(**state["progress"])
         print(f"resuming at epoch {p.epoch + 1}, batch {p.batch + 1}", flush=True)
-
-
-def check_options(options: Training, decoder: Decoder) -> None:
-    """Raises: UserError: settings that cannot be meant together, or with this decoder."""
-    if options.self_critical_epochs and options.select == "loss":
-        raise UserError(
-            "train.select is loss, which self-critical training raises: select cider or bleu_4"
-        )
-    if not options.epochs and not decoder.published:
-        raise UserError(
-            "train.epochs is 0, which takes a published model as it is, and this decoder loads "
-            "none: train it for an epoch or more, or let its args name one (model of vit_gpt2, "
-            "blip, git or vlm, checkpoint of prefix_lm)"
-        )
-    if options.epochs and not any(weight.requires_grad for weight in decoder.parameters()):
-        raise UserError(
-            f"train.epochs is {options.epochs}, and no weight of this decoder is trained: set "
-            "args.tune to adapter or all, or train.epochs to 0"
-        )
-
-
-def warn_of_long_warmup(options: Training, batches: int) -> None:
-    """One line where the warm-up ends after the last step, so that `lr` is never reached.
-
-    Args:
-        batches: number of steps an epoch.
-    """
-    steps = options.epochs * batches
-    if options.warmup_steps > steps > 0:
-        highest = options.lr * steps / options.warmup_steps
-        print(
-            f"train.warmup_steps is {options.warmup_steps}, but the training has {steps} steps: "
-            f"the learning rate ends at {highest:.3g} and never reaches train.lr, {options.lr:g}. "
-            "Lower train.warmup_steps.",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def _line(row: dict[str, float]) -> str:

@@ -9,6 +9,7 @@ from pipeline.decoding.likelihood import mean_loss
 from pipeline.decoding.search import greedy
 from pipeline.metrics import bleu, cider
 from pipeline.metrics.degeneration import bad_endings
+from pipeline.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,24 @@ class Validation:
     english: bool = True
     "Of other captions it is not known how they may end."
 
-    def scores(self, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, float]:
+    def scores(
+        self, decoder: Decoder, tokenizer: Tokenizer, ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         """Columns of the history. Captions and references are compared as they are, without the PTB
-        tokenizer: these scores choose an epoch and are reported nowhere."""
-        loss = mean_loss(decoder, self.batches)
-        captions = self._greedy_captions(decoder, tokenizer)
+        tokenizer: these scores choose an epoch and are reported nowhere.
+
+        Args:
+            ranks: share the split out, and all have the scores of the whole.
+        """
+        batches = self.batches.shared(ranks.rank, ranks.count)
+        loss = mean_loss(decoder, batches, ranks.gather)
+        captions: dict[str, str] = {}
+        for found in ranks.gather(self._greedy_captions(decoder, tokenizer, batches)):
+            captions |= found
+        return ranks.broadcast({} if ranks.rank else self._scores(loss, captions))
+
+    def _scores(self, loss: float, said: dict[str, str]) -> dict[str, float]:
+        captions = dict(sorted(said.items()))
         references = {image: self.references[image] for image in captions}
         found = {
             "val_loss": loss,
@@ -37,10 +51,12 @@ class Validation:
         endings = {"val_bad_endings": bad_endings(captions.values())} if self.english else {}
         return found | endings
 
-    def _greedy_captions(self, decoder: Decoder, tokenizer: Tokenizer) -> dict[str, str]:
+    def _greedy_captions(
+        self, decoder: Decoder, tokenizer: Tokenizer, batches: CaptionBatches
+    ) -> dict[str, str]:
         decoder.eval()
         captions: dict[str, str] = {}
-        for batch in self.batches.in_order():
+        for batch in batches.in_order():
             found = greedy(decoder, batch.features, tokenizer.special, self.max_tokens)
             texts = [tokenizer.decode(hypothesis.tokens) for hypothesis in found]
             captions |= dict(zip(batch.image_ids, texts, strict=True))

@@ -25,7 +25,7 @@ from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoders.vlm import Decoder, outline
 from pipeline.decoding.search import greedy
 from pipeline.experiment.params import Training
-from pipeline.training.trainer import check_options
+from pipeline.training.checks import check_options
 from tests.training.test_trainer import OPTIONS
 from tests.vision_language import SIDE, TEXTS, features, publish
 

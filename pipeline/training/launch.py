@@ -1,0 +1,187 @@
+"""Starts the ranks of a training and ends them: all live, or none does.
+
+torch's own launchers (torchrun, torch.multiprocessing) end the others as well, but log lines beside
+the error, and wait up to 30 seconds for a process that hangs in NCCL.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from threading import RLock
+from typing import Any
+
+from pipeline.core.errors import UserError, let_through, show_all
+from pipeline.core.machine import gpus, pick_device
+from pipeline.core.stage import collect_seldom, end_with, interrupt
+
+GRACE = 5.0
+"seconds in which a rank that is asked to end may remove what it has half written"
+
+
+class RankError(Exception):
+    """A bug in a rank, with its traceback."""
+
+
+def check_ranks(count: int, batch_images: int) -> str:
+    """The kind of device of several ranks: cuda or cpu.
+
+    Raises:
+        UserError: there are not as many GPUs, or not as many images in a batch.
+    """
+    said = f"CAPTIONLAB_PROCESSES={os.environ.get('CAPTIONLAB_PROCESSES')}"
+    kind = os.environ.get("CAPTIONLAB_DEVICE") or ("cuda" if gpus() else "cpu")
+    if kind not in ("cuda", "cpu"):
+        raise UserError(
+            f"CAPTIONLAB_DEVICE={kind} is one device, and {said} asks for {count} processes: "
+            "name cuda, and choose GPUs with CUDA_VISIBLE_DEVICES, or name cpu"
+        )
+    if kind == "cuda" and count > gpus():
+        raise UserError(
+            f"{said} asks for {count} processes, and {gpus()} GPUs are visible: "
+            "lower it, or set CAPTIONLAB_DEVICE to cpu"
+        )
+    if count > batch_images:
+        raise UserError(
+            f"{said} asks for {count} processes, and train.batch_images is {batch_images}: "
+            "lower the one or raise the other, for each process takes an image or more"
+        )
+    return kind
+
+
+def launch(work: Callable[..., None], count: int, kind: str, *args: Any) -> None:
+    """Run `work(device, ranks, *args)` in `count` processes, and return when all have.
+
+    Args:
+        work: a function of a module, for each process imports it.
+        kind: of the devices, as `check_ranks` gives it.
+
+    Raises:
+        UserError: a rank's, or a rank was killed.
+        RankError: any other error of a rank. All ranks have ended by then.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    context = get_context("spawn")
+    cores = (os.cpu_count() or 1) // count
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        store = TCPStore(  # which closes the socket: it gets one of its own
+            *("127.0.0.1", port, None, True),
+            wait_for_workers=False,
+            master_listen_fd=os.dup(server.fileno()),
+        )
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    start = os.getpid(), count, kind, store.port, work, args
+    processes = [
+        context.Process(target=_rank, args=(rank, error, *start))
+        for rank, (_, error) in enumerate(pipes)
+    ]
+    try:
+        for process in processes:
+            process.start()
+        _wait(processes, [told for told, _ in pipes])
+    finally:
+        _end(processes)
+
+
+def _wait(processes: list[Any], errors: list[Any]) -> None:
+    """Until all processes have ended well; raises the error of the first one that has not."""
+    running = {process.sentinel: process for process in processes}
+    while running:
+        for sentinel in wait(list(running)):
+            process = running.pop(sentinel)
+            process.join()
+            for error in errors:
+                if error.poll():
+                    raise error.recv()
+            if process.exitcode:
+                raise UserError(_of_end(processes.index(process), process.exitcode))
+
+
+def _of_end(rank: int, status: int) -> str:
+    how = signal.Signals(-status).name if status < 0 else f"status {status}"
+    return (
+        f"process {rank} of the training ended with {how} (SIGKILL may mean too little memory): "
+        "run the same command again to continue"
+    )
+
+
+def _end(processes: list[Any]) -> None:
+    """End those that still run: first they are asked to."""
+    started: list[BaseProcess] = [process for process in processes if process.pid]
+    until = time.monotonic() + GRACE
+    for process in started:
+        process.terminate()
+    for process in started:
+        process.join(max(0.0, until - time.monotonic()))
+        process.kill()
+        process.join()
+
+
+def _rank(
+    rank: int,
+    told: Any,
+    above: int,
+    count: int,
+    kind: str,
+    port: int,
+    work: Callable[..., None],
+    args: tuple[Any, ...],
+) -> None:
+    """One process. Ctrl-C reaches the one above it as well, which then ends all."""
+    end_with(above)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL if rank else interrupt)
+    if rank:  # all ranks would say the same
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    show_all()
+    collect_seldom()
+    device = f"cuda:{rank}" if kind == "cuda" else kind
+    try:
+        _join(rank, count, device, port, work, args)
+    except KeyboardInterrupt:
+        os._exit(130)
+    except UserError as error:
+        _fail(told, error)
+    except BaseException as error:
+        with suppress(OSError):
+            let_through(error)
+            _fail(told, RankError(f"process {rank} of the training:\n{traceback.format_exc()}"))
+        _fail(told, error)  # of the disk
+
+
+def _join(
+    rank: int,
+    count: int,
+    device: str,
+    port: int,
+    work: Callable[..., None],
+    args: tuple[Any, ...],
+) -> None:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from tqdm import tqdm
+
+    from pipeline.training.ranks import Group
+
+    tqdm.set_lock(RLock())  # its own is a semaphore that a killed process leaves, with a warning
+    pick_device(device)  # before Arrow is imported
+    ranks = Group(rank, count, device, TCPStore("127.0.0.1", port, None, False))
+    work(device, ranks, *args)
+    ranks.close()
+
+
+def _fail(told: Any, error: BaseException) -> None:
+    """Nothing is to wait for the ranks that are left, such as a thread of NCCL."""
+    told.send(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
