@@ -54,16 +54,16 @@ def named(params: Params) -> list[str]:
         UserError: one lies outside the workspace and is not named by its absolute path, by which
             nodes find it on a shared disk.
     """
-    everything = [
+    arguments = {f"variants.{name}": item.args for name, item in params.variants.items()}
+    arguments |= {f"features.{name}": item.args for name, item in params.features.items()}
+    texts = [
         (where, key, text)
-        for where, items in (("variants", params.variants), ("features", params.features))
-        for name, item in items.items()
-        for key, text in item.args.items()
-        for where in (f"{where}.{name}",)
+        for where, args in arguments.items()
+        for key, text in args.items()
         if isinstance(text, str) and text
     ]
     found = []
-    for where, key, text in everything:
+    for where, key, text in texts:
         path = Path(text)
         if path.is_absolute() or not path.exists():
             continue
