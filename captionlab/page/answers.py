@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from captionlab.page.neutral import Wording, neutral_wording
 from pipeline.core.errors import UserError, one_line
+from pipeline.core.plain import problems
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -53,10 +54,7 @@ class Decoding(BaseModel):
         try:
             return cls(**values)  # type: ignore[arg-type]
         except ValidationError as error:
-            problem = error.errors()[0]
-            raise UserError(
-                f"{problem['loc'][0]}: {problem['msg'].removeprefix('Input ')}"
-            ) from None
+            raise UserError(problems(error, values)[0].told()) from None
 
     def keys(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of params.yaml's `decode`: those of the model, but for what was chosen."""

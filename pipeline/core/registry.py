@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_origin
 
 from pipeline.core import ranges
 from pipeline.core.errors import UserError
+from pipeline.core.plain import problems
 
 ROOMS = Path(__file__).parents[1]
 """pipeline/, whose folders `sources`, `encoders`, `decoders` and `metrics` are registries; what
@@ -54,9 +55,10 @@ def load(kind: str, name: str) -> ModuleType:
     return import_module(find(kind, name))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for whoever misspelt a name, or ''."""
-    near = get_close_matches(name, known, 1)
+def nearest(name: object, known: Iterable[object]) -> str:
+    """A hint for whoever misspelt a name, or ''; to stand behind the name in every message that
+    calls one unknown."""
+    near = get_close_matches(str(name), map(str, known), 1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
@@ -163,8 +165,4 @@ def _check_type(annotation: Any, value: Any, where: str) -> None:
     try:
         TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join([where, *(str(key) for key in first["loc"] if isinstance(value, dict))])
-        raise UserError(
-            f"{place}: {first['msg'].removeprefix('Input ')}, not {first['input']!r}"
-        ) from None
+        raise UserError(problems(error, value)[0].told(where)) from None

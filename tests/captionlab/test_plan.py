@@ -267,7 +267,7 @@ def test_what_is_shared_counts_once_in_the_totals() -> None:
             "datasets",
             "scenes",
             {"images": "many"},
-            r"datasets\.scenes\.args\.images: should be a valid integer, not 'many'",
+            r"datasets\.scenes\.args\.images: expected a whole number, found 'many'",
         ),
         (
             "features",
