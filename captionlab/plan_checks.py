@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.core.errors import UserError
 from pipeline.core.registry import nearest
+from pipeline.core.separators import check_separator
 
 if TYPE_CHECKING:
     from pipeline.experiment.params import Dataset, Params
@@ -70,6 +72,17 @@ def _captions(where: str, args: dict[str, Any]) -> Iterator[str]:
         yield f"{where}: {file} is not there: {cure} ({', '.join(CAPTION_FILES)})"
     elif file.is_file() and file.suffix.lower() not in CAPTION_FILES:
         yield f"{where}: {file} is of an unknown format: give {', '.join(CAPTION_FILES)}"
+    elif file.suffix.lower() in (".csv", ".tsv") and file.is_file():
+        columns = [args.get(f"{name}_column", name) for name in ("image", "caption", "split")]
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            yield from _complaints(where, file, lines.readline(), columns)
+
+
+def _complaints(where: str, file: Path, header: str, columns: list[str]) -> Iterator[str]:
+    try:
+        check_separator(file, header, columns)
+    except UserError as error:
+        yield f"{where}: {error}"
 
 
 def _scheme(where: str, split: str, dataset: "Dataset") -> Iterator[str]:

@@ -297,6 +297,11 @@ MISTAKES = [
         "(.csv, .tsv, .jsonl, .parquet, .json)",
     ),
     (
+        {"source": "folder", "args": {"path": "p", "captions": "s.csv"}, "split": "random"},
+        "datasets.scenes.args.captions: p/s.csv is separated by ';', a comma is expected: save it "
+        "with commas",
+    ),
+    (
         {"source": "folder", "args": {"path": "p", "captions": "1.png"}, "split": "random"},
         "datasets.scenes.args.captions: p/1.png is of an unknown format: give .csv, .tsv, .jsonl, "
         ".parquet, .json",
@@ -331,6 +336,7 @@ def test_files_splits_and_shares_that_cannot_be_are_told_before_anything_runs(
     monkeypatch.chdir(tmp_path)
     Path("p").mkdir()
     Image.new("RGB", (8, 8)).save("p/1.png")
+    Path("p/s.csv").write_text("image;caption\n1.png;One\n")
     data = tiny_params()
     data["features"]["scenes-lite0"]["args"] |= changes.get("features", {})
     data["corpora"]["scenes"]["split"] = changes.get("split", "official")
