@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError
 from captionlab.page.neutral import Wording, neutral_wording
 from pipeline.core.errors import UserError, one_line
 from pipeline.core.plain import problems
+from pipeline.core.registry import nearest
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -80,7 +81,8 @@ class Shelf:
     def get(self, name: str) -> "Captioner":
         """Raises a UserError for an unknown name, or a model that cannot be loaded."""
         if name not in self.folders:
-            raise UserError(f"unknown model '{name}': there are {', '.join(self.folders)}")
+            near = nearest(name, self.folders)
+            raise UserError(f"unknown model '{name}'{near}: there are {', '.join(self.folders)}")
         with self._lock:
             if name not in self._loaded:
                 while len(self._loaded) >= self.kept:

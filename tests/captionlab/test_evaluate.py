@@ -113,6 +113,7 @@ def test_a_mistake_is_one_line(case):
     ("metrics", "protocol", "message"),
     [
         ("blue", "raw", r"^unknown metric 'blue' \(did you mean 'bleu'\?\): there are bleu, "),
+        ("bleu", "rwa", r"^unknown protocol 'rwa' \(did you mean 'raw'\?\): there are standard, "),
         ("bleu", "beam-3", r"^unknown protocol 'beam-3': there are standard, raw, cleaned-ref"),
     ],
 )

@@ -259,6 +259,12 @@ def test_every_gendered_word_has_a_neutral_counterpart():
         assert gender.named(found.text) is None, word
 
 
+def test_a_misspelt_model_names_the_nearest():
+    with pytest.raises(UserError) as error:
+        Shelf({"merge": Path("models/merge")}, load).get("merg")
+    assert str(error.value) == "unknown model 'merg' (did you mean 'merge'?): there are merge"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
