@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pipeline.core import ranges
 from pipeline.core.errors import UserError
@@ -165,4 +165,10 @@ def _check_type(annotation: Any, value: Any, where: str) -> None:
     try:
         TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
-        raise UserError(problems(error, value)[0].told(where)) from None
+        first, near = problems(error, value)[0], ""
+        if first.kind == "extra_forbidden":
+            kinds = (annotation, *get_args(annotation))  # it may be one of a union
+            rules = [rule for kind in kinds for rule in getattr(kind, "__metadata__", ())]
+            known = [key for rule in rules if isinstance(rule, ranges.Keys) for key in rule.types]
+            near = nearest(first.place[-1], known)
+        raise UserError(first.told(where) + near) from None
