@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from captionlab import __version__, cli
 from captionlab.extras import named_extras
 from pipeline.core import errors
 from pipeline.core.errors import UserError
+
+if TYPE_CHECKING:
+    from typer.exceptions import TyperException
 
 app = typer.Typer(
     add_completion=False,
@@ -57,12 +60,23 @@ def _run() -> None:
         context = getattr(error, "ctx", None)
         command = context.info_name if context and context.parent else ""
         help_of = " ".join(part for part in ("captionlab", command, "--help") if part)
-        said = error.format_message().replace("Value error, ", "")  # pydantic's
-        raise UserError(f"{said} ({help_of})") from None
+        raise UserError(f"{_plain(error)} ({help_of})") from None
     if status == 130:  # typer's own, of Ctrl-C
         raise KeyboardInterrupt
     if status:
         sys.exit(status)
+
+
+def _plain(error: "TyperException") -> str:
+    """What typer says, with what pydantic found in plain words."""
+    from pydantic import ValidationError
+
+    from pipeline.core.plain import problems
+
+    cause = error.__cause__
+    if isinstance(cause, ValidationError):
+        error.message = problems(cause, cause.errors()[0]["input"])[0].words
+    return error.format_message()
 
 
 if __name__ == "__main__":

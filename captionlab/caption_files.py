@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UserError
+from pipeline.core.separators import check_separator
 from pipeline.sources.shared.caption_tables import (
     Line,
     coco_images,
@@ -112,7 +113,8 @@ def _read(path: Path) -> list[Row]:
         )
     rows = list(readers[path.suffix.lower()](path))
     if not rows:
-        raise UserError(f"{path} is empty: expected captions, as {FORMATS}")
+        what = "holds no captions" if path.stat().st_size else "is empty"
+        raise UserError(f"{path} {what}: give a file of captions, {FORMATS}")
     return rows
 
 
@@ -182,14 +184,23 @@ def _is_unread(row: Any) -> bool:
 
 
 def _csv(path: Path) -> Iterator[Row]:
-    _, lines = read_delimited(text_of(path), path, USED)
-    return (_row(line.cells, line.where) for line in lines)
+    text = text_of(path)
+    check_separator(path, text.partition("\n")[0], USED)
+    header, lines = read_delimited(text, path, USED)
+    return _rows_of(header, lines, f"{path}, line 1")
 
 
 def _parquet(path: Path) -> Iterator[Row]:
+    if not path.stat().st_size:
+        return iter([])
     names, lines = read_parquet(path, USED)
-    if not set(names) & {"image_id", "file"} or not set(names) & set(TEXTS):
-        lines = iter([Line(f"{path}, row 0", dict.fromkeys(names))])
+    return _rows_of(names, lines, f"{path}, row 0")
+
+
+def _rows_of(header: list[str], lines: Iterator[Line], where: str) -> Iterator[Row]:
+    """Of a table, whose columns are looked at even if it has no rows."""
+    if header and not (set(header) & {"image_id", "file"} and set(header) & set(TEXTS)):
+        lines = iter([Line(where, dict.fromkeys(header))])
     return (_row(line.cells, line.where) for line in lines)
 
 

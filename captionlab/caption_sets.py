@@ -7,12 +7,13 @@ or by either with folders before it; or the image whose `file_name` it is in COC
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from captionlab.caption_files import Row, read_rows, text_of
 from pipeline.core.errors import UserError
+from pipeline.core.registry import nearest
 from pipeline.sources.shared.caption_tables import coco_images, near_miss
 
 if TYPE_CHECKING:
@@ -85,13 +86,29 @@ def _count(row: Row, before: Iterable[str]) -> str:
     return "no prediction" if found == 0 else f"{'two' if found == 2 else found} predictions"
 
 
+@dataclass(frozen=True)
+class Caller:
+    """What messages call the options of whoever asked."""
+
+    partial: str = "partial=True"
+    split: str = "split="
+    synonyms: str = "synonyms=FILE"
+    instances: str = "instances=[FILE]"
+
+
+PYTHON = Caller()
+COMMAND = Caller("--partial", "--split", "--synonyms FILE", "--instances FILE")
+COMPARE = Caller("--partial", "--split", "--synonyms FILE to captionlab score")
+"it has no files of objects of its own"
+
+
 def read_references(
-    source: "Source", split: str | None = None, partial: bool = False
+    source: "Source", split: str | None = None, partial: bool = False, caller: Caller = PYTHON
 ) -> dict[str, list[str]]:
     """image_id -> its references, as published. Errors as for predictions; an image without
     references is one, too, unless `partial`."""
     rows, name = _reference_rows(source, split), _name(source, "references")
-    return _references(_chosen(rows, name, split), name, partial)
+    return _references(_chosen(rows, name, split), name, partial, caller)
 
 
 def _reference_rows(source: "Source", split: str | None) -> list[Row]:
@@ -99,7 +116,7 @@ def _reference_rows(source: "Source", split: str | None) -> list[Row]:
     return (_corpus(path, split) if path else []) or read_rows(source, "references")
 
 
-def _references(rows: list[Row], name: str, partial: bool) -> dict[str, list[str]]:
+def _references(rows: list[Row], name: str, partial: bool, caller: Caller) -> dict[str, list[str]]:
     out: dict[str, list[str]] = {}
     for row in rows:
         if row.file:
@@ -112,13 +129,17 @@ def _references(rows: list[Row], name: str, partial: bool) -> dict[str, list[str
     if bare and (not partial or len(bare) == len(out)):
         raise UserError(
             f"{name}: image '{bare[0]}' has no references ({len(bare)} such images): add "
-            "some, leave it out, or score the others with the option partial"
+            f"some, leave it out, or score the others with {caller.partial}"
         )
     return {image: texts for image, texts in out.items() if texts}
 
 
 def read_both(
-    predictions: "Source", references: "Source", split: str | None, partial: bool
+    predictions: "Source",
+    references: "Source",
+    split: str | None,
+    partial: bool,
+    caller: Caller = PYTHON,
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Both sides, of one split where it is named.
 
@@ -130,39 +151,48 @@ def read_both(
     if split is not None and not any(row.split for row in (*meant, *said)):
         raise UserError(
             f"split '{split}' chooses nothing: neither {names[0]} nor {names[1]} has a column "
-            "`split`: name it so, or leave the option out"
+            f"`split`: name it so, or leave {caller.split} out"
         )
-    known = _references(_chosen(meant, names[1], split), names[1], partial)
+    known = _references(_chosen(meant, names[1], split), names[1], partial, caller)
     chosen = _chosen(said, names[0], split)
     return _predictions(chosen, lambda: image_names(references, known)), known
 
 
 def match(
-    predictions: dict[str, str], references: dict[str, list[str]], partial: bool
+    predictions: dict[str, str],
+    references: dict[str, list[str]],
+    partial: bool,
+    named: "tuple[Source, Source]" = ({}, {}),
+    caller: Caller = PYTHON,
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Both for the same images, sorted by image_id.
+
+    Args:
+        named: where both were read from, for messages.
+        caller: what messages call `partial` and `split`.
 
     Raises:
         UserError: no image has both; one has a prediction alone, or references alone, unless
             `partial`.
     """
+    said, meant = map(_path, named)
+    of_said, of_meant = f"{said}: " if said else "", f" of {meant}" if meant else ""
     unknown = sorted(predictions.keys() - references.keys())
     images = sorted(predictions.keys() & references.keys())
     if unknown and (not partial or not images):
-        first = f"the first is '{unknown[0]}', an image with references is '{min(references)}'"
+        others = f", or score the others with {caller.partial}" if images else ""
+        cure = near_miss(unknown, references) or f": leave them out{others}"
         raise UserError(
-            f"{len(unknown)} of {len(predictions)} predictions are for images without "
-            f"references: {first}{near_miss(unknown, references)}"
+            f"{of_said}{len(unknown)} of {len(predictions)} predictions are for images without "
+            f"references{f' in {meant}' if meant else ''}: the first is '{unknown[0]}', an image "
+            f"with references is '{min(references)}'{cure}"
         )
     missing = sorted(references.keys() - predictions.keys())
     if missing and not partial:
-        what = (
-            f"{len(missing)} of {len(references)} images have no prediction, the first is "
-            f"'{missing[0]}'"
-        )
         raise UserError(
-            f"{what}: the option partial scores the others, split chooses images by a "
-            "column `split`"
+            f"{of_said}{len(missing)} of {len(references)} images{of_meant} have no prediction, "
+            f"the first is '{missing[0]}': {caller.partial} scores the others, {caller.split} "
+            "chooses images by a column `split`"
         )
     return {i: predictions[i] for i in images}, {i: references[i] for i in images}
 
@@ -193,9 +223,16 @@ def _chosen(rows: list[Row], name: str, split: str | None) -> list[Row]:
     if not split_of:
         return rows
     if split not in split_of.values():
-        there = ", ".join(sorted(set(split_of.values())))
-        raise UserError(f"{name} has no rows of split '{split}': there are {there}")
+        there = sorted(set(split_of.values()))
+        raise _no_split(name, split, there)
     return [row for row in rows if split_of.get(_image(row)) == split]
+
+
+def _no_split(name: str, split: str | None, there: list[str]) -> UserError:
+    return UserError(
+        f"{name} has no rows of split '{split}'{nearest(split, there)}: there are "
+        f"{', '.join(there)}"
+    )
 
 
 def _image(row: Row) -> str:
@@ -222,6 +259,6 @@ def _corpus(path: Path, split: str | None) -> list[Row]:
     aside = read_table(rejected) if rejected.is_file() else captions.head(0).assign(reason="")
     splits = sorted(captions["split"].unique())
     if split is not None and split not in splits:
-        raise UserError(f"{path} has no rows of split '{split}': there are {', '.join(splits)}")
+        raise _no_split(str(path), split, splits)
     found = published_references(captions, aside, [split] if split else splits)
     return [Row(str(path), image, texts, split) for image, texts in found.items()]

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from captionlab.ranking import Candidate, candidates, comparable, rank
 from pipeline.core.errors import UserError, one_line
+from pipeline.core.registry import nearest
 from pipeline.data.checked import read_checked
 from pipeline.results.estimates import ALPHA
 from pipeline.tracking.fetching import fetching
@@ -282,5 +283,6 @@ def _champion_name(store: Store, dataset: str | None) -> str:
             f"{len(there)} datasets have a champion, name one with --dataset: {', '.join(there)}"
         )
     if dataset is not None and dataset not in there:
-        raise UserError(f"dataset '{dataset}' has no champion: there are {', '.join(there)}")
+        near = nearest(dataset, there)
+        raise UserError(f"dataset '{dataset}' has no champion{near}: there are {', '.join(there)}")
     return PREFIX + (dataset or there[0])

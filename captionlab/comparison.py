@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipeline.core.errors import UserError
+from pipeline.core.registry import nearest
 from pipeline.results.estimates import LEVEL, RESAMPLES, Estimate, p_value
 from pipeline.results.values import COUNTS, LOWER_IS_BETTER, NO_DIRECTION
 
@@ -79,7 +80,8 @@ class Comparison:
         """
         known = self._names()
         if metric not in known:
-            raise UserError(f"images have no score '{metric}': they have {', '.join(known)}")
+            near = nearest(metric, known)
+            raise UserError(f"images have no score '{metric}'{near}: they have {', '.join(known)}")
         gaps = self.per_image.set_index("image_id")[metric].abs().dropna().sort_index()
         gaps = gaps[gaps > 0].sort_values(ascending=False, kind="stable")
         return [str(image) for image in gaps.index[:count]]

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from captionlab.caption_sets import match, read_both
+from captionlab.caption_sets import PYTHON, Caller, match, read_both
 from captionlab.comparison import Comparison, compare
 from captionlab.references_language import check_language
 from pipeline.core.errors import UserError
 from pipeline.core.java import JavaFailed
-from pipeline.core.registry import find
+from pipeline.core.registry import find, load, nearest
 from pipeline.data.files import fingerprint
 from pipeline.experiment.protocols import STANDARD, Protocol, find_protocol, tokenise
 from pipeline.languages.languages import ENGLISH, find_language
@@ -39,8 +39,6 @@ OF_A_MODEL = (
     "novel, log_prob_rho, loss, perplexity, top5: not scored, they need a model and its "
     "training captions (dvc repro)"
 )
-NO_SYNONYMS = "it needs COCO's synonyms"
-"How chair's own reason begins, where it has no files."
 ONE_IMAGE = (
     "cider: 0 for a single image, because it weighs words by how few images have them, and each "
     "word of this one is in all images there are"
@@ -153,6 +151,7 @@ def evaluate(
     language: str = ENGLISH,
     synonyms: "str | Path | None" = None,
     instances: "Sequence[str | Path]" = (),
+    caller: Caller = PYTHON,
 ) -> Evaluation:
     """Score captions against references, with the figures of the original tools.
 
@@ -177,6 +176,7 @@ def evaluate(
         synonyms: for the metric chair, COCO's file of synonyms: a line of words an object.
         instances: for chair, files of COCO's segmentations; without them an image has the objects
             that its references name.
+        caller: what messages call these options; the command line has names of its own.
 
     Returns:
         Scores of the whole set with 95 % intervals, and scores of each image. Printed, it is a
@@ -184,8 +184,9 @@ def evaluate(
 
     Raises:
         UserError: a file or form that cannot be read, images that do not match, an unknown metric,
-            protocol or language, references in another script than the language's, a tokenizer
-            that is not installed, or a Java that does not run.
+            protocol or language, a metric that is asked for by name and lacks its files,
+            references in another script than the language's, a tokenizer that is not installed, or
+            a Java that does not run.
 
     Example:
         >>> from captionlab import evaluate
@@ -199,24 +200,53 @@ def evaluate(
     more = [] if language == ENGLISH else ["chrf"]
     names = _metrics([*METRICS, *more] if metrics is None else metrics)
     if protocol not in PROTOCOLS:
-        raise UserError(f"unknown protocol '{protocol}': there are {', '.join(PROTOCOLS)}")
-    given, known = read_both(predictions, references, split, partial)
-    said, meant = match(given, known, partial)
+        near = nearest(protocol, PROTOCOLS)
+        raise UserError(f"unknown protocol '{protocol}'{near}: there are {', '.join(PROTOCOLS)}")
+    objects = _objects(names, synonyms, instances, language, caller)
+    given, known = read_both(predictions, references, split, partial, caller)
+    said, meant = match(given, known, partial, (predictions, references), caller)
     left_out = len(known) - len(meant), len(given) - len(said)
     check_language(meant, language, protocol)
-    objects = _objects(names, synonyms, instances)
     return _scored(said, meant, names, protocol, language, objects, *left_out)
 
 
 def _objects(
-    names: list[str], synonyms: "str | Path | None", instances: "Sequence[str | Path]"
+    names: list[str],
+    synonyms: "str | Path | None",
+    instances: "Sequence[str | Path]",
+    language: str,
+    caller: Caller,
 ) -> dict[str, Any] | None:
-    """What chair takes beside the texts."""
+    """What chair takes beside the texts.
+
+    Raises:
+        UserError: a metric lacks its files, which n/a would hide; a file is for no metric, or is
+            none.
+    """
+    for name in names:
+        if getattr(load("metrics", name), "NEEDS_IMAGES", False):
+            raise UserError(
+                f"{name} needs the pictures, which stand beside no captions here: leave it out, or "
+                "name it in scoring.metrics of params.yaml"
+            )
     if "chair" not in names and (synonyms or instances):
-        raise UserError("synonyms and instances are for the metric chair: name it, too")
-    if instances and not synonyms:
-        raise UserError("instances without synonyms: chair needs COCO's file of both")
+        raise UserError(
+            f"{caller.synonyms} and {caller.instances} are for the metric chair: name it, too"
+        )
+    if "chair" in names and not synonyms and language == ENGLISH:  # of others it says why not
+        raise UserError(f"chair needs COCO's synonyms: give {caller.synonyms}")
+    for option, files in (("synonyms", [synonyms]), ("instances", instances)):
+        for file in files:
+            _check_file(file, f"COCO's {option}")
     return {"synonyms": synonyms, "instances": list(instances)} if synonyms else None
+
+
+def _check_file(file: "str | Path | None", what: str) -> None:
+    from pathlib import Path
+
+    if file is not None and not Path(file).is_file():
+        is_not = "is a folder" if Path(file).is_dir() else "is not there"
+        raise UserError(f"{file} {is_not}: name a file of {what}")
 
 
 def _metrics(metrics: str | Iterable[str]) -> list[str]:
@@ -243,8 +273,6 @@ def _scored(
     except JavaFailed as error:
         hint = "meteor and spice may be left out; the protocol raw tokenises without Java"
         raise UserError(f"{error} ({hint})") from None
-    if found.unavailable.get("chair", "").startswith(NO_SYNONYMS):  # it names a key of params.yaml
-        found.unavailable["chair"] = f"{NO_SYNONYMS}: --synonyms FILE (in Python, synonyms=)"
     # every resample of one image is that image
     drawn = resample(found.sums, len(predictions)) if len(predictions) > 1 else {}
     content = fingerprint([protocol, references, *([] if language == ENGLISH else [language])])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.core import paths
 from pipeline.core.errors import UserError
+from pipeline.core.registry import nearest
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Captioner
@@ -60,8 +61,9 @@ def model_folder(model: str) -> Path:
     for folder in (paths.MODELS / model, Path(model)):
         if folder.is_dir():
             return folder
+    known = ["champion", *variants()]
     raise UserError(
-        f"unknown model '{model}': there are {', '.join(['champion', *variants()])}, or "
+        f"unknown model '{model}'{nearest(model, known)}: there are {', '.join(known)}, or "
         "name a model folder"
     )
 

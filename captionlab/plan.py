@@ -3,11 +3,14 @@ weights, nothing is run."""
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from captionlab.plan_checks import problems
 from pipeline.core.errors import UserError
 from pipeline.core.quick_torch import leave_out_compiler
 from pipeline.core.registry import check_args, load
@@ -114,23 +117,48 @@ def plan(params: "Params", corpora: Path) -> Plan:
         corpora: data/corpora; a corpus that is there gives the real size of a vocabulary.
 
     Raises:
-        UserError: arguments that do not fit a source, an encoder or a decoder; a tokenizer that is
-            not installed.
+        UserError: arguments that do not fit a source, an encoder or a decoder; files and split
+            schemes that are not there; a tokenizer that is not installed. All that data sets,
+            corpora and features have wrong is told at once.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library is imported
     for row in params.corpora.values():
         need(find_language(row.language).tokenizer)
-    sizes = {name: _size(name, row.source, row.args) for name, row in params.datasets.items()}
-    grids = {name: _grid(name, params, sizes) for name in params.features}
+    sizes, grids = _shared(params)
     return Plan(
         sizes, grids, [_row(name, params, sizes, grids, corpora) for name in params.variants]
     )
 
 
+def _shared(params: "Params") -> "tuple[dict[str, Size], dict[str, Grid]]":
+    """Data sets and feature sets, or one error for all that is wrong with them and with corpora."""
+    from pipeline.sources.shared.base import Size
+
+    sizes, grids, wrong = {}, {}, []
+    for name, row in params.datasets.items():
+        sizes[name] = Size(0, 0, 0)
+        try:
+            sizes[name] = _size(name, row.source, row.args)
+        except UserError as error:
+            wrong.append(str(error))
+    for name in params.features:
+        try:
+            grids[name] = _grid(name, params, sizes)
+        except UserError as error:
+            wrong.append(str(error))
+    wrong += problems(params, [name for name in params.features if name in grids])
+    if wrong:
+        raise UserError("; ".join(wrong))
+    return sizes, grids
+
+
 def _size(name: str, source: str, args: dict[str, Any]) -> "Size":
     module = load("sources", source)
     check_args(module.fetch, args, f"datasets.{name}.args")
-    size: Size = module.size(**args)
+    try:
+        size: Size = module.size(**args)
+    except UserError as error:
+        raise UserError(f"datasets.{name}: {error}") from None
     return size
 
 
@@ -246,9 +274,10 @@ def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[s
     if texts is None and "read" not in vars(module.Decoder):
         return WORDS, {}, True
     try:
-        tokenizer, known = read_vocabulary(
-            variant.decoder, texts or [], options.min_count, variant.args, where
-        )
+        with redirect_stderr(StringIO()):  # a bar of transformers that it has no switch for
+            tokenizer, known = read_vocabulary(
+                variant.decoder, texts or [], options.min_count, variant.args, where
+            )
     except UserError:
         if outline is None:
             raise
@@ -269,8 +298,13 @@ def _texts(file: Path, splits: Sequence[str]) -> Iterable[str] | None:
 
 
 def _brings(variant: "Variant") -> bool:
-    from_nothing = "random" in (variant.args.get("weights"), variant.args.get("lm_weights"))
-    return "read" in vars(load("decoders", variant.decoder).Decoder) and not from_nothing
+    """Weights of a hub: neither drawn, nor in an installed package, nor in a local file."""
+    decoder = load("decoders", variant.decoder).Decoder
+    args = {**(decoder.__init__.__kwdefaults__ or {}), **variant.args}
+    from_nothing = "random" in (args.get("weights"), args.get("lm_weights"))
+    named = [str(args[key]) for key in ("model", "lm", "clip") if key in args]
+    here = all(name == "package" or Path(name).expanduser().exists() for name in named)
+    return "read" in vars(decoder) and not from_nothing and not here
 
 
 def _missing_file(variant: "Variant") -> str:
@@ -359,7 +393,7 @@ def _totals(plan: Plan) -> str:
         row.model.fetched: row.model.download for row in plan.rows
     }
     download = sum(s.download for s in plan.sizes.values()) + sum(weights.values())
-    lines = [f"all together: {_bytes(disk)} on disk, {_bytes(download)} to download, about"]
+    lines = [f"all together: about {_bytes(disk)} on disk, {_bytes(download)} to download"]
     if any(row.model.assumed for row in plan.rows):
         lines.append(
             "~: assumed, for the captions have not been cleaned yet; parameters move with it"

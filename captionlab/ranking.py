@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError
+from pipeline.core.registry import nearest
 from pipeline.results.estimates import Estimate, p_value, read_estimates
 from pipeline.results.scores import MEAN, OWN, Score, ScoreTable
 from pipeline.results.values import LOWER_IS_BETTER, NO_DIRECTION
@@ -51,7 +52,8 @@ def _of_dataset(runs: "list[Run]", dataset: str | None) -> "list[Run]":
         )
     if dataset is not None and dataset not in there:
         raise UserError(
-            f"no finished run of dataset '{dataset}' in MLflow: there are {', '.join(there)}"
+            f"no finished run of dataset '{dataset}' in MLflow{nearest(dataset, there)}: there are "
+            f"{', '.join(there)}"
         )
     return [run for run in runs if run.data.tags.get("dataset") == (dataset or there[0])]
 
@@ -79,7 +81,7 @@ def comparable(runs: "list[Run]", current: dict[str, str], like: str | None) -> 
         known = {run.data.tags["variant"]: run for run in runs}
         if like not in known:
             raise UserError(
-                f"no finished run of a variant '{like}' in MLflow: there are "
+                f"no finished run of a variant '{like}' in MLflow{nearest(like, known)}: there are "
                 f"{', '.join(sorted(known))}"
             )
         return groups[_scored_on(known[like])]
@@ -132,7 +134,8 @@ def rank(store: Store, runs: "list[Run]", metric: str) -> list[Candidate]:
         )
     if metric not in known:
         raise UserError(
-            f"no run has the validation metric '{metric}': there are {', '.join(known) or 'none'}"
+            f"no run has the validation metric '{metric}'{nearest(metric, known)}: there are "
+            f"{', '.join(known) or 'none'}"
         )
     sign = 1 if wanted.metric in LOWER_IS_BETTER else -1
     found = [_candidate(run, wanted) for run in runs]

@@ -66,6 +66,7 @@ def command(
     file_name.
     """
     check_output(out, "--out", predictions, references, synonyms, *(instances or ()))
+    from captionlab.caption_sets import COMMAND
     from captionlab.evaluation import evaluate
     from pipeline.data.files import write_json
 
@@ -79,6 +80,7 @@ def command(
         language=language,
         synonyms=synonyms,
         instances=instances or (),
+        caller=COMMAND,
     )
     if out is not None:
         write_json(out, found.as_json())

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captionlab.caption_sets import read_both
+from captionlab.caption_sets import COMPARE, read_both
 from captionlab.evaluation import Evaluation, evaluate
 from pipeline.core import paths
 from pipeline.core.errors import UserError
+from pipeline.core.registry import nearest
 from pipeline.data.files import fingerprint
 from pipeline.experiment.protocols import STANDARD
 from pipeline.languages.languages import ENGLISH
@@ -98,7 +99,8 @@ def _is_row(name: str, params: "Params | None") -> bool:
     rows = _corpora(params) if params else {}
     if name not in rows and not Path(name).suffix:
         known = f": the rows are {', '.join(rows)}" if rows else ": this folder has no params.yaml"
-        raise UserError(f"'{name}' is neither a file nor a row of params.yaml{known}")
+        near = nearest(name, rows)
+        raise UserError(f"'{name}' is neither a file nor a row of params.yaml{near}{known}")
     return name in rows
 
 
@@ -201,10 +203,11 @@ def _scored(
             split=split,
             partial=asked.partial,
             language=language,
+            caller=COMPARE,
         )
         for source in sources
     ]
-    both = [read_both(source, meant, split, asked.partial) for source in sources]
+    both = [read_both(source, meant, split, asked.partial, COMPARE) for source in sources]
     known = both[0][1]
     pictures = _pictures_of(params, corpus, known) if params and corpus else {}
     found: dict[str, Path | Member] = {**pictures, **_pictures_in(asked.pictures, known)}

@@ -6,6 +6,7 @@ from shutil import copymode
 from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError
+from pipeline.core.registry import nearest
 from pipeline.data.files import whole_folder
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def check(to: Path, form: str) -> None:
     """Raises a UserError where nothing could be written; called before a model is loaded, which
     takes seconds."""
     if form not in FORMATS:
-        raise UserError(f"unknown format '{form}': there are {', '.join(FORMATS)}")
+        near = nearest(form, FORMATS)
+        raise UserError(f"unknown format '{form}'{near}: there are {', '.join(FORMATS)}")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to} is there already: name a folder that is new or empty")
 

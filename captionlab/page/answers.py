@@ -17,6 +17,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from captionlab.page.neutral import Wording, neutral_wording
 from pipeline.core.errors import UserError, one_line
+from pipeline.core.plain import problems
+from pipeline.core.registry import nearest
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -53,10 +55,7 @@ class Decoding(BaseModel):
         try:
             return cls(**values)  # type: ignore[arg-type]
         except ValidationError as error:
-            problem = error.errors()[0]
-            raise UserError(
-                f"{problem['loc'][0]}: {problem['msg'].removeprefix('Input ')}"
-            ) from None
+            raise UserError(problems(error, values)[0].told()) from None
 
     def keys(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of params.yaml's `decode`: those of the model, but for what was chosen."""
@@ -82,7 +81,8 @@ class Shelf:
     def get(self, name: str) -> "Captioner":
         """Raises a UserError for an unknown name, or a model that cannot be loaded."""
         if name not in self.folders:
-            raise UserError(f"unknown model '{name}': there are {', '.join(self.folders)}")
+            near = nearest(name, self.folders)
+            raise UserError(f"unknown model '{name}'{near}: there are {', '.join(self.folders)}")
         with self._lock:
             if name not in self._loaded:
                 while len(self._loaded) >= self.kept:

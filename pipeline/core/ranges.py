@@ -26,6 +26,22 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Form:
+    """What a text looks like: a pattern, and the words by which messages tell it."""
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(self, kind: type, handler: Any) -> dict[str, Any]:
+        return {
+            "type": "custom-error",
+            "schema": {**handler(kind), "pattern": self.pattern},
+            "custom_error_type": "form",
+            "custom_error_message": self.words,
+        }
+
+
+@dataclass(frozen=True)
 class Divides:
     """The value must divide another argument of the same call."""
 

@@ -8,10 +8,11 @@ from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pipeline.core import ranges
 from pipeline.core.errors import UserError
+from pipeline.core.plain import problems
 
 ROOMS = Path(__file__).parents[1]
 """pipeline/, whose folders `sources`, `encoders`, `decoders` and `metrics` are registries; what
@@ -54,9 +55,10 @@ def load(kind: str, name: str) -> ModuleType:
     return import_module(find(kind, name))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for whoever misspelt a name, or ''."""
-    near = get_close_matches(name, known, 1)
+def nearest(name: object, known: Iterable[object]) -> str:
+    """A hint for whoever misspelt a name, or ''; to stand behind the name in every message that
+    calls one unknown."""
+    near = get_close_matches(str(name), map(str, known), 1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
@@ -163,8 +165,10 @@ def _check_type(annotation: Any, value: Any, where: str) -> None:
     try:
         TypeAdapter(annotation, config=ConfigDict(strict=True)).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join([where, *(str(key) for key in first["loc"] if isinstance(value, dict))])
-        raise UserError(
-            f"{place}: {first['msg'].removeprefix('Input ')}, not {first['input']!r}"
-        ) from None
+        first, near = problems(error, value)[0], ""
+        if first.kind == "extra_forbidden":
+            kinds = (annotation, *get_args(annotation))  # it may be one of a union
+            rules = [rule for kind in kinds for rule in getattr(kind, "__metadata__", ())]
+            known = [key for rule in rules if isinstance(rule, ranges.Keys) for key in rule.types]
+            near = nearest(first.place[-1], known)
+        raise UserError(first.told(where) + near) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UserError, let_through, one_line
+from pipeline.core.plain import problems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,9 +64,7 @@ def read_checked(path: Path, form: "type[BaseModel]", cure: str = RESTORE) -> di
     try:
         form.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path}: {key}: {first['msg']}: {cure}") from None
+        raise UserError(f"{path}: {problems(error, found)[0].told()}: {cure}") from None
     told: dict[str, Any] = found
     return told
 

@@ -1,16 +1,16 @@
 """params.yaml as typed, checked values. Nothing that changes a result has a default here: every
 value stands in the file."""
 
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core.errors import UserError
 from pipeline.core.ranges import (
     Beams,
     Exponent,
+    Form,
     LearningRate,
     Natural,
     Positive,
@@ -20,12 +20,18 @@ from pipeline.core.ranges import (
     Tokens,
     Weight,
 )
-from pipeline.core.registry import check_args, find, nearest, reads, signature
-from pipeline.core.yaml12 import read_yaml
-from pipeline.experiment.protocols import find_protocol, of_paper
-from pipeline.languages.languages import ENGLISH, Language, find_language
+from pipeline.core.registry import nearest
+from pipeline.experiment import together
+from pipeline.experiment.keys import overrides, what_is_right
+from pipeline.experiment.keys import problems_of as problems_of
+from pipeline.experiment.keys import read_params_file as read_params_file
+from pipeline.experiment.names import PAPERS as PAPERS
+from pipeline.experiment.names import unknown_names
+from pipeline.experiment.together import least as least
+from pipeline.experiment.together import needed as needed
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+Slug = Annotated[str, Form(r"^[a-z0-9_-]+$", "a name of small letters, digits, - and _")]
+Search = Annotated[str, Form(r"^(greedy|beam-[1-9][0-9]{0,2})$", "greedy or beam-<k>")]
 
 
 class Section(BaseModel):
@@ -170,7 +176,7 @@ class Decoding(Section):
     seed: Seed
     """Random seed of the draw. What is drawn for an image depends on its features too, and on no
     other image."""
-    also: list[Annotated[str, Field(pattern=r"^(greedy|beam-[1-9][0-9]{0,2})$")]]
+    also: list[Search]
     "Further searches to caption by, for the protocols of these names: greedy, beam-<k>."
 
 
@@ -248,260 +254,6 @@ class Params(Section):
         return [name for name in named if name != "standard"]
 
 
-PAPERS = Path(__file__).with_name("papers.yaml")
-NEUTRAL = dict.fromkeys(("args", "train", "decode"), "{}") | {
-    "protocols": "[]",
-    "also": "[]",
-    "clip": "null",
-    "language": "en",
-    "instances": "[]",
-    "keep": "both",
-    "micro_batch": "0",
-}
-"values that change nothing, by key"
-
-
-def read_params_file(path: Path = Path("params.yaml")) -> Any:
-    """The file as DVC reads it: unchecked, without what is derived.
-
-    Raises:
-        UserError: it is not there, or it is not YAML.
-    """
-    try:
-        return read_yaml(path)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is not there: copy one from experiments/, e.g. cp "
-            "experiments/quickstart.yaml params.yaml"
-        ) from None
-
-
-def _describe(problem: dict[str, Any], prefix: str = "") -> str:
-    where = prefix + ".".join(str(part) for part in problem["loc"] if part != "[key]")
-    if problem["type"] == "missing":
-        return f"{where}: missing{_neutral(problem['loc'])}"
-    if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
-    return f"{where}: {problem['msg'].removeprefix('Input ')}, not {problem['input']!r}"
-
-
-def _neutral(place: tuple[str | int, ...]) -> str:
-    """What to write for a key of a row that is not wanted. It has no default: dvc.yaml names it,
-    and DVC runs no stage that lacks a key of its own."""
-    key = str(place[-1])
-    value = NEUTRAL.get(key) if len(place) > 1 else None  # the top-level `train` has none
-    return f", write {key}: {value}" if value else ""
-
-
-def problems_of(model: type[Section], data: Any, prefix: str = "") -> list[str]:
-    """What is wrong with a section, key by key."""
-    try:
-        model.model_validate(data, strict=True)
-    except ValidationError as error:
-        return [_describe(problem, prefix) for problem in error.errors()]  # type: ignore[arg-type]
-    return []
-
-
-def _override_problems(data: dict[str, Any]) -> list[str]:
-    out = []
-    for name, row in data["variants"].items():
-        for key, model in (("train", Training), ("decode", Decoding)):
-            out += problems_of(model, {**data[key], **row[key]}, f"variants.{name}.{key}.")
-    return out
-
-
-def _registry_problems(params: Params) -> list[str]:
-    """Names that no file of the registry bears and arguments that it does not take, told before the
-    first stage has run."""
-    rows: list[tuple[str, str, str, dict[str, Any]]]
-    rows = [
-        (f"datasets.{n}.", "sources", row.source, row.args) for n, row in params.datasets.items()
-    ]
-    rows += [
-        (f"features.{n}.", "encoders", row.encoder, row.args) for n, row in params.features.items()
-    ]
-    rows += [
-        (f"variants.{n}.", "decoders", row.decoder, row.args) for n, row in params.variants.items()
-    ]
-    rows += (
-        [("scoring.clip.", "encoders", "clip", params.scoring.clip)] if params.scoring.clip else []
-    )
-    out = [
-        _complaint("scoring.metrics: ", find, "metrics", name) for name in params.scoring.metrics
-    ]
-    if "clip_score" in params.scoring.metrics and not params.scoring.clip:
-        out.append(
-            "scoring.clip: clip_score needs a model, e.g. {model: openai/clip-vit-base-patch32}"
-        )
-    if "chair" in params.scoring.metrics and not params.scoring.chair:
-        out.append(
-            "scoring.chair: chair needs COCO's synonyms, "
-            "e.g. {synonyms: synonyms.txt, instances: []}"
-        )
-    for where, kind, name, args in rows:
-        unknown = _complaint(f"{where}{kind.removesuffix('s')}: ", find, kind, name)
-        takes = None if unknown else signature(kind, name)
-        out.append(_complaint("", check_args, takes, args, f"{where}args") if takes else unknown)
-    return [problem for problem in out if problem]
-
-
-def _complaint(prefix: str, check: Callable[..., object], *args: object) -> str:
-    try:
-        check(*args)
-    except UserError as error:
-        return f"{prefix}{error}"
-    return ""
-
-
-def _protocol_problems(params: Params) -> list[str]:
-    """Protocols that protocols.yaml does not have, or whose captions the variant does not make."""
-    out = [
-        _complaint("scoring.protocols: ", find_protocol, name) for name in params.scoring.protocols
-    ]
-    for variant, row in params.variants.items():
-        where = f"variants.{variant}.protocols: "
-        out += [_complaint(where, find_protocol, name) for name in row.protocols]
-        made = {"own", "argmax", *params.decoding(variant).also}
-        for name in [] if any(out) else params.protocols(variant):
-            search = find_protocol(name).captions
-            out += (
-                []
-                if search in made
-                else [f"{where}{name} needs captions of that search: decode: {{also: [{search}]}}"]
-            )
-        if len(set(params.training(variant).seeds)) < len(params.training(variant).seeds):
-            out.append(f"variants.{variant}.train.seeds: a seed stands there twice")
-    return list(dict.fromkeys(problem for problem in out if problem))
-
-
-def _paper_problems(params: Params) -> list[str]:
-    """Rows that papers.yaml does not have."""
-    named = {name: row.paper for name, row in params.variants.items() if row.paper}
-    if not named:
-        return []
-    tables = read_params_file(PAPERS)["tables"]
-    out = []
-    for name, paper in named.items():
-        where, rows = f"variants.{name}.paper.", tables.get(paper.table, {"rows": []})["rows"]
-        systems = {row["system"]: row.get("protocol") for row in rows}
-        if paper.table not in tables:
-            out.append(
-                f"{where}table: papers.yaml has no '{paper.table}'{_there(paper.table, tables)}"
-            )
-        elif paper.system not in systems:
-            out.append(
-                f"{where}system: '{paper.table}' in papers.yaml has no "
-                f"'{paper.system}'{_there(paper.system, systems)}"
-            )
-        else:
-            theirs = of_paper(systems[paper.system])
-            if theirs and theirs not in ["standard", *params.protocols(name)]:
-                out.append(
-                    f"variants.{name}.protocols: the paper's row is scored under {theirs}: "
-                    "name it here"
-                )
-    return out
-
-
-def _there(name: str, known: Iterable[str]) -> str:
-    return f"{nearest(name, known)}: there are {', '.join(dict.fromkeys(known))}"
-
-
-def _reference_problems(params: Params) -> list[str]:
-    """References between sections that lead nowhere, or join two datasets."""
-    out = []
-
-    def known(where: str, name: str, section: str) -> bool:
-        there = getattr(params, section)
-        if name not in there:
-            out.append(
-                f"{where}: '{name}' is not in {section} (there are {', '.join(there) or 'none'})"
-            )
-        return name in there
-
-    for section in ("corpora", "features"):
-        for name, row in getattr(params, section).items():
-            known(f"{section}.{name}.dataset", row.dataset, "datasets")
-    for name, variant in params.variants.items():
-        corpus_there = known(f"variants.{name}.corpus", variant.corpus, "corpora")
-        features_there = known(f"variants.{name}.features", variant.features, "features")
-        if (
-            corpus_there
-            and features_there
-            and params.corpora[variant.corpus].dataset != params.features[variant.features].dataset
-        ):
-            out.append(
-                f"variants.{name}: corpus '{variant.corpus}' and features "
-                f"'{variant.features}' are of different datasets"
-            )
-    return out
-
-
-def _language_problems(params: Params) -> list[str]:
-    """Languages that there are not, and settings that would empty their captions."""
-    out = []
-    for name, row in params.corpora.items():
-        where = f"corpora.{name}."
-        if unknown := _complaint(f"{where}language: ", find_language, row.language):
-            out.append(unknown)
-        elif row.language != ENGLISH:
-            out += [where + problem for problem in _not_for(find_language(row.language), row)]
-    english = {name for name, row in params.corpora.items() if row.language == ENGLISH}
-    for name, variant in params.variants.items():
-        if variant.corpus in params.corpora.keys() - english:
-            out += _english_only(f"variants.{name}.", variant, params.protocols(name))
-    return out
-
-
-def _not_for(language: Language, row: Corpus) -> Iterator[str]:
-    if row.punctuation == "letters":
-        yield (
-            f"punctuation: letters keeps a-z alone and would empty captions in {language.name}: "
-            "write drop"
-        )
-    if row.one_letter_words == "drop" and not language.spaced:
-        yield f"one_letter_words: drop would take words away from {language.name}: write keep"
-
-
-def _english_only(where: str, variant: Variant, protocols: list[str]) -> Iterator[str]:
-    """The rows of papers.yaml are all of English captions, and so are the letters a-z."""
-    if variant.paper:
-        yield (
-            f"{where}paper: the paper's captions are English, those of corpus "
-            f"'{variant.corpus}' are not: leave it out"
-        )
-    for name in protocols:
-        if find_protocol(name).tokens == "letters":
-            yield f"{where}protocols: {name} keeps a-z alone, and these captions are not English"
-
-
-def needed(params: Params, features: str) -> dict[str, str]:
-    """What the decoders of a feature set read of it: variant -> `pooled`, `grid` or `both`."""
-    rows = params.variants.items()
-    return {name: reads(row.decoder) for name, row in rows if row.features == features}
-
-
-def least(read: Iterable[str]) -> str:
-    """The `keep` of a feature set that is read so."""
-    different = set(read)
-    return different.pop() if len(different) == 1 else "both"
-
-
-def _keep_problems(params: Params) -> list[str]:
-    """Feature sets that do not keep what a decoder reads."""
-    out = []
-    for name, row in params.features.items():
-        read = needed(params, name)
-        lacking = [v for v, what in read.items() if row.keep not in (what, "both")]
-        if lacking:
-            what = least(read[v] for v in lacking)
-            out.append(
-                f"features.{name}.keep: {row.keep}, but {what} is read by {', '.join(lacking)}: "
-                f"write keep: {least(read.values())}"
-            )
-    return out
-
-
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file.
 
@@ -511,22 +263,24 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     data = read_params_file(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected the keys {', '.join(Params.model_fields)}")
-    problems = problems_of(Params, data)
-    if not problems:
-        params = Params.model_validate(data)
-        overrides = _override_problems(data)
-        problems = (
-            overrides
-            + _registry_problems(params)
-            + _reference_problems(params)
-            + _paper_problems(params)
-        )
-        problems += [] if problems else _language_problems(params)
-        problems += [] if problems else _keep_problems(params)
-        problems += [] if overrides else _protocol_problems(params)
-    if problems:
+    if problems := _problems(data):
         raise UserError(f"{path}: " + "; ".join(problems))
     return Params.model_validate(data)
+
+
+def _problems(data: dict[Any, Any]) -> list[str]:
+    wrong = problems_of(Params, data)
+    rows = data.get("variants")
+    for name, row in rows.items() if isinstance(rows, dict) else ():
+        for key, model in (("train", Training), ("decode", Decoding)):
+            own = row.get(key) if isinstance(row, dict) else None
+            wrong += overrides(model, data.get(key), own, f"variants.{name}.{key}")
+    params = what_is_right(Params, data) if wrong else Params.model_validate(data)
+    unknown = unknown_names(params)
+    if wrong:
+        return wrong + unknown
+    unknown += [] if unknown else list(together.all_known(params))
+    return [*unknown, *together.files_of_metrics(params), *together.seeds(params)]
 
 
 def pick(params: Params, section: str, name: str) -> Any:
@@ -538,6 +292,7 @@ def pick(params: Params, section: str, name: str) -> Any:
     rows = getattr(params, section)
     if name not in rows:
         raise UserError(
-            f"'{name}' is not in {section} of params.yaml: there are {', '.join(rows) or 'none'}"
+            f"'{name}' is not in {section} of params.yaml{nearest(name, rows)}: there are "
+            f"{', '.join(rows) or 'none'}"
         )
     return rows[name]

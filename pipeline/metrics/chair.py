@@ -117,8 +117,8 @@ def read_objects(path: str) -> Objects:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         raise UserError(
-            f"scoring.chair.synonyms: {path} is no file of text: name COCO's synonyms, a line of "
-            "words parted by commas an object"
+            f"{path} is no file of text: name COCO's synonyms, a line of words parted by commas an "
+            "object"
         ) from None
     of_word: dict[str, str] = {}
     for line in lines:
@@ -126,7 +126,7 @@ def read_objects(path: str) -> Objects:
         for word in words:
             of_word.setdefault(word, words[0])
     if not of_word:
-        raise UserError(f"scoring.chair.synonyms: {path} is empty: a line of words an object")
+        raise UserError(f"{path} is empty: name COCO's synonyms, a line of words an object")
     return Objects(of_word)
 
 
@@ -142,15 +142,17 @@ def read_instances(paths: tuple[str, ...], synonyms: str) -> dict[str, set[str]]
     found: dict[str, set[str]] = {}
     known = read_objects(synonyms).of_word
     for path in paths:
+        if not Path(path).is_file():
+            raise UserError(f"{path} is no file: name COCO's instances, a file of JSON")
         try:
-            data = read_json(Path(path))
+            data = read_json(Path(path), "name COCO's instances")
             names = {each["id"]: str(each["name"]) for each in data["categories"]}
             images = {i["id"]: [str(i["id"]), Path(i["file_name"]).stem] for i in data["images"]}
             pairs = [(images[a["image_id"]], names[a["category_id"]]) for a in data["annotations"]]
         except (KeyError, TypeError):
             raise UserError(
-                f"scoring.chair.instances: {path} is no file of COCO's instances: it needs images, "
-                "categories and annotations"
+                f"{path} is no file of COCO's instances: it needs images, categories and "
+                "annotations"
             ) from None
         for called, name in pairs:
             if name not in known:

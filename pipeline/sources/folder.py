@@ -30,6 +30,7 @@ from typing import Any
 
 from pipeline.core.errors import UserError
 from pipeline.core.ranges import Seed, Share
+from pipeline.core.separators import check_separator
 from pipeline.data.files import digest, fingerprint, whole_folder
 from pipeline.sources.shared import base
 from pipeline.sources.shared.caption_tables import (
@@ -115,7 +116,7 @@ def fetch(
     entries = list(_read(table, columns) if table else _text_files(root, images, gate))
     if not entries:
         raise UserError(
-            f"{table} holds no captions"
+            f"{table} holds no captions: name a file that has some in captions:"
             if table
             else f"{root} holds no .txt files: name a file in captions:"
         )
@@ -248,6 +249,9 @@ def _read(table: Path, columns: Columns) -> Iterator[Entry]:
 
 def _csv(table: Path, columns: Columns) -> Iterator[Entry]:
     text = decoded(table.read_bytes(), str(table))
+    if not text.strip():
+        return iter([])
+    check_separator(table, text.partition("\n")[0], columns.names)
     header, lines = read_delimited(text, table, columns.names)
     _need(header, columns, str(table))
     return (_entry(line.cells, columns, line.where) for line in lines)
@@ -264,6 +268,8 @@ def _json_lines(table: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def _parquet(table: Path, columns: Columns) -> Iterator[Entry]:
+    if not table.stat().st_size:
+        return iter([])
     header, lines = read_parquet(table, columns.names)
     _need(header, columns, str(table))
     return (_entry(line.cells, columns, line.where) for line in lines)

@@ -368,8 +368,8 @@ def test_argmax_under_teacher_forcing_is_what_the_decoder_would_say_after_each_r
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        (None, r"config\.json: encoder: Input should be an object: dvc checkout"),
-        ({"args": {}}, r"config\.json: encoder\.name: Field required"),
+        (None, r"config\.json: encoder: expected keys with values, found null: dvc checkout"),
+        ({"args": {}}, r"config\.json: encoder\.name: missing"),
         ({"name": "eye", "args": {}}, "'eye'"),
         ({"name": "pixels", "args": {"image_size": "3"}}, r"encoder\.args\.image_size: .*'3'"),
         ({"name": "pixels", "args": {"side": 3}}, r"encoder\.args: unknown argument 'side'"),

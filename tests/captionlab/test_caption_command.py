@@ -108,8 +108,8 @@ def test_what_a_folder_was_captioned_with_can_be_scored(workspace, caption, capt
         "rouge_l",
     )
     told = (
-        "1 of 7 images have no prediction, the first is '3': the option partial scores the "
-        "others, split chooses images by a column `split`"
+        "out.jsonl: 1 of 7 images of references.json have no prediction, the first is '3': "
+        "--partial scores the others, --split chooses images by a column `split`"
     )
     assert captionlab(*arguments) == (2, "", f"error: {told}\n")
     status, out, _ = captionlab(*arguments, "--partial")

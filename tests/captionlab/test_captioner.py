@@ -172,6 +172,12 @@ def test_a_mistake_is_one_line(
 def test_an_unknown_model_is_one_line(here: Path) -> None:
     with pytest.raises(UserError, match=r"^unknown model 'gone': there are champion, or name a"):
         Captioner.load("gone")
+    with pytest.raises(UserError) as error:
+        Captioner.load("champoin")
+    assert str(error.value) == (
+        "unknown model 'champoin' (did you mean 'champion'?): there are champion, or name a model "
+        "folder"
+    )
 
 
 @pytest.fixture

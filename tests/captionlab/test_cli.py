@@ -124,7 +124,8 @@ def test_runs_of_other_references_or_another_protocol_do_not_compare(workspace, 
         f"{protocol}; references dead (lstm); {protocol}; references beef.dir (merge)\n"
     )
     assert refusal(captionlab("register", "--like", "lmst")) == (
-        "error: no finished run of a variant 'lmst' in MLflow: there are lstm, merge\n"
+        "error: no finished run of a variant 'lmst' in MLflow (did you mean 'lstm'?): there are "
+        "lstm, merge\n"
     )
     status, out, _ = captionlab("register", "--like", "lstm")
     assert status == 0
@@ -307,6 +308,19 @@ def test_the_best_of_drawn_captions_is_printed_the_same_one_each_time(workspace,
     assert refusal(captionlab(*call, 5, "--beam", 2)) == (
         "error: a beam searches and samples are drawn: name one of beam and samples\n"
     )
+
+
+def test_the_number_of_an_option_is_asked_for_in_plain_words(captionlab):
+    for given, told in (
+        ("x", "expected a whole number, found 'x'"),
+        ("0", "expected at least 1, found '0'"),
+        ("70000", "expected at most 65535, found '70000'"),
+    ):
+        assert captionlab("app", "--port", given) == (
+            2,
+            "",
+            f"error: Invalid value for '--port': {told} (captionlab app --help)\n",
+        )
 
 
 def test_an_unknown_model_lists_those_there_are(workspace, captionlab):

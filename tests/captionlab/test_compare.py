@@ -167,7 +167,7 @@ def test_a_caption_is_text_on_the_page_and_no_html(captionlab, workspace: Path) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("merg", "lstm"), "error: 'merg' is neither a file nor a row of params.yaml: the rows are merge, lstm, "),
+        (("merg", "lstm"), "error: 'merg' is neither a file nor a row of params.yaml (did you mean 'merge'?): the rows are merge, lstm, "),
         (("merge.json", "lstm.json"), "error: two files of captions need references: name their file as the third\n"),
         (("merge", "lstm", "--by", "spice"), "error: images have no score 'spice': they have bleu_1, "),
         (("merge", "lstm", "--page", "data"), "error: data (--page) is a folder: name a file\n"),

@@ -94,9 +94,10 @@ WRONG = {
     "one image twice": ([*ROWS, {"image_id": "1", "caption": "x"}],
         "predictions, item 3: image '1' has two predictions: give one caption an image"),
     "an unknown image": ({**SAID, "4": "x"}, "1 of 4 predictions are for images without "
-        "references: the first is '4', an image with references is '1'"),
-    "too few": ({"1": "a dog"}, "2 of 3 images have no prediction, the first is '2': the option "
-        "partial scores the others, split chooses images by a column `split`"),
+        "references: the first is '4', an image with references is '1': leave them out, or score "
+        "the others with partial=True"),
+    "too few": ({"1": "a dog"}, "2 of 3 images have no prediction, the "
+        "first is '2': partial=True scores the others, split= chooses images by a column `split`"),
 }  # fmt: skip
 
 
@@ -112,6 +113,7 @@ def test_a_mistake_is_one_line(case):
     ("metrics", "protocol", "message"),
     [
         ("blue", "raw", r"^unknown metric 'blue' \(did you mean 'bleu'\?\): there are bleu, "),
+        ("bleu", "rwa", r"^unknown protocol 'rwa' \(did you mean 'raw'\?\): there are standard, "),
         ("bleu", "beam-3", r"^unknown protocol 'beam-3': there are standard, raw, cleaned-ref"),
     ],
 )

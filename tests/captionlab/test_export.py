@@ -335,11 +335,14 @@ def test_the_command_captions_with_an_exported_model_as_with_the_model_itself(
     assert said[0][0] == 0
     config = json.loads((tmp_path / "hf/config.json").read_text())
     for change, message in [
-        ({"captioner": "merge"}, "captioner: Input should be an object"),
-        ({"captioner": {**config["captioner"], "decode": []}}, "captioner.decode: Input should"),
+        ({"captioner": "merge"}, "captioner: expected keys with values, found a text"),
+        (
+            {"captioner": {**config["captioner"], "decode": []}},
+            "captioner.decode: expected keys with values, found a list",
+        ),
         (
             {"captioner": {**config["captioner"], "decode": {"beam": 0}}},
-            "beam: should be greater than or equal to 1, not 0",
+            "beam: expected at least 1, found 0",
         ),
     ]:
         (tmp_path / "hf/config.json").write_text(json.dumps({**config, **change}))

@@ -259,17 +259,23 @@ def test_every_gendered_word_has_a_neutral_counterpart():
         assert gender.named(found.text) is None, word
 
 
+def test_a_misspelt_model_names_the_nearest():
+    with pytest.raises(UserError) as error:
+        Shelf({"merge": Path("models/merge")}, load).get("merg")
+    assert str(error.value) == "unknown model 'merg' (did you mean 'merge'?): there are merge"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"way": "magic"}, "way: should be 'own', 'greedy', 'beam' or 'sampling'"),
-        ({"beam": 0}, "beam: should be greater than or equal to 1"),
-        ({"samples": 10**6}, "samples: should be less than or equal to 10"),
+        ({"way": "magic"}, "way: expected 'own', 'greedy', 'beam' or 'sampling', found 'magic'"),
+        ({"beam": 0}, "beam: expected at least 1, found 0"),
+        ({"samples": 10**6}, "samples: expected at most 10, found 1000000"),
         (
             {"temperature": "hot"},
-            "temperature: should be a valid number, unable to parse string as a number",
+            "temperature: expected a number, found 'hot'",
         ),
-        ({"seed": None}, "seed: should be a valid integer"),
+        ({"seed": None}, "seed: expected a whole number, found null"),
     ],
 )
 def test_a_decoding_that_cannot_be_is_one_line(values, message):

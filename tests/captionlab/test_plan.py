@@ -12,9 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
-from captionlab import __main__
+from captionlab import __main__, plan_checks
 from captionlab.plan import Row, plan, render
+from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.core.registry import load
 from pipeline.data.shards import Shards
@@ -189,7 +191,7 @@ def test_a_plan_as_it_is_printed() -> None:
         "  beside  scenes  tf_efficientnet_lite0  merge    ~10,000   4.64 M  4.64 M  110 "
         "MB   18.6 MB",
         "",
-        "all together: 147 MB on disk, 18.6 MB to download, about",
+        "all together: about 147 MB on disk, 18.6 MB to download",
         "~: assumed, for the captions have not been cleaned yet; parameters move with it",
     ]
 
@@ -224,12 +226,151 @@ def test_pooled_vectors_of_flickr30k_take_less_than_a_hundred_megabytes() -> Non
     assert (clip.disk, clip.takes("both")) == (31_783 * 768 * 2, 31_783 * (768 + 256 * 1024) * 2)
 
 
-def test_a_language_model_from_nothing_brings_no_weights_and_one_of_a_package_does() -> None:
-    told = "prefix_lm brings weights of its own"
-    assert told not in render(plan(load_params(ROOT / "experiments/scenes-all.yaml"), NOWHERE), "x")
-    assert told in render(
-        plan(load_params(ROOT / "experiments/flickr8k-offline.yaml"), NOWHERE), "x"
+def test_a_language_model_of_the_hub_brings_weights_and_one_that_is_here_or_drawn_does_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = "prefix_lm brings weights of its own, which are not in the downloads"
+    for file, brings in {"clip-prefix-flickr8k": True, "scenes-all": False}.items():
+        found = render(plan(load_params(ROOT / f"experiments/{file}.yaml"), NOWHERE), "x")
+        assert (told in found.splitlines()) == brings, file
+    found = render(plan(load_params(ROOT / "experiments/flickr8k-offline.yaml"), NOWHERE), "x")
+    assert "brings weights" not in found
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_of_the_language_models_reader_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tqdm.auto import tqdm
+
+    from pipeline.decoders.shared import language_model
+
+    original = language_model.find
+    monkeypatch.setattr(
+        language_model,
+        "find",
+        lambda lm: next(original(lm) for _ in tqdm([1], desc="Converting")),
     )
+    row = planned("flickr8k-offline.yaml", "prefix-lm-tuned")
+    assert (row.lacks, row.brings) == ("", False)
+    assert capsys.readouterr().err == ""
+
+
+MISTAKES = [
+    (
+        {"features": {"weights": "package"}},
+        "features.scenes-lite0.args.weights: no installed package brings weights for "
+        "'test_efficientnet': there is one for tf_efficientnet_lite0; write hub or a file",
+    ),
+    (
+        {"features": {"weights": "w.pth"}},
+        "features.scenes-lite0.args.weights: there is no file 'w.pth': name one, or write hub, "
+        "package or random",
+    ),
+    (
+        {"features": {"weights": "rondom"}},
+        "features.scenes-lite0.args.weights: there is no file 'rondom' (did you mean 'random'?): "
+        "name one, or write hub, package or random",
+    ),
+    (
+        {"split": "oficial"},
+        "corpora.scenes.split: 'oficial' is no split scheme of scenes (did you mean 'official'?): "
+        "there are official",
+    ),
+    (
+        {"source": "flickr8k", "args": {}, "split": "karpaty"},
+        "corpora.scenes.split: 'karpaty' is no split scheme of flickr8k: there are official, last",
+    ),
+    (
+        {"source": "flickr8k", "args": {}, "split": "karpathy"},
+        "corpora.scenes.split: karpathy needs the argument karpathy of flickr8k: write args: "
+        "{karpathy: download}",
+    ),
+    (
+        {"source": "flickr30k", "args": {"karpathy": "k.json", "archives": "a"}, "split": "last"},
+        "datasets.scenes.args.karpathy: k.json is not there: name a file, or write download; "
+        "datasets.scenes.args.archives: a is not a folder: name one, or leave archives out",
+    ),
+    (
+        {"source": "folder", "args": {"path": "p", "captions": "c.csv"}, "split": "random"},
+        "datasets.scenes.args.captions: p/c.csv is not there: name a file, or null for .txt files "
+        "(.csv, .tsv, .jsonl, .parquet, .json)",
+    ),
+    (
+        {"source": "folder", "args": {"path": "p", "captions": "s.csv"}, "split": "random"},
+        "datasets.scenes.args.captions: p/s.csv is separated by ';', a comma is expected: save it "
+        "with commas",
+    ),
+    (
+        {"source": "folder", "args": {"path": "p", "captions": "1.png"}, "split": "random"},
+        "datasets.scenes.args.captions: p/1.png is of an unknown format: give .csv, .tsv, .jsonl, "
+        ".parquet, .json",
+    ),
+    (
+        {"source": "folder", "args": {"path": "p", "val": 0.6, "test": 0.5}, "split": "random"},
+        "datasets.scenes.args: val 0.6 and test 0.5 leave no images to train: give shares of less "
+        "than 1 in all",
+    ),
+    (
+        {"source": "folder", "args": {"path": "none"}, "split": "randm"},
+        "datasets.scenes: none (path: in params.yaml) is not a folder: name the one that holds "
+        "your images; corpora.scenes.split: 'randm' is no split scheme of folder (did you mean "
+        "'random'?): there are official, random",
+    ),
+    (
+        {"chair": {"synonyms": "s.txt", "instances": ["i.json"]}},
+        "scoring.chair.synonyms: s.txt is not there: name a file of COCO's synonyms; "
+        "scoring.chair.instances: i.json is not there: name a file of COCO's instances",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), MISTAKES, ids=str)
+def test_files_splits_and_shares_that_cannot_be_are_told_before_anything_runs(
+    captionlab: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p").mkdir()
+    Image.new("RGB", (8, 8)).save("p/1.png")
+    Path("p/s.csv").write_text("image;caption\n1.png;One\n")
+    data = tiny_params()
+    data["features"]["scenes-lite0"]["args"] |= changes.get("features", {})
+    data["corpora"]["scenes"]["split"] = changes.get("split", "official")
+    if "source" in changes:
+        data["datasets"]["scenes"] = {name: changes[name] for name in ("source", "args")}
+    if "chair" in changes:
+        data["scoring"] |= {"metrics": ["chair"], "chair": changes["chair"]}
+    Path("params.yaml").write_text(yaml.safe_dump(data))
+    assert captionlab("plan") == (2, "", f"error: {expected}\n")
+
+
+def test_a_share_above_1_is_told_before_anything_runs(tmp_path: Path) -> None:
+    data = tiny_params()
+    data["datasets"]["scenes"] = {"source": "folder", "args": {"path": "p", "val": 1.5}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(UserError) as error:
+        load_params(tmp_path / "params.yaml")
+    told = "datasets.scenes.args.val: expected at most 1, found 1.5"
+    assert str(error.value) == f"{tmp_path / 'params.yaml'}: {told}"
+
+
+def test_the_split_schemes_are_known_of_every_source() -> None:
+    assert sorted(plan_checks.SCHEMES) == registry.names("sources")
+    for source, schemes in plan_checks.SCHEMES.items():
+        told = load("sources", source).__doc__
+        assert told, source
+        assert all(f"{name}:" in told or f"`{name}`:" in told for name in schemes), source
+
+
+def test_what_a_plan_says_of_weights_is_what_the_encoder_refuses() -> None:
+    args = {"model": "test_efficientnet", "image_size": 64}
+    for weights in ("package", "w.pth"):
+        with pytest.raises(UserError):
+            load("encoders", "timm_model").Encoder(**args, weights=weights)
 
 
 def test_a_local_folder_of_archives_is_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,8 +396,9 @@ def test_what_is_shared_counts_once_in_the_totals() -> None:
     seeds = [len(params.training(row.name).seeds) for row in found.rows]
     models = 4 * sum(n * row.model.parameters for n, row in zip(seeds, found.rows, strict=True))
     assert sum(row.disk for row in found.rows) == len(found.rows) * one + models
-    assert f"all together: {(one + models) / 1e9:.2f} GB on disk, 1.12 GB to download" in render(
-        found, "x"
+    assert (
+        f"all together: about {(one + models) / 1e9:.2f} GB on disk, 1.12 GB to download"
+        in render(found, "x")
     )
 
 
@@ -267,7 +409,7 @@ def test_what_is_shared_counts_once_in_the_totals() -> None:
             "datasets",
             "scenes",
             {"images": "many"},
-            r"datasets\.scenes\.args\.images: should be a valid integer, not 'many'",
+            r"datasets\.scenes\.args\.images: expected a whole number, found 'many'",
         ),
         (
             "features",

@@ -183,7 +183,7 @@ def test_a_split_that_no_file_has_a_column_for_is_refused(captionlab, tmp_path, 
         2,
         "",
         f"error: split 'banana' chooses nothing: neither {said} nor {meant} has a column `split`: "
-        "name it so, or leave the option out\n",
+        "name it so, or leave --split out\n",
     )
 
 
@@ -307,8 +307,9 @@ def test_a_file_that_is_no_image_of_the_references_or_either_of_two_is_one_line(
         "image_id\n"
     )
     assert refused("a/2.png", "a/3.png") == (
-        "error: 1 of 2 predictions are for images without references: the first is "
-        "'a/3.png', an image with references is '1'\n"
+        "error: p.jsonl: 1 of 2 predictions are for images without references in r.json: the "
+        "first is 'a/3.png', an image with references is '1': leave them out, or score the others "
+        "with --partial\n"
     )
     assert refused("a/2.png", "b/2.png") == (
         "error: p.jsonl, line 2: image '2' has two predictions: give one caption an image\n"
@@ -434,7 +435,7 @@ POOR = {
 
 @pytest.mark.parametrize("case", POOR)
 @pytest.mark.parametrize(
-    "metric", sorted(set(module_names("metrics")) - {"meteor", "spice", "clip_score"})
+    "metric", sorted(set(module_names("metrics")) - {"meteor", "spice", "clip_score", "chair"})
 )
 def test_every_score_that_a_metric_gives_elsewhere_is_there_or_explained(metric, case):
     """Over the registry but for what needs Java or pictures; a new metric that leaves something out
@@ -477,21 +478,22 @@ def test_two_processes_score_side_by_side(files):
 
 WRONG = {
     "an unknown image": ([*ROWS, {"image_id": 42, "caption": "x"}], COCO,
-        "1 of 8 predictions are for images without references: the first is '42', an image "
-        "with references is '1'"),
+        "p.json: 1 of 8 predictions are for images without references in r.json: the first is "
+        "'42', an image with references is '1': leave them out, or score the others with "
+        "--partial"),
     "no prediction": (ROWS[1:], COCO,
-        "1 of 7 images have no prediction, the first is '1': the option partial scores the "
-        "others, split chooses images by a column `split`"),
+        "p.json: 1 of 7 images of r.json have no prediction, the first is '1': --partial scores "
+        "the others, --split chooses images by a column `split`"),
     "two rows": ([*ROWS, ROWS[0]], COCO, "p.json, item 7: image '1' has two predictions: give one "
     "caption an image"),
     "two texts": ({"1": ["a", "b"]}, COCO, "p.json, key '1': image '1' has two predictions: give "
     "one caption an image"),
     "one key twice": ('{"1": "a", "1": "b"}', COCO,
         "p.json: '1' stands there twice: give one caption an image, or a list of captions"),
-    "empty": ("", COCO, "p.json is empty: expected captions, as COCO's .json, .jsonl, .csv, .tsv "
-    "or .parquet"),
-    "no rows": ([], COCO, "p.json is empty: expected captions, as COCO's .json, .jsonl, .csv, "
+    "empty": ("", COCO, "p.json is empty: give a file of captions, COCO's .json, .jsonl, .csv, "
     ".tsv or .parquet"),
+    "no rows": ([], COCO, "p.json holds no captions: give a file of captions, COCO's .json, "
+    ".jsonl, .csv, .tsv or .parquet"),
     "a number": ("5", COCO,
         'p.json: expected [{"image_id": 1, "caption": "..."}], {"annotations": [...]} or '
         '{"1": ["...", "..."]}, '
@@ -515,10 +517,10 @@ WRONG = {
         "JSON lines .jsonl)"),
     "no references": (ROWS, {**MEANT, "7": []},
         "r.json: image '7' has no references (1 such images): add some, leave it out, or score "
-        "the others with the option partial"),
+        "the others with --partial"),
     "no annotations": (ROWS, {**COCO, "images": [{"id": 8}]},
         "r.json: image '8' has no references (1 such images): add some, leave it out, or score "
-        "the others with the option partial"),
+        "the others with --partial"),
 }  # fmt: skip
 
 
@@ -543,9 +545,9 @@ def test_a_wrong_file_is_one_line(case, captionlab, tmp_path, monkeypatch):
         ".tsv or .parquet"),
         ("p.xml", b"x", "p.xml is of an unknown format: give COCO's .json, .jsonl, .csv, .tsv or "
         ".parquet"),
-        ("p.csv", b"", "p.csv is empty: expected captions, as COCO's .json, .jsonl, .csv, .tsv or "
-        ".parquet"),
-        ("p.csv", b"id,caption\n1,a\n", "p.csv, line 2: expected image_id and caption (or text), "
+        ("p.csv", b"", "p.csv is empty: give a file of captions, COCO's .json, .jsonl, .csv, .tsv "
+        "or .parquet"),
+        ("p.csv", b"id,caption\n1,a\n", "p.csv, line 1: expected image_id and caption (or text), "
         "found id, caption"),
         ("p.csv", b"image_id,caption\n1,a, b\n",
          "p.csv, line 2: 3 fields where the header has 2: put a caption that holds the "
@@ -561,7 +563,20 @@ def test_a_wrong_file_is_one_line(case, captionlab, tmp_path, monkeypatch):
          "p.jsonl, line 1: a split is a text, found a list"),
         ("p.csv", b"image_id,caption\n1,\xff\n", "p.csv is no UTF-8 text (byte 19): save it as "
         "UTF-8"),
-        ("p.parquet", b"", "p.parquet is empty"),
+        ("p.parquet", b"", "p.parquet is empty: give a file of captions, COCO's .json, .jsonl, "
+        ".csv, .tsv or .parquet"),
+        ("p.csv", b"image_id,caption\n", "p.csv holds no captions: give a file of captions, COCO's "
+        ".json, .jsonl, .csv, .tsv or .parquet"),
+        ("p.csv", b"id,caption\n", "p.csv, line 1: expected image_id and caption (or text), found "
+        "id, caption"),
+        ("p.csv", b"image_id;caption\n1;a dog\n", "p.csv is separated by ';', a comma is expected: "
+        "save it with commas"),
+        ("p.csv", b'"image_id";"caption"\n1;a, dog\n', "p.csv is separated by ';', a comma is "
+        "expected: save it with commas"),
+        ("p.tsv", b"image_id,caption\n1,a dog\n", "p.tsv is separated by a comma, a tab is "
+        "expected: save it with tabs"),
+        ("p.csv", b"image_id\tcaption\n1\ta dog\n", "p.csv is separated by a tab, a comma is "
+        "expected: save it with commas"),
         ("p.jsonl", b'{"file": "a.png", "error": "truncated"}\n\n{"file": "b.png", "error": '
         b'"empty file"}\n',
          "p.jsonl has no captions: 2 pictures could not be read (first a.png: truncated): "
@@ -594,6 +609,30 @@ def test_an_unknown_metric_protocol_or_split_says_what_there_is(captionlab, file
         captionlab("score", split, files[1], "--split", "dev")[2]
         == f"error: {split} has no rows of split 'dev': there are val\n"
     )
+
+
+def test_a_metric_asked_for_by_name_names_the_option_that_it_lacks(
+    captionlab, files, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("synonyms.txt").write_text("dog, puppy")
+    for more, told in (
+        (["chair"], "chair needs COCO's synonyms: give --synonyms FILE"),
+        (["chair", "--instances", "synonyms.txt"], "chair needs COCO's synonyms: give --synonyms FILE"),
+        (["bleu", "--synonyms", "synonyms.txt"],
+         "--synonyms FILE and --instances FILE are for the metric chair: name it, too"),
+        (["chair", "--synonyms", "folder"], "folder is a folder: name a file of COCO's synonyms"),
+        (["chair", "--synonyms", "none"], "none is not there: name a file of COCO's synonyms"),
+        (["chair", "--synonyms", "synonyms.txt", "--instances", "folder"],
+         "folder is a folder: name a file of COCO's instances"),
+        (["cider,clip_score"],
+         "clip_score needs the pictures, which stand beside no captions here: leave it out, or "
+         "name it in scoring.metrics of params.yaml"),
+    ):  # fmt: skip
+        found = captionlab("score", *files, "--out", "o.json", "--metrics", *more)
+        assert found == (2, "", f"error: {told}\n")
+    assert not Path("o.json").exists()
 
 
 def java(home, script):

@@ -59,15 +59,18 @@ TAMPERED: dict[str, tuple[Any, str]] = {
         lambda f: (f / "config.json").write_text("{"),
         r"config\.json is no readable JSON file: Expecting property name",
     ),
-    "a list": (lambda f: (f / "config.json").write_text("[]"), r"config\.json: the file: Input"),
-    "no sizes": (lambda f: config(f, sizes="gone"), r"config\.json: sizes: Field required"),
+    "a list": (
+        lambda f: (f / "config.json").write_text("[]"),
+        r"config\.json: expected keys with values, found a list",
+    ),
+    "no sizes": (lambda f: config(f, sizes="gone"), r"config\.json: sizes: missing"),
     "no width": (
         lambda f: config(f, sizes={"grid": 3, "vocabulary": 8, "known": {}}),
-        r"config\.json: sizes\.pooled: Field required",
+        r"config\.json: sizes\.pooled: missing",
     ),
     "a width in words": (
         lambda f: config(f, sizes={"grid": 3, "pooled": "5", "vocabulary": 8, "known": {}}),
-        r"config\.json: sizes\.pooled: Input should be a valid integer",
+        r"config\.json: sizes\.pooled: expected a whole number, found",
     ),
     "another decoder": (
         lambda f: config(f, decoder="mrge"),
@@ -139,9 +142,12 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, value: floa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"beam": 0}', r"decode\.json: beam: should be greater than or equal to 1, not 0"),
-        ('{"beams": 3}', r"decode\.json: beams: unknown key: dvc repro writes it anew"),
-        ("[3]", r"decode\.json: : should be a valid dictionary"),
+        ('{"beam": 0}', r"decode\.json: beam: expected at least 1, found 0"),
+        (
+            '{"beams": 3}',
+            r"decode\.json: beams: unknown key \(did you mean 'beam'\?\): dvc repro writes it anew",
+        ),
+        ("[3]", r"decode\.json: expected keys with values, found a list"),
         ("{", r"decode\.json is no readable JSON file"),
     ],
 )

@@ -501,7 +501,7 @@ def test_a_language_model_that_scales_its_logits_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"prefix": 0}, "args.prefix: should be greater than or equal to 1, not 0"),
+        ({"prefix": 0}, "args.prefix: expected at least 1, found 0"),
         (
             {"new_tokenizer": 100},
             "args.new_tokenizer: 100 entries are too few: 256 bytes and the end token need 257",

@@ -176,8 +176,8 @@ def test_another_base_or_none_is_one_line(tmp_path: Path) -> None:
     ("args", "message"),
     [
         ({"lora": {"targets": ["q_proj", "q_porj"]}}, "there is no layer 'q_porj': there are"),
-        ({"lora": {"rnak": 4}}, "args.lora.rnak: Extra inputs are not permitted, not 4"),
-        ({"lora": {"rank": 0}}, "args.lora.rank: should be greater than or equal to 1, not 0"),
+        ({"lora": {"rnak": 4}}, "args.lora.rnak: unknown key (did you mean 'rank'?)"),
+        ({"lora": {"rank": 0}}, "args.lora.rank: expected at least 1, found 0"),
         ({"model": "owner/nothing"}, "vlm: 'owner/nothing' cannot be used"),
     ],
 )

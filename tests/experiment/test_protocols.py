@@ -195,7 +195,7 @@ def test_every_protocol_says_what_it_is_and_an_unknown_one_lists_them() -> None:
     assert find_protocol("beam-7").captions == "beam-7"
     with pytest.raises(
         UserError,
-        match=r"^unknown protocol 'rw': there are standard, raw, teacher_forced, greedy, beam-k",
+        match=r"^unknown protocol 'rw' \(did you mean 'raw'\?\): there are standard, raw, teacher_forced, greedy, beam-k",
     ):
         find_protocol("rw")
 

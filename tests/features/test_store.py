@@ -374,11 +374,11 @@ def _ids(**changes: Any) -> Any:
         ),
         (
             lambda f: (f / "manifest.json").write_text('{"dtype": "float64"}'),
-            r"manifest\.json: dtype: Input should be 'float16' or 'int8'",
+            r"manifest\.json: dtype: expected 'float16' or 'int8', found",
         ),
         (
             lambda f: (f / "manifest.json").write_text('{"keep": "none"}'),
-            r"manifest\.json: keep: Input should be 'pooled', 'grid' or 'both'",
+            r"manifest\.json: keep: expected 'pooled', 'grid' or 'both', found",
         ),
         (
             lambda f: (f / "manifest.json").write_text('{"keep": "pooled"}'),
@@ -397,7 +397,7 @@ def test_tampered_features_are_one_line(tmp_path, change, message):
 def test_a_manifest_that_does_not_say_how_features_were_made_is_one_line(tmp_path):
     run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path)
     (tmp_path / "f/manifest.json").write_text('{"encoder": "pixels", "args": {}}')
-    with pytest.raises(UserError, match=r"manifest\.json: dataset: Field required"):
+    with pytest.raises(UserError, match=r"manifest\.json: dataset: missing"):
         FeatureStore(tmp_path / "f").made_by()
 
 

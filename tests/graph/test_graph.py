@@ -31,8 +31,12 @@ from tests.workspace import (
 )
 
 # What no stage declares: nothing in core can change an output (test_rooms.py says what holds that
-# up), and params.py only parses: the values that a stage reads are its `params`.
-UNDECLARED = ("pipeline/core/", "pipeline/experiment/params.py")
+# up), and params.py and what it checks by only parse: the values that a stage reads are its
+# `params`.
+UNDECLARED = (
+    "pipeline/core/",
+    *(f"pipeline/experiment/{name}.py" for name in ("params", "keys", "names", "together")),
+)
 # The live curves of a training are no output, so tracking cannot change what `train` makes.
 SIDE_CHANNEL = {"train": ("pipeline/tracking/",)}
 # MLflow's models-from-code takes a path. What that file imports, the served process imports: it

@@ -103,15 +103,19 @@ def test_what_chair_lacks_is_one_line(files: dict[str, object], tmp_path: Path) 
         ),
         (
             {"synonyms": str(tmp_path / "empty.txt")},
-            "empty.txt is empty: a line of words an object",
+            "empty.txt is empty: name COCO's synonyms, a line of words an object",
         ),
+        ({"instances": [str(tmp_path)]}, f"{tmp_path} is no file: name COCO's instances"),
+        ({"instances": [str(tmp_path / "empty.txt")]}, ": name COCO's instances"),
         ({"instances": [str(tmp_path / "odd.json")]}, "odd.json is no file of COCO's instances"),
         ({"instances": [str(tmp_path / "sofa.json")]}, "the object 'sofa' is not in "),
     ):
         with pytest.raises(UserError) as error:
             chair.score(said, meant, {**files, **more})
         assert text in str(error.value)
-    assert evaluate(said, meant, "chair", "raw").unavailable["chair"].startswith("it needs COCO's")
+    with pytest.raises(UserError) as error:
+        evaluate(said, meant, "chair", "raw")
+    assert str(error.value) == "chair needs COCO's synonyms: give synonyms=FILE"
 
 
 def test_a_judge_without_its_files_is_said_before_the_first_stage(tmp_path: Path) -> None:
@@ -146,7 +150,8 @@ def test_the_command_takes_the_files_and_says_what_lacks(captionlab, files, tmp_
         "score", tmp_path / "said.json", tmp_path / "meant.json", "--protocol", "raw", "--metrics", "chair",
     ]  # fmt: skip
     named = ["--synonyms", files["synonyms"]]
-    assert "it needs COCO's synonyms: --synonyms FILE" in captionlab(*call)[1]
+    lacks = (2, "", "error: chair needs COCO's synonyms: give --synonyms FILE\n")
+    assert captionlab(*call) == lacks
     assert "it reads English, and" in captionlab(*call, "--language", "de")[1]
     out = tmp_path / "out.json"
     for more, wrong in ([], 1 / 3), (["--instances", tmp_path / "there.json"], 0.0):
@@ -154,9 +159,8 @@ def test_the_command_takes_the_files_and_says_what_lacks(captionlab, files, tmp_
         assert json.loads(out.read_text())["scores"]["chair_i"] == pytest.approx(wrong)
     status, _, err = captionlab(*call[:-1], "bleu", *named)
     assert (status, err) == (
-        2, "error: synonyms and instances are for the metric chair: name it, too\n",
-    )  # fmt: skip
+        2,
+        "error: --synonyms FILE and --instances FILE are for the metric chair: name it, too\n",
+    )
     status, _, err = captionlab(*call, "--instances", tmp_path / "there.json")
-    assert (status, err) == (
-        2, "error: instances without synonyms: chair needs COCO's file of both\n",
-    )  # fmt: skip
+    assert (status, "", err) == lacks

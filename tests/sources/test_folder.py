@@ -250,8 +250,19 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
             "image,text\nx.png,One\n",
             "c.csv lacks 'caption', it has image, text: set caption_column",
         ),
-        ("c.csv", "", "c.csv lacks 'image', it has nothing"),
-        ("c.csv", "image,caption\n", "c.csv holds no captions"),
+        ("c.csv", "", "c.csv holds no captions: name a file that has some in captions:"),
+        ("c.parquet", "", "c.parquet holds no captions: name a file that has some in captions:"),
+        ("c.csv", "image,caption\n", "c.csv holds no captions: name a file that has some in"),
+        (
+            "c.csv",
+            "image;caption\nx.png;One, two\n",
+            "c.csv is separated by ';', a comma is expected: save it with commas",
+        ),
+        (
+            "c.tsv",
+            "image,caption\nx.png,One\n",
+            "c.tsv is separated by a comma, a tab is expected: save it with tabs",
+        ),
         (
             "c.csv",
             "image,caption\nx.png,One, two\n",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
+from pipeline.core.registry import nearest
 from pipeline.languages.languages import ABOUT, ENGLISH, find_language
 
 FILE = Path(__file__).with_name("protocols.yaml")
@@ -48,7 +49,10 @@ def find_protocol(name: str) -> Protocol:
     beam = re.fullmatch(r"beam-([1-9]\d*)", name)
     row = _rows().get("beam-k" if beam else name)
     if row is None or name == "beam-k":
-        raise UserError(f"unknown protocol '{name}': there are {', '.join(_rows())} (k a number)")
+        near = nearest(name, [known for known in _rows() if known != "beam-k"])
+        raise UserError(
+            f"unknown protocol '{name}'{near}: there are {', '.join(_rows())} (k a number)"
+        )
     return Protocol(name=name, **{**row, "captions": name}) if beam else Protocol(name=name, **row)
 
 

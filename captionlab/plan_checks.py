@@ -1,0 +1,124 @@
+"""What a plan can say is wrong before anything runs, beside wrong keys and names: files that are
+not there, split schemes that a source does not have, shares that leave nothing to train."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.core.errors import UserError
+from pipeline.core.registry import nearest
+from pipeline.core.separators import check_separator
+
+if TYPE_CHECKING:
+    from pipeline.experiment.params import Dataset, Params
+
+SCHEMES = {
+    "a3ds": ["random"],
+    "coco2014": ["official", "karpathy"],
+    "flickr30k": ["last", "karpathy"],
+    "flickr8k": ["official", "last", "karpathy"],
+    "folder": ["official", "random"],
+    "hugging_face": ["official", "random"],
+    "scenes": ["official"],
+    "webdataset": ["random"],
+}
+"""source -> the split schemes that it may give; karpathy where its argument `karpathy` says so. One
+that is not here is not checked."""
+PACKAGED = "tf_efficientnet_lite0"
+"the model of timm whose weights an installed package brings"
+CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
+"that the source folder reads"
+
+
+def problems(params: "Params", features: list[str]) -> list[str]:
+    """All of them, a line each, with the cure.
+
+    Args:
+        features: those whose model there is.
+    """
+    out = [problem for name, row in params.datasets.items() for problem in _dataset(name, row)]
+    for name, corpus in params.corpora.items():
+        out += _scheme(f"corpora.{name}.split", corpus.split, params.datasets[corpus.dataset])
+    for name in features:
+        if params.features[name].encoder == "timm_model":
+            out += _weights(f"features.{name}.args.weights", **params.features[name].args)
+    return out + list(_metrics(params))
+
+
+def _dataset(name: str, row: "Dataset") -> Iterator[str]:
+    where, args = f"datasets.{name}.args", row.args
+    if row.source == "folder" and args.get("captions"):
+        yield from _captions(f"{where}.captions", args)
+    if row.source in ("folder", "hugging_face", "webdataset"):
+        val, test = args.get("val", 0.1), args.get("test", 0.1)
+        if val + test >= 1:
+            yield (
+                f"{where}: val {val} and test {test} leave no images to train: give shares of "
+                "less than 1 in all"
+            )
+    karpathy = args.get("karpathy", "")
+    if karpathy not in ("", "download") and not Path(karpathy).expanduser().is_file():
+        yield f"{where}.karpathy: {karpathy} is not there: name a file, or write download"
+    archives = args.get("archives", "")
+    if archives and not Path(archives).expanduser().is_dir():
+        yield f"{where}.archives: {archives} is not a folder: name one, or leave archives out"
+
+
+def _captions(where: str, args: dict[str, Any]) -> Iterator[str]:
+    root = Path(args.get("path", "")).expanduser()
+    file = root / Path(args["captions"]).expanduser()
+    if root.is_dir() and not file.is_file():  # of a folder that is not there its source tells
+        cure = "name a file, or null for .txt files"
+        yield f"{where}: {file} is not there: {cure} ({', '.join(CAPTION_FILES)})"
+    elif file.is_file() and file.suffix.lower() not in CAPTION_FILES:
+        yield f"{where}: {file} is of an unknown format: give {', '.join(CAPTION_FILES)}"
+    elif file.suffix.lower() in (".csv", ".tsv") and file.is_file():
+        columns = [args.get(f"{name}_column", name) for name in ("image", "caption", "split")]
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            yield from _complaints(where, file, lines.readline(), columns)
+
+
+def _complaints(where: str, file: Path, header: str, columns: list[str]) -> Iterator[str]:
+    try:
+        check_separator(file, header, columns)
+    except UserError as error:
+        yield f"{where}: {error}"
+
+
+def _scheme(where: str, split: str, dataset: "Dataset") -> Iterator[str]:
+    known = SCHEMES.get(dataset.source, [split])
+    there = [name for name in known if name != "karpathy" or dataset.args.get("karpathy")]
+    if split == "karpathy" and split in known and split not in there:
+        yield (
+            f"{where}: karpathy needs the argument karpathy of {dataset.source}: write "
+            "args: {karpathy: download}"
+        )
+    elif split not in there:
+        near = nearest(split, there)
+        yield (
+            f"{where}: '{split}' is no split scheme of {dataset.source}{near}: there are "
+            f"{', '.join(there)}"
+        )
+
+
+def _weights(where: str, *, model: str, weights: str, **_: Any) -> Iterator[str]:
+    if weights == "package" and model != PACKAGED:
+        yield (
+            f"{where}: no installed package brings weights for '{model}': there is one for "
+            f"{PACKAGED}; write hub or a file"
+        )
+    elif weights not in ("hub", "package", "random") and not Path(weights).is_file():
+        near = nearest(weights, ["hub", "package", "random"])
+        yield (
+            f"{where}: there is no file '{weights}'{near}: name one, or write hub, package or "
+            "random"
+        )
+
+
+def _metrics(params: "Params") -> Iterator[str]:
+    chair = params.scoring.chair
+    if chair and "chair" in params.scoring.metrics:
+        for key, files in (("synonyms", [chair.synonyms]), ("instances", chair.instances)):
+            for file in files:
+                if not Path(file).is_file():
+                    yield f"scoring.chair.{key}: {file} is not there: name a file of COCO's {key}"
