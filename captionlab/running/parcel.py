@@ -16,6 +16,8 @@ from pipeline.experiment.params import Params
 
 CODE = ("captionlab", "pipeline", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
 "what runs stages; the rest of a repository does not"
+LEFT_OUT = ("__pycache__", ".git/hooks", ".git/logs")
+"of no use on a node, or different each time"
 PASSED_ON = ("CAPTIONLAB_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
 "beginnings of environment variables that stages and DVC's remotes read"
 THREADS = "OMP_NUM_THREADS"
@@ -89,7 +91,7 @@ def _tar(names: list[str]) -> bytes:
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    if "__pycache__" in entry.name:
+    if any(name in entry.name for name in LEFT_OUT):
         return None
     entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
     return entry

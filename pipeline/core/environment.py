@@ -51,6 +51,18 @@ VARIABLES = (
         "10",
     ),
     Variable(
+        "CAPTIONLAB_ONLY",
+        "Stages that may compute, parted by commas (`train@merge,score@merge`). Any other stage "
+        "that DVC does not find in its run cache stops with an error. Set and empty: none may.",
+        "none: all may",
+    ),
+    Variable(
+        "CAPTIONLAB_SCRATCH",
+        "Folder on each node of a cluster where `captionlab run --ray` keeps copies of the "
+        "workspace, and DVC's cache where the nodes share no disk.",
+        "`captionlab-UID` in the system's folder for temporary files",
+    ),
+    Variable(
         "CAPTIONLAB_OVERSIZE",
         "`1` goes on where `captionlab plan`, training or captioning finds that the machine has "
         "too little memory or disk: the refusal becomes a warning.",

@@ -40,7 +40,7 @@ from captionlab.page.server import (
     uploaded_picture,
 )
 from pipeline.captioner.captioner import GREEDY, Captioner
-from pipeline.captioning.captions import Caption
+from pipeline.captioning.captions import Alternative, Caption
 from pipeline.core.errors import UserError
 from pipeline.metrics import gender
 from pipeline.sources.shared.shards import ShardWriter
@@ -119,7 +119,8 @@ class Said:
     device = "cpu"
 
     def __init__(self, text, log_prob=-1.0, tokens=1, others=()):
-        self.said = Caption(text, log_prob, tokens, [(text, log_prob), *others])
+        best = Alternative(text, log_prob, log_prob / tokens)
+        self.said = Caption(text, log_prob, tokens, [best, *others])
 
     def decoding_as(self, **keys):
         return self
