@@ -205,7 +205,7 @@ def test_what_a_model_says_is_text_on_the_page():
     card = Answer(
         "<i>m</i>",
         text="<script>x</script>",
-        others=[("<b>", -1.0)],
+        others=[Alternative("<b>", -1.0, -1.0)],
         wording=Wording(("man",), "<u>"),
     )
     html = render([Section([card])])
