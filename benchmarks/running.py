@@ -39,11 +39,11 @@ def six_variants() -> dict[str, Any]:
     params = tiny_params()
     kinds = params["variants"]
     params["variants"] = {}
-    for lr in (0.001, 0.002):
+    for number, lr in enumerate((0.001, 0.002)):
         for name, kind in kinds.items():
             training = {key: value for key, value in kind["train"].items() if key != "seeds"}
             own = {key: value for key, value in kind.items() if key != "paper"}
-            params["variants"][f"{name}-{lr}"] = {**own, "train": {**training, "lr": lr}}
+            params["variants"][f"{name}-{number}"] = {**own, "train": {**training, "lr": lr}}
     return params
 
 

@@ -43,12 +43,15 @@ def outcome_of(stage: str, status: int, log: str) -> Outcome:
 
 
 def last_error(log: str) -> str:
-    """The line that says why: the stage's own, else DVC's."""
+    """The line that says why: the stage's own, or the last one of a traceback, or DVC's."""
     lines = [line for line in lines_of(log) if line]
-    own = [line for line in lines if line.startswith("error: ")]
-    dvc = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    said = own[-1].removeprefix("error: ") if own else dvc[0] if dvc else ""
-    return printable(said or (lines[-1] if lines else "it said nothing"))
+    own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    dvc = [n for n, line in enumerate(lines) if line.startswith("ERROR: ")]
+    if own:
+        return printable(own[-1])
+    if dvc and (EXITED.search(lines[dvc[0]]) is None or dvc[0] == 0):
+        return printable(lines[dvc[0]].removeprefix("ERROR: "))
+    return printable(lines[dvc[0] - 1] if dvc else lines[-1] if lines else "it said nothing")
 
 
 def lines_of(log: str) -> list[str]:

@@ -2,28 +2,32 @@
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captionlab.running.outcome import Outcome, lines_of
 from pipeline.core.errors import encodable, printable, say
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EVERY = 1.0
 "seconds between two drawings"
 
 
 class View:
-    """Args: total: stages of the run. live: draw a table; otherwise print lines."""
+    """Args: total: stages of the run. console: rich's, where the table is drawn; without one it is
+    drawn on a terminal, and lines are printed elsewhere."""
 
-    def __init__(self, total: int, live: bool | None = None):
+    def __init__(self, total: int, console: "Console | None" = None):
         self.total, self.ended_count = total, 0
         self.since: dict[str, float] = {}
         "stages that run -> when they were started"
         self.live: Any = None
         self.drawn = 0.0
-        if sys.stdout.isatty() if live is None else live:
+        if console or sys.stdout.isatty():
             from rich.live import Live
 
-            self.live = Live(auto_refresh=False)
+            self.live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> "View":
         if self.live:

@@ -1,6 +1,7 @@
 """Every command in a code block is one that can be given: the program's own parser takes it."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,14 @@ def curl(words: list[str]) -> None:
     assert f"{defaults['host']}:{defaults['port']}/invocations" in words
 
 
+def ray(words: list[str]) -> None:
+    from ray.scripts.scripts import cli
+
+    cli.commands[words[0]].make_context(words[0], words[1:])
+
+
 PARSERS: dict[str, Callable[[list[str]], None]] = {
-    f.__name__: f for f in (captionlab, make, dvc, mlflow, python, cp, export, source, curl)
+    f.__name__: f for f in (captionlab, make, dvc, mlflow, python, cp, export, source, curl, ray)
 }
 
 
@@ -86,6 +93,14 @@ def test_a_shell_block_holds_commands_that_there_are(block: Block) -> None:
     for words in commands(block.text):
         assert words[0] in PARSERS, f"{words[0]}: tell this test how to check it"
         PARSERS[words[0]](words[1:])
+
+
+@pytest.mark.parametrize("block", all_blocks("sh"), ids=lambda block: block.name)
+def test_a_script_of_another_scheduler_calls_commands_that_there_are(block: Block) -> None:
+    called = re.findall(r"\b(captionlab|ray) ([a-z]+ [^\n'&]*)", block.text)
+    assert called
+    for program, rest in called:
+        PARSERS[program](shlex.split(rest, comments=True))
 
 
 def test_a_command_with_a_wrong_option_would_be_found() -> None:
