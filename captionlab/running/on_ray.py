@@ -4,8 +4,6 @@ What a node has made reaches this workspace through DVC's remote, or through a c
 disk: DVC restores it here from its run cache, stage by stage, and so writes dvc.lock.
 """
 
-import logging
-import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,13 +13,12 @@ from captionlab.running.local import Local, log_of
 from captionlab.running.needs import Need, Needs
 from captionlab.running.outcome import Outcome, end_of, outcome_of
 from captionlab.running.parcel import new_token, pack
-from pipeline.core.errors import UserError, brief, one_line
+from pipeline.core import ray_cluster
+from pipeline.core.errors import brief, one_line
 from pipeline.experiment.params import Params
 
 HERE = ("download",)
 "kinds of stages that run on the head: they read what lies there"
-CONNECT = 5.0
-"seconds that an address has to answer"
 
 
 class Cluster:
@@ -146,35 +143,6 @@ def connect(address: str) -> Any:
     Raises:
         UserError: see `Cluster`.
     """
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise UserError(
-            'captionlab run --ray needs Ray: pip install "captionlab[cluster]" (in a clone: '
-            "make env)"
-        ) from None
-    _check_answers(address)
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--ray {address}: no Ray cluster answers ({brief(error)}): start one with "
-            "ray start --head, or give the address that it prints"
-        ) from None
-    ray.cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
+    ray = ray_cluster.connect(address, "--ray ", "captionlab run --ray")
+    ray.cloudpickle.register_pickle_by_value(worker)
     return ray
-
-
-def _check_answers(address: str) -> None:
-    """Ray itself tries for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address in ("auto", "local"):
-        return
-    try:
-        with socket.create_connection((host, int(port)), timeout=CONNECT):
-            pass
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--ray {address} does not answer ({one_line(error)}): give HOST:PORT of a running "
-            "cluster, as ray start --head prints it, or auto"
-        ) from None

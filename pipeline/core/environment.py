@@ -33,6 +33,13 @@ VARIABLES = (
         "the number of cores",
     ),
     Variable(
+        "CAPTIONLAB_RAY",
+        "Address of a Ray cluster (`HOST:PORT`, or `auto`) on which the stage `extract` runs the "
+        "encoder: one actor per GPU, or per core where no node has a GPU. All nodes must see the "
+        "pictures and the folder of features at the same paths.",
+        "none: the stage computes in its own process",
+    ),
+    Variable(
         "CAPTIONLAB_CHECKPOINT_MINUTES",
         "Minutes between two checkpoints of a training. An interrupted training resumes from the "
         "last one.",

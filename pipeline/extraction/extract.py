@@ -1,13 +1,12 @@
 """Images -> data/features/<name>/: a part for each shard of pictures (float16, int8 or the
 encoder's own type), resumable after any interruption: the shards that were done stay."""
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from itertools import chain, islice
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.core.errors import UserError
-from pipeline.core.machine import ahead
 from pipeline.core.progress import bar
 from pipeline.data.checked import read_json
 from pipeline.data.files import (
@@ -29,16 +27,31 @@ from pipeline.data.files import (
 )
 from pipeline.data.shards import Member, Shards
 from pipeline.encoders.shared.base import Encoder
-from pipeline.features.features import Features, parts
-from pipeline.features.parts import part_file
-from pipeline.features.quantise import grid_dtype, to_int8
-from pipeline.images.reading import ImageError, read_image
+from pipeline.extraction.making import Maker
+from pipeline.features.quantise import grid_dtype
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Made: TypeAlias = tuple[int, list[int], list[dict[str, Any]]]
+"number and stamp of a shard whose arrays are on disk, image_id and reason of each rejected image"
+SCRATCH = ".actors-"
+"beginning of the name of a folder of the partial one, in which actors of a cluster write"
+Shard: TypeAlias = dict[str, Any]
+"stamp, rejected: what progress.json remembers of a shard that is done"
 
-Batch: TypeAlias = "tuple[Tensor | None, list[int], list[dict[str, Any]]]"
-"pixels (n, 3, S, S), their rows in the shard, and the images that were rejected"
+
+@dataclass
+class Job:
+    """What is to be made of which pictures."""
+
+    encoder: Encoder
+    shards: Shards
+    folder: Path
+    "The partial one."
+    about: dict[str, Any]
+    device: str
+    threads: int
+    batch: int
+    stamps: list[list[int]]
+    "Of each shard, see `stamp`."
 
 
 def extract(
@@ -49,6 +62,7 @@ def extract(
     device: str,
     threads: int,
     batch: int = 32,
+    make: "Callable[[Job, list[int]], Generator[Made, None, None]] | None" = None,
 ) -> None:
     """Run every image through the encoder once.
 
@@ -57,6 +71,8 @@ def extract(
         about: what names this feature set (encoder, arguments; without them dtype: float16 and
             keep: both), kept in manifest.json.
         batch: images per forward pass, all of one shard; the result does not depend on it.
+        make: writes the arrays of the shards with these numbers, in any order; without it this
+            process does.
 
     Raises:
         UserError: no image could be read, a shard is not what the index says, or the encoder is
@@ -64,57 +80,61 @@ def extract(
     """
     about = {"dtype": "float16", "keep": "both", **about}
     try:
-        kind = grid_dtype(encoder, about["dtype"])
+        grid_dtype(encoder, about["dtype"])
     except UserError as error:
         raise UserError(f"features.{folder.name}: {error}") from None
     made_by = [about, named_files(about.get("args", {})), loaded_code(), device]
     key = fingerprint([made_by, digest(shards.index)])
-    stamps = [_stamp(members[0].shard) for members in shards.by_shard()]
-    encoder = encoder.to(device)
+    counts, stamps = _sizes(shards)
     with whole_folder(folder, keep_partial=True) as part:
         done = _resume(part, key, stamps)
-        for members, batches in _by_shard(encoder, shards, len(done), batch, threads):
-            arrays = _arrays(part, len(done), len(members), encoder, kind, about)
-            rejected = []
-            for pixels, good, bad in batches:
-                if pixels is not None:
-                    features = encoder(pixels.to(device))
-                    for name, values in _as_kept(features, about).items():
-                        _put(arrays[name], good, values)
-                rejected += bad
-            done.append({"stamp": stamps[len(done)], "rejected": rejected})
-            _remember(part, key, done, arrays)
+        job = Job(encoder, shards, part, about, device, threads, batch, stamps)
+        todo = [number for number in range(len(stamps)) if number not in done]
+        before = sum(counts[number] for number in done)
+        with (
+            closing((make or _here)(job, todo)) as made,
+            bar(desc="extract", unit="images", total=len(shards), initial=before) as progress,
+        ):
+            for number, its_stamp, rejected in made:
+                done[number] = {"stamp": its_stamp, "rejected": rejected}
+                _remember(part, key, done)
+                progress.update(counts[number])
         shapes = {
             "grid": (len(shards), encoder.positions, encoder.grid_dim),
             "pooled": (len(shards), encoder.pooled_dim),
         }
         crops = getattr(encoder, "crops", False)
-        rejected = [row for shard in done for row in shard["rejected"]]
+        rejected = [row for number in sorted(done) for row in done[number]["rejected"]]
         _finish(part, shards, rejected, {**about, "crops": crops, "shapes": shapes})
 
 
-def _as_kept(f: Features, about: dict[str, Any]) -> "dict[str, Tensor]":
-    """By the name of the file."""
-    kept: dict[str, Tensor] = {name: getattr(f, name) for name in parts(about["keep"])}
-    if about["dtype"] != "int8":
-        return kept
-    both = {name: to_int8(values) for name, values in kept.items()}
-    scales = {f"{name}_scale": scale for name, (_, scale) in both.items()}
-    return {name: values for name, (values, _) in both.items()} | scales
+def _here(job: Job, todo: list[int]) -> Generator[Made, None, None]:
+    """In this process; decoding runs ahead into the shards to come."""
+    maker = Maker(job.encoder, job.about, job.device, job.threads, job.batch)
+    coming = chain.from_iterable(members for _, members in _members(job.shards, todo))
+    with maker.decoding(coming) as decoded:
+        for number, members in _members(job.shards, todo):
+            rejected = maker.make(job.folder, number, members, decoded)
+            yield number, job.stamps[number], rejected
 
 
-def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
-    """Rows that mostly follow each other, converted by torch: numpy takes many times as long to
-    make bytes of float16."""
-    import torch
-
-    dense = rows[-1] - rows[0] + 1 == len(rows)
-    place = slice(rows[0], rows[-1] + 1) if dense else rows
-    array[place] = values.to(getattr(torch, array.dtype.name)).contiguous().cpu().numpy()
+def _members(shards: Shards, todo: list[int]) -> Iterator[tuple[int, list[Member]]]:
+    """The pictures of each of these shards."""
+    wanted = set(todo)
+    for number, members in enumerate(shards.by_shard()):
+        if number in wanted:
+            yield number, members
 
 
-def _stamp(shard: Path) -> list[int]:
-    """Its size and time of change, so that no resumed run mixes old pictures with new ones."""
+def _sizes(shards: Shards) -> tuple[list[int], list[list[int]]]:
+    """Pictures and stamp of each shard."""
+    found = [(len(members), stamp(members[0].shard)) for members in shards.by_shard()]
+    return [count for count, _ in found], [its for _, its in found]
+
+
+def stamp(shard: Path) -> list[int]:
+    """Its size and time of change, so that no resumed run mixes old pictures with new ones; [] of
+    one that is not there."""
     try:
         about = shard.stat()
     except OSError:
@@ -122,101 +142,30 @@ def _stamp(shard: Path) -> list[int]:
     return [about.st_size, about.st_mtime_ns]
 
 
-def _resume(part: Path, key: str, stamps: list[list[int]]) -> list[dict[str, Any]]:
-    """The first shards, as far as an interrupted run of the very same feature set has done them and
-    they have not changed since; what another run left is removed."""
-    with suppress(UserError, KeyError, TypeError):  # none, or damaged: nothing is done
+def _resume(part: Path, key: str, stamps: list[list[int]]) -> dict[int, Shard]:
+    """The shards that an interrupted run of the very same feature set has done, before the first
+    that has changed since; what another run left is removed."""
+    for left in part.glob(f"{SCRATCH}*"):
+        remove(left)
+    with suppress(UserError, KeyError, TypeError, ValueError, IndexError):
+        # no such file, or a damaged one: nothing is done
         state = read_json(part / "progress.json")
         if state["key"] == key:
-            done = [
-                {"stamp": list(shard["stamp"]), "rejected": list(shard["rejected"])}
-                for shard in state["shards"]
-            ]
-            same = [shard["stamp"] == stamp for shard, stamp in zip(done, stamps, strict=False)]
-            return done[: [*same, False].index(False)]
+            done: dict[int, Shard] = {}
+            for shard in state["shards"]:
+                number, its = int(shard["shard"]), list(shard["stamp"])
+                if its != stamps[number]:
+                    break
+                done[number] = {"stamp": its, "rejected": list(shard["rejected"])}
+            return done
     for file in part.iterdir():
         remove(file)
-    return []
+    return {}
 
 
-def _remember(
-    part: Path, key: str, done: list[dict[str, Any]], arrays: dict[str, np.memmap]
-) -> None:
-    for array in arrays.values():
-        array.flush()
-    write_json(part / "progress.json", {"key": key, "shards": done})
-
-
-def _arrays(
-    part: Path, number: int, count: int, encoder: Encoder, kind: str, about: dict[str, Any]
-) -> dict[str, np.memmap]:
-    """Of one shard. Args: kind: the dtype of the grid; that of the pooled vectors is told by
-    `about`."""
-    every: dict[str, tuple[tuple[int, ...], str]] = {
-        "grid": ((count, encoder.positions, encoder.grid_dim), kind),
-        "pooled": ((count, encoder.pooled_dim), about["dtype"]),
-    }
-    files: dict[str, tuple[tuple[int, ...], str]] = {p: every[p] for p in parts(about["keep"])}
-    if about["dtype"] == "int8":
-        files |= {f"{name}_scale": (shape[:-1], "float32") for name, (shape, _) in files.items()}
-    return {
-        name: _array(part / part_file(name, number), shape, its)
-        for name, (shape, its) in files.items()
-    }
-
-
-def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.memmap:
-    array = np.lib.format.open_memmap(file, "w+", np.dtype(kind), shape)
-    if hasattr(
-        os, "posix_fallocate"
-    ):  # a write into a hole of a map on a full disk is a bus error; this is an OSError
-        with file.open("r+b") as handle:
-            os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
-    return array
-
-
-def _by_shard(
-    encoder: Encoder, shards: Shards, done: int, batch: int, threads: int
-) -> Iterator[tuple[list[Member], Iterator[Batch]]]:
-    """The pictures of each shard after the first `done`, and its batches, to be taken before the
-    next shard; decoding runs ahead in threads, into the shards to come."""
-
-    def read(member: Member) -> "Tensor | str":
-        try:
-            return encoder.transform(read_image(member.read()))
-        except ImageError as error:
-            return str(error)
-
-    todo, again = shards.by_shard(), shards.by_shard()
-    before = sum(len(members) for members in islice(todo, done))
-    coming = chain.from_iterable(islice(again, done, None))
-    with (
-        ThreadPoolExecutor(threads) as pool,
-        bar(desc="extract", unit="images", total=len(shards), initial=before) as progress,
-    ):
-        decoded = ahead(pool, read, coming, 4 * batch)
-        for members in todo:
-            yield members, _batches(members, decoded, batch)
-            progress.update(len(members))
-
-
-def _batches(
-    members: list[Member], decoded: "Iterator[Tensor | str]", batch: int
-) -> Iterator[Batch]:
-    """Args: decoded: the pixels of each picture, or why there are none."""
-    import torch
-
-    for start in range(0, len(members), batch):
-        results = list(islice(decoded, min(batch, len(members) - start)))
-        rows = range(start, start + len(results))
-        good = [row for row, r in zip(rows, results, strict=True) if not isinstance(r, str)]
-        pixels = [r for r in results if not isinstance(r, str)]
-        bad = [
-            {"image_id": members[row].image_id, "reason": r}
-            for row, r in zip(rows, results, strict=True)
-            if isinstance(r, str)
-        ]
-        yield torch.stack(pixels) if pixels else None, good, bad
+def _remember(part: Path, key: str, done: dict[int, Shard]) -> None:
+    shards = [{"shard": number, **done[number]} for number in sorted(done)]
+    write_json(part / "progress.json", {"key": key, "shards": shards})
 
 
 def _finish(
