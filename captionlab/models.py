@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core import paths
 from pipeline.core.errors import UserError
@@ -73,17 +73,24 @@ def variants() -> list[str]:
     return sorted(path.name for path in paths.MODELS.glob("[!.]*") if path.is_dir())
 
 
-def load(folder: Path, device: str | None = None) -> "Captioner":
+def load(
+    folder: Path, device: str | None = None, decode: dict[str, Any] | None = None
+) -> "Captioner":
     """A variant of this workspace decodes as params.yaml says, any other folder as its decode.json
-    says. A folder in Hugging Face's layout that `captionlab export` wrote is read as well."""
+    says. A folder in Hugging Face's layout that `captionlab export` wrote is read as well.
+
+    Args:
+        decode: of a captioner that was loaded from this folder in its workspace, for a place where
+            there is none.
+    """
     from captionlab.export.hf_read import is_export, read
     from pipeline.captioner.captioner import Captioner
     from pipeline.experiment.params import load_params
 
     if is_export(folder):
         return read(folder, device)
-    if folder.resolve().parent != paths.MODELS.resolve():
-        return Captioner.load(folder, device)
+    if decode is not None or folder.resolve().parent != paths.MODELS.resolve():
+        return Captioner.load(folder, device, decode)
     params = load_params()
     decode = params.decoding(folder.name).model_dump() if folder.name in params.variants else None
     return Captioner.load(folder, device, decode)

@@ -58,7 +58,7 @@ def command(
     """
     from captionlab.running.graph import choose, finishing, read_graph, to_run
     from captionlab.running.last import finish
-    from captionlab.running.lock_order import remember, restore
+    from captionlab.running.lock_file import remember, restore
     from captionlab.running.needs import Needs
     from captionlab.running.schedule import Schedule
     from captionlab.running.view import View

@@ -10,6 +10,7 @@ from typing import Any
 
 from captionlab.running import worker
 from captionlab.running.local import Local, log_of
+from captionlab.running.lock_file import read_lock
 from captionlab.running.needs import Need, Needs
 from captionlab.running.outcome import Outcome, end_of, outcome_of
 from captionlab.running.parcel import new_token, pack
@@ -53,10 +54,8 @@ class Cluster:
         if stage.partition("@")[0] in HERE:
             self.local.start(stage)
             return
-        lock = Path("dvc.lock")
         task = self._task.options(name=stage, **self._resources(stage))
-        text = lock.read_bytes() if lock.exists() else b""
-        self._tasks[task.remote(stage, text, self._sent, self._logs)] = stage
+        self._tasks[task.remote(stage, read_lock(), self._sent, self._logs)] = stage
 
     def finished(self) -> list[Outcome]:
         self._write_logs()

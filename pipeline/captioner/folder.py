@@ -10,9 +10,9 @@ by itself what made it, and a file needs no other beside it to be resumed.
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,8 @@ them"""
 
 HEAD = b'{"file": '
 "how every line begins"
+Rows = Generator[list[dict[str, Any]], None, None]
+"rows of the file without what made them, some at a time"
 
 
 @dataclass
@@ -111,6 +113,24 @@ def caption_into(
         threads: that decode pictures ahead of the model.
 
     Raises:
+        UserError: see `append_rows`.
+    """
+    return append_rows(
+        out, images, model, made_by, lambda left: captioned(left, captioner, beam, samples, threads)
+    )
+
+
+def append_rows(
+    out: Path, images: list[str], model: str, made_by: str, caption: Callable[[list[str]], Rows]
+) -> Counts:
+    """Append a line for each of `images` that has none in `out`.
+
+    Args:
+        model, made_by: the name of what captions, and a fingerprint of it and its decoding.
+        caption: gives the rows of these images, in any order. It is closed when writing ends,
+            whatever ended it.
+
+    Raises:
         UserError: `out` was made by something else, holds other lines, or is being written by
             another process.
     """
@@ -119,10 +139,13 @@ def caption_into(
         left = [name for name in images if os.path.abspath(name) not in there]
         counts = Counts(before=len(images) - len(left))
         counts.add(there[path] for path in map(os.path.abspath, images) if path in there)
-        with bar(
-            desc="caption", unit="images", total=len(images), initial=counts.before
-        ) as progress:
-            for rows in _captioned(left, captioner, beam, samples, threads):
+        with (
+            bar(
+                desc="caption", unit="images", total=len(images), initial=counts.before
+            ) as progress,
+            closing(caption(left)) as found,
+        ):
+            for rows in found:
                 for row in rows:
                     file.write(_line(row | {"model": model, "made_by": made_by}))
                     file.flush()
@@ -194,13 +217,22 @@ def _checked(line: bytes, where: str, model: str, made_by: str) -> dict[str, Any
     return dict(row)
 
 
-def _captioned(
-    files: list[str], captioner: "Captioner", beam: int | None, samples: int | None, threads: int
-) -> Iterator[list[dict[str, Any]]]:
-    """Rows of the file, some at a time: each picture's once its batch is full, a broken one's at
-    once."""
+def captioned(
+    files: list[str],
+    captioner: "Captioner",
+    beam: int | None,
+    samples: int | None,
+    threads: int,
+    root: str = "",
+) -> Rows:
+    """Each picture's row once its batch is full, a broken one's at once.
+
+    Args:
+        threads: that decode pictures ahead of the model.
+        root: the folder that relative names start from; by default the working directory.
+    """
     batch = _Batch()
-    for file, picture in _decoded(files, threads):
+    for file, picture in _decoded(files, threads, root):
         if isinstance(picture, str):
             yield [{"file": file, "error": picture}]
         elif batch.add(file, picture):
@@ -225,12 +257,12 @@ def _rows(
     ]
 
 
-def _decoded(files: list[str], threads: int) -> "Iterator[tuple[str, Image | str]]":
+def _decoded(files: list[str], threads: int, root: str) -> "Iterator[tuple[str, Image | str]]":
     """In order, with the picture or why it cannot be read; `threads` of them are decoded ahead."""
     ahead: deque[tuple[str, Future[Any]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for file in files:
-            ahead.append((file, pool.submit(_read, file)))
+            ahead.append((file, pool.submit(_read, Path(root, file))))
             if len(ahead) > threads:
                 name, picture = ahead.popleft()
                 yield name, picture.result()
@@ -238,9 +270,9 @@ def _decoded(files: list[str], threads: int) -> "Iterator[tuple[str, Image | str
             yield name, picture.result()
 
 
-def _read(file: str) -> "Image | str":
+def _read(file: Path) -> "Image | str":
     try:
-        return read_image(Path(file))
+        return read_image(file)
     except ImageError as error:
         return one_line(error)
 

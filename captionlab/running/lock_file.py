@@ -1,6 +1,6 @@
-"""The order of the entries of dvc.lock, which DVC writes as stages end.
+"""dvc.lock, which several jobs of DVC write.
 
-Several stages at once end in any order. What a plain `dvc repro` would have written is: the entries
+Stages that run at once end in any order, and DVC appends the entry of each. What a plain `dvc repro` would have written is: the entries
 that were there, then the new ones in the order of the graph. A run restores that order, so that
 dvc.lock is the same byte for byte, and git shows no moved lines.
 """
@@ -40,6 +40,18 @@ def restore(graph: Iterable[str]) -> None:
             for name in order:
                 stages[name] = stages.pop(name)
     BEFORE.unlink()
+
+
+def read_lock() -> bytes:
+    """dvc.lock, empty where there is none.
+
+    DVC writes the file in its place while it holds its own lock, so a reader has to hold it too, or
+    reads half a file.
+    """
+    from dvc.repo import Repo
+
+    with Repo(_wait_for_lock=True) as repo, repo.lock:
+        return LOCK.read_bytes() if LOCK.exists() else b""
 
 
 def _entries() -> list[str]:

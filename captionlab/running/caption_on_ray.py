@@ -1,0 +1,169 @@
+"""`captionlab caption --ray`: pictures captioned in shards by the nodes of a Ray cluster.
+
+The driver alone writes the file, line by line as answers come. So a driver that is killed, or a
+node that is lost, costs no more than the shards in flight, and the same command goes on.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from captionlab.models import STORED, load
+from captionlab.running import caption_shard
+from captionlab.running.caption_shard import Answer, Captions, Job
+from captionlab.running.on_ray import connect
+from pipeline.captioner.folder import BATCH, Counts, Rows, append_rows
+from pipeline.core.errors import UserError, brief
+from pipeline.core.machine import workers
+
+SHARD = 256
+"pictures, at most: what one task captions, and what a lost node costs"
+SHARDS_EACH = 4
+"of each actor, at least, so that none waits long for the last one"
+
+
+def check_options(ray: str, out: Path | None, model: str) -> None:
+    """Raises a UserError where --ray cannot be together with the other options."""
+    if out is None:
+        raise UserError("--ray needs a file for the captions: --out captions.jsonl")
+    if model == "champion" or model.startswith(STORED):
+        raise UserError(
+            f"--ray: {model} is fetched to this machine alone: name a variant or a model folder "
+            "on a disk that all nodes share (--model)"
+        )
+    if ray.startswith("ray://"):
+        raise UserError(
+            f"--ray {ray}: Ray Data needs a driver on a node of the cluster: give HOST:PORT or "
+            "auto there"
+        )
+
+
+def job_of(folder: Path, beam: int | None, samples: int | None) -> Job:
+    """The model is loaded here as well, to know its decoding, and a mistake before Ray starts.
+
+    Raises:
+        UserError: as for `captionlab.models.load`; or a beam and samples are named.
+    """
+    captioner = load(folder, "cpu")
+    captioner.caption([], beam, samples)  # checks both
+    return {
+        "folder": str(folder.absolute()),
+        "weights": caption_shard.digests(folder),
+        "decode": captioner.decode,
+        "beam": beam,
+        "samples": samples,
+        "threads": workers() if os.environ.get("CAPTIONLAB_WORKERS") else 0,
+        "root": os.getcwd(),
+        "versions": caption_shard.versions(),
+    }
+
+
+def caption_on_ray(
+    address: str, out: Path, images: list[str], model: str, made_by: str, job: Job
+) -> Counts:
+    """Like `caption_into`, on a cluster; the order of lines is that in which shards are done.
+
+    Raises:
+        UserError: as for `append_rows`; no cluster answers, or a node does not see a file that
+            this machine sees, or has other packages or weights.
+    """
+    return append_rows(out, images, model, made_by, lambda left: _captioned(left, address, job))
+
+
+def _captioned(files: list[str], address: str, job: Job) -> Rows:
+    if not files:
+        return
+    # Ray's core warns of how Ray Data starts its actors, and tells that it was asked not to.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with _muted():
+        ray = connect(address)
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        for answer in _answers(ray, files, job):
+            yield rows_of(answer, job["root"])
+    except RayTaskError:  # a mistake of the code keeps its traceback
+        raise
+    except RayError as error:
+        raise UserError(f"--ray {address}: {brief(error)}: run the same command again") from None
+    finally:
+        ray.shutdown()  # ends the actors
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """What C++ writes to standard error is lost."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _answers(ray: Any, files: list[str], job: Job) -> Iterator[Answer]:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    ray.cloudpickle.register_pickle_by_value(caption_shard)
+    actors, each = pool(ray.cluster_resources())
+    shards = cut(files, actors)
+    job = {**job, "threads": job["threads"] or _threads(ray.cluster_resources(), actors)}
+    done = ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(
+        Captions,
+        batch_size=1,
+        fn_constructor_args=(job,),
+        # All at once, but no more than one must start: a node that is lost may leave no room for
+        # the others, whose shards Ray Data then gives to those that live.
+        concurrency=(1, actors, actors),
+        **each,
+    )
+    # Nothing is fetched ahead, for what waits here is not in the file yet.
+    for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
+        yield from map(json.loads, batch["answer"])
+
+
+def cut(files: list[str], actors: int) -> list[dict[str, str]]:
+    """Shards of whole batches, `SHARD` pictures or fewer, as rows for Ray Data."""
+    each = -(-len(files) // (SHARDS_EACH * actors))
+    size = min(SHARD, -(-each // BATCH) * BATCH)
+    return [
+        {"shard": json.dumps(files[start : start + size])} for start in range(0, len(files), size)
+    ]
+
+
+def pool(resources: dict[str, float]) -> tuple[int, dict[str, float]]:
+    """How many actors a cluster of these resources has, and what each of them takes.
+
+    One has a GPU; without any, a core. A core is left: actors that take all of them would leave
+    Ray Data none for its own tasks, and it would wait for ever without a word.
+    """
+    gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
+    if gpus:
+        return gpus, {"num_gpus": 1, "num_cpus": 0}
+    return (cores - 1, {"num_cpus": 1}) if cores > 1 else (1, {"num_cpus": 0.5})
+
+
+def _threads(resources: dict[str, float], actors: int) -> int:
+    return max(1, int(resources.get("CPU", 1)) // actors)
+
+
+def rows_of(answer: Answer, root: str) -> list[dict[str, Any]]:
+    """Raises a UserError where a node could not caption, or lacks a file that is here."""
+    if "refused" in answer:
+        raise UserError(answer["refused"])
+    for file in answer["missing"]:
+        if os.path.exists(os.path.join(root, file)):
+            raise UserError(
+                f"node {answer['node']} does not see {os.path.join(root, file)}: put the pictures "
+                "on a disk that all nodes share"
+            )
+    return answer["rows"]
