@@ -1,8 +1,9 @@
 """dvc.lock, which several jobs of DVC write.
 
-Stages that run at once end in any order, and DVC appends the entry of each. What a plain `dvc repro` would have written is: the entries
-that were there, then the new ones in the order of the graph. A run restores that order, so that
-dvc.lock is the same byte for byte, and git shows no moved lines.
+Stages that run at once end in any order, and DVC appends the entry of each. What a plain `dvc
+repro` would have written is: the entries that were there, then the new ones in the order of the
+graph. A run restores that order, so that dvc.lock is the same byte for byte, and git shows no moved
+lines.
 """
 
 import json
