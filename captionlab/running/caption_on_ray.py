@@ -15,10 +15,10 @@ from typing import Any
 from captionlab.models import STORED, load
 from captionlab.running import caption_shard
 from captionlab.running.caption_shard import Answer, Captions, Job
-from captionlab.running.on_ray import connect
 from pipeline.captioner.folder import BATCH, Counts, Rows, append_rows
 from pipeline.core.errors import UserError, brief
 from pipeline.core.machine import workers
+from pipeline.core.ray_cluster import connect
 
 SHARD = 256
 "pictures, at most: what one task captions, and what a lost node costs"
@@ -80,7 +80,7 @@ def _captioned(files: list[str], address: str, job: Job) -> Rows:
     # Ray's core warns of how Ray Data starts its actors, and tells that it was asked not to.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _muted():
-        ray = connect(address)
+        ray = connect(address, "--ray ", "captionlab caption --ray")
     from ray.exceptions import RayError, RayTaskError
 
     try:
