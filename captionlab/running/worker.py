@@ -63,8 +63,8 @@ def run_stage(stage: str, lock: bytes, parcel: Parcel, logs: Any) -> Answer:
         logs: an actor whose `add(stage, text)` gets what the stage prints.
 
     Raises:
-        RuntimeError: the node's environment differs from the head's, or it shares neither a DVC
-            remote nor the cache.
+        RuntimeError: the node's environment differs from the head's, it shares neither a DVC remote
+            nor the cache, or its disk is full.
     """
     check_versions(parcel["versions"])
     shared = (Path(parcel["cache"]) / parcel["token"]).is_file()
@@ -75,7 +75,7 @@ def run_stage(stage: str, lock: bytes, parcel: Parcel, logs: Any) -> Answer:
             "on a shared disk (dvc cache dir PATH)"
         )
     scratch = scratch_of(parcel["files"])
-    with slot(scratch) as folder:
+    with told_of_disk(scratch), slot(scratch) as folder:
         prepare(folder, lock, parcel, scratch, shared)
         told = _Told(stage, folder, logs)
         pull = [] if shared else ["--pull"]
@@ -114,6 +114,18 @@ def scratch_of(files: bytes) -> Path:
         tempfile.gettempdir(), f"captionlab-{os.getuid()}"
     )
     return Path(root) / hashlib.sha256(files).hexdigest()[:16]
+
+
+@contextmanager
+def told_of_disk(scratch: Path) -> Iterator[None]:
+    """Raises: RuntimeError: the node's disk is full, or may not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise RuntimeError(
+            f"node {node()}: {error.strerror} ({error.filename or scratch}): free some space "
+            "there, or name another folder with CAPTIONLAB_SCRATCH"
+        ) from None
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """`captionlab run --ray`: stages on the nodes of a cluster, with the results of `dvc repro`."""
 
+import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -136,6 +138,22 @@ def test_a_node_with_another_environment_is_refused_with_both_versions(
         worker.run_stage("download@d", b"", {**packed, "versions": other}, Heard())
     assert f"has torch {torch}, the head has 1.0: install requirements/lock.txt on both" in str(
         refused.value
+    )
+
+
+def test_a_full_disk_of_a_node_is_one_line(
+    packed: worker.Parcel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/scratch/slot-0/dvc.lock")
+
+    monkeypatch.setattr(worker, "prepare", full)
+    with pytest.raises(RuntimeError) as told:
+        worker.run_stage("download@d", b"", packed, Heard())
+    assert re.fullmatch(
+        r"node \S+: No space left on device \(/scratch/slot-0/dvc.lock\): free some space there, "
+        "or name another folder with CAPTIONLAB_SCRATCH",
+        str(told.value),
     )
 
 
