@@ -25,6 +25,11 @@ LONGEST = (
     "docs/test_how_to.py",
     "tracking/test_server.py",
     "captionlab/test_plan.py",
+    "training/test_ranks.py",
+    "running/test_ray.py",
+    "running/test_local.py",
+    "running/test_caption_on_ray.py",
+    "extraction/test_on_ray.py",
 )
 """files of tests that take minutes. They go first, or one worker would end long before the other;
 the first makes the workspace that several of them wait for"""
