@@ -27,7 +27,8 @@ def command(
         typer.Option(
             min=1,
             metavar="N",
-            help="Stages at once on this machine. Default: one per GPU, without a GPU one.",
+            help="Stages at once on this machine. Default: as many as the GPUs take, without a "
+            "GPU one.",
         ),
     ] = None,
     ray: Annotated[
@@ -51,52 +52,54 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Run the stages that are stale, several at once, and end as dvc repro would.
+    """Run the stages that are stale, several at once, then finish with one dvc repro.
 
     Every stage is a dvc repro of its own, so nothing is computed twice and every result is that of
     a plain dvc repro. Ctrl-C ends everything that was started; the same command goes on.
     """
     from captionlab.running.graph import choose, finishing, read_graph, to_run
     from captionlab.running.last import finish
-    from captionlab.running.lock_file import remember, restore
+    from captionlab.running.lock_file import in_order
     from captionlab.running.needs import Needs
     from captionlab.running.schedule import Schedule
     from captionlab.running.view import View
     from pipeline.experiment.params import load_params
 
     if ray and jobs:
-        raise UserError("--jobs is of this machine, --ray of a cluster: give one of them")
+        raise UserError("--jobs is for this machine, --ray for a cluster: give one of them")
     params = load_params()  # a mistake is told before anything runs
     needs = Needs(need or [])
     everything = read_graph()
     graph = choose(everything, stages or [])
-    needs.check(graph)
+    needs.check(everything)
     stale = to_run(graph)
     failed: dict[str, str] = {}
+    missing: list[str] = []
     if stale:
-        engine = _engine(jobs, ray, needs, params)
-        remember()
-        try:
-            with View(len(stale)) as view:
-                failed = Schedule(stale, engine, view, keep_going).run()
-        finally:
-            restore(everything)
-    last = finishing(graph, failed)
+        made = [name for name in graph if name not in stale]
+        with in_order(everything), View(len(stale)) as view:
+            engine = _engine(jobs, ray, needs, params, made)
+            schedule = Schedule(stale, engine, view, keep_going)
+            failed = schedule.run()
+        missing += [*failed, *schedule.waiting]
+    last = finishing(graph, missing)
     if last or not (stages or failed):
         finish(last if stages or failed else [])
     if failed:
         raise UserError(_told(failed))
 
 
-def _engine(jobs: int | None, ray: str | None, needs: "Needs", params: "Params") -> "Engine":
+def _engine(
+    jobs: int | None, ray: str | None, needs: "Needs", params: "Params", made: list[str]
+) -> "Engine":
+    """Args: made: the stages that need not run."""
     from captionlab.running.local import Local, visible_gpus
 
     if ray:
         from captionlab.running.on_ray import Cluster
 
-        return Cluster(ray, needs, params)
-    gpus = visible_gpus()
-    return Local(jobs or max(1, len(gpus)), needs, gpus)
+        return Cluster(ray, needs, params, made)
+    return Local(jobs, needs, visible_gpus())
 
 
 def _told(failed: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from captionlab.models import STORED, load
-from captionlab.running import caption_shard
+from captionlab.running import alike, caption_shard
 from captionlab.running.caption_shard import Answer, Captions, Job
 from pipeline.captioner.folder import BATCH, Counts, Rows, append_rows
 from pipeline.core.errors import UserError, brief
@@ -58,7 +58,7 @@ def job_of(folder: Path, beam: int | None, samples: int | None) -> Job:
         "samples": samples,
         "threads": workers() if os.environ.get("CAPTIONLAB_WORKERS") else 0,
         "root": os.getcwd(),
-        "versions": caption_shard.versions(),
+        "versions": alike.versions(),
     }
 
 
@@ -113,7 +113,8 @@ def _answers(ray: Any, files: list[str], job: Job) -> Iterator[Answer]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    ray.cloudpickle.register_pickle_by_value(caption_shard)
+    for module in (alike, caption_shard):
+        ray.cloudpickle.register_pickle_by_value(module)
     actors, each = pool(ray.cluster_resources())
     shards = cut(files, actors)
     job = {**job, "threads": job["threads"] or _threads(ray.cluster_resources(), actors)}

@@ -6,16 +6,15 @@ node without captionlab can say so. Hence it imports nothing of this project bef
 
 import json
 import os
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import node
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from captionlab.running.alike import difference
+
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Captioner
 
-PACKAGES = ("captionlab", "torch", "transformers", "timm", "numpy", "pillow")
-"whose versions a caption may depend on"
 WEIGHTS = ("config.json", "model.safetensors", "tokenizer.json")
 "files of a model folder that a caption depends on"
 
@@ -31,11 +30,11 @@ class Job(TypedDict):
     beam: int | None
     samples: int | None
     threads: int
-    "That decode pictures, of each actor; 0: as many as it has cores."
+    "That decode pictures, of each actor."
     root: str
     "The driver's working directory, which relative names start from."
     versions: dict[str, str]
-    "Of `PACKAGES` on the driver."
+    "Of the driver's environment, see `alike`."
 
 
 class Answer(TypedDict, total=False):
@@ -71,7 +70,8 @@ class Captions:
         try:
             rows = self._rows(files)
         except UserError as error:
-            return {"refused": f"node {node()}: {one_line(error)}"}
+            told = one_line(error)
+            return {"refused": told if told.startswith("node ") else f"node {node()}: {told}"}
         broken = [row["file"] for row in rows if "error" in row]
         missing = [file for file in broken if not os.path.exists(Path(self.job["root"], file))]
         return {"rows": rows, "missing": missing, "node": node()}
@@ -93,13 +93,9 @@ def _load(job: Job) -> "Captioner":
     from captionlab.models import load
     from pipeline.core.errors import UserError
 
-    folder, here = Path(job["folder"]), versions()
-    for package, expected in job["versions"].items():
-        if here[package] != expected:
-            raise UserError(
-                f"{package} {here[package]}, where captionlab caption was called {expected}: "
-                "install the same on both"
-            )
+    folder = Path(job["folder"])
+    if different := difference(job["versions"]):
+        raise UserError(different)
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}: put it on a disk that all nodes share")
     if digests(folder) != job["weights"]:
@@ -112,14 +108,3 @@ def digests(folder: Path) -> list[str]:
     from pipeline.data.files import digest
 
     return [digest(folder / name) for name in WEIGHTS]
-
-
-def versions() -> dict[str, str]:
-    """Of `PACKAGES`, '-' where one is missing."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "-"
-    return found

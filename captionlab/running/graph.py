@@ -1,7 +1,7 @@
 """What DVC says of its graph: which stages stand on which, and which are stale."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.core.errors import UserError, one_line
@@ -105,10 +105,15 @@ def to_run(graph: Graph) -> Graph:
     }
 
 
-def finishing(graph: Graph, failed: Mapping[str, object]) -> list[str]:
-    """The stages of `LAST` on which no failed stage stands above: what can still be told."""
+def finishing(graph: Graph, missing: Iterable[str]) -> list[str]:
+    """The stages of `LAST` whose whole upstream is made: what can still be told.
+
+    Args:
+        missing: the stages that have failed, and those that have not run because of that.
+    """
+    lost = set(missing)
     return [
         node.name
         for node in graph.values()
-        if node.kind in LAST and not closed(graph, [node.name]).keys() & failed.keys()
+        if node.kind in LAST and not closed(graph, [node.name]).keys() & lost
     ]

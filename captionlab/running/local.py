@@ -25,14 +25,17 @@ def log_of(stage: str) -> Path:
 
 
 def visible_gpus() -> list[str]:
-    """Ids of the GPUs that a process here would see, as CUDA_VISIBLE_DEVICES names them."""
-    if os.environ.get("CAPTIONLAB_DEVICE", "cuda").partition(":")[0] != "cuda" or not _has_driver():
+    """Ids of the GPUs that a process here would see, as CUDA_VISIBLE_DEVICES names them; of
+    CAPTIONLAB_DEVICE=cuda:1, that one alone."""
+    device, _, number = (os.environ.get("CAPTIONLAB_DEVICE") or "cuda").partition(":")
+    if device != "cuda" or not _has_driver():
         return []
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     count = torch.cuda.device_count()
-    return named.split(",")[:count] if named else [str(n) for n in range(count)]
+    found = named.split(",")[:count] if named else [str(n) for n in range(count)]
+    return [gpu for n, gpu in enumerate(found) if number in ("", str(n))]
 
 
 def _has_driver() -> bool:
@@ -50,13 +53,14 @@ class _Job:
 
 
 class Local:
-    """At most `jobs` stages at once, GPU stages on GPUs of their own.
+    """At most `jobs` stages at once, GPU stages on GPUs of their own. Without `jobs`, as many GPU
+    stages as GPUs take, and as many others as there are GPUs, or one.
 
     `dvc repro --single-item` is what DVC documents for several at once in one workspace: DVC locks
     the paths of a stage while it runs, and the repository only before and after.
     """
 
-    def __init__(self, jobs: int, needs: Needs, gpus: list[str]):
+    def __init__(self, jobs: int | None, needs: Needs, gpus: list[str]):
         self.jobs, self.needs = jobs, needs
         self._free = dict.fromkeys(gpus, 1.0)
         self._running: dict[str, _Job] = {}
@@ -67,7 +71,13 @@ class Local:
                 )
 
     def has_room(self, stage: str) -> bool:
-        return len(self._running) < self.jobs and self._shares(stage) is not None
+        shares = self._shares(stage)
+        if shares is None:
+            return False
+        if self.jobs:
+            return len(self._running) < self.jobs
+        on_cores = sum(not job.shares for job in self._running.values())
+        return bool(shares) or on_cores < max(1, len(self._free))
 
     def start(self, stage: str) -> None:
         self.run(stage, "--wait-for-lock", "repro", "--single-item", stage)
@@ -130,6 +140,7 @@ class Local:
         count = max(1, round(wanted))
         share = min(1.0, wanted)
         free = [gpu for gpu, left in self._free.items() if left + 1e-9 >= share]
+        free.sort(key=lambda gpu: -self._free[gpu])  # the emptiest first
         return dict.fromkeys(free[:count], share) if len(free) >= count else None
 
 
@@ -148,7 +159,10 @@ def _devices(shares: dict[str, float]) -> dict[str, str]:
     if not shares:
         return {}
     several = {"CAPTIONLAB_PROCESSES": str(len(shares))} if len(shares) > 1 else {}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(shares), **several}
+    chosen = {"CUDA_VISIBLE_DEVICES": ",".join(shares), **several}
+    if os.environ.get("CAPTIONLAB_DEVICE"):  # cuda:1 is another one where one alone is visible
+        chosen["CAPTIONLAB_DEVICE"] = "cuda"
+    return chosen
 
 
 def _signal(job: _Job, number: int) -> None:

@@ -7,27 +7,47 @@ lines.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from pipeline.core.errors import UserError
 
 LOCK = Path("dvc.lock")
 BEFORE = Path(".dvc/tmp/captionlab/lock-order.json")
 "the entries before the run; a run that was killed leaves it for the next one"
 
 
-def remember() -> None:
-    """Note the order before anything runs."""
-    if not BEFORE.exists():
-        BEFORE.parent.mkdir(parents=True, exist_ok=True)
-        BEFORE.write_text(json.dumps(_entries()), encoding="utf-8")
-
-
-def restore(graph: Iterable[str]) -> None:
-    """Put the entries in order.
+@contextmanager
+def in_order(graph: Iterable[str]) -> Iterator[None]:
+    """Note the order before the block, in which jobs run, and restore it afterwards.
 
     Args:
         graph: names of all stages, in the order in which `dvc repro` runs them.
+
+    Raises:
+        UserError: another run works in this workspace.
     """
+    from dvc.repo import Repo
+    from filelock import FileLock, Timeout
+
+    BEFORE.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(BEFORE.with_name("run.lock"), timeout=0):
+            if not BEFORE.exists():
+                BEFORE.write_text(json.dumps(_entries()), encoding="utf-8")
+            try:
+                yield
+            finally:
+                with Repo(_wait_for_lock=True) as repo, repo.lock:
+                    _restore(graph)
+    except Timeout:
+        raise UserError(
+            "another captionlab run works in this workspace: wait for it, or end it"
+        ) from None
+
+
+def _restore(graph: Iterable[str]) -> None:
     from dvc.utils.serialize import modify_yaml
 
     before = json.loads(BEFORE.read_text(encoding="utf-8"))

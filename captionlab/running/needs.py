@@ -58,7 +58,7 @@ class Needs:
         """Raises: UserError: an override names neither a stage nor the kind of one."""
         known = {name for stage in stages for name in (stage, stage.partition("@")[0])}
         for name in self._by_name.keys() - known:
-            raise UserError(f"--need {name}: there is no such stage, nor stages of that kind")
+            raise UserError(f"--need {name}: the graph has no such stage, nor stages of that kind")
 
 
 def _parsed(text: str) -> tuple[str, str, float]:

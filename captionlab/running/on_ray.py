@@ -4,46 +4,89 @@ What a node has made reaches this workspace through DVC's remote, or through a c
 disk: DVC restores it here from its run cache, stage by stage, and so writes dvc.lock.
 """
 
+import os
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from captionlab.running import worker
-from captionlab.running.local import Local, log_of
+from captionlab.running import alike, worker
+from captionlab.running.local import Local, environment, log_of
 from captionlab.running.lock_file import read_lock
 from captionlab.running.needs import Need, Needs
 from captionlab.running.outcome import Outcome, end_of, outcome_of
 from captionlab.running.parcel import new_token, pack
 from pipeline.core import ray_cluster
-from pipeline.core.errors import brief, one_line
+from pipeline.core.errors import UserError, brief, one_line
 from pipeline.experiment.params import Params
 
 HERE = ("download",)
 "kinds of stages that run on the head: they read what lies there"
+ANSWER = 120.0
+"seconds that nodes have to answer; their first task starts a process"
 
 
 class Cluster:
-    """Args: address: of a Ray cluster, or auto.
+    """A Ray cluster that runs the stages of this workspace.
+
+    Args:
+        address: HOST:PORT, or auto.
+        made: the stages that need not run. Where nodes share no disk, they are pushed to the DVC
+            remote first.
 
     Raises:
-        UserError: Ray is not installed, or the address does not answer.
+        UserError: Ray is not installed, or the address does not answer; a node has another
+            environment; nodes share neither the cache nor a DVC remote.
     """
 
-    def __init__(self, address: str, needs: Needs, params: Params):
-        self.ray = connect(address)
+    def __init__(self, address: str, needs: Needs, params: Params, made: list[str]):
         self.needs = needs
         self.local = Local(jobs=10**6, needs=Needs(), gpus=[])
-        self._tasks: dict[Any, str] = {}
-        "Ray's reference -> its stage"
+        self._tasks: dict[Any, tuple[str, int]] = {}
+        "Ray's reference -> its stage, and the GPUs that it holds"
+        self._pushing: set[str] = set()
+        "stages that were made here, on their way to the remote"
         self.token = new_token()
         self.parcel = pack(params, self.token)
         self._marks = [Path(self.parcel[key]) / self.token for key in ("cache", "checkpoints")]
         for mark in self._marks:
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
+        try:
+            self.ray = connect(address)
+            self._agree(made)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _agree(self, made: list[str]) -> None:
+        """Find out how the nodes exchange what they make, and send them the workspace."""
+        unseeing = self._nodes_without_cache()
+        self.parcel["shared"] = not unseeing
+        if unseeing and not self.parcel["remote"]:
+            raise UserError(worker.unseen(unseeing[0], self.parcel["cache"]))
+        if unseeing and made:
+            push(made)
         self._sent = self.ray.put(self.parcel)
         self._logs = self._start_logs()
         self._task = self.ray.remote(max_retries=0)(worker.run_stage)
+
+    def _nodes_without_cache(self) -> list[str]:
+        """Raises: UserError: a node has another environment, or does not answer."""
+        from ray.exceptions import RayError, RayTaskError
+
+        look = self.ray.remote(num_cpus=0)(worker.look)
+        asked = (self.parcel["versions"], self.parcel["cache"], self.token)
+        nodes = [one for one in self.ray.nodes() if one["Alive"]]
+        answers = [look.options(scheduling_strategy=on(n["NodeID"])).remote(*asked) for n in nodes]
+        try:
+            seen = self.ray.get(answers, timeout=ANSWER)
+        except RayTaskError as error:
+            raise UserError(one_line(error.cause or error)) from None
+        except RayError as error:
+            raise UserError(f"a node of the Ray cluster does not answer ({brief(error)})") from None
+        return [n["NodeManagerHostname"] for n, sees in zip(nodes, seen, strict=True) if not sees]
 
     def has_room(self, stage: str) -> bool:
         cores = float(self.ray.cluster_resources().get("CPU", 1))
@@ -54,28 +97,50 @@ class Cluster:
         if stage.partition("@")[0] in HERE:
             self.local.start(stage)
             return
-        task = self._task.options(name=stage, **self._resources(stage))
-        self._tasks[task.remote(stage, read_lock(), self._sent, self._logs)] = stage
+        resources = self._resources(stage)
+        task = self._task.options(name=stage, **resources)
+        gpus = int(resources["num_gpus"])
+        sent = task.remote(stage, read_lock(), gpus, self._sent, self._logs)
+        self._tasks[sent] = stage, gpus
 
     def finished(self) -> list[Outcome]:
-        self._write_logs()
-        ended = []
-        if self._tasks:
-            ready, _ = self.ray.wait(
-                list(self._tasks), num_returns=len(self._tasks), timeout=0, fetch_local=False
-            )
-            for reference in ready:
-                outcome = self._taken(reference, self._tasks.pop(reference))
-                if outcome.state == "done":
-                    self._restore(outcome.stage)
-                else:
-                    ended.append(outcome)
-        return ended + self.local.finished()
+        from ray.exceptions import RayError
+
+        try:
+            taken = self._taken_tasks()
+            self._write_logs()
+        except RayError as error:
+            raise UserError(
+                f"the Ray cluster broke off ({brief(error)}): run the same command again"
+            ) from None
+        for outcome in taken:
+            if outcome.state == "done":
+                self._restore(outcome.stage)
+        ended = [one for one in taken if one.state != "done"]
+        return ended + [one for one in self.local.finished() if not self._has_to_push(one)]
+
+    def _taken_tasks(self) -> list[Outcome]:
+        if not self._tasks:
+            return []
+        ready, _ = self.ray.wait(
+            list(self._tasks), num_returns=len(self._tasks), timeout=0, fetch_local=False
+        )
+        return [self._taken(reference, self._tasks.pop(reference)[0]) for reference in ready]
+
+    def _has_to_push(self, made: Outcome) -> bool:
+        """Whether a stage that was made here is now on its way to the remote, for other nodes."""
+        first = made.stage not in self._pushing
+        self._pushing.discard(made.stage)
+        here = made.stage.partition("@")[0] in HERE
+        if made.state != "done" or self.parcel["shared"] or not (here and first):
+            return False
+        self._pushing.add(made.stage)
+        self.local.run(made.stage, "--wait-for-lock", "push", "--run-cache", made.stage)
+        return True
 
     def last_lines(self) -> dict[str, str]:
-        return {stage: end_of(log_of(stage)) for stage in self._tasks.values()} | (
-            self.local.last_lines()
-        )
+        on_nodes = {stage: end_of(log_of(stage)) for stage, _ in self._tasks.values()}
+        return on_nodes | self.local.last_lines()
 
     def stop(self) -> None:
         for reference in self._tasks:
@@ -85,7 +150,8 @@ class Cluster:
         self.local.stop()
         for mark in self._marks:
             mark.unlink(missing_ok=True)
-        self.ray.shutdown()
+        if "ray" in vars(self):
+            self.ray.shutdown()
 
     def _taken(self, reference: Any, stage: str) -> Outcome:
         from ray.exceptions import RayError, RayTaskError
@@ -103,37 +169,65 @@ class Cluster:
 
     def _restore(self, stage: str) -> None:
         """Take over here what a node has made."""
-        pull = ["--pull"] if self.parcel["remote"] else []
+        pull = [] if self.parcel["shared"] else ["--pull"]
         command = ["--wait-for-lock", "repro", "--single-item", *pull, stage]
         self.local.run(stage, *command, CAPTIONLAB_ONLY="")
 
     def _resources(self, stage: str) -> dict[str, Any]:
-        """For Ray: no more than the largest node has, or a task would wait for ever."""
-        need = self.needs.of(stage)
         nodes = [one["Resources"] for one in self.ray.nodes() if one["Alive"]]
-        most = Need(
-            gpus=max(one.get("GPU", 0.0) for one in nodes),
-            cores=max(one.get("CPU", 0.0) for one in nodes),
-            memory=max(one.get("memory", 0.0) for one in nodes) / 1e9,
-        )
+        found = lendable(self.needs.of(stage), nodes)
         return {
-            "num_gpus": min(need.gpus, most.gpus),
-            "num_cpus": min(need.cores, most.cores),
-            "memory": int(1e9 * min(need.memory, most.memory)),
+            "num_gpus": found.gpus,
+            "num_cpus": found.cores,
+            "memory": int(1e9 * found.memory),
         }
 
     def _start_logs(self) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(
-            self.ray.get_runtime_context().get_node_id(), soft=False
-        )
+        here = on(self.ray.get_runtime_context().get_node_id())
         return self.ray.remote(num_cpus=0, scheduling_strategy=here)(worker.Logs).remote()
 
     def _write_logs(self) -> None:
         for stage, text in self.ray.get(self._logs.take.remote()):
             with log_of(stage).open("ab") as file:
                 file.write(text)
+
+
+def lendable(need: Need, nodes: list[dict[str, float]]) -> Need:
+    """What a stage can have of one node: what it needs, or of that as much as the node with most
+    GPUs, then cores, then memory, has. A task that no node has room for would wait for ever.
+
+    Args:
+        nodes: Ray's resources of each, memory in bytes.
+
+    Example:
+        >>> lendable(Need(gpus=1, cores=2), [{"CPU": 64, "memory": 9e9}, {"CPU": 1, "GPU": 1}])
+        Need(gpus=1, cores=1, memory=0.0)
+    """
+    gpus = min(need.gpus, max(one.get("GPU", 0.0) for one in nodes))
+    nodes = [one for one in nodes if one.get("GPU", 0.0) >= gpus]
+    cores = min(need.cores, max(one.get("CPU", 0.0) for one in nodes))
+    nodes = [one for one in nodes if one.get("CPU", 0.0) >= cores]
+    memory = min(need.memory, max(one.get("memory", 0.0) for one in nodes) / 1e9)
+    return Need(gpus, cores, memory)
+
+
+def on(node: str) -> Any:
+    """Ray's strategy that places a task on this node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def push(stages: list[str]) -> None:
+    """What is made already, to the DVC remote.
+
+    Raises:
+        UserError: DVC cannot.
+    """
+    job = [sys.executable, "-m", "captionlab.running.job", str(os.getpid())]
+    command = ["--wait-for-lock", "push", "-q", "--run-cache", *stages]
+    if subprocess.run([*job, *command], env=environment()).returncode:
+        raise UserError("dvc push failed: the nodes share no disk, so they need the DVC remote")
 
 
 def connect(address: str) -> Any:
@@ -143,5 +237,6 @@ def connect(address: str) -> Any:
         UserError: see `Cluster`.
     """
     ray = ray_cluster.connect(address, "--ray ", "captionlab run --ray")
-    ray.cloudpickle.register_pickle_by_value(worker)
+    for module in (alike, worker):
+        ray.cloudpickle.register_pickle_by_value(module)
     return ray

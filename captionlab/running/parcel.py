@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from captionlab.running.worker import Parcel, versions
+from captionlab.running.alike import versions
+from captionlab.running.worker import Parcel
 from pipeline.core import paths
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, one_line
 from pipeline.experiment.params import Params
 
 CODE = ("captionlab", "pipeline", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
@@ -42,6 +43,7 @@ def pack(params: Params, token: str) -> Parcel:
         cache=cache,
         checkpoints=str(paths.CHECKPOINTS.absolute()),
         token=token,
+        shared=False,
     )
 
 
@@ -98,11 +100,20 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _clone_git(folder: Path) -> bool:
-    """Clone the history of this repository, if it is one: scores name the commit of their code."""
+    """Clone the history of this repository, if it is one: scores name the commit of their code.
+
+    Raises:
+        UserError: git refuses.
+    """
     if not Path(".git").exists():
         return False
     command = ["git", "clone", "-q", "--no-checkout", "--no-hardlinks", "."]
-    subprocess.run([*command, str(folder / "clone")], check=True, capture_output=True)
+    try:
+        done = subprocess.run([*command, str(folder / "clone")], capture_output=True, text=True)
+    except OSError as error:
+        raise UserError(f"git cannot be called ({one_line(error)}): install it") from None
+    if done.returncode:
+        raise UserError(f"git clone of this workspace failed: {' '.join(done.stderr.split())}")
     return True
 
 

@@ -1,9 +1,11 @@
 """What a task of a Ray cluster does: one stage, in a copy of the workspace on its node.
 
 Ray carries this module to the nodes by value (`cloudpickle.register_pickle_by_value`), so that it
-is the head's, whatever is installed there. Hence it imports nothing of this project.
+is the head's, whatever is installed there. Hence it imports nothing of this project but `alike`,
+which travels with it.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -13,15 +15,16 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import node, python_version
+from platform import node
 from typing import Any, TypedDict
 
-PACKAGES = ("torch", "transformers", "timm", "numpy", "pandas", "pyarrow", "pycocoevalcap", "dvc")
-"whose versions a result may depend on"
+from captionlab.running.alike import difference
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"of a disk that is full, or may not be written"
 TELL = 1.0
 "seconds between two reports of what a stage has printed"
 
@@ -32,7 +35,7 @@ class Parcel(TypedDict):
     files: bytes
     "A tar file of the workspace without its data, with .git where there is one."
     versions: dict[str, str]
-    "Of Python and `PACKAGES` on the head."
+    "Of the head's environment, see `alike`."
     environment: dict[str, str]
     "Of the stages: the head's CAPTIONLAB_*, MLFLOW_* and the like."
     remote: str
@@ -43,6 +46,8 @@ class Parcel(TypedDict):
     "The head's folder of checkpoints, absolute."
     token: str
     "Name of a file that lies in both: a node that sees it shares the disk."
+    shared: bool
+    "Whether all nodes work on the head's cache; else each has its own, and the remote between."
 
 
 class Answer(TypedDict):
@@ -50,78 +55,70 @@ class Answer(TypedDict):
     log: str
     "The end of what the stage has printed."
     notes: dict[str, bytes]
-    "The small files beside the checkpoint (what the training took), by path."
-    shared: bool
-    "Whether the node works on the head's cache."
+    "The small files beside the checkpoint of a training (what it took), by path."
 
 
-def run_stage(stage: str, lock: bytes, parcel: Parcel, logs: Any) -> Answer:
+def look(versions: dict[str, str], cache: str, token: str) -> bool:
+    """Whether this node sees the head's cache.
+
+    Raises:
+        RuntimeError: its environment differs from the head's.
+    """
+    if different := difference(versions):
+        raise RuntimeError(different)
+    return (Path(cache) / token).is_file()
+
+
+def run_stage(stage: str, lock: bytes, processes: int, parcel: Parcel, logs: Any) -> Answer:
     """Run one stage, its upstream restored first.
 
     Args:
         lock: the head's dvc.lock.
+        processes: that train together, one per GPU of the task.
         logs: an actor whose `add(stage, text)` gets what the stage prints.
 
     Raises:
-        RuntimeError: the node's environment differs from the head's, it shares neither a DVC remote
-            nor the cache, or its disk is full.
+        RuntimeError: the node's environment differs from the head's, it does not see the cache that
+            all others share, or its disk is full.
     """
-    check_versions(parcel["versions"])
-    shared = (Path(parcel["cache"]) / parcel["token"]).is_file()
-    if not (shared or parcel["remote"]):
-        raise RuntimeError(
-            f"node {node()} does not see the head's cache {parcel['cache']}, and there is no DVC "
-            "remote: add one that all nodes reach (dvc remote add -d NAME URL), or put the cache "
-            "on a shared disk (dvc cache dir PATH)"
-        )
-    scratch = scratch_of(parcel["files"])
-    with told_of_disk(scratch), slot(scratch) as folder:
-        prepare(folder, lock, parcel, scratch, shared)
-        told = _Told(stage, folder, logs)
-        pull = [] if shared else ["--pull"]
-        status = told.run(parcel, "--wait-for-lock", "repro", *pull, stage)
-        if status == 0 and not shared:
-            status = told.run(parcel, "--wait-for-lock", "push", "--run-cache", stage)
-        return Answer(status=status, log=told.end(), notes=notes(folder), shared=shared)
+    sees = look(parcel["versions"], parcel["cache"], parcel["token"])
+    if parcel["shared"] and not sees:
+        raise RuntimeError(unseen(node(), parcel["cache"]))
+    scratch = scratch_of(parcel)
+    with disk_errors(scratch), slot(scratch) as folder:
+        prepare(folder, lock, parcel, scratch)
+        dvc = _Commands(stage, folder, processes, logs)
+        pull = [] if parcel["shared"] else ["--pull"]
+        status = dvc.run(parcel, "--wait-for-lock", "repro", *pull, stage)
+        if status == 0 and not parcel["shared"]:
+            status = dvc.run(parcel, "--wait-for-lock", "push", "--run-cache", stage)
+        return Answer(status=status, log=dvc.end(), notes=notes(folder, stage))
 
 
-def versions() -> dict[str, str]:
-    """Of Python and `PACKAGES`, '-' where one is missing."""
-    found = {"python": python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "-"
-    return found
-
-
-def check_versions(head: Mapping[str, str]) -> None:
-    """Raises: RuntimeError: the environment of this node differs."""
-    here = versions()
-    for package, expected in head.items():
-        if here.get(package) != expected:
-            raise RuntimeError(
-                f"node {node()} has {package} {here.get(package)}, the head has {expected}: "
-                "install requirements/lock.txt on both"
-            )
-
-
-def scratch_of(files: bytes) -> Path:
-    """Folder on this node for copies of one workspace: CAPTIONLAB_SCRATCH, or the system's for
-    temporary files."""
-    root = os.environ.get("CAPTIONLAB_SCRATCH") or os.path.join(
-        tempfile.gettempdir(), f"captionlab-{os.getuid()}"
+def unseen(node: str, cache: str) -> str:
+    return (
+        f"node {node} does not see the head's cache {cache}, and there is no DVC remote between "
+        "them: add one that all nodes reach (dvc remote add -d NAME URL), or put the cache on a "
+        "shared disk (dvc cache dir PATH)"
     )
-    return Path(root) / hashlib.sha256(files).hexdigest()[:16]
+
+
+def scratch_of(parcel: Parcel) -> Path:
+    """Folder on this node for copies of one workspace: CAPTIONLAB_SCRATCH of the head, or of the
+    node, or the system's for temporary files."""
+    named = parcel["environment"].get("CAPTIONLAB_SCRATCH") or os.environ.get("CAPTIONLAB_SCRATCH")
+    root = named or os.path.join(tempfile.gettempdir(), f"captionlab-{os.getuid()}")
+    return Path(root) / hashlib.sha256(parcel["files"]).hexdigest()[:16]
 
 
 @contextmanager
-def told_of_disk(scratch: Path) -> Iterator[None]:
+def disk_errors(scratch: Path) -> Iterator[None]:
     """Raises: RuntimeError: the node's disk is full, or may not be written."""
     try:
         yield
     except OSError as error:
+        if error.errno not in DISK:
+            raise
         raise RuntimeError(
             f"node {node()}: {error.strerror} ({error.filename or scratch}): free some space "
             "there, or name another folder with CAPTIONLAB_SCRATCH"
@@ -150,19 +147,23 @@ def slot(scratch: Path) -> Iterator[Path]:
         return
 
 
-def prepare(folder: Path, lock: bytes, parcel: Parcel, scratch: Path, shared: bool) -> None:
-    """Make `folder` a copy of the head's workspace."""
+def prepare(folder: Path, lock: bytes, parcel: Parcel, scratch: Path) -> None:
+    """Make `folder` a copy of the head's workspace.
+
+    Raises:
+        RuntimeError: the workspace is a git repository, and git does not work here.
+    """
     if not (folder / ".ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(parcel["files"])) as tar:
             tar.extractall(folder, filter="tar")
         if (folder / ".git").is_dir():  # so that git compares the files with the commit
-            subprocess.run(["git", "reset", "-q"], cwd=folder, check=True)
+            _reset_git(folder)
         (folder / ".ready").touch()
     (folder / "dvc.lock").unlink(missing_ok=True)
     if lock:  # DVC takes an empty one for a damaged one
         (folder / "dvc.lock").write_bytes(lock)
-    cache = parcel["cache"] if shared else scratch / "cache"
+    cache = parcel["cache"] if parcel["shared"] else scratch / "cache"
     links = "hardlink,symlink,copy"
     text = f'[cache]\n    dir = {cache}\n    type = "{links}"\n{parcel["remote"]}'
     (folder / ".dvc/config.local").write_text(text, encoding="utf-8")
@@ -171,19 +172,31 @@ def prepare(folder: Path, lock: bytes, parcel: Parcel, scratch: Path, shared: bo
         checkpoints.symlink_to(theirs, target_is_directory=True)
 
 
-def notes(folder: Path) -> dict[str, bytes]:
-    """JSON files of the checkpoints' folders."""
-    if (folder / "checkpoints").is_symlink():
+def _reset_git(folder: Path) -> None:
+    try:
+        subprocess.run(["git", "reset", "-q"], cwd=folder, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise RuntimeError(
+            f"node {node()}: git reset in {folder} failed ({error}): scores name the commit of "
+            "their code, so git has to work on every node"
+        ) from None
+
+
+def notes(folder: Path, stage: str) -> dict[str, bytes]:
+    """JSON files beside the checkpoint of a training that has just run."""
+    kind, _, variant = stage.partition("@")
+    if kind != "train" or (folder / "checkpoints").is_symlink():
         return {}
-    found = folder.glob("checkpoints/*/*.json")
+    found = (folder / "checkpoints" / variant).glob("*.json")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
-class _Told:
+class _Commands:
     """Commands of `dvc` in a slot; what they print goes to a file, and from there to the head."""
 
-    def __init__(self, stage: str, folder: Path, logs: Any):
+    def __init__(self, stage: str, folder: Path, processes: int, logs: Any):
         self.stage, self.folder, self.logs = stage, folder, logs
+        self.processes = {"CAPTIONLAB_PROCESSES": str(processes)} if processes > 1 else {}
         self.file = folder / ".dvc/tmp/stage.log"
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_bytes(b"")
@@ -217,7 +230,7 @@ class _Told:
         own = {key: text for key, text in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray's
         path = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", "")])
         only = {"PYTHONPATH": str(self.folder), "CAPTIONLAB_ONLY": self.stage}
-        return {**own, "PATH": path, **parcel["environment"], **only}
+        return {**own, "PATH": path, **parcel["environment"], **self.processes, **only}
 
     def _tell_until(self, ended: threading.Event) -> None:
         while not ended.wait(TELL):

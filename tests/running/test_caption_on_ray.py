@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from captionlab.running import caption_on_ray as on_ray
-from captionlab.running.caption_shard import Captions, versions
+from captionlab.running.alike import versions
+from captionlab.running.caption_shard import Captions
 from pipeline.core.errors import UserError
 from tests.running.toy import wait_for
 from tests.tracking_workspace import make_captioner

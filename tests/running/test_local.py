@@ -8,8 +8,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
+from captionlab.running.graph import read_graph
 from captionlab.running.local import Local, log_of
+from captionlab.running.lock_file import BEFORE, in_order
 from captionlab.running.needs import Needs
 from pipeline.core.errors import UserError
 from tests.running.toy import Toy, processes_in, wait_for
@@ -72,10 +75,10 @@ def test_a_failed_stage_is_one_line_what_succeeded_stays_and_the_same_command_go
 
     status, out, errors = toy.run("--jobs", "1", "--keep-going")
     assert status == 2
-    assert toy.begun()[2:] == ["train@a", "train@b", "score@b"]
+    assert toy.begun()[2:] == ["train@a", "train@b", "score@b", "track@b"]
     fail.unlink()
     assert toy.run("--jobs", "2")[0] == 0
-    assert toy.begun()[5:] == ["train@a", "score@a", "compare"]
+    assert toy.begun()[6:] == ["train@a", "score@a", "track@a", "compare"]
     made = toy.made()
     assert made.keys() == plain.keys()
     assert {k: v for k, v in made.items() if k != "dvc.lock"} == {
@@ -146,16 +149,16 @@ def test_named_stages_run_with_what_they_stand_on_and_nothing_else(toy: Toy) -> 
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (["trian"], "unknown stage 'trian': name a kind (download, train, score, compare) or one "
-                    "stage, such as download@d"),
+        (["trian"], "unknown stage 'trian': name a kind (download, train, score, track, compare) "
+                    "or one stage, such as download@d"),
         (["--need", "train.gpu=1"], "--need train.gpu=1: write STAGE.WHAT=NUMBER, where WHAT is "
                                     "one of gpus, cores, memory, such as train.cores=8"),
         (["--need", "train.cores=-1"], "--need train.cores=-1: write STAGE.WHAT=NUMBER, where WHAT "
                                        "is one of gpus, cores, memory, such as train.cores=8"),
         (["--need", "trian.cores=1"],
-         "--need trian: there is no such stage, nor stages of that kind"),
+         "--need trian: the graph has no such stage, nor stages of that kind"),
         (["--ray", "auto", "--jobs", "2"],
-         "--jobs is of this machine, --ray of a cluster: give one of them"),
+         "--jobs is for this machine, --ray for a cluster: give one of them"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_nothing_runs(toy: Toy, options: list[str], line: str) -> None:
@@ -208,6 +211,43 @@ def test_stages_at_once_have_gpus_of_their_own(in_toy: Toy) -> None:
     assert processes_in(in_toy.folder) == []
 
 
+def test_without_a_number_gpus_take_what_they_can_and_the_emptiest_first(
+    in_toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPTIONLAB_DEVICE", "cuda:1")
+    holds = [in_toy.mark("hold", f"train@{name}") for name in FEW]
+    engine = Local(None, Needs(["train.gpus=0.5"]), ["0", "1"])
+    engine.start("download@d")
+    assert engine.has_room("clean@d")  # as many on cores as there are GPUs
+    wait_for(engine.finished)
+    for name in FEW:
+        engine.start(f"train@{name}")
+    wait_for(lambda: len(in_toy.begun()) == 3)
+    processes = [psutil.Process(pid) for pid in processes_in(in_toy.folder)]
+    envs = [p.environ() for p in processes if p.cmdline()[-2:-1] == ["stages.train"]]
+    assert {env["CUDA_VISIBLE_DEVICES"] for env in envs} == {"0", "1"}
+    assert {env["CAPTIONLAB_DEVICE"] for env in envs} == {"cuda"}
+    assert engine.has_room("train@c")
+    for hold in holds:
+        hold.unlink()
+    engine.stop()
+
+
+def test_a_second_run_in_a_workspace_is_refused_and_the_order_is_restored(in_toy: Toy) -> None:
+    in_toy.repro()
+    lock = (in_toy.folder / "dvc.lock").read_text()
+    order = list(read_graph())
+    with in_order(order):
+        refused = pytest.raises(UserError, match=r"^another captionlab run works in this workspac")
+        with refused, in_order(order):
+            pass
+        content = yaml.safe_load(lock)
+        content["stages"] = dict(reversed(content["stages"].items()))
+        (in_toy.folder / "dvc.lock").write_text(yaml.safe_dump(content, sort_keys=False))
+    assert (in_toy.folder / "dvc.lock").read_text() == lock
+    assert not BEFORE.exists()
+
+
 def test_a_stage_on_two_gpus_gets_both_and_trains_in_two_processes(in_toy: Toy) -> None:
     with pytest.raises(UserError, match=r"^--need train.gpus=3: this machine has 2$"):
         Local(5, Needs(["train.gpus=3"]), ["3", "5"])
@@ -217,8 +257,8 @@ def test_a_stage_on_two_gpus_gets_both_and_trains_in_two_processes(in_toy: Toy) 
     engine.start("train@a")
     assert not engine.has_room("train@b")
     wait_for(lambda: "train@a" in in_toy.begun())
-    (pid,) = (p for p in psutil.process_iter() if p.cmdline()[-2:] == ["stages.train", "a"]
-              and "sh" not in Path(p.exe()).name)  # fmt: skip
+    processes = [psutil.Process(pid) for pid in processes_in(in_toy.folder)]
+    (pid,) = (p for p in processes if p.cmdline()[-2:] == ["stages.train", "a"])
     assert pid.environ()["CUDA_VISIBLE_DEVICES"] == "3,5"
     assert pid.environ()["CAPTIONLAB_PROCESSES"] == "2"
     wait_for(engine.finished)

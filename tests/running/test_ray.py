@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from captionlab.cli.run import command as run_command
 from captionlab.running import on_ray, parcel, worker
+from captionlab.running.needs import Need, Needs
+from captionlab.running.on_ray import lendable
 from pipeline.core.errors import UserError
 from pipeline.experiment.params import load_params
 from tests.running.toy import Toy, processes_in, wait_for
@@ -105,8 +108,8 @@ def test_without_a_shared_disk_the_dvc_remote_carries_what_a_node_makes(
     toy: Toy, packed: worker.Parcel, tmp_path: Path
 ) -> None:
     heard = Heard()
-    answer = worker.run_stage("download@d", b"", packed, heard)
-    assert (answer["status"], answer["shared"]) == (0, False), answer["log"]
+    answer = worker.run_stage("download@d", b"", 0, packed, heard)
+    assert answer["status"] == 0, answer["log"]
     assert b"Running stage 'download@d'" in heard.text
     assert not (toy.folder / ".dvc/cache").exists()
     env = toy.environment(CAPTIONLAB_ONLY="")
@@ -115,7 +118,7 @@ def test_without_a_shared_disk_the_dvc_remote_carries_what_a_node_makes(
     assert done.returncode == 0, done.stdout + done.stderr
     assert (toy.folder / "data/raw/d/made.txt").exists()
     lock = (toy.folder / "dvc.lock").read_bytes()
-    assert worker.run_stage("train@a", lock, packed, heard)["status"] == 0
+    assert worker.run_stage("train@a", lock, 2, packed, heard)["status"] == 0
     assert toy.begun() == ["download@d", "train@a"]
     (slot,) = (tmp_path / "scratch").glob("*/slot-0")
     assert run(slot, "git", "status", "--porcelain", "pipeline", "stages").stdout == ""
@@ -124,9 +127,55 @@ def test_without_a_shared_disk_the_dvc_remote_carries_what_a_node_makes(
     )
 
 
-def test_neither_a_remote_nor_a_shared_cache_is_one_line(packed: worker.Parcel) -> None:
+def test_a_node_that_comes_later_and_lacks_the_shared_cache_is_one_line(
+    packed: worker.Parcel,
+) -> None:
     with pytest.raises(RuntimeError, match=r"does not see the head's cache .* add one that all"):
-        worker.run_stage("download@d", b"", {**packed, "remote": ""}, Heard())
+        worker.run_stage("download@d", b"", 0, {**packed, "shared": True}, Heard())
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the nodes of the cluster shared no disk."""
+    monkeypatch.setattr(on_ray.Cluster, "_nodes_without_cache", lambda _: ["node-2"])
+
+
+@pytest.mark.usefixtures("apart")
+def test_neither_a_remote_nor_a_shared_cache_is_one_line_before_anything_runs(
+    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = Toy(tmp_path, ("a",))
+    monkeypatch.chdir(toy.folder)
+    with pytest.raises(UserError) as refused:
+        on_ray.Cluster(cluster.address, Needs(), load_params(), [])
+    assert str(refused.value).startswith("node node-2 does not see the head's cache /")
+    assert [*toy.folder.rglob(".captionlab-*")] == []
+    assert toy.begun() == []
+
+
+@pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize("made", [[], ["score@a"]])
+def test_nodes_that_share_no_disk_exchange_through_the_dvc_remote(
+    toy: Toy, cluster: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: list[str]
+) -> None:
+    plain = Toy(tmp_path / "plain", ("a", "b")).with_git()
+    plain.repro()
+    if made:
+        assert toy.run(*made)[0] == 0
+    monkeypatch.chdir(toy.folder)
+    for key, text in toy.environment(CAPTIONLAB_SCRATCH=str(tmp_path / "scratch")).items():
+        monkeypatch.setenv(key, text)
+    run_command(stages=None, jobs=None, ray=cluster.address, keep_going=False, need=None)
+    made_here, expected = toy.made(), plain.made()
+    if made:  # entries that were there keep their places
+        assert sorted((toy.folder / "dvc.lock").read_text()) == sorted(
+            (plain.folder / "dvc.lock").read_text()
+        )
+        del made_here["dvc.lock"], expected["dvc.lock"]
+    assert made_here == expected
+    assert len(toy.begun()) == len(set(toy.begun())) == 8
+    places = {stage: place for stage, *_, place in toy.ended()}
+    assert str(tmp_path / "scratch") in places["score@b"]
 
 
 def test_a_node_with_another_environment_is_refused_with_both_versions(
@@ -135,7 +184,7 @@ def test_a_node_with_another_environment_is_refused_with_both_versions(
     other = {**packed["versions"], "torch": "1.0"}
     torch = packed["versions"]["torch"]
     with pytest.raises(RuntimeError) as refused:
-        worker.run_stage("download@d", b"", {**packed, "versions": other}, Heard())
+        worker.run_stage("download@d", b"", 0, {**packed, "versions": other}, Heard())
     assert f"has torch {torch}, the head has 1.0: install requirements/lock.txt on both" in str(
         refused.value
     )
@@ -149,7 +198,7 @@ def test_a_full_disk_of_a_node_is_one_line(
 
     monkeypatch.setattr(worker, "prepare", full)
     with pytest.raises(RuntimeError) as told:
-        worker.run_stage("download@d", b"", packed, Heard())
+        worker.run_stage("download@d", b"", 0, packed, Heard())
     assert re.fullmatch(
         r"node \S+: No space left on device \(/scratch/slot-0/dvc.lock\): free some space there, "
         "or name another folder with CAPTIONLAB_SCRATCH",
@@ -178,7 +227,7 @@ def test_files_that_arguments_name_travel_and_those_outside_are_refused(
 
 def test_equal_workspaces_are_equal_parcels(packed: worker.Parcel) -> None:
     again = parcel.pack(load_params(), "other")
-    assert worker.scratch_of(again["files"]) == worker.scratch_of(packed["files"])
+    assert worker.scratch_of(again) == worker.scratch_of(packed)
 
 
 def test_what_a_training_took_comes_back_from_a_node(tmp_path: Path) -> None:
@@ -186,7 +235,28 @@ def test_what_a_training_took_comes_back_from_a_node(tmp_path: Path) -> None:
     cost.parent.mkdir(parents=True)
     cost.write_text("{}")
     (tmp_path / "checkpoints/merge/checkpoint.pt").write_bytes(b"large")
-    assert worker.notes(tmp_path) == {"checkpoints/merge/cost.json": b"{}"}
+    (tmp_path / "checkpoints/lstm").mkdir()
+    (tmp_path / "checkpoints/lstm/cost.json").write_text("an older one")
+    assert worker.notes(tmp_path, "train@merge") == {"checkpoints/merge/cost.json": b"{}"}
+    assert worker.notes(tmp_path, "score@merge") == {}
+
+
+def test_a_stage_asks_for_no_more_than_a_single_node_has() -> None:
+    head, gpu = {"CPU": 64.0, "memory": 9e9}, {"CPU": 1.0, "GPU": 1.0, "memory": 3e9}
+    assert lendable(Need(gpus=1, cores=2, memory=6), [head, gpu]) == Need(1, 1, 3)
+    assert lendable(Need(gpus=0, cores=2, memory=6), [head, gpu]) == Need(0, 2, 6)
+    assert lendable(Need(gpus=4, cores=2, memory=6), [head]) == Need(0, 2, 6)
+
+
+def test_a_node_without_git_is_told_so(
+    packed: worker.Parcel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "git")
+
+    monkeypatch.setattr(worker.subprocess, "run", missing)
+    with pytest.raises(RuntimeError, match=r"git reset in .* failed .* work on every node$"):
+        worker.run_stage("download@d", b"", 0, packed, Heard())
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no address"])

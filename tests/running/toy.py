@@ -28,10 +28,13 @@ from pipeline.core.stage import stage
 
 KIND = Path(sys.argv[0]).stem
 NOTES = Path(os.environ["CAPTIONLAB_TOY"])
-READS = {"download": [], "train": ["data/raw/d"], "score": ["models/{}"], "compare": ["data/scores"]}
+READS = {
+    "download": [], "train": ["data/raw/d"], "score": ["models/{}"], "track": ["data/scores/{}"],
+    "compare": ["data/scores"],
+}
 MAKES = {
     "download": "data/raw/{}", "train": "models/{}", "score": "data/scores/{}",
-    "compare": "data/report",
+    "track": "data/runs/{}", "compare": "data/report",
 }
 
 
@@ -71,6 +74,9 @@ stages:
   score:
     foreach: NAMES
     do: {cmd: "python -m stages.score ${item}", deps: [stages/score.py, "models/${item}"], outs: ["data/scores/${item}"]}
+  track:
+    foreach: NAMES
+    do: {cmd: "python -m stages.track ${item}", deps: [stages/track.py, "data/scores/${item}"], outs: ["data/runs/${item}"]}
   compare: {cmd: python -m stages.compare, deps: [stages/compare.py, data/scores], outs: [data/report]}
 """
 
@@ -84,7 +90,7 @@ class Toy:
         make_workspace(self.folder)
         for file in (self.folder / "stages").glob("[!_]*.py"):
             file.unlink()
-        for kind in ("download", "train", "score", "compare"):
+        for kind in ("download", "train", "score", "track", "compare"):
             (self.folder / f"stages/{kind}.py").write_text(STAGE)
         (self.folder / "dvc.yaml").write_text(GRAPH.replace("NAMES", json.dumps(names)))
 
