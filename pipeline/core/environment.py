@@ -59,14 +59,15 @@ VARIABLES = (
     ),
     Variable(
         "CAPTIONLAB_ONLY",
-        "Stages that may compute, parted by commas (`train@merge,score@merge`). Any other stage "
+        "Stages that may compute, separated by commas (`train@merge,score@merge`). Any other stage "
         "that DVC does not find in its run cache stops with an error. Set and empty: none may.",
         "none: all may",
     ),
     Variable(
         "CAPTIONLAB_SCRATCH",
         "Folder on each node of a cluster where `captionlab run --ray` keeps copies of the "
-        "workspace, and DVC's cache where the nodes share no disk.",
+        "workspace, and DVC's cache where the nodes share no disk. Set where the command is typed, "
+        "it holds for all nodes; set where `ray start` is called, for that node.",
         "`captionlab-UID` in the system's folder for temporary files",
     ),
     Variable(

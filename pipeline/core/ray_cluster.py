@@ -45,10 +45,15 @@ def _check_answers(address: str, option: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address in ("auto", "local"):
         return
+    if not host or not port.isdecimal():
+        raise UserError(
+            f"{option}{address} has no port: give HOST:PORT of a running cluster, as ray start "
+            "--head prints it, or auto"
+        )
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT):
             pass
-    except (OSError, ValueError) as error:
+    except (OSError, OverflowError) as error:
         raise UserError(
             f"{option}{address} does not answer ({one_line(error)}): give HOST:PORT of a running "
             "cluster, as ray start --head prints it, or auto"

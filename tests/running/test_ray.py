@@ -259,11 +259,18 @@ def test_a_node_without_git_is_told_so(
         worker.run_stage("download@d", b"", 0, packed, Heard())
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no address"])
-def test_an_address_that_does_not_answer_is_one_line(toy: Toy, address: str) -> None:
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "does not answer ("),
+        ("ray://127.0.0.1:1", "does not answer ("),
+        ("head", "has no port: give HOST:PORT"),
+    ],
+)
+def test_an_address_that_does_not_answer_is_one_line(toy: Toy, address: str, told: str) -> None:
     status, _, errors = toy.run("--ray", address)
     assert status == 2
-    assert errors.startswith(f"error: --ray {address} does not answer (")
+    assert errors.startswith(f"error: --ray {address} {told}")
     assert errors.count("\n") == 1
     assert toy.begun() == []
 
