@@ -45,8 +45,8 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Print one line per image: file, caption, log-probability, separated by tabs. With --out, IMAGE
-    may be a folder.
+    """Print one line per image: file, caption, log-probability, separated by tabs. With --out,
+    IMAGE may be a folder.
 
     Run again, --out goes on where it ended and skips what stands in the file. Images that cannot be
     read are set aside. What --out writes, captionlab score reads.

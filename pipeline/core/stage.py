@@ -67,7 +67,7 @@ def _run(main: Callable[..., object], *names: str) -> None:
 
 
 def _check_may_run(name: str) -> None:
-    """`CAPTIONLAB_ONLY` names the stages that may compute, separated by commas; DVC restores others.
+    """`CAPTIONLAB_ONLY` names the stages that may compute, separated by commas.
 
     Raises:
         UserError: it is set and does not name this one.
