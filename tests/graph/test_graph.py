@@ -343,6 +343,7 @@ def test_an_unknown_name_lists_the_names_there_are(finished: Path) -> None:
     done = stage(finished, "train", "mrege", check=False)
     assert done.returncode == 2
     assert (
-        done.stderr == "error: 'mrege' is not in variants of params.yaml: there are merge, lstm, "
-        "soft-attention\n"
+        done.stderr
+        == "error: 'mrege' is not in variants of params.yaml (did you mean 'merge'?): there are "
+        "merge, lstm, soft-attention\n"
     )
