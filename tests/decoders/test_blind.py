@@ -386,12 +386,13 @@ def test_of_the_samples_the_one_is_kept_that_clip_finds_closest(tmp_path: Path) 
     )
     drawn = sample(decoder, features(), tokenizer.special, 5, 6, 1.0, 0, 3)
     for n, caption in enumerate(found):
-        texts = [text for text, _ in caption.alternatives]
+        texts = [one.text for one in caption.alternatives]
         scores = clip.texts(texts) @ image[n]
         assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+        assert [one.score for one in caption.alternatives] == pytest.approx(scores.tolist())
         assert sorted(texts) == sorted({tokenizer.decode(h.tokens) for h in drawn[n]})
-        assert (caption.text, caption.log_prob) == caption.alternatives[0]
-    likely = [max(c.alternatives, key=lambda pair: pair[1])[0] for c in found]
+        assert (caption.text, caption.log_prob) == caption.alternatives[0][:2]
+    likely = [max(c.alternatives, key=lambda one: one.log_prob).text for c in found]
     assert likely != [c.text for c in found]  # the likeliest is another
 
 

@@ -162,7 +162,8 @@ def test_forward_equals_unrolled_steps(name: str) -> None:
     for t in range(T):
         out, state = decoder.step(tokens[:, t], state)
         logits.append(out)
-    close(decoder(features(), tokens), torch.stack(logits, 1))
+    # 1.7e-5 for paligemma on a processor with AVX-512
+    close(decoder(features(), tokens), torch.stack(logits, 1), tolerance=5e-5)
 
 
 def test_rows_that_point_at_images_equal_repeated_images(name: str) -> None:
