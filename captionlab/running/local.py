@@ -13,6 +13,7 @@ from pathlib import Path
 from captionlab.running.needs import Needs
 from captionlab.running.outcome import Outcome, end_of, outcome_of
 from pipeline.core.errors import UserError
+from pipeline.core.machine import gpus
 
 LOGS = Path(".dvc/tmp/captionlab/logs")
 "a log per stage; git ignores .dvc/tmp"
@@ -30,10 +31,8 @@ def visible_gpus() -> list[str]:
     device, _, number = (os.environ.get("CAPTIONLAB_DEVICE") or "cuda").partition(":")
     if device != "cuda" or not _has_driver():
         return []
-    import torch
-
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    count = torch.cuda.device_count()
+    count = gpus()
     found = named.split(",")[:count] if named else [str(n) for n in range(count)]
     return [gpu for n, gpu in enumerate(found) if number in ("", str(n))]
 
@@ -96,7 +95,7 @@ class Local:
         with log.open("ab") as file:
             file.write(f"\n--- {time.strftime('%F %T')} dvc {' '.join(command)}\n".encode())
             process = subprocess.Popen(
-                [sys.executable, "-m", "captionlab.running.job", str(os.getpid()), *command],
+                job_command(*command),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -147,6 +146,11 @@ class Local:
 def _since_start(log: str) -> str:
     """Of a log, what its last command printed."""
     return log.rpartition("\n--- ")[2]
+
+
+def job_command(*command: str) -> list[str]:
+    """A `dvc` command that ends with this process."""
+    return [sys.executable, "-m", "captionlab.running.job", str(os.getpid()), *command]
 
 
 def environment() -> Mapping[str, str]:

@@ -34,8 +34,9 @@ def in_order(graph: Iterable[str]) -> Iterator[None]:
     BEFORE.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(BEFORE.with_name("run.lock"), timeout=0):
-            if not BEFORE.exists():
-                BEFORE.write_text(json.dumps(_entries()), encoding="utf-8")
+            with Repo(_wait_for_lock=True) as repo, repo.lock:
+                if not BEFORE.exists():
+                    BEFORE.write_text(json.dumps(_entries()), encoding="utf-8")
             try:
                 yield
             finally:

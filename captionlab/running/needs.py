@@ -69,9 +69,10 @@ def _parsed(text: str) -> tuple[str, str, float]:
         number = float(value)
     except ValueError:
         number = -1
-    if not stage or what not in known or not 0 <= number < float("inf"):
+    parted = what == "gpus" and number > 1 and number % 1
+    if not stage or what not in known or parted or not 0 <= number < float("inf"):
         raise UserError(
             f"--need {text}: write STAGE.WHAT=NUMBER, where WHAT is one of {', '.join(known)}, "
-            "such as train.cores=8"
+            "such as train.cores=8; gpus above 1 are whole"
         )
     return stage, what, number

@@ -4,15 +4,13 @@ What a node has made reaches this workspace through DVC's remote, or through a c
 disk: DVC restores it here from its run cache, stage by stage, and so writes dvc.lock.
 """
 
-import os
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from captionlab.running import alike, worker
-from captionlab.running.local import Local, environment, log_of
+from captionlab.running.local import Local, environment, job_command, log_of
 from captionlab.running.lock_file import read_lock
 from captionlab.running.needs import Need, Needs
 from captionlab.running.outcome import Outcome, end_of, outcome_of
@@ -43,8 +41,8 @@ class Cluster:
     def __init__(self, address: str, needs: Needs, params: Params, made: list[str]):
         self.needs = needs
         self.local = Local(jobs=10**6, needs=Needs(), gpus=[])
-        self._tasks: dict[Any, tuple[str, int]] = {}
-        "Ray's reference -> its stage, and the GPUs that it holds"
+        self._tasks: dict[Any, str] = {}
+        "Ray's reference -> its stage"
         self._pushing: set[str] = set()
         "stages that were made here, on their way to the remote"
         self.token = new_token()
@@ -99,9 +97,9 @@ class Cluster:
             return
         resources = self._resources(stage)
         task = self._task.options(name=stage, **resources)
-        gpus = int(resources["num_gpus"])
-        sent = task.remote(stage, read_lock(), gpus, self._sent, self._logs)
-        self._tasks[sent] = stage, gpus
+        processes = int(resources["num_gpus"])
+        sent = task.remote(stage, read_lock(), processes, self._sent, self._logs)
+        self._tasks[sent] = stage
 
     def finished(self) -> list[Outcome]:
         from ray.exceptions import RayError
@@ -125,7 +123,7 @@ class Cluster:
         ready, _ = self.ray.wait(
             list(self._tasks), num_returns=len(self._tasks), timeout=0, fetch_local=False
         )
-        return [self._taken(reference, self._tasks.pop(reference)[0]) for reference in ready]
+        return [self._taken(reference, self._tasks.pop(reference)) for reference in ready]
 
     def _has_to_push(self, made: Outcome) -> bool:
         """Whether a stage that was made here is now on its way to the remote, for other nodes."""
@@ -139,7 +137,7 @@ class Cluster:
         return True
 
     def last_lines(self) -> dict[str, str]:
-        on_nodes = {stage: end_of(log_of(stage)) for stage, _ in self._tasks.values()}
+        on_nodes = {stage: end_of(log_of(stage)) for stage in self._tasks.values()}
         return on_nodes | self.local.last_lines()
 
     def stop(self) -> None:
@@ -224,9 +222,8 @@ def push(stages: list[str]) -> None:
     Raises:
         UserError: DVC cannot.
     """
-    job = [sys.executable, "-m", "captionlab.running.job", str(os.getpid())]
-    command = ["--wait-for-lock", "push", "-q", "--run-cache", *stages]
-    if subprocess.run([*job, *command], env=environment()).returncode:
+    command = job_command("--wait-for-lock", "push", "-q", "--run-cache", *stages)
+    if subprocess.run(command, env=environment()).returncode:
         raise UserError("dvc push failed: the nodes share no disk, so they need the DVC remote")
 
 

@@ -1,5 +1,5 @@
-"""Tables of text whose columns another character parts than their name says, as spreadsheets of
-some countries write them."""
+"""Tables of text with another separator than their file name says, as spreadsheets of some
+countries write them."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -15,13 +15,13 @@ def separator_of(path: Path) -> str:
 
 
 def check_separator(path: Path, header: str, columns: Collection[str]) -> None:
-    """Whether the first line of a table is parted by what its name says.
+    """Whether the first line of a table has the separator that its file name says.
 
     Args:
         columns: some that it may have, by which another separator is told.
 
     Raises:
-        UserError: it is parted by another character.
+        UserError: it has another one.
     """
     right = separator_of(path)
     if _named(header, right, columns):

@@ -152,9 +152,14 @@ def test_named_stages_run_with_what_they_stand_on_and_nothing_else(toy: Toy) -> 
         (["trian"], "unknown stage 'trian': name a kind (download, train, score, track, compare) "
                     "or one stage, such as download@d"),
         (["--need", "train.gpu=1"], "--need train.gpu=1: write STAGE.WHAT=NUMBER, where WHAT is "
-                                    "one of gpus, cores, memory, such as train.cores=8"),
+                                    "one of gpus, cores, memory, such as train.cores=8; "
+                                    "gpus above 1 are whole"),
         (["--need", "train.cores=-1"], "--need train.cores=-1: write STAGE.WHAT=NUMBER, where WHAT "
-                                       "is one of gpus, cores, memory, such as train.cores=8"),
+                                       "is one of gpus, cores, memory, such as train.cores=8; "
+                                    "gpus above 1 are whole"),
+        (["--need", "train.gpus=1.5"], "--need train.gpus=1.5: write STAGE.WHAT=NUMBER, where WHAT is "
+                                       "one of gpus, cores, memory, such as train.cores=8; gpus "
+                                       "above 1 are whole"),
         (["--need", "trian.cores=1"],
          "--need trian: the graph has no such stage, nor stages of that kind"),
         (["--ray", "auto", "--jobs", "2"],
