@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from captionlab.models import STORED, load
-from captionlab.running import alike, caption_shard
+from captionlab.running import caption_shard
 from captionlab.running.caption_shard import Answer, Captions, Job
 from pipeline.captioner.folder import BATCH, Counts, Rows, append_rows
+from pipeline.core import alike
 from pipeline.core.errors import UserError, brief
 from pipeline.core.machine import workers
 from pipeline.core.ray_cluster import connect

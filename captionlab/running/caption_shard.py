@@ -10,7 +10,7 @@ from pathlib import Path
 from platform import node
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from captionlab.running.alike import difference
+from pipeline.core.alike import difference
 
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Captioner

@@ -9,13 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from captionlab.running import alike, worker
+from captionlab.running import worker
 from captionlab.running.local import Local, environment, job_command, log_of
 from captionlab.running.lock_file import read_lock
 from captionlab.running.needs import Need, Needs
 from captionlab.running.outcome import Outcome, end_of, outcome_of
 from captionlab.running.parcel import new_token, pack
-from pipeline.core import ray_cluster
+from pipeline.core import alike, ray_cluster
 from pipeline.core.errors import UserError, brief, one_line
 from pipeline.experiment.params import Params
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from captionlab.running.alike import versions
 from captionlab.running.worker import Parcel
 from pipeline.core import paths
+from pipeline.core.alike import versions
 from pipeline.core.errors import UserError, one_line
 from pipeline.experiment.params import Params
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from platform import node
 from typing import Any, TypedDict
 
-from captionlab.running.alike import difference
+from pipeline.core.alike import difference
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 "of a disk that is full, or may not be written"

@@ -1,7 +1,7 @@
 """Whether two machines have the same environment.
 
-Ray carries this module to its nodes by value, like those that call it, so it imports nothing of
-this project.
+Ray carries this module to its nodes by value, whatever is installed there, so it imports nothing
+of this project.
 """
 
 from collections.abc import Mapping
@@ -26,17 +26,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def difference(head: Mapping[str, str]) -> str:
+def difference(head: Mapping[str, str], here: Mapping[str, str] | None = None) -> str:
     """What is wrong with this node's environment, '' where it is that of the head.
 
     Args:
-        head: its `versions`.
+        head: its `versions`, and whatever else has to be equal.
+        here: the same of this node. By default its `versions`.
     """
-    here = versions()
-    for package, expected in head.items():
-        if here.get(package) != expected:
+    if here is None:
+        here = versions()
+    for what, expected in head.items():
+        if (found := here.get(what, "-")) != expected:
             return (
-                f"node {node()} has {package} {here.get(package)}, the head has {expected}: "
-                "install requirements/lock.txt on both"
+                f"node {node()} has {what} {found}, the head has {expected}: install the same "
+                "version of captionlab and requirements/lock.txt on both"
             )
     return ""

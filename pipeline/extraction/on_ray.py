@@ -6,15 +6,15 @@ import logging
 import os
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from platform import node, python_version
+from platform import node
 from typing import Any
 from uuid import uuid4
 
+from pipeline.core.alike import difference, versions
 from pipeline.core.errors import UserError, brief, one_line
 from pipeline.core.machine import keep_buffers, pick_device, workers
 from pipeline.core.ray_cluster import connect
@@ -24,8 +24,6 @@ from pipeline.extraction.extract import SCRATCH, Job, Made, stamp
 from pipeline.extraction.making import Maker
 from pipeline.features.parts import part_file
 
-PACKAGES = ("torch", "torchvision", "transformers", "timm", "numpy", "pillow")
-"whose versions features may depend on"
 CORE = 0.9
 """of a core that an actor on a CPU asks for. Ray Data waits for ever where its actors take every
 core of a cluster."""
@@ -101,7 +99,8 @@ class Actor:
 
         task = self.task
         _check_sees(task)
-        _check_same(task.made_with, _made_with(task.modules))
+        if different := difference(task.made_with, _made_with(task.modules)):
+            raise UserError(different)
         self.shards = Shards(task.data)
         self.shards.root = task.root
         device = pick_device(task.device)
@@ -154,27 +153,13 @@ def _unseen(path: Path) -> UserError:
 
 
 def _made_with(modules: list[str]) -> dict[str, str]:
-    """Versions of Python and `PACKAGES`, and the source of these modules of this project."""
-    found = {"python": python_version(), "the code": _code(modules)}
-    for package in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    """Versions of Python and of packages, and the source of these modules of this project."""
+    return {**versions(), "the code": _code(modules)}
 
 
 def _code(modules: list[str]) -> str:
     specs = [(name, find_spec(name)) for name in modules]
     return fingerprint([(n, digest(Path(s.origin))) for n, s in specs if s and s.origin])
-
-
-def _check_same(head: dict[str, str], here: dict[str, str]) -> None:
-    for what in sorted({*head, *here}):
-        if head.get(what) != here.get(what):
-            raise UserError(
-                f"node {node()} has {what} {here.get(what, '-')}, the head has "
-                f"{head.get(what, '-')}: install the same version of captionlab and "
-                "requirements/lock.txt on both"
-            )
 
 
 class Nodes:

@@ -86,25 +86,41 @@ def launch(work: Callable[..., None], count: int, kind: str, *args: Any) -> None
         for rank, (_, error) in enumerate(pipes)
     ]
     try:
-        for process in processes:
+        for process, (_, tells) in zip(processes, pipes, strict=True):
             process.start()
+            tells.close()  # the rank's own is the last: it closes where the rank is killed
         _wait(processes, [told for told, _ in pipes])
     finally:
         _end(processes)
 
 
 def _wait(processes: list[Any], errors: list[Any]) -> None:
-    """Until all processes have ended well; raises the error of the first one that has not."""
+    """Until all processes have ended well; raises the error of the first one that has not.
+
+    Errors are read while their processes run: one that is longer than a pipe holds (64 KB, a long
+    traceback) would keep its process, and this one, waiting for ever.
+    """
     running = {process.sentinel: process for process in processes}
+    open_pipes = set(errors)
     while running:
-        for sentinel in wait(list(running)):
-            process = running.pop(sentinel)
+        ready = wait([*running, *open_pipes])
+        for error in open_pipes.intersection(ready):
+            if (told := _read(error)) is not None:
+                raise told
+            open_pipes.remove(error)
+        for process in [running.pop(sentinel) for sentinel in ready if sentinel in running]:
             process.join()
-            for error in errors:
-                if error.poll():
-                    raise error.recv()
             if process.exitcode:
                 raise UserError(_of_end(processes.index(process), process.exitcode))
+
+
+def _read(pipe: Any) -> BaseException | None:
+    """None: its rank has ended, well or in the middle of a word."""
+    try:
+        told: BaseException = pipe.recv()
+    except (EOFError, OSError):
+        return None
+    return told
 
 
 def _of_end(rank: int, status: int) -> str:

@@ -194,7 +194,7 @@ def test_a_node_with_other_code_is_one_line(
     one_actor: on_ray.Nodes, images: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = iter([{"torch": "1.0"}, {"torch": "2.0"}])
-    monkeypatch.setattr(on_ray, "_made_with", lambda modules: next(found))
+    monkeypatch.setattr(on_ray, "versions", lambda: next(found))
     with pytest.raises(UserError, match=r"^node \S+ has torch 2.0, the head has 1.0: install the"):
         on(one_actor, Scaled(tmp_path), images, tmp_path)
 
@@ -209,9 +209,16 @@ def test_a_shard_that_breaks_is_one_line_and_costs_no_finished_shard(
     assert len(read_json(tmp_path / ".cluster.part/progress.json")["shards"]) == 4
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "no address"])
-def test_an_address_that_does_not_answer_is_one_line(address: str) -> None:
-    with pytest.raises(UserError, match=rf"^CAPTIONLAB_RAY={address} does not answer \("):
+@pytest.mark.parametrize(
+    ("address", "what"),
+    [
+        ("127.0.0.1:1", r"does not answer \(.+\): give"),
+        ("no address", "has no port: give"),
+        (":6379", "has no port: give"),
+    ],
+)
+def test_an_address_that_cannot_answer_is_one_line(address: str, what: str) -> None:
+    with pytest.raises(UserError, match=rf"^CAPTIONLAB_RAY={address} {what} HOST:PORT of a runn"):
         ray_cluster.connect(address, "CAPTIONLAB_RAY=", "CAPTIONLAB_RAY")
 
 

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from captionlab.running import caption_on_ray as on_ray
-from captionlab.running.alike import versions
 from captionlab.running.caption_shard import Captions
+from pipeline.core.alike import versions
 from pipeline.core.errors import UserError
 from tests.running.toy import wait_for
 from tests.tracking_workspace import make_captioner
@@ -182,7 +182,7 @@ def test_a_node_with_another_model_or_environment_says_which(job: on_ray.Job) ->
     other = {**job, "weights": ["other"]}
     assert f"{job['folder']} holds other weights" in answer(other, BROKEN)["refused"]
     old = {**job, "versions": {**versions(), "torch": "1.0"}}
-    with pytest.raises(UserError, match=r"^node \S+ has torch \S+, the head has 1\.0: install req"):
+    with pytest.raises(UserError, match=r"^node \S+ has torch \S+, the head has 1\.0: install the"):
         on_ray.rows_of(answer(old, BROKEN), "")
 
 

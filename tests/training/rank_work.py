@@ -130,6 +130,13 @@ def wrong(device: str, ranks: Ranks) -> None:
     ranks.gather(0)
 
 
+def wrong_at_length(device: str, ranks: Ranks) -> None:
+    """With more words than a pipe holds."""
+    if ranks.rank:
+        raise ValueError("word " * 50_000)
+    ranks.gather(0)
+
+
 def waiting(device: str, ranks: Ranks, folder: Path) -> None:
     """One hangs in a collective, the other in Python."""
     (folder / f"{ranks.rank}.part").write_text(str(os.getpid()))

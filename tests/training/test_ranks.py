@@ -18,7 +18,7 @@ from pipeline.core import machine
 from pipeline.core.errors import UserError, run
 from pipeline.core.machine import processes
 from pipeline.data.files import write_json
-from pipeline.training.launch import check_ranks, launch
+from pipeline.training.launch import RankError, check_ranks, launch
 from pipeline.training.ranks import ALONE, PATIENCE
 from tests.training import rank_work
 from tests.training.rank_work import CASES
@@ -183,6 +183,12 @@ def test_an_error_in_another_process_than_the_first_is_one_line(
     assert end.value.code == 2
     assert capfd.readouterr() == ("", "error: the second is wrong: mend it\n")
     assert time.monotonic() - begun < 60
+
+
+@pytest.mark.timeout(60)
+def test_a_traceback_of_any_length_is_told_and_ends_all() -> None:
+    with pytest.raises(RankError, match=r"process 1 of the training:\nTraceback[\s\S]+_at_length"):
+        launch(rank_work.wrong_at_length, 2, "cpu")
 
 
 def gone(processes: list[psutil.Process]) -> bool:
