@@ -1,10 +1,12 @@
-"""The same models as they are usually written: what the speed of pipeline/ is compared with, and
+"""The same models as people usually write them: what the speed of pipeline/ is compared with, and
 tests its losses with.
 
-Every caption brings its own copy of its image's features; words are read one after the other by
-cells; attention keys are computed anew for every word; the vocabulary is projected to word by word,
-or at padded positions too; a beam is a list of hypotheses of one image. Each model reads the
-weights of a decoder of this project, so that losses and captions must agree.
+They do what the tutorials do that most people start from. Every caption brings its own copy of its
+image's features. An LSTM of which nothing is asked between two words gets all words at once
+(nn.LSTM, packed); one that attends is a loop over the words, of captions sorted by length, from
+which captions drop out as they end, and computes the attention keys anew for every word. Beam
+search captions one image after the other, its hypotheses as the rows of one step. Each model reads
+the weights of a decoder of this project, so that losses and captions must agree.
 
 R caption rows, T steps, P grid positions, D grid width, H hidden width, V words.
 """
@@ -16,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from pipeline.decoders.shared.contract import Decoder, State
 from pipeline.decoders.shared.tokenizers import Special
@@ -39,129 +42,131 @@ class Model(nn.Module):
         raise NotImplementedError
 
 
-class Recurrent(Model):
-    """Word by word; rows whose caption has ended are masked out of the sums."""
+def packed(x: Tensor, lengths: list[int]) -> Tensor:
+    """Rows (R, T, ...) of falling length without their padding, word by word: (words, ...)."""
+    return pack_padded_sequence(x, lengths, batch_first=True).data
+
+
+class Sorted(Model):
+    """Captions from the longest to the shortest."""
 
     def loss(self, f: Features, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        s = self.begin(f)
-        nll = torch.zeros(len(tokens), device=tokens.device)
-        for t in range(tokens.shape[1] - 1):
-            hidden, s = self.cell(tokens[:, t], f, s, mask[:, t + 1])
-            logits = self.d.project(hidden)  # (R, V)
-            nll = nll + F.cross_entropy(logits, tokens[:, t + 1], reduction="none") * mask[:, t + 1]
-        count = mask[:, 1:].sum()
-        return nll.sum() / count, self.regulariser(s, nll, count)
+        order = mask.sum(1).argsort(descending=True)
+        lengths = (mask.sum(1)[order] - 1).tolist()
+        return self.sorted_loss(f.select(order), tokens[order], lengths)
 
-    def begin(self, f: Features) -> State:
+    def sorted_loss(self, f: Features, tokens: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+        """As `loss`, of captions of these lengths, the longest first."""
         raise NotImplementedError
 
-    def cell(self, words: Tensor, f: Features, s: State, valid: Tensor) -> tuple[Tensor, State]:
-        """Words (R,) -> hidden (R, H) and the next state; `valid` (R,) tells which rows still have
-        a word."""
-        raise NotImplementedError
 
-    def regulariser(self, s: State, nll: Tensor, count: Tensor) -> Tensor:
-        return nll.new_zeros(())
-
-
-def lstm_cells(lstm: nn.LSTM, x: Tensor, s: State, dropout: float) -> tuple[Tensor, State]:
-    """One step (R, E) through the layers of an LSTM, each an LSTM cell."""
-    s = dict(s)
-    for n in range(lstm.num_layers):
-        x = F.dropout(x, dropout, lstm.training and n > 0)
-        weights = (
-            getattr(lstm, f"{kind}_l{n}")
-            for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        s[f"h{n}"], s[f"c{n}"] = torch.lstm_cell(x, (s[f"h{n}"], s[f"c{n}"]), *weights)
-        x = s[f"h{n}"]
-    return x, s
-
-
-def empty_cells(lstm: nn.LSTM, rows: int, device: Any) -> State:
-    zero = torch.zeros(rows, lstm.hidden_size, device=device)
-    return {f"{kind}{n}": zero for n in range(lstm.num_layers) for kind in "hc"}
-
-
-class Merge(Recurrent):
-    def begin(self, f: Features) -> State:
-        return empty_cells(self.d.lstm, len(f), f.pooled.device)
-
-    def cell(self, words: Tensor, f: Features, s: State, valid: Tensor) -> tuple[Tensor, State]:
+class Merge(Sorted):
+    def sorted_loss(self, f: Features, tokens: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
         d = self.d
-        image = F.relu(d.image(d.dropout(f.pooled)))
-        h, s = lstm_cells(d.lstm, d.dropout(d.embedding(words)), s, 0.0)
-        return h + image, s
+        words = d.dropout(d.embedding(tokens[:, :-1]))
+        hidden = d.lstm(pack_padded_sequence(words, lengths, batch_first=True))[0].data
+        image = F.relu(d.image(d.dropout(f.pooled)))[:, None].expand(-1, words.shape[1], -1)
+        logits = d.project(hidden + packed(image, lengths))
+        return F.cross_entropy(logits, packed(tokens[:, 1:], lengths)), logits.new_zeros(())
 
 
-class Lstm(Recurrent):
-    def begin(self, f: Features) -> State:
-        s = empty_cells(self.d.lstm, len(f), f.pooled.device)
-        return lstm_cells(
-            self.d.lstm, self.d.dropout(self.d.image(f.pooled)), s, self.d.lstm.dropout
-        )[1]
+class Lstm(Sorted):
+    def sorted_loss(self, f: Features, tokens: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+        """The image comes before the first word; what the LSTM says to it is not asked for."""
+        d = self.d
+        read = d.dropout(torch.cat([d.image(f.pooled)[:, None], d.embedding(tokens[:, :-1])], 1))
+        longer = [length + 1 for length in lengths]
+        hidden = d.lstm(pack_padded_sequence(read, longer, batch_first=True))[0].data
+        logits = d.project(hidden[len(tokens) :])
+        return F.cross_entropy(logits, packed(tokens[:, 1:], lengths)), logits.new_zeros(())
 
-    def cell(self, words: Tensor, f: Features, s: State, valid: Tensor) -> tuple[Tensor, State]:
-        return lstm_cells(
-            self.d.lstm, self.d.dropout(self.d.embedding(words)), s, self.d.lstm.dropout
+
+class Attending(Sorted):
+    """A loop over the words; of a step, only the captions that still have a word."""
+
+    def sorted_loss(self, f: Features, tokens: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+        d = self.d
+        rows, steps = len(tokens), max(lengths)
+        words, s = d.embedding(tokens), self.begin(f)
+        logits = torch.zeros(rows, steps, d.embedding.num_embeddings, device=tokens.device)
+        watched: dict[str, Tensor] = {}
+        for t in range(steps):
+            living = sum(length > t for length in lengths)
+            s = {name: value[:living] for name, value in s.items()}
+            hidden, s, seen = self.cell(words[:living, t], f.grid[:living], s)
+            logits[:living, t] = d.project(hidden)
+            for name, value in seen.items():
+                kept = watched.setdefault(name, value.new_zeros(rows, steps, *value.shape[1:]))
+                kept[:living, t] = value
+        nll = F.cross_entropy(
+            packed(logits, lengths), packed(tokens[:, 1:], lengths), reduction="none"
         )
+        return nll.mean(), self.regulariser(watched, nll, lengths)
 
-
-class SoftAttention(Recurrent):
     def begin(self, f: Features) -> State:
         h, c = torch.tanh(self.d.initial(f.grid.mean(1))).chunk(2, -1)
-        return {"h": h, "c": c, "attended": torch.zeros_like(f.grid[..., 0])}
+        return {"h": h, "c": c}
 
-    def cell(self, words: Tensor, f: Features, s: State, valid: Tensor) -> tuple[Tensor, State]:
+    def cell(self, words: Tensor, grid: Tensor, s: State) -> tuple[Tensor, State, State]:
+        """Embedded words (R, E) and grids (R, P, D) -> hidden (R, H), the next state, and what the
+        regulariser needs to know of this step."""
+        raise NotImplementedError
+
+    def energy(self, grid: Tensor, h: Tensor) -> Tensor:
+        """(R, P)"""
         d = self.d
-        energy = d.energy(torch.tanh(d.keys(f.grid) + d.query(s["h"])[:, None]))[..., 0]  # (R, P)
-        alpha = energy.softmax(-1)
-        context = torch.sigmoid(d.gate(s["h"])) * (alpha[..., None] * f.grid).sum(1)  # (R, D)
-        h, c = d.cell(torch.cat([d.embedding(words), context], -1), (s["h"], s["c"]))
-        return h, {"h": h, "c": c, "attended": s["attended"] + alpha * valid[:, None]}
+        energy: Tensor = d.energy(torch.tanh(d.keys(grid) + d.query(h)[:, None]))[..., 0]
+        return energy
 
-    def regulariser(self, s: State, nll: Tensor, count: Tensor) -> Tensor:
-        return self.d.stochastic * ((1 - s["attended"]) ** 2).mean()
+    def regulariser(self, watched: State, nll: Tensor, lengths: list[int]) -> Tensor:
+        """`watched`: (R, T, ...) of all steps; `nll`: (words,) in the order of `packed`."""
+        raise NotImplementedError
 
 
-class HardAttention(Recurrent):
+class SoftAttention(Attending):
+    def cell(self, words: Tensor, grid: Tensor, s: State) -> tuple[Tensor, State, State]:
+        d = self.d
+        alpha = self.energy(grid, s["h"]).softmax(-1)
+        context = torch.sigmoid(d.gate(s["h"])) * (alpha[..., None] * grid).sum(1)  # (R, D)
+        h, c = d.cell(torch.cat([words, context], -1), (s["h"], s["c"]))
+        return h, {"h": h, "c": c}, {"alpha": alpha}
+
+    def regulariser(self, watched: State, nll: Tensor, lengths: list[int]) -> Tensor:
+        return self.d.stochastic * ((1 - watched["alpha"].sum(1)) ** 2).mean()
+
+
+class HardAttention(Attending):
     """With the estimator's two terms; in evaluation the likeliest position is looked at."""
 
     def begin(self, f: Features) -> State:
-        h, c = torch.tanh(self.d.initial(f.grid.mean(1))).chunk(2, -1)
-        zero = torch.zeros(len(f), device=f.grid.device)
-        expected = (torch.rand_like(zero) < self.d.expected) & self.training
-        return {"h": h, "c": c, "expected": expected, "log_sampled": zero, "entropy": zero}
+        draws = torch.rand(len(f), device=f.grid.device)
+        return {**super().begin(f), "expected": (draws < self.d.expected) & self.training}
 
-    def cell(self, words: Tensor, f: Features, s: State, valid: Tensor) -> tuple[Tensor, State]:
+    def cell(self, words: Tensor, grid: Tensor, s: State) -> tuple[Tensor, State, State]:
         d, expected = self.d, s["expected"]
-        energy = d.energy(torch.tanh(d.keys(f.grid) + d.query(s["h"])[:, None]))[..., 0]  # (R, P)
-        attention = torch.distributions.Categorical(logits=energy)
-        place = attention.sample() if self.training else energy.argmax(-1)
-        alpha = torch.where(
-            expected[:, None], attention.probs, F.one_hot(place, energy.shape[1]).float()
-        )
-        context = (alpha[..., None] * f.grid).sum(1)
-        h, c = d.cell(torch.cat([d.embedding(words), context], -1), (s["h"], s["c"]))
-        log_sampled = s["log_sampled"] + attention.log_prob(place) * (valid & ~expected)
-        entropy = s["entropy"] + attention.entropy() * valid
-        return h, {
-            "h": h,
-            "c": c,
-            "expected": expected,
-            "log_sampled": log_sampled,
-            "entropy": entropy,
+        attention = torch.distributions.Categorical(logits=self.energy(grid, s["h"]))
+        place = attention.sample() if self.training else attention.logits.argmax(-1)
+        chosen = F.one_hot(place, grid.shape[1]).float()
+        alpha = torch.where(expected[:, None], attention.probs, chosen)
+        context = (alpha[..., None] * grid).sum(1)
+        h, c = d.cell(torch.cat([words, context], -1), (s["h"], s["c"]))
+        seen = {
+            "log_sampled": attention.log_prob(place) * ~expected,
+            "entropy": attention.entropy(),
         }
+        return h, {"h": h, "c": c, "expected": expected}, seen
 
-    def regulariser(self, s: State, nll: Tensor, count: Tensor) -> Tensor:
+    def regulariser(self, watched: State, nll: Tensor, lengths: list[int]) -> Tensor:
         d = self.d
-        advantage = -nll.detach() - d.baseline
+        ends = torch.tensor(lengths, device=nll.device)
+        told = torch.zeros_like(watched["entropy"])
+        told.T[torch.arange(max(lengths), device=nll.device)[:, None] < ends] = nll.detach()
+        of_caption = told.sum(1)
+        advantage = -of_caption - d.baseline
         if self.training:
-            d.baseline.mul_(0.9).add_(-0.1 * nll.detach().mean())
-        return (
-            -(d.reinforce * (advantage * s["log_sampled"]).sum() + d.entropy * s["entropy"].sum())
-            / count
-        )
+            d.baseline.mul_(0.9).add_(-0.1 * of_caption.mean())
+        sampled = (advantage * watched["log_sampled"].sum(1)).sum()
+        return -(d.reinforce * sampled + d.entropy * watched["entropy"].sum()) / len(nll)
 
 
 class Transformer(Model):
@@ -258,30 +263,29 @@ MODELS: dict[str, Callable[[Any], Model]] = {
 def beam_search(
     decoder: Decoder, f: Features, special: Special, beam: int, longest: int, penalty: float
 ) -> Hypothesis:
-    """The best caption of one image: a list of hypotheses, each asked for its next words in
-    turn."""
-    living: list[tuple[tuple[int, ...], float, State]] = [((special.start,), 0.0, decoder.start(f))]
+    """The best caption of one image: its hypotheses are the rows of a step."""
+    never = [special.pad, special.start, special.unknown]
+    living: list[tuple[int, ...]] = [(special.start,)]
     finished: list[tuple[tuple[int, ...], float]] = []
+    scores, state = torch.zeros(1, device=f.pooled.device), decoder.start(f)
     for _ in range(longest):
-        candidates: list[tuple[tuple[int, ...], float, State]] = []
-        for words, score, state in living:
-            logits, after = decoder.step(torch.tensor([words[-1]], device=f.pooled.device), state)
-            log_probs = logits[0].float().log_softmax(-1)
-            log_probs[
-                [i for i in (special.pad, special.start, special.unknown) if i < len(log_probs)]
-            ] = -torch.inf
-            best, ids = log_probs.topk(2 * beam)
-            candidates += [
-                ((*words, i), score + p, after)
-                for p, i in zip(best.tolist(), ids.tolist(), strict=True)
-            ]
-        candidates.sort(key=lambda c: -c[1])
-        finished += [
-            (words, score) for words, score, _ in candidates[:beam] if words[-1] == special.end
-        ]
-        living = [c for c in candidates if c[0][-1] != special.end][:beam]
+        last = torch.tensor([words[-1] for words in living], device=f.pooled.device)
+        logits, state = decoder.step(last, state)
+        log_probs = logits.float().log_softmax(-1)
+        log_probs[:, [i for i in never if i < log_probs.shape[1]]] = -torch.inf
+        every = (scores[:, None] + log_probs).flatten()
+        best, place = every.topk(min(2 * beam, len(every)))
+        parents, ids = place // log_probs.shape[1], place % log_probs.shape[1]
+        words = [(*living[p], i) for p, i in zip(parents.tolist(), ids.tolist(), strict=True)]
+        ended = ids == special.end
+        finished += [(words[n], best[n].item()) for n in range(beam) if ended[n]]
         if len(finished) >= beam:
             break
-    finished += [(words, score) for words, score, _ in living[: max(0, beam - len(finished))]]
-    words, score = max(finished, key=lambda h: h[1] / (len(h[0]) - 1) ** penalty)
-    return Hypothesis(words[1:], score)
+        on = (~ended).nonzero()[:beam, 0]
+        living, scores = [words[n] for n in on.tolist()], best[on]
+        state = {name: value[parents[on]] for name, value in state.items()}
+    else:
+        left = zip(living, scores.tolist(), strict=True)
+        finished += [found for found, _ in zip(left, range(beam - len(finished)), strict=False)]
+    words_, score = max(finished, key=lambda h: h[1] / (len(h[0]) - 1) ** penalty)
+    return Hypothesis(words_[1:], score)
