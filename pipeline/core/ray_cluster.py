@@ -35,7 +35,8 @@ def connect(address: str, option: str, who: str) -> Any:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{option}{address}: no Ray cluster answers ({brief(error)}): start one with "
-            "ray start --head, or give the address that it prints"
+            "ray start --head, or give the address that it prints; if it asks for a token, set "
+            "RAY_AUTH_MODE=token here too"
         ) from None
     return ray
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from pipeline.core import ray_cluster
 from pipeline.core.errors import UserError
@@ -220,6 +221,19 @@ def test_a_shard_that_breaks_is_one_line_and_costs_no_finished_shard(
 def test_an_address_that_cannot_answer_is_one_line(address: str, what: str) -> None:
     with pytest.raises(UserError, match=rf"^CAPTIONLAB_RAY={address} {what} HOST:PORT of a runn"):
         ray_cluster.connect(address, "CAPTIONLAB_RAY=", "CAPTIONLAB_RAY")
+
+
+def test_a_cluster_that_asks_for_a_token_is_one_line_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An answer without the token is all that Ray's client sees of it: no connection."""
+
+    def refused(**_: Any) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379")
+
+    monkeypatch.setattr(ray, "init", refused)
+    with pytest.raises(UserError, match=r"^--ray auto: no Ray cl.+ set RAY_AUTH_MODE=token here t"):
+        ray_cluster.connect("auto", "--ray ", "captionlab run --ray")
 
 
 def test_without_ray_one_line_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
