@@ -1,15 +1,20 @@
 """What speed is compared with computes the same: the textbook's models and its beam search."""
 
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+import yaml
 
-from benchmarks import textbook
+from benchmarks import scale, textbook
 from benchmarks.training import single_captions
 from pipeline.decoding.batches import CaptionBatches
 from pipeline.decoding.search import beam_search
+from pipeline.experiment.params import load_params
 from pipeline.features.features import Features
+from pipeline.sources import webdataset
 from tests.decoders.test_properties import SPECIAL, features, padded_batch, small_decoder
 from tests.decoding.test_batches import (  # noqa: F401  batches: a fixture
     CAPTIONS,
@@ -89,3 +94,22 @@ def test_captions_equal_those_of_a_list_of_hypotheses(name: str, beam: int) -> N
         theirs = textbook.beam_search(decoder, f.select(torch.tensor([n])), SPECIAL, beam, 9, 0.7)
         assert found[0].tokens == theirs.tokens
         assert found[0].log_prob == pytest.approx(theirs.log_prob, abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [*scale.SIZES, 1005])
+def test_the_parameters_of_the_graph_on_growing_data_are_valid(tmp_path: Path, count: int) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(scale.params(tmp_path, count)))
+    load_params(tmp_path / "params.yaml")
+
+
+def test_made_up_shards_are_read_by_the_source_and_made_again_alike(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder in (first, second):
+        scale.make_shards(folder, 1005)
+    assert {s.name: s.read_bytes() for s in first.iterdir()} == {
+        s.name: s.read_bytes() for s in second.iterdir()
+    }
+    webdataset.fetch(tmp_path / "raw", path=str(first))
+    captions = pd.read_parquet(tmp_path / "raw/captions.parquet")
+    assert captions.image_id.nunique() == len(captions) == 1005
+    assert not pd.read_parquet(tmp_path / "raw/images.parquet").duplicated("image_id").any()
