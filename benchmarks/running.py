@@ -2,10 +2,10 @@
 
 `python -m benchmarks.running [--kills N]` writes benchmarks/results/running.{json,md}.
 
-1. Six variants of the tests' tiny graph (36 scenes, one epoch) are run in three ways, with one
-   thread per stage: by `dvc repro`, by `captionlab run --jobs 2`, and by `captionlab run --ray`.
-   The last uses two nodes of one core each, which are groups of processes on this machine. All
-   three must give equal outputs.
+1. Six variants of the tests' tiny graph (36 scenes, one epoch) are run in three ways: by `dvc
+   repro`, by `captionlab run --jobs 2`, and by `captionlab run --ray`. All use one thread per
+   stage. The last uses two nodes of one core each, which are groups of processes on this machine.
+   All three must give equal outputs.
 2. Kills: while `captionlab run --jobs 2` works, every few seconds one process is ended with
    SIGKILL. It is a stage or the `dvc` above it, drawn from a seed. This goes on for as many runs as
    N kills take. Every run must end with the outputs of an undisturbed one, and leave no process.

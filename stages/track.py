@@ -13,7 +13,8 @@ from pipeline.tracking.publish import publish, publish_pending
 from pipeline.tracking.store import Budget, StoreDown, open_store
 
 # `dvc repro --pull` assumes that a missing output need not be made. It does not assume this of an
-# output that differs from dvc.lock. A clone has this file and no receipt, so DVC runs `track` there.
+# output that differs from dvc.lock. A clone has this file and no receipt, so DVC runs `track`
+# there.
 KEPT = """# Git keeps this file alone. A clone then lacks the receipt, and tells MLflow.
 *
 !.gitignore
