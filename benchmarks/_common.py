@@ -1,5 +1,5 @@
-"""What the benchmarks share: the clock, interleaved repeats, a made-up corpus with its features,
-and where results go."""
+"""What the benchmarks share: the clock, interleaved repeats, a synthetic corpus with its features,
+and the place of results."""
 
 import json
 import os
@@ -17,15 +17,15 @@ import numpy as np
 K = TypeVar("K")
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+# Number of entries of the vocabulary. The papers on Flickr8k have 7,698 and 8,911.
 WORDS = 8000
-"entries of the vocabulary; the papers on Flickr8k have 7,698 and 8,911"
+# The shape of EfficientNet-Lite0's last map at 224 pixels.
 POSITIONS, WIDTH = 49, 1280
-"the last map of EfficientNet-Lite0 at 224 pixels"
 PER_IMAGE = 5
 
 
 def environment() -> dict[str, Any]:
-    """Command, commit and machine, the first keys of every result."""
+    """Return command, commit and machine, the first keys of every result."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
@@ -38,7 +38,7 @@ def environment() -> dict[str, Any]:
 
 
 def machine() -> str:
-    """Its kind, the cores that this process may use, and its GPU."""
+    """Describe the machine: its kind, the cores that this process may use, and its GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     kind = (
         f"{cores} of {os.cpu_count()} cores {platform.machine()}, {platform.system()}, Python "
@@ -49,25 +49,25 @@ def machine() -> str:
 
 
 def gpu_name() -> str:
-    """Empty where there is none, or where torch was not asked for."""
+    """Return the name of the GPU; '' if there is none, or if torch was not imported."""
     torch = sys.modules.get("torch")
     return torch.cuda.get_device_name() if torch and torch.cuda.is_available() else ""
 
 
 def introduction(about: Mapping[str, Any]) -> str:
-    """First line of every table: how to get it again, and where it comes from."""
+    """Return the first line of every table: how to reproduce it, and where it was made."""
     return f"`{about['command']}` at {about['commit']}, {about['machine']}."
 
 
 def save(name: str, about: Mapping[str, Any], text: str) -> None:
-    """results/<name>.json and .md; the latter is printed, too."""
+    """Write results/<name>.json and .md, and print the latter."""
     (RESULTS / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n")
     (RESULTS / f"{name}.md").write_text(text)
     print(text)
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """The first column to the left, numbers to the right."""
+    """Return a Markdown table: the first column is aligned left, the others (numbers) right."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *rows]) + "\n"
 
@@ -82,8 +82,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def interleaved(works: Mapping[K, Callable[[], object]], repeats: int) -> dict[K, list[float]]:
-    """Seconds of each work, all of them once per repeat: a machine that slows down slows them
-    all."""
+    """Return the seconds of each work. Every repeat runs all works once, so a machine that slows
+    down slows them all."""
     times: dict[K, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
@@ -92,7 +92,7 @@ def interleaved(works: Mapping[K, Callable[[], object]], repeats: int) -> dict[K
 
 
 def ratio(over: list[float], under: list[float]) -> float:
-    """Median of the ratios within a repeat."""
+    """Return the median of the ratios within each repeat."""
     return statistics.median(o / u for o, u in zip(over, under, strict=True))
 
 
@@ -101,8 +101,8 @@ def word(n: int) -> str:
 
 
 def captions(images: int, seed: int = 0, per_image: int = PER_IMAGE, words: int = WORDS):  # type: ignore[no-untyped-def]
-    """A training split: image_id, caption_id, text, split. Lengths as in Flickr8k (mean 10.8,
-    deviation 3.8), words by Zipf."""
+    """Return the table of a training split: image_id, caption_id, text, split. Lengths are as in
+    Flickr8k (mean 10.8, deviation 3.8); words follow Zipf's law."""
     import pandas as pd
 
     rng = np.random.default_rng(seed)
@@ -116,14 +116,15 @@ def captions(images: int, seed: int = 0, per_image: int = PER_IMAGE, words: int 
 
 
 def tokenizer():  # type: ignore[no-untyped-def]
-    """Of WORDS entries, whatever the captions hold."""
+    """Return a tokenizer with `WORDS` entries, whatever the captions hold."""
     from pipeline.decoders.shared.tokenizers import word_tokenizer
 
     return word_tokenizer([word(n) for n in range(WORDS - 4)], 1)
 
 
 def feature_store(folder: Path, images: int, positions: int = POSITIONS, width: int = WIDTH):  # type: ignore[no-untyped-def]
-    """Random features of `images` images, as the extract stage would leave them."""
+    """Write random features of `images` images as the extract stage would, and return their
+    store."""
     import pandas as pd
 
     from pipeline.data.files import write_json

@@ -1,12 +1,12 @@
-"""Extraction: `python -m benchmarks.extraction [images]` ->
+"""Measure extraction: `python -m benchmarks.extraction [images]` writes
 benchmarks/results/extraction.{json,md}.
 
-Images per second from JPEG files in shards to the memory maps (pipeline.extraction.extract: read,
-decode, transform, network, write), at several images a batch. The limits, in the same run: the
-network alone on ready tensors of as many images a batch, and reading, decoding and transforming
-alone in as many threads. On a CPU both share the cores, so the time of a whole run can at best be
-their sum; on a GPU it can be that of the slower one. Pictures are 500 x 375 pixels of noise on a
-gradient, as large in bytes as photographs.
+The result is images per second from JPEG files in shards to the memory maps, for several batch
+sizes. This is pipeline.extraction.extract: read, decode, transform, network, write. The same run
+measures two limits. One is the network alone on ready tensors, with the same batch sizes. The other
+is reading, decoding and transforming alone, in the same number of threads. On a CPU both share the
+cores, so a whole run takes at least the sum of their times. On a GPU it takes at least the longer
+of the two. Pictures are 500 x 375 pixels of noise on a gradient, as large in bytes as photographs.
 """
 
 # ruff: noqa: E402
@@ -52,12 +52,13 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
 BATCHES = (8, 32, 128)
 IMAGES = 128
 REPEATS = 3
+# Goal for the share of the limit. The limit is the slower part where a GPU works beside the CPU,
+# and the sum of both where one CPU does both.
 GOAL = 0.9
-"of the slower limit where a GPU works beside the CPU, of their sum where one CPU does both"
 
 
 def pictures(count: int) -> list[bytes]:
-    """JPEG files of about 70 kB, as photographs of 500 x 375 pixels have."""
+    """Return JPEG files of about 70 kB, the size of photographs of 500 x 375 pixels."""
     found = []
     rng = np.random.default_rng(0)
     slope = np.linspace(0, 255, 500)[None, :, None] * np.ones((375, 1, 3))
@@ -74,7 +75,7 @@ def pictures(count: int) -> list[bytes]:
 
 
 def packed(files: list[bytes], often: int, folder: Path) -> Shards:
-    """Shards that hold each file so many times."""
+    """Return shards that hold each file `often` times."""
     folder.mkdir()
     with ShardWriter(folder) as writer:
         for n, content in enumerate(files * often):
@@ -141,7 +142,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, (file, args) in ENCODERS.items():
             encoder = load("encoders", file).Encoder(**args).to(device)
-            often = 4 if name == "pixels" else 1  # else what happens once weighs too much
+            often = 4 if name == "pixels" else 1  # otherwise, one-time costs weigh too much
             found[name] = measure(encoder, packed(files, often, Path(folder) / name), device)
     about = {
         **common.environment(),

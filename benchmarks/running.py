@@ -1,12 +1,14 @@
-"""`captionlab run` beside `dvc repro`: `python -m benchmarks.running [--kills N]` ->
-benchmarks/results/running.{json,md}.
+"""Compare `captionlab run` with `dvc repro`.
 
-1. Six variants of the tests' tiny graph (36 scenes, one epoch) by `dvc repro`, by `captionlab run
-   --jobs 2`, and by `captionlab run --ray` on two nodes of one core each, which are groups of
-   processes of this machine. One thread a stage in all three. What they make has to be equal.
-2. Kills: while `captionlab run --jobs 2` works, a stage or the `dvc` above it, drawn from a seed,
-   is ended with SIGKILL every few seconds, in as many runs as N kills take. Every run has to end
-   with what an undisturbed one makes, and leave no process.
+`python -m benchmarks.running [--kills N]` writes benchmarks/results/running.{json,md}.
+
+1. Six variants of the tests' tiny graph (36 scenes, one epoch) are run in three ways: by `dvc
+   repro`, by `captionlab run --jobs 2`, and by `captionlab run --ray`. All use one thread per
+   stage. The last uses two nodes of one core each, which are groups of processes on this machine.
+   All three must give equal outputs.
+2. Kills: while `captionlab run --jobs 2` works, every few seconds one process is ended with
+   SIGKILL. It is a stage or the `dvc` above it, drawn from a seed. This goes on for as many runs as
+   N kills take. Every run must end with the outputs of an undisturbed one, and leave no process.
 """
 
 import argparse
@@ -26,16 +28,16 @@ from pipeline.data.files import digest
 from tests.running.toy import processes_in
 from tests.workspace import environment, make_workspace, tiny_params, tool
 
+# Seconds between two kills: minimum and maximum.
 PAUSE = 2.0, 8.0
-"seconds between two kills"
+# Maximum number of calls of the command until its run has ended.
 CALLS = 10
-"of the command, until its run has ended"
 REPRO = [tool("dvc"), "repro"]
 RUN = [sys.executable, "-m", "captionlab", "run"]
 
 
 def six_variants() -> dict[str, Any]:
-    """The tests' three variants at two learning rates, one seed each."""
+    """Return parameters with the tests' three variants at two learning rates, one seed each."""
     params = tiny_params()
     kinds = params["variants"]
     params["variants"] = {}
@@ -48,7 +50,7 @@ def six_variants() -> dict[str, Any]:
 
 
 def made(folder: Path) -> dict[str, str]:
-    """Digest of every output and of dvc.lock."""
+    """Return the digest of every output and of dvc.lock."""
     roots = [folder / name for name in ("data", "models", "reports")]
     files = [path for root in roots for path in root.rglob("*") if path.is_file()]
     kept = [path for path in files if path.suffix not in (".lock", ".gitignore")]
@@ -67,7 +69,7 @@ def start(folder: Path, command: list[str]) -> "subprocess.Popen[str]":
 
 
 def clock(folder: Path, command: list[str]) -> float:
-    """Seconds of a command that has to succeed."""
+    """Return the seconds that a command takes; it has to succeed."""
     begun = time.perf_counter()
     process = start(folder, command)
     out, _ = process.communicate()
@@ -76,10 +78,10 @@ def clock(folder: Path, command: list[str]) -> float:
 
 
 def kill_some(folder: Path, rng: random.Random, left: int) -> tuple[int, int]:
-    """Run to the end under kills, at most `left` of them.
+    """Call the command until its run ends, with at most `left` kills.
 
     Returns:
-        kills, and calls of the command.
+        Number of kills, and number of calls of the command.
     """
     kills = 0
     for call in range(1, CALLS + 1):
@@ -98,7 +100,7 @@ def kill_some(folder: Path, rng: random.Random, left: int) -> tuple[int, int]:
 
 
 def _kill_one(folder: Path, run: int, rng: random.Random) -> bool:
-    """End one process of a job; whether there was one."""
+    """Kill one process of a job, and return whether there was one."""
     import psutil
 
     victims = []
@@ -120,7 +122,7 @@ def _kill_one(folder: Path, run: int, rng: random.Random) -> bool:
 
 
 def two_nodes(folder: Path) -> float:
-    """Seconds of a run on a cluster that is there."""
+    """Return the seconds of a run on a Ray cluster that has already started."""
     from ray.cluster_utils import Cluster
 
     os.environ["CAPTIONLAB_SCRATCH"] = str(folder.parent / "scratch")

@@ -1,4 +1,4 @@
-"""The steps of the graph: `python -m stages.X NAME`, as dvc.yaml runs them."""
+"""The stages of the graph: `python -m stages.X NAME`, as dvc.yaml runs them."""
 
 from pipeline.core import paths
 from pipeline.core.stage import OUTPUTS, die_with_dvc

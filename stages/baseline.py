@@ -1,5 +1,5 @@
-"""corpora.NAME -> the captions and scores of most-frequent--NAME: the commonest training caption
-for every image."""
+"""corpora.NAME -> the captions and scores of most-frequent--NAME: every image gets the most
+frequent training caption."""
 
 from pipeline.core import paths
 from pipeline.core.stage import stage

@@ -1,12 +1,12 @@
-"""variants.NAME -> data/captions/: every validation and test image captioned by each of its models,
-and what protocols need."""
+"""variants.NAME -> data/captions/: captions of every validation and test image by each model of the
+variant, and the tables that protocols need."""
 
 from pipeline.core import paths
 from pipeline.core.stage import stage
 from pipeline.experiment.params import load_params, pick
 
+# Paths of the tables of `Captioned`, in its order.
 FILES = (paths.captions, paths.searches, paths.teacher_forced, paths.attention)
-"of the tables of Captioned"
 
 
 def main(name: str) -> None:

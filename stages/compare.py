@@ -1,5 +1,5 @@
-"""Everything scored -> data/report: tables beside the papers', figures, the page, and what
-validation found."""
+"""All scores -> data/report: tables beside those of the papers, figures, the page, and the results
+of validation."""
 
 import shutil
 

@@ -1,4 +1,5 @@
-"""features.NAME -> data/features/NAME: every image of a data set, seen once by a frozen encoder."""
+"""features.NAME -> data/features/NAME: features of every image of a data set, in one pass of a
+frozen encoder."""
 
 import os
 

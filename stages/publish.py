@@ -1,5 +1,5 @@
-"""data/report -> reports/: a copy for people, which git keeps; DVC keeps the original and shares it
-between machines."""
+"""data/report -> reports/: a copy for people, which git tracks. DVC keeps the original and shares
+it between machines."""
 
 import shutil
 

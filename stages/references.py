@@ -1,4 +1,5 @@
-"""corpora.NAME -> data/references/NAME: the tokenizer of its language once a corpus."""
+"""corpora.NAME -> data/references/NAME: references as published and tokenised, and tokenised
+training captions. The tokenizer of the language runs once per corpus."""
 
 from pipeline.core import paths
 from pipeline.core.stage import stage

@@ -1,5 +1,5 @@
-"""variants.NAME -> data/scores/NAME, data/metrics/NAME.json: under the standard protocol and those
-named beside it."""
+"""variants.NAME -> data/scores/NAME, data/metrics/NAME.json: scores under the standard protocol and
+the others that params.yaml names for the variant."""
 
 from pipeline.core import paths
 from pipeline.core.machine import give_back

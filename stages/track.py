@@ -1,4 +1,5 @@
-"""variants.NAME -> reports/runs/NAME: MLflow holds the variant, or will once its server answers."""
+"""variants.NAME -> reports/runs/NAME: publish the variant to MLflow, now or once its server
+answers."""
 
 import os
 
@@ -11,12 +12,13 @@ from pipeline.tracking.payload import gather
 from pipeline.tracking.publish import publish, publish_pending
 from pipeline.tracking.store import Budget, StoreDown, open_store
 
+# `dvc repro --pull` assumes that a missing output need not be made. It does not assume this of an
+# output that differs from dvc.lock. A clone has this file and no receipt, so DVC runs `track`
+# there.
 KEPT = """# Git keeps this file alone. A clone then lacks the receipt, and tells MLflow.
 *
 !.gitignore
 """
-"""`dvc repro --pull` takes a missing output for one that need not be made, but not an output that
-differs from dvc.lock. A clone has this file and no receipt, so DVC runs `track` there."""
 
 
 def main(name: str) -> None:
@@ -37,7 +39,8 @@ def main(name: str) -> None:
 
 
 def _applied() -> str:
-    """What comes before, in a temporary copy of an experiment, whose files DVC alone keeps."""
+    """Return what must be done first in a temporary copy of an experiment, whose files only DVC
+    keeps."""
     name = os.environ.get("DVC_EXP_NAME", "NAME")
     return f"dvc exp apply {name} brings them here, then " if paths.is_copy() else ""
 

@@ -29,13 +29,16 @@ def main(name: str) -> None:
 
 
 def train_along(device: str, ranks: "Ranks", name: str) -> None:
-    """`train` in one of several processes, each of which reads params.yaml: a checkpoint's key
-    stands for the modules that are imported, and one process alone may go on from it."""
+    """Run `train` in one of several processes, each of which reads params.yaml itself.
+
+    That imports what a single process imports. A checkpoint's key depends on the imported modules,
+    and a single process may resume from the checkpoint.
+    """
     train(device, ranks, name, load_params())
 
 
 def train(device: str, ranks: "Ranks | None", name: str, params: Params) -> None:
-    """Train a variant, and write it; of several processes rank 0 alone writes.
+    """Train a variant and write it; of several processes, only rank 0 writes.
 
     Args:
         device: picked before Arrow is imported.
@@ -58,7 +61,7 @@ def train(device: str, ranks: "Ranks | None", name: str, params: Params) -> None
 
 
 def seeds_of(name: str, params: Params, device: str, ranks: "Ranks | None" = None) -> "Seeds":
-    """The trainings of a variant, with the places of the workspace."""
+    """Return the trainings of a variant, with their places in the workspace."""
     from pipeline.training.ranks import ALONE
     from pipeline.training.seeds import Seeds
 

@@ -1,22 +1,22 @@
-"""Whether two machines have the same environment.
+"""Check that two machines have the same environment.
 
-Ray carries this module to its nodes by value, whatever is installed there, so it imports nothing
-of this project.
+Ray sends this module to its nodes by value, whatever is installed there. It therefore imports
+nothing from this project.
 """
 
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from platform import node, python_version
 
+# Packages whose versions a result may depend on.
 PACKAGES = (
     *("captionlab", "torch", "torchvision", "transformers", "timm", "numpy", "pillow", "pandas"),
     *("pyarrow", "pycocoevalcap", "dvc"),
 )
-"whose versions a result may depend on"
 
 
 def versions() -> dict[str, str]:
-    """Of Python and `PACKAGES`, '-' where one is missing."""
+    """Return the versions of Python and of `PACKAGES`; '-' marks a missing package."""
     found = {"python": python_version()}
     for package in PACKAGES:
         try:
@@ -27,11 +27,11 @@ def versions() -> dict[str, str]:
 
 
 def difference(head: Mapping[str, str], here: Mapping[str, str] | None = None) -> str:
-    """What is wrong with this node's environment, '' where it is that of the head.
+    """Return how this node's environment differs from that of the head; '' if it does not.
 
     Args:
-        head: its `versions`, and whatever else has to be equal.
-        here: the same of this node. By default its `versions`.
+        head: the head's `versions`, and anything else that has to be equal.
+        here: the same values of this node; by default its `versions`.
     """
     if here is None:
         here = versions()

@@ -1,8 +1,9 @@
-"""What the machine can hold now, against the least that a step needs.
+"""Compare what the machine can hold now with the minimum that a step needs.
 
-What is refused here would end in a traceback hours later, or in the kernel killing the process. The
-needs are floors: what must be held at once, whatever else is. A machine may still hold more than it
-says (swap, a disk that is emptied meanwhile), hence `ANYWAY`.
+A step that is refused here would fail hours later with a traceback, or the kernel would kill its
+process. Each need is a lower bound: what must be held at the same time, whatever else is. A machine
+may hold more than it reports (swap, or a disk that is emptied meanwhile); `ANYWAY` is for that
+case.
 """
 
 import os
@@ -14,8 +15,11 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError, say
 
+# Environment variable that turns a refusal into a warning. DVC cannot pass an option to a stage.
 ANYWAY = "CAPTIONLAB_OVERSIZE"
-"the variable that turns a refusal into a warning: DVC passes no option to a stage"
+# Where Linux reports a container's memory: folder, file with the limit, file with the use, and the
+# key in memory.stat for the file cache, which the kernel frees on demand. Version 2 of cgroups
+# comes first, then version 1.
 CGROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     (
@@ -25,13 +29,11 @@ CGROUPS = (
         "total_inactive_file",
     ),
 )
-"""where Linux says what a container may hold, what it holds, and what of that is a cache of files,
-which it gives up when asked; in its second and its first version"""
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a new process can have: of the GPU where it is one, else of main memory, in a
-    container of what that may hold."""
+    """Return the bytes of memory free for a new process: GPU memory if `device` is a GPU, else main
+    memory. In a container, its limit applies."""
     if device.startswith("cuda"):
         import torch
 
@@ -54,7 +56,7 @@ def _left_to_container() -> list[int]:
 
 
 def free_disk(path: Path) -> int:
-    """Bytes for this user on the disk that a path is on, or would be."""
+    """Return the bytes free for this user on the disk that holds `path`, or would hold it."""
     there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
     return shutil.disk_usage(there).free
 
@@ -62,11 +64,12 @@ def free_disk(path: Path) -> int:
 def memory_problem(
     what: str, need: Callable[[int], int], asked: int, key: str, device: str
 ) -> str | None:
-    """Why a step does not fit into memory, and which value of `key` would, or None.
+    """Return why a step does not fit into memory and which value of `key` would fit; None if it
+    fits.
 
     Args:
-        need: a value of the key -> bytes, the larger the more.
-        asked: its value now.
+        need: returns the bytes that a value of the key needs; a larger value needs more.
+        asked: the current value of the key.
     """
     free = free_memory(device)
     if need(asked) <= free:
@@ -77,7 +80,7 @@ def memory_problem(
 
 
 def _largest(need: Callable[[int], int], asked: int, key: str, free: int) -> str:
-    """The largest value that fits, by bisection."""
+    """Return a hint with the largest value that fits, found by bisection."""
     fits, over = 0, asked
     while over - fits > 1:
         middle = (fits + over) // 2
@@ -88,7 +91,7 @@ def _largest(need: Callable[[int], int], asked: int, key: str, free: int) -> str
 
 
 def disk_problem(what: str, need: int, path: Path, cure: str) -> str | None:
-    """Why something does not fit on the disk of a path, and what to do, or None."""
+    """Return why something does not fit on the disk of `path` and what to do; None if it fits."""
     free = free_disk(path)
     if need <= free:
         return None
@@ -96,7 +99,8 @@ def disk_problem(what: str, need: int, path: Path, cure: str) -> str | None:
 
 
 def refuse(problem: str | None) -> None:
-    """Raises a UserError over a problem; `ANYWAY` makes it a warning."""
+    """Raise a UserError if there is a problem. If the variable `ANYWAY` is 1, print a warning
+    instead."""
     if not problem:
         return
     if os.environ.get(ANYWAY) == "1":
@@ -106,7 +110,7 @@ def refuse(problem: str | None) -> None:
 
 
 def amount(count: int) -> str:
-    """Decimal units, three digits.
+    """Return a number of bytes in decimal units, with three significant digits.
 
     Example:
         >>> amount(16_700_000_000)

@@ -1,7 +1,7 @@
-"""A person's mistake becomes one line on stderr and exit status 2; a bug keeps its traceback.
+"""Report a user's mistake as one line on stderr with exit status 2; a bug keeps its traceback.
 
-What is printed may come from files, archives and servers of others, so all of it goes through
-`printable`: a terminal obeys control characters, in a file name as well.
+Printed text may come from other people's files, archives and servers. All of it goes through
+`printable`, because a terminal obeys control characters, even in a file name.
 """
 
 import errno
@@ -13,24 +13,26 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TextIO
 
+# Maximum number of characters of a message, or of a text in a printed line.
 LONGEST = 2000
-"characters of a message, or of a text in a line that is printed"
 _CUT = " [...] "
+# Control characters, line ends, changes of writing direction, and lone surrogates (which cannot be
+# sent to a terminal).
 _OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""control characters, line ends, changes of direction, halves of characters (which no terminal can
-be sent)"""
 
 
 class UserError(Exception):
-    """What is wrong, where (file, row, key) and what to do, in one line."""
+    """One line that says what is wrong, where (file, row, key), and what to do."""
 
 
 def printable(text: object, longest: int | None = LONGEST) -> str:
-    r"""A text as one line that a terminal only shows: what it would obey is written as an escape.
+    r"""Return a text as one line that a terminal only shows: characters it would obey become
+    escapes.
 
     Args:
-        longest: characters; of a longer text, three quarters from its beginning and the rest from
-            its end are kept, for there it says what to do. None: of any length.
+        longest: maximum number of characters; None sets no limit. A longer text is cut in the
+            middle. Three quarters of what is kept come from its beginning, the rest from its end,
+            which says what to do.
 
     Example:
         >>> printable("photo\x1b[2J.jpg")
@@ -45,16 +47,16 @@ def printable(text: object, longest: int | None = LONGEST) -> str:
 
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is no text
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not valid text
         return f"\\x{code - 0xDC00:02x}"
     return found[0].encode("unicode_escape", "surrogatepass").decode()
 
 
 def say(text: object, file: TextIO | None = None) -> None:
-    """Print a text of one or more lines, each `printable`.
+    """Print a text of one or more lines, each made `printable`.
 
     Args:
-        file: standard output without it.
+        file: where to print; standard output by default.
     """
     lines = (printable(line, longest=None) for line in str(text).split("\n"))
     encoding = getattr(file or sys.stdout, "encoding", None) or "utf-8"
@@ -62,7 +64,7 @@ def say(text: object, file: TextIO | None = None) -> None:
 
 
 def encodable(text: str, encoding: str) -> str:
-    """The text with escapes for what a terminal of this encoding cannot show.
+    """Return the text with escapes for what a terminal with this encoding cannot show.
 
     Example:
         >>> print(encodable("0.71 ±.01, café", "ascii"))
@@ -76,18 +78,22 @@ def encodable(text: str, encoding: str) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, as one printable line of at most `LONGEST` characters."""
+    """Return an error's message as one printable line of at most `LONGEST` characters."""
     return printable(" ".join(str(error).split()))
 
 
 def brief(error: BaseException) -> str:
-    """A library's error inside a line of ours: its type and the beginning of what it says."""
+    """Return a library's error for use in our own message: its type and the beginning of its
+    text."""
     return printable(shorten(f"{type(error).__name__}: {str(error)[:LONGEST]}", 160))
 
 
 def run(main: Callable[[], object]) -> None:
-    """Run an entry point; exit 2 on a UserError or a disk that is full or may not be written, 130
-    on Ctrl-C."""
+    """Run an entry point, and exit with a status after an expected error.
+
+    The status is 2 after a UserError, a full disk, or a file that may not be written or read. It is
+    130 after Ctrl-C.
+    """
     show_all()
     try:
         main()
@@ -103,35 +109,42 @@ def run(main: Callable[[], object]) -> None:
 
 
 def show_all() -> None:
-    """Print what the terminal's encoding lacks as escapes, also where a library prints, not
-    `say`."""
+    """Print characters that the terminal's encoding lacks as escapes, even if a library prints them
+    without `say`."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def let_through(error: BaseException) -> None:
-    """Raise the error of a disk that is full, or of a file that this user may not read, for `run`
-    to tell. Readers call it, for they would take such a file for a damaged one."""
+    """Raise `error` again if it is about a full or read-only disk, or a file that this user may not
+    access.
+
+    `run` then reports it. Readers call this because they would otherwise take such a file for a
+    damaged one.
+    """
     if isinstance(error, OSError) and _of_disk(error):
         raise error
 
 
 def check_access(path: Path) -> None:
-    """Raise the PermissionError of a file that is there and may not be read, before a library is
-    asked that calls it missing (safetensors) or gives no kind of error (tokenizers)."""
+    """Raise the PermissionError of a file that exists but may not be read.
+
+    Call it before a library that would call the file missing (safetensors) or raise an error of no
+    particular type (tokenizers).
+    """
     if path.is_file():
         path.open("rb").close()
 
 
 def _of_disk(error: OSError) -> str:
-    """What is wrong with the place that was written or read, and what to do; '' for other
+    """Return what is wrong with the place that was written or read, and what to do; '' for other
     errors."""
     where = error.filename or ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         while_writing = f" while writing {where}" if where else ""
         return f"the disk is full{while_writing}: free some space"
-    where = where or one_line(error)  # Arrow names the file in its text alone
+    where = where or one_line(error)  # Arrow names the file only in its message
     if error.errno == errno.EROFS:
         return f"{where} is on a disk that is read-only here: work in a copy that can be written"
     if isinstance(error, PermissionError):

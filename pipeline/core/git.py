@@ -1,21 +1,21 @@
-"""What git says: the commit of a whole workspace, and the last commit that touched the code of one
-row."""
+"""Ask git for the commit of the whole workspace, and for the last commit that touched the code of
+one row."""
 
 import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+# Files that every row depends on, besides the code of its stages.
 ALWAYS = ["params.yaml", "requirements/lock.txt"]
-"what every row is made with, beside the code of its stages"
 
 
 def row_code(graph: Path, stages: Iterable[str], names: dict[str, str]) -> list[str]:
-    """The code that these stages of dvc.yaml declare (files and folders of pipeline/ and stages/),
-    and `ALWAYS`.
+    """Return `ALWAYS` and the code that these stages of dvc.yaml declare (files and folders of
+    pipeline/ and stages/).
 
     Args:
-        names: what stands for `${item.<name>}`; a dependency of another name is left out.
+        names: the values of `${item.<name>}`. A dependency with another name is left out.
     """
     from pipeline.core.yaml12 import read_yaml
 
@@ -30,10 +30,10 @@ def _filled(dep: str, names: dict[str, str]) -> str:
 
 
 def code_commit(paths: list[str]) -> str | None:
-    """Short hash of the last commit that touched `paths`, with `+` when they have changed since;
-    None without git.
+    """Return the short hash of the last commit that touched `paths`, or None if git finds none. A
+    `+` follows it if they have changed since.
 
-    Commits of other files leave it as it is, so a fresh clone reproduces reports/ byte for byte.
+    Commits to other files do not change it, so a fresh clone reproduces reports/ byte for byte.
     """
     commit = _git("log", "-1", "--format=%h", "--abbrev=7", "--", *paths)
     return (
@@ -42,7 +42,8 @@ def code_commit(paths: list[str]) -> str | None:
 
 
 def git_commit(ignore: list[Path]) -> str:
-    """HEAD, with `-dirty` behind it when a tracked file differs; `none` outside a repository.
+    """Return the hash of HEAD, with `-dirty` appended if a tracked file differs; `none` outside a
+    repository.
 
     Args:
         ignore: paths whose changes do not count.
@@ -56,7 +57,7 @@ def git_commit(ignore: list[Path]) -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Standard output, or an empty string where git is missing, fails or hangs."""
+    """Return standard output; '' if git is missing, fails or hangs."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

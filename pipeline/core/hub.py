@@ -1,4 +1,4 @@
-"""One text for a published model that cannot be had: from the hub, its cache, or a folder."""
+"""The error for a published model that cannot be loaded from the hub, its cache, or a folder."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from pipeline.core.errors import UserError, brief
 def unusable(
     what: str, model: str, error: BaseException, instead: str = "name a local folder"
 ) -> UserError:
-    """The error of one line for `what` could not be read.
+    """Return the one-line error that says that `what` could not be read.
 
     Args:
-        what: begins the line, such as "the weights of 'owner/name'".
+        what: beginning of the line, such as "the weights of 'owner/name'".
         model: a name on the hub, or a folder; several are joined by " + ".
         instead: what else a user can give.
     """
@@ -19,7 +19,7 @@ def unusable(
 
 
 def cure(model: str, instead: str = "name a local folder") -> str:
-    """What to do where a model, or a file of it, is missing."""
+    """Return what to do if a model, or one of its files, is missing."""
     from huggingface_hub import constants
 
     if any(Path(part).expanduser().is_dir() for part in model.split(" + ")):

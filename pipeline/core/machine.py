@@ -1,5 +1,4 @@
-"""The machine a process runs on: its device, its decoding threads, and the allocator that its
-memory comes from.
+"""The machine that a process runs on: its device, its decoding threads, and its memory allocator.
 
 None of these is a key of params.yaml, because none of them changes what is asked for.
 """
@@ -16,11 +15,11 @@ from pipeline.core.errors import UserError
 
 
 def pick_device(chosen: str = "") -> str:
-    """`CAPTIONLAB_DEVICE` if set, else cuda where there is one, else cpu; also readies the
-    allocator.
+    """Return `CAPTIONLAB_DEVICE` if it is set, else cuda if there is a GPU, else cpu. Also set up
+    the allocator with `keep_buffers`.
 
     Args:
-        chosen: one that was picked from these already.
+        chosen: a device that was already picked in this way; it is used instead.
     """
     import torch
 
@@ -38,8 +37,8 @@ def pick_device(chosen: str = "") -> str:
 
 
 def multiplies_bfloat16(device: str) -> bool:
-    """Whether matrices of bfloat16 have instructions of their own there, so that train.precision
-    bfloat16 is the faster one."""
+    """Return whether the device has its own instructions for bfloat16 matrices. If so, bfloat16 is
+    the faster `train.precision`."""
     import torch
 
     if device.startswith("cuda"):
@@ -49,9 +48,9 @@ def multiplies_bfloat16(device: str) -> bool:
 
 
 def let_threads_sleep() -> None:
-    """To be called before torch is imported: its threads then sleep until there is work for them.
+    """Let torch's threads sleep until there is work for them. Call this before torch is imported.
 
-    They would spin for a while, on cores where pictures are decoded meanwhile.
+    Otherwise they would spin for a while, on cores that decode pictures at the same time.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -66,25 +65,26 @@ def ahead(pool: ThreadPoolExecutor, work: Any, items: Iterable[Any], depth: int)
         waiting.extend(pool.submit(work, item) for item in islice(queue, 1))
 
 
+# Option numbers of glibc's mallopt.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
-"as glibc's mallopt numbers them"
 
 
 def keep_buffers() -> None:
-    """To be called before Arrow is imported, whose own allocator would keep as much once more.
+    """Keep large freed buffers for reuse. Call this before Arrow is imported: its own allocator
+    would keep as much again.
 
-    Without it glibc gives large buffers back and asks for them again: 9,808 page faults per image,
-    2-6 times the run time on a CPU.
+    Otherwise glibc returns large buffers to the system and requests them again. That causes 9,808
+    page faults per image, and 2-6 times the run time on a CPU.
     """
     _set({MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1})
 
 
 def give_back() -> None:
-    """To be called before pandas is imported.
+    """Return large freed blocks to the system. Call this before pandas is imported.
 
-    Arrow's own allocator keeps up to 30 MB more than the system's. glibc gives a large block back
-    alone, but raises what it calls large with every block that was freed, and holes remain in its
-    heap.
+    Arrow's own allocator keeps up to 30 MB more than the system's. glibc returns a large block by
+    itself. By default, though, every freed block raises the size that it counts as large, and holes
+    remain in its heap.
     """
     _set({MMAP_THRESHOLD: 2**20})
 
@@ -100,7 +100,8 @@ def _set(options: dict[int, int]) -> None:
 
 
 def peak_memory(device: str) -> int:
-    """Bytes that this process has held at most: of the GPU where it is one, else of main memory."""
+    """Return the largest number of bytes that this process has held: of GPU memory if `device` is a
+    GPU, else of main memory."""
     import torch
 
     if device.startswith("cuda"):
@@ -112,10 +113,10 @@ def peak_memory(device: str) -> int:
 
 
 def workers() -> int:
-    """Threads that decode images: `CAPTIONLAB_WORKERS` or one per core.
+    """Return the number of threads that decode images: `CAPTIONLAB_WORKERS`, or one per core.
 
     Raises:
-        UserError: that is no whole number above 0.
+        UserError: the variable is not a whole number above 0.
     """
     text = os.environ.get("CAPTIONLAB_WORKERS") or str(os.cpu_count() or 1)
     if not text.isdecimal() or int(text) < 1:
@@ -124,10 +125,11 @@ def workers() -> int:
 
 
 def processes() -> int:
-    """Processes that train one decoder together: `CAPTIONLAB_PROCESSES`, or one.
+    """Return the number of processes that train one decoder together: `CAPTIONLAB_PROCESSES`, or 1.
 
     Raises:
-        UserError: that is no whole number above 0 and not `gpus`, or there is no GPU.
+        UserError: the variable is neither a whole number above 0 nor `gpus`, or it is `gpus` and no
+            GPU is visible.
     """
     text = os.environ.get("CAPTIONLAB_PROCESSES") or "1"
     if text == "gpus":
@@ -144,7 +146,7 @@ def processes() -> int:
 
 
 def gpus() -> int:
-    """GPUs that are visible, counted without starting any."""
+    """Return the number of visible GPUs, without starting any."""
     import torch
 
     return torch.cuda.device_count()

@@ -1,32 +1,32 @@
-"""Where a workspace keeps its files. Only stages/ and captionlab/ name them; the library takes
-paths.
+"""Where a workspace keeps its files. Only stages/ and captionlab/ use these names; the library
+takes paths as arguments.
 
-A constant is a folder with one entry per data set, corpus, feature set or variant; a function is
-one file of an entry.
+A constant is a folder with one entry per data set, corpus, feature set or variant. A function
+returns the path of one file of an entry.
 """
 
 from pathlib import Path
 
 DATA = Path("data")
 RAW = DATA / "raw"
-"<dataset>/: shards/ of pictures and images.parquet, captions.parquet (as published), manifest.json"
+"<dataset>/: shards/ of pictures, images.parquet, captions.parquet (as published), manifest.json"
 CORPORA = DATA / "corpora"
 "<corpus>/: captions.parquet, rejected.parquet, images.parquet"
 VALIDATION = DATA / "validation"
-"<corpus>/: results.json, and the data docs of Great Expectations"
+"<corpus>/: results.json and the Data Docs of Great Expectations"
 REFERENCES = DATA / "references"
 "<corpus>/: references.json, published.json, training_captions.json"
 FEATURES = DATA / "features"
-"<features>/: grid-*.npy and pooled-*.npy (what is kept), ids.parquet, manifest.json"
+"<features>/: grid-*.npy and pooled-*.npy (the parts that are kept), ids.parquet, manifest.json"
 MODELS = Path("models")
 "<variant>/: model.safetensors, config.json, tokenizer.json"
 FURTHER_SEEDS = DATA / "seeds"
-"<variant>/<seed>/: model folders of train.seeds after the first, each with its history.csv"
+"<variant>/<seed>/: a model folder and its history.csv for each of train.seeds after the first"
 CHECKPOINTS = Path("checkpoints")
-"""<variant>/: what an interrupted training resumes from, and cost.json, what the last one took; no
-output of DVC"""
+"""<variant>/: the state from which an interrupted training resumes, and cost.json, the cost of the
+last training; not a DVC output"""
 HISTORY = DATA / "history"
-"<variant>.csv"
+"<variant>.csv: one row per epoch of training"
 CAPTIONS = DATA / "captions"
 """<variant>/: captions.parquet, searches.parquet, seeds.parquet, teacher_forced.parquet,
 attention.parquet"""
@@ -36,55 +36,56 @@ images.parquet, resamples.parquet, about.json"""
 METRICS = DATA / "metrics"
 "<variant>.json: the few scores that `dvc metrics` shows"
 RUNS = DATA / "runs"
-"<variant>.pending: what still has to be published to MLflow; no output of DVC"
+"<variant>.pending: what still has to be published to MLflow; not a DVC output"
 REPORT = DATA / "report"
-"tables/, figures/, validation/ and index.html, as `compare` makes them"
+"tables/, figures/, validation/ and index.html, as the stage `compare` writes them"
 REPORTS = Path("reports")
-"the same, as `publish` copies them for people; git keeps it"
+"the same files, which the stage `publish` copies here for people; git tracks them"
 PUBLISHED_REPORT = ("tables", "figures", "validation", "index.html")
 TABLES = REPORTS / "tables"
 RECEIPTS = REPORTS / "runs"
-"<variant>/: receipt.json of what was published to MLflow, and a .gitignore that git keeps"
+"<variant>/: receipt.json, which records what was published to MLflow, and a tracked .gitignore"
 SPEED = REPORTS / "speed.json"
-"what `captionlab speed` measured: an input of the report, {} where nothing was"
+"measurements of `captionlab speed`, an input of the report; {} if nothing was measured"
 GRAPH = Path("dvc.yaml")
 COPIES = Path(".dvc/tmp/exps")
-"where `dvc exp run --temp` and `dvc queue start` copy the workspace to, and delete the copy"
+"temporary copies of the workspace, made and deleted by `dvc exp run --temp` and `dvc queue start`"
 
 
 def home() -> Path:
-    """This workspace; in a temporary copy of an experiment, the workspace that was copied."""
+    """Return this workspace. In a temporary copy of an experiment, return the workspace that was
+    copied."""
     here = Path.cwd()
     return next((path for path in here.parents if here.is_relative_to(path / COPIES)), here)
 
 
 def is_copy() -> bool:
-    """Whether this is a temporary copy of an experiment."""
+    """Return whether this is a temporary copy of an experiment."""
     return home() != Path.cwd()
 
 
 def references(corpus: str) -> Path:
-    """{image_id: [reference after the PTB tokenizer, ...]} of validation and test."""
+    """References after the PTB tokenizer, for validation and test: {image_id: [reference, ...]}."""
     return REFERENCES / corpus / "references.json"
 
 
 def published(corpus: str) -> Path:
-    """{image_id: [reference as it was published, ...]} of validation and test."""
+    """References as they were published, for validation and test: {image_id: [reference, ...]}."""
     return REFERENCES / corpus / "published.json"
 
 
 def training_captions(corpus: str) -> Path:
-    """The different training captions after the PTB tokenizer."""
+    """The distinct training captions after the PTB tokenizer."""
     return REFERENCES / corpus / "training_captions.json"
 
 
 def captions(variant: str) -> Path:
-    """A caption per image of validation and test."""
+    """One caption per validation and test image."""
     return CAPTIONS / variant / "captions.parquet"
 
 
 def searches(variant: str) -> Path:
-    """Captions by the searches that `decode.also` asks for."""
+    """Captions from the searches that `decode.also` asks for."""
     return CAPTIONS / variant / "searches.parquet"
 
 
@@ -109,15 +110,15 @@ def image_scores(variant: str) -> Path:
 
 
 def history(variant: str) -> Path:
-    """A row per epoch of training."""
+    """One row per epoch of training."""
     return HISTORY / f"{variant}.csv"
 
 
 def metrics(variant: str) -> Path:
-    """What `dvc metrics` shows."""
+    """The few scores that `dvc metrics` shows."""
     return METRICS / f"{variant}.json"
 
 
 def receipt(variant: str) -> Path:
-    """What MLflow was told of a variant."""
+    """Record of what was published to MLflow for a variant."""
     return RECEIPTS / variant / "receipt.json"

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, in plain words: `expected a whole number, found 'ten'`."""
+"""Put pydantic's errors into plain words: `expected a whole number, found 'ten'`."""
 
 from collections.abc import Iterator, Mapping
 from textwrap import shorten
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+# Pydantic's error type -> what was expected.
 EXPECTED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
@@ -25,31 +26,30 @@ EXPECTED = {
     "too_short": "a list of at least {min_length}",
     "too_long": "a list of at most {max_length}",
 }
-"type of pydantic's error -> what was expected"
+# If one of these was expected, a message gives the kind of the value found, not the value.
 OF_MANY = ("keys with values", "a list")
-"of these the kind is told, not the value"
+# Maximum number of characters of a value in a message.
 LONGEST = 80
-"characters of a value that is told"
 
 
 class Problem(NamedTuple):
     place: tuple[str | int, ...]
-    "keys and numbers of items that lead to it; () is the whole"
+    "Keys and item numbers that lead to the problem; () is the whole."
     words: str
     kind: str
-    "pydantic's name for it: missing, extra_forbidden, ..."
+    "Pydantic's name for the problem: missing, extra_forbidden, ..."
 
     def told(self, before: str = "") -> str:
-        """As a part of a line; `before`: what the place begins with."""
+        """Return the problem as part of a line; `before` is what the place begins with."""
         place = ".".join(filter(None, [before, *map(str, self.place)]))
         return f"{place}: {self.words}" if place else self.words
 
 
 def problems(error: "ValidationError", data: object) -> list[Problem]:
-    """All that is wrong, in pydantic's order, a place once.
+    """Return all problems in pydantic's order, at most one per place.
 
     Args:
-        data: what was checked.
+        data: the value that was checked.
     """
     found: dict[tuple[str | int, ...], Problem] = {}
     for each in error.errors(include_url=False):
@@ -59,7 +59,8 @@ def problems(error: "ValidationError", data: object) -> list[Problem]:
 
 
 def _steps(place: tuple[str | int, ...], data: object, kind: str) -> Iterator[str | int]:
-    """The part of pydantic's place that stands in the data: it names choices of a type as well."""
+    """Yield the parts of pydantic's place that exist in the data, and a missing key at its end.
+    Pydantic's place also names the choices of a union type."""
     for part in place:
         inside: Any = data if isinstance(data, Mapping) else {}
         if isinstance(data, list):
@@ -79,7 +80,7 @@ def _words(problem: Mapping[str, Any]) -> str:
         return "unknown key"
     if kind == "value_error":
         return said.removeprefix("Value error, ")
-    if kind not in EXPECTED:  # a custom error's message tells what was expected
+    if kind not in EXPECTED:  # a custom error's message says what was expected
         return f"expected {said.removeprefix('Input should be ')}, found {found(problem['input'])}"
     limits = {name: _number(limit) for name, limit in problem.get("ctx", {}).items()}
     expected = EXPECTED[kind].format(**limits)
@@ -91,7 +92,8 @@ def _number(limit: object) -> object:
 
 
 def found(value: object, kind_alone: bool = False) -> str:
-    """A value as params.yaml has it; of those with parts, and if `kind_alone` of all, the kind."""
+    """Return a value as it stands in params.yaml. A mapping or list is described by its kind; with
+    `kind_alone`, every value is."""
     match value:
         case None:
             return "null"

@@ -1,4 +1,4 @@
-"""One progress bar for all long work: live on a terminal, a line every quarter of a minute in a log
+"""One progress bar for all long work: live on a terminal, one line every 15 seconds in a log
 file."""
 
 import sys
@@ -14,7 +14,7 @@ def bar(
     total: int | None = None,
     initial: int = 0,
 ) -> Any:
-    """A tqdm bar over `items`, or one to be advanced by `update`."""
+    """Return a tqdm bar over `items`; without `items`, the caller advances it with `update`."""
     from tqdm import tqdm
 
     live = sys.stderr.isatty()

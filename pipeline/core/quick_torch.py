@@ -1,12 +1,13 @@
-"""Using torch without its compiler, whose import takes longer than that of torch itself.
+"""Use torch without its compiler, which takes longer to import than torch itself.
 
-torch imports torch._dynamo, the compiler, to mark functions that it is not to compile: when an
-optimiser is made or steps, when timm is imported, when weights are drawn on the device "meta". This
-project compiles nothing. So modules with the functions of the marks stand in the compiler's place,
-and the compiler itself is imported as soon as anything else of it is asked for.
+torch imports torch._dynamo, the compiler, to mark functions that must not be compiled. It does so
+when an optimiser is created or steps, when timm is imported, and when weights are drawn on the
+device "meta". This project compiles nothing. Modules that hold only the marking functions therefore
+stand in for the compiler. The compiler itself is imported as soon as anything else in it is
+requested.
 
-This depends on the inside of torch, and is therefore done only with the versions that it was tried
-with. Nothing is lost with another version but seconds.
+This relies on torch's internals, so it is done only for versions it was tried with. With any other
+version, only a few seconds are lost.
 """
 
 import sys
@@ -18,14 +19,17 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
+# Prefixes of the torch versions whose compiler may be left out.
 TRIED = ("2.15.",)
-"Versions of torch whose compiler may be left out: how their names begin."
 COMPILER, UTILS = "torch._dynamo", "torch._dynamo.utils"
 
 
 def leave_out_compiler() -> None:
-    """From now on torch's compiler is imported only where something is compiled. Called again, or
-    where the compiler is imported already, it does nothing."""
+    """Import torch's compiler from now on only if something is compiled.
+
+    This does nothing if it was called before, if the compiler is already imported, or if the
+    version of torch is not in `TRIED`.
+    """
     if COMPILER in sys.modules or not version("torch").startswith(TRIED):
         return
     sys.modules[COMPILER] = _StandIn(COMPILER, disable=_unchanged, graph_break=_nothing)
@@ -34,7 +38,7 @@ def leave_out_compiler() -> None:
 
 
 def _unchanged(function: Callable[..., Any] | None = None, *_: Any, **__: Any) -> Any:
-    """The function itself; without one, a decorator."""
+    """Return the function itself; without one, return a decorator that does so."""
     return function or (lambda decorated: decorated)
 
 
@@ -43,7 +47,8 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 class _StandIn(ModuleType):
-    """A module with what is asked of it where nothing is compiled."""
+    """A module with only the functions that are needed while nothing is compiled. Any other name
+    loads the real module."""
 
     def __init__(self, name: str, **functions: Callable[..., Any]):
         super().__init__(name)
@@ -60,8 +65,11 @@ class _StandIn(ModuleType):
 
 
 class _Parts(MetaPathFinder, Loader):
-    """`import torch._dynamo.config` asks the stand-in for its path, which imports the compiler and
-    with it, as a rule, the part. Python would then execute that part's file a second time."""
+    """Find parts of the compiler that are already imported.
+
+    `import torch._dynamo.config` asks the stand-in for its path. That imports the compiler and, as
+    a rule, the part itself. Python would then execute the part's file a second time.
+    """
 
     def find_spec(self, name: str, *_: Any) -> ModuleSpec | None:
         there = name.startswith(f"{COMPILER}.") and name in sys.modules

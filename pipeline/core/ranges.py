@@ -1,8 +1,9 @@
-"""The values that an argument may have, beside its type: `hidden: Width = 512`.
+"""Ranges of values for arguments, used as their types: `hidden: Width = 512`.
 
-Upper bounds are far above anything sensible; they turn a slip of the keyboard into one line before
-the graph starts, instead of an overflow or a full memory inside it. NaN and infinity lie outside
-every range. Nothing but the standard library is imported: decoders travel with exported models.
+Upper bounds are far above any sensible value. They turn a typo into a one-line error before the
+graph starts, instead of an overflow or a full memory while it runs. NaN and infinity are outside
+every range. Only the standard library is imported, because decoders are shipped with exported
+models.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Form:
-    """What a text looks like: a pattern, and the words by which messages tell it."""
+    """The form of a text: a pattern, and the words that describe it in messages."""
 
     pattern: str
     words: str
@@ -48,7 +49,7 @@ class Divides:
     other: str
 
     def problem(self, value: int, arguments: dict[str, Any]) -> str | None:
-        """What is wrong with the value beside the other arguments, or None."""
+        """Return what is wrong with the value given the other arguments, or None."""
         whole = arguments.get(self.other)
         if not isinstance(whole, int) or whole % value == 0:
             return None
@@ -57,7 +58,7 @@ class Divides:
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """A mapping whose keys, none of which is required, have types of their own."""
+    """A mapping whose keys are all optional and have their own types. No other keys are allowed."""
 
     types: dict[str, Any]
 
@@ -75,31 +76,32 @@ class Keys:
 
 Natural = Annotated[int, Range(ge=0, le=10**9)]
 Positive = Annotated[int, Range(ge=1, le=10**9)]
+# Units of a layer, or dimensions of a vector.
 Width = Annotated[int, Range(ge=1, le=65_536)]
-"units of a layer, dimensions of a vector"
+# Half of the dimensions are sines, half are cosines.
 EvenWidth = Annotated[int, Range(ge=2, le=65_536, multiple_of=2)]
-"half sine, half cosine"
 HeadsOfWidth = Annotated[int, Range(ge=1, le=65_536), Divides("width")]
 Layers = Annotated[int, Range(ge=1, le=1_000)]
+# Side of a picture in pixels.
 Pixels = Annotated[int, Range(ge=1, le=8_192)]
-"side of a picture"
+# Length of a caption in tokens; GPT-2 has 1,024 positions.
 Tokens = Annotated[int, Range(ge=1, le=1_024)]
-"length of a caption; GPT-2 has 1,024 positions"
 Beams = Annotated[int, Range(ge=1, le=999)]
+# Values that torch, NumPy and a column of 64-bit integers all accept.
 Seed = Annotated[int, Range(ge=0, lt=2**63)]
-"what torch, NumPy and a column of 64-bit integers all take"
 
 Share = Annotated[float, Range(ge=0, le=1)]
+# Threshold for a cosine; nothing passes a threshold above 1.
 Cosine = Annotated[float, Range(ge=-1, le=1.1)]
-"a threshold for a cosine; above 1, nothing passes it"
+# Share of units that are set to 0; a share of 1 would leave none.
 Dropout = Annotated[float, Range(ge=0, lt=1)]
-"share of units that are set to 0; 1 would leave none"
+# Weight of a term in a loss or a ranking; 0 leaves the term out.
 Weight = Annotated[float, Range(ge=0, le=1e6)]
-"of a term in a loss or a ranking; 0 leaves the term out"
+# A factor or a divisor.
 Scale = Annotated[float, Range(gt=0, le=1e6)]
-"a factor or a divisor"
 LearningRate = Annotated[float, Range(gt=0, le=100)]
 Exponent = Annotated[float, Range(ge=0, le=10)]
+# Settings of a low-rank adapter.
 Lora = Annotated[
     dict[str, Any],
     Keys(
@@ -112,4 +114,3 @@ Lora = Annotated[
         }
     ),
 ]
-"of an adapter of low rank"

@@ -1,5 +1,5 @@
-"""A connection to a Ray cluster, with one line where there is none. Ray is imported only here, when
-it is asked for."""
+"""Connect to a Ray cluster, or fail with a one-line error. Ray is imported only when `connect` is
+called."""
 
 import logging
 import socket
@@ -7,18 +7,18 @@ from typing import Any
 
 from pipeline.core.errors import UserError, brief, one_line
 
+# Seconds an address has to answer.
 CONNECT = 5.0
-"seconds that an address has to answer"
 
 
 def connect(address: str, option: str, who: str) -> Any:
-    """The module ray, connected to a cluster.
+    """Return the module `ray`, connected to a cluster.
 
     Args:
         address: HOST:PORT, ray://HOST:PORT or auto.
-        option: the setting that named it, with the sign before its value, for messages:
-            `--ray `, `NAME=`.
-        who: needs Ray, for messages.
+        option: the setting that gave the address, for messages. It includes the sign before its
+            value: `--ray `, `NAME=`.
+        who: what needs Ray, for messages.
 
     Raises:
         UserError: Ray is not installed, or the address does not answer.
@@ -42,7 +42,7 @@ def connect(address: str, option: str, who: str) -> Any:
 
 
 def _check_answers(address: str, option: str) -> None:
-    """Ray itself tries for minutes."""
+    """Check that an address accepts connections; Ray itself would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if address in ("auto", "local"):
         return

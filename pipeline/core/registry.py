@@ -1,5 +1,5 @@
-"""The module name is the registry: `pipeline/decoders/lstm.py` is the decoder `lstm`. Adding one is
-adding a file."""
+"""Registries of modules by file name: `pipeline/decoders/lstm.py` is the decoder `lstm`. To add
+one, add a file."""
 
 import ast
 import inspect
@@ -14,32 +14,32 @@ from pipeline.core import ranges
 from pipeline.core.errors import UserError
 from pipeline.core.plain import problems
 
+# The folder pipeline/. Its folders `sources`, `encoders`, `decoders` and `metrics` are registries;
+# code that their files share is in shared/.
 ROOMS = Path(__file__).parents[1]
-"""pipeline/, whose folders `sources`, `encoders`, `decoders` and `metrics` are registries; what
-their files share is in shared/"""
+# The callable of each registry whose keyword-only parameters params.yaml may set.
 ENTRIES = {
     "sources": ["fetch"],
     "encoders": ["Encoder", "__init__"],
     "decoders": ["Decoder", "__init__"],
 }
-"whose keyword-only parameters are what params.yaml may set"
+# Names that the annotations of these parameters may use, besides Literal, list and |.
 TYPES = {
     **{kind.__name__: kind for kind in (int, float, str, bool)},
     **{name: kind for name, kind in vars(ranges).items() if get_origin(kind) is Annotated},
 }
-"the names that their annotations may use, beside Literal, list and |"
 
 
 def names(kind: str) -> list[str]:
-    """The modules of `pipeline/<kind>/` that can be named in params.yaml."""
+    """Return the modules of `pipeline/<kind>/` that params.yaml may name."""
     return sorted(path.stem for path in (ROOMS / kind).glob("[!_]*.py"))
 
 
 def find(kind: str, name: str) -> str:
-    """The module's full name, nothing imported.
+    """Return the module's full name, without importing anything.
 
     Raises:
-        UserError: there is no such module; the message lists those there are.
+        UserError: there is no such module; the message lists those that exist.
     """
     known = names(kind)
     if name not in known:
@@ -51,23 +51,25 @@ def find(kind: str, name: str) -> str:
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """Import `pipeline.<kind>.<name>`; errors as in `find`."""
+    """Import `pipeline.<kind>.<name>`; raise the same errors as `find`."""
     return import_module(find(kind, name))
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """A hint for whoever misspelt a name, or ''; to stand behind the name in every message that
-    calls one unknown."""
+    """Return a hint for a misspelt name, or ''. Every message that calls a name unknown puts the
+    hint after the name."""
     near = get_close_matches(str(name), map(str, known), 1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def signature(kind: str, name: str) -> inspect.Signature | None:
-    """What `check_args` wants of a module, read from its text: importing it would import torch.
-    None: it inherits its entry.
+    """Return the signature that `check_args` needs, or None if the module inherits its entry.
+
+    It is read from the module's source, because an import would import torch.
 
     Raises:
-        TypeError: an annotation or a default that only the import could resolve.
+        TypeError: an annotation cannot be resolved without an import.
+        ValueError: a default cannot be resolved without an import.
     """
     node: Any = ast.parse((ROOMS / kind / f"{name}.py").read_text(encoding="utf-8"))
     for part in ENTRIES[kind]:
@@ -79,8 +81,11 @@ def signature(kind: str, name: str) -> inspect.Signature | None:
 
 
 def reads(decoder: str) -> str:
-    """What the class `Decoder` of that file says it reads of features: `pooled`, `grid`, or `both`,
-    which is what it reads without saying. Read from its text, like `signature`."""
+    """Return what a decoder reads of the features: `pooled`, `grid` or `both`.
+
+    The class `Decoder` of its file says so in `reads`; without that, it reads `both`. As in
+    `signature`, this is read from the source.
+    """
     tree = ast.parse((ROOMS / "decoders" / f"{decoder}.py").read_text(encoding="utf-8"))
     classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
     for node in next((found.body for found in classes if found.name == "Decoder"), []):
@@ -101,8 +106,8 @@ def _parameter(argument: ast.arg, default: ast.expr | None) -> inspect.Parameter
 
 
 def _type(node: ast.expr) -> Any:
-    """The type that an annotation names. What stands in params.yaml is of few types, so few are
-    known here; nothing is evaluated."""
+    """Return the type that an annotation names. Values in params.yaml have few types, so few are
+    known here; no code is evaluated."""
     match node:
         case ast.Name(id=name) if name in TYPES:
             return TYPES[name]
@@ -124,11 +129,11 @@ def _type(node: ast.expr) -> Any:
 def check_args(
     target: Callable[..., Any] | inspect.Signature, args: dict[str, Any], where: str
 ) -> None:
-    """Check `args` against the keyword-only parameters of `target`, which are what params.yaml may
-    set.
+    """Check `args` against the keyword-only parameters of `target`, which params.yaml may set.
 
     Raises:
-        UserError: an unknown or missing argument, or a value of the wrong type or out of range.
+        UserError: an argument is unknown or missing, or a value has the wrong type or is out of
+            range.
     """
     known = target if isinstance(target, inspect.Signature) else inspect.signature(target)
     allowed = {n: p for n, p in known.parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -148,7 +153,7 @@ def check_args(
 def _check_together(
     allowed: dict[str, inspect.Parameter], args: dict[str, Any], where: str
 ) -> None:
-    """What holds between arguments, defaults among them."""
+    """Check the rules between arguments, including those left at their defaults."""
     values = {name: args.get(name, parameter.default) for name, parameter in allowed.items()}
     for name, parameter in allowed.items():
         for rule in getattr(parameter.annotation, "__metadata__", ()):

@@ -1,5 +1,5 @@
-"""Tables of text with another separator than their file name says, as spreadsheets of some
-countries write them."""
+"""Detect tables of text whose separator differs from the one that their file name implies.
+Spreadsheets in some countries write such tables."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -10,18 +10,18 @@ NAMES = {",": "a comma", "\t": "a tab", ";": "';'", "|": "'|'"}
 
 
 def separator_of(path: Path) -> str:
-    """A tab in .tsv, a comma in any other."""
+    """Return a tab for a .tsv file, and a comma for any other."""
     return "\t" if path.suffix.lower() == ".tsv" else ","
 
 
 def check_separator(path: Path, header: str, columns: Collection[str]) -> None:
-    """Whether the first line of a table has the separator that its file name says.
+    """Check that the first line of a table has the separator that its file name implies.
 
     Args:
-        columns: some that it may have, by which another separator is told.
+        columns: names of columns that the table may have. They reveal a different separator.
 
     Raises:
-        UserError: it has another one.
+        UserError: the table has another separator.
     """
     right = separator_of(path)
     if _named(header, right, columns):

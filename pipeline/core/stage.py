@@ -1,5 +1,5 @@
-"""How a stage lives and dies: it takes its name from the command line, and a killed `dvc` takes it
-along."""
+"""How a stage starts and ends: it takes its name from the command line, and it ends when its `dvc`
+is killed."""
 
 import gc
 import json
@@ -16,21 +16,21 @@ from typing import Any
 from pipeline.core.errors import UserError, run
 from pipeline.core.leftovers import sweep
 
+# Seconds that a stage waits for another process that runs the same stage.
 PATIENCE = 10.0
-"seconds that a stage waits for another process that runs the same stage"
+# Folders in which killed stages leave partial outputs; stages/__init__.py adds them.
 OUTPUTS: list[Path] = []
-"folders in which killed stages leave parts; stages/__init__.py names them"
+# Seconds that a stage has to remove partial outputs after its dvc is gone.
 GRACE = 1.0
-"seconds in which a stage whose dvc is gone may remove what it has half written"
 SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
 
 
 def stage(main: Callable[..., object], named: bool = True) -> None:
-    """Run `main(NAME)` for `python -m stages.X NAME`, or `main()` for a stage without a name;
-    errors as in `errors.run`.
+    """Run `main(NAME)` for `python -m stages.X NAME`, or `main()` for a stage without a name.
+    Errors are handled as in `errors.run`.
 
-    DVC removes a stage's outputs before it starts the stage, so an error says how to get the last
-    ones back.
+    DVC removes a stage's outputs before it starts the stage, so an error says how to get the
+    previous ones back.
     """
     collect_seldom()
     signal.signal(signal.SIGTERM, interrupt)
@@ -43,7 +43,7 @@ _interrupted = threading.Event()
 
 
 def interrupt(*_: object) -> None:
-    """SIGTERM ends a stage as Ctrl-C does, so that nothing half-written stays."""
+    """End a stage on SIGTERM as Ctrl-C does, so that no partial output stays."""
     _interrupted.set()
     raise KeyboardInterrupt
 
@@ -56,7 +56,7 @@ def _run(main: Callable[..., object], *names: str) -> None:
             sweep(OUTPUTS)
             main(*names)
     except Exception as error:
-        if _interrupted.is_set():  # a library in C makes another error of it, as matplotlib does
+        if _interrupted.is_set():  # C libraries turn it into another error, as in matplotlib
             raise KeyboardInterrupt from None
         made_before = os.environ.get("DVC_STAGE", "")
         if not isinstance(error, UserError) or not _is_locked(made_before):
@@ -67,10 +67,11 @@ def _run(main: Callable[..., object], *names: str) -> None:
 
 
 def _check_may_run(name: str) -> None:
-    """`CAPTIONLAB_ONLY` names the stages that may compute, separated by commas.
+    """Check that `CAPTIONLAB_ONLY`, a comma-separated list of the stages that may compute, allows
+    this one.
 
     Raises:
-        UserError: it is set and does not name this one.
+        UserError: the variable is set and does not name this stage.
     """
     allowed = os.environ.get("CAPTIONLAB_ONLY")
     if allowed is not None and name not in allowed.split(","):
@@ -81,7 +82,7 @@ def _check_may_run(name: str) -> None:
 
 
 def _is_locked(stage: str) -> bool:
-    """Whether dvc.lock knows outputs of a stage."""
+    """Return whether dvc.lock lists outputs of a stage."""
     try:
         return bool(stage) and f"\n  {stage}:\n" in Path("dvc.lock").read_text(encoding="utf-8")
     except OSError:
@@ -89,8 +90,8 @@ def _is_locked(stage: str) -> bool:
 
 
 def collect_seldom() -> None:
-    """Importing torch or pandas makes a million lasting objects, which Python's default would visit
-    again and again."""
+    """Run the garbage collector rarely. Importing torch or pandas creates a million lasting
+    objects, which Python's default would visit again and again."""
     gc.set_threshold(100_000, 20, 20)
 
 
@@ -104,11 +105,12 @@ def _name() -> str:
 
 @contextmanager
 def only_writer(name: str) -> Iterator[None]:
-    """Hold the stage `name` of this workspace; the system lets go of it when the process ends.
+    """Hold the lock of stage `name` in this workspace. The system releases it when the process
+    ends.
 
     Raises:
         UserError: another process still holds it after `PATIENCE` seconds. A stage whose dvc was
-            killed ends within one, so that is a second run by hand.
+            killed ends sooner, so the other process is a second run started by hand.
     """
     folder = Path(".dvc/tmp")
     if not folder.is_dir():  # no DVC workspace: nothing else runs stages here
@@ -125,11 +127,11 @@ def only_writer(name: str) -> Iterator[None]:
 
 
 def die_with_dvc(interval: float = 0.5) -> None:
-    """Kill this process as soon as the `dvc` that started it is gone, and at once if it is already.
+    """End this process as soon as the `dvc` that started it is gone, or at once if it already is.
 
-    DVC runs a stage through a shell, and SIGTERM or SIGKILL to dvc alone leaves both alive: an
-    orphan that goes on writing. A polling thread works on every system, unlike PDEATHSIG. It has to
-    start before anything slow is imported, so stages/__init__.py calls this.
+    DVC runs a stage through a shell. SIGTERM or SIGKILL to dvc alone leaves both alive, and the
+    orphaned stage goes on writing. A polling thread works on every system, unlike PDEATHSIG. It has
+    to start before anything slow is imported, so stages/__init__.py calls this.
     """
     if "DVC_STAGE" not in os.environ:
         return
@@ -140,7 +142,8 @@ def die_with_dvc(interval: float = 0.5) -> None:
 
 
 def end_with(process: int, interval: float = 0.5) -> None:
-    """End this process as soon as another one is gone, by its id, as `die_with_dvc` does."""
+    """End this process, as `die_with_dvc` does, as soon as the process with the id `process` is
+    gone."""
     import psutil
 
     try:
@@ -151,11 +154,11 @@ def end_with(process: int, interval: float = 0.5) -> None:
 
 
 def _starter() -> Any:  # psutil.Process | None
-    """The process that runs this stage for DVC; None if it is gone.
+    """Return the process that runs this stage for DVC; None if it is gone.
 
-    An orphan's parent is whoever adopts orphans, so the parent alone tells nothing. DVC writes the
-    id of its own process into .dvc/tmp/rwlock while a stage runs, and one of the ids there must be
-    above this process. Where there is no such file, it is the first parent that is no shell.
+    The parent alone proves nothing, because another process adopts an orphan. DVC writes its own
+    process id into .dvc/tmp/rwlock while a stage runs. One of the ids there must be an ancestor of
+    this process. Without any ids, the result is the first ancestor that is not a shell.
     """
     import psutil
 
@@ -167,14 +170,15 @@ def _starter() -> Any:  # psutil.Process | None
 
 
 def _ids_of_dvc() -> set[int]:
-    """Process ids that hold anything in this repository."""
+    """Return the ids of the processes that hold a lock in this repository."""
     try:
         path = Path(os.environ.get("DVC_ROOT", ".")) / ".dvc/tmp/rwlock"
         held = json.loads(path.read_text(encoding="utf-8"))
         kinds = [kind for entry in held.values() for kind in entry.values()]
         holders = [one for kind in kinds for one in (kind if isinstance(kind, list) else [kind])]
         return {holder["pid"] for holder in holders}
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):  # captionlab doctor says it
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        # `captionlab doctor` reports a damaged file.
         return set()
 
 
@@ -189,8 +193,8 @@ def _watch(starter, interval: float) -> None:  # type: ignore[no-untyped-def]
 
 
 def _end() -> None:
-    """End this process, with SIGKILL if it takes longer than `GRACE`; and first kill what it has
-    started, for a Java would live on for some seconds."""
+    """Kill the child processes and end this process, with SIGKILL if it takes longer than `GRACE`.
+    The children are killed first because a Java process would live on for some seconds."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):

@@ -1,5 +1,5 @@
-"""Files of other stages are checked as they are read: one that is missing, damaged or of another
-form is one line, and so is a cell of the wrong kind."""
+"""Check files of other stages as they are read. A file that is missing, damaged or of another form
+gives a one-line error, and so does a cell of the wrong kind."""
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -15,31 +15,33 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 RESTORE = "dvc checkout brings back what dvc repro made"
+# Columns of text in all tables of this project.
 TEXTS = ("image_id", "caption_id", "raw", "text", "split")
-"columns of text in all tables of this project"
+# Columns of truth values, of numbers and of lists.
 TRUTHS = {"undecodable"}
 NUMBERS = {"log_prob", "tokens", "reference_nll", "reference_tokens", "top5_hits", "position"}
 LISTS = {"alternatives", "argmax", "reference", "weights"}
-"columns of other kinds"
+# What Arrow, pandas and json raise for damaged files.
 DAMAGED = (
     *(OSError, ValueError, TypeError, KeyError, AttributeError),
     *(NotImplementedError, RecursionError),
 )
-"what Arrow, pandas and json raise over damaged files"
 
 
 def read_json(path: Path, cure: str = RESTORE) -> Any:
-    """Args:
-        cure: what brings back a file that is damaged.
+    """Return the value of a JSON file.
+
+    Args:
+        cure: how to restore a damaged file.
 
     Raises:
-        UserError: it is not there, or no JSON; NaN and Infinity are none.
+        UserError: the file does not exist or is not JSON. NaN and Infinity are not JSON.
     """
     return _json(path, cure)[1]
 
 
 def _json(path: Path, cure: str) -> tuple[str, Any]:
-    """The file's text, and what it says."""
+    """Return the file's text and its value."""
     with readable(path, "JSON", cure):
         text = path.read_text(encoding="utf-8")
         return text, json.loads(text, parse_constant=_no_json)
@@ -50,13 +52,13 @@ def _no_json(name: str) -> None:
 
 
 def read_checked(path: Path, form: "type[BaseModel]", cure: str = RESTORE) -> dict[str, Any]:
-    """A JSON object of the form that a pydantic model describes, as it stands in the file.
+    """Return a JSON object as it stands in the file, after a check against a pydantic model.
 
     Args:
-        cure: what brings back a file that is damaged.
+        cure: how to restore a damaged file.
 
     Raises:
-        UserError: as `read_json`; or a key is missing or of another type.
+        UserError: as in `read_json`; or a key is missing or has another type.
     """
     from pydantic import ValidationError
 
@@ -70,10 +72,10 @@ def read_checked(path: Path, form: "type[BaseModel]", cure: str = RESTORE) -> di
 
 
 def read_texts(path: Path) -> dict[str, list[str]]:
-    """image_id -> texts.
+    """Return image_id -> texts from a JSON file.
 
     Raises:
-        UserError: as `read_json`; or it holds something else.
+        UserError: as in `read_json`; or the file holds something else.
     """
     found = read_json(path)
     if not isinstance(found, dict):
@@ -83,21 +85,21 @@ def read_texts(path: Path) -> dict[str, list[str]]:
 
 
 def check_lists(found: Mapping[str, Any], path: Path) -> None:
-    """Raises a UserError where something else than a list of texts belongs to an image."""
+    """Raise a UserError if an image has anything other than a list of texts."""
     for image, texts in found.items():
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise UserError(f"{path}: image '{image}' has something else than texts: {RESTORE}")
 
 
 def need_references(images: Iterable[str], references: Mapping[str, list[str]]) -> None:
-    """Raises a UserError where an image has no references."""
+    """Raise a UserError if an image has no references."""
     for image in images:
         if image not in references:
             raise UserError(f"image '{image}' has no references in data/references: {RESTORE}")
 
 
 def inside(file: object) -> bool:
-    """Whether a file is named by a path that stays in the folder that it is relative to."""
+    """Return whether `file` is a path that stays in the folder it is relative to."""
     if not isinstance(file, str) or not file or "\0" in file:
         return False
     return not file.startswith("/") and ".." not in file.split("/")
@@ -105,10 +107,10 @@ def inside(file: object) -> bool:
 
 @contextmanager
 def readable(path: Path, form: str = "Parquet", cure: str = RESTORE) -> Iterator[None]:
-    """While a file of this form is read.
+    """Turn errors into a UserError while the block reads a file of this form.
 
     Raises:
-        UserError: it is not there, or damaged.
+        UserError: the file does not exist or is damaged.
     """
     try:
         yield
@@ -120,21 +122,20 @@ def readable(path: Path, form: str = "Parquet", cure: str = RESTORE) -> Iterator
         raise UserError(f"{what}: {cure}") from None
 
 
+# Text columns that have no empty cell, unless a reader says otherwise.
 WHOLE = ("image_id", "text", "split")
-"columns of texts without an empty cell, unless a reader says otherwise"
 
 
 def read_table(
     path: Path, columns: list[str] | None = None, whole: Collection[str] = WHOLE
 ) -> "pd.DataFrame":
-    """Columns of a Parquet file that a stage wrote, or all of them.
+    """Return columns of a Parquet file that a stage wrote; all of them by default.
 
     Args:
-        whole: columns of texts that have no empty cell.
+        whole: text columns that have no empty cell.
 
     Raises:
-        UserError: it is not there, is damaged, lacks a column, or has something else than text in a
-            column of texts.
+        UserError: the file does not exist, is damaged, lacks a column, or fails `check_columns`.
     """
     import pandas as pd
     from pyarrow.parquet import read_schema
@@ -149,7 +150,7 @@ def read_table(
 
 
 def need_columns(there: list[str], columns: list[str], path: Path) -> None:
-    """Raises a UserError where one is lacking."""
+    """Raise a UserError if a column is missing."""
     missing = [column for column in columns if column not in there]
     if missing:
         raise UserError(
@@ -158,12 +159,17 @@ def need_columns(there: list[str], columns: list[str], path: Path) -> None:
 
 
 def check_columns(table: "pd.DataFrame", path: Path, whole: Collection[str] = WHOLE) -> None:
-    """Raises a UserError where a column of texts (TEXTS) holds something else or bytes that are no
-    text, one of `whole` has an empty cell, or a column of another kind is of none of its kind."""
+    """Check the cells of all columns whose kind is known.
+
+    Raises:
+        UserError: a text column (`TEXTS`) holds something other than text, or bytes that are not
+            valid text. Or a column of `whole` has an empty cell. Or a column of truth values,
+            numbers or lists holds another kind.
+    """
     import pyarrow as pa
 
     for name in [column for column in TEXTS if column in table]:
-        if table[name].dtype != object:  # Arrow's own, which it has not looked at yet
+        if table[name].dtype != object:  # Arrow's own type, not validated yet
             with readable(path):
                 pa.array(table[name]).validate(full=True)
         cells = table[name].dropna()
@@ -176,7 +182,7 @@ def check_columns(table: "pd.DataFrame", path: Path, whole: Collection[str] = WH
 
 
 def _check_others(table: "pd.DataFrame", path: Path) -> None:
-    """Columns of truths, numbers and lists."""
+    """Check the columns of truth values, numbers and lists."""
     for name in table.columns if len(table) else ():
         kind = table[name].dtype.kind
         wrong = (name in TRUTHS and kind != "b") or (name in NUMBERS and kind not in "iuf")

@@ -1,4 +1,4 @@
-"""The captions of a corpus: tables read whole or some rows at a time, and what is asked of them."""
+"""The captions of a corpus: tables read whole or in pieces, and the data taken from them."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,37 +14,41 @@ if TYPE_CHECKING:
 
 COLUMNS = ["image_id", "caption_id", "raw", "text", "split"]
 SPLITS = ["train", "val", "test"]
+# Number of test images, spread evenly over the ids, that the report shows for every system.
 SPREAD = 6
-"test images, evenly through the ids, that the report shows of every system"
+# Reasons for rejecting a caption that also bar it from being a reference. `not in` precedes a
+# script.
 NO_REFERENCE = r"undecodable$|empty$|not in "
-"the reasons for which a caption is set aside and scored against by nobody; `not in` a script"
+# Number of rows of a table that are held at once.
 ROWS = 25_000
-"of a table that are held at once"
 
 
 def read_captions(path: Path, columns: list[str] = COLUMNS) -> pd.DataFrame:
-    """Columns of the captions.parquet of a corpus.
+    """Return columns of a corpus's captions.parquet.
 
     Raises:
-        UserError: it is not there, is no Parquet, or lacks a column; a text is none.
+        UserError: the file does not exist, is not Parquet, or lacks a column; or a text is not
+            valid.
     """
     return read_table(path, columns)
 
 
 def read_rejected(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Columns of the rejected.parquet of a corpus; a caption whose image is in no split has none.
+    """Return columns of a corpus's rejected.parquet. A caption whose image is in no split has an
+    empty `split`.
 
     Raises:
-        UserError: it is not there, is no Parquet, or lacks a column; a text is none.
+        UserError: the file does not exist, is not Parquet, or lacks a column; or a text is not
+            valid.
     """
     return read_table(path, columns, whole=[])
 
 
 def columns_of(path: Path, needed: list[str]) -> list[str]:
-    """All columns of a Parquet file.
+    """Return the names of all columns of a Parquet file.
 
     Raises:
-        UserError: it is not there, is no Parquet, or lacks a column that is needed.
+        UserError: the file does not exist, is not Parquet, or lacks a column that is needed.
     """
     with _opened(path) as file:
         names: list[str] = file.schema_arrow.names
@@ -53,8 +57,8 @@ def columns_of(path: Path, needed: list[str]) -> list[str]:
 
 
 def rows_of(path: Path, columns: list[str]) -> Iterator[pd.DataFrame]:
-    """Columns of a Parquet file, ROWS rows at a time; a file without rows gives one table without
-    rows."""
+    """Yield columns of a Parquet file, `ROWS` rows at a time. A file without rows gives one empty
+    table."""
     import pyarrow as pa
 
     with _opened(path) as file:
@@ -78,19 +82,19 @@ def _opened(path: Path) -> "ParquetFile":
 
 
 def spread(image_ids: Iterable[str], n: int) -> list[str]:
-    """At most n of the images, evenly through their sorted ids: what a person is shown of a
-    split."""
+    """Return at most n of the images, spread evenly over their sorted ids. People are shown these
+    images of a split."""
     ids = sorted(set(image_ids))
     n = min(n, len(ids))
     return [ids[(2 * i + 1) * len(ids) // (2 * n)] for i in range(n)]
 
 
 class Captions:
-    """Columns of the captions.parquet of a corpus, of the rows in some splits, a table at a time
-    whenever it is iterated over.
+    """Columns of a corpus's captions.parquet, for the rows in some splits. Every iteration starts
+    anew and yields one table at a time.
 
     Raises:
-        UserError: while it is read, as `read_captions` does.
+        UserError: as in `read_captions`, during an iteration.
     """
 
     def __init__(self, path: Path, splits: Iterable[str], columns: list[str]) -> None:
@@ -107,7 +111,7 @@ class Captions:
 
 @dataclass(frozen=True)
 class Column:
-    """Its values one by one, from the first whenever it is iterated over."""
+    """The values of a column, one by one. Every iteration starts at the first value."""
 
     captions: Captions
     name: str
@@ -117,7 +121,7 @@ class Column:
 
 
 def references(captions: Iterable[pd.DataFrame]) -> dict[str, list[str]]:
-    """image_id -> the texts of its captions, both in the order of the rows."""
+    """Return image_id -> the texts of its captions, both in the order of the rows."""
     found: dict[str, list[str]] = {}
     for rows in captions:
         for image, text in zip(rows["image_id"], rows["text"], strict=True):
@@ -128,10 +132,10 @@ def references(captions: Iterable[pd.DataFrame]) -> dict[str, list[str]]:
 def published_references(
     captions: pd.DataFrame, rejected: pd.DataFrame, splits: list[str]
 ) -> dict[str, list[str]]:
-    """image_id -> all its captions as published, for the images kept in these splits, ordered by
-    image and caption.
+    """Return image_id -> all its captions as published, ordered by image and caption. Only images
+    that were kept in these splits are included.
 
-    A caption too long to train on is still a reference: papers score against all five.
+    A caption that is too long to train on is still a reference: papers score against all five.
     """
     unusable = rejected["reason"].str.match(NO_REFERENCE)
     usable = rejected["raw"].notna() & ~unusable

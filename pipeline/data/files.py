@@ -1,5 +1,5 @@
-"""Outputs appear whole or not at all: written beside their place under a temporary name, then
-renamed."""
+"""Write outputs whole or not at all. They are written beside their place under a temporary name,
+then renamed."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ def _partial(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder, if it is there."""
+    """Delete a file or a folder if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -29,7 +29,8 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; rename it to `path` when the block ends well, delete it otherwise."""
+    """Yield a temporary path. Rename it to `path` if the block succeeds, and delete it
+    otherwise."""
     part = _partial(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -42,8 +43,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, keep_partial: bool = False) -> Iterator[Path]:
-    """Like `whole_file` for a folder. With `keep_partial` an interrupted run leaves its part for
-    the next to resume."""
+    """Do the same as `whole_file` for a folder. With `keep_partial`, an interrupted run leaves its
+    partial folder for the next run to resume."""
     part = _partial(path)
     if not keep_partial:
         remove(part)
@@ -60,8 +61,8 @@ def whole_folder(path: Path, keep_partial: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path` for as long as the block lasts. A kill leaves it there for the
-    next one to remove, where the system's folder of temporary files would keep it."""
+    """Provide an empty folder beside `path` for the duration of the block. If the process is
+    killed, the next run removes the folder; the system's temporary folder would keep it."""
     part = _partial(path)
     remove(part)
     part.mkdir(parents=True)
@@ -72,13 +73,13 @@ def scratch(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any, cure: str = "") -> None:
-    """Sorted keys and a final newline, so that equal values are equal files.
+    """Write JSON with sorted keys and a final newline, so that equal values give equal files.
 
     Args:
-        cure: what to do where a number is not finite.
+        cure: what to do if a number is not finite.
 
     Raises:
-        UserError: a number is NaN or infinite, which JSON does not have.
+        UserError: a number is NaN or infinite, which JSON does not allow.
     """
     try:
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
@@ -92,7 +93,7 @@ def write_json(path: Path, value: Any, cure: str = "") -> None:
 
 
 def _not_finite(value: Any, place: str = "the value") -> str:
-    """Where the first such number of a JSON value stands, or ''."""
+    """Return the place of the first number of a JSON value that is not finite, or ''."""
     if isinstance(value, float):
         return "" if math.isfinite(value) else place
     items: Iterable[tuple[Any, Any]] = ()
@@ -104,14 +105,14 @@ def _not_finite(value: Any, place: str = "the value") -> str:
 
 
 def digest(path: Path) -> str:
-    """MD5 of a file as hex digits, read in pieces."""
+    """Return the MD5 of a file as hex digits. The file is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
 def loaded_code() -> str:
-    """Stands for the source of every module of this project that is imported now, tracking aside:
-    it changes no result."""
+    """Return a fingerprint of the source of every imported module of `pipeline`. Tracking is left
+    out, because it changes no result."""
     modules = [
         (name, m.__file__) for name, m in sys.modules.items() if name.split(".")[0] == "pipeline"
     ]
@@ -123,12 +124,12 @@ def loaded_code() -> str:
 
 
 def named_files(args: dict[str, Any]) -> list[str]:
-    """Digests of the files that arguments name, such as weights or word vectors."""
+    """Return the digests of the files that arguments name, such as weights or word vectors."""
     return [
         digest(Path(v)) for v in args.values() if isinstance(v, str) and v and Path(v).is_file()
     ]
 
 
 def fingerprint(value: Any) -> str:
-    """16 hex digits that stand for a JSON value."""
+    """Return 16 hex digits that stand for a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

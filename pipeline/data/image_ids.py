@@ -1,4 +1,5 @@
-"""Many image ids in little memory: as Python's strings in a dict they take 200 bytes an image."""
+"""Hold many image ids in little memory. As Python strings in a dict, they take 200 bytes per
+image."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
@@ -6,18 +7,21 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+# Number of ids that are Python strings at the same time.
 MANY = 10_000
-"that are Python's strings at once"
 
 
 class ImageIds(Collection[str]):
-    """Different ids, ordered by their code points, which is the order of their bytes in UTF-8."""
+    """Distinct ids, ordered by their code points, which is the order of their bytes in UTF-8."""
 
     def __init__(self, ids: Iterable[str]) -> None:
-        """Args: ids: in order, each once.
+        """Store the ids.
+
+        Args:
+            ids: in order, each once.
 
         Raises:
-            ValueError: they are not.
+            ValueError: the ids are not in order, or one is repeated.
         """
         self._ids = np.concatenate([_encoded([]), *map(_encoded, _parts(ids))])
         if (self._ids[1:] <= self._ids[:-1]).any():
@@ -36,7 +40,7 @@ class ImageIds(Collection[str]):
         return isinstance(image_id, str) and bool(self.find([image_id])[0] >= 0)
 
     def find(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
-        """(N,): the place of each of N ids, -1 for one that is not here."""
+        """Return the places (N,) of N ids; -1 marks an id that is not here."""
         if not len(self):
             return np.full(len(image_ids), -1)
         wanted = _encoded(image_ids)
@@ -44,7 +48,7 @@ class ImageIds(Collection[str]):
         return np.where(self._ids[places] == wanted, places, -1)
 
     def lacking(self, image_ids: Iterable[str]) -> list[str]:
-        """Those that are not here, each once."""
+        """Return the ids that are not here, each once."""
         parts = ((part, self.find(part)) for part in _parts(image_ids))
         return list(
             dict.fromkeys(part[n] for part, places in parts for n in np.flatnonzero(places < 0))

@@ -1,7 +1,7 @@
-"""The pictures of a data set, one by one: each lies in a tar shard, and images.parquet says where.
+"""The pictures of a data set, one by one. Each lies in a tar shard, and images.parquet says where.
 
-A picture is read at its own offset, without the rest of its shard; the tar header before it is
-compared with the index, so that no other bytes are taken for it.
+A picture is read at its own offset, without the rest of its shard. The tar header before it is
+compared with the index, so that no other bytes are taken for the picture.
 """
 
 import errno
@@ -17,12 +17,13 @@ from pipeline.data.files import whole_file
 
 INDEX = "images.parquet"
 COLUMNS = ["image_id", "file", "shard", "offset", "size"]
+# Number of rows of the index that are held at once.
 ROWS = 8192
-"of the index that are held at once"
 HEADER = tarfile.BLOCKSIZE
 READ_AGAIN = "dvc repro -f -s download@{} reads the shards as they are now"
+# Maximum number of bytes of a name in a tar header. A longer name, or one that is not ASCII, stands
+# before the header.
 LONGEST = 100
-"bytes of a name in a tar header; a longer one, or one that is not ASCII, stands before the header"
 
 
 class Member(NamedTuple):
@@ -30,20 +31,20 @@ class Member(NamedTuple):
 
     image_id: str
     file: str
-    "its name in the shard"
+    "The file's name in the shard."
     shard: Path
     offset: int
-    "in bytes, from the start of the shard to the first of the picture"
+    "Bytes from the start of the shard to the first byte of the picture."
     size: int
-    "in bytes"
+    "Size of the picture's file in bytes."
     cure: str = RESTORE
-    "what to do about a shard that is not what it was"
+    "What to do about a shard that has changed."
 
     def read(self) -> bytes:
-        """The picture's file as it was published.
+        """Return the picture's file as it was published.
 
         Raises:
-            UserError: the shard is not there, is shorter than it was, or holds something else at
+            UserError: the shard does not exist, is shorter than it was, or holds something else at
                 this place.
         """
         try:
@@ -80,16 +81,16 @@ class Member(NamedTuple):
 
 
 class Shards:
-    """The pictures of data/raw/D, in the order of their shards whenever it is iterated over.
+    """The pictures of data/raw/D, in the order of their shards. Every iteration starts anew.
 
     Raises:
-        UserError: the index is not there, is damaged, or names a place that cannot be.
+        UserError: the index does not exist, is damaged, or names an impossible place.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.index = folder, folder / INDEX
+        # `root` is the folder that the column `shard` is relative to.
         self.root, self.cure = folder, RESTORE
-        "the folder that the column `shard` is relative to"
         elsewhere = _root(folder)
         if elsewhere:
             self.root, self.cure = elsewhere, READ_AGAIN.format(folder.name)
@@ -112,12 +113,12 @@ class Shards:
                 yield from map(self._member, *columns)
 
     def by_shard(self) -> Iterator[list[Member]]:
-        """The pictures of one shard after the other."""
+        """Yield the pictures of one shard after another."""
         for _, members in groupby(self, lambda member: member.shard):
             yield list(members)
 
     def find(self, image_ids: Collection[str]) -> dict[str, Member]:
-        """Of those that are here, in the order asked for."""
+        """Return the pictures that are here, by image id, in the order of `image_ids`."""
         from pyarrow import parquet
 
         with readable(self.index):
@@ -127,10 +128,10 @@ class Shards:
         return {image: found[image] for image in image_ids if image in found}
 
     def read(self, image_id: str) -> bytes:
-        """A picture's file as it was published.
+        """Return a picture's file as it was published.
 
         Raises:
-            UserError: as `Member.read`; or there is no picture of this image.
+            UserError: as in `Member.read`; or there is no picture of this image.
         """
         found = self.find([image_id])
         if not found:
@@ -154,7 +155,8 @@ class Shards:
 
 
 def _root(folder: Path) -> Path | None:
-    """Where a data set's shards lie that were not made for it, as its manifest says."""
+    """Return the folder of the shards if they were not made for this data set, as its manifest
+    says; else None."""
     manifest = folder / "manifest.json"
     told = read_json(manifest) if manifest.is_file() else None
     root = told.get("root") if isinstance(told, dict) else None
@@ -162,10 +164,10 @@ def _root(folder: Path) -> Path | None:
 
 
 def write_picture(member: Member, folder: Path) -> Path:
-    """The picture as a file below `folder`, named as in its shard.
+    """Write the picture as a file below `folder`, named as in its shard, and return the path.
 
     Raises:
-        UserError: as `Member.read`.
+        UserError: as in `Member.read`.
     """
     content = member.read()
     with whole_file(folder / member.file) as part:

@@ -1,11 +1,11 @@
-"""CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023) of transformers: pictures and texts in
+"""CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023) from transformers: pictures and texts in
 one space.
 
-Which of the two a model is says the `model_type` of its config.json. The pooled vector is the
-picture's embedding in the space it shares with texts, of length 1 unless `normalise` is off. The
-grid is the patches of the last layer after the vision tower's last layer norm, without CLIP's class
-token: SigLIP's own head reads them there, and CLIP's class token passes the same norm before it is
-    projected.
+The `model_type` in a model's config.json says which of the two it is. The pooled vector is the
+picture's embedding in the space that it shares with texts. Its length is 1 unless `normalise` is
+off. The grid is the patches of the last layer after the vision tower's last layer norm, without
+CLIP's class token. SigLIP's own head reads the patches there, and CLIP's class token passes the
+same norm before it is projected.
 """
 
 import json
@@ -24,6 +24,8 @@ from pipeline.encoders.shared.base import Shapes, shapes_of
 from pipeline.features.features import Features
 from pipeline.images.scaling import less_long, middle
 
+# config.json of the models that can be costed and built at random without network access. Keys that
+# are not named have their usual values.
 KNOWN: dict[str, dict[str, Any]] = {
     "openai/clip-vit-base-patch32": {
         "model_type": "clip",
@@ -83,24 +85,22 @@ KNOWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""config.json of the models that can be costed and built at random without a network; what is not
-named has its usual value"""
 
+# Number of texts in one pass of the text tower.
 TEXTS = 256
-"texts in one pass of the text tower"
 
 
 class Encoder(nn.Module):
     """Both towers of a CLIP or SigLIP model, evaluated without gradients.
 
     Args:
-        model: name on the hub, or a folder with config.json and whatever of weights,
-            preprocessor_config.json and tokenizer files is asked of it.
+        model: name on the hub, or a folder. The folder holds config.json and, as far as they are
+            needed, weights, preprocessor_config.json and tokenizer files.
         weights: `hub` (the model's own, from the hub, its cache or the folder) or `random` (seeded,
-            for tests: the folder may hold config.json alone, and without tokenizer files texts are
-            read byte by byte).
-        normalise: pooled vectors have length 1; else they are as the projection gives them, which
-            ClipCap's weights expect.
+            for tests). With `random`, the folder may hold config.json alone. Without tokenizer
+            files, texts are then read byte by byte.
+        normalise: scale pooled vectors to length 1. Otherwise they stay as the projection gives
+            them, which ClipCap's weights expect.
     """
 
     mean: Tensor
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         self.pooled_dim = example.pooled.shape[1]
 
     def _example(self) -> Features:
-        """Features of one black picture, for their shapes."""
+        """Return the features of one black picture, for their shapes."""
         pixels = self.transform(Image.new("RGB", (8, 8)))[None].to(self.mean.device)
         try:
             return self(pixels)
@@ -138,10 +138,10 @@ class Encoder(nn.Module):
             ) from None
 
     def transform(self, image: Image.Image) -> Tensor:
-        """RGB image -> (3, S, S) uint8, as transformers' image processor of this model scales and
-        crops it with Pillow.
+        """RGB image -> (3, S, S) uint8, scaled and cropped by the model's image processor from
+        transformers, with Pillow.
 
-        A very long picture is made less so before: the processor would scale all of it and then
+        A very long picture is shortened first, because the processor would scale all of it and then
         crop.
         """
         size = self.processor.size
@@ -163,13 +163,14 @@ class Encoder(nn.Module):
 
     @torch.inference_mode()
     def texts(self, texts: list[str]) -> Tensor:
-        """N texts -> their embeddings (N, D') of length 1, float32; what is too long for the model
-        is cut."""
+        """N texts -> their embeddings (N, D') of length 1, float32. A text that is too long for the
+        model is truncated."""
         parts = [self._texts(texts[start : start + TEXTS]) for start in range(0, len(texts), TEXTS)]
         return torch.cat(parts) if parts else self.mean.new_zeros(0, self.pooled_dim)
 
     def _texts(self, texts: list[str]) -> Tensor:
-        """SigLIP was trained on texts padded to its full length, and sees the padding."""
+        """Embed texts in one pass. SigLIP was trained on texts padded to its full length, and sees
+        the padding."""
         padding = "max_length" if self.config.model_type == "siglip" else "longest"
         longest = self.config.text_config.max_position_embeddings
         tokens = self.tokenizer(
@@ -182,7 +183,8 @@ class Encoder(nn.Module):
 
     @property
     def tokenizer(self) -> Any:
-        """Of the text tower; read when the first text comes, for pictures need none."""
+        """The tokenizer of the text tower. It is loaded for the first text, because pictures need
+        none."""
         if self._tokenizer is None:
             self._tokenizer = _tokenizer(self.config, self.model, self.weights)
         return self._tokenizer
@@ -193,7 +195,7 @@ def shapes(**args: Any) -> Shapes:
 
 
 def _config(model: str, weights: str) -> Any:
-    """The model's config.json as an object of transformers."""
+    """Return the model's config.json as a config object of transformers."""
     known = weights == "random" and model in KNOWN and not Path(model).is_dir()
     content = KNOWN[model] if known else _config_json(model)
     kind = content.get("model_type")
@@ -228,7 +230,7 @@ def _config_json(model: str) -> dict[str, Any]:
 
 
 def _fetchable(model: str) -> None:
-    """Raises a UserError unless `model` can be a name on the hub."""
+    """Raise a UserError unless `model` can be a name on the hub."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -240,7 +242,7 @@ def _fetchable(model: str) -> None:
 
 
 def _from_hub(model: str, load: Callable[[], Any]) -> Any:
-    """What `load` reads from the hub, its cache or the folder `model`."""
+    """Return what `load` reads from the hub, its cache or the folder `model`."""
     try:
         return load()
     except Exception as error:  # transformers, the hub and the network fail in many ways
@@ -266,7 +268,7 @@ def _random(config: Any, model: str) -> Any:
 
 
 def _published(config: Any, model: str) -> Any:
-    """The model with its weights, all of them: transformers would fill what is missing at random,
+    """Return the model with all of its weights. transformers would fill missing ones at random,
     with a warning."""
     with torch.random.fork_rng():
         load = _class(config).from_pretrained
@@ -282,8 +284,8 @@ def _published(config: Any, model: str) -> Any:
 
 
 def _processor(config: Any, model: str, weights: str) -> Any:
-    """transformers' image processor of this model, in its Pillow form: the one that the models were
-    trained with."""
+    """Return the model's image processor from transformers in its Pillow form, with which the
+    models were trained."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -307,9 +309,8 @@ def _tokenizer(config: Any, model: str, weights: str) -> Any:
     ):
         return _byte_tokenizer(config)
     tokenizer = _from_hub(model, lambda: AutoTokenizer.from_pretrained(model))
-    if (
-        len(tokenizer) < 256
-    ):  # without its files, transformers builds one that knows its special tokens alone
+    if len(tokenizer) < 256:
+        # Without files, transformers builds a tokenizer that knows only its special tokens.
         raise UserError(
             f"'{model}' has no tokenizer files: put tokenizer.json there, or vocab.json "
             "and merges.txt"
@@ -318,8 +319,8 @@ def _tokenizer(config: Any, model: str, weights: str) -> Any:
 
 
 def _byte_tokenizer(config: Any) -> Any:
-    """CLIP's own tokenizer without its merges: a token per byte, the first 512 entries of its
-    vocabulary. For tests only."""
+    """Return CLIP's tokenizer without its merges, for tests only. It has one token per byte, the
+    first 512 entries of its vocabulary."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 

@@ -1,12 +1,11 @@
-"""No network at all: the picture itself, for decoders that train their own from the pixels on
+"""No network: the picture itself, for decoders that train their own network from the pixels on
 (vit_gpt2).
 
-The grid is the picture: S x S positions of the three colours, 0-255, stored as bytes (150 kB a
-picture at 224, as much as a float16 map of 1536 x 7 x 7). It comes back as every grid does, float32
-and (B, P, D):
-`grid.transpose(1, 2).unflatten(2, (S, S))` is (B, 3, S, S) again, S the square root of P; mean and
-standard deviation are the decoder's own. The pooled vector is the mean of the grid, here the mean
-colour.
+The grid is the picture: S x S positions of the three colours, 0-255. It is stored as bytes, 150 kB
+per picture at 224 pixels, as much as a float16 map of 1536 x 7 x 7. Like every grid, it comes back
+as float32 (B, P, D). `grid.transpose(1, 2).unflatten(2, (S, S))` is (B, 3, S, S) again, with S the
+square root of P. The decoder normalises by its own mean and standard deviation. The pooled vector
+is the mean of the grid, here the mean colour.
 """
 
 from typing import Any, Literal
@@ -27,7 +26,7 @@ class Encoder(nn.Module):
         image_size: side S in pixels.
         resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the
             centre.
-        interpolation: of the resizing.
+        interpolation: method of resizing.
     """
 
     grid_dtype = "uint8"

@@ -1,9 +1,9 @@
-"""Any timm image model as a frozen encoder: last feature map as the grid, the input of its
-classifier as the pooled vector.
+"""Any timm image model as a frozen encoder. The grid is the last feature map; the pooled vector is
+the input of the classifier.
 
-The pooled vector is the mean of the grid for most networks, and what their own head makes of it
-elsewhere: the class token of a ViT or DeiT, 4096 numbers after the ReLU of the second hidden layer
-    (fc7) for VGG-16, 1280 for MobileNet V3.
+For most networks, the pooled vector is the mean of the grid. For others, their own head computes
+it: the class token of a ViT or DeiT, 4096 numbers after the ReLU of the second hidden layer (fc7)
+for VGG-16, 1280 numbers for MobileNet V3.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ from timm.layers import DropPath  # noqa: E402
 
 
 class Encoder(nn.Module):
-    """timm model `model`, evaluated without gradients.
+    """The timm model `model`, evaluated without gradients.
 
     Args:
         model: name in timm.
@@ -44,14 +44,15 @@ class Encoder(nn.Module):
         image_size: side S of the square that the network sees, in pixels.
         resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the
             centre.
-        grid: the map is pooled to grid x grid positions by adaptive means; 0 leaves it as it comes.
-        stochastic_depth: skip residual branches at random, as a network that was frozen but left in
-            training mode does (all else is in evaluation mode). What is skipped is drawn once for a
-            picture, from its pixels as the seed, so the features of a picture stay the same in any
-            batch, in any run and when it is captioned; the networks that this imitates drew anew in
-            every epoch.
-        drop_path: rate of the last branch, rising to it linearly from the first; only with
-            `stochastic_depth`.
+        grid: the map is reduced to grid x grid positions by adaptive average pooling; 0 leaves it
+            unchanged.
+        stochastic_depth: skip residual branches at random, as in a network that was frozen but left
+            in training mode. All other parts are in evaluation mode. What is skipped is drawn once
+            per picture, with its pixels as the seed. The features of a picture are therefore the
+            same in any batch, in any run, and when it is captioned. The networks that this imitates
+            drew anew in every epoch.
+        drop_path: rate of the last branch. The rates rise to it linearly from the first branch.
+            Only with `stochastic_depth`.
     """
 
     mean: Tensor
@@ -86,7 +87,7 @@ class Encoder(nn.Module):
         self.pooled_dim = example.pooled.shape[1]
 
     def _example(self, model: str) -> Features:
-        """Features of one black picture, for their shapes."""
+        """Return the features of one black picture, for their shapes."""
         try:
             return self(torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8))
         except (RuntimeError, AssertionError, ValueError) as error:
@@ -110,13 +111,12 @@ class Encoder(nn.Module):
         ):
             maps = self.body.forward_features(x)
             pooled = self.body.forward_head(maps, pre_logits=True)
-        grid = (
-            self._grid(maps) if isinstance(maps, Tensor) else pooled[:, None]
-        )  # some networks see at several scales
+        # Some networks work at several scales and do not return one tensor.
+        grid = self._grid(maps) if isinstance(maps, Tensor) else pooled[:, None]
         return Features(self._pool(grid.float()), pooled.float())
 
     def _grid(self, maps: Tensor) -> Tensor:
-        """Feature map (B, D, H, W), or tokens (B, N, D) of a vision transformer less its class
+        """Feature map (B, D, H, W), or tokens (B, N, D) of a vision transformer without its class
         tokens -> (B, P, D)."""
         if maps.ndim == 4:
             if getattr(self.body, "output_fmt", "NCHW") == "NHWC":  # Swin and a few more
@@ -137,27 +137,28 @@ def shapes(**args: Any) -> Shapes:
 
 
 class Branch(nn.Module):
-    """timm's DropPath, number `number` of the network, with the draws of `drawn` in place of the
-    global generator's."""
+    """Replaces timm's DropPath number `number` of the network. It uses the draws of `drawn` instead
+    of those of the global generator."""
 
     def __init__(self, number: int, rate: float):
         super().__init__()
         self.number, self.rate = number, rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) -> the same, a picture's row zero with probability `rate`, else scaled up to the
-        same expectation."""
+        """Return (B, ...) with some pictures' rows set to zero, each with probability `rate`. The
+        other rows are scaled up to keep the expectation."""
         kept = (DRAWS.get()[:, self.number] >= self.rate).to(x.dtype) / (1 - self.rate)
         return x * kept.view(-1, *[1] * (x.ndim - 1))
 
 
+# Draws for the pictures in this call, (B, branches), uniform in 0-1. Each thread has its own.
 DRAWS: ContextVar[Tensor] = ContextVar("draws")
-"of the pictures in this call, (B, branches), uniform in 0-1; of this thread alone"
 
 
 @contextmanager
 def drawn(pixels: Tensor, branches: int) -> Iterator[None]:
-    """Draw for every picture of (B, 3, S, S) and every branch, seeded by the picture."""
+    """Set the draws for every picture of (B, 3, S, S) and every branch for the duration of the
+    block. The seed is the picture."""
     draws = torch.empty(len(pixels), branches)
     if branches and not pixels.is_meta:
         seeds = [crc32(picture.tobytes()) for picture in pixels.cpu().numpy()]
@@ -172,7 +173,7 @@ def drawn(pixels: Tensor, branches: int) -> Iterator[None]:
 
 
 def _seed_branches(body: nn.Module, model: str) -> int:
-    """Put a Branch in the place of every DropPath; how many there are."""
+    """Replace every DropPath by a Branch, and return their number."""
     count = 0
     for parent in list(body.modules()):
         for name, child in parent.named_children():
@@ -279,8 +280,8 @@ SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv
 
 
 def _rename_efficientnet(weights: dict[str, Tensor], body: Any) -> dict[str, Tensor]:
-    """State dict of the efficientnet_pytorch naming -> timm's: blocks numbered in one row ->
-    stage.block."""
+    """Rename the keys of a state dict from efficientnet_pytorch to timm: blocks numbered in one row
+    -> stage.block."""
     places = [(s, b, block) for s, stage in enumerate(body.blocks) for b, block in enumerate(stage)]
     out = {}
     for key, value in weights.items():

@@ -1,5 +1,6 @@
-"""Images -> data/features/<name>/: a part for each shard of pictures (float16, int8 or the
-encoder's own type), resumable after any interruption: the shards that were done stay."""
+"""Extract features of images into data/features/<name>/, one part for each shard of pictures.
+Values are float16, int8 or the encoder's own type. Extraction resumes after any interruption: the
+shards that are done stay."""
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
@@ -30,28 +31,29 @@ from pipeline.encoders.shared.base import Encoder
 from pipeline.extraction.making import Maker
 from pipeline.features.quantise import grid_dtype
 
+# A shard whose arrays are on disk: its number, its stamp, and the image_id and reason of each
+# rejected image.
 Made: TypeAlias = tuple[int, list[int], list[dict[str, Any]]]
-"number and stamp of a shard whose arrays are on disk, image_id and reason of each rejected image"
+# Prefix of folders in the partial output, in which actors of a cluster write.
 SCRATCH = ".actors-"
-"beginning of the name of a folder of the partial one, in which actors of a cluster write"
+# What progress.json records of a finished shard: stamp and rejected.
 Shard: TypeAlias = dict[str, Any]
-"stamp, rejected: what progress.json remembers of a shard that is done"
 
 
 @dataclass
 class Job:
-    """What is to be made of which pictures."""
+    """The pictures to extract features from, and how."""
 
     encoder: Encoder
     shards: Shards
     folder: Path
-    "The partial one."
+    "The folder of the partial output."
     about: dict[str, Any]
     device: str
     threads: int
     batch: int
     stamps: list[list[int]]
-    "Of each shard, see `stamp`."
+    "The stamp of each shard, see `stamp`."
 
 
 def extract(
@@ -68,15 +70,15 @@ def extract(
 
     Args:
         shards: the images.
-        about: what names this feature set (encoder, arguments; without them dtype: float16 and
-            keep: both), kept in manifest.json.
-        batch: images per forward pass, all of one shard; the result does not depend on it.
-        make: writes the arrays of the shards with these numbers, in any order; without it this
-            process does.
+        about: identifies this feature set (encoder, arguments) and is kept in manifest.json.
+            Defaults are dtype: float16 and keep: both.
+        batch: images per forward pass, all from one shard. The result does not depend on it.
+        make: writes the arrays of the shards with the given numbers, in any order. By default, this
+            process writes them.
 
     Raises:
-        UserError: no image could be read, a shard is not what the index says, or the encoder is
-            not to be stored in this dtype.
+        UserError: no image could be read, a shard differs from the index, or the encoder's grid
+            cannot be stored in this dtype.
     """
     about = {"dtype": "float16", "keep": "both", **about}
     try:
@@ -109,7 +111,7 @@ def extract(
 
 
 def _here(job: Job, todo: list[int]) -> Generator[Made, None, None]:
-    """In this process; decoding runs ahead into the shards to come."""
+    """Make the shards in this process. Decoding runs ahead into the next shards."""
     maker = Maker(job.encoder, job.about, job.device, job.threads, job.batch)
     coming = chain.from_iterable(members for _, members in _members(job.shards, todo))
     with maker.decoding(coming) as decoded:
@@ -119,7 +121,7 @@ def _here(job: Job, todo: list[int]) -> Generator[Made, None, None]:
 
 
 def _members(shards: Shards, todo: list[int]) -> Iterator[tuple[int, list[Member]]]:
-    """The pictures of each of these shards."""
+    """Yield the number and the pictures of each of these shards."""
     wanted = set(todo)
     for number, members in enumerate(shards.by_shard()):
         if number in wanted:
@@ -127,14 +129,14 @@ def _members(shards: Shards, todo: list[int]) -> Iterator[tuple[int, list[Member
 
 
 def _sizes(shards: Shards) -> tuple[list[int], list[list[int]]]:
-    """Pictures and stamp of each shard."""
+    """Return the number of pictures in each shard, and the stamp of each shard."""
     found = [(len(members), stamp(members[0].shard)) for members in shards.by_shard()]
     return [count for count, _ in found], [its for _, its in found]
 
 
 def stamp(shard: Path) -> list[int]:
-    """Its size and time of change, so that no resumed run mixes old pictures with new ones; [] of
-    one that is not there."""
+    """Return a shard's size in bytes and its modification time in nanoseconds; [] if it does not
+    exist. With the stamps, no resumed run mixes old pictures with new ones."""
     try:
         about = shard.stat()
     except OSError:
@@ -143,12 +145,15 @@ def stamp(shard: Path) -> list[int]:
 
 
 def _resume(part: Path, key: str, stamps: list[list[int]]) -> dict[int, Shard]:
-    """The shards that an interrupted run of the very same feature set has done, before the first
-    that has changed since; what another run left is removed."""
+    """Return the shards that an interrupted run of the same feature set has finished.
+
+    Shards from the first one that has changed since are left out. Files of any other run are
+    removed.
+    """
     for left in part.glob(f"{SCRATCH}*"):
         remove(left)
     with suppress(UserError, KeyError, TypeError, ValueError, IndexError):
-        # no such file, or a damaged one: nothing is done
+        # If the file is missing or damaged, no shard counts as finished.
         state = read_json(part / "progress.json")
         if state["key"] == key:
             done: dict[int, Shard] = {}

@@ -1,5 +1,5 @@
-"""The features of one shard of pictures: its arrays on disk, and the pictures that were rejected.
-A stage alone and an actor of a cluster make them with this same code."""
+"""Make the features of one shard of pictures: write its arrays to disk, and list the rejected
+pictures. A stage in one process and the actors of a cluster share this code."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -22,31 +22,34 @@ from pipeline.images.reading import ImageError, read_image
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Pixels (n, 3, S, S), their rows in the shard, and the rejected images.
 Batch: TypeAlias = "tuple[Tensor | None, list[int], list[dict[str, Any]]]"
-"pixels (n, 3, S, S), their rows in the shard, and the images that were rejected"
 
 
 class Maker:
-    """Args:
-        about: dtype and keep of the feature set.
-        threads: that decode pictures.
-        batch: images per forward pass, all of one shard; the result does not depend on it.
+    """Writes the arrays of shards with one encoder.
+
+    Args:
+        about: describes the feature set; its dtype and keep are used.
+        threads: number of threads that decode pictures.
+        batch: images per forward pass, all from one shard. The result does not depend on it.
 
     Raises:
-        UserError: the encoder is not to be stored in this dtype.
+        UserError: the encoder's grid cannot be stored in this dtype.
     """
 
     def __init__(
         self, encoder: Encoder, about: dict[str, Any], device: str, threads: int, batch: int
     ):
+        # The dtype of the grid; that of the pooled vectors is in `about`.
         self.kind = grid_dtype(encoder, about["dtype"])
-        "dtype of the grid; that of the pooled vectors is told by `about`"
         self.encoder, self.about, self.device = encoder.to(device), about, device
         self.threads, self.batch = threads, batch
 
     @contextmanager
     def decoding(self, members: Iterable[Member]) -> "Iterator[Iterator[Tensor | str]]":
-        """The pixels of each picture, or why there are none; decoding runs ahead in threads."""
+        """Provide an iterator over the pixels of each picture, or over the reason why there are
+        none. Decoding runs ahead in threads."""
 
         def read(member: Member) -> "Tensor | str":
             try:
@@ -63,10 +66,10 @@ class Maker:
         """Write the arrays of shard `number` into `folder`.
 
         Args:
-            decoded: as from `decoding`, of these members and perhaps of others after them.
+            decoded: results of `decoding` for these members; results for later members may follow.
 
         Returns:
-            image_id and reason of each picture that was rejected.
+            image_id and reason of each rejected picture.
         """
         arrays = self._arrays(folder, number, len(members))
         rejected = []
@@ -81,7 +84,7 @@ class Maker:
         return rejected
 
     def files(self) -> list[str]:
-        """The names of a shard's arrays."""
+        """Return the names of a shard's arrays."""
         names = list(parts(self.about["keep"]))
         scales = [f"{name}_scale" for name in names] if self.about["dtype"] == "int8" else []
         return names + scales
@@ -102,7 +105,7 @@ class Maker:
 
 
 def _as_kept(f: Features, about: dict[str, Any]) -> "dict[str, Tensor]":
-    """By the name of the file."""
+    """Return the values to store, by the name of their file."""
     kept: dict[str, Tensor] = {name: getattr(f, name) for name in parts(about["keep"])}
     if about["dtype"] != "int8":
         return kept
@@ -112,8 +115,8 @@ def _as_kept(f: Features, about: dict[str, Any]) -> "dict[str, Tensor]":
 
 
 def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
-    """Rows that mostly follow each other, converted by torch: numpy takes many times as long to
-    make bytes of float16."""
+    """Write values into their rows, most of which are consecutive. torch converts them, because
+    numpy takes many times as long to turn float16 into bytes."""
     import torch
 
     dense = rows[-1] - rows[0] + 1 == len(rows)
@@ -123,9 +126,8 @@ def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
 
 def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.memmap:
     array = np.lib.format.open_memmap(file, "w+", np.dtype(kind), shape)
-    if hasattr(
-        os, "posix_fallocate"
-    ):  # a write into a hole of a map on a full disk is a bus error; this is an OSError
+    if hasattr(os, "posix_fallocate"):
+        # On a full disk, writing into a hole of a memory map is a bus error; this is an OSError.
         with file.open("r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, file.stat().st_size)
     return array
@@ -134,7 +136,11 @@ def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.memmap:
 def _batches(
     members: list[Member], decoded: "Iterator[Tensor | str]", batch: int
 ) -> Iterator[Batch]:
-    """Args: decoded: the pixels of each picture, or why there are none."""
+    """Yield the pictures in batches.
+
+    Args:
+        decoded: the pixels of each picture, or the reason why there are none.
+    """
     import torch
 
     for start in range(0, len(members), batch):

@@ -1,5 +1,6 @@
-"""The stage `extract` on a Ray cluster: Ray Data hands the numbers of shards to actors that hold
-the encoder. They write the arrays themselves; only a small record of each shard comes back."""
+"""The stage `extract` on a Ray cluster. Ray Data gives the numbers of shards to actors that hold
+the encoder. The actors write the arrays themselves; only a small record of each shard comes
+back."""
 
 import json
 import logging
@@ -24,21 +25,22 @@ from pipeline.extraction.extract import SCRATCH, Job, Made, stamp
 from pipeline.extraction.making import Maker
 from pipeline.features.parts import part_file
 
+# CPU share that an actor on a CPU requests. Ray Data hangs if its actors take every core of a
+# cluster.
 CORE = 0.9
-"""of a core that an actor on a CPU asks for. Ray Data waits for ever where its actors take every
-core of a cluster."""
+# CPU share that an actor with a GPU requests. Only the number of GPUs limits such actors.
 BESIDE_GPU = 0.1
-"of a core that an actor with a GPU asks for: the GPUs alone limit their number"
+# Number of shards that an actor holds at once, including the one in work.
 QUEUED = 2
-"shards that an actor holds at once, the one in work among them"
 
 
 @dataclass
 class Task:
-    """What an actor gets. Paths are absolute."""
+    """The input of an actor. Paths are absolute."""
 
     encoder: Any
-    "Ray's reference to the encoder, which so is the same on every node, random weights included."
+    """Ray's reference to the encoder. It makes the encoder the same on every node, random weights
+    included."""
     data: Path
     root: Path
     "The folder of the shards, see `Shards`."
@@ -46,14 +48,15 @@ class Task:
     "The digest of the data set's index."
     folder: Path
     scratch: str
-    """Folder below it where arrays are written. The next run removes it, so that an actor of a
-    killed run, which lives on for some seconds, moves no file to its place any more."""
+    """Name of the folder in `folder` where arrays are written. The next run removes it. An actor of
+    a killed run lives on for some seconds, but then cannot move any file into place."""
     about: dict[str, Any]
     device: str
     threads: int
-    "That decode, 0: as many as the node says."
+    "Number of decoding threads; 0 uses the node's default."
     torch_threads: int
-    "On a CPU. Some encoders round differently with another number (convnext)."
+    """Number of torch's threads on a CPU. Some encoders (convnext) round differently with another
+    number."""
     batch: int
     stamps: list[list[int]]
     made_with: dict[str, str]
@@ -62,8 +65,8 @@ class Task:
 
 
 class Actor:
-    """Makes one shard after the other. What is wrong with its node, it says in its records: an
-    error in a constructor would be tried again and wrapped by Ray."""
+    """Makes one shard after another. It reports problems of its node in its records, because Ray
+    would retry and wrap an error in a constructor."""
 
     def __init__(self, task: Task):
         self.task, self.wrong, self.at = task, "", 0
@@ -74,10 +77,13 @@ class Actor:
             self.wrong = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Args: batch: the number of one shard under `shard`.
+        """Make one shard.
+
+        Args:
+            batch: the number of one shard under `shard`.
 
         Returns:
-            Under `record` one JSON object: shard, stamp, rejected, and what is wrong, or ''.
+            One JSON object under `record`: shard, stamp, rejected, and what is wrong, or ''.
         """
         number = int(batch["shard"][0])
         record: dict[str, Any] = {"shard": number, "wrong": self.wrong, "stamp": [], "rejected": []}
@@ -126,7 +132,8 @@ class Actor:
         return seen, rejected
 
     def _members(self, number: int) -> list[Member]:
-        """Shards come mostly in their order, so the index is read on from the last one."""
+        """Return the pictures of a shard. Shards come mostly in order, so reading of the index
+        continues after the last one."""
         if number < self.at or not self.at:
             self.at, self.coming = 0, self.shards.by_shard()
         while self.at < number:
@@ -137,7 +144,7 @@ class Actor:
 
 
 def _check_sees(task: Task) -> None:
-    """The very files of the head, not others at the same path."""
+    """Check that this node sees the same files as the head, not others at the same path."""
     if not (task.folder / task.scratch).is_dir():
         raise _unseen(task.folder)
     index = task.data / INDEX
@@ -153,7 +160,8 @@ def _unseen(path: Path) -> UserError:
 
 
 def _made_with(modules: list[str]) -> dict[str, str]:
-    """Versions of Python and of packages, and the source of these modules of this project."""
+    """Return the versions of Python and packages, and a fingerprint of the source of these
+    modules."""
     return {**versions(), "the code": _code(modules)}
 
 
@@ -163,21 +171,25 @@ def _code(modules: list[str]) -> str:
 
 
 class Nodes:
-    """A connection to a cluster. Args: ray: the module."""
+    """A connection to a cluster.
+
+    Args:
+        ray: the module `ray`, connected.
+    """
 
     def __init__(self, ray: Any):
         self.ray = ray
         self.resources: dict[str, float] = ray.cluster_resources()
         chosen = (os.environ.get("CAPTIONLAB_DEVICE") or "").partition(":")[0]
+        # The device of every actor. Ray decides which GPU an actor gets.
         self.device = chosen or ("cuda" if self.resources.get("GPU", 0) >= 1 else "cpu")
-        "of every actor; which GPU it is, Ray decides"
 
     def make(self, job: Job, todo: list[int]) -> Generator[Made, None, None]:
-        """As `extract` wants it.
+        """Make the shards `todo` on the cluster; the `make` argument of `extract`.
 
         Raises:
-            UserError: a node does not see what the head sees or has other code, a shard is not what
-                the index says, or no node has what an actor needs.
+            UserError: a node sees other files or has other code than the head, a shard differs from
+                the index, or no node has what an actor needs.
         """
         if not todo:
             return
@@ -206,7 +218,7 @@ class Nodes:
         try:
             for row in made.iter_rows():
                 yield json.loads(row["record"])
-        except (RayTaskError, UserCodeException):  # a bug: its traceback is of use
+        except (RayTaskError, UserCodeException):  # a bug, so the traceback is useful
             raise
         except RayError as error:
             raise UserError(
@@ -215,7 +227,7 @@ class Nodes:
             ) from None
 
     def _needs(self) -> tuple[dict[str, float], int]:
-        """Of one actor, and how many there are at most."""
+        """Return the resources that one actor requests, and the maximum number of actors."""
         if self.device == "cpu":
             return {"num_cpus": CORE}, max(1, int(self.resources.get("CPU", 1)))
         gpus = int(self.resources.get("GPU", 0))
@@ -253,8 +265,8 @@ class Nodes:
 
 
 def _quiet() -> None:
-    """Ray Data draws bars of its own, and takes half an hour without a record for a fault: a large
-    shard may last longer."""
+    """Turn off Ray Data's progress bars and its timeout. It takes half an hour without a record for
+    a fault, but a large shard may take longer."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -265,7 +277,7 @@ def _quiet() -> None:
 
 @contextmanager
 def nodes(address: str) -> Iterator[Nodes]:
-    """Connected for as long as the block lasts.
+    """Provide a connection to the cluster for the duration of the block.
 
     Raises:
         UserError: Ray is not installed, or the address does not answer.

@@ -1,5 +1,4 @@
-"""What an encoder says of images: a vector per position of a grid, and one for the whole
-picture."""
+"""The output of an encoder: one vector per grid position, and one for the whole picture."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -9,20 +8,20 @@ if TYPE_CHECKING:
 
 
 Part = Literal["grid", "pooled"]
+# What a feature set keeps, and what a decoder reads.
 Keep = Literal["pooled", "grid", "both"]
-"What a feature set keeps, and what a decoder reads."
 
 
 def parts(keep: str) -> tuple[Part, ...]:
-    """The parts that a `Keep` names, the grid first."""
+    """Return the parts that a `Keep` names, the grid first."""
     both: tuple[Part, ...] = ("grid", "pooled")
     return tuple(part for part in both if keep in (part, "both"))
 
 
 @dataclass(frozen=True)
 class Features:
-    """A part that was not kept has no numbers: a grid of no positions (B, 0, D), a vector of no
-    width (B, 0)."""
+    """Features of B images. A part that was not kept is empty: the grid has no positions (B, 0, D),
+    or the pooled vector has no width (B, 0)."""
 
     grid: "Tensor"  # (B, P, D)
     pooled: "Tensor"  # (B, D')

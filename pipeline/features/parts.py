@@ -1,4 +1,4 @@
-"""Arrays of one kind in several files, a file for each shard of pictures, as if they were one."""
+"""Read arrays of one kind from several files, one for each shard of pictures, as one array."""
 
 from pathlib import Path
 
@@ -10,15 +10,16 @@ from pipeline.data.checked import RESTORE
 
 
 def part_file(name: str, number: int) -> str:
-    """`grid-00007.npy`."""
+    """Return a file name such as `grid-00007.npy`."""
     return f"{name}-{number:05}.npy"
 
 
 class Parts:
-    """<name>-00000.npy, <name>-00001.npy, ... of a folder, by memory map, row after row.
+    """The rows of <name>-00000.npy, <name>-00001.npy, ... in a folder, one file after another, by
+    memory map.
 
     Raises:
-        UserError: there is none, one is missing or damaged, or they do not fit each other.
+        UserError: there is no such file, one is missing or damaged, or they do not fit each other.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -39,7 +40,7 @@ class Parts:
         return int(self._ends[-1])
 
     def __getitem__(self, rows: NDArray[np.int64]) -> np.ndarray:
-        """The rows (R,) of all parts together, in this order."""
+        """Return the rows with these numbers (R,), counted over all parts, in this order."""
         numbers = np.searchsorted(self._ends, rows, side="right")
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for number in np.unique(numbers):

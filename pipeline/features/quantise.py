@@ -1,6 +1,7 @@
-"""Features as they are kept: in float16, or in int8 with a scale per vector, which is half of it.
+"""Features as they are kept: in float16, or in int8 with one scale per vector, which takes half the
+space.
 
-A model is trained on what was kept, so whoever gives it fresh features rounds them in the same way.
+A model is trained on what was kept, so fresh features for it must be rounded in the same way.
 """
 
 from typing import TYPE_CHECKING
@@ -12,16 +13,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 127
+# Bytes of the scale of one vector.
 SCALE_BYTES = 4
-"of a vector"
 
 
 def to_int8(x: "Tensor") -> "tuple[Tensor, Tensor]":
-    """Vectors (..., D) -> int8 (..., D) and scales (...), float32: the largest absolute value of a
-    vector becomes 127.
+    """Return vectors (..., D) as int8 (..., D) with float32 scales (...). The largest absolute
+    value of a vector becomes 127.
 
-    Symmetric, so that the zeros behind a ReLU stay zeros. An error is at most half a scale, 0.4 %
-    of that largest value.
+    The range is symmetric, so zeros after a ReLU stay zeros. An error is at most half a scale,
+    which is 0.4% of that largest value.
     """
     import torch
 
@@ -32,23 +33,23 @@ def to_int8(x: "Tensor") -> "tuple[Tensor, Tensor]":
 
 
 def from_int8(values: "Tensor", scale: "Tensor") -> "Tensor":
-    """float32 (..., D)."""
+    """Return the vectors as float32 (..., D)."""
     return values.float() * scale[..., None]
 
 
 def as_stored(f: Features, dtype: str) -> Features:
-    """What a store of this type gives back for these features, float32."""
+    """Return these features as a store of this type gives them back, in float32."""
     if dtype == "int8":
         return Features(from_int8(*to_int8(f.grid)), from_int8(*to_int8(f.pooled)))
     return Features(f.grid.half().float(), f.pooled.half().float())
 
 
 def grid_dtype(encoder: object, dtype: str) -> str:
-    """Of the grid's files: an encoder, or its class, may have a type of its own (`pixels`: uint8,
-    which loses nothing).
+    """Return the dtype of the grid's files. An encoder, or its class, may have its own (`pixels`
+    has uint8, which loses nothing).
 
     Raises:
-        UserError: it has, and int8 is asked for.
+        UserError: the encoder has its own dtype, and int8 is asked for.
     """
     own: str | None = getattr(encoder, "grid_dtype", None)
     if own and dtype != "float16":

@@ -1,5 +1,5 @@
-"""data/features/<name>/ as its readers see it: the features of images by their ids, from memory
-maps (float16, int8 or the encoder's own type)."""
+"""Read data/features/<name>/: the features of images by their ids, from memory maps. Values are
+float16, int8 or the encoder's own type."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+# Number of images whose vectors are read at once for a digest.
 ROWS = 4096
-"images whose vectors are read at once for a digest"
 
 
 class Manifest(BaseModel):
-    """manifest.json, as far as a reader of arrays needs it."""
+    """The part of manifest.json that a reader of arrays needs."""
 
     dtype: Literal["float16", "int8"] = "float16"
-    "Of the stored vectors; early feature sets do not say that they are float16."
+    "Type of the stored vectors. Early feature sets do not say that they are float16."
     keep: Keep = "both"
     "The parts that were written."
     shapes: dict[Part, list[PositiveInt]] = {}
-    "Of both parts as the encoder makes them, kept or not."
+    "Shapes of both parts as the encoder makes them, kept or not."
 
 
 class Shapes(NamedTuple):
-    """Of the features as their encoder makes them, kept or not."""
+    """Shapes of the features as their encoder makes them, kept or not."""
 
     positions: int
     grid_dim: int
@@ -47,7 +47,7 @@ class Shapes(NamedTuple):
 
 
 class Origin(BaseModel):
-    """What manifest.json says of how the features were made."""
+    """The part of manifest.json that says how the features were made."""
 
     encoder: str
     args: dict[str, Any]
@@ -55,10 +55,11 @@ class Origin(BaseModel):
 
 
 class FeatureStore:
-    """data/features/<name>/ opened by memory map; nothing is read before it is asked for.
+    """The folder data/features/<name>/, opened by memory map. Nothing is read before it is asked
+    for.
 
     Raises:
-        UserError: a file is not there, is damaged, or does not fit the others.
+        UserError: a file does not exist, is damaged, or does not fit the others.
     """
 
     def __init__(self, folder: Path):
@@ -66,11 +67,11 @@ class FeatureStore:
         if not (folder / "manifest.json").is_file():
             raise UserError(f"{folder} holds no features: run dvc repro")
         self.manifest = read_checked(folder / "manifest.json", Manifest)
+        # `rows` holds the row of the arrays for each of `ids`.
         self.ids, self.rows = _index(folder / "ids.parquet")
-        "`rows`: of the arrays, of each of `ids`"
         self.keep: Keep = self.manifest.get("keep", "both")
+        # The grid is (N, P, D), the pooled vectors are (N, D').
         self.arrays: dict[str, Parts] = {part: self._map(part) for part in parts(self.keep)}
-        "(N, P, D) of the grid, (N, D') of the pooled vectors"
         self.scales: dict[str, Parts] = {}
         if self.manifest.get("dtype") == "int8":
             self.scales = {part: self._map(f"{part}_scale") for part in self.arrays}  # (N, P), (N,)
@@ -78,7 +79,8 @@ class FeatureStore:
         self.shapes = self._shapes()
 
     def _check_shapes(self) -> None:
-        """The arrays are of one number of images, as deep as they should be, of their dtypes."""
+        """Check that the arrays have the same number of images, and the expected dimensions and
+        dtypes. Every row in ids.parquet must exist."""
         kept = self.manifest.get("dtype", "float16")
         expected = {"grid": (3, {kept, "uint8"}), "pooled": (2, {kept})}
         expected |= {f"{name}_scale": (n - 1, {"float32"}) for name, (n, _) in expected.items()}
@@ -112,8 +114,12 @@ class FeatureStore:
         return Shapes(positions, grid_dim, pooled_dim)
 
     def digest(self) -> str:
-        """Stands for all vectors in fingerprints, so that other features are noticed without
-        reading a whole grid: the pooled vectors, or the middle vector of each grid."""
+        """Return a digest that stands for all vectors in fingerprints, so that other features are
+        noticed.
+
+        It covers the pooled vectors. If they are not kept, it covers the middle vector of each
+        grid. A whole grid is never read.
+        """
         found = hashlib.md5()
         if "pooled" in self.arrays:
             for file in sorted(self.folder.glob("pooled-*.npy")):
@@ -126,7 +132,8 @@ class FeatureStore:
         return found.hexdigest()
 
     def made_by(self) -> dict[str, Any]:
-        """The encoder of these features as config.json of a model tells it, and their dataset.
+        """Return the encoder of these features, as a model's config.json describes it, and their
+        data set.
 
         Raises:
             UserError: the manifest does not say.
@@ -140,10 +147,10 @@ class FeatureStore:
         return Parts(self.folder, name)
 
     def get(self, image_ids: Sequence[str], device: str = "cpu") -> Features:
-        """Features of these images, float32; of what is not kept, no numbers.
+        """Return the features of these images in float32. A part that is not kept is empty.
 
         Raises:
-            KeyError: one has none.
+            KeyError: an image has no features.
         """
         places = self.ids.find(image_ids)
         if (places < 0).any():
@@ -163,7 +170,7 @@ class FeatureStore:
         return from_int8(stored, torch.from_numpy(self.scales[name][rows]).to(device))
 
     def check(self, image_ids: Iterable[str], where: str) -> None:
-        """Raises a UserError when an image has no features."""
+        """Raise a UserError if an image has no features."""
         if missing := self.ids.lacking(image_ids):
             raise UserError(
                 f"{where}: {len(missing)} images have no features (first: {missing[0]}): "
@@ -172,7 +179,7 @@ class FeatureStore:
 
 
 def _index(path: Path) -> tuple[ImageIds, NDArray[np.int64]]:
-    """The ids, and the row of the arrays that each has."""
+    """Return the ids, and the row of the arrays for each."""
     with readable(path):
         table = pq.read_table(path, columns=["image_id", "row"]).sort_by("image_id")
         rows = table["row"].to_numpy()

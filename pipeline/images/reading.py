@@ -1,7 +1,7 @@
-"""The one way from a file, its bytes, an opened picture or an array to an RGB picture, whatever its
-format, its size or the state it is in.
+"""The one way to an RGB picture from a file, its bytes, an opened picture or an array, whatever its
+format, size or condition.
 
-Exported models are shipped with this very file, so it imports Pillow, numpy and core.errors alone.
+Exported models are shipped with this file, so it imports only Pillow, numpy and core.errors.
 """
 
 import os
@@ -15,18 +15,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.core.errors import UserError, one_line
 
+# Maximum number of bytes of a picture's file. A picture of MAX_PIXELS without compression has
+# 192,000,000 bytes.
 MAX_BYTES = 256_000_000
-"bytes of a picture's file; a picture of MAX_PIXELS without compression has 192,000,000"
+# Maximum number of pixels, more than any camera in use has. A picture this large takes 192 MB when
+# decoded.
 MAX_PIXELS = 64_000_000
-"pixels, more than any camera in use has; a picture this large takes 192 MB when decoded"
+# Ratio of the longer side to the shorter one. Beyond it, pictures are scaled in a way that takes
+# less memory (see scaling.py).
 MAX_RATIO = 16
-"""of the longer side to the shorter one; beyond it, pictures are scaled in a way that takes less
-memory (see scaling.py)"""
+# Formats that Pillow passes to another program, such as Ghostscript. They are not read.
 DRAWN_BY_OTHERS = {"EPS", "WMF"}
-"formats that Pillow hands to another program, such as Ghostscript; they are not read"
 
-# Pillow warns of large pictures and of broken EXIF blocks; the first are errors here, the second do
-# no harm.
+# Pillow warns about large pictures, which are errors here, and about broken EXIF blocks, which are
+# harmless.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -37,20 +39,20 @@ class ImageError(UserError):
 def read_image(
     source: bytes | Path | Image.Image | np.ndarray, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """Decode a picture to RGB: upright by its EXIF orientation, transparency on white, frame one.
+    """Decode a picture to RGB: upright by its EXIF orientation, transparency on white, first frame.
 
-    Grey of 16 bits is scaled to 8. So is grey of 32 bits that exceeds 255. Floats of 0-1 (none
-    exceeds 1) are multiplied by 255; NaN is black.
+    Grey of 16 bits is scaled to 8 bits. So is grey of 32 bits if a value exceeds 255. Floats of 0-1
+    (none exceeds 1) are multiplied by 255. NaN becomes black.
 
     Args:
         source: the content of a file, its path, an opened picture, or an array (H, W, 3) of whole
             numbers from 0 to 255.
 
     Raises:
-        ImageError: the file is missing, empty, no regular file (a pipe would be waited for, a
-            device has no end), larger than `MAX_BYTES`, no picture, truncated or broken, or has
-            more than `max_pixels` pixels. The size in bytes is looked at before anything is read,
-            the size in pixels is read from the header before anything is decoded.
+        ImageError: the file is missing, empty, larger than `MAX_BYTES`, not a picture, truncated or
+            broken. Or it is not a regular file: a pipe would block, and a device has no end. Or the
+            picture has more than `max_pixels` pixels. The size in bytes is checked before anything
+            is read. The size in pixels is read from the header before anything is decoded.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
@@ -68,7 +70,7 @@ def read_image(
 
 
 def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
-    """With its header read; nothing is decoded yet."""
+    """Open a picture and read its header; nothing is decoded yet."""
     content = _content_of(source) if isinstance(source, Path) else source
     if not content:
         raise ImageError("empty file")
@@ -90,8 +92,8 @@ def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
 
 def _content_of(path: Path) -> bytes:
     try:
-        # Asked before it is opened, for opening a device can set it going; and after, for the name
-        # may stand for another file by then.
+        # Checked before opening, because opening a device can start it. Checked again afterwards,
+        # because the name may refer to another file by then.
         _check_file(path.stat())
         with open(path, "rb", opener=_without_waiting) as file:
             about = os.fstat(file.fileno())
@@ -99,12 +101,13 @@ def _content_of(path: Path) -> bytes:
             return file.read(about.st_size)
     except OSError as error:
         raise ImageError(f"cannot be read ({error.strerror})") from None
-    except ValueError:  # of a name with a zero byte
+    except ValueError:  # the name has a zero byte
         raise ImageError("cannot be read (no file has such a name)") from None
 
 
 def _without_waiting(name: str, flags: int) -> int:
-    """Opening a pipe would otherwise wait until somebody writes to it."""
+    """Open a file without blocking. Opening a pipe would otherwise wait until somebody writes to
+    it."""
     return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -142,7 +145,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except MemoryError:
         raise
-    except Exception:  # a picture is not lost for a broken EXIF block
+    except Exception:  # a broken EXIF block does not spoil the picture
         return image
 
 
@@ -156,7 +159,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits a pixel as grey of 8."""
+    """Return grey of 16 or 32 bits per pixel as grey of 8 bits."""
     values = np.array(image, dtype=np.float32)
     top = values.max(initial=0, where=np.isfinite(values))
     if image.mode == "F" and top <= 1:

@@ -1,11 +1,11 @@
-"""Pictures scaled in memory that is bounded by the result, whatever shape the picture has.
+"""Scale pictures in memory that is bounded by the size of the result, whatever their shape.
 
 A picture of 1 x 1,000,000 pixels is a file of 4 kB and passes every limit on what is decoded. With
-its shorter side scaled to 224 pixels it would have 50,176,000,000. So a picture whose longer side
-is more than `MAX_RATIO` times the shorter one is cut or made shorter before it is scaled; any other
-is scaled in one step.
+its shorter side scaled to 224 pixels, it would have 50,176,000,000 pixels. A picture whose longer
+side is more than `MAX_RATIO` times the shorter one is therefore cropped or shortened before it is
+scaled. Any other picture is scaled in one step.
 
-Exported models are shipped with this very file, so it imports Pillow and reading.py alone.
+Exported models are shipped with this file, so it imports only Pillow and reading.py.
 """
 
 from typing import Literal
@@ -15,26 +15,26 @@ from PIL.Image import Resampling
 
 from pipeline.images.reading import MAX_RATIO
 
+# Averaging leaves at least this many values along a long side of a very long picture.
 AVERAGES = 8192
-"along a side of a very long picture, at least, before it is scaled"
 
 
 def square(
     image: Image.Image, side: int, resize: Literal["squash", "crop"], resampling: Resampling
 ) -> Image.Image:
-    """RGB image -> side x side pixels: `squash` scales both sides, `crop` the shorter one and takes
-    the centre."""
+    """Return an RGB image scaled to side x side pixels. `squash` scales both sides; `crop` scales
+    the shorter one and takes the centre."""
     if resize == "crop":
         return _centre(image, side, resampling)
     return less_long(image).resize((side, side), resampling)
 
 
 def less_long(image: Image.Image) -> Image.Image:
-    """The picture as it is; of one longer than `MAX_RATIO` times its width, averages of equal runs
-    of pixels, fewer than 2 * `AVERAGES` along a side.
+    """Return the picture, shortened if its longer side is more than `MAX_RATIO` times the shorter
+    one. It then holds averages of equal runs of pixels, fewer than 2 * `AVERAGES` along a side.
 
-    Pillow makes every row wider before it makes the rows fewer, and weighs every pixel of a side
-    with 32 bytes.
+    Pillow makes every row wider before it reduces the number of rows. It also needs 32 bytes of
+    weights for every pixel of a side.
     """
     if max(image.size) <= MAX_RATIO * min(image.size):
         return image
@@ -52,10 +52,11 @@ def _centre(image: Image.Image, side: int, resampling: Resampling) -> Image.Imag
 
 
 def middle(image: Image.Image) -> Image.Image:
-    """The picture as it is; of one longer than `MAX_RATIO` times its width, the middle of that
-    shape.
+    """Return the picture, or only its middle if its longer side is more than `MAX_RATIO` times the
+    shorter one.
 
-    Its centre square, and what a filter sees around it, are the same.
+    The middle has exactly that ratio. Its centre square, and the surrounding pixels that a filter
+    reads, stay the same.
     """
     longest = MAX_RATIO * min(image.size)
     if max(image.size) <= longest:
@@ -66,8 +67,8 @@ def middle(image: Image.Image) -> Image.Image:
 
 
 def within(size: tuple[int, int], box: tuple[int, int]) -> tuple[int, int]:
-    """The largest (width, height) of the same shape as `size` that lies within `box`, each at least
-    1: (640, 480) within (320, 1000) is (320, 240)."""
+    """Return the largest (width, height) with the shape of `size` that fits in `box`. Each side is
+    at least 1. For example, (640, 480) within (320, 1000) is (320, 240)."""
     (width, height), (widest, highest) = size, box
     if height * widest <= highest * width:
         return widest, max(1, round(height * widest / width))

@@ -1,8 +1,8 @@
-"""What every encoder gives: B images, P grid positions, D dimensions.
+"""The interface of every encoder: B images, P grid positions, D dimensions.
 
-An encoder's file has a class `Encoder` and a function `shapes` that tells what the same arguments
-would give, from shapes alone: no weights are allocated, read or fetched, so that a graph can be
-costed before anything runs.
+An encoder's file has a class `Encoder` and a function `shapes`. The function returns what the same
+arguments would give, from shapes alone. It does not allocate, read or fetch weights, so a graph can
+be costed before anything runs.
 """
 
 from collections.abc import Callable
@@ -25,10 +25,10 @@ RESAMPLING = {"bilinear": Resampling.BILINEAR, "bicubic": Resampling.BICUBIC}
 class Encoder(Protocol):
     """A frozen network. `transform` runs in decoding threads; calls run on the device.
 
-    The features of an image depend on nothing but its own pixels: not on its batch, nor on the
-    images before it. An encoder may name the type in which its grid is stored in `grid_dtype`
-    ("float16" without it; see pixels.py), and tell with `crops` that it sees the centre square of a
-    picture alone (False without it: the whole picture as a square).
+    The features of an image depend only on its own pixels, not on its batch or on earlier images.
+    An encoder may name the type in which its grid is stored in `grid_dtype` (default "float16"; see
+    pixels.py). An encoder that sees only the centre square of a picture sets `crops` (default
+    False: it sees the whole picture as a square).
     """
 
     grid_dim: int
@@ -43,18 +43,19 @@ class Encoder(Protocol):
 
 
 class Shapes(NamedTuple):
-    """What `shapes(**args)` of an encoder's file gives for the arguments of its Encoder."""
+    """Result of `shapes(**args)` in an encoder's file, for the arguments of its Encoder."""
 
     positions: int
     grid_dim: int
     pooled_dim: int
     parameters: int
-    "of the whole network as it is published, parts that the features do not need included"
+    """Number of parameters of the whole network as published, including parts that the features do
+    not need."""
 
 
 def shapes_of(build: Callable[..., Any], **args: Any) -> Shapes:
-    """Shapes of the encoder `build(**args)`, built where tensors have shapes and no storage
-    (torch's meta device)."""
+    """Return the shapes of the encoder `build(**args)`. It is built on torch's meta device, where
+    tensors have shapes but no storage."""
     import torch
 
     leave_out_compiler()
@@ -67,8 +68,8 @@ def shapes_of(build: Callable[..., Any], **args: Any) -> Shapes:
 def square(
     image: "Image", side: int, resize: Literal["squash", "crop"], resampling: Resampling
 ) -> "Tensor":
-    """RGB image -> (3, side, side) uint8: `squash` scales both sides, `crop` the shorter one and
-    takes the centre."""
+    """Return an RGB image as (3, side, side) uint8. `squash` scales both sides; `crop` scales the
+    shorter one and takes the centre."""
     import torch
 
     scaled = scaling.square(image, side, resize, resampling)
