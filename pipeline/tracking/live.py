@@ -1,11 +1,13 @@
 """The live curves of a training, sent to MLflow without slowing it down.
 
 Importing mlflow and opening its store costs up to eight seconds of processor time, and a server may
-hang. Neither may touch a training, so nothing here imports mlflow. `start_live` starts
-`pipeline.tracking.receiver` as a second process at the lowest priority, once the training has
-lasted long enough to be worth it (`delay`), and writes one JSON line per report to its standard
-input without ever waiting. The stage `track` later completes epochs that the receiver missed, from
-the history file; figures within an epoch (`step_*`) are sent live or not at all.
+hang. Neither may affect a training, so nothing here imports mlflow. Instead, `start_live` starts
+`pipeline.tracking.receiver` as a second process at the lowest priority. It does so once the
+training has lasted long enough to be worth it (`delay`). Each report is one JSON line on the
+receiver's standard input, and is written without ever waiting.
+
+The stage `track` later completes epochs that the receiver missed, from the history file. Figures
+within an epoch (`step_*`) are sent live or not at all.
 """
 
 import json
