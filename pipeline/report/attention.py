@@ -1,4 +1,4 @@
-"""Where decoders looked, word by word, as a page holds it: digits beside each word, which the
+"""Attention maps for the page: where a decoder looked for each word. Each word has digits that the
 browser draws as heat."""
 
 from dataclasses import dataclass
@@ -11,22 +11,23 @@ import pandas as pd
 from pipeline.data.checked import read_table
 from pipeline.report.gallery import Corpus, Picture
 
+# Approximate largest number of characters for weights, per corpus on the page. With many variants,
+# fewer images are shown.
 DIGITS = 600_000
-"characters of weights in one page, about: fewer images are shown of many variants"
+# Peak of a word, as a multiple of an even map's weight, from which the peak gets the full colour.
 FULL = 3.0
-"times the weight of an even map, from which a word's own peak has the full colour"
+# Multiple of an even map's weight. A variant whose median peak is below it looks nowhere in
+# particular.
 EVEN = 2.0
-"""times the weight of an even map: a variant whose peaks are mostly below looks nowhere in
-particular"""
 
 
 @dataclass(frozen=True)
 class Word:
     text: str
     heat: str
-    "two digits per position, row by row: hundredths of the colour, see `heat`"
+    "Two digits per position, row by row: hundredths of the full colour. See `heat`."
     peak: str
-    "its largest weight, in weights of an even map"
+    "Largest weight of the word, as a multiple of an even map's weight."
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class Look:
     rows: int
     columns: int
     crops: bool
-    "it saw the centre square of the picture alone"
+    "Whether the encoder saw only the centre square of the picture."
     words: list[Word]
 
 
 @dataclass(frozen=True)
 class View:
-    """An image, with where each variant that attends looked."""
+    """An image, with the attention of each variant that has attention."""
 
     picture: Picture
     looks: list[Look]
@@ -54,35 +55,35 @@ class Views:
     corpus: str
     views: list[View]
     even: list[tuple[str, str]]
-    "(variant, the median of its peaks) where that is below `EVEN`: its maps are nearly even"
+    "(Variant, median peak) of each variant whose median is below `EVEN`: its maps are nearly even."
 
 
 def peak(weights: np.ndarray) -> float:
-    """The largest of P weights, in weights of an even map."""
+    """Return the largest of P weights as a multiple of an even map's weight."""
     return float(weights.max() * len(weights))
 
 
 def heat(weights: np.ndarray) -> str:
-    """Two digits per position: nothing up to the weight of an even map, 99 at the peak, if that is
-    `FULL` times as much.
+    """Return two digits per position: 00 up to the weight of an even map, and 99 at the peak if the
+    peak is at least `FULL` times that weight.
 
-    A nearly even map so stays pale instead of having its noise drawn large.
+    A nearly even map therefore stays pale, and its noise is not exaggerated.
 
     Args:
-        weights: (P,), of sum 1.
+        weights: (P,), with sum 1.
     """
     shares = ((weights * len(weights) - 1) / (max(peak(weights), FULL) - 1)).clip(0, 1)
     return "".join(f"{round(99 * share):02d}" for share in shares.tolist())
 
 
 def read_attention(files: dict[str, Path]) -> dict[str, pd.DataFrame]:
-    """label -> its table of attention (paths.attention), of the variants that attend."""
+    """Return label -> attention table (paths.attention) of the variants that have attention."""
     tables = {label: read_table(file) for label, file in files.items() if file.is_file()}
     return {label: table for label, table in tables.items() if len(table)}
 
 
 def attention_views(corpus: Corpus, tables: dict[str, pd.DataFrame], digits: int = DIGITS) -> Views:
-    """As many of the images that were kept as `digits` allow, one at least.
+    """Return the attention on the stored images: as many as `digits` allow, but at least one.
 
     Args:
         tables: label -> image_id, position, word, weights (P,), rows, columns, crops.

@@ -1,5 +1,5 @@
-"""Figures of ours beside those that a paper prints, as typed records. Of them paper_tables.py makes
-the printed tables and the CSV."""
+"""Our figures beside those that a paper prints, as typed records. paper_tables.py turns them into
+printed tables and a CSV."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ from pipeline.results.estimates import Estimate
 from pipeline.results.result import Result
 from pipeline.results.values import SPLITS, TEACHER_FORCED, Mean, Value, number
 
+# Figures that are not divided by 100 if a paper prints its scores in percent.
 UNSCALED = {"loss", "perplexity", "params_m", "gender_ratio", "gender_images"}
-"not divided by 100 where a paper prints its scores in percent"
+# Suffix of an improvement's name if papers.yaml counts it as a decrease.
 REDUCTION = "_reduction"
-"ends the name of an improvement that papers.yaml counts as a decrease"
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class PaperRow:
     system: str
     split: str
     protocol: str
-    "A name of `protocols` in papers.yaml."
+    "Name of a protocol in `protocols` of papers.yaml."
     figures: dict[str, float]
-    "metric -> what the paper prints, on the scale 0-1"
+    "Metric -> figure that the paper prints, on the scale 0-1 except for the metrics in `UNSCALED`."
     status: str = "read"
-    "How papers.yaml knows the figures: read, derived or copied."
+    "Origin of the figures: read, derived or copied, as papers.yaml defines them."
     rule: str = ""
     note: str = ""
 
     @property
     def ours(self) -> str:
-        """The protocol of ours that equals the row's; '' where none does."""
+        """Our protocol that equals the row's, or '' if none does."""
         return of_paper(self.protocol)
 
     @property
@@ -43,13 +43,13 @@ class PaperRow:
 
 
 def paper_rows(paper: dict[str, Any]) -> list[PaperRow]:
-    """The rows of a table of papers.yaml."""
+    """Return the rows of a table in papers.yaml."""
     scale = paper.get("scale", 1)
     return [_paper_row(row, scale) for row in paper["rows"]]
 
 
 def _paper_row(row: dict[str, Any], scale: float) -> PaperRow:
-    """A key with a number is a metric."""
+    """Return a typed row. Every key with a number is a metric."""
     figures = {
         name: float(value) if name in UNSCALED else round(value / scale, 6)
         for name, value in row.items()
@@ -61,7 +61,7 @@ def _paper_row(row: dict[str, Any], scale: float) -> PaperRow:
 
 
 def printed(rows: Iterable[PaperRow]) -> list[str]:
-    """The metrics that a paper prints, in the order of our tables."""
+    """Return the metrics that a paper prints, in the order of our tables."""
     there = dict.fromkeys(metric for row in rows for metric in row.figures)
     return [m for m in ORDER if m in there] + [m for m in there if m not in ORDER]
 
@@ -72,19 +72,19 @@ class Pair:
 
     row: PaperRow
     result: Result | None
-    "None: no variant does."
+    "Result of the variant. None if no variant reproduces the row."
 
     @property
     def label(self) -> str:
         return self.result.label if self.result else "not run"
 
     def fact(self, name: str) -> Value:
-        """Seeds or commit of our variant."""
+        """Return the seeds or the commit of our variant."""
         return self.result.value(self.row.split, name) if self.result else "-"
 
 
 def pairs(rows: list[PaperRow], ours: list[Result]) -> list[Pair]:
-    """Row by row of the paper; one without a variant of ours stands alone."""
+    """Pair the paper's rows with our variants, row by row. A row without a variant gets None."""
     out = []
     for row in rows:
         same = [r for r in ours if r.paper and r.paper[1] == row.system]
@@ -94,14 +94,14 @@ def pairs(rows: list[PaperRow], ours: list[Result]) -> list[Pair]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One figure of ours, one of the paper's, or both: then under one protocol."""
+    """Our figure, the paper's figure, or both under one protocol."""
 
     pair: Pair
     metric: str
     protocol: str
-    "Ours; '' where the paper's figure has none of ours beside it."
+    "Our protocol. '' if the paper's figure has no figure of ours beside it."
     paper: float | None
-    "None: the paper prints none under this protocol."
+    "The paper's figure. None if it prints none under this protocol."
 
     @property
     def measured(self) -> bool:
@@ -119,8 +119,8 @@ class Comparison:
 
     @property
     def difference(self) -> Value:
-        """Ours less the paper's, '-' without either. A paper's figure has no interval, so the
-        difference has that of ours."""
+        """Our figure minus the paper's, or '-' if either is missing. A paper's figure has no
+        interval, so the difference has the width of our interval."""
         ours, paper = self.ours, self.paper
         if paper is None or ours is None or isinstance(ours, str):
             return "-"
@@ -132,19 +132,20 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float | None, float | None]:
-        """Of our figure."""
+        """Interval of our figure."""
         return self.ours.interval if isinstance(self.ours, Estimate) else (None, None)
 
     @property
     def seeds(self) -> Value:
-        """How many trainings our figure is of: beside the standard protocol, one."""
+        """Number of trainings behind our figure: always one under protocols other than the
+        standard one."""
         several = self.protocol in ("", STANDARD)
         return self.pair.fact("seeds") if several else "1"
 
 
 def comparisons(pair: Pair, metric: str) -> list[Comparison]:
-    """Ours under each protocol, with the paper's figure where the protocols are equal. A figure of
-    the paper that none of ours stands beside comes last, alone."""
+    """Return our figure under each protocol, with the paper's figure if the protocols are equal.
+    If no figure of ours matches the paper's, the paper's comes last, alone."""
     paper, theirs = pair.row.figures.get(metric), pair.row.ours
     mine = (STANDARD, *protocols_of([pair.result])) if pair.result else ()
     out = [Comparison(pair, metric, p, paper if p == theirs else None) for p in mine]
@@ -155,34 +156,34 @@ def comparisons(pair: Pair, metric: str) -> list[Comparison]:
 
 
 def is_measured(results: list[Result], metric: str, protocol: str) -> bool:
-    """On any split, by any of them."""
+    """Return whether any of the results has the metric on any split."""
     return any(metric in r.measured(split, protocol) for r in results for split in SPLITS)
 
 
 @dataclass(frozen=True)
 class Improvement:
-    """By how many percent a paper's best system is better than another."""
+    """The improvement of a paper's best system over another one, in percent."""
 
     over: str
     "The other system, as the paper calls it."
     variant: str
-    "The variant of ours that stands for it."
+    "Our variant that stands for the other system."
     metric: str
-    "As papers.yaml names it: `bleu_4`, or `loss_reduction`."
+    "Name in papers.yaml, such as `bleu_4` or `loss_reduction`."
     ours: Value
-    "Recomputed from our own rows."
+    "Improvement in percent, recomputed from our own rows."
     paper: Value
-    "As the paper prints it; '-' where it prints none."
+    "Improvement in percent that the paper prints. '-' if it prints none."
 
     @property
     def protocol(self) -> str:
-        """Of ours."""
+        """Protocol of our figures."""
         name = self.metric.removesuffix(REDUCTION)
         return "teacher-forced" if name in TEACHER_FORCED else STANDARD
 
 
 def improvements(paper: dict[str, Any], ours: list[Result]) -> list[Improvement]:
-    """The paper's own summary, recomputed from our rows; system by system."""
+    """Recompute the paper's own summary of improvements from our rows, system by system."""
     given: dict[str, dict[str, float]] = paper.get("relative_percent", {})
     best = next((r for r in ours if r.paper and r.paper[1] == paper["rows"][0]["system"]), None)
     out = []

@@ -1,5 +1,5 @@
-"""Scores as bars with their intervals, and against what they cost; the same scores as a table for
-`dvc plots`."""
+"""Charts of scores: bars with intervals, and scores against costs. The same scores are also given
+as a table for `dvc plots`."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 BARS = ("bleu_4", "meteor", "rouge_l", "cider")
 COLUMNS = ["variant", "split", "metric", "value", "low", "high", "corpus", "decoding"]
+# Colour of the baseline, visible on white and on black.
 GREY = "#8a929b"
-"of the baseline; seen on white and on black"
+# Shapes of marks, by kind.
 SHAPES = "os^Dv"
-"of marks, by their kind"
+# Width and height in points that the number of a mark takes.
 SIDE = 13.0
-"points that the number of a mark takes, each way"
+# Places of a number relative to its mark in the first ring, in multiples of `SIDE`.
 STEPS = (
     (0.0, 0.8),
     (0.0, -0.8),
@@ -34,18 +35,19 @@ STEPS = (
     (0.7, -0.6),
     (-0.7, -0.6),
 )
-"where a number may stand, seen from its mark"
+# Ticks of a logarithmic axis, as multiples of a power of ten. The first set that gives three ticks
+# is used.
 TICKS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
-"of a logarithmic axis, times a power of ten; the first that gives three"
+# Number of rings of places that are tried. Each ring is `SIDE` further out.
 REACH = 8
-"rings of places that are tried, each `SIDE` wider"
 
 
 def score_table(results: list[Result]) -> pd.DataFrame:
-    """`COLUMNS`, a row per system, split and metric of `BARS`; only rows of one corpus and one
-    decoding compare.
+    """Return a table with `COLUMNS` and one row per system, split and metric of `BARS`. Only rows
+    of one corpus and one decoding are comparable.
 
-    low and high: the 95 % interval, empty where there is none; decoding: empty for a baseline.
+    `low` and `high` are the 95 % interval and are empty if there is none. `decoding` is empty for a
+    baseline.
     """
     rows = [
         (r.name, split, metric, figure, *_interval(r, split, metric), r.setting.corpus, r.decoding)
@@ -64,15 +66,16 @@ def _interval(result: Result, split: str, metric: str) -> tuple[float | None, fl
 
 @dataclass(frozen=True)
 class Bars:
-    """Bars of systems that can be compared: of one corpus, decoded alike."""
+    """Bars of comparable systems: those of one corpus and one decoding."""
 
     title: str
     panels: dict[str, str]
-    "metric -> SVG element"
+    "Metric -> SVG element."
 
 
 def score_bars(results: list[Result]) -> list[Bars]:
-    """Test scores, a group per corpus and decoding, with the baseline of its corpus in each."""
+    """Return bars of test scores, one group per corpus and decoding. Each group includes the
+    baseline of its corpus."""
     scored = [r for r in results if r.scores is not None]
     groups = dict.fromkeys((r.setting.corpus, r.decoding) for r in scored if r.decoding)
     out = []
@@ -88,7 +91,7 @@ def score_bars(results: list[Result]) -> list[Bars]:
 
 
 def _bars(table: pd.DataFrame, metric: str, results: list[Result]) -> "Figure":
-    """The first system on top."""
+    """Draw the bars of one metric, with the first system on top."""
     from matplotlib.figure import Figure
 
     figures = table[(table["split"] == "test") & (table["metric"] == metric)].set_index("variant")
@@ -120,16 +123,16 @@ class Mark:
     """A variant in a chart."""
 
     number: int
-    "what stands beside it, and before its name in the key"
+    "Number beside the mark, which the key repeats before the variant's name."
     x: float
     y: float
     kind: int = 0
-    "marks of one kind have one colour and one shape"
+    "Marks of one kind share a colour and a shape."
 
 
 def scatter(marks: list[Mark], x: str, y: str, prefix: str) -> str:
-    """SVG element; the horizontal axis, of something that is paid, is logarithmic. No two numbers
-    overlap (`places`)."""
+    """Return a chart of scores against a cost as an SVG element. The horizontal axis, the cost, is
+    logarithmic unless its range is narrow. `places` keeps the numbers from overlapping."""
     return inline(partial(_scatter, marks, x, y), prefix)
 
 
@@ -161,7 +164,7 @@ def _scatter(marks: list[Mark], x: str, y: str) -> "Figure":
 
 
 def _number(axes: "Axes", marks: list[Mark]) -> None:
-    """The number of each mark, with a line to it where it stands far off."""
+    """Write the number of each mark. A line connects the two if the number is far away."""
     pixel = 72 / axes.figure.dpi
     x0, y0, x1, y1 = (pixel * side for side in axes.get_window_extent().extents)
     points = [tuple(pixel * axes.transData.transform((m.x, m.y))) for m in marks]
@@ -192,8 +195,8 @@ def _number(axes: "Axes", marks: list[Mark]) -> None:
 
 
 def _plain_ticks(axes: "Axes") -> None:
-    """Numbers as people say them (20, not 2 x 10^1), as coarse as three of them in view allow; a
-    narrow range is linear."""
+    """Set ticks with plain numbers (20, not 2 x 10^1), as coarse as possible with three of them in
+    view. A narrow range gets a linear axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     low, high = axes.get_xlim()
@@ -217,14 +220,14 @@ Point = tuple[float, float]
 
 
 def places(points: list[Point], inside: tuple[float, float, float, float]) -> list[Point]:
-    """Where the number of each point stands: as near as can be, within the axes, off every mark and
-    every other number.
+    """Return a place for the number of each point: as near as possible, within the axes, and clear
+    of all marks and other numbers.
 
-    A number that finds no such place stands where it covers least.
+    If there is no such place, the number goes where it covers least.
 
     Args:
-        points: of the marks, in typographic points.
-        inside: left, bottom, right, top of the axes.
+        points: positions of the marks, in typographic points.
+        inside: left, bottom, right and top of the axes.
     """
     taken: list[Point] = []
     for x, y in points:
@@ -247,7 +250,8 @@ def _within(place: Point, inside: tuple[float, float, float, float]) -> bool:
 
 
 def _covered(place: Point, marks: list[Point], numbers: list[Point]) -> int:
-    """How many marks (discs) and numbers (squares) a number there would touch."""
+    """Return how much a number at this place would cover: 1 per mark (disc) and 2 per number
+    (square)."""
     discs = sum(abs(place[0] - x) < SIDE * 0.6 and abs(place[1] - y) < SIDE * 0.6 for x, y in marks)
     return discs + 2 * sum(
         abs(place[0] - x) < SIDE and abs(place[1] - y) < SIDE * 0.7 for x, y in numbers

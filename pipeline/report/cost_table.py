@@ -1,4 +1,4 @@
-"""What each variant costs: the parameters of its decoder, and the speed that `captionlab speed`
+"""The cost of each variant: the parameters of its decoder, and the speed that `captionlab speed`
 measured."""
 
 import math
@@ -15,8 +15,8 @@ from pipeline.report.table import Column, Table
 from pipeline.results.result import Result
 from pipeline.results.values import Value, number
 
+# Number of images captioned together, as a key of reports/speed.json -> in words.
 BATCHES = {"1": "one by one", "64": "64 at once"}
-"images that are captioned together, as reports/speed.json names them"
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Speed:
     """A variant's entry of reports/speed.json."""
 
     captions_per_second: dict[str, float]
-    "by `BATCHES`; of the decoder, from stored features"
+    "Speed of the decoder from stored features, by the keys of `BATCHES`."
     images_per_second: float
-    "of the encoder, from decoded pictures"
+    "Speed of the encoder from decoded pictures."
     decoding: str
-    "as `decoding_text` says it"
+    "Text from `decoding_text`."
     machine: str
     commit: str | None
 
 
 def read_speeds(file: Path) -> dict[str, Speed]:
-    """variant -> what was measured; empty where nothing was.
+    """Return variant -> measured speed. It is empty if nothing was measured.
 
     Raises:
         UserError: the file is not what `captionlab speed` writes.
@@ -51,10 +51,11 @@ def read_speeds(file: Path) -> dict[str, Speed]:
 
 
 def parameters(weights: Path) -> int | None:
-    """Numbers in a .safetensors file, from its header alone; None if there is no such file.
+    """Return how many numbers a .safetensors file holds, or None if the file is missing. Only the
+    header is read.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -71,16 +72,16 @@ def parameters(weights: Path) -> int | None:
 
 @dataclass(frozen=True)
 class Cost:
-    """One variant that was scored or trained."""
+    """One variant in the charts and the table of its corpus."""
 
     number: int
-    "in the charts of its corpus"
+    "Number of the variant in the charts of its corpus."
     kind: int
-    "of its decoding, in the charts of its corpus"
+    "Number of its decoding in the charts of its corpus."
     result: Result
     parameters: int | None
     speed: Speed | None
-    "None: not measured, or under a decoding that it has no more"
+    "None if it was not measured, or was measured under a decoding that the variant no longer has."
 
     @property
     def millions(self) -> float | None:
@@ -92,22 +93,23 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """The variants of one corpus: charts by title, and the table that is their key."""
+    """The variants of one corpus: charts by title, and the table that is the key to their
+    numbers."""
 
     charts: dict[str, str]
     table: Table
     measured: bool
-    "whether any speed is known"
+    "Whether any speed is known."
 
 
 def costs(
     results: list[Result], sizes: dict[str, int | None], speeds: dict[str, Speed]
 ) -> list[Costs]:
-    """A group per corpus, its variants numbered in the order of `results`.
+    """Return one group per corpus. Its variants are numbered in the order of `results`.
 
     Args:
-        sizes: variant -> parameters.
-        speeds: variant -> what was measured.
+        sizes: variant -> number of parameters.
+        speeds: variant -> measured speed.
     """
     out = []
     for n, corpus in enumerate(dict.fromkeys(r.setting.corpus for r in results)):
@@ -136,8 +138,8 @@ def _current(result: Result, speed: Speed | None) -> Speed | None:
 
 
 def _charts(known: list[Cost], prefix: str) -> dict[str, str]:
-    """Test CIDEr by parameters, and by speed, machine by machine; a title says where decodings
-    differ."""
+    """Return charts of test CIDEr by number of parameters, and by speed for each machine. If
+    decodings differ, the titles say so."""
     found = {
         "parameters of the decoder": _chart(
             known, [c.millions for c in known], "parameters, millions", f"{prefix}-size"
@@ -159,7 +161,7 @@ def _charts(known: list[Cost], prefix: str) -> dict[str, str]:
 
 
 def _chart(known: list[Cost], paid: Sequence[float | None], x: str, prefix: str) -> str:
-    """'' where no variant has both."""
+    """Return the chart, or '' if no variant has both a cost and a score."""
     scores = [number(c.result.value("test", "cider")) for c in known]
     marks = [
         Mark(c.number, cost, score, c.kind)
@@ -170,8 +172,11 @@ def _chart(known: list[Cost], paid: Sequence[float | None], x: str, prefix: str)
 
 
 def _table(corpus: str, known: list[Cost], old: list[str]) -> Table:
-    """Strings but for the score: a measured figure has no four decimals. What all rows share stands
-    above them."""
+    """Return the table of one corpus. Facts that all rows share are above it.
+
+    All figures but the score are strings, because a measured figure is not printed with four
+    decimals.
+    """
     facts = {
         "decoding": [c.result.decoding for c in known],
         "measured on": [_measured(c.speed) for c in known],

@@ -1,5 +1,5 @@
-"""Test images for the page: some of everything, the best and the worst of each variant, and where
-two variants disagree."""
+"""Test images for the page: a selection of all images, the best and worst of each variant, and
+images on which two variants disagree."""
 
 import base64
 import io
@@ -19,48 +19,48 @@ from pipeline.languages.languages import ENGLISH
 from pipeline.results.result import Result
 from pipeline.results.scores import own_standard
 
+# Largest number of best images of a variant, and also of worst images.
 EXTREMES = 3
-"best images of a variant, and as many of the worst"
+# Largest number of best and worst images on one page. Every variant has at least one of each. This
+# keeps a page of 20 variants under 3 MB.
 SHOWN = 80
-"""extremes on one page, at most, but one of each kind for every variant: keeps the page of 20
-variants under 3 MB"""
+# Number of best variants of a corpus whose pairs are compared.
 TOP = 3
-"variants of a corpus, the best ones, whose pairs are compared"
+# Number of images for each pair.
 DISAGREEMENTS = 3
-"images of a pair"
+# Longest side of a thumbnail in pixels.
 THUMBNAIL = 256
-"pixels of the longer side"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail that the page holds once, wherever it is shown."""
+    """A thumbnail. The page holds it once, wherever it is shown."""
 
     key: str
-    "its id in the page"
+    "Id of the thumbnail in the page."
     image_id: str
     data: str
-    "data URI of a small JPEG"
+    "Data URI of a small JPEG."
     width: int
     height: int
     references: list[str]
     language: str
-    "of what is said of it"
+    "Language of the captions and references."
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a system said of an image."""
+    """A system's caption of an image."""
 
     label: str
     text: str
     cider: str
-    "of this image; n/a where it was not measured"
+    "CIDEr of this caption; n/a if it was not measured."
 
 
 @dataclass(frozen=True)
 class Shot:
-    """An image with the captions that are read beside it."""
+    """An image with the captions that are shown beside it."""
 
     picture: Picture
     said: list[Said]
@@ -79,28 +79,28 @@ class Gallery:
 
     corpus: str
     shots: list[Shot]
-    "some test images, with the captions of every system"
+    "Some test images, with the captions of every system."
     extremes: list[Extremes]
     pairs: list[tuple[str, str, list[Shot]]]
-    "two variants and the images on which their CIDEr differs most"
+    "Two variants and the images on which their CIDEr differs most."
 
 
 @dataclass
 class Corpus:
-    """The test images of a corpus and what its systems said of them."""
+    """The test images of a corpus and the captions of its systems."""
 
     name: str
     captions: pd.DataFrame
-    "image_id, raw, split"
+    "Table with image_id, raw and split."
     images: Shards
-    "its data set's pictures"
+    "Pictures of the corpus's dataset."
     tables: dict[str, pd.DataFrame]
-    "label -> text and cider by image_id; of systems that were run, the best first"
+    "Label -> text and cider by image_id, for the systems that were run, best first."
     variants: list[str]
-    "labels of those that are no baseline"
+    "Labels of the systems that are not baselines."
     language: str = ENGLISH
     pictures: dict[str, Picture] = field(default_factory=dict)
-    "by image_id, as they are asked for"
+    "Pictures by image_id. Each is added when it is first used."
 
     @property
     def image_ids(self) -> list[str]:
@@ -127,7 +127,7 @@ class Corpus:
         return Said(label, text, "n/a" if isnan(cider) else f"{cider:.2f}")
 
     def ciders(self, label: str) -> pd.Series:
-        """By image_id, those that have one, in the order of the ids."""
+        """Return CIDEr by image_id, in the order of the ids. Images without CIDEr are left out."""
         return self.tables[label]["cider"].dropna().sort_index()
 
 
@@ -138,8 +138,12 @@ def read_corpus(
     systems: list[tuple[Result, Path, Path]],
     language: str = ENGLISH,
 ) -> Corpus:
-    """Args: systems: each with its files in data/captions and data/scores; one whose files are
-    missing was not run."""
+    """Read the captions and scores of a corpus's systems.
+
+    Args:
+        systems: each system with its files in data/captions and data/scores. A system with a
+            missing file was not run and is left out.
+    """
     found = [(result, files) for result, *files in systems if all(file.is_file() for file in files)]
     tables = {result.label: _texts_and_ciders(*files) for result, files in found}
     variants = [result.label for result, _ in found if result.decoding]
@@ -147,7 +151,7 @@ def read_corpus(
 
 
 def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
-    """text and cider by image_id, of the test split."""
+    """Return text and cider of the test split by image_id."""
     texts = read_table(captions, ["image_id", "split", "text"])
     figures = own_standard(read_table(scores))
     if "cider" not in figures:  # not among scoring.metrics
@@ -159,7 +163,7 @@ def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
 
 
 def thumbnail(source: bytes | Path) -> tuple[str, int, int]:
-    """(data URI, width, height)"""
+    """Return (data URI, width, height) of a thumbnail."""
     image = read_image(source)
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     out = io.BytesIO()
@@ -172,7 +176,11 @@ def thumbnail(source: bytes | Path) -> tuple[str, int, int]:
 
 
 def gallery(corpus: Corpus, extremes: int = EXTREMES) -> Gallery:
-    """Args: extremes: best and worst images of each variant; see `extremes_of`."""
+    """Choose the images of one corpus.
+
+    Args:
+        extremes: number of best and of worst images of each variant; see `extremes_of`.
+    """
     shots = [corpus.shot(image, corpus.tables) for image in spread(corpus.image_ids, SPREAD)]
     found = [
         _extremes(corpus, label, extremes) for label in corpus.variants if len(corpus.ciders(label))
@@ -184,7 +192,8 @@ def gallery(corpus: Corpus, extremes: int = EXTREMES) -> Gallery:
 
 
 def extremes_of(variants: int) -> int:
-    """How many best and how many worst images each of so many variants has on the page."""
+    """Return how many best images, and how many worst, the page shows of each of so many
+    variants."""
     return max(1, min(EXTREMES, SHOWN // max(1, 2 * variants)))
 
 
@@ -198,8 +207,8 @@ def _extremes(corpus: Corpus, label: str, count: int) -> Extremes:
 
 
 def best_and_worst(ciders: pd.Series, count: int) -> tuple[list[str], list[str]]:
-    """Image ids, the best of the best and the worst of the worst first; of equal scores the first
-    id; no image is both."""
+    """Return the ids of the best images, best first, and of the worst images, worst first. Equal
+    scores are ordered by id. No image is in both lists."""
     order = list(ciders.sort_values(ascending=False, kind="stable").index)
     best = order[:count]
     rising = [image for image in ciders.sort_values(kind="stable").index if image not in best]
@@ -212,8 +221,8 @@ def _disagreements(corpus: Corpus, a: str, b: str) -> list[Shot]:
 
 
 def disagreements(one: pd.Series, other: pd.Series, count: int) -> list[str]:
-    """The image ids with the largest differences; of equal ones the first id. Where both score
-    alike nothing disagrees."""
+    """Return the ids of the images with the largest differences. Equal differences are ordered by
+    id. Images with equal scores are left out."""
     gaps = (one - other).abs().dropna().sort_index()
     gaps = gaps[gaps > 0].sort_values(ascending=False, kind="stable")
     return [str(image) for image in gaps.index[:count]]

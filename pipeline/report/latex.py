@@ -1,4 +1,4 @@
-r"""A sheet as LaTeX: a `tabular` per table with the rules of booktabs, to be put into a paper with
+r"""A sheet as LaTeX: one `tabular` per table, with the rules of booktabs, for use in a paper with
 \input."""
 
 from pathlib import Path
@@ -10,7 +10,8 @@ from pipeline.report.table import Sheet, Table, best_cells, csv_text, markdown
 
 
 def latex(sheet: Sheet) -> str:
-    """The document needs \\usepackage{booktabs}. What is within noise of the best is bold."""
+    """Return a sheet as LaTeX. The document needs \\usepackage{booktabs}. The best figures of a
+    column, and those within noise of the best, are bold."""
     parts = [f"% {sheet.title}: needs \\usepackage{{booktabs}}"]
     for table in map(Table.for_people, sheet.tables):
         parts += [
@@ -58,7 +59,7 @@ def escaped(text: str) -> str:
 
 
 def write_tables(folder: Path, sheets: list[Sheet]) -> None:
-    """<name>.md, .csv and .tex of every sheet, in place of what was there."""
+    """Write <name>.md, .csv and .tex of every sheet. They replace the folder's content."""
     with whole_folder(folder) as part:
         for sheet in sheets:
             for suffix, text in (

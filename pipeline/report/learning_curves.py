@@ -1,5 +1,5 @@
-"""Charts as SVG whose bytes are the same every time; the learning curves: a file for people and
-DVC, panels for the page."""
+"""Charts as reproducible SVG, and the learning curves: as a file for readers and DVC, and as panels
+for the page."""
 
 import io
 import re
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Variant -> table of data/history/<variant>.csv.
 Curves = dict[str, pd.DataFrame]
-"variant -> its data/history/<variant>.csv"
 PANELS = {
     "val_cider": "CIDEr of greedy validation captions",
     "val_bleu_4": "BLEU-4 of greedy validation captions",
     "val_loss": "Validation loss, nats per token (faint: training loss)",
 }
+# Colours that are visible on white and on black.
 COLOURS = ["#3b82c4", "#e07b39", "#2fa37a", "#c2549d", "#a3871c", "#8b6fd0", "#d1495b", "#5b8f9b"]
-"seen on white and on black"
 DASHES = ["solid", "dashed", "dotted", "dashdot"]
+# Colour of axes and text. On the page, the reader's text colour replaces it.
 INK = "#27282a"
-"of axes and letters; the page turns it into the reader's text colour"
 
 
 def read_curves(files: Mapping[str, Path]) -> Curves:
-    """The histories that are there, by variant; what was not trained has no curve.
+    """Return the existing histories by variant. A variant that was not trained has no curve.
 
     Raises:
-        UserError: as `read_history`; or a panel's column is lacking.
+        UserError: see `read_history`; also if a column that a panel needs is missing.
     """
     found: Curves = {}
     for name, path in files.items():
@@ -48,14 +48,14 @@ def read_curves(files: Mapping[str, Path]) -> Curves:
 
 
 def styles(curves: Curves) -> dict[str, tuple[str, str]]:
-    """variant -> colour, dash: different for the first 32 variants."""
+    """Return variant -> (colour, dash). The first 32 variants have different styles."""
     n = len(COLOURS)
     return {name: (COLOURS[i % n], DASHES[i // n % len(DASHES)]) for i, name in enumerate(curves)}
 
 
 def write_figures(folder: Path, curves: Curves, scores: pd.DataFrame) -> None:
-    """learning_curves.svg, learning_curves.csv (all histories as one table with a column `variant`)
-    and scores.csv."""
+    """Write learning_curves.svg, learning_curves.csv and scores.csv. learning_curves.csv holds all
+    histories as one table with a column `variant`."""
     table = (
         pd.concat([history.assign(variant=name) for name, history in curves.items()])
         if curves
@@ -125,8 +125,8 @@ def _panel(axes: "Axes", curves: Curves, column: str) -> None:
 
 
 def svg(draw: "Callable[[], Figure]") -> str:
-    """The same bytes every time: no date, no random ids, nobody's matplotlibrc, letters as
-    outlines."""
+    """Draw a figure as SVG with the same bytes every time. It has no date and no random ids,
+    ignores any matplotlibrc, and stores text as outlines."""
     out = io.StringIO()
     with _fixed_style():
         draw().savefig(
@@ -161,8 +161,8 @@ def _fixed_style() -> Iterator[None]:
 
 
 def panels(curves: Curves) -> dict[str, str]:
-    """title -> SVG element, to stand inside a page; a title is in the page's text, not in the
-    picture."""
+    """Return title -> SVG element to embed in the page. The page prints the titles as text; the
+    pictures do not contain them."""
     if not curves:
         return {}
     return {
@@ -171,8 +171,8 @@ def panels(curves: Curves) -> dict[str, str]:
 
 
 def inline(draw: "Callable[[], Figure]", prefix: str) -> str:
-    """An SVG for the page: as wide as its place, in the reader's text colour, its ids its own by
-    `prefix`."""
+    """Draw an SVG to embed in the page. It fills the available width and uses the reader's text
+    colour. `prefix` makes its ids unique."""
     text = svg(draw)
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(

@@ -1,4 +1,4 @@
-"""The report: one page with tables, charts and pictures, with nothing to fetch."""
+"""The report: one self-contained page with tables, charts and pictures."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,7 +17,7 @@ from pipeline.report.table import Sheet, Table, best_cells
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page shows."""
+    """Everything that the page shows."""
 
     sheets: list[Sheet]
     curves: Curves
@@ -25,7 +25,7 @@ class Report:
     costs: list[Costs]
     galleries: list[Gallery]
     views: list[Views]
-    "where decoders looked; of corpora that have such decoders"
+    "Attention maps, for each corpus with a decoder that has attention."
     pictures: list[Picture]
 
 
@@ -35,14 +35,15 @@ class Heading:
 
     text: str
     column: int | None
-    "of the cells below it; None: it stands over several"
+    "Number of the column below the cell. None if it spans several columns."
     classes: str = ""
     width: int = 1
     height: int = 1
 
 
 def headings(table: Table) -> list[list[Heading]]:
-    """The lines of a table's head: one, or metrics over the protocols of their figures."""
+    """Return the lines of a table's head: one line, or metrics above the protocols of their
+    figures."""
     keys = len(table.keys)
     if not any(column.protocol for column in table.columns):
         names = [Heading(key, n, "name") for n, key in enumerate(table.keys)]
@@ -64,15 +65,16 @@ def headings(table: Table) -> list[list[Heading]]:
 
 
 def tongue(language: str) -> dict[str, str]:
-    """HTML's attributes of a text in that language, on a page in English: a browser chooses letters
-    and direction by them."""
+    """Return the HTML attributes of a text in this language on an English page. Browsers use them
+    to choose glyphs and text direction."""
     if language == ENGLISH:
         return {}
     return {"lang": language, "dir": find_language(language).direction}
 
 
 def write_page(path: Path, report: Report) -> None:
-    """The whole report as one page without scripts, styles or pictures from elsewhere."""
+    """Write the whole report as one page that loads no scripts, styles or pictures from
+    elsewhere."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = FileSystemLoader(Path(__file__).parent)

@@ -1,4 +1,4 @@
-"""Ours beside a paper's: one sheet per table of papers.yaml that a variant names."""
+"""Our figures beside a paper's: one sheet for each table in papers.yaml that a variant names."""
 
 from typing import Any
 
@@ -52,14 +52,14 @@ FORCED = "on the references, nothing decoded, end token counted, no regulariser 
 
 
 def read_papers() -> dict[str, Any]:
-    """protocols: {name: text}, tables: {name: {title, rows: [{system, <metric>: number, protocol,
-    ...}], ...}}."""
+    """Return papers.yaml: protocols: {name: text}, tables: {name: {title, rows: [{system,
+    <metric>: number, protocol, ...}], ...}}."""
     papers: dict[str, Any] = read_yaml(PAPERS)
     return papers
 
 
 def paper_sheets(papers: dict[str, Any], results: list[Result]) -> list[Sheet]:
-    """In the order of papers.yaml."""
+    """Return the sheets in the order of papers.yaml."""
     named = {result.paper[0] for result in results if result.paper}
     return [_sheet(papers, table, results) for table in papers["tables"] if table in named]
 
@@ -94,7 +94,8 @@ def _sheet(papers: dict[str, Any], name: str, results: list[Result]) -> Sheet:
 def _table(
     source: str, split: str, metrics: list[str], stand: list[Pair], ours: list[Result]
 ) -> Table:
-    """A row per pair; '-' is a figure that a column's protocol does not have."""
+    """Return a table with one row per pair. '-' means that there is no figure under a column's
+    protocol."""
     columns = _columns(metrics, stand, ours)
     cells: list[tuple[list[str], list[Value]]] = []
     for pair in stand:
@@ -115,8 +116,8 @@ def _table(
 
 
 def _columns(metrics: list[str], stand: list[Pair], ours: list[Result]) -> list[Column]:
-    """Metric by metric: ours, a column per protocol, the paper's, a column per protocol, and
-    differences under one protocol."""
+    """Return the columns, metric by metric: ours with one column per protocol, the paper's with one
+    per protocol, and the differences under each shared protocol."""
     columns = []
     for metric in metrics:
         rows = [pair.row for pair in stand if metric in pair.row.figures]
@@ -131,7 +132,7 @@ def _columns(metrics: list[str], stand: list[Pair], ours: list[Result]) -> list[
 
 
 def _figures(pair: Pair, metrics: list[str], ours: list[Result]) -> dict[Column, Value]:
-    """What a pair says in each column that it has a figure for."""
+    """Return a pair's figure for each column in which it has one."""
     out: dict[Column, Value] = {}
     for comparison in (c for metric in metrics for c in comparisons(pair, metric)):
         metric, protocol = comparison.metric, comparison.protocol
@@ -150,7 +151,7 @@ def _difference_column(metric: str, protocol: str) -> Column:
 
 
 def _record(c: Comparison) -> dict[str, Value]:
-    """A line of the CSV: a row of the paper, a variant of ours, a metric, a protocol."""
+    """Return the CSV line of one paper row, one variant of ours, one metric and one protocol."""
     result, row = c.pair.result, c.pair.row
     words = c.protocol or row.words
     if result and c.protocol == STANDARD:
@@ -176,7 +177,7 @@ def _record(c: Comparison) -> dict[str, Value]:
 
 
 def _improvement_table(best: str, percent: list[Improvement]) -> Table:
-    """A row per other system, a pair of columns per metric."""
+    """Return a table with one row per other system and a pair of columns per metric."""
     columns: dict[Column, None] = {}
     rows: dict[tuple[str, str], list[Value]] = {}
     for i in percent:
@@ -201,7 +202,8 @@ def _improvement_table(best: str, percent: list[Improvement]) -> Table:
 
 
 def _improvement_record(i: Improvement) -> dict[str, Value]:
-    """A line of the CSV; an improvement has no interval and is of two rows, so of no commit."""
+    """Return the CSV line of an improvement. It has no interval, and no commit because it comes
+    from two rows."""
     about = {"system": f"over {i.over}", "variant": i.variant, "split": "test"}
     about |= {"metric": f"{i.metric}, %", "protocol": i.protocol}
     blank = ("difference", "low", "high", "sd", "seeds", "commit", "status", "notes")
@@ -209,14 +211,15 @@ def _improvement_record(i: Improvement) -> dict[str, Value]:
 
 
 def _protocol(result: Result, metric: str, ours: list[Result]) -> str:
-    """The protocol of our figure, in as few words as tell it from the others in this sheet."""
+    """Return the protocol of our figure, in few words if they distinguish it from the others in
+    this sheet, and in full otherwise."""
     short, full = _words(result, metric)
     alike = {_words(r, metric)[1] for r in ours if _words(r, metric)[0] == short}
     return short if len(alike) == 1 else full
 
 
 def _words(result: Result, metric: str) -> tuple[str, str]:
-    """Our protocol in few words and in full."""
+    """Return our protocol in few words and in full."""
     corpus = result.setting.corpus
     if metric in TEACHER_FORCED:
         return "teacher-forced", f"teacher-forced, corpus {corpus}"
@@ -245,7 +248,7 @@ def _legend(
     ours: list[Result],
     shown: list[Column],
 ) -> list[str]:
-    """What each protocol named in a header means."""
+    """Return lines that explain the scale, the units and each protocol named in a header."""
     lines = [
         "Scale 0-1"
         + (", the paper's percentages divided by 100." if paper.get("scale", 1) == 100 else ".")
@@ -287,7 +290,7 @@ def _paper_notes(paper: dict[str, Any], rows: list[PaperRow]) -> list[str]:
 
 
 def _context(papers: dict[str, Any], paper: dict[str, Any]) -> list[str]:
-    """Further published figures, in words: they stand in no column."""
+    """Return further published figures in words. They are in no column."""
     lines = []
     for name in paper.get("context", []):
         table = papers["tables"][name]

@@ -1,4 +1,4 @@
-"""What the page shows of the test images: galleries and maps of attention, corpus by corpus."""
+"""The page's display of test images: galleries and attention maps, corpus by corpus."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,20 +18,21 @@ class Files(NamedTuple):
 
     captions: Path
     scores: Path
-    "per image"
+    "Scores per image."
     attention: Path
-    "missing where the decoder has none"
+    "Attention weights. The file is missing if the decoder has none."
 
 
 class Pictures(NamedTuple):
     galleries: list[Gallery]
     views: list[Views]
     pictures: list[Picture]
-    "each once, whatever shows it"
+    "Each picture once, even if it is shown several times."
 
 
 def shown_captions(file: Path) -> pd.DataFrame:
-    """Of validation and test, what tables and page tell of: image_id, raw, split."""
+    """Return image_id, raw and split of validation and test, the splits that tables and page
+    show."""
     splits = Captions(file, ["val", "test"], ["image_id", "raw", "split"])
     return pd.concat(splits, ignore_index=True)
 
@@ -42,12 +43,13 @@ def pictures(
     files: Callable[[str], Files],
     variants: int,
 ) -> Pictures:
-    """Of every corpus.
+    """Return the galleries, attention maps and pictures of every corpus.
 
     Args:
-        corpora: name -> its captions and its data set's pictures.
-        files: of the row of a name.
-        variants: of all corpora; the more there are, the fewer images are shown of each.
+        corpora: name -> captions of the corpus and pictures of its dataset.
+        files: returns the files of the row with a given name.
+        variants: number of variants of all corpora. With more variants, fewer images are shown of
+            each.
     """
     found = Pictures([], [], [])
     for name, (captions, images) in corpora.items():

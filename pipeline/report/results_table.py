@@ -1,4 +1,4 @@
-"""Scores -> the table of everything. A number names its protocol: split, references, tokenisation,
+"""The table of all scores. Every number names its protocol: split, references, tokenisation and
 decoding."""
 
 from pipeline.experiment.protocols import STANDARD, find_protocol
@@ -43,19 +43,20 @@ GENDER = [
     *("gender_images", "gender_error", "gender_error_named", "gender_neutral", "gender_nobody"),
     *("gender_ratio", "gender_ratio_refs"),
 ]
+# Tables of one group of systems: addition to the title -> metrics.
 KINDS = {"": ORDER, "beyond n-grams": VARIETY, "gender": GENDER}
-"the tables of one group of systems, by what their titles add"
+# Share of images with the same caption above which a table warns.
 COLLAPSED = 0.05
-"share of images with one caption above which a table warns"
 
 
 def everything(results: list[Result], requested: list[str]) -> Sheet:
-    """A row per variant and the baseline, test before validation, in groups of one corpus, one
-    decoding, one kind of metric.
+    """Return the sheet of all results, with a row per variant and one for the baseline.
+
+    Each table has one corpus, one decoding and one kind of metric. Test comes before validation.
 
     Args:
-        requested: scoring.metrics of the params; one that could not run keeps its column, full of
-            n/a.
+        requested: scoring.metrics of the params. A metric that could not run keeps its column, in
+            which every cell is n/a.
     """
     groups, tables = _groups(results), []
     kinds = {
@@ -124,7 +125,7 @@ def _group(
 
 
 def tokens_of(rows: list[Result]) -> str:
-    """`Table.tokens` of rows of one corpus."""
+    """Return `Table.tokens` for rows of one corpus."""
     language = rows[0].setting.language
     return "" if language == ENGLISH else find_language(language).tokenizer
 
@@ -134,13 +135,13 @@ def _baselines(rows: list[Result]) -> frozenset[int]:
 
 
 def protocols_of(results: list[Result]) -> list[str]:
-    """What was measured beside the standard protocol."""
+    """Return the measured protocols other than the standard one."""
     return sorted({protocol for r in results if r.scores for protocol in r.scores.protocols})
 
 
 def _by_protocol(name: str, rows: list[Result], group: dict[str, str]) -> list[Table]:
-    """Of the test split: of validation, where nothing is reported, data/scores has the
-    figures."""
+    """Return one table per further protocol, for the test split only. Validation figures are not
+    reported; they are in data/scores."""
     scored = {
         protocol: [r for r in rows if r.measured("test", protocol)]
         for protocol in protocols_of(rows)
@@ -153,8 +154,8 @@ def _by_protocol(name: str, rows: list[Result], group: dict[str, str]) -> list[T
 def _beside(
     name: str, protocol: str, rows: list[Result], split: str, group: dict[str, str]
 ) -> Table:
-    """Metric by metric: under the standard protocol, under the other, and the difference; one model
-    on both sides."""
+    """Return a table with three columns per metric: the score under the standard protocol, the
+    score under the other, and their difference. Both scores are of the same model."""
     there = {m for r in rows for m in r.measured(split, protocol)}
     metrics = [m for m in ORDER if m in there]
     difference = f"{protocol} - {STANDARD}"
@@ -195,7 +196,7 @@ def _beside(
 
 
 def minus(one: Value, other: Value) -> Value:
-    """With its interval where both have one on the same images."""
+    """Return the difference. It has an interval if both values have one on the same images."""
     if isinstance(one, Estimate) and isinstance(other, Estimate) and (paired := one.less(other)):
         return paired
     a, b = number(one), number(other)
@@ -203,13 +204,13 @@ def minus(one: Value, other: Value) -> Value:
 
 
 def _foreign(results: list[Result]) -> list[Setting]:
-    """Of each corpus that is not English."""
+    """Return the setting of each corpus that is not English."""
     settings = {r.setting.corpus: r.setting for r in results}
     return [each for each in settings.values() if each.language != ENGLISH]
 
 
 def language_legend(results: list[Result]) -> list[str]:
-    """By which tokenizer the scores are of a corpus that is not English."""
+    """Return lines that name the tokenizer of each corpus that is not English."""
     return [
         f"corpus {each.corpus}: captions in {each.named}; {each.tokens} on captions and references "
         "in place of the PTB tokenizer, in columns of their own where the CSV has several "
@@ -219,7 +220,8 @@ def language_legend(results: list[Result]) -> list[str]:
 
 
 def quoting(results: list[Result]) -> list[str]:
-    """How LaTeX shows captions of these corpora, which pdfLaTeX may not."""
+    """Return lines that say how to quote captions of these corpora in LaTeX. pdfLaTeX may not be
+    able to show them."""
     return [_quoting(each, find_language(each.language)) for each in _foreign(results)]
 
 
@@ -234,7 +236,8 @@ def _quoting(setting: Setting, language: Language) -> str:
 
 
 def clip_legend(results: list[Result]) -> list[str]:
-    """Which CLIP judged: values of different ones do not compare."""
+    """Return a line that names the CLIP models behind the scores. Values of different models are
+    not comparable."""
     models = sorted({str(r.about["clip"]) for r in results if r.about.get("clip")})
     return [f"clip_score, ref_clip_score: by {', '.join(models)}; up to 2.5."] if models else []
 
@@ -251,8 +254,8 @@ def protocol_legend(results: list[Result]) -> list[str]:
 
 
 def collapsed(result: Result, split: str) -> list[str]:
-    """A line where a model gives one caption to more than a share `COLLAPSED` of the images; the
-    baseline does by design."""
+    """Return a warning if a model gives the same caption to more than a share `COLLAPSED` of the
+    images. The baseline does so by design and is not warned about."""
     share, images = number(result.value(split, "collapse")), result.setting.images.get(split, 0)
     if not result.decoding or share is None or share <= COLLAPSED or round(share * images) < 2:
         return []
@@ -280,6 +283,7 @@ LEGEND = [
     "most frequent caption: the commonest training caption, given for every image. n/a: "
     "not measured.",
 ]
+# Lines of the legend, by the score that they explain.
 JUDGES = {
     "chrf": "chrf: F2 of character n-grams, orders 1 to 6, of the same tokens (sacrebleu's chrF / "
     "100).",
@@ -293,7 +297,6 @@ JUDGES = {
     "(decode.alternatives), from 0 (equal) to 1 (no n-gram in common); neither end is better by "
     "itself.",
 }
-"lines of the legend, by the score that they explain"
 WRITTEN = {"ltr": "written from left to right", "rtl": "written from right to left"}
 VARIETY_LEGEND = [
     "distinct_1, distinct_2: different words and word pairs / all of them, over all "
@@ -363,20 +366,20 @@ def _spread_legend(results: list[Result]) -> list[str]:
 def metric_names(
     results: list[Result], requested: tuple[str, ...] = (), kind: str = ""
 ) -> list[str]:
-    """What was measured or asked for, of one of `KINDS`, in the order of the columns; '' has the
-    metrics of no kind too."""
+    """Return the metrics of one of `KINDS` that were measured or requested, in the order of the
+    columns. The kind '' also includes the metrics that are in no kind."""
     there = measured(results)
     unknown = [] if kind else sorted(there.difference(*KINDS.values()))
     return [m for m in KINDS[kind] if m in there or m.startswith(requested)] + unknown
 
 
 def measured(results: list[Result]) -> set[str]:
-    """Under the standard protocol."""
+    """Return the metrics that were measured under the standard protocol."""
     return {m for r in results for split in SPLITS for m in r.measured(split)}
 
 
 def _groups(results: list[Result]) -> list[tuple[str, str]]:
-    """(corpus, decoding) of the variants; a corpus that has only its baseline stands with decoding
+    """Return (corpus, decoding) of the variants. A corpus that has only its baseline has decoding
     ''."""
     decoded = dict.fromkeys((r.setting.corpus, r.decoding) for r in results if r.decoding)
     bare = {
@@ -388,7 +391,7 @@ def _groups(results: list[Result]) -> list[tuple[str, str]]:
 
 
 def unavailable(results: list[Result], columns: list[Column]) -> list[str]:
-    """Why a metric of these columns could not run."""
+    """Return lines that say why metrics of these columns could not run."""
     shown = {column.metric for column in columns}
     told = {
         m: why for r in results if r.scores for m, why in r.about.get("unavailable", {}).items()

@@ -1,7 +1,7 @@
-"""What a table is and how it is written: markdown that reads well in a terminal, CSV for everything
+"""Tables and their output formats: markdown that is readable in a terminal, and CSV for everything
 else.
 
-A column holds figures of one protocol, which its header or the line above the table names.
+A column holds figures of one protocol, which is named in its header or in the line above the table.
 """
 
 import csv
@@ -29,20 +29,21 @@ from pipeline.results.values import (
 class Column:
     metric: str
     protocol: str = ""
-    "'' where one protocol holds for the whole table"
+    "Protocol of the column. '' if one protocol applies to the whole table."
     paper: bool = False
+    "Whether the figures are a paper's."
     difference: bool = False
-    "of two protocols, or of ours and a paper's under one protocol"
+    "Whether it is a difference: of two protocols, or ours minus a paper's under one protocol."
 
     @property
     def is_judged(self) -> bool:
-        """Whether one end is better, so that the best of the column means something."""
+        """Whether high or low is better, so that the column has a best figure."""
         return self.metric not in NO_DIRECTION and not self.difference
 
     @property
     def kind(self) -> str:
-        """What stands under the metric, where several columns share it; '' where one protocol holds
-        for the whole table."""
+        """Second line of the header, below a metric that several columns share. '' if one protocol
+        applies to the whole table."""
         if self.difference or not self.protocol:
             return self.protocol
         return f"{'paper' if self.paper else 'ours'}, {self.protocol}"
@@ -52,13 +53,13 @@ class Column:
         return self.named("")
 
     def named(self, suffix: str) -> str:
-        """The header of a figure that belongs to this one, e.g. `bleu_4_low`."""
+        """Return the header of a column that belongs to this one, such as `bleu_4_low`."""
         name = f"paper {self.metric}{suffix}" if self.paper else f"{self.metric}{suffix}"
         return f"{name} ({self.protocol})" if self.protocol else name
 
     def text(self, value: Value) -> str:
-        """Ours with four decimals, or what its interval leaves of them; a paper's with fewer where
-        it printed fewer."""
+        """Return a figure as text. Ours has four decimals, or fewer if its interval is wide. A
+        paper's has fewer if the paper printed fewer."""
         if value is None or isinstance(value, str):
             return value or "n/a"
         if isinstance(value, Mean):
@@ -78,15 +79,15 @@ class Column:
         )
 
     def _with_spread(self, mean: Mean) -> str:
-        """`0.8030 s.0040`; of counts `364.5 s6.4`."""
+        """Return text such as `0.8030 s.0040`, or `364.5 s6.4` for counts."""
         if self.metric in COUNTS:
             return f"{mean.value:{'+' if self.difference else ''}.1f} s{mean.sd:.1f}"
         return f"{self.text(mean.value)} {_sd(mean.sd, 4)}"
 
 
 def _with_interval(estimate: Estimate) -> str:
-    """`0.803 ±.017`: half the interval's width, with two digits that count; `0.803 ±.017 s.004` of
-    several trainings."""
+    """Return text such as `0.803 ±.017`, or `0.803 ±.017 s.004` for several trainings. `±` gives
+    half the interval's width, usually with two significant digits."""
     low, high = estimate.interval
     half = (high - low) / 2
     digits = 3 if half >= 0.00995 else 4
@@ -95,12 +96,12 @@ def _with_interval(estimate: Estimate) -> str:
 
 
 def _sd(sd: float, digits: int) -> str:
-    """`s.0040`."""
+    """Return text such as `s.0040`."""
     return f"s{_short(sd, digits)}"
 
 
 def _short(value: float, digits: int) -> str:
-    """`.0040`, without the zero before the point."""
+    """Return text such as `.0040`, without the zero before the point."""
     return f"{value:.{digits}f}".removeprefix("0")
 
 
@@ -112,30 +113,31 @@ class Table:
     about: str
     split: str
     group: dict[str, str]
-    "what all rows have in common; columns of the CSV only"
+    "Values that all rows share. They are columns of the CSV only."
     keys: list[str]
     columns: list[Column]
     rows: list[tuple[list[str], list[Value]]]
     warnings: list[str] = field(default_factory=list)
-    "lines right under the table"
+    "Lines directly below the table."
     hidden: frozenset[str] = frozenset(CSV_ONLY)
-    "metrics that only the CSV has"
+    "Metrics that only the CSV has."
     unjudged: frozenset[int] = frozenset()
-    """rows that are never marked as best: a baseline that says one thing of everything never
-    repeats a word"""
+    """Rows that are never marked as best, such as a baseline: its one caption for all images may
+    score well by never repeating a word."""
     tokens: str = ""
-    """the tokenizer that its scores are by, where that is not PTB: the CSV has a column for each,
-    so that scores of two tokenizers never share one"""
+    """Tokenizer of the scores. '' means PTB. The CSV has separate columns for each tokenizer, so
+    that scores of two tokenizers never share one."""
 
     def texts(self) -> list[tuple[list[str], list[str]]]:
-        """The rows as printed: names, figures."""
+        """Return the rows as printed: names and figures."""
         return [
             (names, [c.text(v) for c, v in zip(self.columns, values, strict=True)])
             for names, values in self.rows
         ]
 
     def for_people(self) -> "Table":
-        """Without what only the CSV has; a fact that all rows share stands above the table."""
+        """Return the table without what only the CSV has. A fact that all rows share moves to the
+        line above the table."""
         shared = {
             c.metric: self._shared(i) for i, c in enumerate(self.columns) if c.metric in FACTS
         }
@@ -151,14 +153,18 @@ class Table:
         )
 
     def _shared(self, column: int) -> str | None:
-        """What all rows say that say something, '' where none does; None: they differ."""
+        """Return the value that all rows with a value share.
+
+        Returns:
+            '' if no row has a value, and None if the values differ.
+        """
         said = {str(values[column]) for _, values in self.rows} - {"n/a", "not run", "-", "None"}
         return "".join(said) if len(said) < 2 else None
 
 
 def best_cells(table: Table) -> set[tuple[int, int]]:
-    """(row, column) of the best figure of every column that has two or more, and of those within
-    noise of it."""
+    """Return (row, column) of the best figure of each column, and of the figures within noise of
+    it. Columns with fewer than two figures are left out."""
     best = set()
     for c, column in enumerate(table.columns):
         cells = [values[c] for _, values in table.rows]
@@ -178,8 +184,8 @@ def best_cells(table: Table) -> set[tuple[int, int]]:
 
 
 def _tested(table: Table) -> bool:
-    """Whether the table has intervals: what has none there is then marked nowhere, for nothing
-    tells noise from it."""
+    """Return whether the table has intervals. If it has, columns without intervals are not marked,
+    because their differences cannot be separated from noise."""
     return any(
         _tested_column([values[c] for _, values in table.rows]) for c in range(len(table.columns))
     )
@@ -196,8 +202,8 @@ def _top(column: Column, figures: Iterable[float]) -> float:
 def p_values(
     column: Column, cells: list[Value], unjudged: frozenset[int] = frozenset()
 ) -> list[float | None]:
-    """Each row of a column against the best of those that are judged; None where the two cannot be
-    paired."""
+    """Return the p-value of each row of a column against the best judged row. It is None if the two
+    cannot be paired."""
     estimates = [
         cell for r, cell in enumerate(cells) if isinstance(cell, Estimate) and r not in unjudged
     ]
@@ -210,7 +216,7 @@ def p_values(
 
 @dataclass(frozen=True)
 class Sheet:
-    """Tables that are read together: reports/tables/<name>.md, .csv and .tex."""
+    """Tables that belong together: reports/tables/<name>.md, .csv and .tex."""
 
     name: str
     title: str
@@ -218,13 +224,13 @@ class Sheet:
     legend: list[str]
     notes: list[str]
     quoting: list[str] = field(default_factory=list)
-    "what LaTeX needs to quote captions of these corpora"
+    "What LaTeX needs to quote captions of these corpora."
     records: list[dict[str, Value]] = field(default_factory=list)
-    "lines of the CSV, where it is not the tables' own columns"
+    "Lines of the CSV, if they do not come from the columns of the tables."
 
 
 def markdown(sheet: Sheet) -> str:
-    """Pipe tables that also read well in a terminal."""
+    """Return a sheet as markdown with pipe tables that are also readable in a terminal."""
     parts = [f"# {sheet.title}"]
     for table in map(Table.for_people, sheet.tables):
         parts += [f"## {table.title}", table.about, _pipes(table)]
@@ -248,7 +254,8 @@ def _pipes(table: Table) -> str:
 
 
 def _emphasised(table: Table) -> list[tuple[list[str], list[str]]]:
-    """The best of what has intervals in bold: `**0.803** ±.017`."""
+    """Return the rows as printed, with the best figures that have intervals in bold:
+    `**0.803** ±.017`."""
     rows = table.texts()
     for r, c in best_cells(table):
         if isinstance(table.rows[r][1][c], Estimate):
@@ -266,11 +273,11 @@ def _line(cells: list[str], widths: list[int], names: int) -> str:
 
 
 def csv_text(sheet: Sheet) -> str:
-    """One line per system; the figures of test and validation in columns of their own, by the
-    split's name.
+    """Return a sheet as CSV with one line per system. The figures of test and validation are in
+    separate columns, which begin with the split's name.
 
-    Those with intervals have `_low` and `_high` beside them, and `_p`: of the paired test against
-    the best of the table; means over several trainings have `_sd`.
+    Figures with intervals also have `_low`, `_high` and `_p`, the p-value of the paired test
+    against the best of the table. Means over several trainings also have `_sd`.
     """
     if sheet.records:
         return _csv(
@@ -310,7 +317,8 @@ def _csv(lines: list[dict[str, str]], fields: list[str] | None = None) -> str:
 
 
 def _csv_columns(table: Table, c: int) -> dict[str, list[Value]]:
-    """A column of the table as the columns of the CSV: the figure, and what its interval adds."""
+    """Return a column of the table as columns of the CSV: the figure, and the columns that its
+    interval adds."""
     column, cells = table.columns[c], [values[c] for _, values in table.rows]
     out: dict[str, list[Value]] = {"": cells}
     if any(isinstance(cell, Estimate) for cell in cells):
@@ -320,7 +328,7 @@ def _csv_columns(table: Table, c: int) -> dict[str, list[Value]]:
         out |= {"_low": [low for low, _ in intervals], "_high": [high for _, high in intervals]}
         if (
             column.is_judged and column.protocol != "standard"
-        ):  # which the first table has, with the rows of all
+        ):  # the first table already has the p-values of this protocol, with the rows of all
             out["_p"] = list(p_values(column, cells, table.unjudged))
     if any(spread(cell) is not None for cell in cells):
         out["_sd"] = [spread(cell) for cell in cells]

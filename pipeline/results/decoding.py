@@ -1,4 +1,4 @@
-"""Decoding in words: one description for tables, tags and messages."""
+"""Decoding settings in words, for tables, tags and messages."""
 
 from typing import TYPE_CHECKING
 
@@ -7,9 +7,10 @@ if TYPE_CHECKING:
 
 
 def decoding_text(decode: "Decoding") -> str:
-    """`beam 3, length penalty 0.7, at most 30 tokens`; `greedy, at most 30 tokens`.
+    """Describe decoding, such as `beam 3, length penalty 0.7, at most 30 tokens` or `greedy, at
+    most 30 tokens`.
 
-    Only what has an effect is named: greedy search has no length penalty.
+    Only settings that have an effect are named. Greedy search, for example, has no length penalty.
     """
     return f"{_search(decode)}, at most {decode.max_tokens} tokens"
 

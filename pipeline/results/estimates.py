@@ -1,8 +1,9 @@
-"""How far a score would move with other images: the percentile bootstrap over images, paired
-between systems.
+"""The percentile bootstrap over images, paired between systems. It estimates how much a score would
+vary with other images.
 
-An image is drawn with all that belongs to it (Koehn, 2004; Efron and Tibshirani, 1993). What a
-metric takes from the whole set stays as it is there, such as CIDEr's document frequencies.
+An image is drawn together with everything that belongs to it (Koehn, 2004; Efron and Tibshirani,
+1993). Values that a metric takes from the whole set, such as CIDEr's document frequencies, are not
+resampled.
 """
 
 from dataclasses import dataclass
@@ -19,24 +20,24 @@ if TYPE_CHECKING:
 
 RESAMPLES = 1000
 LEVEL = 0.95
+# A difference with a p-value of at least this is within noise.
 ALPHA = 0.05
-"a difference with a larger p is within noise"
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """A score with what it would be on other images."""
+    """A score with its values on resamples of the images."""
 
     value: float
     resamples: NDArray[np.float64]
-    "(RESAMPLES,)"
+    "Values on resamples of the images, (RESAMPLES,)."
     images: str
-    "stands for the images; only resamples of the same ones pair"
+    "Fingerprint of the images. Only resamples of the same images pair."
     sd: float | None = None
-    "over training seeds, of which `value` and `resamples` are the mean"
+    "Standard deviation over training seeds, if `value` and `resamples` are means over them."
 
     def less(self, other: "Estimate") -> "Estimate | None":
-        """The difference, image by image paired. None: other images."""
+        """Return the difference, paired over images, or None if the images differ."""
         if self.images != other.images:
             return None
         return Estimate(self.value - other.value, self.resamples - other.resamples, self.images)
@@ -48,8 +49,11 @@ class Estimate:
 
 
 def p_value(one: Estimate, other: Estimate) -> float | None:
-    """Two-sided: twice the share of resamples in which the difference is gone or turned. None:
-    other images."""
+    """Return the two-sided p-value of a difference, or None if the images differ.
+
+    It is twice the share of resamples in which the difference vanishes or changes sign, but at most
+    1.
+    """
     if one.images != other.images:
         return None
     turned = np.sign(one.value - other.value) * (one.resamples - other.resamples) <= 0
@@ -57,10 +61,10 @@ def p_value(one: Estimate, other: Estimate) -> float | None:
 
 
 def read_estimates(path: Path, scores: "ScoreTable") -> "dict[Key, Estimate]":
-    """What a file of resamples (`resample_table`) holds; {} where there is no file.
+    """Read a file of resamples (`resample_table`). The result is {} if there is no file.
 
     Args:
-        scores: on the whole set; resamples of other scores are left out.
+        scores: the scores on the whole set. Resamples of other scores are left out.
     """
     if not path.is_file():
         return {}

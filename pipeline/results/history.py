@@ -1,4 +1,4 @@
-"""The history of a training: data/history/<variant>.csv, a row per epoch."""
+"""The history of a training: data/history/<variant>.csv, with one row per epoch."""
 
 import csv
 import math
@@ -9,11 +9,11 @@ from pipeline.data.checked import RESTORE
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """Column -> number, epoch by epoch. A cell is empty where an epoch lacks the figure, and is
-    left out.
+    """Return column -> number for each epoch. Empty cells, which mean that the epoch lacks the
+    figure, are left out.
 
     Raises:
-        UserError: it is not there, or another table; a number is NaN or infinite.
+        UserError: the file is missing, is another table, or holds a NaN or infinite number.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -1,5 +1,5 @@
-"""What a table is made of: the scores of each system with all that its row says. From the
-workspace, or from JSON."""
+"""The content of a table: the scores of each system and the other facts in its row. They are read
+from the workspace or from JSON."""
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,16 +20,17 @@ from pipeline.results.values import FACTS, SPLITS, Mean, Value, number
 
 @dataclass(frozen=True)
 class Setting:
-    """What a corpus offers to score on."""
+    """The images and references of a corpus that systems are scored on."""
 
     corpus: str
     scheme: str
-    "its split scheme"
+    "Split scheme of the corpus."
     images: dict[str, int]
+    "Split -> number of images."
     references: dict[str, str]
-    "split -> references per image, '5' or '3-5'"
+    "Split -> references per image, such as '5' or '3-5'."
     language: str = ENGLISH
-    "of its captions"
+    "Language of the captions."
 
     def about(self, split: str) -> str:
         each = f"{self.references.get(split, 'no')} references each"
@@ -41,12 +42,12 @@ class Setting:
 
     @property
     def named(self) -> str:
-        """`Chinese`."""
+        """Name of the language, such as `Chinese`."""
         return find_language(self.language).name
 
     @property
     def tokens(self) -> str:
-        """By which tokenizer its scores are."""
+        """Description of the tokenizer that scores use."""
         return ABOUT[find_language(self.language).tokenizer]
 
 
@@ -58,26 +59,29 @@ class Result:
     name: str
     setting: Setting
     decoding: str
-    "as `decoding_text` says it; '' for the baseline"
+    "Text from `decoding_text`; '' for the baseline."
     scores: ScoreTable | None
-    "scores.csv of data/scores/<name>; None: not run"
+    "Content of data/scores/<name>/scores.csv. None if the system was not run."
     about: dict[str, Any] = field(default_factory=dict)
-    "about.json there: commit, seeds (none of the baseline), clip, unavailable"
+    "Content of about.json in that folder: commit, seeds (not for the baseline), clip, unavailable."
     paper: tuple[str, str] | None = None
-    "table and system of papers.yaml"
+    "Table and system in papers.yaml."
     notes: str = ""
     estimates: dict[Key, Estimate] = field(default_factory=dict)
-    "empty where nothing was resampled"
+    "Estimates by score. Empty if nothing was resampled."
 
     @property
     def label(self) -> str:
         return self.name if self.decoding else "most frequent caption"
 
     def value(self, split: str, metric: str, protocol: str = STANDARD) -> Value:
-        """Under `standard`, the mean over training seeds; under others that of the first seed's
-        model.
+        """Return a score or fact of the row.
 
-        None: it has none, which under `standard` is so as soon as one of the seeds has none.
+        Under `standard`, a score is the mean over training seeds. Under other protocols, it is the
+        score of the first seed's model.
+
+        Returns:
+            None if there is no such score. Under `standard`, that is the case if any seed lacks it.
         """
         if metric in FACTS:
             return str(self.about.get(metric) or "n/a") if self.scores is not None else "not run"
@@ -87,11 +91,12 @@ class Result:
         return self.own(split, metric) if mean is None and self.about.get("seeds", 1) == 1 else mean
 
     def own(self, split: str, metric: str) -> Value:
-        """Under `standard`, of the first seed's model, whatever further seeds there are."""
+        """Return the score of the first seed's model under `standard`, even if there are further
+        seeds."""
         return self._of(Key(split, STANDARD, OWN, metric))
 
     def measured(self, split: str, protocol: str = STANDARD) -> list[str]:
-        """Metrics of the row's own system; [] of a row that was not run."""
+        """Return the metrics that the row's own system has, or [] if the row was not run."""
         return self.scores.metrics(split, protocol) if self.scores else []
 
     def _of(self, key: Key) -> Value:
@@ -112,9 +117,11 @@ def setting(
     references: dict[str, list[str]],
     language: str = ENGLISH,
 ) -> Setting:
-    """Args:
-    captions: image_id and split.
-    references: image_id -> what its captions are scored against, for validation and test.
+    """Count the images and references of a corpus.
+
+    Args:
+        captions: image_id and split.
+        references: image_id -> texts that its captions are scored against, for validation and test.
 
     Raises:
         UserError: an image has no references.
@@ -132,12 +139,12 @@ def setting(
 
 
 class Files(NamedTuple):
-    """The files of one row that tables are made of, in data/scores/<row>."""
+    """The files in data/scores/<row> that tables need."""
 
     scores: Path
     about: Path
     resamples: Path
-    "without it there are no intervals"
+    "Resamples of the scores. Without this file, there are no intervals."
 
     @classmethod
     def of(cls, folder: Path) -> "Files":
@@ -145,14 +152,15 @@ class Files(NamedTuple):
 
 
 class About(BaseModel):
-    """about.json, as far as tables need it."""
+    """The parts of about.json that tables need."""
 
     unavailable: dict[str, str] = {}
     commit: str | None = None
 
 
 def results_of(params: Params, settings: dict[str, Setting], scores: Path) -> list[Result]:
-    """Every variant, the best first, then the baseline of every corpus. `scores` is data/scores."""
+    """Return every variant, the best of each corpus first, and then the baseline of every corpus.
+    `scores` is data/scores."""
     rows = [
         variant_result(name, params, settings[variant.corpus], scores)
         for name, variant in params.variants.items()
@@ -184,14 +192,14 @@ def _read(row: Result, scores: Path) -> Result:
 
 
 def as_json(row: Result) -> dict[str, Any]:
-    """All but the estimates, which are the file of resamples."""
+    """Return everything as JSON except the estimates, which are in the file of resamples."""
     out = asdict(replace(row, scores=None, estimates={}))
     del out["estimates"]
     return out | {"scores": row.scores.records() if row.scores else None}
 
 
 class Line(BaseModel, extra="forbid"):
-    """What `as_json` gives."""
+    """The form of what `as_json` returns."""
 
     name: str
     setting: Setting
@@ -203,7 +211,7 @@ class Line(BaseModel, extra="forbid"):
 
 
 def from_json(data: dict[str, Any], resamples: Path) -> Result:
-    """What `as_json` wrote, with its file of resamples."""
+    """Restore a result from what `as_json` returned and its file of resamples."""
     scores = None if data["scores"] is None else ScoreTable.of_records(data["scores"])
     paper = tuple(data["paper"]) if data["paper"] else None
     fields = {**data, "setting": Setting(**data["setting"]), "paper": paper, "scores": scores}
@@ -211,8 +219,8 @@ def from_json(data: dict[str, Any], resamples: Path) -> Result:
 
 
 def in_order(results: list[Result]) -> list[Result]:
-    """The best test CIDEr first, what was not run and the baselines at the end: an order that needs
-    no params.yaml."""
+    """Sort results by corpus and test CIDEr, best first, with baselines at the end. Within a
+    corpus, results without a score come last. The order does not need params.yaml."""
 
     def rank(r: Result) -> tuple[bool, str, bool, float, str]:
         score = number(r.value("test", "cider"))

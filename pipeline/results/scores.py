@@ -6,7 +6,7 @@
     test,standard,2,cider,0.79,0.76,0.82,
     test,standard,mean,cider,0.8,0.77,0.83,0.0141421356
 
-What a score is of stands in columns of its own, so no name of a score has to be taken apart.
+Separate columns say what a score belongs to, so a score's name never has to be parsed.
 """
 
 import csv
@@ -25,26 +25,26 @@ from pipeline.experiment.protocols import STANDARD
 if TYPE_CHECKING:
     import pandas as pd
 
+# The seed of the row's own system: the model in models/<row>, trained with the first of
+# `train.seeds`, or a baseline, which has no seed. The number is not written out, because scoring
+# reads captions and does not depend on `train.seeds`.
 OWN = ""
-"""The seed of the row's own system: the model in models/<row>, trained with the first of
-`train.seeds`, or a baseline, which has no seed. It is not written out, because scoring reads
-captions and does not depend on `train.seeds`."""
+# Metrics of teacher forcing, which come from the network's own probabilities.
 OF_THE_NETWORK = {"loss", "perplexity", "top5"}
-"Metrics of teacher forcing: the network's own probabilities."
+# The seed of a mean over all trainings of the row.
 MEAN = "mean"
-"The seed of a mean over all trainings of the row."
 
 
 class Key(NamedTuple):
-    """What a score is of."""
+    """What identifies a score."""
 
     split: str
     protocol: str
-    "A name of protocols.yaml."
+    "Name of a protocol in protocols.yaml."
     seed: str
     "OWN, the number of a further training, or MEAN."
     metric: str
-    "As the field names it: `cider`. No protocol and no seed stands in it."
+    "Usual name of the metric in the field, such as `cider`, without protocol and seed."
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Score:
     metric: str
     value: float
     low: float | None = None
-    "Lower end of the 95 % bootstrap interval over images; None without one."
+    "Lower end of the 95 % bootstrap interval over images. None if there is no interval."
     high: float | None = None
     "Upper end of that interval."
     sd: float | None = None
-    "Standard deviation over trainings (n - 1 degrees of freedom), of a mean."
+    "Standard deviation over trainings (n - 1 degrees of freedom). None if the score is no mean."
 
     @property
     def key(self) -> Key:
@@ -70,7 +70,7 @@ class Score:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The table of one row, with the questions that are asked of it."""
+    """The table of one row, with methods to query it."""
 
     rows: tuple[Score, ...]
 
@@ -87,12 +87,12 @@ class ScoreTable:
     def value(
         self, split: str, metric: str, protocol: str = STANDARD, seed: str = OWN
     ) -> float | None:
-        """None: it was not measured."""
+        """Return the value of a score, or None if it was not measured."""
         row = self.get(Key(split, protocol, seed, metric))
         return row.value if row else None
 
     def metrics(self, split: str, protocol: str = STANDARD, seed: str = OWN) -> list[str]:
-        """What was measured, in the order of the table."""
+        """Return the metrics that were measured, in the order of the table."""
         return [r.metric for r in self.rows if r.key[:3] == (split, protocol, seed)]
 
     @property
@@ -101,15 +101,15 @@ class ScoreTable:
 
     @property
     def protocols(self) -> list[str]:
-        """Those beside the standard one."""
+        """Protocols other than the standard one."""
         return list(dict.fromkeys(r.protocol for r in self.rows if r.protocol != STANDARD))
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines as dicts that JSON can hold."""
+        """Return the lines as dicts that JSON can hold."""
         return [asdict(row) for row in self.rows]
 
     def write(self, path: Path) -> None:
-        """Floats are written so that they read back as the same number.
+        """Write the table as CSV. Floats read back as the same number.
 
         Raises:
             UserError: a score is NaN or infinite.
@@ -129,15 +129,15 @@ class ScoreTable:
 
     @classmethod
     def of_records(cls, records: list[dict[str, Any]]) -> "ScoreTable":
-        """What `records` gave."""
+        """Restore a table from what `records` returned."""
         return cls(tuple(Score(**record) for record in records))
 
     @classmethod
     def read(cls, path: Path) -> "ScoreTable":
-        """What `write` wrote.
+        """Read a file that `write` wrote.
 
         Raises:
-            UserError: it is not there, or another table.
+            UserError: the file is missing or is another table.
         """
         try:
             with path.open(encoding="utf-8", newline="") as file:
@@ -153,7 +153,8 @@ class ScoreTable:
 
 
 def _cure(row: Score) -> str:
-    """Of a figure that is not finite: a network's loss, or what a metric has made of captions."""
+    """Return advice for a score that is not finite. It is a network's loss, or a metric's result
+    for captions."""
     if row.metric in OF_THE_NETWORK:
         return "train again with a lower train.lr"
     return f"see what the metric in pipeline/metrics/ makes of {row.split}'s captions"
@@ -171,7 +172,10 @@ def _number(cell: str) -> float | None:
 
 
 def own_standard(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The rows of a table with columns protocol and seed that tell of the row's own system under
-    the standard protocol, without these two columns."""
+    """Return the lines of the row's own system under the standard protocol.
+
+    Args:
+        table: a table with the columns protocol and seed, which the result lacks.
+    """
     own = table[(table["protocol"] == STANDARD) & (table["seed"] == OWN)]
     return own.drop(columns=["protocol", "seed"])

@@ -1,14 +1,14 @@
-"""What stands in a cell of a table, and what is known of each score: its direction, its unit, how
+"""The values in the cells of a table, and properties of each score: its direction, its unit and how
 it is printed."""
 
 from dataclasses import dataclass
 
 from pipeline.results.estimates import Estimate
 
+# Perplexity is exp(loss), so tables for readers leave it out.
 CSV_ONLY = {"perplexity"}
-"is exp(loss), so the tables that people read leave it out"
+# Scores printed without decimals.
 COUNTS = {"vocabulary", "gender_images"}
-"printed without decimals"
 LOWER_IS_BETTER = {
     *(
         "loss",
@@ -22,6 +22,7 @@ LOWER_IS_BETTER = {
         "chair_s",
     ),
 }
+# Scores for which neither high nor low is better. Nothing is marked as best or chosen by them.
 NO_DIRECTION = {
     *(
         "params_m",
@@ -36,18 +37,17 @@ NO_DIRECTION = {
     *("gender_images", "gender_neutral", "gender_nobody", "gender_ratio", "gender_ratio_refs"),
     *("seeds", "commit"),
 }
-"neither high nor low is better: nothing is marked as best, nothing is chosen by it"
+# Facts about a row, not figures of a split: the number of trainings, and the commit of code and
+# parameters.
 FACTS = ("seeds", "commit")
-"of a row, not figures of a split: how many trainings, and the commit of code and parameters"
+# Scores of the model's own tokens. No captions are compared for them.
 TEACHER_FORCED = {"loss", "perplexity", "top5"}
-"of a model's own tokens: no captions are compared"
 SPLITS = {"test": "test", "val": "validation"}
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Over training seeds, of a score that has no interval: a count, or whatever was not
-    resampled."""
+    """The mean over training seeds of a score without an interval, such as a count."""
 
     value: float
     sd: float
@@ -67,5 +67,5 @@ def number(value: Value) -> float | None:
 
 
 def spread(value: Value) -> float | None:
-    """Standard deviation over training seeds, of a mean over several."""
+    """Return the standard deviation over training seeds, or None if the value is no such mean."""
     return value.sd if isinstance(value, Estimate | Mean) else None

@@ -1,4 +1,4 @@
-"""The row that every model must beat: one caption for all images."""
+"""The baseline that every model must beat: one caption for all images."""
 
 import pandas as pd
 
@@ -7,8 +7,8 @@ from pipeline.languages.text import joined
 
 
 def most_frequent_captions(captions: pd.DataFrame, language: Language) -> pd.DataFrame:
-    """The commonest training caption (ties: the first in alphabetical order) for every validation
-    and test image."""
+    """Return the most frequent training caption for every validation and test image. Of equally
+    frequent captions, the alphabetically first is used."""
     counts = captions.text[captions.split == "train"].value_counts()
     text = joined(min(counts.index[counts == counts.iloc[0]]), language)
     images = (

@@ -1,4 +1,4 @@
-"""How far a score would move with other images: the bootstrap."""
+"""The bootstrap, which estimates how much a score would vary with other images."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -14,17 +14,17 @@ from pipeline.results.scores import OWN
 if TYPE_CHECKING:
     import pandas as pd
 
+# Largest number of resamples drawn at once, and of images in them. Both limit the memory.
 BLOCK, DRAWN = 100, 2**17
-"resamples, and images in them, drawn at once; bounds the memory"
 SEED = 1
 
 
 def resample(parts: Sequence[Sums], images: int) -> dict[str, Array]:
-    """Every score on RESAMPLES draws of `images` images, (RESAMPLES,), but for those that some draw
-    does not have.
+    """Return every score on RESAMPLES draws of `images` images, each (RESAMPLES,). A score that is
+    undefined on any draw is left out.
 
-    Equal numbers of images are drawn alike: two systems on the same images, in the same order, are
-    paired.
+    The draws depend only on the number of images. Two systems scored on the same images in the same
+    order are therefore paired.
     """
     if not parts:
         return {}
@@ -40,8 +40,8 @@ def resample(parts: Sequence[Sums], images: int) -> dict[str, Array]:
 
 
 def _draws(images: int) -> Iterator[Array]:
-    """(at most BLOCK, images): how often each image is in each resample; the draws do not depend on
-    how many come at once."""
+    """Yield how often each image is in each resample, (at most BLOCK, images). The block size does
+    not change the draws."""
     rng = np.random.default_rng(SEED)
     most = max(1, min(BLOCK, DRAWN // images))
     for start in range(0, RESAMPLES, most):
@@ -58,10 +58,11 @@ def resample_table(
     protocol: str = STANDARD,
     seed: str = OWN,
 ) -> "pd.DataFrame":
-    """Columns split, protocol, seed, images and one per score; RESAMPLES rows a split.
+    """Return a table with RESAMPLES rows per split. Its columns are split, protocol, seed, images
+    (a fingerprint of the ids) and one per score.
 
     Args:
-        images: split -> the ids that were resampled, in their order.
+        images: split -> the image ids that were resampled, in their order.
     """
     import pandas as pd
 

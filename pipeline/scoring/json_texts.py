@@ -1,4 +1,4 @@
-"""JSON files of texts, as `files.write_json` lays them out, read a few texts at a time."""
+"""JSON files of texts in the layout of `files.write_json`, read a few texts at a time."""
 
 import json
 from bisect import bisect_right
@@ -10,17 +10,18 @@ from typing import Any
 from pipeline.core.errors import UserError
 from pipeline.data.checked import RESTORE, check_lists, read_json, read_texts, readable
 
+# Number of images whose texts are read at once.
 IMAGES = 64
-"that are read at once"
+# Number of lines that `Texts` reads at once.
 LINES = 1000
 
 
 def texts_by_image(path: Path) -> Mapping[str, list[str]]:
-    """image_id -> texts. A file that was laid out otherwise is read whole.
+    """Return image_id -> texts. A file in another layout is read whole.
 
     Raises:
-        UserError: it is not there, or holds something else; of a part of a large file, when that
-            part is asked for.
+        UserError: the file is missing or holds something else. If only a part of a large file is
+            wrong, the error is raised when that part is read.
     """
     try:
         return _Texts(path)
@@ -29,11 +30,11 @@ def texts_by_image(path: Path) -> Mapping[str, list[str]]:
 
 
 class _Texts(Mapping[str, list[str]]):
-    """Every key stands on a line of its own, two blanks in, and keys are sorted: the place of each
-    64th finds them all.
+    """Texts of a file whose keys are sorted. Each key is on a separate line, indented by two
+    spaces. The offset of every 64th key is enough to find them all.
 
     Raises:
-        ValueError: this is not so.
+        ValueError: the file has another layout.
     """
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +83,7 @@ class _Texts(Mapping[str, list[str]]):
 
 
 def _key(line: bytes) -> str:
-    """Of the line `  "key": [` or, without texts, `  "key": [],`."""
+    """Return the key of the line `  "key": [` or, if it has no texts, `  "key": [],`."""
     text = (
         line.strip()
         .removesuffix(b",")
@@ -98,10 +99,10 @@ def _key(line: bytes) -> str:
 
 
 class Texts:
-    """The texts of a list, from its beginning whenever it is iterated over.
+    """The texts of a JSON list. Each iteration starts from the beginning of the file.
 
     Raises:
-        UserError: while it is read: the file is not there, or holds something else.
+        UserError: during iteration, if the file is missing or holds something else.
     """
 
     def __init__(self, path: Path) -> None:

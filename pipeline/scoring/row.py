@@ -13,8 +13,8 @@ from pipeline.results.scores import OWN, Score, ScoreTable
 from pipeline.scoring.bootstrap import resample_table
 from pipeline.scoring.score import Scored
 
+# Scores that `dvc metrics` shows.
 GLANCE = ("bleu_4", "meteor", "rouge_l", "cider")
-"what `dvc metrics` shows"
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class ScoredRow:
     """One `Scored` per protocol and seed."""
 
     parts: dict[tuple[str, str], Scored]
-    "(protocol, seed) -> scores, the standard ones of the row's own system first"
+    "(Protocol, seed) -> scores. The standard scores of the row's own system come first."
 
     @property
     def standard(self) -> Scored:
-        """Of the row's own system."""
+        """Scores of the row's own system under the standard protocol."""
         return self.parts[STANDARD, OWN]
 
     @property
     def scores(self) -> ScoreTable:
-        """The long table, split by split."""
+        """All scores as one long table, split by split."""
         rows = (
             _score(scored, split, protocol, seed, metric)
             for split in self.standard.summary
@@ -42,10 +42,10 @@ class ScoredRow:
 
     @property
     def per_image(self) -> pd.DataFrame:
-        """image_id, split, protocol, seed, and a column per score that an image has."""
+        """Table with image_id, split, protocol, seed, and a column per per-image score."""
         tables = []
         for (protocol, seed), scored in self.parts.items():
-            if len(scored.per_image):  # a mean has none, and neither has teacher forcing
+            if len(scored.per_image):  # empty for a mean and for teacher forcing
                 table = scored.per_image.copy(deep=False)
                 table.insert(2, "protocol", protocol)
                 table.insert(3, "seed", seed)
@@ -54,7 +54,8 @@ class ScoredRow:
 
     @property
     def resamples(self) -> pd.DataFrame:
-        """Columns as of `resample_table`; a score that a group of rows lacks is empty there."""
+        """Table with the columns of `resample_table`. A score that a part lacks is empty in that
+        part's rows."""
         tables = [
             resample_table(scored.resamples, scored.images, protocol, seed)
             for (protocol, seed), scored in self.parts.items()
@@ -63,7 +64,7 @@ class ScoredRow:
 
     @property
     def unavailable(self) -> dict[str, str]:
-        """metric -> why it could not run"""
+        """Metric -> why it could not run."""
         return {m: why for part in self.parts.values() for m, why in part.unavailable.items()}
 
 
@@ -75,11 +76,11 @@ def _score(scored: Scored, split: str, protocol: str, seed: str, metric: str) ->
 
 
 def write_scores(row: ScoredRow, about: dict[str, Any], folder: Path, metrics: Path) -> None:
-    """Write scores.csv, images.parquet, resamples.parquet and about.json into `folder`, a few
-    scores into `metrics`.
+    """Write scores.csv, images.parquet, resamples.parquet and about.json into `folder`, and the
+    scores of `GLANCE` into the file `metrics`.
 
     Args:
-        about: what is no number, beside the metrics that could not run.
+        about: facts that about.json holds in addition to the metrics that could not run.
     """
     scores = row.scores
     with whole_folder(folder) as part:
@@ -91,7 +92,8 @@ def write_scores(row: ScoredRow, about: dict[str, Any], folder: Path, metrics: P
 
 
 def glance(scores: ScoreTable) -> dict[str, dict[str, float]]:
-    """split -> score -> value, of the row's own system under the standard protocol."""
+    """Return split -> score -> value for the row's own system under the standard protocol, with
+    the scores of `GLANCE` only."""
     out: dict[str, dict[str, float]] = {split: {} for split in scores.splits}
     for row in scores:
         if row.metric in GLANCE and (row.protocol, row.seed) == (STANDARD, OWN):

@@ -1,4 +1,4 @@
-"""Tokenised captions + references -> scores, with resamples for their intervals."""
+"""Scores of tokenised captions against references, with resamples for their intervals."""
 
 import math
 from collections.abc import Container, Mapping
@@ -22,7 +22,9 @@ from pipeline.metrics.shared.base import (
 from pipeline.metrics.shared.languages import WORDS, why_not
 from pipeline.scoring.bootstrap import resample
 
+# Metric -> further arguments that it takes.
 More = Mapping[str, tuple[Any, ...]]
+# Columns that scoring needs from a table of captions, in addition to the tokenised captions.
 NEEDED = {
     "image_id",
     "split",
@@ -32,19 +34,18 @@ NEEDED = {
     "reference_tokens",
     "top5_hits",
 }
-"of a table of captions, beside the tokenised captions"
 
 
 @dataclass
 class SetScores:
-    """What the metrics say of one set of images."""
+    """Scores of one set of images."""
 
     corpus: dict[str, float] = field(default_factory=dict)
     per_image: dict[str, Array] = field(default_factory=dict)
-    "score -> (N,), in the order of the candidates; NaN for an image that has none"
+    "Score -> (N,), in the order of the candidates. NaN marks an image without this score."
     sums: list[Sums] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
-    "metric -> why it could not run"
+    "Metric -> why it could not run."
 
 
 def score_set(
@@ -54,8 +55,12 @@ def score_set(
     more: More | None = None,
     language: str = ENGLISH,
 ) -> SetScores:
-    """Args: candidates, references: tokenised; more: what a metric takes beside them, by its
-    name."""
+    """Score one set of images.
+
+    Args:
+        candidates, references: image_id -> tokenised texts.
+        more: further arguments of a metric, by its name.
+    """
     out, known = SetScores(), reference_set(candidates, references, language)
     for name in metrics:
         metric = load("metrics", name)
@@ -78,17 +83,17 @@ class Scored:
     """The scores of one table of captions."""
 
     summary: dict[str, dict[str, float]]
-    "split -> score -> value"
+    "Split -> score -> value."
     unavailable: dict[str, str]
-    "metric -> why it could not run"
+    "Metric -> why it could not run."
     per_image: pd.DataFrame
-    "image_id, split, and a column per score that an image has"
+    "Table with image_id, split, and a column per per-image score."
     resamples: dict[str, dict[str, Array]]
-    "split -> score -> its values on resamples of the images"
+    "Split -> score -> its values on resamples of the images."
     images: dict[str, list[str]]
-    "split -> the ids that were resampled, in their order"
+    "Split -> image ids that were resampled, in their order."
     sd: dict[str, dict[str, float]] = field(default_factory=dict)
-    "split -> score -> its standard deviation over trainings, where the summary is of means"
+    "Split -> score -> its standard deviation over trainings. Empty unless the summary has means."
 
 
 def score_captions(
@@ -100,15 +105,15 @@ def score_captions(
     more: More | None = None,
     language: str = ENGLISH,
 ) -> Scored:
-    """Score each split of a table of captions (image_id, split, and what is asked for below).
+    """Score each split of a table of captions.
 
     Args:
-        captions: with log_prob and tokens, and with the teacher-forced sums over references, where
-            there was a model.
-        candidates, references: image_id -> tokenised.
-        training: the tokenised training captions; None: it is not asked which captions are new.
-        more: what a metric takes beside captions and references, by its name.
-        language: of captions and references.
+        captions: image_id and split. If a model made the captions, also log_prob and tokens, and
+            the teacher-forced sums over references.
+        candidates, references: image_id -> tokenised texts.
+        training: the tokenised training captions; None skips the score `novel`.
+        more: further arguments of a metric, by its name.
+        language: language of captions and references.
     """
     out = Scored({}, {}, pd.DataFrame(), {}, {})
     tables, needed = [], captions[[column for column in captions if column in NEEDED]]
@@ -116,7 +121,7 @@ def score_captions(
         split = str(name)
         rows = rows.sort_values(
             "image_id"
-        )  # the same images in the same order for every variant, so that resamples pair
+        )  # resamples pair only if every variant has the same images in the same order
         images = rows.image_id.tolist()
         said = {i: candidates[i] for i in images}
         found = score_set(said, references, metrics, more, language)
@@ -132,7 +137,7 @@ def score_captions(
 
 
 def _add_novel(found: SetScores, candidates: Candidates, training: Container[str]) -> None:
-    """novel: share of captions that are no training caption."""
+    """Add `novel`: the share of captions that are not training captions."""
     novel = np.array([float(text not in training) for text in candidates.values()])
     found.corpus["novel"] = float(novel.sum()) / len(novel)
     found.per_image["novel"] = novel
@@ -140,14 +145,14 @@ def _add_novel(found: SetScores, candidates: Candidates, training: Container[str
 
 
 def _confidence(rows: pd.DataFrame, cider: Array | None) -> dict[str, float]:
-    """log_prob_rho: Spearman's rank correlation, over images, of a caption's log-probability per
-    token with its CIDEr.
+    """Return log_prob_rho: Spearman's rank correlation, over images, between a caption's
+    log-probability per token and its CIDEr.
 
-    Pearson's on average ranks. Left out where there is neither, or where one of them is equal for
-    all images.
+    It is computed as Pearson's correlation of average ranks. It is left out if one of the two is
+    missing or is equal for all images.
 
     Args:
-        cider: of each row.
+        cider: CIDEr of each row.
     """
     if not {"log_prob", "tokens"} <= set(rows) or cider is None:
         return {}
@@ -159,8 +164,8 @@ def _confidence(rows: pd.DataFrame, cider: Array | None) -> dict[str, float]:
 
 
 def _add_teacher_forced(found: SetScores, rows: pd.DataFrame) -> None:
-    """loss (nats per token), perplexity and top-5 accuracy over all references; captions without a
-    model have none."""
+    """Add loss (nats per token), perplexity and top-5 accuracy over all references. Captions that
+    no model made have none."""
     if "reference_nll" in rows:
         sums = Sums(
             rows[["reference_nll", "reference_tokens", "top5_hits"]].to_numpy(dtype=float),
@@ -178,7 +183,7 @@ def _add_teacher_forced(found: SetScores, rows: pd.DataFrame) -> None:
 
 
 def _teacher_forced(sums: Array) -> dict[str, Array]:
-    """(..., 3) -> (...)."""
+    """Return the scores (...) of sums (..., 3)."""
     nll, tokens, hits = np.moveaxis(sums, -1, 0)
     with np.errstate(over="ignore"):
         perplexity = np.exp(nll / tokens)

@@ -1,9 +1,9 @@
-"""BLEU of argmax ids under teacher forcing, as nltk's corpus_bleu: what some papers print as
-BLEU, and no caption was generated.
+"""BLEU of argmax ids under teacher forcing, computed like nltk's corpus_bleu. Some papers print
+this as BLEU, although no caption is generated.
 
-One hypothesis per reference: the likeliest token at each of its places, given the reference's own
-words before it. End and unknown tokens count. All references of the image, as ids, are its
-references.
+Each reference gives one hypothesis: the most likely token at each position, given the reference's
+own previous words. End and unknown tokens count. The hypothesis is compared with all references of
+the image, as ids.
 """
 
 from collections import Counter
@@ -20,11 +20,14 @@ ORDERS = (1, 2, 3, 4)
 
 
 def teacher_forced_sums(rows: pd.DataFrame) -> Sums:
-    """Args: rows: image_id, reference, argmax; a row per reference of one split.
+    """Return the sums of one split's images.
+
+    Args:
+        rows: image_id, reference and argmax; one row per reference.
 
     Returns:
-        By image, in the order of their ids: matches and n-grams by order, length of the hypotheses,
-        and of the closest references.
+        One row per image, in the order of their ids: matches and n-grams by order, the length of
+        the hypotheses, and the length of the closest references.
     """
     statistics = [
         _image(list(of.argmax), list(of.reference)) for _, of in rows.groupby("image_id", sort=True)
@@ -54,13 +57,13 @@ def _ngrams(words: tuple[int, ...], n: int) -> Iterator[tuple[int, ...]]:
 
 
 def of_sums(sums: Array) -> dict[str, Array]:
-    """(..., 10) -> (...): geometric mean of the precisions times the brevity penalty; 0 where no
-    n-gram matches, as in nltk."""
+    """Return BLEU (...) of sums (..., 10): the geometric mean of the precisions times the brevity
+    penalty. It is 0 if no word matches, as in nltk."""
     matches, guesses, length, closest = sums[..., :4], sums[..., 4:8], sums[..., 8], sums[..., 9]
     with np.errstate(divide="ignore"):
         logs = np.log(matches / guesses)
-    # nltk puts the smallest float for a precision of 0 beyond the first order, and gives 0 where no
-    # word matches
+    # Beyond the first order, nltk replaces a precision of 0 by the smallest float. If no word
+    # matches, it returns 0.
     logs[..., 1:] = np.maximum(logs[..., 1:], np.log(np.finfo(float).tiny))
     penalty = np.where(length > closest, 1.0, np.exp(1 - closest / np.maximum(length, 1)))
     return {f"bleu_{n}": np.exp(logs[..., :n].mean(-1)) * penalty for n in ORDERS}

@@ -1,5 +1,5 @@
-"""Captions to the tokens that scores compare: the PTB tokenizer for English, the tokenizer of the
-language for others."""
+"""Tokenise captions for scoring: English with the PTB tokenizer, other languages with their own
+tokenizer."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,10 +12,10 @@ from pipeline.scoring.ptb import ptb_lines
 
 
 def token_lines(texts: Iterable[str], language: str) -> list[str]:
-    """The tokens of each text, with single spaces between them.
+    """Return the tokens of each text, separated by single spaces.
 
     Raises:
-        JavaFailed: as `ptb_lines` does.
+        JavaFailed: see `ptb_lines`.
         UserError: the tokenizer of the language is not installed.
     """
     if language == ENGLISH:
@@ -24,17 +24,16 @@ def token_lines(texts: Iterable[str], language: str) -> list[str]:
 
 
 def tokenised(captions: Mapping[str, Sequence[str]], language: str) -> dict[str, list[str]]:
-    """image_id -> captions -> the same as tokens. Errors as in `token_lines`."""
+    """Tokenise image_id -> captions. Raises as `token_lines` does."""
     lines = iter(token_lines((text for texts in captions.values() for text in texts), language))
     return {image: [next(lines) for _ in texts] for image, texts in captions.items()}
 
 
 def training_captions(captions: pd.DataFrame, language: str) -> list[str]:
-    """The different training captions of a corpus (image_id, text, split) as a model learns them,
-    as tokens.
+    """Return the distinct training captions of a corpus (image_id, text, split) as tokens.
 
-    Of the cleaned text: a model trained without one-letter words could never repeat a caption as it
-    was published.
+    They are made from the cleaned text that a model learns. A model trained without one-letter
+    words could never repeat a caption as it was published.
     """
     texts = captions.text[captions["split"] == "train"].unique()
     written = [joined(text, find_language(language)) for text in texts]

@@ -1,5 +1,5 @@
-"""All scores of a variant: the standard protocol, those of its papers beside it, and the spread
-over training seeds."""
+"""All scores of a variant: under the standard protocol and the protocols of its papers, with the
+spread over training seeds."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,26 +25,32 @@ from pipeline.scoring.score import Scored, score_captions
 from pipeline.scoring.teacher_forced import teacher_forced_sums
 from pipeline.scoring.tokens import token_lines, tokenised
 
+# Metrics that are also scored under protocols other than the standard one.
 N_GRAMS = ("bleu", "meteor", "rouge_l", "cider", "chrf")
-"metrics that a protocol other than the standard one is for"
 NO_SEARCH = pd.DataFrame(columns=["search", "image_id", "split", "text"])
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a variant said; tables as the caption stage writes them."""
+    """The captions of a variant, in the tables that the caption stage writes."""
 
     captions: pd.DataFrame
     searches: pd.DataFrame
     teacher_forced: pd.DataFrame
     seeds: pd.DataFrame
     sets: Mapping[str, list[str]] = field(default_factory=dict)
-    "image_id -> all captions that were kept of it, where a metric asks for them"
+    "All captions that were kept of each image, by image_id. Empty unless a metric needs them."
 
     @classmethod
     def read(cls, files: list[Path], protocols: list[str], metrics: Iterable[str] = ()) -> "Said":
-        """Args: files: of the four tables; ids under teacher forcing are read only where a protocol
-        scores them, alternatives only where a metric does."""
+        """Read the tables of a variant.
+
+        Teacher-forced ids are read only if a protocol scores them, and alternatives only if a
+        metric does.
+
+        Args:
+            files: the files of the four tables, in the order of the fields.
+        """
         captions, searches, teacher_forced, seeds = files
         forced = any(find_protocol(name).captions == "argmax" for name in protocols)
         ids = (
@@ -57,12 +63,12 @@ class Said:
 
     @classmethod
     def of_baseline(cls, captions: pd.DataFrame) -> "Said":
-        """Captions that no model made."""
+        """Return captions that no model made."""
         return cls(captions, NO_SEARCH, pd.DataFrame(), captions.assign(seed=0).iloc[:0])
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """own, every search, and one table per further seed."""
+        """Name -> table: `own`, one table per search, and one per further seed."""
         out = {"own": self.captions}
         out |= {str(name): rows for name, rows in self.searches.groupby("search", sort=False)}
         return out | {self.further[str(seed)]: rows for seed, rows in self.seeds.groupby("seed")}
@@ -73,7 +79,7 @@ class Said:
         return {str(seed): f"seed {seed}" for seed in sorted(self.seeds["seed"].unique())}
 
     def tokenised(self, language: str) -> dict[str, Candidates]:
-        """The tables as tokens, all in one call: starting Java takes longer than tokenising."""
+        """Tokenise all tables in one call, because starting Java takes longer than tokenising."""
         texts = (text for rows in self.tables.values() for text in rows.text)
         lines = iter(token_lines(texts, language))
         return {
@@ -83,8 +89,8 @@ class Said:
 
 
 def read_said(path: Path) -> pd.DataFrame:
-    """Without the alternatives, which are not scored: as Python's lists of dicts they are most of a
-    table."""
+    """Read a table of captions without its alternatives, which are not scored here. As Python lists
+    of dicts, they would be most of the table."""
     from pyarrow.parquet import read_schema
 
     with readable(path):
@@ -98,7 +104,7 @@ def needs_sets(metric: str) -> bool:
 
 
 def read_sets(path: Path) -> dict[str, list[str]]:
-    """image_id -> its alternatives, the caption itself first."""
+    """Return image_id -> its alternatives, starting with the caption itself."""
     table = read_table(path, ["image_id", "alternatives"])
     kept = zip(table["image_id"], table["alternatives"], strict=True)
     return {image: [one["text"] for one in several] for image, several in kept}
@@ -106,36 +112,37 @@ def read_sets(path: Path) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Known:
-    """What a corpus holds to score against."""
+    """What captions of a corpus are scored against."""
 
     references: References
-    "as tokens (`token_lines`)"
+    "References as tokens (`token_lines`)."
     published: References
-    "as they were published"
+    "References as they were published."
     training: Iterable[str]
-    "the training captions as tokens"
+    "Training captions as tokens."
     images: Mapping[str, Member] = field(default_factory=dict)
-    "by image_id"
+    "Pictures by image_id."
     clip: dict[str, Any] | None = None
-    "arguments of the encoder that clip_score asks"
+    "Arguments of the encoder that clip_score uses."
     language: str = ENGLISH
-    "of the corpus"
+    "Language of the corpus."
     chair: dict[str, Any] | None = None
-    "the files that chair asks for"
+    "Files that the metric chair needs."
 
     @property
     def more(self) -> dict[str, tuple[Any, ...]]:
-        """What metrics take beside captions and references."""
+        """Further arguments of metrics, in addition to captions and references."""
         return {"clip_score": (self.images, self.clip), "chair": (self.chair,)}
 
     def clip_model(self, metrics: list[str]) -> str | None:
-        """By which CLIP these metrics judge; None: none of them asks one."""
+        """Return the CLIP model that these metrics use, or None if none of them uses one."""
         return (self.clip or {}).get("model") if "clip_score" in metrics else None
 
 
 def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, Member]:
-    """The pictures of a corpus by image_id, where one of the metrics looks at them; {} elsewhere,
-    since a corpus may be large.
+    """Return image_id -> picture of a corpus if one of the metrics needs pictures.
+
+    Otherwise the result is {}, because a corpus may be large.
 
     Args:
         captions: the captions.parquet of the corpus.
@@ -147,11 +154,13 @@ def pictures_needed(metrics: list[str], captions: Path, raw: Path) -> dict[str, 
 
 
 def score_variant(said: Said, known: Known, metrics: list[str], protocols: list[str]) -> ScoredRow:
-    """Scores under `standard` and under each of `protocols`; further seeds under `standard` alone,
-    with the mean over all trainings."""
+    """Score a variant under `standard` and under each of `protocols`.
+
+    Further seeds are scored only under `standard`, together with the mean over all trainings.
+    """
     for metric in (load("metrics", name) for name in metrics):
         if not not_for(getattr(metric, "READS", WORDS), known.language):
-            getattr(metric, "prepare", bool)()  # what starts slowly starts beside the tokenizer
+            getattr(metric, "prepare", bool)()  # slow helpers start while the tokenizer runs
     for references in (known.references, *([known.published] if protocols else [])):
         need_references(said.captions["image_id"], references)
     tokens = said.tokenised(known.language)
@@ -188,7 +197,11 @@ def _under(
     known: Known,
     metrics: list[str],
 ) -> Scored:
-    """Args: tokens: of what was said, as the standard protocol has them."""
+    """Score a variant's own system under another protocol.
+
+    Args:
+        tokens: the captions as tokens of the standard protocol.
+    """
     if protocol.captions == "argmax":
         return _teacher_forced(said)
     rows = said.tables[protocol.captions][["image_id", "split", "text"]]
@@ -204,7 +217,7 @@ def _under(
 
 @dataclass(frozen=True)
 class _Tokenised(Mapping[str, list[str]]):
-    """References as published, tokenised when they are asked for."""
+    """References as published, tokenised on access."""
 
     published: References
     tokens: str
@@ -232,7 +245,7 @@ def _teacher_forced(said: Said) -> Scored:
 
 
 def _mean(trainings: list[Scored]) -> Scored:
-    """Mean and standard deviation (n - 1) of every score that all trainings have."""
+    """Return the mean and standard deviation (n - 1) of every score that all trainings have."""
     out = Scored({}, {}, pd.DataFrame(), {}, trainings[0].images)
     for split in trainings[0].summary:
         scores = [t.summary[split] for t in trainings]
@@ -245,6 +258,6 @@ def _mean(trainings: list[Scored]) -> Scored:
 
 
 def _shared(scores: Sequence[Mapping[str, object]]) -> list[str]:
-    """The names that all have, in the order of the first: a set's order would change from run to
-    run."""
+    """Return the names that all have, in the order of the first. The order of a set would change
+    from run to run."""
     return [name for name in scores[0] if all(name in other for other in scores)]

@@ -1,5 +1,7 @@
-"""What a training took: time, speed and memory. It is kept beside the checkpoints, and no output of
-DVC: two trainings that are equal to the byte differ in it.
+"""The cost of a training: time, speed and memory.
+
+The file is kept beside the checkpoints. It is not a DVC output, because it differs even between two
+trainings whose outputs are identical.
 """
 
 from contextlib import suppress
@@ -19,10 +21,10 @@ class Cost(BaseModel):
     """The file of one training."""
 
     weights: str
-    "digest of what was trained: the file tells of no other model"
+    "Digest of the trained weights. The costs apply to no other model."
     device: str
     metrics: dict[str, float]
-    "by their names in MLflow"
+    "Metric values by their names in MLflow."
 
 
 def write_cost(
@@ -34,12 +36,12 @@ def write_cost(
     step_seconds: float,
     images: int,
 ) -> None:
-    """Write what the training of a model folder took.
+    """Write the cost of training the model in a folder.
 
     Args:
-        peak: bytes of memory at most; of the GPU where one trained.
-        seconds: from first to last, validation included, interruptions and lost work left out.
-        step_seconds, images: of the steps on training images alone.
+        peak: peak memory in bytes: GPU memory if a GPU trained.
+        seconds: duration including validation, without interruptions and lost work.
+        step_seconds, images: seconds spent in training steps only, and the images in those steps.
     """
     metrics = {"cost/train_seconds": seconds, "cost/peak_memory_gb": peak / 1e9}
     if step_seconds > 0:
@@ -48,11 +50,14 @@ def write_cost(
 
 
 def read_cost(file: Path, model: Path) -> tuple[dict[str, float], dict[str, str]]:
-    """Metrics and tags for the run of a model; none where another machine trained it, DVC
-    restored it, or the file is damaged."""
+    """Return metrics and tags for the run of a model.
+
+    Both are empty if the file is damaged, missing or describes other weights. It may be missing or
+    outdated if another machine trained the model, or if DVC restored it.
+    """
     if not file.is_file():
         return {}, {}
-    with suppress(UserError):  # damaged: no output of DVC, so nothing brings it back
+    with suppress(UserError):  # A damaged file is not a DVC output, so nothing can restore it.
         told: dict[str, Any] = read_checked(file, Cost)
         if told["weights"] == digest(model / WEIGHTS):
             return told["metrics"], {"device": told["device"]}

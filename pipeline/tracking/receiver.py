@@ -24,8 +24,8 @@ from pipeline.tracking.store import Store, curves, open_store, send, trouble
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
+# Seconds between two requests. Messages that arrive in between are sent together.
 PAUSE = 0.5
-"Seconds between two requests; what arrives in between is sent together."
 LATER = "training goes on, its curves are completed by the stage track"
 
 
@@ -38,8 +38,8 @@ def main() -> None:
 
 
 def messages(descriptor: int) -> Iterator[list[dict[str, Any]]]:
-    """Lists of the messages that came since the last one, each of at least one message, until the
-    input ends. A line that the end cuts off is dropped."""
+    """Yield lists of the messages that arrived since the previous list, until the input ends. No
+    list is empty. A last line that is incomplete is dropped."""
     rest = b""
     while data := os.read(descriptor, 1 << 16):
         *lines, rest = (rest + data).split(b"\n")
@@ -51,12 +51,12 @@ def messages(descriptor: int) -> Iterator[list[dict[str, Any]]]:
 def receive(
     batches: Iterator[list[dict[str, Any]]], trains: Callable[[], bool] = lambda: True
 ) -> None:
-    """Write the curves into a run. The run is opened with the first figure, because only its step
-    tells whether a training was resumed.
+    """Write the curves into a run. The run is opened when the first figure arrives, because its
+    step tells whether the training was resumed.
 
     Args:
-        trains: whether the training is still alive. On a busy machine it may have been killed and
-            started again, with another receiver, before this one has opened its store.
+        trains: returns whether the training is still alive. On a busy machine it may have been
+            killed and restarted with another receiver before this one has opened its store.
     """
     first = next(batches, [])
     if not first:
@@ -80,8 +80,10 @@ def receive(
 
 
 def open_run(store: Store, header: dict[str, Any], step: int) -> tuple[str, set[tuple[str, int]]]:
-    """The run that the file names, if this training continues it, or else a new one; and the
-    (metric, step) pairs that it already has."""
+    """Return the id of the run and the (metric, step) pairs that it already has.
+
+    The run is the one that the file names if this training continues it, and a new one otherwise.
+    """
     file = Path(header["file"])
     key = fingerprint(header["params"])
     run_id, told = remembered(store, file), read_run_file(file)
@@ -96,7 +98,7 @@ def open_run(store: Store, header: dict[str, Any], step: int) -> tuple[str, set[
 
 
 def remembered(store: Store, file: Path) -> str | None:
-    """The id of the unfinished run that the file names, or None if this store does not hold it."""
+    """Return the id of the unfinished run that the file names, or None if the store has none."""
     from mlflow.exceptions import MlflowException
 
     told = read_run_file(file)

@@ -1,5 +1,7 @@
-"""checkpoints/VARIANT/mlflow.json: the run that a training's live curves go to. It is no output of
-DVC, so nothing brings a damaged one back: it tells of no run."""
+"""checkpoints/VARIANT/mlflow.json, which names the run that a training's live curves go to.
+
+The file is not a DVC output, so nothing can restore a damaged one. It is treated as missing.
+"""
 
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +14,13 @@ from pipeline.data.files import write_json
 
 
 class RunFile(BaseModel):
-    """What the file holds."""
+    """The content of the file."""
 
     tracking_uri: str
-    "the address of the store"
+    "Address of the store."
     run_id: str
     params: str
-    "fingerprint of the variant's values, by which a training knows its own run again"
+    "Fingerprint of the variant's params, by which a training recognises its own run."
 
 
 def write_run_file(file: Path, run: RunFile) -> None:
@@ -26,7 +28,7 @@ def write_run_file(file: Path, run: RunFile) -> None:
 
 
 def read_run_file(file: Path) -> RunFile | None:
-    """None where there is none, or it is damaged."""
+    """Return the content of the file, or None if it is missing or damaged."""
     if file.is_file():
         with suppress(UserError):
             return RunFile(**read_checked(file, RunFile))

@@ -1,8 +1,9 @@
-"""A SQLite file as MLflow's store: there whole or not at all, whoever is killed while it is made.
+"""A SQLite file as MLflow's store. The file is complete or absent, even if the process that creates
+it is killed.
 
-MLflow creates its tables in place, one migration after the other, in more than a second. A kill in
-between leaves a file that it cannot open any more, and two processes that create at once corrupt it
-for good.
+MLflow creates its tables in place, one migration after another, which takes more than a second. A
+kill during that time leaves a file that MLflow can no longer open. Two processes that create it at
+the same time corrupt it permanently.
 """
 
 import os
@@ -16,28 +17,32 @@ from pipeline.data.files import remove
 
 PREFIX = "sqlite:///"
 CURE = "rename it, then captionlab sync fills a new one from this workspace"
+# Seconds since its last change during which a file without content counts as being created by
+# another program.
 PATIENCE = 15.0
-"seconds after its last change that a file without content counts as being made by another program"
 TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+# Tables that show whether a store is finished. MLflow writes its first experiment once all tables
+# exist.
 CONTENT = ("experiments", "runs", "registered_models")
-"MLflow's first experiment is what it writes when all tables are there"
 
 
 def database(uri: str) -> Path | None:
-    """The file that an address names; None where it names another kind of store."""
+    """Return the file that an address names, or None if it names another kind of store."""
     return Path(uri.removeprefix(PREFIX)) if uri.startswith(PREFIX) else None
 
 
 def fault(path: Path, writes: bool, seconds: float) -> str | None:
-    """What is wrong with the file in a way that no waiting cures, and what to do; None: nothing, or
-    it is not there and can be made.
+    """Return a fault of the file that waiting does not cure, with what to do about it.
 
     Args:
-        writes: whether the caller wants to change it, or to create it.
-        seconds: to wait for another program that keeps it locked.
+        writes: whether the caller wants to change or create the file.
+        seconds: how long to wait for another program that keeps the file locked.
+
+    Returns:
+        None if there is no fault. A missing file is no fault if it can be created.
 
     Raises:
-        OSError: it is locked for longer.
+        OSError: the file stays locked for longer.
     """
     if path.exists() and not path.is_file():
         return "is no plain file: name another one in MLFLOW_TRACKING_URI"
@@ -50,8 +55,8 @@ def fault(path: Path, writes: bool, seconds: float) -> str | None:
 
 
 def _unwritable(folder: Path) -> str:
-    """Why no file can be made there, or ''. SQLite makes one beside the database in every
-    change."""
+    """Return why no file can be created in the folder, or ''. SQLite creates a file beside the
+    database for every change."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -89,7 +94,7 @@ def _said(path: Path, error: sqlite3.DatabaseError) -> str:
 
 
 def is_broken(path: Path) -> bool:
-    """Whether SQLite finds a fault anywhere in the file, all of which is read."""
+    """Return whether SQLite finds a fault in the file. This reads the whole file."""
     try:
         with closing(_connect(path, 1.0)) as found:
             return bool(found.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
@@ -104,7 +109,7 @@ def _connect(path: Path, seconds: float) -> sqlite3.Connection:
 
 
 def make_whole(path: Path) -> None:
-    """Create the store, unless it is there; one that was never finished is kept beside it as
+    """Create the store unless it exists. One whose creation was never finished is renamed to
     `<name>.unfinished`."""
     from filelock import FileLock
 
@@ -120,19 +125,23 @@ def make_whole(path: Path) -> None:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Whether nobody makes the file any more. A last change in the future says so, too: the clock
-    has been put back since."""
+    """Return whether no program is still creating the file.
+
+    A last change far in the future counts, too, because it means that the clock has been set back.
+    """
     return abs(time.time() - path.stat().st_mtime) > PATIENCE
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether nothing has ever been in it: the creation goes on, or ended early. What is no
-    database at all is left alone."""
+    """Return whether the store never held anything: its creation is in progress or ended early.
+
+    A file that is not a database does not count as unfinished, so it is left alone.
+    """
     if not path.is_file():
         return False
     try:
-        # a journal that a kill left is played back now, since it must not stay beside another file
-        # of that name
+        # Connecting also rolls back a journal that a kill left. The journal must not remain beside
+        # a new file of the same name.
         with closing(_connect(path, 5.0)) as found:
             there = {name for (name,) in found.execute(TABLES)}
             return not any(
@@ -145,8 +154,11 @@ def is_unfinished(path: Path) -> bool:
 
 
 def _create(path: Path) -> None:
-    """In a folder of its own, since SQLite keeps a journal beside the file, and would play it into
-    the next attempt."""
+    """Create the store in a separate folder and move it into place.
+
+    SQLite keeps a journal beside the file. Without the folder, a journal that a kill left would be
+    applied to the next attempt.
+    """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     folder = path.with_name(f".{path.name}.part")
@@ -156,5 +168,5 @@ def _create(path: Path) -> None:
     try:
         SqlAlchemyStore(f"{PREFIX}{part}", str(path.parent / "mlruns")).engine.dispose()
         os.replace(part, path)
-    finally:  # of a full disk, too
+    finally:  # also when the disk is full
         remove(folder)

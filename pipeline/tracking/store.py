@@ -1,5 +1,5 @@
-"""The MLflow store: probed before use, created by one process at a time, silent, and one exception
-for all its troubles."""
+"""Access to the MLflow store. It is probed before use, created by one process at a time, and
+silent. All its failures become one exception, `StoreDown`."""
 
 import http.client
 import logging
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 EXPERIMENT = "captionlab"
 DEFAULT_URI = "sqlite:///mlflow.db"
 PROBE_SECONDS = 3.0
+# Seconds that a stage waits for a store in total. CAPTIONLAB_MLFLOW_SECONDS overrides it.
 STAGE_SECONDS = 10.0
-"that a stage waits for a store altogether; CAPTIONLAB_MLFLOW_SECONDS names another number"
+# Seconds that a request may wait for an answer, except one that transfers a file.
 ANSWER_SECONDS = 20.0
-"that a request may stay without an answer, but for one that moves a file"
+# Seconds at the start of each call that the budget does not count.
 FREE = 0.5
-"seconds of each call that no budget counts"
+# Attempts per request. The default client retries for four minutes.
 TRIES = 2
-"of each request: the default client tries for four minutes"
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+# Calls that transfer files, which may legitimately take long. Each one fails only after
+# `request_seconds` without a byte.
 MOVING = {"log_artifact", "log_artifacts", "log_model_artifacts", "download_artifacts"}
-"""calls that move files, which may take long for good reasons; each waits for `request_seconds`
-without a byte"""
+# Largest number of metrics, and of runs, in one request.
 BATCH = 1000
-"metrics that MLflow takes in one request"
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 KNOWN = (
     "http://HOST:PORT, https://HOST, sqlite:///FILE, or postgresql, mysql or "
@@ -51,25 +51,25 @@ KNOWN = (
 
 
 class StoreDown(UserError):
-    """The store does not answer, or refuses, or is none; what was to be kept there is still in the
-    workspace."""
+    """The store does not answer, refuses, or is not a store. Whatever could not be stored is still
+    in the workspace."""
 
     later = "captionlab sync publishes it later"
-    "what becomes of what could not be published"
+    "What happens to results that could not be published."
 
 
 class StoreBroken(StoreDown):
-    """The database of a workspace cannot be used until somebody does what the message says."""
+    """The database of a workspace cannot be used until someone does what the message says."""
 
     later = "no run of it is lost"
 
 
 class Budget:
-    """How long a stage waits for a store altogether.
+    """The total time that a stage waits for a store.
 
     Args:
-        seconds: that calls may take together, the first `FREE` of each not counted: a busy server
-            is not a dead one. Moving files is not counted either.
+        seconds: how long all calls may take together. The first `FREE` seconds of each call are not
+            counted, because a busy server is not a dead one. File transfers are not counted either.
     """
 
     def __init__(self, seconds: float):
@@ -77,7 +77,11 @@ class Budget:
 
     @classmethod
     def of_stage(cls) -> "Budget":
-        """Raises a UserError for a `CAPTIONLAB_MLFLOW_SECONDS` that is no number above 0."""
+        """Return the budget of a stage.
+
+        Raises:
+            UserError: `CAPTIONLAB_MLFLOW_SECONDS` is not a finite number above 0.
+        """
         text = os.environ.get("CAPTIONLAB_MLFLOW_SECONDS") or str(STAGE_SECONDS)
         try:
             seconds = float(text)
@@ -102,7 +106,8 @@ class Budget:
 
 
 class BoundedClient:
-    """An MlflowClient none of whose calls waits for longer than its budget has left."""
+    """An MlflowClient whose calls wait no longer than what is left of the budget. Calls in `MOVING`
+    are not limited."""
 
     def __init__(self, client: "MlflowClient", uri: str, budget: Budget):
         self._client, self._uri, self._budget = client, uri, budget
@@ -123,7 +128,8 @@ class BoundedClient:
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """Of MLflow's requests, which read it from the environment, in whole seconds."""
+    """Limit the timeout of MLflow's requests. They read it from the environment, in whole
+    seconds."""
     before = os.environ[TIMEOUT]
     os.environ[TIMEOUT] = str(max(1, int(min(float(before), ANSWER_SECONDS, seconds))))
     try:
@@ -136,13 +142,13 @@ def _timeout(seconds: float) -> Iterator[None]:
 class Store:
     client: "MlflowClient"
     experiment: str
-    "id of the experiment `captionlab`"
+    "Id of the experiment `captionlab`."
     uri: str
 
     @property
     def address(self) -> str:
-        """As a file of the workspace may name it: without password, and the same after the
-        workspace was moved."""
+        """The address as files of the workspace may store it: without a password, and still valid
+        after the workspace is moved."""
         file = database(self.uri)
         inside = file and file.is_relative_to(Path.cwd())
         return (
@@ -153,7 +159,7 @@ class Store:
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the database of this workspace."""
+    """Return `MLFLOW_TRACKING_URI`, or the address of this workspace's database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
@@ -166,17 +172,17 @@ def open_store(
     """Connect to a store, by default to `tracking_uri()`.
 
     Args:
-        request_seconds: that a request may stay without an answer.
-        create: make the database of a `sqlite:///` address where it is missing. Only who writes
-            asks for it: a command that reads would leave an empty database in whatever folder it is
-            called from.
-        budget: of all calls together, for a server over the network; without it each call waits
-            for its own time alone.
+        request_seconds: seconds that a request may wait for an answer.
+        create: create the database of a `sqlite:///` address if it is missing. Only callers that
+            write set this: a command that reads would leave an empty database in whatever folder
+            it is called from.
+        budget: for all calls to a server together. Without it, only each call on its own is
+            limited.
 
     Raises:
-        StoreBroken: the file of a `sqlite:///` address cannot be used; says what to do.
-        StoreDown: mlflow is not installed, or the address is none, or nothing answers there (found
-            out within seconds).
+        StoreBroken: the file of a `sqlite:///` address cannot be used. The message says what to do.
+        StoreDown: mlflow is not installed, the address is invalid, or nothing answers there. A dead
+            address is detected within seconds.
     """
     _configure_mlflow(request_seconds)
     uri = absolute(uri or tracking_uri())
@@ -197,7 +203,7 @@ def open_store(
 
 
 def _prepare(file: Path, create: bool, seconds: float) -> None:
-    """Make sure that MLflow can open a database, which would else try for minutes."""
+    """Check that MLflow can open the database. MLflow itself would retry for minutes."""
     if not create and not file.is_file():
         raise StoreDown(
             f"there is no MLflow store {file}: run this in a workspace after dvc "
@@ -210,10 +216,11 @@ def _prepare(file: Path, create: bool, seconds: float) -> None:
 
 
 def _configure_mlflow(request_seconds: int) -> None:
-    """No telemetry, progress bars or addresses on stdout, and few retries: the default client
-    retries for four minutes."""
+    """Turn off telemetry, progress bars and URLs on stdout, and allow few retries. The default
+    client retries for four minutes."""
     defaults = {
-        # read when mlflow is imported; of DO_NOT_TRACK it only understands "true"
+        # MLflow reads this when it is imported. The only value of DO_NOT_TRACK that it understands
+        # is "true".
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -225,15 +232,19 @@ def _configure_mlflow(request_seconds: int) -> None:
 
 
 def absolute(uri: str) -> str:
-    """A relative path of a database is one of the workspace, also in a temporary copy of it. mlflow
-    keeps one open store per address: a relative path would go on meaning an earlier working
-    directory."""
+    """Make the path of a database absolute. It is relative to the workspace, even in a temporary
+    copy of the workspace.
+
+    mlflow keeps one open store per address, so a relative path would keep pointing into an earlier
+    working directory.
+    """
     file = database(uri)
     return f"{PREFIX}{home() / file}" if file and file.name else uri
 
 
 def check_address(uri: str) -> None:
-    """Raise StoreDown for what MLflow would take for a folder, or fail at with a traceback."""
+    """Raise StoreDown for an address that MLflow would treat as a folder, or that would make it
+    fail with a traceback."""
     if not _is_address(uri):
         raise StoreDown(
             f"'{without_password(uri)}' is no address of an MLflow store: write {KNOWN}"
@@ -246,7 +257,7 @@ def _is_address(uri: str) -> bool:
         return bool(file.name) and not file.is_dir()
     try:
         parts = urlsplit(uri)
-        has_host = bool(parts.hostname) and parts.port != 0  # a port that is no number raises
+        has_host = bool(parts.hostname) and parts.port != 0  # raises if the port is not a number
     except ValueError:
         return False
     scheme = parts.scheme.split("+")[0]
@@ -255,8 +266,8 @@ def _is_address(uri: str) -> bool:
 
 @contextmanager
 def address_of_process(uri: str) -> Iterator[None]:
-    """MLflow looks `models:/` and `runs:/` up at the address of the process, whatever it is given:
-    set while that is done."""
+    """Set the address of the process for the duration of the block. MLflow resolves `models:/` and
+    `runs:/` there, whatever address it is given."""
     import mlflow
 
     own, environment = _own_address(), os.environ.get("MLFLOW_TRACKING_URI")
@@ -267,17 +278,19 @@ def address_of_process(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(own)  # type: ignore[arg-type]
         os.environ.pop(
             "MLFLOW_TRACKING_URI", None
-        )  # where set_tracking_uri keeps its address as well
+        )  # set_tracking_uri stores its address there as well
         if environment is not None:
             os.environ["MLFLOW_TRACKING_URI"] = environment
 
 
 def _own_address() -> str | None:
-    """What somebody has given mlflow.set_tracking_uri in this process; None: the environment
-    decides, also when it changes."""
+    """Return the address that mlflow.set_tracking_uri was given in this process.
+
+    None means that the environment decides, even if it changes later.
+    """
     import mlflow
 
-    environment = os.environ.pop("MLFLOW_TRACKING_URI", None)  # both answer to is_tracking_uri_set
+    environment = os.environ.pop("MLFLOW_TRACKING_URI", None)  # is_tracking_uri_set counts it, too
     try:
         return mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     finally:
@@ -287,7 +300,7 @@ def _own_address() -> str | None:
 
 @contextmanager
 def trouble(uri: str) -> Iterator[None]:
-    """Turn whatever goes wrong between here and the store into StoreDown."""
+    """Turn every failure between this process and the store into StoreDown."""
     try:
         from mlflow.exceptions import MlflowException
         from requests import RequestException
@@ -299,9 +312,10 @@ def trouble(uri: str) -> Iterator[None]:
         "mlflow",
         "alembic",
         "urllib3.connectionpool",
-    ):  # importing mlflow sets its own level
+    ):  # importing mlflow sets other levels
         logging.getLogger(name).setLevel(logging.ERROR)
-    # it logs each error of a database with its traceback, and raises it: we say it in one line
+    # This logger writes a traceback for each database error, which is also raised. One line is
+    # enough.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     try:
         yield
@@ -318,8 +332,8 @@ def trouble(uri: str) -> Iterator[None]:
 
 
 def _fault_of_file(file: Path | None, said: str) -> str:
-    """Why a database could not be used in a way that no waiting cures, and the cure; ''
-    otherwise."""
+    """Return a fault of the database that waiting does not cure, and its cure; '' if there is
+    none."""
     if not file or not file.is_file():
         return ""
     if is_broken(file):
@@ -335,7 +349,7 @@ def _down(uri: str, error: BaseException) -> StoreDown:
 
 
 def without_password(text: str) -> str:
-    """An address, or a message that holds some, as it may be shown."""
+    """Return an address, or a message with addresses, without passwords and tokens."""
     hidden = re.sub(r"(?<=://)\S*@", "", text)
     return re.sub(r"(?i)\b(password|passwd|pwd|token)=[^&\s]+", r"\1=***", hidden)
 
@@ -344,14 +358,12 @@ def _short(error: BaseException) -> str:
     if "database or disk is full" in str(error):
         return "the disk of its database is full: free some space"
     text = without_password(one_line(error)) or type(error).__name__
-    return (
-        text if len(text) <= 170 else f"{text[:70]} ... {text[-95:]}"
-    )  # the cause stands at the end
+    return text if len(text) <= 170 else f"{text[:70]} ... {text[-95:]}"  # the cause is at the end
 
 
 def probe(uri: str) -> None:
-    """Raise StoreDown unless something answers at the address within seconds; files and unknown
-    schemes pass."""
+    """Raise StoreDown unless something answers at the address within seconds. Files and unknown
+    schemes are not checked."""
     parts = urlsplit(uri)
     scheme = parts.scheme.split("+")[0]
     try:
@@ -369,18 +381,21 @@ def _probe_http(uri: str) -> None:
     try:
         urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=PROBE_SECONDS).close()
     except urllib.error.HTTPError as error:
-        if error.code >= 500:  # below, somebody is there: the client will say what is wrong
+        if error.code >= 500:  # below 500 a server answers, and the client will report the problem
             raise
     except urllib.error.URLError as error:
         if not isinstance(
             error.reason, ssl.SSLError
-        ):  # mlflow has settings of its own for certificates
+        ):  # mlflow has its own settings for certificates
             raise OSError(str(error.reason)) from None
 
 
 def _experiment(client: "MlflowClient", file: Path | None) -> str:
-    """Its id. Beside a SQLite file stand the files of its runs, wherever the process that writes
-    them is."""
+    """Return the id of the experiment, which is created if it is missing.
+
+    With a SQLite file, the files of its runs are stored beside it, wherever the writing process
+    runs.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -405,7 +420,8 @@ def _experiment(client: "MlflowClient", file: Path | None) -> str:
 
 
 def find_runs(store: Store, condition: str) -> "list[Run]":
-    """Every run of the experiment that is not deleted and meets the condition, the newest first."""
+    """Return the experiment's runs that meet the condition, newest first. Deleted runs are left
+    out."""
     out: list[Run] = []
     token: str | None = ""
     while token is not None:
@@ -421,7 +437,7 @@ def find_runs(store: Store, condition: str) -> "list[Run]":
 
 
 def curves(store: Store, run_id: str) -> dict[str, dict[int, float]]:
-    """Every metric of a run as {step: value}."""
+    """Return every metric of a run as {step: value}."""
     names = store.client.get_run(run_id).data.metrics
     return {
         name: {m.step: m.value for m in store.client.get_metric_history(run_id, name)}

@@ -1,4 +1,4 @@
-"""What MLflow calls a variant: its parameters and tags."""
+"""The parameters and tags that MLflow stores for a variant."""
 
 import getpass
 import json
@@ -13,7 +13,7 @@ from pipeline.results.decoding import decoding_text
 
 
 def flat_params(variant: str, params: Params) -> dict[str, str]:
-    """The variant's own values after all overrides, by dotted name: args.hidden, train.lr,
+    """Return the variant's parameters after all overrides, by dotted name: args.hidden, train.lr,
     corpus.lower, encoder.model."""
     v = params.variants[variant]
     corpus, features = params.corpora[v.corpus], params.features[v.features]
@@ -36,7 +36,7 @@ def flat_params(variant: str, params: Params) -> dict[str, str]:
 
 
 def tags(variant: str, params: Params) -> dict[str, str]:
-    """What runs are found and grouped by."""
+    """Return the tags by which runs are found and grouped."""
     v = params.variants[variant]
     return {
         "variant": variant,
@@ -48,7 +48,7 @@ def tags(variant: str, params: Params) -> dict[str, str]:
         "protocol": protocol(variant, params),
         "workspace": f"{socket.gethostname()}:{Path.cwd()}".replace(
             "'", "_"
-        ),  # it is searched for, in quotes
+        ),  # searches put the value in single quotes
         **_experiment(),
         "mlflow.user": _user(),
         "mlflow.source.name": "dvc repro",
@@ -65,7 +65,8 @@ def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def protocol(variant: str, params: Params) -> str:
-    """Under which conditions the scores hold; scores of different protocols are not comparable."""
+    """Return the conditions of the scores in words. Scores under different protocols are not
+    comparable."""
     corpus, decode = params.corpora[params.variants[variant].corpus], params.decoding(variant)
     words = [
         f"{corpus.dataset}, split {corpus.split}",
@@ -76,7 +77,7 @@ def protocol(variant: str, params: Params) -> str:
 
 
 def _experiment() -> dict[str, str]:
-    """The name by which `dvc exp show` has it, where DVC runs an experiment."""
+    """Return a tag with the name that `dvc exp show` lists, if DVC runs an experiment."""
     name = os.environ.get("DVC_EXP_NAME")
     return {"experiment": name} if name else {}
 
@@ -84,5 +85,5 @@ def _experiment() -> dict[str, str]:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under a number without a name
+    except (KeyError, OSError):  # a container may run under a user id that has no name
         return "unknown"

@@ -1,4 +1,4 @@
-"""From what a variant's files were made: their entries in dvc.lock, the commit, the installed
+"""Provenance of a variant's files: their entries in dvc.lock, the commit and the installed
 packages."""
 
 import hashlib
@@ -31,11 +31,11 @@ Entries = dict[str, dict[str, Any]]
 
 
 def lock_entries(lock: Path, variant: str) -> Entries:
-    """What dvc.lock says of the stages that made a variant: command, dependencies, params and
-    outputs with their hashes.
+    """Return the entries of dvc.lock for the stages that produced a variant: command, dependencies,
+    params and outputs with their hashes.
 
     Raises:
-        UserError: there is no dvc.lock, it cannot be read, or it lacks one of the stages.
+        UserError: dvc.lock is missing, cannot be read, or lacks one of the stages.
     """
     if not lock.is_file():
         raise UserError(
@@ -54,13 +54,14 @@ def _read(lock: Path) -> dict[str, Any]:
 
 
 def entries_fingerprint(entries: Entries) -> str:
-    """One key for params, code and data: any change of them changes an entry."""
+    """Return one key for params, code and data. Any change of these changes an entry, and so the
+    key."""
     return fingerprint(entries)
 
 
 def check_outputs(entries: Entries, variant: str) -> None:
-    """Compare the files of the workspace with dvc.lock, so that a run never holds one state under
-    another's fingerprint.
+    """Check that the files of the workspace match dvc.lock. Otherwise a run could hold one state
+    under the fingerprint of another.
 
     Raises:
         UserError: an output is missing or differs.
@@ -77,14 +78,14 @@ def check_outputs(entries: Entries, variant: str) -> None:
 
 
 def check_params(entries: Entries, current: dict[str, Any], variant: str) -> None:
-    """Compare params.yaml with what dvc.lock says that the variant was made with, so that no run
-    tells of later edits.
+    """Check that params.yaml still has the values with which dvc.lock says the variant was made.
+    Otherwise a run could record later edits.
 
     Args:
         current: all of params.yaml, by section.
 
     Raises:
-        UserError: a value was changed since.
+        UserError: a value has changed since.
     """
     for entry in entries.values():
         for name, value in entry.get("params", {}).get("params.yaml", {}).items():
@@ -96,13 +97,14 @@ def check_params(entries: Entries, current: dict[str, Any], variant: str) -> Non
 
 
 def check_inputs(entries: Entries, current: dict[str, Path], variant: str) -> None:
-    """The same for the names whose files `train` depends on: dvc.lock has their paths, no values.
+    """Check the same for names that stand for files that `train` depends on. For these, dvc.lock
+    has paths instead of values.
 
     Args:
-        current: key of the variant's row -> where params.yaml now says that its file or folder is.
+        current: key of the variant's row -> path of the file or folder that params.yaml names now.
 
     Raises:
-        UserError: a name was changed since.
+        UserError: a name has changed since.
     """
     paths = {dep["path"] for dep in entries["train"]["deps"]}
     for key, path in current.items():
@@ -120,7 +122,8 @@ def _at(tree: Any, dotted: str) -> Any:
 
 
 def dvc_md5(path: Path) -> str:
-    """DVC's hash of a file, or of a folder: the md5 of its list of files with `.dir` behind it."""
+    """Return DVC's hash of a file or folder. The hash of a folder is the md5 of its list of files,
+    followed by `.dir`."""
     if path.is_file():
         return digest(path)
     files = sorted(
@@ -131,10 +134,11 @@ def dvc_md5(path: Path) -> str:
 
 
 def version_tags(entries: Entries, ignore: list[Path]) -> dict[str, str]:
-    """Hash of every data file that went in or came out, commit, and package versions.
+    """Return tags with the hash of every input and output data file, the commit, and package
+    versions.
 
     Args:
-        ignore: paths whose changes do not make the commit dirty: what DVC itself rewrites.
+        ignore: paths that DVC itself rewrites. Changes of them do not make the commit dirty.
     """
     files = [
         item

@@ -1,7 +1,7 @@
-"""What MLflow's pages show before anybody has clicked: a saved view of the runs, best on validation
-first, and a note.
+"""The default display of MLflow's pages: a saved view of the runs, best on validation first, and a
+note.
 
-The view is an experiment tag, in the form in which the page itself saves one (MLflow 3.17; an older
+The view is an experiment tag in the format in which MLflow's page saves one (MLflow 3.17; an older
 page ignores it).
 """
 
@@ -23,6 +23,8 @@ COLUMNS = [
     ),
     *("tags.`dataset`", "tags.`encoder`", "tags.`decoder`", "tags.`protocol`"),
 ]
+# Sections of the chart page, in this order: number of columns and height of a card. The page adds a
+# chart for each metric with that prefix.
 SECTIONS = {
     "val": (3, 360),
     "test": (3, 360),
@@ -30,10 +32,8 @@ SECTIONS = {
     "cost": (3, 360),
     "captions": (1, 460),
 }
-"""of the chart page, in this order: columns, height of a card; the page fills them with a chart for
-each metric of that prefix"""
+# Charts at the top of the first two sections.
 FIRST = ["cider", "bleu_4", "meteor", "rouge_l"]
-"charts at the head of the first two sections"
 ALIVE = {"deleted": False, "isGenerated": True}
 NOTE = """One run per variant of `params.yaml`. A run's fingerprint stands for its parameters,
 code and data.
@@ -50,7 +50,7 @@ code and data.
 
 
 def write_view(store: Store) -> None:
-    """Set the experiment's tags, where they are not so already."""
+    """Set the experiment's tags that differ from the wanted ones."""
     experiment = store.client.get_experiment(store.experiment)
     created = experiment.creation_time or 0
     saved = {
@@ -104,7 +104,8 @@ def _bars(split: str, metric: str) -> dict[str, Any]:
 
 
 def _captions(number: int) -> dict[str, Any]:
-    """One picture as every variant has captioned it; the page would put all params above it."""
+    """Return a chart of one picture as every variant captions it. By default the page would show
+    all params above it, so they are turned off."""
     about = {
         "metricSectionId": "captions",
         "imageKeys": [f"captions/{number}"],
