@@ -44,7 +44,7 @@ def validate(
 ) -> dict[str, Any]:
     """Check a cleaned corpus.
 
-    Expectations on single rows are checked for ROWS rows at a time; they hold if all of them hold.
+    Expectations on single rows are checked for ROWS rows at a time, and must hold for all of them.
     Expectations with a tolerance, and those on all rows, are checked on a table of all rows, which
     contains little more than numbers.
 
