@@ -5,7 +5,7 @@ clip_score: 2.5 max(cos(image, "A photo depicts " + caption), 0), which needs no
 ref_clip_score: harmonic mean of clip_score and of the largest max(cos(caption, reference), 0), both
     with the same prefix.
 
-Values of different CLIP models are not comparable; the paper's are of openai/clip-vit-base-patch32.
+Values of different CLIP models are not comparable; the paper uses openai/clip-vit-base-patch32.
 Texts longer than the model can read are cut. The texts are scored as they are given. The paper's
 texts were not tokenised first, which makes a difference only to punctuation.
 """

@@ -1,4 +1,4 @@
-"""Signs of degenerate captions. The references only show the language.
+"""Signs of degenerate captions. The references serve only to determine the language.
 
 collapse: share of images that got the most frequent caption.
 repetition: share of captions in which a run of words follows itself ("a red a red ball", "the

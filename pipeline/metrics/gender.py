@@ -1,8 +1,8 @@
 """Whether captions name the gender that the references agree on, after Burns et al., "Women also
 Snowboard" (1803.09797).
 
-An image is of women if at least half of its references name a woman and none names a man. Images of
-men are the reverse; every other image is left out. By its words (gender_words.yaml), a
+An image is of women if at least half of its references name a woman and none names a man. For
+images of men it is the reverse; every other image is left out. By its words (gender_words.yaml), a
 caption names a woman, a man, both, or neither. The figures cover the images of women and of men
 together:
 

@@ -43,7 +43,8 @@ def fetch(
             annotations_trainval2014.zip; if it is empty, they are downloaded. CAPTIONLAB_COCO2014
             takes precedence.
         karpathy: path of dataset_coco.json or of caption_datasets.zip. With `download`, the latter
-            is downloaded too; if it is empty, there is no scheme `karpathy`.
+            is one more archive: downloaded, or expected in the local folder. If it is empty, there
+            is no scheme `karpathy`.
         max_images: number of images to keep of every split, the first by id. The splits are those
             of karpathy, or of official without it. Only these images are unpacked, and only their
             captions are in the index; null keeps all.

@@ -51,7 +51,8 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
             archives of the authors (results_20130124.token and flickr30k-images/). If it is empty,
             the parts are downloaded. CAPTIONLAB_FLICKR30K takes precedence.
         karpathy: path of dataset_flickr30k.json or of caption_datasets.zip. With `download`, the
-            latter is downloaded too; if it is empty, there is no scheme `karpathy`.
+            latter is one more archive: downloaded, or expected in the local folder. If it is empty,
+            there is no scheme `karpathy`.
 
     Raises:
         UserError: an archive is missing, broken, unsafe or not the published one; a line is

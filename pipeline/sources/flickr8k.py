@@ -5,7 +5,7 @@ Split schemes:
     official: Flickr_8k.{train,dev,test}Images.txt, with 6,000/1,000/1,000 images; 91 photos are in
         no split.
     karpathy: dataset_flickr8k.json of Karpathy and Fei-Fei (CVPR 2015). It exists only if the
-        argument `karpathy` names that file.
+        argument `karpathy` is set.
     last: in the order of Flickr8k.token.txt, the last 1,000 photos are test, the 1,000 before them
         are val, and the rest are train. Systems without a validation set also train on the val
         photos; name this deviation beside their rows.
@@ -38,7 +38,8 @@ def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
         archives: a local folder that contains Flickr8k_Dataset.zip and Flickr8k_text.zip; if it is
             empty, they are downloaded. CAPTIONLAB_FLICKR8K takes precedence.
         karpathy: path of dataset_flickr8k.json or of caption_datasets.zip. With `download`, the
-            latter is downloaded too; if it is empty, there is no scheme `karpathy`.
+            latter is one more archive: downloaded, or expected in the local folder. If it is empty,
+            there is no scheme `karpathy`.
 
     Raises:
         UserError: an archive is missing, broken, unsafe or not the published one; a line is
