@@ -1,4 +1,4 @@
-"""Captions as published -> the rows that are trained and scored on, and the rows set aside, each
+"""Turns captions as published into the rows for training and scoring, and the rows set aside, each
 with its reason."""
 
 import hashlib
@@ -22,15 +22,18 @@ from pipeline.languages.tokens import parted
 
 RAW_COLUMNS = ["image_id", "caption_id", "raw", "undecodable"]
 REJECTED_COLUMNS = ["image_id", "caption_id", "raw", "split", "reason"]
+# Marks whose sign was removed, such as the frame of a keycap emoji: they would begin a word.
 LONE_MARKS = re.compile(r"(?<!\S)[\u0300-\u036f\u20d0-\u20ff\ufe20-\ufe2f]+")
-"marks whose sign was taken away, as the frame of a keycap emoji: they would begin a word"
+# Control characters (category Cc) become spaces.
 CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
-"category Cc"
 
 
 class _WithoutPunctuation(dict[int, int | None]):
-    """For str.translate, which asks of each character once: letters, marks, numbers and spaces
-    stay. What only chooses between pictures of a sign, as of an emoji, is no mark of a letter."""
+    """A table for str.translate, which asks for each character once.
+
+    Letters, marks, numbers and spaces stay. Variation selectors, which choose between pictures of a
+    sign such as an emoji, are removed: they are not marks of a letter.
+    """
 
     def __missing__(self, point: int) -> int | None:
         kept = unicodedata.category(chr(point))[0] in "LMN"
@@ -47,7 +50,8 @@ WITHOUT_PUNCTUATION = _WithoutPunctuation()
 
 
 def clean_text(text: str, options: Corpus) -> str:
-    """One caption as configured; all white space and control characters become single spaces.
+    """Return one caption cleaned as configured; white space and control characters become single
+    spaces.
 
     U+2028 or a carriage return inside a caption would shift every later line of the PTB tokenizer.
     """
@@ -59,7 +63,7 @@ def clean_text(text: str, options: Corpus) -> str:
 
 
 def _of_language(text: str, options: Corpus) -> list[str]:
-    """Words, which are tokens where the script has no spaces between words."""
+    """Return the words of a caption, which are tokens if the script has no spaces between words."""
     language = find_language(options.language)
     text = normalised(text, language, options.lower)
     if options.punctuation == "drop":
@@ -80,10 +84,11 @@ def _english(text: str, options: Corpus) -> list[str]:
 
 
 def raw_rows(folder: Path, options: Corpus) -> Iterator[pd.DataFrame]:
-    """The captions of a dataset, ROWS rows at a time: `RAW_COLUMNS` and the splits of the scheme.
+    """Yield the captions of a dataset, ROWS rows at a time: `RAW_COLUMNS` and the splits of the
+    scheme.
 
     Raises:
-        UserError: it is not there, is no Parquet, or lacks a column or the scheme.
+        UserError: the file is missing, is not Parquet, or lacks a column or the scheme.
     """
     path = folder / "captions.parquet"
     scheme = _scheme(columns_of(path, RAW_COLUMNS), options.split)
@@ -113,15 +118,15 @@ def clean_file(
     """Split and clean a dataset, data/raw/D, ROWS rows at a time and in their order.
 
     Args:
-        pictures: of every image that has one (`look_at_images`).
+        pictures: what `look_at_images` saw of every image that has a picture.
         out: the folder for captions.parquet (`COLUMNS`) and rejected.parquet (`REJECTED_COLUMNS`).
 
     Returns:
-        the rows set aside.
+        The rows set aside.
 
     Raises:
-        UserError: a column or the split scheme is missing; more than options.max_rejected of the
-            rows are set aside.
+        UserError: a column or the split scheme is missing, or more than the share
+            options.max_rejected of the rows is set aside.
     """
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
@@ -147,14 +152,15 @@ def clean_file(
 
 
 class Seen:
-    """Which pairs of image and text there were, by digests: 16 bytes each, whatever the texts."""
+    """The pairs of image and text seen so far, as digests of 16 bytes each, however long the
+    texts."""
 
     def __init__(self) -> None:
         self._sorted = digests([])
 
     def again(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
-        """(N,): whether a row repeats the image and text of one before it, in these rows or in any
-        that was asked about."""
+        """Return (N,) whether each row repeats the image and text of an earlier row, in these rows
+        or in those of an earlier call."""
         found = digests(
             f"{image}\0{text}" for image, text in zip(rows["image_id"], rows["text"], strict=True)
         )
@@ -170,7 +176,7 @@ class Seen:
 
 
 def digests(texts: Iterable[str]) -> NDArray[np.bytes_]:
-    """(N,) of 16 bytes that stand for each text."""
+    """Return (N,) digests of 16 bytes, one for each text."""
     joined = bytearray()
     for text in texts:
         joined += hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -180,7 +186,12 @@ def digests(texts: Iterable[str]) -> NDArray[np.bytes_]:
 def _clean(
     raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus, seen: Seen
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Args: raw: RAW_COLUMNS and the splits; seen: of the rows before."""
+    """Return the cleaned rows and the rows set aside.
+
+    Args:
+        raw: RAW_COLUMNS and the splits.
+        seen: the pairs of image and text in earlier rows; these rows are added.
+    """
     rows = raw[RAW_COLUMNS].assign(split=raw[f"split_{options.split}"], text="")
     undecodable = rows["undecodable"].astype(bool) | rows["raw"].str.contains(
         "\ufffd", regex=False

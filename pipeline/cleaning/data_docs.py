@@ -1,7 +1,7 @@
-"""The page of a validated corpus.
+"""Writes the page of a validated corpus.
 
-Great Expectations' own data docs load their style sheets from a CDN and print ids and times, so the
-page is rendered here, from the same results.
+Great Expectations' own data docs load their style sheets from a CDN and print ids and times. The
+page is therefore rendered here, from the same results.
 """
 
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Any
 
 
 def write_data_docs(result: dict[str, Any], name: str, folder: Path) -> None:
-    """One self-contained page, index.html, of what `validate` returned for the corpus `name`."""
+    """Write one self-contained page, index.html, of the results of `validate` for the corpus
+    `name`."""
     from jinja2 import Environment
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """What must hold for a corpus before anything is trained on it: a Great Expectations suite as code.
 
-Its results are kept without their random ids, times and batch names, in the order of the suite.
+Its results are kept in the order of the suite, without random ids, times and batch names.
 """
 
 import os
@@ -17,9 +17,10 @@ from pipeline.core.errors import UserError
 from pipeline.data.corpus import COLUMNS, SPLITS, columns_of, rows_of
 from pipeline.experiment.params import Corpus
 
+# Number of rows that a message and the docs name.
 SHOWN = 5
-"rows that a message and the docs name"
 CLEAN = r"^(?!\s)[^\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd]*(?<!\s)$"
+# Expectations on all rows at once.
 WHOLE = {
     "rows",
     "caption ids unique",
@@ -28,7 +29,7 @@ WHOLE = {
     "no image in two splits",
     *(f"captions shared by {s}" for s in SPLITS),
 }
-"expectations on all rows at once"
+# Expectation -> the keys of a corpus in params.yaml that set its tolerance.
 PARAMETERS = {
     "splits large enough": "min_images_per_split",
     "captions per image": "max_uneven_captions",
@@ -36,7 +37,6 @@ PARAMETERS = {
     "no image in two splits": "max_shared_pictures",
     **{f"captions shared by {s}": "max_shared_captions" for s in SPLITS},
 }
-"expectation -> the keys of a corpus in params.yaml that say what it tolerates"
 
 
 def validate(
@@ -44,23 +44,24 @@ def validate(
 ) -> dict[str, Any]:
     """Check a cleaned corpus.
 
-    What a row must be is checked of ROWS rows at a time, and holds if it holds of all of them; what
-    may fail now and then and what is a fact of all rows is checked of a table of all rows that has
-    little more than numbers.
+    Expectations on single rows are checked for ROWS rows at a time, and must hold for all of them.
+    Expectations with a tolerance, and those on all rows, are checked on a table of all rows, which
+    contains little more than numbers.
 
     Args:
-        captions, rejected: the captions.parquet that `clean.clean_file` wrote, and the rows that
-            it set aside.
+        captions, rejected: the captions.parquet that `clean.clean_file` wrote, and the rows that it
+            set aside.
         pictures: what `image_check.look_at_images` saw of each image.
 
     Returns:
-        success, rows, images per split, rejected rows by reason, and per expectation: name,
-        description, type, kwargs, success, rows that were checked, unexpected rows, the first of
-        them (caption ids), and what was observed or missing if it is a fact of the whole table.
+        success, rows, images per split, rejected rows by reason, and expectations. Each expectation
+        has its name, description, type, kwargs, success, number of checked rows, number of
+        unexpected rows, and the first of these (caption ids). It also has what was observed or
+        missing, if it is about the whole table, and any error.
 
     Raises:
-        UserError: a column is missing, or an expectation failed; the message names it, the number
-            of rows, the first of them, and the keys of params.yaml that relax it.
+        UserError: a column is missing, or an expectation failed. The message names the expectation,
+            the number of rows, the first of them, and the keys of params.yaml that relax it.
     """
     columns_of(captions, COLUMNS)
     facts = facts_of(captions, rejected, pictures)
@@ -82,7 +83,11 @@ def validate(
 
 
 def _suite(options: Corpus, usual: int) -> list[Any]:
-    """Args: usual: captions of an image."""
+    """Return the expectations on a corpus.
+
+    Args:
+        usual: number of captions that most images have.
+    """
     return [
         *_on_columns(),
         *_on_splits(options),
@@ -212,7 +217,10 @@ def _of_all_rows(
 
 
 def _ids(captions: Path, wanted: set[int]) -> dict[int, Any]:
-    """Row number (a float where another row has none) -> its caption_id."""
+    """Return row number -> its caption_id, for the wanted rows.
+
+    A float also finds its row: the table has floats if a row has no number.
+    """
     start, found = 0, dict[int, Any]()
     for rows in rows_of(captions, ["caption_id"]) if wanted else ():
         found |= {
@@ -233,7 +241,10 @@ def _of_each_row(tables: Iterable[pd.DataFrame], suite: list[Any]) -> dict[str, 
 
 
 def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """A result of some rows and that of the next: no expectation on rows has a tolerance."""
+    """Join the result of some rows with that of the next.
+
+    No expectation on single rows has a tolerance.
+    """
     counts = {
         key: None if None in (one[key], other[key]) else one[key] + other[key]
         for key in ("checked", "unexpected")
@@ -243,7 +254,7 @@ def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(tables: Iterable[pd.DataFrame], suite: list[Any]) -> Iterator[dict[str, dict[str, Any]]]:
-    """Results by name, of each table."""
+    """Yield the results by name, for each table."""
     gx = _great_expectations()
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -270,7 +281,7 @@ def _run(tables: Iterable[pd.DataFrame], suite: list[Any]) -> Iterator[dict[str,
 
 
 def _result(row: dict[str, Any]) -> dict[str, Any]:
-    """What of one result is the same on every run."""
+    """Return the part of a result that is the same on every run."""
     config, result = row["expectation_config"], row["result"]
     # Without a result, exception_info holds one entry per metric that could not be computed.
     errors = [

@@ -1,8 +1,8 @@
-"""What the expectations on a corpus are asked of: facts of single rows, and those that take all
-rows to know.
+"""The facts that expectations on a corpus check: facts of single rows, and facts that require all
+rows.
 
-Equal texts, images and pictures are found by digests, so that of all rows little more than numbers
-is held.
+Equal texts, images and pictures are found by digests, so little more than numbers is held for all
+rows.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,19 +31,24 @@ FACTS = [
 
 @dataclass(frozen=True)
 class Facts:
-    """What takes all rows to know."""
+    """Facts that require all rows."""
 
     table: pd.DataFrame
-    "per row FACTS, split, and caption_id: the number of the first row that has it"
+    "Per row: FACTS, split, and caption_id as the number of the first row that has it."
     images: dict[str, int]
-    "by split"
+    "Number of images by split."
     usual: int
-    "captions that most images were published with"
+    "Number of captions that most images were published with."
 
 
 def facts_of(captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture]) -> Facts:
-    """Args: captions: the captions.parquet of a corpus; rejected: the rows that were set aside;
-    pictures: by image_id."""
+    """Return the facts of a corpus that require all rows.
+
+    Args:
+        captions: the captions.parquet of the corpus.
+        rejected: the rows that were set aside.
+        pictures: what was seen of each picture, by image_id.
+    """
     split = pd.concat(
         [part["split"].astype("category") for part in rows_of(captions, ["split"])],
         ignore_index=True,
@@ -87,7 +92,10 @@ def _texts(captions: Path, column: str) -> Iterator[str | None]:
 
 
 def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Equal texts have equal numbers, from 0; -1 for None. And the first row of each number."""
+    """Return the number of each text, and the first row of each number.
+
+    Equal texts have equal numbers, from 0; None has -1.
+    """
     absent = bytearray()
 
     def present() -> Iterator[str]:
@@ -110,8 +118,10 @@ def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np
 def _distinct(
     groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]
 ) -> tuple[NDArray[np.int64], int]:
-    """The different pairs of a row's group and split as group x splits + split, and how many splits
-    there are."""
+    """Return the distinct pairs of a row's group and split, and the number of splits.
+
+    A pair is the number group x splits + split. Rows without a group or split are left out.
+    """
     several = int(splits.max(initial=0)) + 1
     pairs = groups.astype(np.int64)
     pairs *= several
@@ -123,27 +133,31 @@ def _distinct(
 
 
 def _splits(groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]) -> pd.Series:
-    """Per row: how many splits its group has."""
+    """Return, per row, how many splits its group has."""
     pairs, several = _distinct(groups, splits)
     counts = np.bincount(pairs // several, minlength=int(groups.max(initial=0)) + 1)
     return _known(counts, groups)
 
 
 def _known(numbers: NDArray[Any], rows: NDArray[np.integer[Any]]) -> pd.Series:
-    """The numbers of each row's group; NaN where it has none, -1."""
+    """Return the number of each row's group; NaN for a row without a group (-1)."""
     small = numbers.astype(np.min_scalar_type(numbers.max(initial=0)))[rows]
     return pd.Series(small if rows.min(initial=0) >= 0 else np.where(rows >= 0, small, np.nan))
 
 
 def usual_count(captions: NDArray[np.integer[Any]]) -> int:
-    """How many captions most images have, the fewest of equals. `captions` (N,): of each image."""
+    """Return how many captions most images have; of equally frequent counts, the smallest.
+
+    Args:
+        captions: (N,) number of captions of each image.
+    """
     return int(np.bincount(captions, minlength=2)[1:].argmax()) + 1
 
 
 def with_helpers(
     captions: Path, facts: pd.DataFrame, pictures: dict[str, Picture], options: Corpus
 ) -> Iterator[pd.DataFrame]:
-    """The captions with one column for each fact that an expectation on rows needs."""
+    """Yield the captions with one column for each fact that an expectation on rows needs."""
     start = 0
     for rows in rows_of(captions, COLUMNS):
         seen = [pictures.get(image, MISSING) for image in rows["image_id"]]

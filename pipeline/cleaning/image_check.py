@@ -1,5 +1,4 @@
-"""Every picture of a dataset looked at once: what is wrong with it, and which pictures are
-equal."""
+"""Looks at every picture of a dataset once: what is wrong with it, and which pictures are equal."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -15,25 +14,26 @@ from pipeline.images.reading import ImageError, read_image
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What one look at an image's file told."""
+    """What was seen of an image's file."""
 
     problem: str | None
-    "the reason for which its rows are set aside; None: it could be decoded"
+    "Reason why its rows are set aside; None if it could be decoded."
     digest: str | None
-    "of its pixels: equal pictures are equal whatever their file format"
+    """Digest of its pixels: the same for equal pictures, whatever their file format. None if there
+    is a problem."""
 
 
+# For an image that has captions but no picture in the shards.
 MISSING = Picture("image missing", None)
-"of an image that has captions, and no picture in the shards"
+# Number of pictures that are looked at ahead of their turn.
 AHEAD = 128
-"pictures that are looked at before their turn"
 
 
 def look_at_images(shards: Shards) -> dict[str, Picture]:
-    """Decode every picture once, in `workers()` threads; by image_id.
+    """Decode every picture once, in `workers()` threads; return what was seen by image_id.
 
     Raises:
-        UserError: a shard is not what the index says.
+        UserError: a shard does not match the index.
     """
     from tqdm import tqdm
 
@@ -53,7 +53,10 @@ def _look(member: Member) -> tuple[str, Picture]:
 
 
 def picture_table(pictures: dict[str, Picture]) -> pd.DataFrame:
-    """image_id and digest (of its pixels): what reads a corpus and its pictures depends on both by
-    the corpus alone."""
+    """Return a table of image_id and digest (of the image's pixels).
+
+    It is part of the corpus, so a step that reads a corpus and its pictures depends on both through
+    the corpus alone.
+    """
     rows = [(image, pictures[image].digest) for image in sorted(pictures)]
     return pd.DataFrame(rows, columns=["image_id", "digest"])

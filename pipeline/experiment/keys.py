@@ -1,5 +1,5 @@
-"""params.yaml as it is read; what is wrong with its keys and values, each for itself; and what is
-left of a file where some are wrong."""
+"""Reads params.yaml, reports what is wrong with each key and value by itself, and keeps the valid
+part of a file with errors."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.registry import nearest
 from pipeline.core.yaml12 import read_yaml
 
+# Key -> a value that changes nothing.
 NEUTRAL = dict.fromkeys(("args", "train", "decode"), "{}") | {
     "protocols": "[]",
     "also": "[]",
@@ -21,15 +22,14 @@ NEUTRAL = dict.fromkeys(("args", "train", "decode"), "{}") | {
     "keep": "both",
     "micro_batch": "0",
 }
-"values that change nothing, by key"
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_params_file(path: Path = Path("params.yaml")) -> Any:
-    """The file as DVC reads it: unchecked, without what is derived.
+    """Return the file as DVC reads it: unchecked, without derived values.
 
     Raises:
-        UserError: it is not there, or it is not YAML.
+        UserError: the file is missing, or is not YAML.
     """
     try:
         return read_yaml(path)
@@ -41,13 +41,15 @@ def read_params_file(path: Path = Path("params.yaml")) -> Any:
 
 
 def problems_of(model: type[BaseModel], data: Any, prefix: str = "") -> list[str]:
-    """What is wrong with a section, key by key."""
+    """Return what is wrong with a section, key by key."""
     return [_told(problem, model, prefix) for problem in _problems(model, data)]
 
 
 def overrides(model: type[BaseModel], data: Any, own: Any, prefix: str) -> list[str]:
-    """What is wrong with a row's own keys in place of a section's; what is wrong with the section
-    itself is told there."""
+    """Return what is wrong with the keys by which a row overrides a section.
+
+    What is wrong with the section itself is reported for the section.
+    """
     if not isinstance(own, Mapping):
         return []
     whole = {**(data if isinstance(data, Mapping) else {}), **own}
@@ -73,15 +75,17 @@ def _told(problem: plain.Problem, model: type[BaseModel], prefix: str) -> str:
 
 
 def _neutral(place: tuple[str | int, ...]) -> str:
-    """What to write for a key of a row that is not wanted. It has no default: dvc.yaml names it,
-    and DVC runs no stage that lacks a key of its own."""
+    """Return what to write for a missing key of a row that does not need it, or ''.
+
+    Such a key has no default: dvc.yaml names it, and DVC runs no stage that lacks a key of its own.
+    """
     key = str(place[-1])
     value = NEUTRAL.get(key) if len(place) > 1 else None  # the top-level `train` has none
     return f", write {key}: {value}" if value else ""
 
 
 def _keys(kind: Any, place: tuple[str | int, ...]) -> list[str]:
-    """That may stand at a place."""
+    """Return the keys that are allowed at a place."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         fields = kind.model_fields
         return _keys(fields[str(place[0])].annotation, place[1:]) if place else list(fields)
@@ -91,8 +95,10 @@ def _keys(kind: Any, place: tuple[str | int, ...]) -> list[str]:
 
 
 def what_is_right(model: type[Model], data: Any) -> Model:
-    """A section with None for each value that is missing or wrong, so that its names can be told
-    in the same line as its wrong keys."""
+    """Return a section with None for each value that is missing or wrong.
+
+    One message can then report both its unknown names and its wrong keys.
+    """
     there = data if isinstance(data, Mapping) else {}
     values = {
         name: _value(field.rebuild_annotation(), there.get(name))

@@ -1,6 +1,8 @@
-"""Names in params.yaml that nothing bears: files of the registries, rows of other sections, papers,
-protocols, languages. A value that is None is wrong in itself, which pipeline/experiment/keys.py
-tells."""
+"""Finds names in params.yaml that do not exist: files of the registries, rows of other sections,
+papers, protocols, languages.
+
+A value of None is wrong in itself, and pipeline/experiment/keys.py reports it.
+"""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +21,10 @@ PAPERS = Path(__file__).with_name("papers.yaml")
 
 
 def unknown_names(params: "Params") -> list[str]:
-    """All of them, and arguments that a file does not take, before the first stage has run."""
+    """Return all unknown names, and arguments that a file does not take.
+
+    They are thus reported before the first stage has run.
+    """
     out = [*_registry(params), *_references(params), *_papers(params), *_protocols(params)]
     for name, row in (params.corpora or {}).items():
         if row.language is not None:
@@ -28,7 +33,7 @@ def unknown_names(params: "Params") -> list[str]:
 
 
 def complaint(prefix: str, check: Callable[..., object], *args: object) -> str:
-    """What a check says is wrong, or ''."""
+    """Return the error that a check raises, after the prefix; '' if there is none."""
     try:
         check(*args)
     except UserError as error:
@@ -62,7 +67,7 @@ def _row(where: str, kind: str, name: str | None, args: dict[str, Any] | None) -
 
 
 def _references(params: "Params") -> list[str]:
-    """References between sections that lead nowhere, or join two datasets."""
+    """Return references between sections that lead nowhere or join two datasets."""
     out = []
 
     def known(where: str, name: str | None, section: str) -> bool:
@@ -90,7 +95,7 @@ def _references(params: "Params") -> list[str]:
 
 
 def _papers(params: "Params") -> list[str]:
-    """Rows that papers.yaml does not have."""
+    """Return the rows of papers that papers.yaml does not have."""
     named = {name: row.paper for name, row in (params.variants or {}).items() if row.paper}
     if not named:
         return []
@@ -115,7 +120,7 @@ def papers() -> dict[str, Any]:
 
 
 def protocol_of(table: str, system: str) -> str:
-    """Ours that equals the one of a paper's row; '' where none does."""
+    """Return our protocol that equals the one of a paper's row; '' if there is none."""
     rows = papers()[table]["rows"]
     return of_paper(next(row.get("protocol") for row in rows if row["system"] == system))
 

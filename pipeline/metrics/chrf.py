@@ -1,7 +1,7 @@
 """chrF (Popović, 2015): F2 of the n-grams of characters, orders 1 to 6, by sacrebleu.
 
-Spaces are no characters of it, so it needs no words, and any language has it. Of several references
-the one with the best chrF counts, as in sacrebleu. On a scale of 0 to 1, not of 0 to 100 as
+Spaces do not count as characters, so chrF needs no words and works for any language. Of several
+references, the one with the best chrF counts, as in sacrebleu. The scale is 0 to 1, not 0 to 100 as
 sacrebleu prints it.
 """
 
@@ -31,16 +31,22 @@ def score(candidates: Candidates, references: References) -> Scores:
 
 
 def _statistics(chrf: "CHRF", text: str, references: list[str]) -> list[int]:
-    """(18,): by order, the n-grams of the caption, those of its best reference, and those that both
-    have. sacrebleu sums these over captions, and has no public function for one."""
+    """Return (18,) three counts per order: n-grams of the caption, of its best reference, and of
+    both.
+
+    sacrebleu sums these counts over captions, and has no public function for one caption.
+    """
     known = chrf._extract_reference_info([*map(chrf._preprocess_segment, references)])
     found: list[int] = chrf._compute_segment_statistics(chrf._preprocess_segment(text), known)
     return found
 
 
 def of_sums(sums: Array) -> dict[str, Array]:
-    """(..., 18) -> (...): F of the mean precision and the mean recall over the orders that both
-    sides have; 0 where nothing matches."""
+    """Return chrF, (..., 18) -> (...).
+
+    It is F of the mean precision and the mean recall over the orders that both sides have; 0 if
+    nothing matches.
+    """
     said, meant, both = np.moveaxis(sums.reshape(*sums.shape[:-1], ORDERS, 3), -1, 0)
     there = (said > 0) & (meant > 0)
     orders = np.maximum(1, there.sum(-1))

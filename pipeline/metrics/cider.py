@@ -1,15 +1,15 @@
-"""CIDEr-D, document frequencies from the scored references (Vedantam et al., 2015), as
-pycocoevalcap has it.
+"""CIDEr-D with document frequencies from the scored references (Vedantam et al., 2015), as in
+pycocoevalcap.
 
-Each order of n-grams makes a vector of a text: how often it has an n-gram x log(images / images
-whose references have it). A caption's score against one reference is the cosine of their vectors,
-the caption's weights clipped to the reference's, times exp(-d^2 / 72) for texts that differ by d
-words; CIDEr-D is ten times the mean over references and orders.
+For each order of n-grams, a text has a vector: the count of an n-gram x log(images / images whose
+references have it). A caption's score against one reference is the cosine of their vectors, with
+the caption's weights clipped to the reference's. It is multiplied by exp(-d^2 / 72) for texts that
+differ by d words. CIDEr-D is ten times the mean over references and orders.
 
-For example the two images of ngrams.py. Both have "a", so it weighs log(2 / 2) = 0; "dog" and
-"bird", of one image or none, weigh log 2. Order 1 of the caption "a red red dog" has the vector
-(dog: log 2), and so have the references "a red dog" and "a dog": both cosines are 1, and "a dog",
-two words shorter, counts exp(-4 / 72).
+Example: the two images of ngrams.py. Both have "a", so it weighs log(2 / 2) = 0. "dog" and "bird"
+occur in one image or none, so they weigh log 2. In order 1, the caption "a red red dog" has the
+vector (dog: log 2), and so have the references "a red dog" and "a dog". Both cosines are 1, but "a
+dog" is two words shorter and is multiplied by exp(-4 / 72).
 
 A resample keeps the document frequencies of the whole set.
 """
@@ -35,26 +35,32 @@ from pipeline.metrics.shared.base import (
 from pipeline.metrics.shared.ngrams import ORDERS, Counted, Grams, count, matches
 from pipeline.metrics.shared.texts import Ints, Part
 
+# Standard deviation in the length penalty, in pairs of words.
 SIGMA = 6.0
-"of the penalty for another length, in pairs of words"
 
 
 @dataclass(frozen=True, eq=False)
 class Cider:
-    """Scores any captions of some images by what is known of the references of all: words, document
-    frequencies, norms."""
+    """Scores captions of some images by what is known of the references of all images.
+
+    This is: their words, document frequencies and norms.
+    """
 
     references: Counted
     norms: Array
-    "(T, 4): length of the vector of the n-grams' weights, by reference and order"
+    "(T, 4) Length of the vector of n-gram weights, by reference and order."
     plain: bool = False
-    "CIDEr without the D: nothing is clipped, and another length costs nothing"
+    """Whether the score is CIDEr without the D: nothing is clipped, and another length costs
+    nothing."""
 
     def __call__(self, images: Ints, captions: Iterable[str]) -> Array:
-        """(N,) of N captions, each of one image by its place; an image may have several, or none.
+        """Return (N,) the scores of N captions.
+
+        Args:
+            images: place of each caption's image; an image may have several captions, or none.
 
         Raises:
-            ValueError: there are not as many captions as images.
+            ValueError: the numbers of captions and of images differ.
         """
         texts = self.references.texts
         said, size = self.references.number(captions)
@@ -72,8 +78,10 @@ class Cider:
 
 
 def against(images: Iterable[Sequence[str]]) -> Cider:
-    """Args:
-    images: the tokenised references of each.
+    """Return a scorer for captions of these images.
+
+    Args:
+        images: the tokenised references of each image.
     """
     return _weighed(count(images))
 
@@ -91,8 +99,11 @@ def _weighed(references: Counted) -> Cider:
 
 
 def _as_one_text(part: Part, images: int) -> Part:
-    """The references of an image as one caption, of which each then has a part. N-grams do not
-    cross from one to the next."""
+    """Return the part with the references of each image as one caption.
+
+    Each reference then has its share of that caption. N-grams do not cross from one reference to
+    the next.
+    """
     return replace(part, text=part.image[part.text], image=np.arange(images))
 
 
@@ -108,7 +119,7 @@ def score(candidates: Candidates, references: References) -> Scores:
 def scores_of(
     name: str, candidates: Candidates, references: References, plain: bool = False
 ) -> Scores:
-    """Of CIDEr-D, or of CIDEr without the D."""
+    """Return the scores of CIDEr-D, or with `plain` those of CIDEr without the D."""
     known = replace(_remembered(reference_set(candidates, references)), plain=plain)
     scores = known(np.arange(len(candidates)), candidates.values()).tolist()
     corpus = sum(scores) / max(1, len(scores))
@@ -118,8 +129,10 @@ def scores_of(
 
 
 def _inverse(found: Grams, known: Counted) -> Array:
-    """Logarithm of images / images whose references have the n-gram; of all images for what no
-    reference says."""
+    """Return the logarithm of images / images whose references have the n-gram.
+
+    For an n-gram that no reference has, it is the logarithm of all images.
+    """
     logarithms = _logarithms(len(known.texts.firsts) - 1)
     weights: Array = logarithms[-1] - logarithms[found.images]
     return weights
@@ -127,12 +140,15 @@ def _inverse(found: Grams, known: Counted) -> Array:
 
 @lru_cache(SETS)
 def _logarithms(most: int) -> Array:
-    """Of 0 (as of 1) to `most`; Python's, from which numpy's may differ in the last bit."""
+    """Return the logarithms of 0 (taken as 1) to `most`.
+
+    They are Python's: numpy's may differ in the last bit.
+    """
     return np.array([math.log(max(1, n)) for n in range(most + 1)])
 
 
 def _mean(cosines: Array, said: Part, references: Part) -> Array:
-    """(N,): ten times the mean over references and orders."""
+    """Return (N,) ten times the mean over references and orders."""
     totals = np.bincount(references.image, cosines, len(said.image))
     return 10 * totals / len(ORDERS) / np.bincount(references.image, minlength=len(said.image))
 
@@ -140,8 +156,10 @@ def _mean(cosines: Array, said: Part, references: Part) -> Array:
 def _cosines(
     said: Part, references: Part, known: Counted, norms: Array, size: int, clips: bool
 ) -> Array:
-    """(T,): cosine of each reference with its image's caption, clipped or not, summed over
-    orders."""
+    """Return (T,) the cosine of each reference with its image's caption, summed over orders.
+
+    With `clips`, the caption's weights are clipped to the reference's.
+    """
     cosines = np.zeros(len(norms))
     for found, match in matches(said, references, known, size):
         inverse = _inverse(found, known)
@@ -158,7 +176,8 @@ def _cosines(
 
 
 def _penalties(said: Part, references: Part) -> Array:
-    """(T,): of the difference in length between each reference and its image's caption."""
+    """Return (T,) the penalty for the difference in length between each reference and its image's
+    caption."""
     pairs, their_pairs = (
         np.maximum(0, np.bincount(part.text, minlength=len(part.image)) - 1)
         for part in (said, references)

@@ -1,13 +1,13 @@
-"""CLIPScore and RefCLIPScore (Hessel et al., 2021, 2104.08718): does a caption fit its image, as a
-CLIP model sees it?
+"""CLIPScore and RefCLIPScore (Hessel et al., 2021, 2104.08718): how well a caption fits its image,
+as a CLIP model sees it.
 
 clip_score: 2.5 max(cos(image, "A photo depicts " + caption), 0), which needs no references.
 ref_clip_score: harmonic mean of clip_score and of the largest max(cos(caption, reference), 0), both
-    with the same beginning.
+    with the same prefix.
 
-Values of different CLIP models do not compare; the paper's are of openai/clip-vit-base-patch32.
-Texts longer than a model reads are cut. The texts are scored as they are given: the paper's were
-not tokenised before, which moves punctuation only.
+Values of different CLIP models are not comparable; the paper uses openai/clip-vit-base-patch32.
+Texts longer than the model can read are cut. The texts are scored as they are given. The paper's
+texts were not tokenised first, which makes a difference only to punctuation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
     from pipeline.encoders.clip import Encoder
 
+# Any language is accepted, whatever CLIP's own tokenizer does with it.
 READS = languages.ANY
-"whatever CLIP's own tokenizer does"
+# `score` also takes the pictures and the arguments of the CLIP encoder. `variant.pictures_needed`
+# reads this flag.
 NEEDS_IMAGES = True
-"""`score` takes the pictures and the arguments of the CLIP encoder as well:
-`variant.pictures_needed` asks"""
 PREFIX, WEIGHT = "A photo depicts ", 2.5
+# Number of pictures in one forward pass.
 BATCH = 32
-"pictures in one pass"
 
 
 def score(
@@ -50,15 +50,17 @@ def score(
     images: Mapping[str, Member] | None = None,
     clip: Mapping[str, Any] | None = None,
 ) -> Scores:
-    """Args:
-        images: by image_id, where each picture lies.
-        clip: arguments of the encoder `clip`; `model` is one of type `clip`, a name on the hub or a
-            folder.
+    """Return clip_score and ref_clip_score.
+
+    Args:
+        images: where each picture is, by image_id.
+        clip: arguments of the encoder `clip`; `model` is a model of type `clip`, as a name on the
+            hub or a folder.
 
     Raises:
         Unavailable: there are no pictures or no model.
-        UserError: a picture is missing or broken, a shard is not what its index says, or the model
-            is none of CLIP's.
+        UserError: a picture is missing or broken, a shard does not match its index, or the model is
+            not a CLIP model.
     """
     if images is None:
         raise Unavailable("CLIPScore needs the pictures: captions and references alone were given")
@@ -91,7 +93,7 @@ def _encoder(clip: tuple[tuple[str, Any], ...]) -> "Encoder":
 
     try:
         encoder = Encoder(**dict(clip))
-    except UserError as reason:  # above all: no weights here, and no network to fetch them
+    except UserError as reason:  # mostly no weights here, and no network to fetch them
         raise Unavailable(str(reason)) from None
     if encoder.config.model_type != "clip":
         raise UserError(
@@ -102,8 +104,10 @@ def _encoder(clip: tuple[tuple[str, Any], ...]) -> "Encoder":
 
 
 def _stamped(image: str, images: Mapping[str, Member]) -> tuple[Member, int, int]:
-    """The picture with the size and time of change of its shard: embeddings are remembered while
-    that stays as it is."""
+    """Return the picture with the size and the modification time of its shard.
+
+    Cached embeddings are used as long as these stay the same.
+    """
     if image not in images:
         raise UserError(
             f"image '{image}' has a caption and no picture: CLIPScore needs one of each image"
@@ -121,7 +125,7 @@ def _stamped(image: str, images: Mapping[str, Member]) -> tuple[Member, int, int
 def _pictures(
     members: tuple[tuple[Member, int, int], ...], clip: tuple[tuple[str, Any], ...]
 ) -> "Tensor":
-    """(N, D), of length 1."""
+    """Return (N, D) embeddings of the pictures, of length 1."""
     import torch
 
     encoder = _encoder(clip)
@@ -133,7 +137,7 @@ def _pictures(
 
 
 def _batches(encoder: "Encoder", members: list[Member]) -> "Iterator[Tensor]":
-    """(B, 3, S, S) uint8."""
+    """Yield batches of pictures, (B, 3, S, S) uint8."""
     import torch
 
     from pipeline.core.machine import workers
@@ -157,7 +161,7 @@ def _batches(encoder: "Encoder", members: list[Member]) -> "Iterator[Tensor]":
 def _references(
     references: ReferenceSet, clip: tuple[tuple[str, Any], ...]
 ) -> "tuple[Tensor, ...]":
-    """By image (R, D), of length 1."""
+    """Return embeddings of the references by image, (R, D), of length 1."""
     texts = [PREFIX + text for each in references.values() for text in each]
     found: tuple[Tensor, ...] = (
         _encoder(clip).texts(texts).cpu().split([len(each) for each in references.values()])

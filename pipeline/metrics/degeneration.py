@@ -1,10 +1,10 @@
-"""Signs that a model says less than it seems to; the references only tell the language.
+"""Signs of degenerate captions. The references serve only to determine the language.
 
 collapse: share of images that got the most frequent caption.
-repetition: share of captions in which some words are repeated at once ("a red a red ball", "the
-    the") or three words in a row occur twice.
+repetition: share of captions in which a run of words follows itself ("a red a red ball", "the
+    the"), or three words in a row occur twice.
 bad_endings: share of captions that break off after an article, a preposition or the like; left out
-    where the references are not English.
+    if the references are not English.
 """
 
 from collections import Counter
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pipeline.metrics.shared.base import Candidates, References, Scores, means_of, reference_set
 from pipeline.metrics.shared.languages import ENGLISH, why_not
 
+# Words that do not end an English caption.
 OPEN_ENDINGS = {
     "a",
     "an",
@@ -32,26 +33,25 @@ OPEN_ENDINGS = {
     "from",
     "his",
 }
-"no English caption ends in one of these"
 
 
 def bad_endings(captions: Iterable[str]) -> float:
-    """Share of captions (0 to 1) that break off after an article or preposition, which rewards
-    without end tokens breed.
+    """Return the share of captions (0 to 1) that break off after an article, a preposition or the
+    like.
 
-    Empty captions are not counted.
+    Rewards without end tokens lead to such captions. Empty captions are not counted.
     """
     last = [text.split()[-1] for text in captions if text.split()]
     return sum(word in OPEN_ENDINGS for word in last) / max(1, len(last))
 
 
 def repeats(words: Sequence[str]) -> bool:
-    """Whether a run of words is followed by itself, or three words in a row occur twice
+    """Return whether a run of words follows itself, or three words in a row occur twice
     (overlapping or not)."""
     triples = list(zip(words, words[1:], words[2:], strict=False))
     if len(set(triples)) < len(triples):
         return True
-    # A run of three words or more that is followed by itself has been found above.
+    # The check above has found any longer run of words that follows itself.
     return any(
         words[i : i + n] == words[i + n : i + 2 * n]
         for n in (1, 2)

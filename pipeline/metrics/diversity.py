@@ -1,13 +1,13 @@
-"""How varied the captions are; the references are not looked at.
+"""How varied the captions are; the references are not used.
 
 distinct_1, distinct_2: distinct n-grams / all n-grams over all captions (Li et al., 2016, "A
-    diversity-promoting objective function"); both fall as captions become more, so they compare
-    systems on the same images only.
-distinct_captions: different captions / captions.
-vocabulary: number of different words.
+    diversity-promoting objective function"). Both fall as the number of captions grows, so they
+    compare systems only on the same images.
+distinct_captions: distinct captions / captions.
+vocabulary: number of distinct words.
 mean_length: words per caption.
 
-A share of nothing (no caption has a word, or two) is left out.
+A share of nothing (no caption has a word, or two words) is left out.
 """
 
 from collections.abc import Hashable, Sequence

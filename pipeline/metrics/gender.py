@@ -1,22 +1,22 @@
 """Whether captions name the gender that the references agree on, after Burns et al., "Women also
 Snowboard" (1803.09797).
 
-An image is of women when at least half of its references name a woman and none a man, of men the
-other way round; every other image is left out. A caption says what its words say
-(gender_words.yaml): a woman, a man, both, or neither. Figures, over the images of women and of men
+An image is of women if at least half of its references name a woman and none names a man. For
+images of men it is the reverse; every other image is left out. By its words (gender_words.yaml), a
+caption names a woman, a man, both, or neither. The figures cover the images of women and of men
 together:
 
-gender_images: how many there are.
-gender_error: share whose caption names the other gender alone, of all these images, as Burns et al.
-    count: a caption without gender is no error, and neither is one that names both.
-gender_error_named: the same, of those images only whose caption names one gender.
+gender_images: number of these images.
+gender_error: share of these images whose caption names only the other gender, as Burns et al.
+    count. A caption without gender is no error, nor is one that names both.
+gender_error_named: the same share, over only those images whose caption names exactly one gender.
 gender_neutral: share whose caption names no gender.
 gender_nobody: share whose caption names no person at all; part of gender_neutral.
-gender_ratio: captions that name women : captions that name men; one that names both counts for
-    both.
-gender_ratio_refs: images of women : images of men, which is what gender_ratio should be.
+gender_ratio: captions that name women : captions that name men. A caption that names both counts
+    for both.
+gender_ratio_refs: images of women : images of men, which gender_ratio should equal.
 
-A share of no images and a ratio to none are left out.
+A share of no images is left out, and so is a ratio to none.
 """
 
 from functools import cache
@@ -32,14 +32,14 @@ WOMAN, MAN, BOTH = 1.0, 0.0, 0.5
 
 @cache
 def words() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Of women, of men, and of persons without a gender."""
+    """Return the words for women, for men, and for persons without a gender."""
     lists = read_yaml(Path(__file__).with_name("gender_words.yaml"))
     men, women = zip(*lists["pairs"], strict=True)
     return frozenset(women), frozenset(men), frozenset(lists["neutral"].split())
 
 
 def named(caption: str) -> float | None:
-    """WOMAN, MAN, BOTH, or None."""
+    """Return the gender that a caption names: WOMAN, MAN, BOTH, or None."""
     women, men, _ = words()
     said = set(caption.split())
     found = not women.isdisjoint(said), not men.isdisjoint(said)
@@ -47,8 +47,8 @@ def named(caption: str) -> float | None:
 
 
 def agreed(references: list[str]) -> float | None:
-    """WOMAN or MAN where at least half of the references name that gender and none the other, else
-    None."""
+    """Return WOMAN or MAN if at least half of the references name that gender and none names the
+    other, else None."""
     genders = [named(text) for text in references]
     for one, other in ((WOMAN, MAN), (MAN, WOMAN)):
         if 2 * genders.count(one) >= len(genders) > 0 and not {other, BOTH} & set(genders):
@@ -57,8 +57,11 @@ def agreed(references: list[str]) -> float | None:
 
 
 def score(candidates: Candidates, references: References) -> Scores:
-    """Per image: gender_references and gender_caption (1 a woman, 0 a man, 0.5 both), and 1 or 0 of
-    every share."""
+    """Return the figures.
+
+    Per image: gender_references and gender_caption (1 a woman, 0 a man, 0.5 both), and 1 or 0 for
+    every share.
+    """
     truth = {i: gender for i in candidates if (gender := agreed(references[i])) is not None}
     said = {i: named(candidates[i]) for i in truth}
     one = {i: gender for i, gender in said.items() if gender in (WOMAN, MAN)}

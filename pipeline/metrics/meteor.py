@@ -1,10 +1,10 @@
 """METEOR 1.5 (Denkowski and Lavie, 2014), by the jar that pycocoevalcap ships.
 
-The jar tells 23 numbers of a caption and its best reference; `of_sums` makes the score of a caption
-or of a corpus from them, as the jar itself does when asked with EVAL. pycocoevalcap starts the jar
-for every corpus and has each text normalised each time it is compared, which together is most of
-its time. Here the program stays (`Responder`), and another one, the jar's normaliser, is asked of
-each text once, if at all.
+The jar returns 23 numbers for a caption and its best reference. `of_sums` computes the score of a
+caption or of a corpus from them, as the jar itself does with EVAL. pycocoevalcap starts the jar for
+every corpus, and the jar normalises each text every time it is compared; together this takes most
+of its time. Here the program keeps running (`Responder`). A second program, the jar's normaliser,
+processes each text at most once.
 """
 
 import re
@@ -27,19 +27,21 @@ from pipeline.metrics.shared.base import (
     reference_set,
 )
 
+# Its stems, synonyms and paraphrases are English; the jar's tables for other languages are not
+# used.
 READS = languages.ENGLISH
-"its stems, synonyms and paraphrases are; the jar's tables for other languages are not used"
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
+# Weights of exact, stem, synonym and paraphrase matches. These and the four values above are the
+# jar's for English.
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
-"of exact, stem, synonym and paraphrase matches; these and the four above are the jar's for English"
 NUMBERS = 23
+# Places among the numbers. In all but CHUNKS, the caption and the reference alternate.
 LENGTHS, MATCHES, CHUNKS, MATCHED = slice(0, 4), slice(4, 20), 20, slice(21, 23)
-"places among the numbers; all but CHUNKS: of the caption, of the reference, in turns"
 
+# Number of images per request to the jar.
 LINES = 1000
-"images that the jar is asked about at a time"
+# The normaliser does not change such a text: it splits and joins words only at other characters.
 PLAIN = re.compile("[a-z0-9 ]*")
-"the normaliser leaves such a text as it is: it parts and joins words at other characters only"
 
 
 def _folder() -> Path:
@@ -48,13 +50,13 @@ def _folder() -> Path:
     return Path(package.__path__[0])
 
 
+# Java's second compiler is off: it costs more time than it saves within some ten thousand captions.
 JVM = (
     *ENGLISH.split(),
     "-Dfile.encoding=UTF-8",
     "-Dstdout.encoding=UTF-8",
     "-XX:TieredStopAtLevel=1",
 )
-"Java's second compiler costs more time than it saves within some ten thousand captions"
 JAR = "meteor-1.5.jar"
 SCORER = Responder(
     "METEOR", _folder, *JVM, "-Xmx2G", "-jar", JAR, "-", "-", "-stdio", "-l", "en", "-lower"
@@ -65,13 +67,19 @@ NORMALISER = Responder(
 
 
 def prepare() -> None:
-    """Have the paraphrases loaded (some seconds) while this process does something else; needed
-    before no call of `score`."""
+    """Load the paraphrases (some seconds) while this process does something else.
+
+    `score` does not require a call of this.
+    """
     SCORER.start()
 
 
 def score(candidates: Candidates, references: References) -> Scores:
-    """Raises JavaFailed when a Java process dies; it never hangs."""
+    """Return METEOR; a call never hangs.
+
+    Raises:
+        JavaFailed: a Java process died.
+    """
     known = _normalised_references(reference_set(candidates, references))
     told = {**known, **_normalised(text for text in candidates.values() if text not in known)}
     rows = [
@@ -86,7 +94,7 @@ def score(candidates: Candidates, references: References) -> Scores:
 def _lines(
     candidates: Candidates, references: References, told: dict[str, str]
 ) -> Iterator[list[str]]:
-    """What the jar is asked, of LINES images at a time."""
+    """Yield the requests to the jar, for LINES images at a time."""
     images = list(candidates)
     for start in range(0, len(images), LINES):
         texts = ([*references[image], candidates[image]] for image in images[start : start + LINES])
@@ -102,14 +110,16 @@ def _normalised_references(references: ReferenceSet) -> dict[str, str]:
 
 
 def _normalised(texts: Iterable[str]) -> dict[str, str]:
-    """What the normaliser makes of those texts, each as one line, that it may change."""
+    """Return line -> normalised line, for each text as one line that the normaliser may change."""
     odd = sorted({line for line in map(_one_line, texts) if not PLAIN.fullmatch(line)})
     return dict(zip(odd, NORMALISER.ask(odd, str) if odd else [], strict=True))
 
 
 def _one_line(text: str) -> str:
-    """`|||` and line ends are the protocol's own separators; one inside a caption would shift every
-    later score."""
+    """Return a text without `|||` and line ends.
+
+    These are the protocol's own separators; one inside a caption would shift every later score.
+    """
     return " ".join(text.replace("|||", " ").split())
 
 
@@ -121,8 +131,11 @@ def _numbers(line: str) -> list[float]:
 
 
 def _statistics(told: list[list[float]]) -> Array:
-    """(N, 23): as the jar told them, but for a caption that is its reference: in a sum, its one
-    chunk does not count."""
+    """Return (N, 23) the jar's numbers, with CHUNKS set to 0 for a caption that equals its
+    reference.
+
+    In a sum, the single chunk of such a caption does not count.
+    """
     statistics = np.array(told).reshape(-1, NUMBERS)
     same = (statistics[:, MATCHED] == statistics[:, LENGTHS][:, :2]).all(1) & (
         statistics[:, CHUNKS] == 1
@@ -132,8 +145,10 @@ def _statistics(told: list[list[float]]) -> Array:
 
 
 def of_sums(sums: Array) -> dict[str, Array]:
-    """(..., 23) -> (...): weighted harmonic mean of precision and recall, less a penalty for many
-    chunks."""
+    """Return METEOR, (..., 23) -> (...).
+
+    It is the weighted harmonic mean of precision and recall, less a penalty for many chunks.
+    """
     words, function_words = sums[..., LENGTHS][..., :2], sums[..., LENGTHS][..., 2:]
     lengths = DELTA * (words - function_words) + (1 - DELTA) * function_words
     stages = sums[..., MATCHES].reshape(

@@ -1,8 +1,8 @@
-"""CIDEr without the D (Vedantam et al., 2015, equation 3), as pyciderevalcap's class Cider has it:
-the cosine of all n-grams, whatever the length and however often a word is repeated.
+"""CIDEr without the D (Vedantam et al., 2015, equation 3), as in pyciderevalcap's class Cider: the
+cosine of all n-grams, with no penalty for length or for repeated words.
 
-Captions can win it by saying a likely word again and again, which is why CIDEr-D (`cider`) is what
-tables print. Words are compared as they are, not by their stems.
+A caption can score high by repeating a likely word, so tables print CIDEr-D (`cider`). Words are
+compared as they are, without stemming.
 """
 
 from pipeline.metrics.cider import scores_of

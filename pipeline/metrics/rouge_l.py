@@ -1,5 +1,5 @@
-"""ROUGE-L with beta 1.2 (Lin, 2004), as pycocoevalcap has it: the best precision and the best
-recall of any reference."""
+"""ROUGE-L with beta 1.2 (Lin, 2004), as in pycocoevalcap: it uses the best precision and the best
+recall over the references."""
 
 from collections import defaultdict
 
@@ -17,7 +17,10 @@ def score(candidates: Candidates, references: References) -> Scores:
 
 
 def rouge_l(candidate: str, references: list[str]) -> float:
-    """An empty text is one empty word here, as in pycocoevalcap: it equals another empty one."""
+    """Return ROUGE-L of one caption.
+
+    An empty text counts as one empty word, as in pycocoevalcap, so it equals another empty text.
+    """
     words, others = candidate.split(" "), [reference.split(" ") for reference in references]
     common = longest_common_subsequences(words, others)
     precision = max(common) / len(words)
@@ -26,8 +29,11 @@ def rouge_l(candidate: str, references: list[str]) -> float:
 
 
 def longest_common_subsequences(words: list[str], others: list[list[str]]) -> list[int]:
-    """Lengths, by bits instead of a table (Hyyrö, 2004): a zero of `row` is a word of `words` that
-    is in the subsequence."""
+    """Return the length of the longest common subsequence of `words` with each of `others`.
+
+    Bits replace the usual table (Hyyrö, 2004): a zero of `row` marks a word of `words` that is in
+    the subsequence.
+    """
     places: defaultdict[str, int] = defaultdict(int)
     for n, word in enumerate(words):
         places[word] |= 1 << n

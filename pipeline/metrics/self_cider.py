@@ -1,12 +1,14 @@
 """Self-CIDEr (Wang and Chan, 2019, "Describing like humans: on diversity in image captioning"): how
 different the captions are that a model gives one image.
 
-K holds the CIDEr of every pair of an image's captions, with the document frequencies of the
-references. Its eigenvalues l say how many captions there are in truth: self_cider is
--log_m(sqrt(l_max) / sum of sqrt(l)) of m captions, 0 for equal ones and 1 for captions without an
-n-gram in common. The score is the mean over images; an image with fewer than two captions has none.
+K contains the CIDEr of every pair of an image's captions, with the document frequencies of the
+references. Its eigenvalues l show how many distinct captions there effectively are. For m captions,
+self_cider is -log_m(sqrt(l_max) / sum of sqrt(l)): 0 for equal captions, and 1 for captions without
+an n-gram in common. The score is the mean over images; an image with fewer than two captions has
+none.
 
-The captions are those that a variant keeps: `decode.alternatives`, samples or the ends of a beam.
+The captions are those that a variant keeps (`decode.alternatives`): samples, or the hypotheses at
+the end of a beam search.
 """
 
 import math
@@ -28,8 +30,8 @@ from pipeline.metrics.shared.base import (
     reference_set,
 )
 
+# `score` also takes all captions of each image, which `variant.score_variant` passes.
 NEEDS_SETS = True
-"""`score` takes all captions of each image as well: `variant.score_variant` gives them"""
 ORDERS = 4
 Gram = tuple[str, ...]
 
@@ -39,10 +41,13 @@ def score(
     references: References,
     sets: Mapping[str, Sequence[str]] | None = None,
 ) -> Scores:
-    """Args: sets: image_id -> all its captions as tokens.
+    """Return self_cider.
+
+    Args:
+        sets: image_id -> all its captions as tokens.
 
     Raises:
-        Unavailable: no image has two.
+        Unavailable: no image has two captions.
     """
     several = {i: sets[i] for i in candidates if sets and len(sets.get(i, ())) > 1}
     if not several:
@@ -60,8 +65,14 @@ def score(
 
 
 def diversity(similarities: Array) -> float:
-    """Args: similarities: (M, M), symmetric. NaN where captions have nothing in common with
-    themselves: their words are in every image's references."""
+    """Return self_cider of one image.
+
+    It is NaN if the captions have nothing in common even with themselves, because all images'
+    references contain their words.
+
+    Args:
+        similarities: (M, M), symmetric.
+    """
     roots = np.sqrt(np.linalg.eigvalsh(similarities).clip(0))
     if not roots.sum():
         return math.nan
@@ -69,7 +80,7 @@ def diversity(similarities: Array) -> float:
 
 
 def kernel(texts: Sequence[str], frequencies: Mapping[Gram, int], images: int) -> Array:
-    """(M, M): cosine of the vectors of every two captions, the mean over orders."""
+    """Return (M, M) the cosine of the vectors of every two captions, averaged over orders."""
     vectors = [_vectors(text, frequencies, images) for text in texts]
     return np.array([[_cosine(one, other) for other in vectors] for one in vectors])
 
@@ -84,7 +95,7 @@ def _cosine(one: list[dict[Gram, float]], other: list[dict[Gram, float]]) -> flo
 
 
 def _vectors(text: str, frequencies: Mapping[Gram, int], images: int) -> list[dict[Gram, float]]:
-    """By order: n-gram -> how often it is there x log(images / images whose references have it)."""
+    """Return, by order, n-gram -> its count x log(images / images whose references have it)."""
     words = text.split()
     return [
         {
@@ -101,7 +112,7 @@ def _grams(words: Sequence[str], order: int) -> Iterable[Gram]:
 
 @lru_cache(SETS)
 def _frequencies(references: ReferenceSet) -> tuple[Counter[Gram], int]:
-    """In the references of how many images an n-gram is, and how many images there are."""
+    """Return the number of images whose references have each n-gram, and the number of images."""
     frequencies = Counter[Gram]()
     for texts in references.values():
         words = [text.split() for text in texts]

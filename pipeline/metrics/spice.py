@@ -1,5 +1,5 @@
-"""SPICE (Anderson et al., 2016), by pycocoevalcap, where Stanford CoreNLP 3.6.0 has been put beside
-its jar."""
+"""SPICE (Anderson et al., 2016), by pycocoevalcap. It needs Stanford CoreNLP 3.6.0 beside its
+jar."""
 
 import subprocess
 from functools import lru_cache
@@ -22,16 +22,20 @@ from pipeline.metrics.shared.base import (
 READS = languages.ENGLISH
 
 BASE = ("java.lang", "java.math", "java.net", "java.text", "java.util", "java.util.concurrent")
+# SPICE's serialiser (2016) accesses the JDK's own classes, which current JDKs allow only with these
+# options.
 OPENED = " ".join(
     f"--add-opens={p}=ALL-UNNAMED"
     for p in (*(f"java.base/{name}" for name in BASE), "java.sql/java.sql")
 )
-"""SPICE's serialiser (2016) looks into the JDK's own classes, which a JDK of today allows only when
-told"""
 
 
 def score(candidates: Candidates, references: References) -> Scores:
-    """Raises: Unavailable: its models are not there, or its Java fails."""
+    """Return SPICE.
+
+    Raises:
+        Unavailable: its models are missing, or its Java fails.
+    """
     per_image = dict(_judged(reference_set(candidates, references), tuple(candidates.items())))
     corpus = sum(per_image.values()) / max(1, len(per_image))
     return Scores(
@@ -41,7 +45,10 @@ def score(candidates: Candidates, references: References) -> Scores:
 
 @lru_cache(SETS)
 def _judged(references: ReferenceSet, said: tuple[tuple[str, str], ...]) -> dict[str, float]:
-    """image_id -> F score; SPIDEr asks again for what SPICE has just judged."""
+    """Return image_id -> F score.
+
+    The result is cached, because SPIDEr asks again for what SPICE has just scored.
+    """
     candidates = dict(said)
     import pycocoevalcap.spice as package
 

@@ -1,5 +1,5 @@
-"""SPIDEr (Liu et al., 2017): the mean of CIDEr-D and SPICE, image by image. Where SPICE cannot run,
-neither can it."""
+"""SPIDEr (Liu et al., 2017): the mean of CIDEr-D and SPICE, image by image. It needs SPICE to
+run."""
 
 from pipeline.metrics import cider, spice
 from pipeline.metrics.shared import languages
@@ -9,7 +9,11 @@ READS = languages.ENGLISH
 
 
 def score(candidates: Candidates, references: References) -> Scores:
-    """Raises: Unavailable: as `spice.score` does."""
+    """Return SPIDEr.
+
+    Raises:
+        Unavailable: as `spice.score` does.
+    """
     judged = spice.score(candidates, references).per_image["spice"]
     consensus = cider.score(candidates, references).per_image["cider"]
     per_image = {image: (consensus[image] + judged[image]) / 2 for image in candidates}

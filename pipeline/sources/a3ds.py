@@ -1,11 +1,12 @@
 """A3DS: 1,000 rendered scenes of 3D Shapes, 64 x 64 pixels, 20 long and 27 short captions each
 (Tsvilodub and Franke, "Evaluating pragmatic abilities of image captioners on A3DS", ACL 2023).
 
-Split scheme `random`: 80/10/10 per cent of the images, drawn by `seed`; the authors publish none.
+Split scheme `random`: 80/10/10 per cent of the images, drawn by `seed`; the authors publish no
+split.
 
-The release is a pickle, and unpickling runs what the file says. So nothing of numpy or Python is
-looked up for it here: the few names that a pickle of arrays needs stand for inert classes of this
-file, and arrays are built from their bytes.
+The release is a pickle, and unpickling normally runs code that the file names. Here nothing of
+numpy or Python is looked up for the file. The few names that a pickle of arrays needs stand for
+inert classes of this module, and arrays are built from their bytes.
 """
 
 import io
@@ -34,12 +35,12 @@ RELEASE = base.Archive(
     ),
 )
 MEMBER = "sandbox_3Dshapes_1000.pkl"
+# The bytes are those of 64 x 64 pictures as arrays. The archive contains these, zipped, and texts.
 IMAGES, DOWNLOAD_BYTES = 1_000, 12_288_000
-"the bytes are of 64 x 64 pictures as arrays: the archive holds these, zipped, and texts"
+# Share of the images in test, and in val.
 HELD_OUT = 0.1
-"share of the images in test, and in val"
+# Accepted dtypes of arrays: booleans, numbers, strings.
 PLAIN = re.compile(r"b1|[iuf][1248]|[SU]\d+")
-"dtypes of arrays: truth values, numbers, strings"
 
 
 def fetch(
@@ -48,14 +49,14 @@ def fetch(
     """Fill `folder` from the public release.
 
     Args:
-        archives: a local folder that holds A3DS.zip; empty: download it. CAPTIONLAB_A3DS takes
-            precedence.
-        captions: `long` tells all of a scene, `short` leaves features out.
-        seed: draws the split.
+        archives: a local folder that contains A3DS.zip; if it is empty, the archive is downloaded.
+            CAPTIONLAB_A3DS takes precedence.
+        captions: `long` describes the whole scene, `short` leaves features out.
+        seed: random seed of the split.
 
     Raises:
-        UserError: the archive is missing, broken or unsafe; its pickle holds anything but arrays,
-            numbers, strings, lists and dicts, or not the images and captions that were published.
+        UserError: the archive is missing, broken or unsafe; its pickle contains anything but
+            arrays, numbers, strings, lists and dicts; it lacks the published images and captions.
     """
     with (
         base.find_archives(folder, "a3ds", [RELEASE], archives) as found,
@@ -89,7 +90,7 @@ def size(*, archives: str = "", captions: str = "long", seed: int = 1) -> base.S
 def _published(
     content: object, captions: str, where: str
 ) -> tuple[list[np.ndarray], list[list[str]]]:
-    """Pictures (64, 64, 3) uint8, and the captions of each."""
+    """Return the pictures, (H, W, 3) uint8, and the captions of each."""
     key = f"labels_{captions}"
     found = [content.get(name) if isinstance(content, dict) else None for name in ("images", key)]
     pictures, texts = (
@@ -126,20 +127,18 @@ def _picture(values: object, where: str) -> np.ndarray:
 
 
 def plain_pickle(data: bytes, where: str) -> Any:
-    """What a pickle holds, if that is arrays, numbers, strings, lists and dicts; nothing in it is
-    run.
+    """Return the content of a pickle of arrays, numbers, strings, lists and dicts, without running
+    it.
 
     Raises:
-        UserError: it names another class or function, uses persistent ids or extension codes, or is
-            damaged.
+        UserError: the pickle names another class or function, uses persistent ids or extension
+            codes, or is damaged.
     """
     try:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name in FORBIDDEN:
                 raise _forbidden(f"the opcode {opcode.name}")
-            if "PUT" in opcode.name and int(argument or 0) > len(
-                data
-            ):  # would take memory, not time
+            if "PUT" in opcode.name and int(argument or 0) > len(data):  # would take up memory
                 raise _forbidden(f"the memo index {argument}")
         return _resolve(_Unpickler(io.BytesIO(data)).load(), {})
     except UserError as error:
@@ -150,8 +149,9 @@ def plain_pickle(data: bytes, where: str) -> Any:
         ) from None
 
 
+# Opcodes that reach outside the pickle. EXT takes what Python has cached, without calling
+# find_class.
 FORBIDDEN = {"PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
-"opcodes that reach outside the pickle; EXT takes what Python has cached without asking find_class"
 
 
 def _forbidden(what: str) -> UserError:
@@ -159,15 +159,15 @@ def _forbidden(what: str) -> UserError:
 
 
 class _Inert:
-    """Stands for a name in the pickle; can be called as the name would be, and keeps plain values
-    only."""
+    """Stands for a name in the pickle. It can be called as the original would be, and keeps only
+    plain values."""
 
     def __setstate__(self, state: object) -> None:
         raise _forbidden(f"a state for {type(self).__name__}")
 
 
 class _Bytes(_Inert):
-    """`_codecs.encode`, which protocols below 3 write for bytes."""
+    """Stands for `_codecs.encode`, which protocols below 3 write for bytes."""
 
     def __new__(cls, text: str, encoding: str) -> Any:
         if encoding != "latin1":
@@ -176,14 +176,14 @@ class _Bytes(_Inert):
 
 
 class _NoBytes(_Inert):
-    """`bytes`, which protocols below 3 write for an empty string of bytes."""
+    """Stands for `bytes`, which protocols below 3 write for an empty string of bytes."""
 
     def __new__(cls) -> Any:
         return b""
 
 
 class _Type(_Inert):
-    """`numpy.dtype`; objects, structures and subarrays are refused."""
+    """Stands for `numpy.dtype`; refuses objects, structures and subarrays."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
         if not isinstance(code, str) or not PLAIN.fullmatch(code):
@@ -198,7 +198,7 @@ class _Type(_Inert):
 
 
 class _Array(_Inert):
-    """`numpy.ndarray`."""
+    """Stands for `numpy.ndarray`."""
 
     value: np.ndarray
 
@@ -208,7 +208,8 @@ class _Array(_Inert):
 
 
 class _Empty(_Inert):
-    """`numpy.core.multiarray._reconstruct`: an array whose state comes next."""
+    """Stands for `numpy.core.multiarray._reconstruct`, which makes an array whose state comes
+    next."""
 
     def __new__(cls, subtype: object, shape: object, kind: object) -> Any:
         if subtype is not _Array:
@@ -217,7 +218,7 @@ class _Empty(_Inert):
 
 
 class _Buffer(_Inert):
-    """`numpy.core.numeric._frombuffer`, which protocol 5 writes for arrays."""
+    """Stands for `numpy.core.numeric._frombuffer`, which protocol 5 writes for arrays."""
 
     def __new__(cls, data: bytes, kind: Any, shape: Any, order: Any, axes: None = None) -> Any:
         if axes is not None:
@@ -228,7 +229,7 @@ class _Buffer(_Inert):
 
 
 class _Scalar(_Inert):
-    """`numpy.core.multiarray.scalar`: becomes a Python number or string."""
+    """Stands for `numpy.core.multiarray.scalar`; gives a Python number or string."""
 
     def __new__(cls, kind: Any, data: bytes) -> Any:
         return _array(data, kind, (), "C").item()
@@ -264,11 +265,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _resolve(value: Any, seen: dict[int, Any]) -> Any:
-    """The value with arrays in place of their stand-ins; what is referred to twice is visited
-    once."""
+    """Return the value with arrays in place of their stand-ins.
+
+    An object that is referred to twice is visited once.
+    """
     if id(value) in seen:
         return seen[id(value)]
-    seen[id(value)] = None  # a list in itself
+    seen[id(value)] = None  # for a list that contains itself
     if isinstance(value, dict):
         made: Any = {key: _resolve(item, seen) for key, item in value.items()}
     elif isinstance(value, list | tuple):

@@ -3,10 +3,10 @@ arXiv:1504.00325).
 
 Split schemes:
     official: train2014 is train, val2014 is val. The captions of test2014 were never published, so
-        that no image is test, and validation stops a corpus that uses it. Only `karpathy` gives a
+        no image is test. Validation stops a corpus that uses this scheme; only `karpathy` gives a
         test split.
-    karpathy: dataset_coco.json of Karpathy and Fei-Fei (CVPR 2015), 113,287/5,000/5,000 images;
-        restval goes to train. There where `karpathy` says so.
+    karpathy: dataset_coco.json of Karpathy and Fei-Fei (CVPR 2015), with 113,287/5,000/5,000
+        images; restval goes to train. It exists only if the argument `karpathy` is set.
 """
 
 from collections.abc import Mapping
@@ -29,27 +29,29 @@ TEXTS = base.Archive(
     tuple(mirror.replace("/zips/", "/annotations/") for mirror in MIRRORS),
 )
 SPLIT_IMAGES = {"karpathy": (113_287, 5_000, 5_000), "official": (82_783, 40_504)}
+# Size in bytes of train2014.zip, val2014.zip and annotations_trainval2014.zip.
 DOWNLOAD_BYTES = 13_510_573_713 + 6_645_013_297 + 252_872_794
-"of train2014.zip, val2014.zip and annotations_trainval2014.zip"
 
 
 def fetch(
     folder: Path, *, archives: str = "", karpathy: str = "", max_images: Positive | None = None
 ) -> None:
-    """Fill `folder` from the public release (20 GB of archives); the file name is the image_id.
+    """Fill `folder` from the public release (20 GB of archives). The file name is the image_id.
 
     Args:
-        archives: a local folder that holds train2014.zip, val2014.zip and
-            annotations_trainval2014.zip; empty: download them. CAPTIONLAB_COCO2014 takes
-            precedence.
-        karpathy: path of dataset_coco.json or of caption_datasets.zip; `download`: the latter is
-            one more archive; empty: no scheme `karpathy`.
-        max_images: keep the first so many images, by id, of every split of karpathy, or else of
-            official; only these are unpacked, and only their captions are in the index. null: all.
+        archives: a local folder that contains train2014.zip, val2014.zip and
+            annotations_trainval2014.zip; if it is empty, they are downloaded. CAPTIONLAB_COCO2014
+            takes precedence.
+        karpathy: path of dataset_coco.json or of caption_datasets.zip. With `download`, the latter
+            is one more archive: downloaded, or expected in the local folder. If it is empty, there
+            is no scheme `karpathy`.
+        max_images: number of images to keep of every split, the first by id. The splits are those
+            of karpathy, or of official without it. Only these images are unpacked, and only their
+            captions are in the index; null keeps all.
 
     Raises:
-        UserError: an archive is missing, broken, unsafe or not the published one; an image in two
-            splits; a dataset_coco.json that is none.
+        UserError: an archive is missing, broken, unsafe or not the published one; an image is in
+            two splits; dataset_coco.json is malformed.
     """
     if max_images is not None and max_images < 1:
         raise UserError(f"coco2014: max_images: {max_images}: give at least 1, or null for all")
@@ -87,7 +89,8 @@ def size(*, archives: str = "", karpathy: str = "", max_images: int | None = Non
 
 
 def _captions(texts: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Captions and split of all images, by file name, in the order of the image ids."""
+    """Return the captions and the split of all images by file name; the captions in the order of
+    the image ids."""
     images, official = [], dict[str, str]()
     for split, member in (
         ("train", "annotations/captions_train2014.json"),
@@ -103,7 +106,7 @@ def _captions(texts: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
 def _first(
     images: Mapping[str, object], split_of: dict[str, str], most: int | None
 ) -> dict[str, None]:
-    """The first `most` images of each split, or all images there are, in order."""
+    """Return the first `most` images of each split, or all images if it is None, in their order."""
     if most is None:
         return dict.fromkeys(images)
     of_split = {

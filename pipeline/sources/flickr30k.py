@@ -2,11 +2,12 @@
 Hockenmaier, TACL 2014).
 
 Split schemes:
-    karpathy: dataset_flickr30k.json of Karpathy and Fei-Fei (CVPR 2015), 29,000/1,014/1,000 images;
-        there where `karpathy` says so. Photos that it does not name are in no split.
+    karpathy: dataset_flickr30k.json of Karpathy and Fei-Fei (CVPR 2015), with 29,000/1,014/1,000
+        images. It exists only if the argument `karpathy` is set. Photos that the file does not name
+        are in no split.
     last: in the order of the caption file, the last 1,000 photos are test, the 1,000 before them
-        val, the rest train. Systems without a validation set train on those 1,000 as well: a
-        deviation to be named beside their rows.
+        are val, and the rest are train. Systems without a validation set also train on the val
+        photos; name this deviation beside their rows.
 """
 
 import csv
@@ -27,34 +28,35 @@ RELEASE = base.Archive(
     ("https://github.com/awsaf49/flickr-dataset/releases/download/v1.0/",),
     ("flickr30k_part00", "flickr30k_part01", "flickr30k_part02"),
 )
+# The authors' own caption file, beside their folder flickr30k-images.
 TOKENS = "results_20130124.token"
-"the authors' own caption file, beside their folder flickr30k-images"
+# Caption files of the releases in use. They differ in columns and delimiter, which the header
+# shows.
 TEXTS = ("captions.txt", TOKENS, "results.csv")
-"caption files of the releases in use; they differ in columns and delimiter, which the header tells"
 IMAGE, CAPTION = ("image", "image_name"), ("caption", "comment")
+# A comment's number and the comment, if the bar between them is missing.
 NUMBERED = re.compile(r"(\d+)\s+(\S.*)")
-"a comment's number and the comment, where the bar between them is missing"
+# Number of images in test, and in val, of the scheme `last`.
 HELD_OUT = 1000
-"images in test, and in val, of the scheme `last`"
 IMAGES = 31_783
+# Size of the three parts in bytes, rounded.
 DOWNLOAD_BYTES = 4_400_000_000
-"of the three parts, rounded"
 
 
 def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
-    """Fill `folder` from the public release (4.4 GB); the file name is the image_id.
+    """Fill `folder` from the public release (4.4 GB). The file name is the image_id.
 
     Args:
-        archives: a local folder that holds flickr30k.zip or its three parts, or what the authors'
-            own archives unpack to: results_20130124.token and flickr30k-images/; empty: download
-            the parts. CAPTIONLAB_FLICKR30K takes precedence.
-        karpathy: path of dataset_flickr30k.json or of caption_datasets.zip; `download`: the latter
-            is one more archive;
-            empty: no scheme `karpathy`.
+        archives: a local folder that contains flickr30k.zip or its three parts, or the unpacked
+            archives of the authors (results_20130124.token and flickr30k-images/). If it is empty,
+            the parts are downloaded. CAPTIONLAB_FLICKR30K takes precedence.
+        karpathy: path of dataset_flickr30k.json or of caption_datasets.zip. With `download`, the
+            latter is one more archive: downloaded, or expected in the local folder. If it is empty,
+            there is no scheme `karpathy`.
 
     Raises:
-        UserError: an archive is missing, broken, unsafe or not the published one; a malformed line;
-            a dataset_flickr30k.json that is none.
+        UserError: an archive is missing, broken, unsafe or not the published one; a line is
+            malformed; dataset_flickr30k.json is malformed.
     """
     local, _ = base.local_folder("flickr30k", archives)
     unpacked = local if local and (local / TOKENS).is_file() else None
@@ -84,7 +86,10 @@ def size(*, archives: str = "", karpathy: str = "") -> base.Size:
 
 
 def _from_zip(path: Path, shards: base.ShardWriter) -> list[base.Row]:
-    """The captions; their photos lie in the folder that holds most of the archive's .jpg files."""
+    """Return the captions, and add their photos to the shards.
+
+    The photos are in the folder that contains most of the archive's .jpg files.
+    """
     members = [PurePosixPath(name) for name in base.names(path)]
     texts = [member for name in TEXTS for member in members if member.name == name]
     if not texts:
@@ -104,7 +109,7 @@ def _copied(given: Path, shards: base.ShardWriter) -> list[base.Row]:
     from tqdm import tqdm
 
     rows = _captions((given / TOKENS).read_bytes(), str(given / TOKENS))
-    gate = Gate(given / "flickr30k-images", follow_links=True)  # of the user's own making
+    gate = Gate(given / "flickr30k-images", follow_links=True)  # the user unpacked it
     photos = sorted(photo for photo in gate.root.glob("*.jpg") if gate.takes(photo.name))
     gate.tell("flickr30k")
     if not photos:
@@ -125,11 +130,11 @@ def _captions(data: bytes, where: str) -> list[base.Row]:
 
 
 def _table(data: bytes, where: str) -> Iterator[base.Row]:
-    """Lines `image,caption` or `image_name,comment_number,comment`; no caption of Flickr30k has a
-    line break.
+    """Yield the captions of lines `image,caption` or `image_name,comment_number,comment`.
 
-    A caption whose commas were left without quotes is the rest of its line, blanks and quotes as
-    they stand there. In one published line the bar between number and caption is missing.
+    No caption of Flickr30k has a line break. A caption whose commas are not quoted is the rest of
+    its line, with its inner blanks and quotes as they are. One published line lacks the bar between
+    number and caption.
     """
     lines = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape").split("\n")
     delimiter = "|" if "|" in lines[0] else ","
@@ -160,8 +165,11 @@ def _table(data: bytes, where: str) -> Iterator[base.Row]:
 
 
 def _fields(line: str, delimiter: str, count: int) -> list[str]:
-    """So many at most, without the blanks around them: what is no CSV of `count` fields is parted
-    at its first delimiters, and nothing else is taken from it."""
+    """Split a line into at most `count` fields, without surrounding blanks.
+
+    A line that is not CSV with `count` fields is split at its first delimiters and not changed
+    otherwise.
+    """
     line = line.removesuffix("\r")
     try:
         fields = next(csv.reader([line], delimiter=delimiter, strict=True), [])

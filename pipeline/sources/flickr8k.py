@@ -2,13 +2,13 @@
 JAIR 47, 2013).
 
 Split schemes:
-    official: Flickr_8k.{train,dev,test}Images.txt, 6,000/1,000/1,000 images; 91 photos are in no
-        split.
-    karpathy: dataset_flickr8k.json of Karpathy and Fei-Fei (CVPR 2015), where `karpathy` names that
-        file.
+    official: Flickr_8k.{train,dev,test}Images.txt, with 6,000/1,000/1,000 images; 91 photos are in
+        no split.
+    karpathy: dataset_flickr8k.json of Karpathy and Fei-Fei (CVPR 2015). It exists only if the
+        argument `karpathy` is set.
     last: in the order of Flickr8k.token.txt, the last 1,000 photos are test, the 1,000 before them
-        val, the rest train. Systems without a validation set train on those 1,000 as well: a
-        deviation to be named beside their rows.
+        are val, and the rest are train. Systems without a validation set also train on the val
+        photos; name this deviation beside their rows.
 """
 
 from pathlib import Path
@@ -22,28 +22,28 @@ MIRRORS = (
 )
 PHOTOS = base.Archive("Flickr8k_Dataset.zip", "f18a1e2920de5bd84dae7cf08ec78978", MIRRORS)
 TEXTS = base.Archive("Flickr8k_text.zip", "bf6c1abcb8e4a833b7f922104de18627", MIRRORS)
+# The release spells it this way.
 FOLDER = "Flicker8k_Dataset"
-"the release's own spelling"
+# Number of images in test, and in val, of the scheme `last`.
 HELD_OUT = 1000
-"images in test, and in val, of the scheme `last`"
 IMAGES = 8_091
+# Size of the two archives in bytes, rounded.
 DOWNLOAD_BYTES = 1_120_000_000
-"of the two archives, rounded"
 
 
 def fetch(folder: Path, *, archives: str = "", karpathy: str = "") -> None:
     """Fill `folder` from the two archives of the public release.
 
     Args:
-        archives: a local folder that holds Flickr8k_Dataset.zip and Flickr8k_text.zip; empty:
-            download them. CAPTIONLAB_FLICKR8K takes precedence.
-        karpathy: path of dataset_flickr8k.json or of caption_datasets.zip; `download`: the latter
-            is one more archive;
-            empty: no scheme `karpathy`.
+        archives: a local folder that contains Flickr8k_Dataset.zip and Flickr8k_text.zip; if it is
+            empty, they are downloaded. CAPTIONLAB_FLICKR8K takes precedence.
+        karpathy: path of dataset_flickr8k.json or of caption_datasets.zip. With `download`, the
+            latter is one more archive: downloaded, or expected in the local folder. If it is empty,
+            there is no scheme `karpathy`.
 
     Raises:
-        UserError: an archive is missing, broken, unsafe or not the published one; a malformed line;
-            an image in two splits; a dataset_flickr8k.json that is none.
+        UserError: an archive is missing, broken, unsafe or not the published one; a line is
+            malformed; an image is in two splits; dataset_flickr8k.json is malformed.
     """
     wanted = [PHOTOS, TEXTS, *base.karpathy_archive(karpathy)]
     with (

@@ -1,25 +1,27 @@
-"""A person's own images, with their captions in a table (CSV, JSON lines, Parquet), in COCO's JSON,
+"""A user's own images, with their captions in a table (CSV, JSON lines, Parquet), in COCO's JSON,
 or in text files.
 
-An image_id is the image's path within the folder without suffix, so that cats/1.jpg and dogs/1.jpg
-are two images.
+An image_id is the image's path within the folder without suffix, so cats/1.jpg and dogs/1.jpg are
+two images.
 
 Split schemes:
-    official: the column `split` (train, val or test; also dev, valid, validation, restval), where
-        the captions have one.
+    official: the column `split` (train, val or test; also dev, valid, validation, restval), if the
+        captions have one.
     random: shares `val` and `test` of the pictures that have captions, drawn by `seed`; the rest is
-        train. Files of equal bytes are one picture, so that no photo is in two splits.
+        train. Files of equal bytes count as one picture, so no photo is in two splits.
 
-What a link finds outside the folder is set aside unless `follow_links` is on: what is read here is
-copied, cached and pushed. So are pipes, devices, and files larger than any picture (gate.LARGEST).
+Links that lead out of the folder are set aside unless `follow_links` is on, because everything that
+is read here is copied, cached and pushed. Pipes, devices and files larger than any picture
+(gate.LARGEST) are always set aside.
 
-Nothing is dropped: a caption whose image is not there stays a row without file, which the corpus
-sets aside as `image missing`; an image without captions gets one empty caption, set aside as
-`empty`. Both are counted in manifest.json and told when the folder is read.
+Nothing is dropped. A caption whose image is missing stays as a row without a file, which the corpus
+sets aside as `image missing`. An image without captions gets one empty caption, which is set aside
+as `empty`. manifest.json contains the number of both, and a message reports them when the folder is
+read.
 
-The images are copied. DVC does not watch the folder itself: after a change there, `dvc repro -f -s
-download@NAME` reads it again; manifest.json holds its digest, so that nothing else runs if it is
-what it was.
+The images are copied. DVC does not watch the folder itself. After a change there, `dvc repro -f -s
+download@NAME` reads it again. manifest.json contains its digest, so nothing else runs if the folder
+has not changed.
 """
 
 import hashlib
@@ -50,7 +52,7 @@ FORMATS = ".csv, .tsv, .jsonl, .parquet or .json (COCO)"
 
 @dataclass(frozen=True)
 class Columns:
-    """What the captions file calls its columns or keys."""
+    """Names of the columns or keys in the captions file."""
 
     image: str
     caption: str
@@ -66,7 +68,7 @@ class Entry:
     """An image as the captions file names it."""
 
     where: str
-    "the line or row, for messages"
+    "Line or row, for messages."
     image: str
     captions: list[str]
     split: str | None
@@ -90,19 +92,19 @@ def fetch(
     Args:
         path: the folder of images.
         captions: the file of captions, absolute or within `path`: .csv, .tsv, .jsonl, .parquet, or
-            COCO's .json; null: beside each image a .txt of the same name holds its captions, one a
-            line.
-        image_column, caption_column: a row's image (a path within `path`, with /) and its caption,
-            or list of captions.
-        split_column: optional; in COCO's JSON a key of images[].
+            COCO's .json. With null, a .txt of the same name beside each image contains its
+            captions, one per line.
+        image_column, caption_column: columns of a row's image (a path within `path`, with /) and of
+            its caption or list of captions.
+        split_column: column of the split, which is optional; in COCO's JSON a key of images[].
         val, test: shares of the scheme `random`.
-        seed: draws that scheme.
-        follow_links: take what links in the folder find outside it.
+        seed: random seed of that scheme.
+        follow_links: whether to take files outside the folder that links in it lead to.
 
     Raises:
-        UserError: no such folder or file, no images or captions, an unknown format, a column that
-            is lacking, a malformed row, a name that leaves the folder, an image in two splits, two
-            images of one name but for the suffix.
+        UserError: the folder or file does not exist, has no images or captions, or has an unknown
+            format; a column is missing; a row is malformed; a name leaves the folder; an image is
+            in two splits; two images have the same name except for the suffix.
     """
     root, columns = Path(path).expanduser(), Columns(image_column, caption_column, split_column)
     if val < 0 or test < 0 or val + test >= 1:
@@ -139,7 +141,7 @@ def fetch(
             digests = _copy(root, shards, ids, files)
         drawn = {ids[name]: digests[name] for name in files if by_name.get(name)}
         random = _draw(drawn, val, test, seed)
-        # no split would hide that they are empty
+        # without a split, they would be set aside as `no split` instead of `empty`
         random |= dict.fromkeys((ids[name] for name in bare), "train")
         told = {
             "there": len(files),
@@ -167,7 +169,8 @@ def fetch(
 
 
 def _draw(digests: dict[str, str], val: float, test: float, seed: int) -> dict[str, str]:
-    """The scheme `random` of images by their digests: of equal ones one is drawn for all."""
+    """Return the scheme `random` of images by their digests; images with equal digests share one
+    draw."""
     first: dict[str, str] = {}
     for image in sorted(digests):
         first.setdefault(digests[image], image)
@@ -176,14 +179,19 @@ def _draw(digests: dict[str, str], val: float, test: float, seed: int) -> dict[s
 
 
 def size(*, path: str, follow_links: bool = False, **_: Any) -> base.Size:
-    """Raises: UserError: no such folder, or no images in it."""
+    """Return the number of images and their total size.
+
+    Raises:
+        UserError: there is no such folder, or no images in it.
+    """
     root = Path(path).expanduser()
     images = _images(root, Gate(root, follow_links))
     return base.Size(len(images), sum((root / name).stat().st_size for name in images), 0)
 
 
 def _images(root: Path, gate: Gate) -> set[str]:
-    """Paths within the folder, as they are written in captions files, of what the gate takes."""
+    """Return the paths of images that the gate takes: within the folder, as captions files write
+    them."""
     if not root.is_dir():
         raise UserError(
             f"{root} (path: in params.yaml) is not a folder: name the one that holds your images"
@@ -205,10 +213,10 @@ def _images(root: Path, gate: Gate) -> set[str]:
 
 
 def _within(name: object, where: str) -> str:
-    """The name in its plain form, `a.jpg` for `./a.jpg`.
+    """Return the name in its plain form, `a.jpg` for `./a.jpg`.
 
     Raises:
-        UserError: it leaves the folder, or no line of text can hold it.
+        UserError: it leaves the folder, or a line of text cannot contain it.
     """
     if not isinstance(name, str) or not name.strip():
         raise UserError(f"{where}: no image is named")
@@ -286,7 +294,10 @@ def _coco(table: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def _text_files(root: Path, images: set[str], gate: Gate) -> Iterator[Entry]:
-    """One .txt per image; a text whose image is not there names one all the same."""
+    """Yield the captions of each .txt.
+
+    A text whose image is missing still names one, with the suffix .jpg.
+    """
     stems = {str(PurePosixPath(name).with_suffix("")): name for name in sorted(images)}
     for file in sorted(root.rglob("*.txt")):
         inside = PurePosixPath(file.relative_to(root).as_posix())
@@ -360,7 +371,7 @@ def _ids(files: Iterable[str], by_name: Iterable[str]) -> dict[str, str]:
 def _copy(
     root: Path, shards: base.ShardWriter, ids: Mapping[str, str], files: Collection[str]
 ) -> dict[str, str]:
-    """The MD5 of each copy."""
+    """Copy the images to the shards; return the MD5 of each."""
     from tqdm import tqdm
 
     found = {}

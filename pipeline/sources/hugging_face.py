@@ -1,22 +1,26 @@
-"""Any data set of pictures and captions that the `datasets` library opens: of the Hugging Face hub,
-or a local folder (pictures with a metadata file, Parquet, WebDataset, what `save_to_disk` wrote).
+"""Any data set of pictures and captions that the `datasets` library opens, from the Hugging Face
+hub or a local folder. A folder may contain pictures with a metadata file, Parquet, WebDataset, or
+what `save_to_disk` wrote.
 
-A row has a picture and a caption, or a list of captions. Rows of one picture are one image: by
-`id_column`, else by the bytes of the picture's file, whose MD5 is then the image_id.
+A row has a picture and a caption, or a list of captions. Rows with the same value in `id_column`
+are one image. Without `id_column`, rows with the same bytes in the picture's file are one image,
+and the MD5 of these bytes is the image_id.
 
 Split schemes:
-    official: the data set's own splits, as their names say (train, validation, test and usual
-        others) or `train_splits`, `val_splits` and `test_splits` do; or `split_column`, where all
-        rows are in one. A picture in several splits is of test, before val, before train.
-    random: about the shares `val` and `test` of the images, drawn image by image from its id and
-        `seed`: more data changes no image's split.
+    official: the data set's own splits. `train_splits`, `val_splits` and `test_splits` assign them;
+        without these, their usual names do (train, validation, test and others). If all rows are in
+        one split, `split_column` may give the split of each. A picture in several splits counts as
+        test before val, and as val before train.
+    random: about the shares `val` and `test` of the images. Each image is drawn from its id and
+        `seed`, so more data changes no image's split.
 
-Nothing is dropped: a row whose picture is missing stays one without it, which the corpus sets
-aside as `image missing`; so are pictures larger than gate.LARGEST and, of a local folder, those
-outside it. A picture without caption gets an empty one.
+Nothing is dropped. A row whose picture is missing stays in the index, and the corpus sets it aside
+as `image missing`. This also holds for pictures larger than gate.LARGEST and, in a local folder,
+for pictures outside it. A picture without a caption gets an empty one.
 
-manifest.json tells what was read: the commit on the hub, how many rows and pictures. DVC does not
-watch the hub or the folder: `revision` pins a commit, `dvc repro -f -s download@NAME` reads again.
+manifest.json records what was read: the commit on the hub, and the numbers of rows and pictures.
+DVC does not watch the hub or the folder. `revision` pins a commit; `dvc repro -f -s download@NAME`
+reads the data again.
 """
 
 import hashlib
@@ -36,25 +40,25 @@ from pipeline.sources.shared.hub_pictures import SetPictures, pictures_in, suffi
 from pipeline.sources.shared.hub_sets import columns_of, open_set, rows_of, told, undecoded
 from pipeline.sources.shared.keyed import keyed_split
 
+# Split used here -> usual names of such splits on the hub.
 USUAL = {
     "train": ("train", "training", "restval"),
     "val": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
-"names of splits on the hub, by what they are here"
 
 
 @dataclass(frozen=True)
 class Columns:
     image: str
     caption: str
-    "its parts after the first dot are keys of a struct: sentences.raw"
+    "Column of the captions. The parts after the first dot are keys of a struct: sentences.raw."
     key: str | None
     split: str | None
 
     @property
     def wanted(self) -> dict[str, str]:
-        """argument of fetch -> column."""
+        """Return the column for each argument of `fetch` that names one."""
         named = {"image_column": self.image, "caption_column": self.caption.partition(".")[0]}
         others = {"id_column": self.key, "split_column": self.split}
         return named | {argument: column for argument, column in others.items() if column}
@@ -62,16 +66,16 @@ class Columns:
 
 @dataclass
 class Found:
-    """What is known of the images so far, by image_id."""
+    """What has been read about the images so far, by image_id."""
 
     digests: dict[str, bytes] = field(default_factory=dict)
-    "of the pictures"
+    "MD5 of the pictures."
     captions: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     several: set[str] = field(default_factory=set)
-    "in more than one split"
+    "Images in more than one split."
     without: list[str] = field(default_factory=list)
-    "rows whose picture cannot be had"
+    "Rows whose picture cannot be read."
     rows: int = 0
 
 
@@ -97,22 +101,24 @@ def fetch(
     """Fill `folder` from a data set.
 
     Args:
-        name: on the hub, such as owner/name, or a local folder.
-        config: the configuration, where a data set has several.
-        revision: branch, tag or commit on the hub; null is its main branch now.
-        image_column: pictures, as the library's Image or as the bytes of their files.
-        caption_column: a caption, or a list of them; `sentences.raw` is the key raw of structs.
-        id_column: what tells images apart; null: the bytes of their files.
-        split_column: names a row's split, where the data set has one split for all.
-        train_splits, val_splits, test_splits: splits of the data set; null goes by their names.
-        rows: of each split, the first so many; 0 takes all.
-        streaming: read rows from the hub as they come, and keep no copy in its cache.
+        name: a name on the hub, such as owner/name, or a local folder.
+        config: the configuration, if the data set has several.
+        revision: branch, tag or commit on the hub; null reads the current main branch.
+        image_column: column of pictures, as the library's Image or as the bytes of their files.
+        caption_column: column of captions, or of lists of captions; `sentences.raw` is the key raw
+            of structs.
+        id_column: column that tells images apart; null uses the bytes of their files.
+        split_column: column that names each row's split, if the data set has one split for all.
+        train_splits, val_splits, test_splits: splits of the data set to use as train, val and test.
+            If all three are null, their names decide.
+        rows: number of rows to read of each split, from its start; 0 reads all.
+        streaming: whether rows are read from the hub on demand, without a copy in the cache.
         val, test: shares of the scheme `random`.
-        seed: draws that scheme.
+        seed: random seed of that scheme.
 
     Raises:
-        UserError: `datasets` is not installed, there is no such data set, it may not be read, the
-            hub is out of reach, a column or split is not there, a cell holds something else.
+        UserError: `datasets` is not installed; the data set does not exist or may not be read; the
+            hub cannot be reached; a column or split is missing; a cell contains something else.
     """
     if val + test >= 1:
         raise UserError(f"hugging_face: val {val} + test {test}: give shares of less than 1 in all")
@@ -148,7 +154,8 @@ def _tell(found: Found, pictures: SetPictures) -> None:
 
 
 def size(*, name: str, **_: Any) -> base.Size:
-    """Of a local folder as it is; a data set on the hub is not asked for its size: 0."""
+    """Return the size of a local folder as it is, or 0 for a data set on the hub, which is not
+    queried."""
     root = Path(name).expanduser()
     files = [path for path in root.rglob("*") if path.is_file()] if root.is_dir() else []
     with told(name):
@@ -160,7 +167,10 @@ def size(*, name: str, **_: Any) -> base.Size:
 def _mapping(
     there: list[str], asked: dict[str, list[str] | None], all_of_them: bool, where: str
 ) -> dict[str, str]:
-    """split of the data set -> split here, '' for none; those that are not read are told."""
+    """Return split of the data set -> split here ('' for none).
+
+    Splits that are not read are reported on standard error.
+    """
     named = {split: ours for ours, splits in asked.items() for split in splits or []}
     if missing := [split for split in named if split not in there]:
         raise UserError(f"{where} has no split '{missing[0]}', it has {', '.join(there)}")
@@ -193,7 +203,7 @@ def _need(there: list[str], columns: Columns, where: str) -> None:
 def _numbered(
     table: Any, columns: Columns, rows: int, split: str, name: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row with its place, for messages."""
+    """Return an iterator over the rows, each with its place for messages."""
     from tqdm import tqdm
 
     with told(name):
@@ -211,7 +221,7 @@ def _note(
     split: str,
     where: str,
 ) -> str:
-    """Add a row to what is known; returns its image_id."""
+    """Add a row to `found`; return its image_id."""
     digest = hashlib.md5(content or b"").digest()
     key = digest.hex() if content else where.rpartition(", ")[2]
     if columns.key:
@@ -234,7 +244,7 @@ def _note(
 
 
 def _texts(row: dict[str, Any], column: str, where: str) -> list[str]:
-    """The captions of a row."""
+    """Return the captions of a row."""
     first, *keys = column.split(".")
     value = row[first]
     try:

@@ -1,12 +1,12 @@
-"""Drawn scenes: one to three coloured shapes, how they lie to each other, and five references each.
+"""Drawn scenes: one to three coloured shapes, their spatial relations, and five references each.
 Needs no download.
 
-Split scheme `official`: of every eight images six are train, one val, one test. A combination of
-colour and shape is drawn in one split's palette only: of the 49 there are, `val` and `test` hold
-out seven each, so that every colour and every shape, but no such pair of them, is seen in training.
-Each picture of val and test shows a pair held out for it; the other objects are from training. Some
-ordered pairs of shapes (`a star above a heart`) appear in test only, too. Every reference names
-colour and shape of all objects: no caption can stand in two splits.
+Split scheme `official`: of every eight images six are train, one is val and one is test. Each of
+the 49 combinations of colour and shape belongs to one split. `val` and `test` hold out seven each:
+every colour and every shape is seen in training, but no held-out pair is. Each picture of val and
+test shows a pair held out for it; its other objects are from training. Some ordered pairs of shapes
+(`a star above a heart`) also appear in test only. Every reference names colour and shape of all
+objects, so no caption can occur in two splits.
 """
 
 import math
@@ -34,8 +34,8 @@ COLOURS = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "diamond")
 PLURALS = {"cross": "crosses"}
+# Diameter as a share of the picture's side.
 SIZES = {"big": 0.42, "small": 0.27}
-"diameter as a share of the picture's side"
 TEXTURES = ("plain", "striped", "dotted")
 GROUNDS = {
     "white": (245, 245, 242),
@@ -53,10 +53,10 @@ RELATIONS = {
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 COUNTS = {2: "two", 3: "three"}
 REFERENCES = 5
+# Splits of every eight images, in order.
 CYCLE = ("train", "train", "train", "val", "train", "train", "train", "test")
-"splits of every eight images"
+# Bytes per pixel, measured on 2,400 pictures of 128 x 128.
 PNG_BYTES = 0.14
-"per pixel, as measured on 2,400 pictures of 128 x 128"
 SUPERSAMPLING = 3
 
 
@@ -73,7 +73,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Scene:
-    """`groups[0]` lies `relation` of `groups[1]`; a third group lies `third` of both."""
+    """A scene of one to three groups.
+
+    `groups[0]` is in the relation `relation` to `groups[1]`; a third group is in the relation
+    `third` to both.
+    """
 
     groups: tuple[Group, ...]
     relation: str
@@ -85,8 +89,8 @@ def fetch(folder: Path, *, images: Positive, size: Pixels, seed: Seed) -> None:
     """Draw `images` pictures of `size` x `size` pixels; equal arguments give equal bytes.
 
     Raises:
-        UserError: so few images that a split would be empty, or so small that shapes cannot be told
-            apart.
+        UserError: there are so few images that a split would be empty, or they are so small that
+            shapes cannot be told apart.
     """
     from tqdm import tqdm
 
@@ -113,21 +117,25 @@ def size(*, images: int, size: int, seed: int) -> base.Size:
 
 
 def home(colour: str, shape: str) -> str:
-    """The split whose palette holds this pair: a Latin square, so that each split has every colour
-    and every shape."""
+    """Return the split that a pair of colour and shape belongs to.
+
+    The pairs form a Latin square, so each split has every colour and every shape.
+    """
     return {0: "val", 3: "test"}.get(
         (list(COLOURS).index(colour) + SHAPES.index(shape)) % 7, "train"
     )
 
 
 def reserved(first: str, relation: str, second: str) -> bool:
-    """Whether this order of two shapes (first left of or above second) is kept for test: about one
-    in seven."""
+    """Return whether this order of two shapes is kept for test; about one order in seven is.
+
+    The first shape is left of the second, or above it.
+    """
     return (3 * SHAPES.index(first) + SHAPES.index(second) + 2 * (relation == "above")) % 7 == 0
 
 
 def compose(rng: random.Random, split: str) -> Scene:
-    """A random scene that a picture of `split` may show."""
+    """Return a random scene that a picture of `split` may show."""
     while True:
         counts = rng.choice(
             ((1,), (1, 1), (1, 1), (1, 1), (1, 1), (2,), (3,), (2, 1), (1, 2), (1, 1, 1), (1, 1, 1))
@@ -153,7 +161,7 @@ def _group(rng: random.Random, palette: str, count: int, groups: int) -> Group:
 
 
 def orders(scene: Scene) -> list[tuple[str, str, str]]:
-    """(first shape, `left` or `above`, second shape) of every two groups that a reference
+    """Return (first shape, `left` or `above`, second shape) for every two groups that a reference
     relates."""
     shapes = [group.shape for group in scene.groups]
     out = [(shapes[0], scene.relation, shapes[1])] if len(shapes) > 1 else []
@@ -164,7 +172,7 @@ def orders(scene: Scene) -> list[tuple[str, str, str]]:
 
 
 def describe(rng: random.Random, scene: Scene) -> list[str]:
-    """Five different references."""
+    """Return five different references."""
     texts: dict[str, None] = {}
     while len(texts) < REFERENCES:
         texts[_sentence(rng, scene)] = None
@@ -200,8 +208,8 @@ def _arrangement(scene: Scene) -> str:
 
 
 def _phrase(rng: random.Random, group: Group, tails: bool) -> str:
-    """A noun phrase, e.g. `an orange star`, `two little striped red circles` or, with tails, `a big
-    blue heart with dots`."""
+    """Return a noun phrase, e.g. `an orange star`, `two little striped red circles` or, with tails,
+    `a big blue heart with dots`."""
     words, tail = (
         [
             group.colour,
@@ -221,7 +229,7 @@ def _phrase(rng: random.Random, group: Group, tails: bool) -> str:
 
 
 def draw(rng: random.Random, scene: Scene, size: int) -> Image.Image:
-    """The picture, `size` x `size`, drawn larger and reduced so that edges are smooth."""
+    """Draw the picture, `size` x `size`. It is drawn larger and then reduced, for smooth edges."""
     side = size * SUPERSAMPLING
     canvas = Image.new("RGB", (side, side), _shade(rng, GROUNDS[scene.ground], 8))
     for group, places in zip(scene.groups, _places(scene), strict=True):
@@ -236,7 +244,8 @@ def draw(rng: random.Random, scene: Scene, size: int) -> Image.Image:
 
 
 def _places(scene: Scene) -> list[list[tuple[float, float]]]:
-    """Centres of the objects of each group, as shares of the side; x to the right, y down."""
+    """Return the centres of the objects of each group, as shares of the side; x to the right, y
+    down."""
     if len(scene.groups) == 1:
         spread = {1: (0.5,), 2: (0.27, 0.73), 3: (0.18, 0.5, 0.82)}[scene.groups[0].count]
         places = [[(along, 0.5) for along in spread]]
@@ -257,7 +266,7 @@ def _shade(rng: random.Random, colour: Sequence[int], amount: int) -> tuple[int,
 
 
 def _sticker(rng: random.Random, group: Group, diameter: int) -> tuple[Image.Image, Image.Image]:
-    """One object on a square of `diameter` pixels, and the mask of what belongs to it."""
+    """Return one object on a square of `diameter` pixels, and the mask of the object."""
     colour = _shade(rng, COLOURS[group.colour], 12)
     sticker = Image.new("RGB", (diameter, diameter), colour)
     pen = ImageDraw.Draw(sticker)
@@ -288,7 +297,8 @@ PATTERNS: dict[str, Callable[..., None]] = {"striped": _stripes, "dotted": _dots
 
 
 def _outline(shape: str, angle: float, diameter: int) -> list[tuple[float, float]]:
-    """The polygon of a shape, turned by `angle` radians, within a square of `diameter` pixels."""
+    """Return the polygon of a shape, turned by `angle` radians, within a square of `diameter`
+    pixels."""
     cos, sin, half = math.cos(angle), math.sin(angle), diameter / 2
     return [
         (half + 0.94 * half * (x * cos - y * sin), half + 0.94 * half * (x * sin + y * cos))
@@ -297,7 +307,7 @@ def _outline(shape: str, angle: float, diameter: int) -> list[tuple[float, float
 
 
 def _corners(shape: str) -> list[tuple[float, float]]:
-    """In the unit circle; y down."""
+    """Return the corners of a shape in the unit circle; y down."""
     turn = 2 * math.pi
     if shape == "star":
         return [_polar(1 if n % 2 == 0 else 0.42, turn * n / 10) for n in range(10)]
@@ -336,5 +346,5 @@ def _corners(shape: str) -> list[tuple[float, float]]:
 
 
 def _polar(radius: float, angle: float) -> tuple[float, float]:
-    """Clockwise from the top."""
+    """Return a point by its radius and its angle, clockwise from the top."""
     return radius * math.sin(angle), -radius * math.cos(angle)

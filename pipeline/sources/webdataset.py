@@ -1,20 +1,21 @@
 """Pictures in tar shards of WebDataset's layout (Aizman, Maltby and Breuel, 2019, 2001.01858), used
-where they lie: nothing is copied but captions.
+in place: only captions are copied.
 
-A sample is the files of one key: a picture, and its captions in .txt or .caption (one a line) or in
-.json. The key is the image_id. Where there are several, .txt comes before .caption, and that before
-.json.
+A sample is the files of one key: a picture, and its captions in .txt or .caption (one per line) or
+in .json. The key is the image_id. If a sample has several files of captions, .txt comes before
+.caption, and .caption before .json.
 
-Split scheme `random`: shares `val` and `test` of the keys, drawn by `seed` from the key alone. So
-an image keeps its split when shards are added.
+Split scheme `random`: shares `val` and `test` of the keys. `seed` and the key alone decide, so an
+image keeps its split when shards are added.
 
-Nothing is dropped: a picture without captions gets one empty caption, set aside as `empty`;
-captions without a picture stay rows, set aside as `image missing`. set_aside.parquet names every
-file that was not taken, with its reason: a second picture of a key, a picture that is too large, a
-.json without a caption, a link, a name that cannot be.
+Nothing is dropped. A picture without captions gets one empty caption, which is set aside as
+`empty`. Captions without a picture stay as rows, which are set aside as `image missing`.
+set_aside.parquet lists every file that was not taken, with the reason: a second picture of a key, a
+picture that is too large, a .json without a caption, a link, or an invalid name.
 
-DVC does not watch the shards: after a change there, `dvc repro -f -s download@NAME` reads them
-again. manifest.json holds the MD5 of each, so that nothing else runs if they are what they were.
+DVC does not watch the shards. After a change there, `dvc repro -f -s download@NAME` reads them
+again. manifest.json contains the MD5 of each shard, so nothing else runs if the shards have not
+changed.
 """
 
 from collections.abc import Iterable
@@ -32,20 +33,21 @@ from pipeline.sources.shared.keyed import keyed_split
 from pipeline.sources.shared.shards import INDEX, SCHEMA
 from pipeline.sources.shared.tar_shards import File, Passed
 
+# Suffixes of caption files, in order of precedence.
 TEXTS = (".txt", ".caption", ".json")
-"in the order in which they are taken"
 TWICE = "a second picture of its key"
+# Approximate bytes of captions and index: for the files themselves, and for each image in them.
 BYTES, BYTES_PER_IMAGE = 10_000, 150
-"of captions and index, about: of the files, and of an image in them"
+# Number of shards whose pictures `size` counts. Any others are assumed to contain as many pictures
+# per byte.
 LOOKED_AT = 8
-"shards whose pictures are counted for `size`; of more, the others are taken to hold as many a byte"
 
 
 @dataclass
 class Sample:
     picture: File | None = None
     texts: dict[str, File] = field(default_factory=dict)
-    "by suffix"
+    "Files of captions by suffix."
 
 
 def fetch(
@@ -60,15 +62,15 @@ def fetch(
     """Fill `folder` with the captions of tar shards and an index of their pictures.
 
     Args:
-        path: the folder that holds the shards (*.tar), or a pattern of their paths, with
+        path: the folder that contains the shards (*.tar), or a pattern of their paths, with
             {00000..00099}, {a,b}, * and ?.
-        caption_key: of a .json beside a picture, which holds a caption or a list of captions there.
+        caption_key: key of a caption or a list of captions in the .json beside a picture.
         val, test: shares of the scheme `random`.
-        seed: draws that scheme.
+        seed: random seed of that scheme.
 
     Raises:
-        UserError: no such shards, a broken one, none with a picture that has captions, or shares
-            that leave nothing to train.
+        UserError: there are no such shards, a shard is broken, no picture has captions, or the
+            shares leave nothing to train on.
     """
     if val < 0 or test < 0 or val + test >= 1:
         raise UserError(
@@ -96,26 +98,26 @@ def fetch(
 
 @dataclass
 class Taken:
-    """What was found in the shards so far."""
+    """What has been found in the shards so far."""
 
     caption_key: str
     rows: list[base.Row] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
-    "keys of pictures"
+    "Keys of pictures."
     told: set[str] = field(default_factory=set)
-    "keys with captions"
+    "Keys with captions."
     aside: list[tuple[str, str, str]] = field(default_factory=list)
-    "shard, file, reason"
+    "Shard, file and reason of each file that was not taken."
     bare: list[str] = field(default_factory=list)
-    "keys of pictures without captions"
+    "Keys of pictures without captions."
 
     @property
     def both(self) -> bool:
-        """Whether a picture has captions."""
+        """Whether at least one picture has captions."""
         return len(self.bare) < len(self.seen)
 
     def take(self, shard: Path, name: str) -> list[tuple[str, str, str, int, int]]:
-        """The samples of a shard; returns the rows of the index."""
+        """Add the samples of a shard; return its rows of the index."""
         found = []
         for key, sample in self._samples(shard, name).items():
             captions = self._captions(shard, name, key, sample)
@@ -178,7 +180,7 @@ class Taken:
         return []
 
     def tell(self) -> None:
-        """Lines on standard error: what was set aside, and why."""
+        """Report on standard error what was set aside, and why."""
         reasons = dict.fromkeys(reason for _, _, reason in self.aside)
         for reason in list(reasons)[:5]:
             files = [f"{shard}/{file}" for shard, file, why in self.aside if why == reason]
@@ -233,7 +235,11 @@ def _bytes(shards: list[Path]) -> int:
 
 
 def size(*, path: str, **_: Any) -> base.Size:
-    """Raises: UserError: no such shards, or one of those looked at is no tar file."""
+    """Return the approximate size, from the pictures of the first shards.
+
+    Raises:
+        UserError: there are no such shards, or one of the first is not a tar file.
+    """
     shards = tar_shards.find_shards(path)[1]
     some = shards[:LOOKED_AT]
     tar_shards.check(some)

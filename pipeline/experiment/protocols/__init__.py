@@ -1,4 +1,4 @@
-"""Protocols: what a score's name leaves open, as data (protocols.yaml)."""
+"""Protocols: the choices that a metric's name leaves open, as data (protocols.yaml)."""
 
 import re
 from dataclasses import dataclass, replace
@@ -18,14 +18,17 @@ STANDARD = "standard"
 class Protocol:
     name: str
     captions: str
-    "own, argmax, or a search: greedy, beam-<k>"
+    "Captions to score: own, argmax, or those of a search (greedy, beam-<k>)."
     tokens: str
     about: str
     paper: str = ""
-    "its name in papers.yaml"
+    "Its name in papers.yaml; '' if it has none."
 
     def of(self, language: str) -> "Protocol":
-        """Told of captions in another language than English, whose tokenizer is another."""
+        """Return the protocol as described for captions in a language.
+
+        Languages other than English have another tokenizer than `ptb`; the description names it.
+        """
         if self.tokens != "ptb" or language == ENGLISH:
             return self
         named = ABOUT[find_language(language).tokenizer]
@@ -41,10 +44,13 @@ def _rows() -> dict[str, dict[str, Any]]:
 
 
 def find_protocol(name: str) -> Protocol:
-    """Args: name: as in protocols.yaml, `beam-k` with a number.
+    """Return a protocol by its name.
+
+    Args:
+        name: as in protocols.yaml; for `beam-k`, with a number.
 
     Raises:
-        UserError: there is no such protocol; the message lists those there are.
+        UserError: there is no such protocol; the message lists the existing ones.
     """
     beam = re.fullmatch(r"beam-([1-9]\d*)", name)
     row = _rows().get("beam-k" if beam else name)
@@ -57,15 +63,17 @@ def find_protocol(name: str) -> Protocol:
 
 
 def of_paper(theirs: str | None) -> str:
-    """Our protocol that equals one of papers.yaml; '' where none does."""
+    """Return our protocol that equals one of papers.yaml; '' if there is none."""
     return next(
         (name for name, row in _rows().items() if theirs and row.get("paper") == theirs), ""
     )
 
 
 def tokenise(text: str, tokens: str) -> str:
-    """One caption for the comparison, words parted by spaces, without Java. What protocols.yaml
-    calls `ptb` is the work of scoring/tokens.py."""
+    """Return one caption tokenised for scoring, without Java; spaces separate its words.
+
+    The tokens that protocols.yaml calls `ptb` are made by scoring/tokens.py.
+    """
     if tokens == "spaces":
         return " ".join(text.lower().split())
     if tokens == "letters":

@@ -1,5 +1,5 @@
-"""A metric is a plain function: (candidates, references) -> scores, equal to the original
-tool's."""
+"""A metric is a plain function, (candidates, references) -> scores, whose scores equal those of the
+original tool."""
 
 import hashlib
 import math
@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from pipeline.languages.languages import ENGLISH
 from pipeline.metrics.shared.ngrams import Counted, count
 
+# image_id -> tokenised caption.
 Candidates = dict[str, str]
-"image_id -> tokenised caption"
+# image_id -> tokenised references: a dict, or a mapping that reads them from a file
+# (texts_on_disk).
 References = Mapping[str, list[str]]
-"image_id -> tokenised references; a dict, or what reads them from a file (texts_on_disk)"
 Array = NDArray[np.float64]
 
 
 class Unavailable(Exception):
-    """The metric cannot run here; the message says why and prints as n/a."""
+    """The metric cannot run here. The message gives the reason; the score is printed as n/a."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,17 @@ class Sums:
     scored."""
 
     statistics: Array
-    "(N, K), a row per image in the order of the candidates"
+    "(N, K) One row per image, in the order of the candidates."
     score: Callable[[Array], dict[str, Array]]
-    "sums (..., K) -> name -> scores (...)"
+    "Sums (..., K) -> name -> scores (...)."
 
 
 def means(per_image: Mapping[str, Sequence[float] | Array]) -> Sums:
-    """Of metrics whose corpus score is the mean over the images that count; NaN stands for an image
-    that does not.
+    """Return the sums of metrics whose corpus score is the mean over the images that count.
 
-    The mean of no image is NaN.
+    Args:
+        per_image: name -> a score per image; NaN marks an image that does not count. The mean of no
+            image is NaN.
     """
     columns = np.array(list(per_image.values()), dtype=float)  # (scores, images)
     counted = ~np.isnan(columns)
@@ -55,7 +57,8 @@ def means(per_image: Mapping[str, Sequence[float] | Array]) -> Sums:
 
 
 def means_of(candidates: Candidates, per_image: Mapping[str, Mapping[str, float]]) -> Sums:
-    """The same, of name -> image_id -> score: an image without a score does not count."""
+    """Return the sums as `means` does, from name -> image_id -> score. An image without a score
+    does not count."""
     return means(
         {
             name: [scores.get(image, math.nan) for image in candidates]
@@ -67,33 +70,35 @@ def means_of(candidates: Candidates, per_image: Mapping[str, Mapping[str, float]
 @dataclass(frozen=True)
 class Scores:
     corpus: dict[str, float]
-    """name -> score of the whole set; one that these captions do not have (a share of nothing) is
-    left out, never NaN"""
+    """Name -> score of the whole set. A score that these captions do not have (a share of nothing)
+    is left out, never NaN."""
     per_image: dict[str, dict[str, float]]
-    "name -> image_id -> score; an image that does not count is left out"
+    "Name -> image_id -> score. An image that does not count is left out."
     sums: Sums | None = field(default=None, compare=False)
-    "what resampling needs; without it, the scores have no interval"
+    "Sums for resampling. Without them, the scores have no interval."
 
 
 def coco_style(candidates: Candidates, references: References) -> tuple[References, References]:
-    """(references, candidates) as pycocoevalcap wants them: equal keys in equal order, one
-    hypothesis in a list."""
+    """Return (references, candidates) in the form that pycocoevalcap needs.
+
+    Both have equal keys in equal order, and each hypothesis is in a list.
+    """
     return {i: references[i] for i in candidates}, {i: [text] for i, text in candidates.items()}
 
 
+# Number of reference sets for which results are cached: validation and test images, for all
+# variants of a corpus.
 SETS = 2
-"""reference sets of which is remembered what is made of them: validation and test images, by all
-variants of a corpus"""
 
 
 class ReferenceSet(References):
-    """References of some images, in the order of the candidates: equal to any other of the same
-    texts.
+    """References of some images, in the order of the candidates.
 
-    So it is a key of what is made of them; the texts themselves are not held, but asked for again.
+    Two sets of the same texts are equal, so a set can be the key of what is computed from it. The
+    texts themselves are not held, but read again.
 
     Args:
-        language: what they are said to be written in.
+        language: the language that they are said to be written in.
     """
 
     def __init__(
@@ -124,7 +129,10 @@ class ReferenceSet(References):
 def reference_set(
     candidates: Candidates, references: References, language: str = ENGLISH
 ) -> ReferenceSet:
-    """Of the candidates' images; what is one already is taken as it is, with its language."""
+    """Return the references of the candidates' images as a ReferenceSet.
+
+    A ReferenceSet of these images is returned unchanged, with its own language.
+    """
     if isinstance(references, ReferenceSet) and references.images == list(candidates):
         return references
     return ReferenceSet(candidates, references, language)

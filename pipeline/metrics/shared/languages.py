@@ -1,11 +1,16 @@
-"""Which metrics can read a set of references: some know English alone, most need words parted by
+"""Which metrics can read a set of references: some read only English, most need words separated by
 spaces.
 
-Where another language than English is named, its metrics follow from the name. Where none is: what
-is written in another script, or without spaces, is found by its letters; a language in Latin
-letters is taken for another than English where its commonest words outnumber the English ones; of
-languages whose words are not listed here nothing is said, and captions without any such word count
-as English. So a set of English references is never refused.
+If a language other than English is named, the metrics follow from the name. If none is named, the
+texts decide:
+
+- Their letters show whether they are in another script, or without spaces.
+- A language in Latin letters counts as another than English if its most common words outnumber the
+English ones.
+- Languages whose words are not listed here are not recognised, and captions without any listed word
+count as English.
+
+So a set of English references is never refused.
 """
 
 from collections import Counter
@@ -15,24 +20,25 @@ from pipeline.languages.languages import ENGLISH as EN
 from pipeline.languages.languages import UNSPACED, find_language, script
 from pipeline.metrics.shared.base import SETS, ReferenceSet
 
+# Values that READS in a metric's module may have; without it, WORDS applies.
 ENGLISH, WORDS, ANY = "English", "words", "any language"
-"what a metric's module may ask for as READS; without one, it is WORDS"
+# Letters per word above which words are taken to be unseparated. In scripts without spaces, words
+# that are separated have two to four letters.
 LONG = 5
-"letters a word: of these scripts, parted words have two to four"
 KNOWN = frozenset(
     ["a", "an", "the", "of", "with", "and", "is", "are", "in", "on", "at", "to", "his"]
 )
+# Most common words of captions in German, French, Spanish, Italian, Portuguese, Dutch, Scandinavian
+# languages, Polish, Turkish and Indonesian.
 OTHERS = frozenset(
     """der die das und ein eine einem einen einer mit auf ist le la les un une des du de et dans sur
     est el los las una con en del y il di che nel sul dei uma um com da em een het van op met og och
     på av ett er i w na z się ve bir ile yang dan sebuah seorang""".split()  # noqa: SIM905
 )
-"""Commonest words of captions in German, French, Spanish, Italian, Portuguese, Dutch, Scandinavian
-languages, Polish, Turkish and Indonesian."""
 
 
 def why_not(reads: str, references: ReferenceSet) -> str:
-    """Why a metric that reads this cannot tell of these references; '' if it can."""
+    """Return why a metric that reads `reads` cannot score with these references; '' if it can."""
     if reads == ANY:
         return ""
     if why := not_for(reads, references.language):
@@ -44,7 +50,8 @@ def why_not(reads: str, references: ReferenceSet) -> str:
 
 
 def not_for(reads: str, language: str) -> str:
-    """Why a metric that reads this cannot tell of captions that are said to be of a language."""
+    """Return why a metric that reads `reads` cannot score captions in the named language; '' if it
+    can."""
     if reads != ENGLISH or language == EN:
         return ""
     return f"it reads English, and the captions are in {find_language(language).name}"
@@ -52,7 +59,10 @@ def not_for(reads: str, language: str) -> str:
 
 @lru_cache(SETS)
 def doubts(references: ReferenceSet) -> tuple[str, str]:
-    """Why these have no words parted by spaces, and why they are not English; '' where they are."""
+    """Return why these references have no words separated by spaces, and why they are not English.
+
+    Each reason is '' if it does not apply.
+    """
     letters, words = Counter[str](), Counter[str]()
     for texts in references.values():
         for text in texts:
@@ -74,7 +84,11 @@ def doubts(references: ReferenceSet) -> tuple[str, str]:
 
 
 def _not_english(elsewhere: float, words: Counter[str]) -> str:
-    """Args: elsewhere: share of letters that are not Latin."""
+    """Return why the references are not English, or ''.
+
+    Args:
+        elsewhere: share of letters that are not Latin.
+    """
     if elsewhere > 0.5:
         return f"it reads English, and {elsewhere:.0%} of the references' letters are not Latin"
     english, other = (sum(words[word] for word in known) for known in (KNOWN, OTHERS))

@@ -1,22 +1,22 @@
 """N-grams of texts, counted as numbers in arrays: what BLEU and CIDEr share.
 
-An n-gram is one integer of 64 bits: the number of its first n - 1 words x the size of the
-vocabulary + its last word. There are no collisions, whatever the vocabulary, and each order is
-numbered from the one before. A million n-grams are some 10 MB; as tuples in a Counter they are 250.
+An n-gram is one integer of 64 bits: (number of its first n - 1 words) x (size of the vocabulary) +
+(its last word). Each order is numbered from the one before, so no two n-grams collide, whatever the
+vocabulary. A million n-grams take some 10 MB; as tuples in a Counter they take 250 MB.
 
-For example the references of texts.py: "a red dog" and "a dog" of image 0, "a red cat" of image 1,
-with a 0, red 1, dog 2, cat 3.
+The examples use the references of texts.py: "a red dog" and "a dog" of image 0, "a red cat" of
+image 1, with a 0, red 1, dog 2, cat 3.
 
-`count` finds the n-grams that several images have; all others are of one image (or none), which is
-all that CIDEr wants to know of them. Their keys have 4 words:
+`count` finds the n-grams that several images have. Every other n-gram occurs in one image or none,
+and CIDEr needs no more than that. With 4 words in the vocabulary, their keys are:
 
     order 1   a, red     keys 0 1   images 2 2
     order 2   a red      keys 1     images 2     rank of "a" among order 1, 0, x 4 + red
-    order 3   none: "a red dog" and "a red cat" are each of one image
+    order 3   none: "a red dog" and "a red cat" each occur in one image
 
 `grams` counts the n-grams of captions: "a red red dog" for image 0, "a bird" for image 1. No
-reference has bird, so it is word 4 of 5 here. Keys of order 1 begin with the text, those of order
-2 with the place of the first word among the keys of order 1:
+reference contains bird, so it gets number 4, and 5 words are numbered here. Keys of order 1 begin
+with the text. Keys of order 2 begin with the place of the first word among the keys of order 1:
 
     order 1           a   red   dog   a    bird
       keys            0   1     2     5    9      text x 5 + word
@@ -26,8 +26,9 @@ reference has bird, so it is word 4 of 5 here. Keys of order 1 begin with the te
       keys            1       6         7         19     place of the first word x 5 + the second
       counts          1       1         1         1
 
-`matches` looks up the references' n-grams among those of their image's caption, by the same keys
-with the image in place of the text. A row is an n-gram that a reference shares with the caption:
+`matches` looks up the references' n-grams among those of their image's caption. The keys are the
+same, with the image in place of the text. Each row is an n-gram that a reference shares with the
+caption:
 
     order 1           a   a   red   dog   dog   a
       gram            0   0   1     2     2     3     among the caption's
@@ -49,17 +50,18 @@ ORDERS = range(1, 5)
 
 @dataclass(frozen=True, eq=False)
 class Frequent:
-    """The n-grams of one order that more than one image has, sorted; all others have one image or
-    none."""
+    """The n-grams of one order that more than one image has, sorted. All others occur in one image
+    or none."""
 
     keys: Ints
-    "rank of the first n - 1 words x words of the vocabulary + the last"
+    "Rank of the first n - 1 words x size of the vocabulary + the last word."
     images: NDArray[np.int32]
-    "how many have it"
+    "Number of images that have each n-gram."
 
 
 def _places(known: Ints, keys: Ints) -> Ints:
-    """Of keys among those known, which are sorted; -1 for what is not there."""
+    """Return the places of keys among the known keys, which are sorted; -1 for a key that is not
+    known."""
     if not len(known):
         return np.full(len(keys), -1)
     places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
@@ -73,11 +75,13 @@ class Counted:
     texts: Texts
     vocabulary: dict[str, int]
     frequent: list[Frequent]
-    "by order"
+    "Frequent n-grams by order."
 
     def number(self, candidates: Iterable[str]) -> tuple[Texts, int]:
-        """Each caption as an image of its own, and how many words are numbered then: those that no
-        reference has are, too."""
+        """Return the captions, each as an image of its own, and how many words are then numbered.
+
+        Words that no reference contains are numbered too.
+        """
         more: defaultdict[str, int] = defaultdict()
         more.default_factory = lambda: len(self.vocabulary) + len(more)
         known = self.vocabulary
@@ -89,17 +93,18 @@ class Counted:
         return number(([text] for text in candidates), of_word), len(known) + len(more)
 
     def rank(self, order: int, before: Ints, last: Ints) -> Ints:
-        """Of n-grams by the ranks of their first words and by their last word, -1 for those that
-        one image has, or none.
+        """Return the ranks of n-grams by the ranks of their first words and by their last word.
 
-        What several images have begins with what they have as well.
+        The rank is -1 for an n-gram that one image has, or none. An n-gram that several images have
+        begins with one that they also have.
         """
         size = len(self.vocabulary)
         keys = np.where((before >= 0) & (last < size), before * size + last, -1)
         return _places(self.frequent[order - 1].keys, keys)
 
     def images(self, order: int, ranks: Ints) -> Ints:
-        """How many images have the n-grams: 1 also for those that none has, as CIDEr counts."""
+        """Return how many images have each n-gram; 1 also for one that no image has, as CIDEr
+        counts."""
         found = self.frequent[order - 1].images
         return (
             np.where(ranks >= 0, found[ranks], 1) if len(found) else np.ones(len(ranks), np.int64)
@@ -107,13 +112,13 @@ class Counted:
 
 
 def count(images: Iterable[Sequence[str]]) -> Counted:
-    """The references of all images, and what several images have.
+    """Return the references of all images, and the n-grams that several images have.
 
     Args:
-        images: the references of each.
+        images: the references of each image.
 
     Raises:
-        ValueError: an image has none.
+        ValueError: an image has no references.
     """
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__
@@ -128,14 +133,14 @@ def count(images: Iterable[Sequence[str]]) -> Counted:
 
 
 def _frequent(counted: Counted, order: int) -> Frequent:
-    """Of one order, given those of the orders before."""
+    """Return the frequent n-grams of one order, given those of the orders before."""
     texts = counted.texts
     keys, filled = np.empty(len(texts.words), np.int64), 0
     for _, part in texts.parts():
         once = _keys_by_image(counted, part, order)
         keys[filled : filled + len(once)] = once
         filled += len(once)
-    keys = keys[:filled]  # as often as there are images that have it
+    keys = keys[:filled]  # each key occurs once per image that has it
     keys.sort()
     several = np.unique(keys[1:][keys[1:] == keys[:-1]])
     images = np.searchsorted(keys, several, "right") - np.searchsorted(keys, several)
@@ -143,8 +148,10 @@ def _frequent(counted: Counted, order: int) -> Frequent:
 
 
 def _keys_by_image(counted: Counted, part: Part, order: int) -> Ints:
-    """Keys of the different n-grams of each image of a part, one image's after another's; only of
-    those whose first n - 1 words several images have."""
+    """Return the keys of the different n-grams of each image of a part, image after image.
+
+    Only n-grams whose first n - 1 words occur in several images are returned.
+    """
     at, before = np.arange(len(part.words)), np.zeros(len(part.words), np.int64)
     for n in range(1, order):
         at, before = _longer(part, n, at, before)
@@ -158,36 +165,38 @@ def _keys_by_image(counted: Counted, part: Part, order: int) -> Ints:
 
 
 def _longer(part: Part, order: int, at: Ints, *by_place: Ints) -> tuple[Ints, ...]:
-    """Of the words `at` (A,), those with which an n-gram of this order begins, and the values
-    (A,) that belong to them."""
+    """Return the words among `at` (A,) with which an n-gram of this order begins, and their values
+    (A,)."""
     fits = part.left[at] >= order
     return tuple(values[fits] for values in (at, *by_place))
 
 
 @dataclass(frozen=True, eq=False)
 class Grams:
-    """The different n-grams of each text of a part, of one order, as they come: float sums depend
-    on the order."""
+    """The different n-grams of each text of a part, of one order, in the order in which they occur.
+
+    Float sums depend on this order.
+    """
 
     order: int
     text: Ints
-    "(G,)"
+    "(G,) The text of each n-gram."
     counts: Ints
-    "(G,) how often the text has it"
+    "(G,) How often the text has it."
     images: Ints
-    "(G,) how many images' references have it, at least 1"
+    "(G,) Number of images whose references have it, at least 1."
     keys: Ints
-    """(G,) sorted: (number of the text or of its first n - 1 words) x words that are numbered + the
-    last word"""
+    """(G,) Sorted keys: (number of the text, or of its first n - 1 words) x number of numbered
+    words + the last word."""
     place: Ints
-    "(G,) of each key among the n-grams as they come"
+    "(G,) Place of each key among the n-grams in the order in which they occur."
 
 
 def grams(part: Part, counted: Counted, size: int) -> Iterator[Grams]:
-    """Order by order, each from the one before.
+    """Yield the n-grams order by order, each from the one before.
 
     Args:
-        size: words that are numbered.
+        size: number of words that are numbered.
     """
     at, before, ranks = np.arange(len(part.words)), part.text, np.zeros(len(part.words), np.int64)
     for order in ORDERS:
@@ -211,21 +220,22 @@ def grams(part: Part, counted: Counted, size: int) -> Iterator[Grams]:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What the references of a part's images have of the captions' n-grams, a row per reference
-    that has one."""
+    """The n-grams that the references of a part's images share with the captions, one row per
+    reference and n-gram."""
 
     gram: Ints
-    "(M,) place among the captions' Grams, whose text is the image"
+    "(M,) Place among the captions' Grams, whose text is the image."
     reference: Ints
-    "(M,) its number in the part"
+    "(M,) Number of the reference in the part."
     counts: Ints
-    "(M,) how often the reference has it"
+    "(M,) How often the reference has the n-gram."
 
 
 def matches(
     said: Part, references: Part, counted: Counted, size: int
 ) -> Iterator[tuple[Grams, Matches]]:
-    """Order by order, of a part of captions and of the references of the same images."""
+    """Yield n-grams and matches order by order, for a part of captions and the references of the
+    same images."""
     texts = len(references.image)
     at, before = np.arange(len(references.words)), references.image[references.text]
     for found in grams(said, counted, size):

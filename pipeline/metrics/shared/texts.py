@@ -1,13 +1,13 @@
 """Texts by image as arrays of word numbers.
 
-For example two images, with the references "a red dog" and "a dog", and "a red cat". Words are
-numbered as they come: a 0, red 1, dog 2, cat 3.
+Example: image 0 has the references "a red dog" and "a dog", and image 1 has "a red cat". Words are
+numbered in the order in which they occur: a 0, red 1, dog 2, cat 3.
 
     Texts.words    0 1 2 0 2 0 1 3    all texts, one after another
     Texts.starts   0     3   5     8  where each text begins
     Texts.firsts   0         2     3  the first text of each image: texts 0 and 1, then text 2
 
-Images are taken PART at a time, with arrays as long as their words:
+PART images are processed at a time, in arrays as long as their words:
 
     Part.words     0 1 2 0 2 0 1 3
     Part.text      0 0 0 1 1 2 2 2    the text of each word
@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
+# Number of images processed together. Little more than the words is thus held for all images.
 PART = 1024
-"Images that are looked at together, so that little but the words is ever held of all."
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +33,13 @@ class Part:
     """The texts of some images; texts and images are numbered from 0."""
 
     words: Ints
-    "(W,) numbers of the words, text after text"
+    "(W,) Numbers of the words, text after text."
     text: Ints
-    "(W,) the text of each"
+    "(W,) The text of each word."
     left: Ints
-    "(W,) words from each to the end of its text, itself included"
+    "(W,) Number of words from each word to the end of its text, itself included."
     image: Ints
-    "(T,) the image of each text"
+    "(T,) The image of each text."
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,23 +47,27 @@ class Texts:
     """Texts by image."""
 
     words: NDArray[np.unsignedinteger[Any]]
-    "(W,) in as few bytes as hold the largest"
+    "(W,) Numbers of the words, in the smallest type that holds the largest."
     starts: Ints
-    "(T + 1,) where each text begins among the words, and the end of the last"
+    "(T + 1,) Where each text begins among the words, and where the last one ends."
     firsts: Ints
-    "(N + 1,) the first text of each image, and the number of texts"
+    "(N + 1,) The first text of each image, and the number of texts."
 
     @property
     def lengths(self) -> Ints:
-        """(T,) in words."""
+        """(T,) Lengths of the texts in words."""
         return np.diff(self.starts)
 
     def of(self, images: Ints) -> Ints:
-        """(T,) the texts of some images, one image's after another's."""
+        """Return (T,) the texts of some images, image after image."""
         return _runs(self.firsts[images], self.firsts[images + 1])
 
     def part(self, images: Ints) -> Part:
-        """Args: images: in any order; one that comes twice is two images."""
+        """Return the texts of some images.
+
+        Args:
+            images: in any order; an image that occurs twice counts as two.
+        """
         texts = self.of(images)
         starts, ends = self.starts[texts], self.starts[texts + 1]
         words = self.words[_runs(starts, ends)].astype(np.int64)
@@ -80,16 +84,17 @@ class Texts:
 
 
 def _runs(starts: Ints, ends: Ints) -> Ints:
-    """start .. end - 1 of each, one after another."""
+    """Return start .. end - 1 of each pair, one range after another."""
     lengths = ends - starts
     return np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
 
 
 def number(images: Iterable[Sequence[str]], of_word: Callable[[str], int]) -> Texts:
-    """Texts with their words numbered.
+    """Return texts with their words numbered.
 
     Args:
-        images: the texts of each.
+        images: the texts of each image.
+        of_word: gives the number of a word.
     """
     words, starts, firsts = array("i"), array("q", [0]), array("q", [0])
     for texts in images:

@@ -1,5 +1,5 @@
 """Archives of a public release: found in a local folder or downloaded, checked, and opened without
-trusting them."""
+being trusted."""
 
 import lzma
 import shutil
@@ -16,42 +16,45 @@ from pathlib import Path, PurePosixPath
 from pipeline.core.errors import UserError, one_line
 from pipeline.data.files import digest, remove, whole_file
 
+# Number of failures without a new byte before the next mirror is tried. Each attempt resumes where
+# the last one was cut off.
 ATTEMPTS = 5
-"""failures without a single new byte before the next mirror; each try goes on where the last was
-cut off"""
+# Seconds to connect, and seconds between two pieces.
 TIMEOUT = (10, 60)
-"seconds to connect, and between two pieces"
+# Bytes per piece; a lost connection loses at most this many.
 PIECE = 1 << 14
-"bytes; a cut connection loses at most so many"
+# Maximum bytes in the name of a member, or of a folder in its path. File systems allow no longer
+# names.
 LONGEST_NAME = 255
-"bytes of a member's name, or of a folder's in it: file systems hold no longer ones"
+# An archive is refused if it unpacks to more than this many bytes and to over 200 times its own
+# size.
 BOMB = 1 << 30
-"bytes; an archive that unpacks to more than this and to over 200 times its own size is refused"
 
 
 @dataclass(frozen=True)
 class Archive:
     name: str
     md5: str
-    """of the public release; empty: none is known, then a download must at least be a whole zip
-    archive"""
+    """MD5 of the public release. If it is empty, none is known, and a download must at least be a
+    complete zip archive."""
     mirrors: tuple[str, ...]
-    "what its name is appended to, tried in turn"
+    "URL prefixes, tried in turn; the name is appended to each."
     parts: tuple[str, ...] = ()
-    "the files that it is published in; one after the other they are the archive"
+    "Files in which the archive is published. Concatenated in order, they are the archive."
 
     def __str__(self) -> str:
         return f"{self.name} (or {', '.join(self.parts)})" if self.parts else self.name
 
 
 def local(folder: Path, archives: list[Archive], where: str, scratch: Path) -> dict[str, Path]:
-    """The archives of a release in a folder of the user's; `where` says what named that folder.
+    """Return the archives of a release by name, from a folder of the user's.
 
     Args:
-        scratch: where an archive is put together that lies there in parts.
+        where: the setting that names the folder, for messages.
+        scratch: the folder in which archives that are there in parts are put together.
 
     Raises:
-        UserError: the folder or one of the archives is not there.
+        UserError: the folder or one of the archives is missing.
     """
     missing = [a for a in archives if not _held(a, folder)]
     if missing:
@@ -66,7 +69,7 @@ def local(folder: Path, archives: list[Archive], where: str, scratch: Path) -> d
 
 
 def _held(archive: Archive, folder: Path) -> list[Path]:
-    """The files there that make up the archive: itself, or all of its parts, or nothing."""
+    """Return the files that make up the archive: the archive itself, or all its parts, or none."""
     whole, parts = folder / archive.name, [folder / part for part in archive.parts]
     if whole.is_file():
         return [whole]
@@ -82,14 +85,14 @@ def _join(parts: list[Path], path: Path) -> Path:
 
 
 def download(archives: list[Archive], folder: Path, pause: float = 1.0) -> dict[str, Path]:
-    """Download what `folder` does not hold yet; what an interrupted run left there is resumed.
+    """Download the archives that `folder` does not contain yet; resume interrupted downloads.
 
     Args:
-        pause: seconds to wait after a failed try, times the number of failures.
+        pause: seconds to wait after a failed attempt, multiplied by the number of failures.
 
     Raises:
-        UserError: no mirror gives the archive (by its md5, or at least a whole zip); the message
-            says what each answered.
+        UserError: no mirror provides the archive (checked by its MD5, or at least as a complete
+            zip). The message gives each mirror's answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return {a.name: _download(a, folder / a.name, pause) for a in archives}
@@ -102,7 +105,7 @@ def _download(archive: Archive, path: Path, pause: float) -> Path:
         problem = _try(archive, mirror, path, pause)
         if resumed and not any(
             file.exists() for file in _files(archive, path)
-        ):  # what lay there may be the bad part
+        ):  # the broken part may be a leftover that was resumed
             problem = _try(archive, mirror, path, pause)
         if not problem:
             return path
@@ -115,9 +118,11 @@ def _files(archive: Archive, path: Path) -> list[Path]:
 
 
 def _try(archive: Archive, mirror: str, path: Path, pause: float) -> str:
-    """Fetch the archive from one mirror; return what went wrong, or nothing. What is not the
-    archive is deleted."""
-    if not (archive.parts and path.exists()):  # put together by an interrupted run
+    """Fetch the archive from one mirror; return what went wrong, or ''.
+
+    Files that turn out not to be the archive are deleted.
+    """
+    if not (archive.parts and path.exists()):  # else joined by an interrupted run
         for name in archive.parts or (archive.name,):
             problem = _fetch_whole(mirror + name, path.with_name(name), pause)
             if problem:
@@ -139,8 +144,8 @@ def _flaw(path: Path, md5: str) -> str:
 
 
 def _fetch_whole(url: str, path: Path, pause: float) -> str:
-    """Fetch one address into `path`, going on where the connection was cut; return what went wrong,
-    or nothing."""
+    """Fetch one address into `path`, resuming after lost connections; return what went wrong, or
+    ''."""
     import requests
 
     failures, most = 0, _size(path)
@@ -165,7 +170,7 @@ def _size(path: Path) -> int:
 
 
 def _fetch(url: str, path: Path) -> None:
-    """Append to `path` what it still lacks of `url`."""
+    """Append to `path` the bytes of `url` that it still lacks."""
     import requests
     from tqdm import tqdm
 
@@ -196,19 +201,20 @@ def _fetch(url: str, path: Path) -> None:
                 bar.update(len(piece))
 
 
+# Exceptions that reading a broken archive raises.
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
-"what reading a broken archive raises"
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip archive whose member names and sizes have been checked; `zipfile` reads no member
-    beyond its stated size.
+    """Open a zip archive after checking the names and sizes of its members.
+
+    `zipfile` reads no member beyond its stated size.
 
     Raises:
-        UserError: not a zip archive or a broken one, or a member that would leave the folder, is a
-            link or encrypted, has a name that no file can have or a compression that Python does
-            not know, or a total size that only a decompression bomb has.
+        UserError: the file is not a zip archive, or a broken one, or uses a compression that Python
+            does not know; a member would leave the folder, is a link, is encrypted, or has a name
+            that no file can have; the total size is that of a decompression bomb.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -223,7 +229,7 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
             f"{path} is not a whole zip archive ({one_line(error)}): get it again"
         ) from None
     except OSError as error:
-        if error.errno is not None:  # else bz2's word for broken data
+        if error.errno is not None:  # without a number, bz2 reports broken data
             raise
         raise UserError(
             f"{path} is not a whole zip archive ({one_line(error)}): get it again"
@@ -266,7 +272,7 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def read_member(path: Path, name: str) -> bytes:
-    """The bytes of one member.
+    """Return the bytes of one member.
 
     Raises:
         UserError: there is no such member, or the archive cannot be trusted (see `opened`).
@@ -278,7 +284,7 @@ def read_member(path: Path, name: str) -> bytes:
 
 
 def names(path: Path) -> list[str]:
-    """The files of an archive, in its order, without what macOS adds."""
+    """Return the names of an archive's files in its order, without those that macOS adds."""
     with opened(path) as archive:
         return [
             m.filename
@@ -290,11 +296,11 @@ def names(path: Path) -> list[str]:
 def unpack(
     path: Path, inside: str, put: Callable[[str, bytes], object], only: Container[str]
 ) -> None:
-    """Hand the wanted files that lie directly in the archive's folder `inside` to `put(name,
-    content)`, in the order of their names.
+    """Pass each wanted file to `put(name, content)`, in the order of their names.
 
     Args:
-        only: the names of those that are wanted.
+        inside: a folder of the archive; only files directly in it are passed.
+        only: names of the wanted files.
     """
     from tqdm import tqdm
 

@@ -1,16 +1,16 @@
-"""What every source shares: the index it writes, and where its archives come from.
+"""What all sources share: the index that a source writes, and where its archives come from.
 
-A source is a module of this folder with two public functions
+A source is a module of pipeline/sources with two public functions. The first is
 
     fetch(folder: Path, *, <arguments of params.yaml, typed>) -> None
 
-that fills `folder` whole or not at all: shards/ and images.parquet (by a `ShardWriter`),
-captions.parquet and manifest.json (see docs/reference/files.md), and
+It fills `folder` completely or not at all: shards/ and images.parquet (written by a `ShardWriter`),
+captions.parquet and manifest.json (see docs/reference/files.md). The second is
 
     size(**args) -> Size
 
-that tells what the same arguments would take, so that a graph can be costed before anything is
-fetched.
+It returns the disk space and the download that the same arguments need, so that the cost of a graph
+is known before anything is fetched.
 """
 
 import os
@@ -57,12 +57,12 @@ __all__ = [
 ]
 
 SPLITS = ("train", "val", "test")
+# The splits of Karpathy and Fei-Fei (CVPR 2015) for Flickr8k, Flickr30k and COCO 2014.
 KARPATHY = Archive(
     "caption_datasets.zip", "", ("https://cs.stanford.edu/people/karpathy/deepimagesent/",)
 )
-"the splits of Karpathy and Fei-Fei (CVPR 2015) for Flickr8k, Flickr30k and COCO 2014"
+# Size of the archive KARPATHY in bytes, rounded.
 KARPATHY_BYTES = 36_700_000
-"of that archive, rounded"
 
 _TOKEN = re.compile(rb"([^\t]+)#(\d+)\t(.*)", re.DOTALL)
 _HALF = re.compile("[\ud800-\udfff]")
@@ -70,18 +70,23 @@ _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": 
 
 
 class Size(NamedTuple):
-    """What `size(**args)` of a source's file gives for the arguments of its fetch."""
+    """The size of a dataset, as the `size(**args)` of its source returns it for the arguments of
+    `fetch`."""
 
     images: int
     disk: int
-    "bytes of the filled folder, about; while archives are unpacked, these lie beside it"
+    "Approximate bytes of the filled folder. While archives are unpacked, they lie beside it."
     download: int
-    "bytes to fetch, about; 0 where a local folder is named"
+    "Approximate bytes to fetch; 0 if a local folder is named."
 
 
 def released_size(source: str, images: int, archives: int, given: str, karpathy: str = "") -> Size:
-    """Of a release whose archives of so many bytes unpack to about as many, as photos do; `given`,
-    `karpathy`: of fetch."""
+    """Return the size of a release whose archives unpack to about their own size, as photos do.
+
+    Args:
+        archives: total size of the archives in bytes.
+        given, karpathy: the arguments `archives` and `karpathy` of the source's `fetch`.
+    """
     extra = KARPATHY_BYTES if karpathy == "download" else 0
     return Size(images, archives, 0 if local_folder(source, given)[0] else archives + extra)
 
@@ -91,22 +96,25 @@ class Row:
     """One caption as published."""
 
     image_id: str
-    "of a picture in the shards, or of one that the publisher names and that is not there"
+    "Id of the image. The publisher may name an image that is missing from the shards."
     number: int
-    "caption_id is `<image_id>#<number>`"
+    "Number of the caption; its caption_id is `<image_id>#<number>`."
     raw: str
     undecodable: bool = False
-    "some bytes were no UTF-8; `raw` shows them as backslash escapes"
+    """Whether the text had bytes that are not UTF-8, or half characters of JSON. `raw` shows them
+    as backslash escapes."""
 
 
 def make_row(image_id: str, number: int, text: str) -> Row:
-    """A row from text that was read with `surrogateescape` or from JSON."""
+    """Return the row of a text that was read with `surrogateescape` or from JSON."""
     return Row(printable(image_id), number, printable(text), bool(_HALF.search(text)))
 
 
 def printable(text: str) -> str:
-    """Text that can be written as UTF-8: bytes read with `surrogateescape` and half characters of
-    JSON as escapes."""
+    """Return text that can be written as UTF-8: lone surrogates become backslash escapes.
+
+    Lone surrogates come from bytes read with `surrogateescape`, and from half characters of JSON.
+    """
     return _HALF.sub(
         lambda m: (
             f"\\x{ord(m[0]) - 0xDC00:02x}"
@@ -126,7 +134,7 @@ def write_index(
     """Write captions.parquet and manifest.json; rows keep their order.
 
     Args:
-        schemes: per split scheme, the split of every image that has one, by image_id.
+        schemes: split scheme -> image_id -> split; an image without a split is left out.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -149,11 +157,12 @@ def write_index(
 def find_archives(
     folder: Path, source: str, archives: list[Archive], given: str
 ) -> Iterator[dict[str, Path]]:
-    """The archives of a release by name: those of a local folder, or else downloaded.
+    """Yield the archives of a release by name, from a local folder or downloaded.
 
-    A local folder is named by the environment variable CAPTIONLAB_<SOURCE> or by `given`; its
-    archives may differ from the release (the manifest records their md5). A download waits beside
-    `folder` until the block ends well, so that an interrupted one is resumed; then it is deleted.
+    The environment variable CAPTIONLAB_<SOURCE> or `given` names a local folder. Its archives may
+    differ from the release; the manifest records their MD5. Downloads stay beside `folder` until
+    the block ends without an error, so that an interrupted one can be resumed. Then they are
+    deleted.
 
     Raises:
         UserError: an archive is missing, or cannot be downloaded.
@@ -179,12 +188,15 @@ def find_archives(
 
 
 def md5s(paths: dict[str, Path]) -> dict[str, str]:
-    """What the manifest says of the archives that were used."""
+    """Return the MD5 of each archive by name, for the manifest."""
     return {name: digest(path) for name, path in sorted(paths.items())}
 
 
 def local_folder(source: str, given: str) -> tuple[Path | None, str]:
-    """The user's folder of archives, and what named it: CAPTIONLAB_<SOURCE>, or else `given`."""
+    """Return the user's folder of archives, or None, and the setting that names it.
+
+    CAPTIONLAB_<SOURCE> takes precedence over `given`.
+    """
     variable = os.environ.get(_variable(source))
     folder = variable or given
     return Path(folder).expanduser() if folder else None, _variable(
@@ -197,10 +209,10 @@ def _variable(source: str) -> str:
 
 
 def assign(split_of: dict[str, str], image: str, split: str, where: str) -> None:
-    """Note the split of an image.
+    """Record the split of an image.
 
     Raises:
-        UserError: it has another one already.
+        UserError: the image already has another split.
     """
     if split_of.setdefault(image, split) != split:
         raise UserError(
@@ -210,8 +222,8 @@ def assign(split_of: dict[str, str], image: str, split: str, where: str) -> None
 
 
 def last_images(images: Iterable[str], held_out: int) -> dict[str, str]:
-    """In this order the last `held_out` images are test, as many before them val, the rest
-    train."""
+    """Split images by their order: the last `held_out` are test, as many before them are val, and
+    the rest are train."""
     order = list(dict.fromkeys(images))
     test, val = set(order[-held_out:]), set(order[-2 * held_out : -held_out])
     return {
@@ -220,8 +232,10 @@ def last_images(images: Iterable[str], held_out: int) -> dict[str, str]:
 
 
 def random_split(images: Iterable[str], val: float, test: float, seed: int) -> dict[str, str]:
-    """Shares `val` and `test` of the images, drawn by `seed` whatever their order; the rest is
-    train."""
+    """Split images at random into the shares `val` and `test`; the rest is train.
+
+    The result depends on `seed`, not on the order of the images.
+    """
     order = sorted(images)
     random.Random(seed).shuffle(order)
     tests, vals = round(test * len(order)), round(val * len(order))
@@ -232,16 +246,20 @@ def random_split(images: Iterable[str], val: float, test: float, seed: int) -> d
 
 
 def read_json(data: bytes, where: str, drop: Set[str] = frozenset()) -> Any:
-    """JSON whose bytes need not all be UTF-8 (see `make_row`); keys in `drop` are not kept in
-    memory. Errors as in `caption_tables.parse_json`."""
+    """Parse JSON that may contain bytes that are not UTF-8 (see `make_row`).
+
+    Keys in `drop` are not kept in memory. Errors are those of `caption_tables.parse_json`.
+    """
     return parse_json(decoded(data, where), where, drop=drop)
 
 
 def read_tokens(data: bytes, where: str) -> list[Row]:
-    """Flickr's lines `name.jpg#n<TAB>caption`, in file order; the file name is the image_id.
+    """Return the captions in Flickr's lines `name.jpg#n<TAB>caption`, in file order.
+
+    The file name is the image_id.
 
     Raises:
-        UserError: another line; it is named.
+        UserError: a line has another form; the message names the line.
     """
     out = []
     for number, line in enumerate(data.removeprefix(BOM_UTF8).split(b"\n"), 1):
@@ -259,10 +277,11 @@ def read_tokens(data: bytes, where: str) -> list[Row]:
 
 
 def read_coco(data: bytes, where: str) -> list[tuple[dict[str, Any], list[str]]]:
-    """Images of a COCO captions file (a dict with id, file_name, ...) and their captions, both in
-    file order; errors as in `caption_tables.coco_captions`.
+    """Return the images of a COCO captions file with their captions, both in file order.
 
-    A caption of an image that the file does not list comes with an image whose file_name is its id.
+    An image is a dict with id, file_name and other keys. If a caption names an image that the file
+    does not list, the image's file_name is its id. Errors are those of
+    `caption_tables.coco_captions`.
     """
     return [
         (about, texts) for about, texts in coco_captions(read_json(data, where), where).values()
@@ -270,24 +289,25 @@ def read_coco(data: bytes, where: str) -> list[tuple[dict[str, Any], list[str]]]
 
 
 def karpathy_archive(given: str) -> list[Archive]:
-    """What `karpathy: download` adds to the archives of a release."""
+    """Return the archives that `karpathy: download` adds to those of a release."""
     return [KARPATHY] if given == "download" else []
 
 
 def read_karpathy(
     given: str, found: dict[str, Path], file: str, images: Set[str]
 ) -> tuple[dict[str, str], str]:
-    """Karpathy's split of these images (restval goes to train), and the md5 of the file that told
-    it.
+    """Return Karpathy's split of these images, and the MD5 of the file that contains it.
+
+    Images marked restval go to train.
 
     Args:
-        given: a path of `file` or of caption_datasets.zip, or `download`: it is among the archives
-            `found`.
+        given: path of `file` or of caption_datasets.zip, or `download`. With `download`, the zip is
+            among the archives `found`.
         file: dataset_<name>.json
 
     Raises:
-        UserError: it is not there, is no such file, is of other images, or has an image in two
-            splits.
+        UserError: the file is missing or malformed, names none of these images, or puts an image in
+            two splits.
     """
     path = found.get(KARPATHY.name) or Path(given).expanduser()
     if not path.is_file():

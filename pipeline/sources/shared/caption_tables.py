@@ -1,8 +1,8 @@
-"""Tables of captions as people have them: CSV, TSV, JSON lines, Parquet and COCO's JSON.
+"""Tables of captions in the formats that users have: CSV, TSV, JSON lines, Parquet and COCO's JSON.
 
-One reader for a data set (`sources/folder.py`) and for scoring (`captionlab score`). What could be
-read in two ways is refused in one line that names file and row: a column or a key that stands there
-twice, a line with more or fewer fields than the header, UTF-16, an image of two names.
+Data sets (`sources/folder.py`) and scoring (`captionlab score`) share this reader. Ambiguous input
+is refused with one line that names the file and row: a column or key that occurs twice, a line with
+more or fewer fields than the header, UTF-16, or an image with two names.
 """
 
 import csv
@@ -22,23 +22,25 @@ QUOTES = "put a caption that holds the delimiter in double quotes"
 
 class Line(NamedTuple):
     where: str
-    "file and line or row, for messages"
+    "File and line or row, for messages."
     cells: dict[str, Any]
-    "by column or key"
+    "Values by column or key."
 
 
 class CocoImage(NamedTuple):
     about: dict[str, Any]
-    "its entry in `images`: id, file_name, split, ...; where it has none, its id is its file_name"
+    """The image's entry in `images`: id, file_name, split and others. If it has no entry, its id is
+    its file_name."""
     captions: list[str]
 
 
 def decoded(data: bytes, where: str) -> str:
-    """Text in UTF-8, with or without a byte order mark; bytes that are none become half characters
-    (`surrogateescape`).
+    """Decode UTF-8 text with or without a byte order mark.
+
+    Bytes that are not UTF-8 become lone surrogates (`surrogateescape`).
 
     Raises:
-        UserError: it is UTF-16, as spreadsheets save "Unicode text".
+        UserError: the text is UTF-16, as spreadsheets save "Unicode text".
     """
     start = data[:16]
     zeros = len(start) >= 4 and (not any(start[::2]) or not any(start[1::2]))
@@ -48,10 +50,10 @@ def decoded(data: bytes, where: str) -> str:
 
 
 def parse_json(text: str, where: str, hint: str = "", drop: Set[str] = frozenset()) -> Any:
-    """A JSON value; keys in `drop` are not kept in memory.
+    """Parse a JSON value; keys in `drop` are not kept in memory.
 
     Raises:
-        UserError: it is no JSON, or an object has a key twice.
+        UserError: the text is not JSON, or an object has a key twice.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,10 +77,10 @@ def _twice(names: Any) -> str:
 
 
 def header_of(names: list[str], used: Collection[str], where: str) -> list[str]:
-    """The names without blanks around them.
+    """Return the names without surrounding blanks.
 
     Raises:
-        UserError: one of those in use stands there twice.
+        UserError: a column in `used` occurs twice.
     """
     names = [name.strip() for name in names]
     doubled = [name for name in used if names.count(name) > 1]
@@ -90,15 +92,15 @@ def header_of(names: list[str], used: Collection[str], where: str) -> list[str]:
 def read_delimited(
     text: str, path: Path, used: Collection[str]
 ) -> tuple[list[str], Iterator[Line]]:
-    """The header of a CSV or TSV file ([] of an empty file) and its lines.
+    """Return the header of a CSV or TSV file ([] for an empty file), and its lines.
 
     Args:
-        text: what the file holds; empty lines are left out.
-        used: columns that the caller asks for; of others, two may have one name.
+        text: content of the file; empty lines are skipped.
+        used: columns that the caller needs. Two other columns may have the same name.
 
     Raises:
-        UserError: a column in use stands there twice; while lines are read, one with another number
-            of fields, or broken quotes.
+        UserError: a column in `used` occurs twice. While lines are read: a line has another number
+            of fields than the header, or broken quotes.
     """
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -108,7 +110,7 @@ def read_delimited(
 
 
 def _csv_errors(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Line number and fields of each record."""
+    """Yield the line number and the fields of each record."""
     try:
         for fields in reader:
             yield reader.line_num, fields
@@ -130,7 +132,8 @@ def _lines_of(
 
 
 def read_json_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """Place and value of each line that is not empty; errors as in `parse_json`."""
+    """Yield the place and the value of each line that is not empty. Errors are those of
+    `parse_json`."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             where = f"{path}, line {number}"
@@ -138,10 +141,10 @@ def read_json_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def read_parquet(path: Path, used: Collection[str]) -> tuple[list[str], Iterator[Line]]:
-    """The columns of a Parquet file, and its rows with those of them that are in use.
+    """Return the columns of a Parquet file, and its rows with the columns in `used` only.
 
     Raises:
-        UserError: it is empty or no Parquet, or has a column in use twice.
+        UserError: the file is empty or not Parquet, or a column in `used` occurs twice.
     """
     from pyarrow import ArrowException, parquet
 
@@ -157,12 +160,12 @@ def read_parquet(path: Path, used: Collection[str]) -> tuple[list[str], Iterator
 
 
 def image_id(found: Any, where: str) -> str:
-    """As text: 42, 42.0 and "42" are one image.
+    """Return an image_id as text: 42, 42.0 and "42" are one image.
 
     Raises:
-        UserError: it is neither a number nor a text.
+        UserError: it is neither a number nor text.
     """
-    found = found.item() if hasattr(found, "item") else found  # of numpy
+    found = found.item() if hasattr(found, "item") else found  # a numpy scalar
     whole = int(found) if isinstance(found, float) and found.is_integer() else found
     if isinstance(whole, bool) or not isinstance(whole, str | int):
         raise UserError(f"{where}: an image_id is a number or a text, found {kind(found)}")
@@ -170,10 +173,10 @@ def image_id(found: Any, where: str) -> str:
 
 
 def coco_images(listed: Any, where: str) -> dict[str, dict[str, Any]]:
-    """image_id -> its entry in the list `images` of COCO's JSON.
+    """Return image_id -> entry in the list `images` of COCO's JSON.
 
     Raises:
-        UserError: an id stands there twice, of two files or splits.
+        UserError: an id occurs twice, with different files or splits.
     """
     found: dict[str, dict[str, Any]] = {}
     for number, image in enumerate(listed if isinstance(listed, list) else []):
@@ -191,11 +194,12 @@ def coco_images(listed: Any, where: str) -> dict[str, dict[str, Any]]:
 
 
 def coco_captions(content: Any, where: str) -> dict[str, CocoImage]:
-    """image_id -> entry and captions, in the order of `images`; then images that only captions
-    name.
+    """Return image_id -> entry and captions.
+
+    The order is that of `images`; images that only captions name come last.
 
     Raises:
-        UserError: it is no file of COCO's captions, or an id stands for two images.
+        UserError: the content is not that of a COCO captions file, or an id stands for two images.
     """
     try:
         listed, annotations = list(content["images"]), list(content["annotations"])
@@ -227,7 +231,8 @@ def _text(value: object) -> str:
 
 
 def near_miss(names: Iterable[str], known: Iterable[str]) -> str:
-    """Why a name is not among those known although it looks the same, as a hint; or ''."""
+    """Return a hint if a name looks like a known one but differs from it in case or Unicode form;
+    else ''."""
     there = set(known)
     for form, says in FORMS.items():
         alike = {form(name): name for name in there}
@@ -245,7 +250,7 @@ FORMS: dict[Callable[[str], str], str] = {
 
 
 def kind(value: Any) -> str:
-    """What a JSON value is, for messages."""
+    """Return what a JSON value is in words, for messages."""
     if isinstance(value, dict):
         keys = ", ".join(map(str, list(value)[:4]))
         return f"an object with the keys {keys}" if value else "an empty object"

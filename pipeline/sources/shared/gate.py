@@ -1,7 +1,8 @@
-"""Which files of a person's folder are taken into a data set, and why the others are not.
+"""Which files of a user's folder are taken into a data set, and why the others are refused.
 
-What is taken is copied to data/raw, and from there DVC's cache and every remote get it. So a link
-that leads out of the folder (`evil -> /etc`, with an image `evil/passwd`) is not followed unasked.
+A file that is taken is copied to data/raw, and from there to DVC's cache and every remote. Links
+that lead out of the folder (`evil -> /etc`, with an image `evil/passwd`) are therefore followed
+only on request.
 """
 
 import stat
@@ -11,37 +12,39 @@ from pathlib import Path
 
 from pipeline.core.errors import printable, say
 
+# Suffixes of image files.
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-"of pictures"
+# Size in bytes of the largest file that is taken. It equals reading.MAX_BYTES, as a test checks.
+# With an import of that constant, every edit of the reader would cause every release to be
+# downloaded again.
 LARGEST = 256_000_000
-"""bytes of a file that is taken: reading.MAX_BYTES, which a test holds it to. Importing that here
-would have every release downloaded again after an edit of the reader"""
 OUTSIDE = "links that lead out of the folder (follow_links: true takes them)"
 NO_FILE = "pipes or devices"
 LARGE = f"larger than {LARGEST:,} bytes (scale them down)"
+# Number of names in a message.
 SHOWN = 3
-"names in a message"
 
 
 @dataclass
 class Gate:
-    """Of one folder."""
+    """Decides which files of one folder are taken."""
 
     root: Path
     follow_links: bool = False
     "Whether links may lead out of the folder."
     refused: dict[str, str] = field(default_factory=dict)
-    "Names within the folder that are there and not taken, each with its reason."
+    "Files that exist and were not taken: name within the folder -> reason."
 
     def __post_init__(self) -> None:
         self._real = self.root.resolve()
 
     def takes(self, name: str) -> bool:
-        """Whether `name` is a file to take; one that is there and is not taken is noted."""
+        """Return whether `name` is a file to take. A file that exists and is refused is
+        recorded."""
         path = self.root / name
         try:
             reason = self._reason_against(path)
-        except (OSError, ValueError, RuntimeError):  # not there, no name of a file, a ring of links
+        except (OSError, ValueError, RuntimeError):  # missing, an invalid name, or a loop of links
             return False
         if reason:
             self.refused[name] = reason
@@ -61,13 +64,13 @@ class Gate:
         return sorted(name for name, why in self.refused.items() if why == reason)
 
     def tell(self, source: str) -> None:
-        """A line on standard error for each reason."""
+        """Report the refused files on standard error, one line per reason."""
         for reason in (OUTSIDE, NO_FILE, LARGE):
             tell(source, f"files set aside as {reason}", self.named(reason))
 
 
 def tell(source: str, what: str, names: list[str], of: int | None = None) -> None:
-    """A line on standard error: how many, and the first of them."""
+    """Write a line on standard error with the number of names and the first few of them."""
     if names:
         shown = ", ".join(printable(name, 100) for name in names[:SHOWN])
         total = "" if of is None else f" of {of}"

@@ -1,8 +1,8 @@
-"""Pictures as cells of the `datasets` library: bytes, or the path of a file.
+"""Pictures in cells of the `datasets` library: bytes, or the path of a file.
 
-A path comes from whoever made the data set, and what is read is copied to data/raw, cached and
-pushed. So a file is read from the local folder that was named, from the hub, or from the library's
-own caches, and from nowhere else: a table with the path /etc/passwd gets nothing.
+The author of a data set chooses the paths, and every file that is read is copied to data/raw,
+cached and pushed. Files are therefore read only from the local folder that was named, from the hub,
+or from the library's own caches. A table with the path /etc/passwd gets nothing.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from pipeline.core.errors import UserError
 from pipeline.sources.shared.caption_tables import kind
 from pipeline.sources.shared.gate import LARGEST, SUFFIXES, Gate, tell
 
+# First bytes of image files -> suffix.
 MAGIC = {
     b"\xff\xd8\xff": ".jpg",
     b"\x89PNG": ".png",
@@ -21,14 +22,13 @@ MAGIC = {
     b"II*\0": ".tif",
     b"MM\0*": ".tif",
 }
-"how files of pictures begin"
 
 
 class SetPictures:
-    """Reads cells of one data set.
+    """Reads the picture cells of one data set.
 
     Args:
-        root: the local folder; None: the data set is of the hub.
+        root: the local folder; None for a data set of the hub.
     """
 
     def __init__(self, root: Path | None) -> None:
@@ -36,10 +36,12 @@ class SetPictures:
         self._refused: list[str] = []
 
     def read(self, cell: Any, where: str) -> bytes | None:
-        """A picture's file, or None where there is none that may be read.
+        """Return the bytes of a picture's file, or None if there is no file that may be read.
+
+        A file of more than LARGEST bytes also gives None.
 
         Raises:
-            UserError: the cell holds something else than a picture.
+            UserError: the cell contains something other than a picture.
         """
         if isinstance(cell, dict) and {"bytes", "path"} & cell.keys():
             content, path = cell.get("bytes"), cell.get("path")
@@ -67,7 +69,10 @@ class SetPictures:
             return None
 
     def _may_be_read(self, path: str) -> bool:
-        """Of `zip://a.jpg::/data/photos.zip` what comes last is the file."""
+        """Return whether the file at a path may be read.
+
+        In a chained path such as `zip://a.jpg::/data/photos.zip`, the last part is the file.
+        """
         file = path.rpartition("::")[2]
         if "://" in file:
             return file.startswith("hf://") and not self._gate
@@ -86,25 +91,25 @@ class SetPictures:
         )
 
     def tell(self, source: str) -> None:
-        """A line on standard error for what was not read."""
+        """Report on standard error which pictures were not read."""
         if self._gate:
             self._gate.tell(source)
             self._refused = [p for p in self._refused if not self._named(self._gate, p)]
         tell(source, "pictures lie outside the data set and are not read", self._refused)
 
     def _named(self, gate: Gate, path: str) -> bool:
-        """Whether the gate has told of it."""
+        """Return whether the gate has already reported the path."""
         file, root = Path(path.rpartition("::")[2]).absolute(), gate.root.absolute()
         return file.is_relative_to(root) and file.relative_to(root).as_posix() in gate.refused
 
 
 def suffix_of(content: bytes) -> str:
-    """Of a picture's file, by its first bytes."""
+    """Return the suffix of an image file by its first bytes."""
     return next((suffix for start, suffix in MAGIC.items() if content.startswith(start)), ".img")
 
 
 def pictures_in(file: Path) -> int:
-    """Rows of a table, 1 for a picture's file, 0 for others."""
+    """Return the number of rows of a table, 1 for an image file, or 0 for another file."""
     if file.suffix == ".parquet":
         from pyarrow.parquet import read_metadata
 

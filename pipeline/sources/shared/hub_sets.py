@@ -1,5 +1,5 @@
-"""Data sets of the `datasets` library: opened by name or folder, with one line for whatever keeps
-them shut."""
+"""Data sets of the `datasets` library, opened by name or folder; any failure becomes a message of
+one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
     Rows: TypeAlias = Dataset | IterableDataset
 
+# Files that mark a folder written by `save_to_disk`: with several splits, and with one.
 SAVED = ("dataset_dict.json", "state.json")
-"of a folder that `save_to_disk` wrote, with several splits and with one"
+# Name that the library gives to the split of a data set without splits.
 ONLY = "train"
-"what a data set without splits is called by the library"
 
 
 @dataclass(frozen=True)
 class Opened:
     splits: "dict[str, Rows]"
     revision: str
-    "the commit on the hub; '' of a local folder"
+    "Commit on the hub; '' for a local folder."
     root: Path | None
-    "the local folder"
+    "The local folder; None for a data set of the hub."
 
 
 def open_set(name: str, config: str | None, revision: str | None, streaming: bool) -> Opened:
-    """Every split of a data set, none of its rows read.
+    """Open every split of a data set without reading its rows.
 
     Args:
         name: a local folder, or a name on the hub.
-        streaming: rows come from the hub as they are read, and no copy is kept. Of a local folder
-            none is kept anyway.
+        streaming: whether rows are read from the hub on demand, without keeping a copy. No copy is
+            made of a local folder in any case.
 
     Raises:
-        UserError: the library is not installed, there is no such data set, or it may not be read.
+        UserError: the library is not installed, the data set does not exist, or it may not be read.
     """
     root = Path(name).expanduser()
     with told(name):
@@ -72,17 +72,19 @@ def _library() -> Any:
 
     datasets.disable_progress_bars()  # the rows have a bar of their own
     for library in (datasets.logging, logging):
-        library.set_verbosity(CRITICAL)  # each of several tries would be a line
+        library.set_verbosity(CRITICAL)  # each retry would print a line
     return datasets
 
 
 def columns_of(rows: "Rows") -> list[str]:
-    """Names of the columns; those of the first row where the data set does not tell."""
+    """Return the names of the columns; if the data set does not state them, those of the first
+    row."""
     return list(rows.column_names or next(iter(rows.take(1)), {}))
 
 
 def undecoded(rows: "Rows", image: str, columns: list[str]) -> "Rows":
-    """Some columns alone, pictures as the bytes or the path of their file."""
+    """Return the rows with only `columns`, and with pictures as the bytes or the path of their
+    file."""
     from datasets import Image
 
     rows = rows.select_columns(columns)
@@ -92,7 +94,7 @@ def undecoded(rows: "Rows", image: str, columns: list[str]) -> "Rows":
 
 
 def rows_of(rows: "Rows", name: str) -> Iterator[dict[str, Any]]:
-    """Its rows; errors as `told`."""
+    """Yield the rows of a data set. Errors are those of `told`."""
     found = iter(rows)
     while True:
         with told(name):
@@ -104,11 +106,12 @@ def rows_of(rows: "Rows", name: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def told(name: str) -> Iterator[None]:
-    """What the library and the hub raise over a data set, as one line. They raise errors of every
-    kind, so nothing else is run inside.
+    """Turn whatever the library and the hub raise about a data set into an error of one line.
+
+    They raise errors of every kind, so only their calls belong inside the block.
 
     Raises:
-        UserError: instead of those.
+        UserError: in place of any other error.
     """
     try:
         yield
@@ -141,7 +144,7 @@ def _why(error: Exception) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what it was raised from."""
+    """Yield the error, then each error that it was raised from."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

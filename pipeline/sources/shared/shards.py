@@ -1,9 +1,9 @@
 """Pictures in tar shards of WebDataset's layout (Aizman, Maltby and Breuel, 2019, 2001.01858), with
-an index beside them: equal pictures in equal order are equal bytes.
+an index beside them. Equal pictures in equal order give equal bytes.
 
-A member is named <key><suffix>. Its key is the image_id without the picture's suffix, with %2E for
-every dot, since WebDataset ends a key at the first dot of a name, and with %XX for each byte that
-is no ASCII, since a plain tar header holds nothing else.
+A member is named <key><suffix>. Its key is the image_id without the picture's suffix. Every dot
+becomes %2E, because WebDataset ends a key at the first dot of a name. Every byte that is not ASCII
+becomes %XX, because a plain tar header contains nothing else.
 """
 
 import tarfile
@@ -18,13 +18,13 @@ from pyarrow import parquet
 from pipeline.core.errors import UserError
 
 FOLDER, INDEX = "shards", "images.parquet"
+# Maximum number of pictures per shard. It is a power of two, so that batches of 32 images end where
+# a shard does. Features then do not depend on where a shard begins.
 PICTURES = 1024
-"""in a shard, at most. A power of two: batches of 32 images then end where a shard does, so that
-features do not depend on where a shard begins"""
+# Size in bytes at which a shard ends and the next one begins.
 BYTES = 1 << 30
-"of pictures, after which the next shard begins"
+# Suffix of a picture that has none: a member without a suffix is not a sample.
 NAMELESS = ".img"
-"suffix of a picture that has none, as a member without one is no sample"
 SCHEMA = pa.schema(
     [
         ("image_id", pa.string()),
@@ -37,23 +37,24 @@ SCHEMA = pa.schema(
 
 
 def member_name(image_id: str, suffix: str) -> str:
-    """`1.jpg` for ("1.jpg", ".jpg") and for ("1", ".JPG"); `cats/a%2Eb.png` for
-    ("cats/a.b", ".png")."""
+    """Return the name of a picture's member: `1.jpg` for ("1.jpg", ".jpg") and for ("1", ".JPG");
+    `cats/a%2Eb.png` for ("cats/a.b", ".png")."""
     key = quote(image_id.removesuffix(suffix) or image_id, safe="/ ").replace(".", "%2E")
     return key + (quote(suffix.lower(), safe=".") or NAMELESS)
 
 
 class ShardWriter:
-    """Fills `folder` with shards/ and images.parquet, which is there when the block ends well.
+    """Fills `folder` with shards/ and images.parquet, which are complete if the block ends without
+    an error.
 
-    The index has a row a picture, in the order of the shards: image_id, file (the member's name),
-    shard (relative to `folder`), offset and size (of the picture's bytes).
+    The index has one row per picture, in the order of the shards. Its columns are image_id, file
+    (the member's name), shard (relative to `folder`), and offset and size of the picture's bytes.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._key_of: dict[str, str] = {}
-        "key -> image_id"
+        "Key -> image_id."
         self._ids: set[str] = set()
         self._shards = 0
         self._tar: tarfile.TarFile | None = None
@@ -80,9 +81,11 @@ class ShardWriter:
         return len(self._ids)
 
     def add(self, image_id: str, content: bytes, suffix: str | None = None) -> None:
-        """Args:
+        """Add a picture to the shards.
+
+        Args:
             content: the picture's file as it was published.
-            suffix: of that file's name, `.jpg`; None: the image_id ends with it.
+            suffix: suffix of that file's name, such as `.jpg`; None if the image_id ends with it.
 
         Raises:
             UserError: another picture has this image_id, or the same key in the shards.
@@ -96,7 +99,7 @@ class ShardWriter:
             )
         self._ids.add(image_id)
         tar = self._open_shard()
-        about = tarfile.TarInfo(name)  # of no owner, mode 644, 1970
+        about = tarfile.TarInfo(name)  # no owner, mode 644, dated 1970
         about.size = len(content)
         tar.addfile(about, BytesIO(content))
         offset = tar.offset - -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

@@ -1,7 +1,8 @@
-"""Tar shards as others wrote them: their samples by WebDataset's rule, and what is wrong with them.
+"""Tar shards that others wrote: their samples by WebDataset's rule, and checks for damage.
 
-The files of a sample have one key: the name up to the first dot behind the last slash. The rest of
-the name says what a file is: `cats/1.jpg` and `cats/1.txt` are picture and text of `cats/1`.
+The files of a sample share one key: the name up to the first dot after the last slash. The rest of
+the name gives the kind of file: `cats/1.jpg` and `cats/1.txt` are the picture and the text of
+`cats/1`.
 """
 
 import re
@@ -14,37 +15,38 @@ from typing import NamedTuple
 from pipeline.core.errors import UserError, one_line
 
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)
+# Number of shards that a message names.
 FIRST = 3
-"shards that a message names"
 
 
 class File(NamedTuple):
-    """A file of a sample, and where its bytes lie in the shard."""
+    """A file of a sample, and where its bytes are in the shard."""
 
     name: str
     key: str
-    "without the ./ that `tar -cf x.tar .` writes"
+    "Key of the sample, without the ./ that `tar -cf x.tar .` writes."
     suffix: str
-    "behind the last dot, in small letters, with that dot"
+    "The name from its last dot on, in lower case."
     offset: int
     size: int
 
 
 class Passed(NamedTuple):
-    """A member that is no file of a sample."""
+    """A member that is not a file of a sample."""
 
     name: str
     reason: str
 
 
 def find_shards(path: str) -> tuple[Path, list[Path]]:
-    """The folder that all shards are in, and their paths, sorted.
+    """Return the folder that contains all shards, and the sorted paths of the shards.
 
     Args:
-        path: a folder, whose .tar files are meant, or a pattern: {00000..00099}, {a,b}, *, ?, [ab].
+        path: a folder, which stands for its .tar files, or a pattern with {00000..00099}, {a,b}, *,
+            ? or [ab].
 
     Raises:
-        UserError: there are none, or one that the braces name is not there.
+        UserError: there are no shards, or a shard that the braces name does not exist.
     """
     from braceexpand import braceexpand
 
@@ -78,7 +80,11 @@ def _common(shards: list[Path]) -> Path:
 
 
 def check(shards: list[Path]) -> None:
-    """Raises a UserError that names the shards that are no whole tar files."""
+    """Check that all shards are complete tar files.
+
+    Raises:
+        UserError: some are not; the message names them.
+    """
     flaws = [flaw for shard in shards if (flaw := _flaw(shard))]
     if flaws:
         raise UserError(f"{_some(flaws)}: get it again, or leave it out of path: in params.yaml")
@@ -90,8 +96,11 @@ def _some(texts: list[str]) -> str:
 
 
 def _flaw(shard: Path) -> str:
-    """What is wrong, or ''. tarfile takes a header that it cannot read for the end of the tar, and
-    does not look whether the last member is whole."""
+    """Return what is wrong with a shard, or ''.
+
+    tarfile treats a header that it cannot read as the end of the archive, and does not check
+    whether the last member is complete. Both are checked here.
+    """
     size = shard.stat().st_size
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -109,7 +118,7 @@ def _flaw(shard: Path) -> str:
 
 
 def files_of(shard: Path) -> Iterator[File | Passed]:
-    """Every member but folders, in the order of the shard."""
+    """Yield every member except folders, in the order of the shard."""
     with tarfile.open(shard, "r:") as tar:
         for member in tar:
             if member.isdir():
