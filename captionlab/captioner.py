@@ -180,7 +180,7 @@ def _pictures(images: Any) -> Iterator[tuple[str, Any]]:
     listed = [images] if _is_picture(images) else images
     if not isinstance(listed, Iterable):
         raise UserError(
-            f"one of type {type(images).__name__} is no picture: give {FORMS}, or a folder"
+            f"one of type {type(images).__name__} is not a picture: give {FORMS}, or a folder"
         )
     for position, picture in enumerate(listed):
         if not _is_picture(picture):

@@ -129,7 +129,7 @@ def packages(lock: Path) -> Said:
     if not lock.is_file():
         return (
             "warning",
-            f"not compared: {lock} is not there, so this is no checkout: versions are as "
+            f"not compared: {lock} is not there, so this is not a checkout: versions are as "
             "they were installed",
         )
     wanted = dict(_locked(lock))

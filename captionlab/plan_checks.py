@@ -104,7 +104,7 @@ def _scheme(where: str, split: str, dataset: "Dataset") -> Iterator[str]:
 def _weights(where: str, *, model: str, weights: str, **_: Any) -> Iterator[str]:
     if weights == "package" and model != PACKAGED:
         yield (
-            f"{where}: no installed package brings weights for '{model}': there is one for "
+            f"{where}: no installed package has weights for '{model}': there is one for "
             f"{PACKAGED}; write hub or a file"
         )
     elif weights not in ("hub", "package", "random") and not Path(weights).is_file():

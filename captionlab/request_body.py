@@ -52,7 +52,7 @@ def _check_names(said: Any) -> None:
     for part in parts:
         named = part.get("columns", []) if isinstance(part, dict) else []
         if isinstance(named, list) and not all(isinstance(name, str) for name in named):
-            raise Refused(400, "a name of a column that is no text: `image` is the only one")
+            raise Refused(400, "a column name that is not text: `image` is the only one")
 
 
 def _whole(digits: str) -> int:

@@ -79,5 +79,5 @@ def _captioner(loaded: Any, model: str) -> Any:
         return loaded.unwrap_python_model().captioner
     except (MlflowException, AttributeError):
         raise UserError(
-            f"model '{model}' is no captioner: name one that `track` published"
+            f"model '{model}' is not a captioner: name one that `track` published"
         ) from None

@@ -62,7 +62,8 @@ def workspace_of(folder: str | os.PathLike[str]) -> Path:
     if not (Path(folder) / "params.yaml").is_file():
         where = "this folder" if os.fspath(folder) == "." else os.fspath(folder)
         raise UserError(
-            f"{where} is no workspace (it has no params.yaml): go to the one that dvc repro ran in"
+            f"{where} is not a workspace (it has no params.yaml): go to the one that "
+            "dvc repro ran in"
         )
     return Path(folder)
 

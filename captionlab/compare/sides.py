@@ -226,7 +226,9 @@ def _pictures_in(folder: Path | None, images: Mapping[str, object]) -> dict[str,
     if folder is None:
         return {}
     if not folder.is_dir():
-        raise UserError(f"{folder} (--pictures) is no folder: name the one that holds the pictures")
+        raise UserError(
+            f"{folder} (--pictures) is not a folder: name the one that holds the pictures"
+        )
     found = {image: (folder / f"{image}{suffix}" for suffix in SUFFIXES) for image in images}
     there = {image: next(filter(Path.is_file, files), None) for image, files in found.items()}
     return {image: file for image, file in there.items() if file}

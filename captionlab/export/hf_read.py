@@ -64,7 +64,7 @@ def read(folder: Path, device: str | None = None) -> Captioner:
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
     except (OSError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         let_through(error)
-        raise UserError(f"{folder} is no whole export ({brief(error)}): {CURE}") from None
+        raise UserError(f"{folder} is not a complete export ({brief(error)}): {CURE}") from None
     found = Captioner(parts["encoder"], parts["decoder"], tokenizer, decode, device)
     card = folder / "README.md"
     found.config, found.card = config, card.read_text("utf-8") if card.is_file() else ""

@@ -206,7 +206,9 @@ def _checked(line: bytes, where: str, model: str, made_by: str) -> dict[str, Any
         row = json.loads(line)
         maker, name, _ = row["made_by"], row["model"], os.fspath(row["file"])
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{where} is no line of captionlab caption: name another --out") from None
+        raise UserError(
+            f"{where} is not a line of captionlab caption: name another --out"
+        ) from None
     if maker != made_by:
         other = (
             f"'{name}', not '{model}'"

@@ -104,9 +104,9 @@ def refuse(problem: str | None) -> None:
     if not problem:
         return
     if os.environ.get(ANYWAY) == "1":
-        say(f"warning: {problem}; {ANYWAY}=1 goes on", file=sys.stderr)
+        say(f"warning: {problem}; continuing because {ANYWAY}=1", file=sys.stderr)
         return
-    raise UserError(f"{problem}; {ANYWAY}=1 tries it all the same")
+    raise UserError(f"{problem}; set {ANYWAY}=1 to try anyway")
 
 
 def amount(count: int) -> str:

@@ -45,7 +45,7 @@ class Yaml12(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
                 name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
                 if name in seen:
                     raise ConstructorError(
-                        None, None, f"the key '{key.value}' stands there twice", key.start_mark
+                        None, None, f"the key '{key.value}' occurs twice", key.start_mark
                     )
                 seen.add(name)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
@@ -84,7 +84,7 @@ def read_yaml(path: Path, hint: str = "") -> Any:
 
 
 def in_one_line(error: Exception) -> str:
-    """Return a YAML error as one line: `line 12: the key 'lr' stands there twice`."""
+    """Return a YAML error as one line: `line 12: the key 'lr' occurs twice`."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or error
     return f"line {mark.line + 1}: {problem}" if mark else str(error)

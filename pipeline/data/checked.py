@@ -48,7 +48,7 @@ def _json(path: Path, cure: str) -> tuple[str, Any]:
 
 
 def _no_json(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def read_checked(path: Path, form: "type[BaseModel]", cure: str = RESTORE) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def check_lists(found: Mapping[str, Any], path: Path) -> None:
     """Raise a UserError if an image has anything other than a list of texts."""
     for image, texts in found.items():
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise UserError(f"{path}: image '{image}' has something else than texts: {RESTORE}")
+            raise UserError(f"{path}: image '{image}' has values other than texts: {RESTORE}")
 
 
 def need_references(images: Iterable[str], references: Mapping[str, list[str]]) -> None:
@@ -118,7 +118,7 @@ def readable(path: Path, form: str = "Parquet", cure: str = RESTORE) -> Iterator
         raise UserError(f"{path} is not there: run dvc repro") from None
     except DAMAGED as error:
         let_through(error)
-        what = f"{path} is no readable {form} file: {one_line(error)}"
+        what = f"{path} is not a readable {form} file: {one_line(error)}"
         raise UserError(f"{what}: {cure}") from None
 
 
@@ -153,9 +153,7 @@ def need_columns(there: list[str], columns: list[str], path: Path) -> None:
     """Raise a UserError if a column is missing."""
     missing = [column for column in columns if column not in there]
     if missing:
-        raise UserError(
-            f"{path} lacks the column {', '.join(missing)}: it needs {', '.join(columns)}"
-        )
+        raise UserError(f"{path} has no column {', '.join(missing)}; it needs {', '.join(columns)}")
 
 
 def check_columns(table: "pd.DataFrame", path: Path, whole: Collection[str] = WHOLE) -> None:

@@ -149,7 +149,7 @@ class Shards:
         numbers = all(isinstance(number, int) and number >= 0 for number in (offset, size))
         if not texts or not numbers or offset < HEADER or not (inside(file) and inside(shard)):
             raise UserError(
-                f"{self.index} names no place of image '{image_id}' in a shard: {RESTORE}"
+                f"{self.index} gives no place in a shard for image '{image_id}': {RESTORE}"
             )
         return Member(image_id, file, self.root / shard, offset, size, self.cure)
 

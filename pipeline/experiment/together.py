@@ -35,7 +35,7 @@ def seeds(params: "Params") -> Iterator[str]:
     own = {f"variants.{name}.": row.train.get("seeds") for name, row in params.variants.items()}
     for where, found in {"": params.train.seeds, **own}.items():
         if found and len(set(found)) < len(found):
-            yield f"{where}train.seeds: a seed stands there twice"
+            yield f"{where}train.seeds: a seed occurs twice"
 
 
 def searches(params: "Params") -> Iterator[str]:

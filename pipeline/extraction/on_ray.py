@@ -94,7 +94,7 @@ class Actor:
                 record["wrong"] = str(error)
             except OSError as error:
                 record["wrong"] = (
-                    f"node {node()}: {one_line(error)}: set that right there, then run the same "
+                    f"node {node()}: {one_line(error)}: fix that on this node, then run the same "
                     "command again"
                 )
         return {"record": [json.dumps(record)]}

@@ -54,5 +54,5 @@ def _map(file: Path) -> np.memmap:
         array: np.memmap = np.load(file, mmap_mode="r")
     except (OSError, ValueError, EOFError, SyntaxError) as error:
         let_through(error)
-        raise UserError(f"{file} is no readable array: {brief(error)}: {RESTORE}") from None
+        raise UserError(f"{file} is not a readable array: {brief(error)}: {RESTORE}") from None
     return array

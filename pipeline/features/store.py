@@ -99,7 +99,9 @@ class FeatureStore:
                     f"fit the other files there: {RESTORE}"
                 )
         if len(self.rows) and not 0 <= self.rows.min() <= self.rows.max() < images:
-            raise UserError(f"{self.folder / 'ids.parquet'} names rows that are not: {RESTORE}")
+            raise UserError(
+                f"{self.folder / 'ids.parquet'} refers to rows that do not exist: {RESTORE}"
+            )
 
     def _shapes(self) -> Shapes:
         arrays = {part: array.shape for part, array in self.arrays.items()}
@@ -108,7 +110,8 @@ class FeatureStore:
             (_, positions, grid_dim), (_, pooled_dim) = told["grid"], told["pooled"]
         except (KeyError, ValueError):
             raise UserError(
-                f"{self.folder / 'manifest.json'} does not tell the shapes of what is not kept: "
+                f"{self.folder / 'manifest.json'} does not give the shapes of the "
+                "parts that are not kept: "
                 f"{RESTORE}"
             ) from None
         return Shapes(positions, grid_dim, pooled_dim)

@@ -84,9 +84,7 @@ def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
     except Exception as error:  # a broken header makes Pillow's readers fail in many ways
         raise ImageError(f"broken ({one_line(error)})") from None
     if image.format in DRAWN_BY_OTHERS:
-        raise ImageError(
-            f"{image.format}, which only another program can draw: save it as PNG or JPEG"
-        )
+        raise ImageError(f"{image.format}, which this program cannot draw: save it as PNG or JPEG")
     return image
 
 
@@ -113,7 +111,7 @@ def _without_waiting(name: str, flags: int) -> int:
 
 def _check_file(about: os.stat_result) -> None:
     if not stat.S_ISREG(about.st_mode):
-        raise ImageError("no regular file but a folder, pipe or device: name a picture's file")
+        raise ImageError("not a regular file (a folder, pipe or device): name a picture's file")
     _check_bytes(about.st_size)
 
 

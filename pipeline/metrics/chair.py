@@ -119,7 +119,8 @@ def read_objects(path: str) -> Objects:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         raise UserError(
-            f"{path} is no file of text: name COCO's synonyms, a line of words parted by commas an "
+            f"{path} is not a text file: name COCO's synonyms, one object a line, its "
+            "words separated by commas an "
             "object"
         ) from None
     of_word: dict[str, str] = {}
@@ -147,7 +148,7 @@ def read_instances(paths: tuple[str, ...], synonyms: str) -> dict[str, set[str]]
     known = read_objects(synonyms).of_word
     for path in paths:
         if not Path(path).is_file():
-            raise UserError(f"{path} is no file: name COCO's instances, a file of JSON")
+            raise UserError(f"{path} is not a file: name COCO's instances, a file of JSON")
         try:
             data = read_json(Path(path), "name COCO's instances")
             names = {each["id"]: str(each["name"]) for each in data["categories"]}
@@ -155,7 +156,7 @@ def read_instances(paths: tuple[str, ...], synonyms: str) -> dict[str, set[str]]
             pairs = [(images[a["image_id"]], names[a["category_id"]]) for a in data["annotations"]]
         except (KeyError, TypeError):
             raise UserError(
-                f"{path} is no file of COCO's instances: it needs images, categories and "
+                f"{path} is not a file of COCO's instances: it needs images, categories and "
                 "annotations"
             ) from None
         for called, name in pairs:

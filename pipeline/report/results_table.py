@@ -239,7 +239,7 @@ def clip_legend(results: list[Result]) -> list[str]:
     """Return a line that names the CLIP models behind the scores. Values of different models are
     not comparable."""
     models = sorted({str(r.about["clip"]) for r in results if r.about.get("clip")})
-    return [f"clip_score, ref_clip_score: by {', '.join(models)}; up to 2.5."] if models else []
+    return [f"clip_score, ref_clip_score: by {', '.join(models)}; maximum 2.5."] if models else []
 
 
 def protocol_legend(results: list[Result]) -> list[str]:
@@ -288,7 +288,7 @@ JUDGES = {
     "chrf": "chrf: F2 of character n-grams, orders 1 to 6, of the same tokens (sacrebleu's chrF / "
     "100).",
     "plain_cider": "cider is CIDEr-D; plain_cider: CIDEr without the D, which neither clips "
-    "repeated words nor minds the length.",
+    "repeated words nor penalises length differences.",
     "spider": "spider: the mean of cider and spice.",
     "chair_i": "chair_i: mentions of objects that an image does not have / all mentions of "
     "objects; chair_s: share of captions with such a mention; lower is better. object_recall: "
@@ -302,7 +302,7 @@ VARIETY_LEGEND = [
     "distinct_1, distinct_2: different words and word pairs / all of them, over all "
     "captions; distinct_captions: different "
     "captions / captions; vocabulary: how many different words; mean_length: in words; "
-    "novel: share of captions that are no "
+    "novel: share of captions that are not a "
     "training caption. Scale 0-1 but for vocabulary and mean_length; neither end is better "
     "by itself; distinct_* compare only "
     "systems on the same images.",
@@ -322,7 +322,7 @@ GENDER_LEGEND = [
     "gender figures are of these. gender_error: share whose caption names the other gender "
     "alone, gender_error_named: the same "
     "among captions that name one gender; scale 0-1, lower is better, beside "
-    "gender_neutral: who names no gender errs in none.",
+    "gender_neutral: a caption that names no gender cannot name the wrong one.",
     "gender_neutral: share whose caption names no gender; gender_nobody: no person either. "
     "gender_ratio: captions that name "
     "women : captions that name men; gender_ratio_refs: images of women : images of men, "

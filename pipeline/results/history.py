@@ -23,7 +23,7 @@ def read_history(path: Path) -> list[dict[str, float]]:
         raise UserError(f"{path} is not there: run dvc repro") from None
     except (OSError, ValueError, TypeError, csv.Error) as error:
         let_through(error)
-        raise UserError(f"{path} is no history: {brief(error)}: {RESTORE}") from None
+        raise UserError(f"{path} is not a training history: {brief(error)}: {RESTORE}") from None
 
 
 def _row(row: dict[str, str]) -> dict[str, float]:

@@ -149,7 +149,7 @@ class ScoreTable:
             )
         except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
             let_through(error)
-            raise UserError(f"{path} is no table of scores: {brief(error)}: {RESTORE}") from None
+            raise UserError(f"{path} is not a table of scores: {brief(error)}: {RESTORE}") from None
 
 
 def _cure(row: Score) -> str:
@@ -167,7 +167,7 @@ NUMBERS = COLUMNS[len(Key._fields) :]
 def _number(cell: str) -> float | None:
     number = float(cell) if cell else None
     if number is not None and not math.isfinite(number):
-        raise ValueError(f"{cell} is no score")
+        raise ValueError(f"{cell} is not a score")
     return number
 
 

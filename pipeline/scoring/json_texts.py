@@ -118,5 +118,5 @@ class Texts:
 
     def _checked(self, texts: Any) -> list[str]:
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise UserError(f"{self._path} holds something else than texts: {RESTORE}")
+            raise UserError(f"{self._path} holds values other than texts: {RESTORE}")
         return texts

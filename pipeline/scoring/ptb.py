@@ -52,7 +52,7 @@ def ptb_lines(texts: Iterable[str]) -> list[str]:
                 raise
         if len(lines) != count:
             said.seek(0)
-            wrong = "the PTB tokenizer returned another number of captions than it was given"
+            wrong = "the PTB tokenizer returned a different number of captions than it received"
             raise JavaFailed(": ".join(filter(None, [wrong, first_complaint(said.read())])))
     return lines
 

@@ -177,7 +177,7 @@ def _add_teacher_forced(found: SetScores, rows: pd.DataFrame) -> None:
         if math.isnan(scores["perplexity"]) and math.isfinite(scores["loss"]):
             del scores["perplexity"]
             loss = f"a loss of {scores['loss']:.0f} nats"
-            found.unavailable["perplexity"] = f"the exponential of {loss} is no finite number"
+            found.unavailable["perplexity"] = f"the exponential of {loss} is not a finite number"
         found.corpus |= scores
         found.sums.append(sums)
 

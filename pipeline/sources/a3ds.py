@@ -108,7 +108,7 @@ def _published(
             or not of_picture
         ):
             raise UserError(
-                f"{where}: {key}[{index}] is no list of strings: it is not what was published"
+                f"{where}: {key}[{index}] is not a list of strings: it is not what was published"
             )
         texts[index] = of_picture
         pictures[index] = _picture(picture, f"{where}: images[{index}]")
@@ -119,7 +119,8 @@ def _picture(values: object, where: str) -> np.ndarray:
     picture = np.asarray(values)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype.kind not in "iuf":
         raise UserError(
-            f"{where} is no picture of height, width and 3 colours: {picture.shape} {picture.dtype}"
+            f"{where} is not a picture with height, width and 3 colours: "
+            f"{picture.shape} {picture.dtype}"
         )
     if not ((picture >= 0) & (picture <= 255) & (picture == np.rint(picture))).all():
         raise UserError(f"{where} holds values other than the whole numbers 0 to 255")
@@ -145,7 +146,7 @@ def plain_pickle(data: bytes, where: str) -> Any:
         raise UserError(f"{where} {error}; do not trust this file") from None
     except Exception as error:  # a damaged pickle fails in many ways
         raise UserError(
-            f"{where} is no pickle of plain values ({type(error).__name__}: {one_line(error)})"
+            f"{where} is not a pickle of plain values ({type(error).__name__}: {one_line(error)})"
         ) from None
 
 

@@ -229,7 +229,7 @@ def _within(name: object, where: str) -> str:
         )
     if not base.printable(str(path)).isprintable() or base.printable(str(path)) != str(path):
         raise UserError(
-            f"{where}: image {base.printable(name)!r} has bytes that are no text in its "
+            f"{where}: image {base.printable(name)!r} has bytes that are not text in its "
             "name: rename it"
         )
     return str(path)

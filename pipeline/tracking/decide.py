@@ -72,7 +72,10 @@ class Step:
 # - live: whether the training left a run with the curves of this result
 STEPS = (
     (("whole", ANY, ANY, ANY), Step("settle", "first", "the store holds this result")),
-    (("other", True, ANY, ANY), Step("settle", "first", "another machine ended first, its way")),
+    (
+        ("other", True, ANY, ANY),
+        Step("settle", "first", "another machine finished first, with other content"),
+    ),
     (("other", False, ANY, ANY), Step("fill", "first", "it is of an earlier layout or content")),
     (("none", True, ANY, ANY), Step("finish", "mine", "all is in it, and no other is finished")),
     (("none", False, True, ANY), Step("fill", "half", "a kill left it half published here")),
@@ -85,14 +88,14 @@ STEPS = (
 # it, and its status.
 FATES: tuple[tuple[tuple[bool | str | None, ...], Literal["delete", "close", "leave"], str], ...]
 FATES = (
-    ((True, ANY, ANY, ANY, ANY), "delete", "filled here, but another ended first"),
-    ((False, True, ANY, ANY, "FINISHED"), "delete", "finished as well, but another ended first"),
+    ((True, ANY, ANY, ANY, ANY), "delete", "filled here, but another finished first"),
+    ((False, True, ANY, ANY, "FINISHED"), "delete", "finished as well, but another finished first"),
     ((False, False, ANY, ANY, "FINISHED"), "leave", "another result"),
     ((False, ANY, True, ANY, ANY), "delete", "a training repeated what the store holds"),
-    ((False, True, ANY, ANY, "RUNNING"), "close", "half published and left, as far as one can see"),
+    ((False, True, ANY, ANY, "RUNNING"), "close", "half published and apparently abandoned"),
     ((False, ANY, ANY, True, "RUNNING"), "close", "its training was killed"),
     ((False, ANY, ANY, ANY, "RUNNING"), "leave", "another workspace is training"),
-    ((False, ANY, ANY, ANY, "STOPPED"), "leave", "it tells of a training that ended early"),
+    ((False, ANY, ANY, ANY, "STOPPED"), "leave", "it records a training that ended early"),
 )
 
 

@@ -34,7 +34,7 @@ SCORES = (
     "top5",
 )
 LIMITS = {
-    "novel": "share of captions that are no training caption",
+    "novel": "share of captions that are not a training caption",
     "distinct_captions": "different captions, as a share of the images",
     "collapse": "share of images that got the commonest caption",
     "repetition": "share of captions that repeat a word sequence",
@@ -48,7 +48,7 @@ BIAS = {
     "gender_error_named": "the same share of those whose caption names one",
     "gender_neutral": "share whose caption names no gender",
     "gender_nobody": "share whose caption names nobody",
-    "gender_ratio": "captions that name women for one that names men",
+    "gender_ratio": "captions that name women per caption that names men",
     "gender_ratio_refs": "the same in the references",
 }
 # Arguments of encoders and decoders that may name pretrained weights.

@@ -205,7 +205,7 @@ def _array(rows: list[Any]) -> Any:
     try:
         return np.array(rows)
     except ValueError:
-        return ImageError("lists that are no array (H, W, 3)")
+        return ImageError("nested lists that do not form an array (H, W, 3)")
 
 
 set_model(CaptionModel())

@@ -45,7 +45,7 @@ def fault(path: Path, writes: bool, seconds: float) -> str | None:
         OSError: the file stays locked for longer.
     """
     if path.exists() and not path.is_file():
-        return "is no plain file: name another one in MLFLOW_TRACKING_URI"
+        return "is not a regular file: set MLFLOW_TRACKING_URI to another file"
     if writes and (reason := _unwritable(path.parent)):
         return (
             f"cannot be written ({reason} in {path.parent}): mend that, or name another place in "

@@ -247,7 +247,7 @@ def check_address(uri: str) -> None:
     fail with a traceback."""
     if not _is_address(uri):
         raise StoreDown(
-            f"'{without_password(uri)}' is no address of an MLflow store: write {KNOWN}"
+            f"'{without_password(uri)}' is not the address of an MLflow store: use {KNOWN}"
         )
 
 

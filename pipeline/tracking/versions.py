@@ -39,7 +39,7 @@ def lock_entries(lock: Path, variant: str) -> Entries:
     """
     if not lock.is_file():
         raise UserError(
-            f"there is no {lock}, so nothing says what '{variant}' was made from: run dvc "
+            f"there is no {lock}, so the inputs of '{variant}' are unknown: run dvc "
             f"repro track@{variant}"
         )
     stages = _read(lock).get("stages", {})
@@ -91,7 +91,7 @@ def check_params(entries: Entries, current: dict[str, Any], variant: str) -> Non
         for name, value in entry.get("params", {}).get("params.yaml", {}).items():
             if _at(current, name) != value:
                 raise UserError(
-                    f"{name} in params.yaml is not what {variant} was made with: run dvc "
+                    f"{name} in params.yaml has changed since {variant} was made: run dvc "
                     f"repro track@{variant}"
                 )
 
@@ -110,7 +110,8 @@ def check_inputs(entries: Entries, current: dict[str, Path], variant: str) -> No
     for key, path in current.items():
         if path.as_posix() not in paths:
             raise UserError(
-                f"variants.{variant}.{key} in params.yaml is not what {variant} was made with: run "
+                f"variants.{variant}.{key} in params.yaml has changed since {variant} "
+                "was made: run "
                 f"dvc repro track@{variant}"
             )
 

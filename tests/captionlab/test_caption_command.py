@@ -244,7 +244,7 @@ def test_a_file_that_is_not_ours_is_never_touched(workspace, caption, content):
     Path("out.jsonl").write_bytes(content)
     assert caption() == (
         2,
-        "error: out.jsonl, line 1 is no line of captionlab caption: name another --out\n",
+        "error: out.jsonl, line 1 is not a line of captionlab caption: name another --out\n",
     )
     assert Path("out.jsonl").read_bytes() == content
 
@@ -341,7 +341,7 @@ def test_a_named_image_that_is_broken_still_exits_2_without_out(workspace, capti
     assert [line.split("\t")[0] for line in out.splitlines()] == ["photos/4.png"]
 
 
-NO_FILE = "no regular file but a folder, pipe or device: name a picture's file"
+NO_FILE = "not a regular file (a folder, pipe or device): name a picture's file"
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_attention_to_the_right_half_lies_in_the_columns_of_the_right(
     ("images", "options", "message"),
     [
         ([], {}, "no pictures to caption: give a path, "),
-        (5, {}, "one of type int is no picture: give a path, "),
+        (5, {}, "one of type int is not a picture: give a path, "),
         (["photos/0.png", 5], {}, "picture 1 is of type int: give a path, "),
         ("model", {}, r"model holds no images \("),
         ("photos/0.png", {"beam": 0}, "beam is 0: give 1 or more"),

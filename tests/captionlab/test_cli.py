@@ -417,7 +417,7 @@ def test_results_and_register_outside_a_workspace_are_one_line_and_leave_nothing
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert refusal(captionlab("results")).startswith(
-        "error: this folder is no workspace (it has no params.yaml)"
+        "error: this folder is not a workspace (it has no params.yaml)"
     )
     assert refusal(captionlab("register")).startswith(
         f"error: there is no MLflow store {tmp_path}/mlflow.db"
@@ -456,7 +456,7 @@ def test_sync_to_nonsense_is_one_line_without_a_password(workspace, captionlab, 
     before = sorted(workspace.rglob("*"))
     line = refusal(captionlab("sync", "--to", address))
     assert (
-        "is no address of an MLflow store: write http://HOST:PORT, https://HOST, sqlite:///FILE, or"
+        "is not the address of an MLflow store: use http://HOST:PORT, https://HOST, sqlite:///FILE, or"
         in line
     )
     assert "secret" not in line

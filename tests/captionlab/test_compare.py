@@ -174,7 +174,7 @@ def test_a_caption_is_text_on_the_page_and_no_html(captionlab, workspace: Path) 
         (("merge", "soft-attention"), "error: data/captions/soft-attention/captions.parquet is not there"),
         (("merge", "lstm", "--split", "val"), "error: 'merge' has no captions of split 'val': there are val and test\n"),
         (("merge.json", "lstm.json", "references.json", "--language", "de", "--pictures", "nowhere"),
-         "error: nowhere (--pictures) is no folder: name the one that holds the pictures\n"),
+         "error: nowhere (--pictures) is not a folder: name the one that holds the pictures\n"),
         (("gone.json", "merge.json", "references.json"), "error: gone.json is not there: give a file, "),
     ],
 )  # fmt: skip

@@ -228,7 +228,7 @@ def test_a_store_that_answers_and_cannot_be_written_is_a_problem(tmp_path, monke
     )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "somewhere")
     assert (
-        "is no address of an MLflow store: write http"
+        "is not the address of an MLflow store: use http"
         in doctor.examine("mlflow", lambda: doctor.mlflow_store(tmp_path)).text
     )
 

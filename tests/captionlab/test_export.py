@@ -354,7 +354,7 @@ def test_the_command_captions_with_an_exported_model_as_with_the_model_itself(
     (tmp_path / "hf/model.safetensors").write_bytes(b"cut")
     status, _, error = captionlab("caption", pictures[0], "--model", tmp_path / "hf")
     assert (status, error.count("\n")) == (2, 1)
-    assert error.startswith(f"error: {tmp_path / 'hf'} is no whole export (")
+    assert error.startswith(f"error: {tmp_path / 'hf'} is not a complete export (")
 
 
 @pytest.mark.usefixtures("copied_code")

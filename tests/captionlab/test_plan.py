@@ -259,7 +259,7 @@ def test_a_bar_of_the_language_models_reader_is_not_shown(
 MISTAKES = [
     (
         {"features": {"weights": "package"}},
-        "features.scenes-lite0.args.weights: no installed package brings weights for "
+        "features.scenes-lite0.args.weights: no installed package has weights for "
         "'test_efficientnet': there is one for tf_efficientnet_lite0; write hub or a file",
     ),
     (
@@ -502,6 +502,6 @@ def test_a_broken_file_of_captions_is_said_whatever_the_decoder_is(tmp_path):
         (tmp_path / corpus).mkdir(parents=True)
         (tmp_path / corpus / "captions.parquet").write_bytes(b"no table at all")
     lacks = {row.name: row.lacks for row in plan(params, tmp_path).rows}
-    assert all("captions.parquet is no readable Parquet file" in said for said in lacks.values()), (
-        lacks
-    )
+    assert all(
+        "captions.parquet is not a readable Parquet file" in said for said in lacks.values()
+    ), lacks

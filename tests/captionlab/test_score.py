@@ -489,7 +489,7 @@ WRONG = {
     "two texts": ({"1": ["a", "b"]}, COCO, "p.json, key '1': image '1' has two predictions: give "
     "one caption an image"),
     "one key twice": ('{"1": "a", "1": "b"}', COCO,
-        "p.json: '1' stands there twice: give one caption an image, or a list of captions"),
+        "p.json: '1' occurs twice: give one caption an image, or a list of captions"),
     "empty": ("", COCO, "p.json is empty: give a file of captions, COCO's .json, .jsonl, .csv, "
     ".tsv or .parquet"),
     "no rows": ([], COCO, "p.json holds no captions: give a file of captions, COCO's .json, "
@@ -557,7 +557,7 @@ def test_a_wrong_file_is_one_line(case, captionlab, tmp_path, monkeypatch):
         ("p.csv", "image_id,caption\n1,a\n".encode("utf-16"), "p.csv is UTF-16: save it as UTF-8"),
         ("p.json", b'{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": "1", "file_name": '
          b'"b.jpg"}], "annotations": []}',
-         "p.json, images, item 1: image 1 stands there twice, with the file_name 'a.jpg' and "
+         "p.json, images, item 1: image 1 occurs twice, with the file_name 'a.jpg' and "
          "'b.jpg': give each its own id"),
         ("p.jsonl", b'{"image_id": 1, "caption": "a", "split": ["test"]}\n',
          "p.jsonl, line 1: a split is a text, found a list"),
@@ -654,7 +654,7 @@ def test_a_java_that_is_missing_or_broken_is_one_line_and_not_needed_for_raw_str
     )
     java(tmp_path, "echo Error: no memory >&2; exit 1")
     hint = "(meteor and spice may be left out; the protocol raw tokenises without Java)"
-    told = "the PTB tokenizer returned another number of captions than it was given"
+    told = "the PTB tokenizer returned a different number of captions than it received"
     assert captionlab("score", *files) == (2, "", f"error: {told}: Error: no memory {hint}\n")
     told = "METEOR's Java process failed: Error: no memory"
     assert captionlab("score", *files, "--protocol", "raw") == (2, "", f"error: {told} {hint}\n")

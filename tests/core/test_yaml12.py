@@ -93,8 +93,8 @@ def test_anchors_and_merged_mappings_are_those_of_dvc() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("train:\n  lr: 1\n  epochs: 2\n  lr: 3\n", "line 4: the key 'lr' stands there twice"),
-        ("train: {1: a, 1: b}\n", "line 1: the key '1' stands there twice"),
+        ("train:\n  lr: 1\n  epochs: 2\n  lr: 3\n", "line 4: the key 'lr' occurs twice"),
+        ("train: {1: a, 1: b}\n", "line 1: the key '1' occurs twice"),
         ("a: 1\n b: 2\n", "line 2: mapping values are not allowed in this context"),
     ],
 )

@@ -18,7 +18,7 @@ from pipeline.data.files import write_json
         (b"{", "is no readable JSON file: Expecting"),
         (b"", "is no readable JSON file"),
         (b"\xff\xfe", "is no readable JSON file: 'utf-8' codec"),
-        (b'{"perplexity": Infinity}', "is no readable JSON file: Infinity is no number"),
+        (b'{"perplexity": Infinity}', "is no readable JSON file: Infinity is not a number"),
         (None, "is not there: run dvc repro"),
     ],
 )
@@ -42,8 +42,8 @@ def table(**changes: Any) -> pd.DataFrame:
 def test_tables_that_are_damaged_or_of_another_kind_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "captions.parquet"
     for data, message in [
-        (b"", "is no readable Parquet file"),
-        (b"PAR1 and nothing", "is no readable Parquet file"),
+        (b"", "is not a readable Parquet file"),
+        (b"PAR1 and nothing", "is not a readable Parquet file"),
         (None, "is not there: run dvc repro"),
     ]:
         path.unlink(missing_ok=True)

@@ -206,7 +206,7 @@ def test_a_file_that_is_missing_or_no_parquet_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"captions.parquet is not there: run dvc repro"):
         read_captions(tmp_path / "captions.parquet")
     (tmp_path / "captions.parquet").write_text("image_id,raw")
-    with pytest.raises(UserError, match=r"captions.parquet is no readable Parquet file"):
+    with pytest.raises(UserError, match=r"captions.parquet is not a readable Parquet file"):
         read_captions(tmp_path / "captions.parquet")
 
 
@@ -218,7 +218,7 @@ def test_a_file_whose_middle_is_damaged_is_one_line(tmp_path):
     content = bytearray(path.read_bytes())
     content[200:400] = bytes(200)
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"captions.parquet is no readable Parquet file"):
+    with pytest.raises(UserError, match=r"captions.parquet is not a readable Parquet file"):
         list(raw_rows(tmp_path, options()))
 
 

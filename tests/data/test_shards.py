@@ -234,7 +234,7 @@ def test_an_index_that_is_none_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images\.parquet is not there: run dvc repro$"):
         Shards(tmp_path)
     (tmp_path / "images.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"images\.parquet is no readable Parquet file: "):
+    with pytest.raises(UserError, match=r"images\.parquet is not a readable Parquet file: "):
         Shards(tmp_path)
     pd.DataFrame({"image_id": ["a"]}).to_parquet(tmp_path / "images.parquet")
     with pytest.raises(UserError, match=r"images\.parquet lacks the column file, shard, offset"):

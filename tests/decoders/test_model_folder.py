@@ -103,7 +103,7 @@ TAMPERED: dict[str, tuple[Any, str]] = {
     "infinity": (lambda f: weights(f, lambda w: spoilt(w, float("-inf"))), r"' is not finite: dvc"),
     "no tokenizer": (
         lambda f: (f / "tokenizer.json").write_text("{}"),
-        r"tokenizer\.json is no tokenizer of a model: Exception",
+        r"tokenizer\.json is not a model's tokenizer: Exception",
     ),
     "fewer words": (
         lambda f: word_tokenizer(["dog"], 1).save(f / "tokenizer.json"),

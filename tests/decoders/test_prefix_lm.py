@@ -434,9 +434,9 @@ def error_of(lm: object, **args: Any) -> str:
         ),
         ({"eos_token_id": 5000}, "has no end-of-text token"),
         ({"eos_token_id": []}, "has no end-of-text token"),
-        ({"model_type": "bert"}, "is no causal language model (bert): name one like gpt2"),
-        ({"model_type": "t5"}, "is no causal language model (t5)"),
-        ({"model_type": "vit"}, "is no causal language model (vit)"),
+        ({"model_type": "bert"}, "is not a causal language model (bert): name one like gpt2"),
+        ({"model_type": "t5"}, "is not a causal language model (t5)"),
+        ({"model_type": "vit"}, "is not a causal language model (vit)"),
         ({"model_type": "mamba"}, "(mamba) does not attend to every earlier position"),
         ({"model_type": "nonsense"}, "cannot be used (ValueError: "),
         (

@@ -477,7 +477,7 @@ def lose_a_weight(folder: Path) -> None:
         ),
         (
             lambda f: rewrite(f, "config.json", lambda c: c["decoder"].update(eos_token_id=5000)),
-            "is no token of its tokenizer.json: name its end",
+            "is not a token of its tokenizer.json: name its end",
         ),
         (
             lambda f: rewrite(f, "config.json", lambda c: c["encoder"].update(image_size=[4, 6])),

@@ -192,7 +192,9 @@ def test_what_is_wrong_with_an_argument_is_one_line(
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(UserError, match=r"\(gpt2\) is no decoder-only vision-language model: name"):
+    with pytest.raises(
+        UserError, match=r"\(gpt2\) is not a decoder-only vision-language model: name"
+    ):
         opened(tmp_path)
 
 

@@ -262,7 +262,7 @@ def test_a_folder_that_holds_no_such_model_is_one_line(tmp_path: Path, weights: 
         weights,
     )
     file.write_text("{")
-    refused(r"config.json is no JSON \(JSONDecodeError: ", tmp_path, weights)
+    refused(r"config.json is not JSON \(JSONDecodeError: ", tmp_path, weights)
     file.write_text('{"model_type": "bert"}')
     refused("is a model of type 'bert': this encoder takes clip and siglip", tmp_path, weights)
     file.write_text('{"model_type": "clip", "vision_config": {"hidden_size": "wide"}}')

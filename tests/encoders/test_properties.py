@@ -436,14 +436,14 @@ def test_local_weights_are_loaded_strictly_from_either_format(tmp_path: Path) ->
         ),
         (
             {"weights": "package"},
-            "^no installed package brings weights for 'test_efficientnet': there is one for tf_eff",
+            "^no installed package has weights for 'test_efficientnet': there is one for tf_eff",
         ),
         (
             {"model": "vit_tiny_patch16_224"},
-            r"^'vit_tiny_patch16_224' cannot see pictures of 64 x 64 pixels \(.*\(224\).*: "
+            r"^'vit_tiny_patch16_224' does not accept pictures of 64 x 64 pixels \(.*\(224\).*: "
             r"change image_size$",
         ),
-        ({"image_size": 0}, "^'test_efficientnet' cannot see pictures of 0 x 0 pixels"),
+        ({"image_size": 0}, "^'test_efficientnet' does not accept pictures of 0 x 0 pixels"),
         (
             {"grid": -1},
             "^grid is -1: give the positions along a side, or 0 for the map as it comes$",

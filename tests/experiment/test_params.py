@@ -146,7 +146,7 @@ def test_a_mistake_of_all_rows_is_told_once(tmp_path: Path, data: dict) -> None:
     assert complaint(tmp_path, data).split("; ") == [
         "scoring.protocols: greedy needs captions of that search: decode: {also: [greedy]}",
         "scoring.protocols: beam-9 needs captions of that search: decode: {also: [beam-9]}",
-        "train.seeds: a seed stands there twice",
+        "train.seeds: a seed occurs twice",
     ]
     data["train"]["lr"] = "fast"
     data["variants"]["merge"]["train"] = {"epochs": 1}

@@ -224,7 +224,7 @@ def test_a_protocol_whose_captions_no_one_makes_is_told_before_anything_runs(
         "variants.merge.protocols: beam-9 needs captions of that search: decode: {also: [beam-9]}"
         in told
     )
-    assert "variants.lstm.train.seeds: a seed stands there twice" in told
+    assert "variants.lstm.train.seeds: a seed occurs twice" in told
     assert "scoring.protocols: unknown protocol 'rawest'" in complaint(
         tmp_path, scoring__protocols=["rawest"]
     )

@@ -38,8 +38,8 @@ def test_more_parts_than_five_digits_of_them_tell_stay_in_order(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: (f / "grid-00001.npy").unlink(), r"grid-00001\.npy is no readable array: FileNot"),
-        (lambda f: (f / "grid-00002.npy").write_bytes(b""), r"grid-00002\.npy is no readable array"),
+        (lambda f: (f / "grid-00001.npy").unlink(), r"grid-00001\.npy is not a readable array: FileNot"),
+        (lambda f: (f / "grid-00002.npy").write_bytes(b""), r"grid-00002\.npy is not a readable array"),
         (
             lambda f: np.save(f / "grid-00001.npy", WHOLE[:5, :1]),
             r"grid-00001\.npy holds float16 \(5, 1, 3\), grid-00000\.npy holds float16 \(2, 2, 3\)",
@@ -58,5 +58,5 @@ def test_parts_that_make_up_no_array_are_one_line(tmp_path, change, message):  #
 
 
 def test_no_part_at_all_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"grid-00000\.npy is no readable array: FileNotFound"):
+    with pytest.raises(UserError, match=r"grid-00000\.npy is not a readable array: FileNotFound"):
         Parts(tmp_path, "grid")

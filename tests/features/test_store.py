@@ -335,15 +335,15 @@ def _ids(**changes: Any) -> Any:
     [
         (
             lambda f: (f / "grid-00000.npy").write_bytes(b""),
-            r"grid-00000\.npy is no readable array: EOFError",
+            r"grid-00000\.npy is not a readable array: EOFError",
         ),
         (
             lambda f: (f / "grid-00000.npy").write_bytes((f / "grid-00000.npy").read_bytes()[:-10]),
-            r"grid-00000\.npy is no readable array: ValueError",
+            r"grid-00000\.npy is not a readable array: ValueError",
         ),
         (
             lambda f: (f / "pooled-00000.npy").unlink(),
-            r"pooled-00000\.npy is no readable array: FileNotFound",
+            r"pooled-00000\.npy is not a readable array: FileNotFound",
         ),
         (
             _rewrite("grid-00000.npy", lambda a: a[:, 0]),
@@ -358,15 +358,18 @@ def _ids(**changes: Any) -> Any:
             r"pooled-\*\.npy hold float16 \(2, 4\), which",
         ),
         (_ids(row=[0, 1, 9]), r"ids\.parquet names rows that are not"),
-        (_ids(row=["0", "1", "2"]), r"ids\.parquet is no readable Parquet file: an image without"),
+        (
+            _ids(row=["0", "1", "2"]),
+            r"ids\.parquet is not a readable Parquet file: an image without",
+        ),
         (
             _ids(image_id=["a", "a", "b"]),
             r"ids\.parquet is no readable .*: image ids that are not in",
         ),
-        (_ids(image_id=[1, 2, 3]), r"ids\.parquet is no readable Parquet file"),
+        (_ids(image_id=[1, 2, 3]), r"ids\.parquet is not a readable Parquet file"),
         (
             lambda f: (f / "ids.parquet").write_bytes(b"PAR1"),
-            r"ids\.parquet is no readable Parquet file",
+            r"ids\.parquet is not a readable Parquet file",
         ),
         (
             lambda f: (f / "manifest.json").write_text("{"),
@@ -382,7 +385,7 @@ def _ids(**changes: Any) -> Any:
         ),
         (
             lambda f: (f / "manifest.json").write_text('{"keep": "pooled"}'),
-            r"manifest\.json does not tell the shapes of what is not kept",
+            r"manifest\.json does not give the shapes of the parts that are not kept",
         ),
     ],
 )

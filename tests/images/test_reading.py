@@ -197,7 +197,7 @@ def test_a_pixel_of_a_float_picture_that_is_no_number_is_black_and_the_others_ar
 @pytest.fixture
 def impostors(tmp_path):
     """Files whose names end like a picture's, and the reason that each is none."""
-    no_file = "no regular file but a folder, pipe or device: name a picture's file"
+    no_file = "not a regular file (a folder, pipe or device): name a picture's file"
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "endless.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()

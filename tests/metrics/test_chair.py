@@ -99,15 +99,15 @@ def test_what_chair_lacks_is_one_line(files: dict[str, object], tmp_path: Path) 
     for more, text in (
         (
             {"synonyms": str(tmp_path / "none.txt")},
-            "none.txt is no file of text: name COCO's synonyms",
+            "none.txt is not a text file: name COCO's synonyms",
         ),
         (
             {"synonyms": str(tmp_path / "empty.txt")},
             "empty.txt is empty: name COCO's synonyms, a line of words an object",
         ),
-        ({"instances": [str(tmp_path)]}, f"{tmp_path} is no file: name COCO's instances"),
+        ({"instances": [str(tmp_path)]}, f"{tmp_path} is not a file: name COCO's instances"),
         ({"instances": [str(tmp_path / "empty.txt")]}, ": name COCO's instances"),
-        ({"instances": [str(tmp_path / "odd.json")]}, "odd.json is no file of COCO's instances"),
+        ({"instances": [str(tmp_path / "odd.json")]}, "odd.json is not a file of COCO's instances"),
         ({"instances": [str(tmp_path / "sofa.json")]}, "the object 'sofa' is not in "),
     ):
         with pytest.raises(UserError) as error:

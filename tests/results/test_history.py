@@ -31,7 +31,9 @@ def test_empty_cells_are_left_out(tmp_path: Path) -> None:
 def test_what_is_no_history_says_why(tmp_path: Path, rows: str, reason: str) -> None:
     text = f"epoch,step,val_loss\n{rows}\n"
     (tmp_path / "h.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(UserError, match=rf"h\.csv is no history: .*{reason}.*: dvc checkout"):
+    with pytest.raises(
+        UserError, match=rf"h\.csv is not a training history: .*{reason}.*: dvc checkout"
+    ):
         read_history(tmp_path / "h.csv")
 
 

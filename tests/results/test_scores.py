@@ -191,11 +191,11 @@ HEAD = "split,protocol,seed,metric,value,low,high,sd\n"
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "is no table of scores: FileNotFoundError"),
-        ("split,metric\ntest,cider\n", "is no table of scores: KeyError: 'value'"),
+        (None, "is not a table of scores: FileNotFoundError"),
+        ("split,metric\ntest,cider\n", "is not a table of scores: KeyError: 'value'"),
         (HEAD + "test,standard,,cider,high,,,\n", "could not convert string to float: 'high'"),
-        (HEAD + "test,standard,,cider,inf,,,\n", "inf is no score"),
-        (HEAD + "test,standard,,cider\n", "is no table of scores"),
+        (HEAD + "test,standard,,cider,inf,,,\n", "inf is not a score"),
+        (HEAD + "test,standard,,cider\n", "is not a table of scores"),
     ],
 )
 def test_a_table_of_scores_that_is_damaged_is_one_line(

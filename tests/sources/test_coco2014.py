@@ -181,7 +181,7 @@ def test_the_archives_are_downloaded_where_no_folder_is_given(server, tmp_path, 
         ({"train": "{"}, "captions_train2014.json is not JSON"),
         (
             {"val": annotations({42: VAL}, [(42, None)])},
-            "captions_val2014.json is no COCO captions file.*None is no text",
+            "captions_val2014.json is no COCO captions file.*None is not text",
         ),
         (
             {"val": annotations({9: TRAIN}, [(9, "A bike")])},

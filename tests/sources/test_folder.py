@@ -272,7 +272,7 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
         (
             "c.csv",
             'image,caption\nx.png,"One\n',
-            "c.csv, line 2: unexpected end of data: mend the quotes there",
+            "c.csv, line 2: unexpected end of data: correct the quotes there",
         ),
         ("c.csv", "image,caption\n,One\n", "c.csv, line 2: no image is named"),
         (
@@ -300,7 +300,7 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
         (
             "c.csv",
             "image,caption\nx\x00.png,One\n",
-            "has bytes that are no text in its name: rename it",
+            "has bytes that are not text in its name: rename it",
         ),
         ("c.csv", "image,caption\nX.PNG.jpg,One\n", "none of the images that .*c.csv name is in"),
         (
@@ -337,14 +337,14 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
         (
             "c.jsonl",
             '{"image": "x.png", "caption": "One", "caption": "Two"}',
-            "c.jsonl, line 1: 'caption' stands there twice",
+            "c.jsonl, line 1: 'caption' occurs twice",
         ),
         ("c.csv", "i\0m\0a\0g\0e\0,\0c\0a\0p\0t\0", "c.csv is UTF-16: save it as UTF-8"),
         (
             "c.json",
             '{"images": [{"id": 1, "file_name": "x.png"}, {"id": 1, "file_name": "cats/1.jpg"}], '
             '"annotations": []}',
-            "image 1 stands there twice, with the file_name 'x.png' and 'cats/1.jpg': give each",
+            "image 1 occurs twice, with the file_name 'x.png' and 'cats/1.jpg': give each",
         ),
         (
             "c.csv",
@@ -360,7 +360,7 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
         ("c.jsonl", "{\n", "c.jsonl, line 1 is not JSON"),
         ("c.jsonl", "[" * 100_000, "c.jsonl, line 1 is not JSON"),
         ("c.json", "[]", "c.json is no COCO captions file: expected images"),
-        ("c.parquet", "PAR1", "c.parquet is no readable Parquet file"),
+        ("c.parquet", "PAR1", "c.parquet is not a readable Parquet file"),
         (
             "c.xlsx",
             "",
@@ -423,7 +423,8 @@ def test_images_whose_names_no_table_can_hold_are_named(tmp_path):
     root = photos(tmp_path / "mine", ["a.jpg"])
     (root / "caf\udce9.jpg").write_bytes(jpeg(1))
     with pytest.raises(
-        UserError, match=r"image 'caf\\\\xe9.jpg' has bytes that are no text in its name: rename it"
+        UserError,
+        match=r"image 'caf\\\\xe9.jpg' has bytes that are not text in its name: rename it",
     ):
         folder.fetch(tmp_path / "raw", path=str(root))
 

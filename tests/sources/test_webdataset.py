@@ -233,8 +233,8 @@ def test_every_file_that_is_not_taken_has_its_reason(tmp_path, capsys, monkeypat
         "0.tar/a.png": "a second picture of its key",
         "0.tar/c.json": "no caption, or list of captions, as 'caption'",
         "0.tar/large.jpg": gate.LARGE,
-        "0.tar/../up.jpg": "a name that leaves its folder, or is no text",
-        "0.tar//etc/x.jpg": "a name that leaves its folder, or is no text",
+        "0.tar/../up.jpg": "a name that leaves its folder or is not text",
+        "0.tar//etc/x.jpg": "a name that leaves its folder or is not text",
         "0.tar/README": "a name without a key or a suffix",
         "0.tar/d.txt": "the file is UTF-16: save it as UTF-8",
         "0.tar/link.jpg": "a link, pipe or device",
@@ -275,7 +275,7 @@ def in_the_middle(path):
         (in_the_middle, r"00001\.tar (is broken at byte 1,024|is no whole tar file)"),
         (
             lambda p: os.truncate(p, 0),
-            r"00001\.tar is no whole tar file without compression \(empty",
+            r"00001\.tar is not a complete, uncompressed tar file \(empty",
         ),
         (
             lambda p: p.write_bytes(b"no tar " * 200),

@@ -152,7 +152,7 @@ def foreign(folder):
 
 def special(folder):
     os.mkfifo("mlflow.db")
-    return "is no plain file: name another one in MLFLOW_TRACKING_URI"
+    return "is not a regular file: set MLFLOW_TRACKING_URI to another file"
 
 
 @pytest.mark.parametrize("spoil", [text, cut, foreign, special])
@@ -288,7 +288,7 @@ def test_what_is_no_address_is_told_with_those_that_are(folder, address):
     with pytest.raises(StoreDown) as refusal:
         open_store(address or "sqlite:///.", create=True)
     assert (
-        "is no address of an MLflow store: write http://HOST:PORT, https://HOST, sqlite:///FILE, or"
+        "is not the address of an MLflow store: use http://HOST:PORT, https://HOST, sqlite:///FILE, or"
         in str(refusal.value)
     )
     assert list(folder.iterdir()) == []

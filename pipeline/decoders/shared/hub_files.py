@@ -111,7 +111,7 @@ class Files(NamedTuple):
         token = None if end is None else inner.id_to_token(end)
         if token is None:
             raise UserError(
-                f"{self.decoder}: {key} in config.json of '{self.model}' is no token of "
+                f"{self.decoder}: {key} in config.json of '{self.model}' is not a token of "
                 "its tokenizer.json: name its end"
             )
         return language_model_tokenizer(inner, token)

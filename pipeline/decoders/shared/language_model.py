@@ -240,7 +240,8 @@ def read_config(where: str, lm: str) -> Any:
     )
     if not known or config.is_encoder_decoder or not hasattr(config, "vocab_size"):
         raise UserError(
-            f"args.lm '{lm}' is no causal language model ({config.model_type}): name one like gpt2"
+            f"args.lm '{lm}' is not a causal language model ({config.model_type}): "
+            "name one like gpt2"
         )
     if {type(layer) for layer in DynamicCache(config=config).layers} != {DynamicLayer}:
         raise UserError(

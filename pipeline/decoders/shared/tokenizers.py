@@ -103,7 +103,7 @@ class Tokenizer:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except Exception as error:  # the library raises nothing more precise
-            raise UserError(f"{path} is no tokenizer of a model: {brief(error)}") from None
+            raise UserError(f"{path} is not a model's tokenizer: {brief(error)}") from None
 
 
 def word_tokenizer(texts: Iterable[str], min_count: int) -> Tokenizer:

@@ -32,7 +32,7 @@ def read(source: Source, texts: Iterable[str], min_count: int) -> tuple[Tokenize
     """The model's tokenizer, which ends a caption as the model ends its turn, and `Sizes.known`.
 
     Raises:
-        UserError: there is no such model, or it is no decoder-only vision-language model.
+        UserError: there is no such model, or it is not a decoder-only vision-language model.
     """
     from transformers import AutoConfig
 
@@ -56,7 +56,8 @@ def _check_kind(config: Any, source: Source) -> None:
     known = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(config, "text_config")
     if not known or config.is_encoder_decoder or text.is_encoder_decoder:
         raise UserError(
-            f"vlm: '{source.model}' ({config.model_type}) is no decoder-only vision-language model:"
+            f"vlm: '{source.model}' ({config.model_type}) is not a decoder-only "
+            "vision-language model:"
             " name one like SmolVLM, Qwen2.5-VL or LLaVA"
         )
     kinds = {type(layer) for layer in DynamicCache(config=text).layers}

@@ -61,8 +61,7 @@ def parse_json(text: str, where: str, hint: str = "", drop: Set[str] = frozenset
         if len(found) < len(pairs):
             twice = _twice(key for key, _ in pairs)
             raise UserError(
-                f"{where}: '{twice}' stands there twice: give one caption an image, or a list of "
-                "captions"
+                f"{where}: '{twice}' occurs twice: give one caption an image, or a list of captions"
             )
         return {key: value for key, value in pairs if key not in drop} if drop else found
 
@@ -115,7 +114,9 @@ def _csv_errors(reader: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
         for fields in reader:
             yield reader.line_num, fields
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}: mend the quotes there") from None
+        raise UserError(
+            f"{path}, line {reader.line_num}: {error}: correct the quotes there"
+        ) from None
 
 
 def _lines_of(
@@ -155,7 +156,7 @@ def read_parquet(path: Path, used: Collection[str]) -> tuple[list[str], Iterator
         table = parquet.read_table(path, columns=[name for name in names if name in used])
         rows = table.to_pylist()
     except (ArrowException, OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is no readable Parquet file: {one_line(error)}") from None
+        raise UserError(f"{path} is not a readable Parquet file: {one_line(error)}") from None
     return names, (Line(f"{path}, row {number}", row) for number, row in enumerate(rows))
 
 
@@ -187,7 +188,7 @@ def coco_images(listed: Any, where: str) -> dict[str, dict[str, Any]]:
             differs = [key for key in ("file_name", "split") if image.get(key) != other.get(key)]
             if differs:
                 raise UserError(
-                    f"{place}: image {name} stands there twice, with the {differs[0]} "
+                    f"{place}: image {name} occurs twice, with the {differs[0]} "
                     f"{other.get(differs[0])!r} and {image.get(differs[0])!r}: give each its own id"
                 )
     return found
@@ -226,7 +227,7 @@ def _no_coco(where: str, error: Exception) -> UserError:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not text")
     return value
 
 

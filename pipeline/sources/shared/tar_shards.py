@@ -113,7 +113,7 @@ def _flaw(shard: Path) -> str:
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 return f"{shard} is broken at byte {end:,}"
     except (tarfile.TarError, EOFError, ValueError) as error:
-        return f"{shard} is no whole tar file without compression ({one_line(error)})"
+        return f"{shard} is not a complete, uncompressed tar file ({one_line(error)})"
     return ""
 
 
@@ -128,7 +128,7 @@ def files_of(shard: Path) -> Iterator[File | Passed]:
             if not member.isreg() or member.issparse():
                 yield Passed(member.name, "a link, pipe or device")
             elif member.name.startswith("/") or ".." in parts or not member.name.isprintable():
-                yield Passed(member.name, "a name that leaves its folder, or is no text")
+                yield Passed(member.name, "a name that leaves its folder or is not text")
             elif match is None:
                 yield Passed(member.name, "a name without a key or a suffix")
             else:
