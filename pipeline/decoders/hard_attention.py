@@ -1,5 +1,5 @@
-"""Stochastic hard attention: the decoder looks at one grid position per word, and learns by
-REINFORCE where (Xu et al., 2015, "Show, Attend and Tell", section 4.1; equations numbered as in
+"""Stochastic hard attention: the decoder looks at one grid position per word, and REINFORCE teaches
+it where (Xu et al., 2015, "Show, Attend and Tell", section 4.1; equations numbered as in
 arXiv:1502.03044).
 
 alpha_t = softmax(v . tanh(K a_i + Q h_t-1)),  s_t ~ Multinoulli(alpha_t),  z_t = a at s_t
