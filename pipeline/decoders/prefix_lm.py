@@ -321,8 +321,11 @@ def _read_checkpoint(path: str) -> dict[str, Tensor]:
 
 
 def _renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names; queries joined with keys and values; without the masks that old versions of GPT-2
-    kept as weights."""
+    """Return the weights under our names.
+
+    Queries are joined with keys and values. The masks that old versions of GPT-2 kept as weights
+    are left out.
+    """
     ours: dict[str, Tensor] = {}
     for name, value in theirs.items():
         for part, new in RENAMED.items():

@@ -38,7 +38,7 @@ class Decoder(ParallelDecoder):
 
     reads = "grid"
     attends = True
-    layers: Any  # a ModuleList; type checkers do not know its items as Layers
+    layers: Any  # a ModuleList; type checkers do not know that its items are Layers
 
     def __init__(
         self,

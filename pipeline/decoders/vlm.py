@@ -103,7 +103,9 @@ class Decoder(ParallelDecoder):
     def read(
         cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
     ) -> tuple[Tokenizer, dict[str, Any]]:
-        """Return the model's own tokenizer, and its config.json.
+        """Return a tokenizer, and `Sizes.known` with the model's config.json.
+
+        The tokenizer is the model's own, if it has one.
 
         Raises:
             UserError: there is no such model, or it is not a decoder-only vision-language model.

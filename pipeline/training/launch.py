@@ -66,6 +66,7 @@ def launch(work: Callable[..., None], count: int, kind: str, *args: Any) -> None
 
     Raises:
         UserError: a rank raised it, or a rank was killed.
+        OSError: a rank met a full or read-only disk, or a file that it may not read or write.
         RankError: any other error of a rank. All ranks have ended by then.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]

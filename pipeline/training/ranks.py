@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 T = TypeVar("T")
-# Count of numbers that are sent at once. They are copied for sending.
+# Largest count of numbers sent at once, except for a single larger tensor. They are copied first.
 LARGEST = 2**24
 # Seconds that a rank waits to be ended after it has lost another one.
 PATIENCE = 10.0

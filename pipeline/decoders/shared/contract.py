@@ -26,7 +26,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Sizes:
-    """The widths of a decoder's input and output, which it must fit. No decoder file fixes them."""
+    """The widths of a decoder's input and output, which it must fit. No decoder hard-codes them."""
 
     grid: int
     pooled: int

@@ -42,7 +42,7 @@ class Files(NamedTuple):
         """Return what `load` makes of the files."""
         try:
             return load()
-        except Exception as error:  # transformers, tokenizers, the hub and the network: many kinds
+        except Exception as error:  # transformers, tokenizers, hub and network raise many kinds
             raise unusable(f"{self.decoder}: '{self.model}'", self.model, error) from None
 
     def path(self, name: str) -> Path | None:

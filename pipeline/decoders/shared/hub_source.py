@@ -25,7 +25,7 @@ class Source(NamedTuple):
         at = {"revision": self.revision} if self.revision else {}
         try:
             return load(str(Path(self.model).expanduser()), **at)
-        except Exception as error:  # transformers, tokenizers, the hub and the network: many kinds
+        except Exception as error:  # transformers, tokenizers, hub and network raise many kinds
             what = f"vlm: '{self.model}'" + (f" at '{self.revision}'" if self.revision else "")
             raise unusable(what, self.model, error) from None
 

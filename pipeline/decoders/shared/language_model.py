@@ -23,7 +23,7 @@ from pipeline.decoders.shared.contract import State
 from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.parallel import ParallelDecoder
 
-# Differences from the smallest GPT-2. The keys are names on the hub. Their cost can be computed
+# Differences from the smallest GPT-2, by name on the hub. The cost of these models can be computed
 # without a network.
 GPT2: dict[str, dict[str, Any]] = {
     "gpt2": {},

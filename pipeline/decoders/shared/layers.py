@@ -43,8 +43,10 @@ def attention_weights(
 
 
 def energies(keys: Tensor, query: Tensor, weight: nn.Module) -> Tensor:
-    """Additive attention `weight(tanh(keys + query))`: keys (A, P, H), query (A * K, H) -> (A * K,
-    P)."""
+    """Additive attention `weight(tanh(keys + query))`.
+
+    Keys (A, P, H), query (A * K, H) -> (A * K, P).
+    """
     query = query.unflatten(
         0, (keys.shape[0], -1)
     )  # len() would be a constant in an exported graph

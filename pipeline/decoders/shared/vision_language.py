@@ -29,8 +29,10 @@ MARK = "captionlabreply"
 
 
 def read(source: Source, texts: Iterable[str], min_count: int) -> tuple[Tokenizer, dict[str, Any]]:
-    """Return `Sizes.known` and the model's tokenizer, which ends a caption as the model ends its
-    turn.
+    """Return a tokenizer, and `Sizes.known`.
+
+    The tokenizer is the model's own, if it has one; it ends a caption as the model ends its turn.
+    Random weights without a tokenizer get one of the captions' words.
 
     Raises:
         UserError: there is no such model, or it is not a decoder-only vision-language model.
