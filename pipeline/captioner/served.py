@@ -32,7 +32,7 @@ OVERHEAD = 50_000
 
 @dataclass(frozen=True)
 class ServedPicture:
-    """A picture of which only the header has been read."""
+    """A picture. Only its header has been read so far."""
 
     content: bytes
     cost: float
