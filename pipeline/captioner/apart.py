@@ -1,13 +1,14 @@
 """Large pictures are decoded in processes of their own, which give way to everything else.
 
-A thread would share Python's lock and the priority of the server: while two strangers have pictures
-of 12 million pixels decoded, a third waits for the captions of a small one on what the cores have
-left. A process can have a low priority, a limit of memory and one of time, and a decoder that
-crashes ends nothing but itself.
+A thread would share Python's lock and the priority of the server. While pictures of 12 million
+pixels are decoded for two strangers, the small picture of a third would get only what the cores
+have left. A process can have a low priority, and limits of memory and time. A decoder that crashes
+ends only its own process.
 
-Run as a module this file is such a process, with a socket to the server as its standard input. A
-request is a picture's file and the part of its width at which it is decoded; an answer is width,
-height and RGB, or no width, and the length of a text that says why there is no picture.
+Run as a module, this file is such a process, with a socket to the server as its standard input. A
+request holds a picture's file and the divisor of the width at which it is decoded. An answer holds
+width, height and RGB. Without a picture, the width is 0, and the height is the length of a text
+that says why.
 """
 
 import os
@@ -27,23 +28,22 @@ import pipeline
 from pipeline.captioner.served import ServedPicture
 from pipeline.images.reading import ImageError
 
+# Number of pixels to decode from which a picture is large. In a thread, that many take some 10 ms.
 LARGE = 1_000_000
-"pixels to decode, from which on a picture is large; in a thread that many take some 10 ms"
+# Added to the server's niceness. The process gets a tenth of a core if others want all of it.
 PRIORITY = 10
-"added to the server's own niceness: a tenth of a core where others want all of it"
+# Limit of the address space in bytes. The largest picture takes some 300 MB while it is decoded.
 MEMORY = 2_000_000_000
-"bytes of addresses; the largest picture takes some 300 MB while it is decoded"
+# Limit of CPU time for one picture, in seconds. The slowest allowed pictures take half a second.
 SECONDS = 20
-"of a core for one picture; the slowest allowed ones take half a second"
 REQUEST, ANSWER = Struct("!QB"), Struct("!II")
 
 
 class DecodedApart:
-    """Pictures -> RGB in a few processes, which start when they are first needed and end with this
-    one.
+    """Pictures -> RGB in a few processes, which start when first needed and end with this one.
 
     Args:
-        processes: pictures that are decoded at the same time; further calls wait.
+        processes: number of pictures that are decoded at the same time; further calls wait.
     """
 
     def __init__(self, processes: int):
@@ -52,10 +52,10 @@ class DecodedApart:
             self._idle.put(None)
 
     def __call__(self, picture: ServedPicture) -> Image.Image:
-        """What `picture.decode()` gives.
+        """Return what `picture.decode()` returns.
 
         Raises:
-            ImageError: as `decode` does, or the process ended (a limit, a crash).
+            ImageError: `decode` raised it, or the process ended (a limit or a crash).
         """
         if not sys.platform.startswith("linux"):
             return picture.decode()
@@ -98,7 +98,7 @@ class _Process:
 
 
 def _received(peer: socket.socket, size: int) -> bytearray:
-    """All of it in one call, which leaves Python's lock to others."""
+    """Receive all bytes in one call, which leaves Python's lock to others."""
     content = bytearray(size)
     if size and peer.recv_into(content, size, socket.MSG_WAITALL) < size:
         raise EOFError
@@ -110,7 +110,7 @@ def main() -> None:
 
     os.nice(PRIORITY)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    with socket.socket(fileno=os.dup(0)) as server, suppress(ConnectionError):  # it has ended
+    with socket.socket(fileno=os.dup(0)) as server, suppress(ConnectionError):  # server ended
         while head := server.recv(REQUEST.size, socket.MSG_WAITALL):
             limit = int(process_time()) + SECONDS
             resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))

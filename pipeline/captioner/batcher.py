@@ -1,10 +1,13 @@
-"""Calls from many threads share a few workers: small calls are not held up by large ones, items of
-several calls make one batch, and what nobody waits for any more is not worked on.
+"""Calls from many threads share a few workers.
 
-The order is that of start-time fair queueing (Goyal, Vin & Cheng 1996). Every item has a tag: the
-tag of its call's item before it, or for the first one the tag that is being served now, plus the
-item's own cost. The lowest tag is served next. So a call of one cheap item passes a call of many
-dear ones, and a dear item waits for a bounded amount of cheap ones.
+Large calls do not hold up small ones. Items of several calls form one batch. Items that nobody
+waits for any longer are dropped.
+
+The order is that of start-time fair queueing (Goyal, Vin & Cheng 1996). Every item has a tag, which
+is its own cost plus an earlier tag. For the first item of a call, that is the tag being served now;
+for the others, it is the tag of the item before. The item with the lowest tag is served next. A
+call of one cheap item therefore passes a call of many expensive ones. An expensive item waits only
+for a bounded number of cheap ones.
 """
 
 import threading
@@ -18,20 +21,20 @@ from typing import Any, Generic, TypeVar
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
+# Default maximum number of items in a batch.
 BATCH = 16
-"items of one batch, by default"
+# Seconds between two checks whether the caller is still there.
 LOOK = 0.1
-"seconds between two looks whether the caller is still there"
 
+# Tells whether the client of the current request has gone. A server sets it.
 caller_left: ContextVar[Callable[[], bool]] = ContextVar("caller_left", default=lambda: False)
-"Whether the client of the request that is being answered has gone; a server sets it."
 
+# Must be called when a request has been read and waits for its pictures. A server sets it.
 pictures_known: ContextVar[Callable[[], None]] = ContextVar("pictures_known", default=lambda: None)
-"To be called when a request has been read and waits for its pictures; a server sets it."
 
 
 class CallerLeftError(Exception):
-    """The items of this call are dropped: nobody waits for them."""
+    """The items of this call were dropped because nobody waits for them."""
 
 
 @dataclass(eq=False)
@@ -54,18 +57,19 @@ class _Call(Generic[Item, Answer]):
             self.done.set()
 
 
+# A call, and the number of one of its items.
 Taken = tuple[_Call[Item, Answer], int]
-"a call and the number of one of its items"
 
 
 class Together(Generic[Item, Answer]):
-    """A function over lists, called from many threads.
+    """A function over lists that many threads can call.
 
     Args:
-        work: an answer per item, in their order, which does not depend on the items beside it.
-        batch: items of one call of `work`, at most.
-        threads: that call it at the same time.
-        cost: of an item, in any unit that is the same for all of them.
+        work: returns one answer per item, in their order. An answer does not depend on the other
+            items.
+        batch: maximum number of items in one call of `work`.
+        threads: number of threads that call `work` at the same time.
+        cost: cost of an item, in any unit that is the same for all items.
     """
 
     def __init__(
@@ -81,10 +85,10 @@ class Together(Generic[Item, Answer]):
         self._now, self._number = 0.0, 0
 
     def __call__(self, items: Sequence[Item]) -> list[Answer]:
-        """Wait for the answers.
+        """Wait for the answers, and return them.
 
         Raises:
-            CallerLeftError: `caller_left` says so; items that are not begun are dropped.
+            CallerLeftError: `caller_left` returned True; items that are not begun are dropped.
             Exception: whatever `work` raises on items of this call alone.
         """
         left = caller_left.get()
@@ -107,12 +111,12 @@ class Together(Generic[Item, Answer]):
         heappush(self._waiting, (tag, self._number, call))
 
     def _serve(self) -> None:
-        """One batch of what waits; nothing where an earlier batch took it all."""
+        """Work on one batch of waiting items. Do nothing if earlier batches took them all."""
         with self._guard:
             taken = list(self._take())
         try:
             self._answer(taken)
-        except BaseException as error:  # of an interrupted thread: nobody else answers the calls
+        except BaseException as error:  # the thread is interrupted, and no other answers the calls
             for call, _ in taken:
                 call.fail(RuntimeError(f"interrupted ({type(error).__name__})"))
             raise
@@ -140,7 +144,7 @@ class Together(Generic[Item, Answer]):
             if len(calls) == 1:
                 calls[0].fail(error)
                 return
-            for one in calls:  # one of them is to blame
+            for one in calls:  # find the one that is to blame
                 self._answer([(call, number) for call, number in taken if call is one])
             return
         for (call, number), answer in zip(taken, found, strict=True):

@@ -1,4 +1,4 @@
-"""Images -> captions with a model folder: what the command line, MLflow and the page call."""
+"""Images -> captions with a model folder. The command line, MLflow and the page call this."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 
     Picture = bytes | Path | Image | np.ndarray
 
+# Number of pictures in one forward pass. The caption of a picture does not depend on it.
 BATCH = 32
-"pictures in one forward pass; what is said of a picture does not depend on it"
 GREEDY = {"beam": 1, "max_tokens": 50, "length_penalty": 0.0, "alternatives": 1}
 GREEDY |= {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
 
 
 class Captioner:
-    """A trained decoder with its encoder; `config` is its config.json, `card` its README.md or
-    ''."""
+    """A trained decoder with its encoder.
+
+    `config` is its config.json; `card` is its README.md, or '' if there is none.
+    """
 
     config: dict[str, Any]
     card: str
@@ -64,7 +66,8 @@ class Captioner:
         """Open models/<variant>/ or a copy of it.
 
         Args:
-            decode: the keys of params.yaml's `decode`; else the folder's decode.json, else greedy.
+            decode: the keys of params.yaml's `decode`. The default is the folder's decode.json, or
+                else greedy search.
         """
         device = device or pick_device()
         decoder, tokenizer, config = load_model(Path(folder), device)
@@ -84,12 +87,13 @@ class Captioner:
     def caption(
         self, images: "Sequence[Picture]", beam: int | None = None, samples: int | None = None
     ) -> list[Caption]:
-        """One caption per image, decoded as in training's `decode` unless `beam` or `samples` says
-        otherwise.
+        """Return one caption per image.
+
+        Decoding follows the model's `decode` settings unless `beam` or `samples` overrides them.
 
         Args:
-            images: content of picture files, their paths, opened pictures, or arrays (H, W, 3) of 0
-                to 255.
+            images: contents of picture files, their paths, opened pictures, or arrays (H, W, 3) of
+                0 to 255.
 
         Raises:
             ImageError: an image cannot be read.
@@ -103,8 +107,10 @@ class Captioner:
     def caption_each(
         self, images: "Sequence[Picture]", beam: int | None = None, samples: int | None = None
     ) -> list[Caption | ImageError]:
-        """Like `caption`, but an image that cannot be read has the reason in its place, and the
-        others their captions."""
+        """Like `caption`, but return the error in place of an image that cannot be read.
+
+        The other images get their captions.
+        """
         decoding = self._decoding(beam, samples)
         found: list[Caption | ImageError] = []
         for start in range(0, len(images), BATCH):
@@ -116,13 +122,13 @@ class Captioner:
         return found
 
     def decoding_as(self, **keys: Any) -> "Captioner":
-        """The same weights with other values for some keys of `decode`."""
+        """Return a captioner with the same weights and other values for some keys of `decode`."""
         other = copy(self)
         other.decode = {**self.decode, **keys}
         return other
 
     def attention(self, image: "Picture", text: str) -> list[tuple[str, list[float]]]:
-        """Each word of this image's caption with its weights (P,), as `explain` gives them.
+        """Return each word of this image's caption with its weights (P,), as `explain` does.
 
         Raises:
             ImageError: the image cannot be read.
@@ -131,14 +137,15 @@ class Captioner:
         return explain(self.decoder, self.tokenizer, self.as_stored(f), text)
 
     def prepare(self, image: "Picture | ServedPicture") -> "Tensor | ImageError":
-        """What the encoder takes, (3, S, S) uint8, or why the picture cannot be read."""
+        """Return the encoder's input, (3, S, S) uint8, or the error if the picture cannot be
+        read."""
         try:
             return self.encoder.transform(_read(image))
         except ImageError as error:
             return error
 
     def say(self, pixels: "list[Tensor]") -> list[Caption]:
-        """One caption for each of what `prepare` gave."""
+        """Return one caption for each result of `prepare`."""
         return self._say(pixels, self.decode)
 
     def _say(self, pixels: "list[Tensor]", decoding: dict[str, Any]) -> list[Caption]:
@@ -150,7 +157,7 @@ class Captioner:
         return caption_features(self.decoder, self.tokenizer, self.as_stored(f), decoding)
 
     def as_stored(self, f: Features) -> Features:
-        """Rounded as those were that the decoder learned from."""
+        """Round features like those that the decoder learned from."""
         return as_stored(f, self.config["encoder"].get("dtype", "float16"))
 
     def _decoding(self, beam: int | None, samples: int | None) -> dict[str, Any]:
@@ -162,20 +169,21 @@ class Captioner:
 
 
 def _decode_of(file: Path) -> dict[str, Any]:
-    """What the model was scored with; greedy where the folder does not say. Older models do not
-    tell of samples.
+    """Return the settings that the model was scored with; greedy search if the folder does not say.
+
+    Older models do not mention samples.
 
     Raises:
-        UserError: a key that is none, or a value that `decode` in params.yaml may not have.
+        UserError: a key is unknown, or a value is not allowed for `decode` in params.yaml.
     """
     return whole_decode(read_json(file) if file.is_file() else {}, file, "dvc repro writes it anew")
 
 
 def whole_decode(told: Any, file: Path, cure: str) -> dict[str, Any]:
-    """What a file tells of decoding, with greedy search's values for what it does not.
+    """Return the decoding settings of a file, with the values of greedy search for missing ones.
 
     Raises:
-        UserError: as for `_decode_of`; `cure` is its end.
+        UserError: as for `_decode_of`; the message ends with `cure`.
     """
     from pipeline.experiment.params import Decoding, problems_of
 

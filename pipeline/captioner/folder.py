@@ -1,10 +1,10 @@
-"""Thousands of pictures -> a file of JSON lines, one a picture as it is captioned; run again, it
-goes on where it ended.
+"""Thousands of pictures -> a file of JSON lines, one per picture, written as it is captioned.
 
-A line: `file` (as it was named, or found below the folder that was), then `caption`, `log_prob` and
-`alternatives` ([{text, log_prob, score}], ordered by score) or, of a picture that cannot be read,
-`error`; last `model` and `made_by`, which stands for the weights and the decoding. So a line says
-by itself what made it, and a file needs no other beside it to be resumed.
+If run again, it resumes where it ended. A line begins with `file`, the picture's name as given, or
+as found below a named folder. `caption`, `log_prob` and `alternatives` ([{text, log_prob, score}],
+ordered by score) follow. A picture that cannot be read has `error` instead. The last keys are
+`model` and `made_by`, which stands for the weights and the decoding. Each line thus says what made
+it, and the file can be resumed without any other file.
 """
 
 import json
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from pipeline.captioner.captioner import Captioner
 
 BATCH = 32
+# Limit of the decoded pixels that wait for the model (192 MB). A batch of photographs holds fewer
+# pictures than `BATCH`.
 BATCH_PIXELS = 64_000_000
-"""of the decoded pictures that wait for the model, 192 MB: a batch of photographs holds fewer of
-them"""
 
 
+# How every line begins.
 HEAD = b'{"file": '
-"how every line begins"
+# Some rows of the file at a time, without `model` and `made_by`.
 Rows = Generator[list[dict[str, Any]], None, None]
-"rows of the file without what made them, some at a time"
 
 
 @dataclass
 class Counts:
-    """Of the images that were named."""
+    """Counts of the images that were named."""
 
     captioned: int = 0
     broken: int = 0
     before: int = 0
-    "of these, those that stood in the file already"
+    "Number of these images that were in the file already."
 
     def add(self, captioned: Iterable[bool]) -> None:
         for good in captioned:
@@ -61,18 +61,19 @@ class _Batch:
     pixels: int = 0
 
     def add(self, file: str, picture: "Image") -> bool:
-        """Whether it is full now."""
+        """Add a picture, and return whether the batch is now full."""
         self.waiting.append((file, picture))
         self.pixels += picture.width * picture.height
         return len(self.waiting) == BATCH or self.pixels >= BATCH_PIXELS
 
 
 def find_images(places: Iterable[Path]) -> list[str]:
-    """Files as they are named, and every image below a folder, by name; hidden ones and linked
-    folders are left out.
+    """Return the files as they are named, and every image below a folder, sorted by name.
+
+    Hidden files, hidden folders and linked folders are left out.
 
     Raises:
-        UserError: a place is not there, or a folder holds no image.
+        UserError: a place does not exist, or a folder holds no image.
     """
     return list(dict.fromkeys(chain.from_iterable(map(_images_of, places))))
 
@@ -109,8 +110,8 @@ def caption_into(
     """Append a line for each of `images` that has none in `out`.
 
     Args:
-        model, made_by: the name of what captions, and a fingerprint of it and its decoding.
-        threads: that decode pictures ahead of the model.
+        model, made_by: name of the captioner, and a fingerprint of it and its decoding.
+        threads: number of threads that decode pictures ahead of the model.
 
     Raises:
         UserError: see `append_rows`.
@@ -126,9 +127,9 @@ def append_rows(
     """Append a line for each of `images` that has none in `out`.
 
     Args:
-        model, made_by: the name of what captions, and a fingerprint of it and its decoding.
-        caption: gives the rows of these images, in any order. It is closed when writing ends,
-            whatever ended it.
+        model, made_by: name of the captioner, and a fingerprint of it and its decoding.
+        caption: returns the rows of these images, in any order. It is closed when writing ends, for
+            whatever reason.
 
     Raises:
         UserError: `out` was made by something else, holds other lines, or is being written by
@@ -156,15 +157,17 @@ def append_rows(
 
 @contextmanager
 def _open_alone(out: Path) -> Iterator[BinaryIO]:
-    """Open to read and append; two processes in one file would caption everything twice. No empty
-    file is left."""
+    """Open a file to read and append, for this process alone.
+
+    Two processes in one file would caption everything twice. An empty file is deleted at the end.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(out.with_name(f".{out.name}.lock"))
     try:
         file = out.open("a+b")
         lock.acquire(timeout=0)
-        if not os.fstat(file.fileno()).st_nlink:  # who held the lock deletes what stays empty
+        if not os.fstat(file.fileno()).st_nlink:  # the last holder of the lock deleted it, empty
             lock.release()
             raise Timeout(lock.lock_file)
     except Timeout:
@@ -186,8 +189,10 @@ def _open_alone(out: Path) -> Iterator[BinaryIO]:
 
 
 def _resume(file: BinaryIO, out: Path, model: str, made_by: str) -> dict[str, bool]:
-    """Absolute path of every image in the file -> whether it is captioned; a last line that was
-    half-written is cut off."""
+    """Return the absolute path of every image in the file -> whether it is captioned.
+
+    A half-written last line is cut off.
+    """
     there: dict[str, bool] = {}
     file.seek(0)
     for number, line in enumerate(file, 1):
@@ -227,11 +232,11 @@ def captioned(
     threads: int,
     root: str = "",
 ) -> Rows:
-    """Each picture's row once its batch is full, a broken one's at once.
+    """Yield each picture's row once its batch is full, and a broken picture's row at once.
 
     Args:
-        threads: that decode pictures ahead of the model.
-        root: the folder that relative names start from; by default the working directory.
+        threads: number of threads that decode pictures ahead of the model.
+        root: the folder from which relative names start; by default the working directory.
     """
     batch = _Batch()
     for file, picture in _decoded(files, threads, root):
@@ -260,7 +265,10 @@ def _rows(
 
 
 def _decoded(files: list[str], threads: int, root: str) -> "Iterator[tuple[str, Image | str]]":
-    """In order, with the picture or why it cannot be read; `threads` of them are decoded ahead."""
+    """Yield the files in order, each with its picture or the reason why it cannot be read.
+
+    `threads` of them are decoded ahead.
+    """
     ahead: deque[tuple[str, Future[Any]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for file in files:
@@ -282,5 +290,5 @@ def _read(file: Path) -> "Image | str":
 def _line(row: dict[str, Any]) -> bytes:
     try:
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # a file name of bytes that are no text
+    except UnicodeEncodeError:  # the file name has bytes that are not text
         return json.dumps(row).encode() + b"\n"

@@ -1,11 +1,12 @@
-"""Pictures that strangers send: how much work one may make, told from its header before anything is
+"""Pictures sent by strangers: a picture's header tells how much work it makes, before it is
 decoded.
 
-A picture of up to `PIXELS` is decoded as `read_image` does, so its caption is that of
-`captionlab caption`. A larger JPEG is decoded at a half, a quarter or an eighth of its size, which
-libjpeg does for a part of the work; a larger picture of another format is refused. What a JPEG
-costs is its pixels times its scans: a progressive one of a few kB may ask for hundreds of passes
-over all of them.
+A picture of up to `PIXELS` is decoded as by `read_image`, so its caption is that of `captionlab
+caption`. A larger JPEG is decoded at a half, a quarter or an eighth of its size, which libjpeg does
+with a fraction of the work. A larger picture of another format is refused.
+
+The cost of a JPEG is its pixels times its scans. A progressive JPEG of a few kB may ask for
+hundreds of passes over all its pixels.
 """
 
 from dataclasses import dataclass
@@ -17,29 +18,30 @@ from PIL.JpegImagePlugin import JpegImageFile
 from pipeline.core.errors import one_line
 from pipeline.images.reading import MAX_PIXELS, ImageError, read_image
 
+# Maximum number of pixels that are decoded of one picture. A screen of 3840 x 2160 has 8.3 million.
 PIXELS = 12_000_000
-"that are decoded of one picture; a screen of 3840 x 2160 has 8.3 million"
+# Maximum of pixels times scans of a JPEG. A progressive photograph of 12 million pixels has 10
+# scans.
 SCANNED = 150_000_000
-"pixels times scans of a JPEG; a progressive photograph of 12 million pixels has 10 scans"
+# Formats whose cost per pixel is known and small. JPEG 2000 costs fifteen times as much, EPS starts
+# another program, and TIFF has tiles of any size.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""whose cost per pixel is known and small; JPEG 2000 takes fifteen times that, EPS starts another
-program, and TIFF has tiles of any size"""
+# Number of pixels whose decoding takes as long as everything else about a picture.
 OVERHEAD = 50_000
-"pixels whose decoding takes as long as everything else about a picture"
 
 
 @dataclass(frozen=True)
 class ServedPicture:
-    """A picture whose header has been read, and nothing else."""
+    """A picture. Only its header has been read so far."""
 
     content: bytes
     cost: float
-    "pixels that its decoding has to touch"
+    "Number of pixels that decoding has to touch, plus `OVERHEAD`."
     reduced: int = 1
-    "2, 4 or 8: the part of its width at which a JPEG is decoded"
+    "Divisor of the width at which a JPEG is decoded: 1, 2, 4 or 8."
 
     def decode(self) -> Image.Image:
-        """Upright RGB; raises an ImageError for what is truncated or broken."""
+        """Return the picture as upright RGB. Raise an ImageError if it is truncated or broken."""
         if self.reduced == 1:
             return read_image(self.content, PIXELS)
         image = _opened(self.content)
@@ -51,7 +53,7 @@ def look_at(content: bytes) -> ServedPicture:
     """Read a picture's header.
 
     Raises:
-        ImageError: it is no picture, of a format that is not served, or takes too much work.
+        ImageError: it is not a picture, its format is not served, or it takes too much work.
     """
     image = _opened(content)
     pixels, size = image.width * image.height, f"{image.width} x {image.height}"
@@ -80,8 +82,11 @@ def _opened(content: bytes) -> Image.Image:
 
 
 def _scans(image: JpegImageFile, content: bytes) -> int:
-    """Passes over the picture. Entropy-coded data holds no marker, so start-of-scan markers are
-    counted as bytes; a first scan of all components is the only one that libjpeg reads."""
+    """Return the number of passes over the picture.
+
+    Start-of-scan markers are counted as bytes, because entropy-coded data holds no marker. In a
+    JPEG that is not progressive, a first scan of all components is the only one that libjpeg reads.
+    """
     first = _first_scan(content)
     if not image.info.get("progressive") and content[first + 4 : first + 5] == bytes(
         [image.layers]
@@ -91,7 +96,10 @@ def _scans(image: JpegImageFile, content: bytes) -> int:
 
 
 def _first_scan(content: bytes) -> int:
-    """Where its marker stands: segments before it, which may hold another JPEG, are passed over."""
+    """Return the position of the first scan's marker.
+
+    The segments before it are skipped, because they may hold another JPEG.
+    """
     at = 2
     while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
         if content[at + 1] == 0xFF:  # a fill byte

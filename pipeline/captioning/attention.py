@@ -1,9 +1,9 @@
-"""Where a decoder looked for each word of a caption, from one teacher-forced pass over the caption
-it gave.
+"""Where a decoder looked for each word of a caption.
 
-T words of a caption, P positions of a square map of the picture, row by row: the grid of the
-features, or the patches of a decoder's own network (see `Decoder.attention`). Nothing is kept while
-a decoder trains or captions.
+This takes one teacher-forced pass over the caption that it generated. T words of a caption, P
+positions of a square map of the picture, row by row. The map is the grid of the features, or the
+patches of a decoder's own network (see `Decoder.attention`). Nothing is kept while a decoder trains
+or captions.
 """
 
 from collections.abc import Sequence
@@ -20,21 +20,23 @@ from pipeline.features.features import Features
 from pipeline.features.store import FeatureStore
 
 COLUMNS = ["image_id", "position", "word", "weights", "rows", "columns", "crops"]
+# Number of decimals of stored weights. In an even map of 24 x 24, each weight is 0.00174.
 DECIMALS = 5
-"of stored weights; an even map of 24 x 24 has 0.00174"
 
 
 @torch.inference_mode()
 def attention_maps(decoder: Decoder, f: Features, tokens: Tensor) -> Tensor | None:
-    """Weights, none negative, of sum 1, with which each token but the first was chosen. None: the
-    decoder does not attend.
+    """Return the weights with which each token but the first was chosen.
+
+    No weight is negative, and their sum is 1.
 
     Args:
-        f: of one image, or of B.
+        f: features of one image, or of B.
         tokens: of one caption (T + 1,), <start> first, or of one caption for each image (B, T + 1).
 
     Returns:
-        (T, P), or (B, T, P); what stands after a caption's own end means nothing.
+        (T, P), or (B, T, P); None if the decoder does not attend. Weights after a caption's own end
+            have no meaning.
     """
     decoder.eval()
     weights = decoder.attention(f, tokens[None, :-1] if tokens.ndim == 1 else tokens[:, :-1])
@@ -42,20 +44,23 @@ def attention_maps(decoder: Decoder, f: Features, tokens: Tensor) -> Tensor | No
 
 
 def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """What each token of a caption shows: a word, or the piece of one as its tokenizer writes it
-    ("##ning")."""
+    """Return what each token of a caption shows.
+
+    It is a word, or a piece of one as the tokenizer writes it ("##ning").
+    """
     return [str(tokenizer.inner.decode([i], skip_special_tokens=False)).strip() for i in ids]
 
 
 def explain(
     decoder: Decoder, tokenizer: Tokenizer, f: Features, caption: str
 ) -> list[tuple[str, list[float]]]:
-    """(word, its weights (P,)) for each word or word piece of a caption; empty where the decoder
-    does not attend.
+    """Return (word, its weights (P,)) for each word or word piece of a caption.
+
+    The list is empty if the decoder does not attend.
 
     Args:
         f: the features of one image, as they are stored.
-        caption: the text that was generated; its end is no word.
+        caption: the generated text; its end is not a word.
     """
     ids = tokenizer.encode([caption])[0][:-1]
     if len(ids) < 2:
@@ -74,12 +79,11 @@ def attention_rows(
     captions: Sequence[str],
     device: str,
 ) -> pd.DataFrame:
-    """A row per word of each image's caption: `COLUMNS`, with the position of the word from 0 on
-    and its weights (P,).
+    """Return one row per word of each image's caption, with the columns `COLUMNS`.
 
-    No rows where the decoder does not attend, or over positions that make no square map. Images run
-    one by one, so that a row depends on no other image, and weights are rounded, so that two runs
-    store the same bytes.
+    A row holds the position of the word, from 0 on, and its weights (P,). There are no rows if the
+    decoder does not attend, or if its positions make no square map. Images run one by one, so a row
+    depends on no other image. Weights are rounded, so two runs store the same bytes.
     """
     rows = []
     for image_id, caption in zip(image_ids, captions, strict=True):
@@ -95,10 +99,12 @@ def attention_rows(
 
 
 def grid_shape(positions: int) -> tuple[int, int] | None:
-    """Rows and columns of a grid, which lie row by row from the top left: networks here see
-    squares, and keep a square map.
+    """Return the rows and columns of a grid whose positions lie row by row from the top left.
 
-    None: no square, so that no position has a place in the picture.
+    Networks here see squares, and keep a square map.
+
+    Returns:
+        None if the positions make no square. They then have no place in the picture.
     """
     side = isqrt(positions)
     return (side, side) if side > 1 and side * side == positions else None

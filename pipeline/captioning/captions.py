@@ -1,5 +1,7 @@
-"""Features -> captions, as the keys of `decode` in params.yaml say: a search, or samples of which
-the best is kept."""
+"""Features -> captions, with the keys of `decode` in params.yaml.
+
+Captions come from a search, or are the best of several samples.
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,36 +15,37 @@ from pipeline.decoding.sampling import sample
 from pipeline.decoding.search import beam_search, ranking_score
 from pipeline.features.features import Features
 
+# Number of captions drawn at once. The keys and values of a language model take megabytes for each.
 ROWS = 64
-"captions drawn at once: the keys and values of a language model take megabytes for each"
 
 
 class Alternative(NamedTuple):
     text: str
     log_prob: float
-    "Natural logarithm of the probability of the whole caption, its end token counted."
+    "Natural logarithm of the probability of the whole caption, including its end token."
     score: float
-    """What the alternatives are ordered by, the best first: log_prob / tokens ** length_penalty, or
-    the decoder's own judgement of a sample (`Decoder.judge`)."""
+    """Alternatives are ordered by this value, the best first. It is log_prob / tokens **
+    length_penalty, or the decoder's own judgement of a sample (`Decoder.judge`)."""
 
 
 @dataclass(frozen=True)
 class Caption:
     text: str
     log_prob: float
-    "natural logarithm, of the whole caption with its end token"
+    "Natural logarithm of the probability of the whole caption, including its end token."
     tokens: int
-    "end token counted"
+    "Number of tokens, including the end token."
     alternatives: list[Alternative]
-    "the best hypotheses, the caption itself first"
+    "The best hypotheses, the caption itself first."
     words: str = ""
-    "the text with a space between any two words, also where its script has none: for `explain`"
+    "The text with a space between any two words, even if its script has none. Used by `explain`."
 
 
 def caption_features(
     decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]
 ) -> list[Caption]:
-    """Sampling or beam search (beam 1 is greedy), with the keys of params.yaml's `decode`."""
+    """Caption by sampling or beam search (beam 1 is greedy), with the keys of params.yaml's
+    `decode`."""
     if decoding["samples"]:
         parts = torch.arange(len(f), device=f.pooled.device).split(
             max(1, ROWS // decoding["samples"])
@@ -62,8 +65,10 @@ def caption_features(
 def _best_samples(
     decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]
 ) -> list[list[tuple[float, Hypothesis]]]:
-    """Each image's different samples with their scores, best first: as the decoder judges their
-    texts, else by their log-probability."""
+    """Return each image's different samples with their scores, best first.
+
+    The score is the decoder's judgement of the text, or else based on the log-probability.
+    """
     keys = ("samples", "max_tokens", "temperature", "top_k", "seed")
     drawn = sample(decoder, f, tokenizer.special, *(decoding[key] for key in keys))
     drawn = [list({h.tokens: h for h in hypotheses}.values()) for hypotheses in drawn]

@@ -1,12 +1,13 @@
-"""The least memory that captioning takes, from the shapes of a decoder and its states.
+"""The least memory that captioning needs, from the shapes of a decoder and its states.
 
     weights + R x (what no step changes + 2 x what steps change + 2 x V x 4 bytes)
 
-R rows are decoded together: the images of a batch times the width of the beam, or as many samples
-as `captions.ROWS` allows. A row's state, after the last word, has tensors that no step changes and
-others, which stand twice while the rows that go on are picked. So does a float32 for every word
-(V): log-probabilities, and their sum with the beam's. What beams share is left out, and so is
-everything else that a step computes.
+R rows are decoded together. They are the images of a batch times the width of the beam, or as many
+samples as `captions.ROWS` allows. After the last word, a row's state has tensors that no step
+changes, and others. Two copies of the others exist while the rows that go on are picked.
+
+There are also two copies of a float32 for every word (V): the log-probabilities, and their sum with
+the beam's. What beams share is left out, and so is everything else that a step computes.
 """
 
 from typing import Any, NamedTuple
@@ -23,20 +24,22 @@ FLOAT32 = 4
 
 
 class Footprint(NamedTuple):
-    """Bytes of a decoder."""
+    """Bytes that a decoder needs."""
 
     weights: int = 0
     kept: int = 0
-    "of a row's state: what no step changes"
+    "Bytes of a row's state that no step changes."
     changed: int = 0
-    "of a row's state after the first word: what a step makes anew"
+    "Bytes of a row's state after the first word that every step makes anew."
     growth: int = 0
-    "of that, with each word more"
+    "Bytes that `changed` grows by with each further word."
 
 
 def of_decoder(name: str, sizes: Sizes, args: dict[str, Any], positions: int) -> Footprint:
-    """Of a decoder built where tensors have no storage. Of one whose start or step depends on
-    values, as those of `blind` and `vlm` do, the weights alone."""
+    """Return the footprint of a decoder built where tensors have no storage.
+
+    If its start or step depends on values, as in `blind` and `vlm`, only the weights are counted.
+    """
     import torch
 
     from pipeline.decoders.shared.model_folder import build_decoder
@@ -51,7 +54,10 @@ def of_decoder(name: str, sizes: Sizes, args: dict[str, Any], positions: int) ->
 
 
 def of_built(decoder: Decoder, sizes: Sizes, positions: int, device: str) -> Footprint:
-    """Of a decoder on `device`, by two words of one image whose features are all zero."""
+    """Return the footprint of a decoder on `device`.
+
+    It is measured with two words of one image whose features are all zero.
+    """
     first, second = _states(decoder, sizes, positions, device)
     own = {key: value for key, value in second.items() if key not in decoder.shared}
     kept = {key: value for key, value in own.items() if value is first.get(key)}
@@ -64,7 +70,7 @@ def of_built(decoder: Decoder, sizes: Sizes, positions: int, device: str) -> Foo
 
 
 def _states(decoder: Decoder, sizes: Sizes, positions: int, device: str) -> tuple[State, State]:
-    """After one word and after two, of one image."""
+    """Return the states of one image after one word and after two."""
     import torch
 
     grid = torch.zeros(1, positions, sizes.grid, device=device)
@@ -81,11 +87,11 @@ def _bytes(tensors: State) -> int:
 
 
 def of_captioning(decoder: Footprint, words: int, decode: Decoding, width: int) -> int:
-    """Bytes.
+    """Return the number of bytes that captioning needs.
 
     Args:
-        words: of the vocabulary.
-        width: of the beam, or the number of samples.
+        words: size of the vocabulary.
+        width: width of the beam, or the number of samples.
     """
     changed = decoder.changed + decoder.growth * (decode.max_tokens - 1)
     rows = max(width, ROWS) if decode.samples else BATCH * width
@@ -93,7 +99,7 @@ def of_captioning(decoder: Footprint, words: int, decode: Decoding, width: int) 
 
 
 def widest(decode: Decoding) -> tuple[str, int]:
-    """The key of `decode` that sets how many rows an image has, and its value."""
+    """Return the key of `decode` that sets the number of rows per image, and its value."""
     if decode.samples:
         return "samples", decode.samples
     also = [int(name.removeprefix("beam-")) for name in decode.also if name != "greedy"]
@@ -101,8 +107,10 @@ def widest(decode: Decoding) -> tuple[str, int]:
 
 
 def too_large(name: str, model: Model, about: dict[str, Any]) -> str | None:
-    """Why the machine cannot caption with a model that is loaded, or None; `about` is its
-    config.json."""
+    """Return why the machine cannot caption with a loaded model, or None.
+
+    `about` is the config.json of the model.
+    """
     sizes, positions = Sizes(**about["sizes"]), model.store.shapes.positions
     found = of_built(model.decoder, sizes, positions, model.device)._replace(weights=0)
     decode = Decoding(**model.decoding)

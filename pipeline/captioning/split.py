@@ -1,5 +1,7 @@
-"""A trained decoder + features -> the captions of a split, the same under other searches, and
-argmax under teacher forcing."""
+"""A trained decoder + features -> the captions of a split.
+
+The captions under other searches, and the argmax under teacher forcing, are computed as well.
+"""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,10 +21,10 @@ from pipeline.decoding.batches import Batch, CaptionBatches
 from pipeline.decoding.likelihood import batch_likelihoods
 from pipeline.features.store import FeatureStore
 
+# Number of images that are decoded together.
 BATCH = 64
-"images that are decoded together"
+# Number of batches whose tables form one row group of the files.
 PART = 16
-"batches whose tables are one row group of the files"
 IMAGE = [("image_id", pa.string()), ("split", pa.string())]
 CAPTION = [("text", pa.string()), ("log_prob", pa.float64()), ("tokens", pa.int64())]
 ALTERNATIVES = pa.list_(pa.struct([*CAPTION[:2], ("score", pa.float64())]))
@@ -32,6 +34,7 @@ SUMS = [
     ("top5_hits", pa.int64()),
 ]
 IDS = pa.list_(pa.int64())
+# Schemas of the tables of `Captioned`.
 SCHEMAS = (
     pa.schema([*IMAGE, *CAPTION, ("alternatives", ALTERNATIVES), *SUMS]),
     pa.schema([("search", pa.string()), *IMAGE, *CAPTION]),
@@ -48,12 +51,11 @@ SCHEMAS = (
         ]
     ),
 )
-"of the tables of Captioned"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder with all that its captions depend on."""
+    """A decoder with everything that its captions depend on."""
 
     decoder: Decoder
     tokenizer: Tokenizer
@@ -66,22 +68,22 @@ class Captioned(NamedTuple):
     """Tables of images of one split, ordered by image_id."""
 
     captions: pa.Table
-    "a row per image: its caption, and the teacher-forced sums over its references"
+    "One row per image: its caption, and the teacher-forced sums over its references."
     searches: pa.Table
-    "a row per image and further search of `decode.also`"
+    "One row per image and further search of `decode.also`."
     teacher_forced: pa.Table
-    "a row per reference: it and the argmax beside it (token ids, the end token last)"
+    "One row per reference: its token ids and those of the argmax beside it, the end token last."
     attention: pa.Table
-    "see attention.attention_rows; of the test images of the report"
+    "The rows of attention.attention_rows, only for the test images of the report."
 
 
 def caption_split(
     model: Model, captions: Iterable[pd.DataFrame], split: str
 ) -> Iterator[Captioned]:
-    """All its images, `PART` batches at a time.
+    """Caption all images of a split, `PART` batches at a time.
 
     Args:
-        captions: tables with image_id, caption_id and text, of that split.
+        captions: tables of that split with image_id, caption_id and text.
     """
     batches = CaptionBatches(captions, model.store, model.tokenizer, BATCH, model.device)
     shown = set(spread(batches.image_ids, SPREAD if split == "test" else 0))
@@ -93,7 +95,11 @@ def caption_split(
 
 
 def _caption(model: Model, batch: Batch, split: str, shown: set[str]) -> Captioned:
-    """Args: shown: images whose attention is kept."""
+    """Caption a batch.
+
+    Args:
+        shown: images whose attention is kept.
+    """
     known = batch_likelihoods(model.decoder, batch, ids=True)
     found = _decode(model, batch, model.decoding)
     own = [
@@ -143,6 +149,6 @@ def _alternatives(caption: Caption) -> list[dict[str, Any]]:
 
 
 def searched(decoding: dict[str, Any], search: str) -> dict[str, Any]:
-    """The decoding with another search: `greedy` or `beam-<k>`."""
+    """Return the decoding settings with another search: `greedy` or `beam-<k>`."""
     beam = 1 if search == "greedy" else int(search.removeprefix("beam-"))
     return {**decoding, "beam": beam, "samples": 0, "alternatives": 1}

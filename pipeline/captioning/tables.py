@@ -1,5 +1,7 @@
-"""The captions of a variant as tables: written in parts as they are made, there when all are
-whole."""
+"""The captions of a variant as tables.
+
+The files are written in parts, and appear when all of them are complete.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,11 +23,11 @@ from pipeline.features.store import FeatureStore
 def captions_of(
     folder: Path, decoding: dict[str, Any], corpus: Path, features: Path, device: str
 ) -> Iterator[Captioned]:
-    """Validation and test images captioned by the model of a folder.
+    """Yield the tables of validation and test images, captioned by the model of a folder.
 
     Args:
         decoding: the settings of `decode`.
-        corpus: captions.parquet.
+        corpus: path of captions.parquet.
         features: folder of the features that the model was trained on.
     """
     decoder, tokenizer, about = load_model(folder, device)
@@ -42,8 +44,10 @@ def write_tables(
     seeds_file: Path,
     seeds: Iterable[tuple[int, Iterable[Captioned]]],
 ) -> None:
-    """Write the tables of `Captioned`, and the captions of further seeds as one with their
-    number."""
+    """Write the tables of `Captioned`.
+
+    The captions of further seeds become one table with a column for their number.
+    """
     with ExitStack() as stack:
         own = [
             stack.enter_context(_table(file, kind))
@@ -53,7 +57,7 @@ def write_tables(
         further = stack.enter_context(_table(seeds_file, with_seed))
         for part in parts:
             for writer, table in zip(own, part, strict=True):
-                if len(table):  # or a row group without rows
+                if len(table):  # otherwise a row group has no rows
                     writer.write_table(table)
         for number, of_seed in seeds:
             for part in of_seed:
@@ -63,6 +67,6 @@ def write_tables(
 
 @contextmanager
 def _table(path: Path, schema: pa.Schema) -> Iterator[ParquetWriter]:
-    """A Parquet file that is written in parts, and there when it is whole."""
+    """Open a Parquet file that is written in parts, and appears when it is complete."""
     with whole_file(path) as part, ParquetWriter(part, schema) as writer:
         yield writer

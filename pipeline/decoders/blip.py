@@ -1,6 +1,6 @@
-"""BLIP: a vision transformer and a BERT that reads words from left to right and looks at the
-picture in every layer; transformers' layers and weights (Li et al., 2022, "BLIP: Bootstrapping
-Language-Image Pre-training for Unified Vision-Language Understanding and Generation",
+"""BLIP: a vision transformer, and a BERT that reads words from left to right and looks at the
+picture in every layer. It uses transformers' layers and weights (Li et al., 2022, "BLIP:
+Bootstrapping Language-Image Pre-training for Unified Vision-Language Understanding and Generation",
 image-grounded text decoder).
 
 v = ViT((pixels / 255 - mean) / std)
@@ -24,6 +24,8 @@ from pipeline.decoders.shared.pretrained import Captions, attend, look
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
+# config.json of the models whose cost can be computed without a network. Keys that are left out
+# have their usual values.
 KNOWN: dict[str, dict[str, Any]] = {
     "Salesforce/blip-image-captioning-base": {
         "text_config": {"num_attention_heads": 12},
@@ -39,21 +41,19 @@ KNOWN: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""config.json of the models that can be costed without a network; what is not named has its usual
-value"""
 
 
 class Decoder(pretrained.Decoder):
-    """Its features are those of the encoder `pixels`: the grid is the picture.
+    """Reads the features of the encoder `pixels`: the grid is the picture.
 
     Args:
-        model: a BLIP for captions, by its name on the hub or as a folder with config.json,
+        model: a BLIP for captions. Give its name on the hub, or a folder with config.json,
             preprocessor_config.json, tokenizer.json and the weights.
-        prompt: words that stand before every caption and are no part of it. The published models
+        prompt: words that stand before every caption and are not part of it. The published models
             were trained with "a picture of".
-        weights: `pretrained`, or `random`, for which config.json is enough: without a
-            preprocessor_config.json mean and standard deviation are 0.5, without tokenizer files
-            the vocabulary is that of the captions' words.
+        weights: `random` needs only config.json. Without a preprocessor_config.json, mean and
+            standard deviation are then 0.5. Without tokenizer files, the vocabulary is the
+            captions' words.
     """
 
     reads = "grid"
@@ -69,8 +69,11 @@ class Decoder(pretrained.Decoder):
     def read(
         cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
     ) -> tuple[Tokenizer, dict[str, Any]]:
-        """The model's own tokenizer; known: its config.json, its pictures' colours, our <start>,
-        and the prompt's ids."""
+        """Return a tokenizer, and `Sizes.known`.
+
+        The tokenizer is the model's own, if it has one. `Sizes.known` holds its config.json, its
+        pictures' colours, our <start>, and the prompt's ids.
+        """
         files, is_random = Files("blip", args["model"]), args.get("weights") == "random"
         content = files.json("config.json")
         files.check_type(content, "blip")
@@ -117,7 +120,8 @@ class Decoder(pretrained.Decoder):
         return self.files.weights(_class(), _parsed(self.config)) if self.published else None
 
     def start(self, f: Features) -> State:
-        """The prompt is read here but for its last word, which <start> stands for."""
+        """Return the state after the image and the prompt without its last word, which <start>
+        stands for."""
         image = self.encoder(
             pixel_values=self.pixels(f.grid)
         ).last_hidden_state  # (B, S, its width)
@@ -162,8 +166,11 @@ class Decoder(pretrained.Decoder):
 
 
 def outline(*, model: str, **_: Any) -> tuple[int, dict[str, Any]] | None:
-    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of
-    any other."""
+    """Return the number of vocabulary entries and `Sizes.known` of a well-known model, without its
+    files.
+
+    For any other model, return None.
+    """
     if model not in KNOWN:
         return None
     config = _config(Files("blip", model), KNOWN[model])
@@ -189,7 +196,7 @@ def _parsed(config: dict[str, Any]) -> Any:
 
 
 def _config(files: Files, content: dict[str, Any]) -> dict[str, Any]:
-    """config.json with every value that the network depends on."""
+    """Return config.json with every value that the network depends on."""
     whole = files.read(lambda: _parsed(content))
     parts = {
         "text_config": whole.text_config.to_dict(),

@@ -1,14 +1,14 @@
-"""GIT: one transformer reads the patches of a picture and then the words of its caption;
+"""GIT: one transformer reads the patches of a picture and then the words of its caption. It uses
 transformers' layers and weights (Wang et al., 2022, "GIT: A Generative Image-to-text Transformer
 for Vision and Language", section 3).
 
 v = norm(A ViT((pixels / 255 - mean) / std))
 x = [v, norm(embed(w) + position)]
-per layer: x = norm(x + self(x));  x = norm(x + feed(x)), a patch attends to all patches, a word to
-them and to earlier words p(w_t+1) = softmax(E x_t + b)
+per layer: x = norm(x + self(x));  x = norm(x + feed(x))
+p(w_t+1) = softmax(E x_t + b)
 
-No patch attends to a word, so a picture passes the layers once, and its keys and values serve all
-its captions.
+A patch attends to all patches; a word attends to them and to earlier words. No patch attends to a
+word. A picture therefore passes the layers once, and its keys and values serve all its captions.
 """
 
 from collections.abc import Iterable
@@ -33,25 +33,25 @@ LARGE = {
     "num_attention_heads": 16,
     "patch_size": 14,
 }
+# config.json of the models whose cost can be computed without a network. Keys that are left out
+# have their usual values.
 KNOWN: dict[str, dict[str, Any]] = {
     "microsoft/git-base": {"vision_config": {}},
     "microsoft/git-base-coco": {"vision_config": {}},
     "microsoft/git-large": {"vision_config": LARGE},
     "microsoft/git-large-coco": {"vision_config": LARGE},
 }
-"""config.json of the models that can be costed without a network; what is not named has its usual
-value"""
 
 
 class Decoder(pretrained.Decoder):
-    """Its features are those of the encoder `pixels`: the grid is the picture.
+    """Reads the features of the encoder `pixels`: the grid is the picture.
 
     Args:
-        model: a GIT for pictures, by its name on the hub or as a folder with config.json,
+        model: a GIT for pictures. Give its name on the hub, or a folder with config.json,
             preprocessor_config.json, tokenizer.json and the weights.
-        weights: `pretrained`, or `random`, for which config.json is enough: without a
-            preprocessor_config.json mean and standard deviation are 0.5, without tokenizer files
-            the vocabulary is that of the captions' words.
+        weights: `random` needs only config.json. Without a preprocessor_config.json, mean and
+            standard deviation are then 0.5. Without tokenizer files, the vocabulary is the
+            captions' words.
     """
 
     reads = "grid"
@@ -66,8 +66,11 @@ class Decoder(pretrained.Decoder):
     def read(
         cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
     ) -> tuple[Tokenizer, dict[str, Any]]:
-        """The model's own tokenizer; known: its config.json, mean and std of its pictures' colours,
-        and our <start>."""
+        """Return a tokenizer, and `Sizes.known`.
+
+        The tokenizer is the model's own, if it has one. `Sizes.known` holds its config.json, the
+        mean and std of its pictures' colours, and our <start>.
+        """
         files, is_random = Files("git", args["model"]), args.get("weights") == "random"
         content = files.json("config.json")
         files.check_type(content, "git")
@@ -112,7 +115,7 @@ class Decoder(pretrained.Decoder):
             query, keys, values = self._queries_keys_values(layer, x)
             s |= {f"image_keys{n}": keys, f"image_values{n}": values}
             s |= {f"words_keys{n}": keys[:, :, :0], f"words_values{n}": values[:, :, :0]}
-            if n + 1 < len(self.layers):  # of the last layer, words need the keys and values alone
+            if n + 1 < len(self.layers):  # words need only the last layer's keys and values
                 x = _after(
                     layer,
                     attend(query, keys, values, layer.attention.self.dropout, causal=False),
@@ -164,13 +167,16 @@ class Decoder(pretrained.Decoder):
 
 
 def _after(layer: Any, seen: Tensor, x: Tensor) -> Tensor:
-    """The rest of a layer whose heads saw `seen`, both (R, T, W)."""
+    """Compute the rest of a layer whose heads saw `seen`; both tensors are (R, T, W)."""
     return layer.feed_forward_chunk(layer.attention.output(seen, x))
 
 
 def outline(*, model: str, **_: Any) -> tuple[int, dict[str, Any]] | None:
-    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of
-    any other."""
+    """Return the number of vocabulary entries and `Sizes.known` of a well-known model, without its
+    files.
+
+    For any other model, return None.
+    """
     if model not in KNOWN:
         return None
     config = _config(Files("git", model), KNOWN[model])
@@ -190,6 +196,6 @@ def _parsed(config: dict[str, Any]) -> Any:
 
 
 def _config(files: Files, content: dict[str, Any]) -> dict[str, Any]:
-    """config.json with every value that the network depends on."""
+    """Return config.json with every value that the network depends on."""
     whole = files.read(lambda: _parsed(content))
     return plain({**whole.to_dict(), "vision_config": whole.vision_config.to_dict()})

@@ -1,5 +1,6 @@
-"""Stochastic hard attention: one grid position is looked at per word, and learnt by REINFORCE (Xu
-et al., 2015, "Show, Attend and Tell", section 4.1; equations numbered as in arXiv:1502.03044).
+"""Stochastic hard attention: the decoder looks at one grid position per word, and REINFORCE teaches
+it where (Xu et al., 2015, "Show, Attend and Tell", section 4.1; equations numbered as in
+arXiv:1502.03044).
 
 alpha_t = softmax(v . tanh(K a_i + Q h_t-1)),  s_t ~ Multinoulli(alpha_t),  z_t = a at s_t
     (equations 4, 5, 8, 9)
@@ -8,9 +9,9 @@ h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
 The gradient of each caption's log p(y), from the end of section 4.1:
 d log p(y|s) + lambda_r (log p(y|s) - b) d log p(s) + lambda_e d H[s]
 
-In evaluation s_t is the likeliest position, an option of the authors' code as well: no caption,
-beam score or teacher-forced log-probability then depends on chance. Without the gate, which section
-4.2.1 gives to soft attention alone.
+In evaluation, s_t is the likeliest position, which is also an option of the authors' code. No
+caption, beam score or teacher-forced log-probability then depends on chance. There is no gate,
+because section 4.2.1 gives it to soft attention alone.
 """
 
 import torch
@@ -25,10 +26,16 @@ from pipeline.features.features import Features
 
 
 class Decoder(AttentionLstm):
-    """`reinforce` is lambda_r (1 leaves the gradient unbiased), `entropy` lambda_e; `expected` is
-    the probability that an image is seen through the expected context sum_i alpha_i a_i instead of
-    samples, for one loss. In evaluation the likeliest position is looked at; self-critical training
-    runs in that mode too and trains all but the attention.
+    """An LSTM with hard attention.
+
+    In evaluation, it looks at the likeliest position. Self-critical training also runs in that
+    mode, and trains everything except the attention.
+
+    Args:
+        reinforce: weight lambda_r of the REINFORCE term; 1 leaves the gradient unbiased.
+        entropy: weight lambda_e of the entropy term.
+        expected: probability that an image is seen, for one loss, through the expected context
+            sum_i alpha_i a_i instead of samples.
     """
 
     reads = "grid"
@@ -70,8 +77,10 @@ class Decoder(AttentionLstm):
         return h, {**s, **sums, "h": h, "c": c, "alpha": alpha}
 
     def _choose(self, log_alpha: Tensor) -> Tensor:
-        """(B, P) -> a position of each row: in training a sample (the Gumbel-max trick), else the
-        likeliest."""
+        """Return a position for each row of (B, P).
+
+        In training, it is a sample (the Gumbel-max trick); otherwise, it is the likeliest.
+        """
         if self.training:
             log_alpha = log_alpha - torch.empty_like(log_alpha).exponential_().log()
         return log_alpha.argmax(-1)
@@ -85,8 +94,10 @@ class Decoder(AttentionLstm):
         smoothing: float = 0.0,
         inputs: Tensor | None = None,
     ) -> Loss:
-        """As in contract.py. The value of the term `reinforce` means nothing; its gradient is
-        the estimator's."""
+        """Return the loss, as in contract.py.
+
+        The value of the term `reinforce` has no meaning; its gradient is the estimator.
+        """
         valid = mask[:, 1:]
         hidden, last = self.unroll(
             f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows
@@ -99,11 +110,14 @@ class Decoder(AttentionLstm):
         return Loss(cross_entropy, self._estimator(log_prob, last, len(targets)), len(targets))
 
     def _estimator(self, log_prob: Tensor, last: State, count: int) -> dict[str, Tensor]:
-        """Terms on the cross-entropy's scale: sums over captions, divided by the tokens. Moves the
-        baseline in training."""
+        """Return terms on the cross-entropy's scale: sums over captions, divided by the number of
+        tokens.
+
+        In training, this updates the baseline.
+        """
         advantage = (
             log_prob - self.baseline
-        )  # the baseline is of earlier batches alone, else it would bias the estimate
+        )  # the baseline is from earlier batches only, or it would bias the estimate
         if self.training:
             self.baseline.mul_(0.9).add_(0.1 * log_prob.mean())
         return {

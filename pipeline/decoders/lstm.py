@@ -14,11 +14,15 @@ from pipeline.features.features import Features
 
 
 class Decoder(ParallelDecoder):
-    """`normalise`: layer norm on the image's token. Word embeddings start at unit variance; without
-    it an image whose features are small is a faint word, forgotten after a few others
-    (docs/decisions/2026-11-21-layer-norm-on-the-lstms-image-token.md). The paper has none.
-    `vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains
-    them on.
+    """An LSTM that reads the image, then the words.
+
+    Args:
+        normalise: layer norm on the image's token; the paper has none. Word embeddings start at
+            unit variance. Without layer norm, an image with small features is a faint word,
+            forgotten after a few others
+            (docs/decisions/2026-11-21-layer-norm-on-the-lstms-image-token.md).
+        vectors: a file of word vectors in GloVe's format, `embedding` wide.
+        tune_vectors: whether these vectors are trained further.
     """
 
     reads = "pooled"

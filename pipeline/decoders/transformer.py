@@ -1,5 +1,5 @@
 """Transformer over the words with cross-attention over the grid (Vaswani et al., 2017, "Attention
-Is All You Need", figure 1, right), normalised before each block (Xiong et al., 2020, "On Layer
+Is All You Need", figure 1, right). It normalises before each block (Xiong et al., 2020, "On Layer
 Normalization in the Transformer Architecture").
 
 x = sqrt(W) embed(w) + position
@@ -26,17 +26,19 @@ from pipeline.features.features import Features
 
 
 class Decoder(ParallelDecoder):
-    """Positions are sinusoids, so no caption is too long. `tied` uses one matrix for reading and
-    for writing words.
+    """A transformer whose positions are sinusoids, so no caption is too long.
 
-    State, per layer n: `words<n>`, keys and values of the words read so far, one position longer
-    each step, so that all rows of a state have read equally many; `image<n>`, those of the grid,
-    computed once per image. Both (B, 2, N, S, W / N).
+    State, per layer n: `words<n>` holds keys and values of the words read so far. It grows by one
+    position per step, so all rows of a state have read equally many words. `image<n>` holds those
+    of the grid, computed once per image. Both are (B, 2, N, S, W / N).
+
+    Args:
+        tied: use one matrix for reading and for writing words.
     """
 
     reads = "grid"
     attends = True
-    layers: Any  # a ModuleList, whose items are no Layer to a type checker
+    layers: Any  # a ModuleList; type checkers do not know that its items are Layers
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class Decoder(ParallelDecoder):
         self.embedding = nn.Embedding(sizes.vocabulary, width)
         nn.init.normal_(
             self.embedding.weight, std=width**-0.5
-        )  # as output matrix: logits of variance 1
+        )  # as an output matrix, it gives logits of variance 1
         self.layers = nn.ModuleList(
             Layer(width, heads, feedforward, dropout) for _ in range(layers)
         )
@@ -78,14 +80,16 @@ class Decoder(ParallelDecoder):
     def unroll(
         self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
     ) -> tuple[Tensor, State]:
-        """All positions at once, under a causal mask."""
+        """Process all positions at once, under a causal mask."""
         hidden, _ = super().unroll(f, tokens, lengths, rows)
         past_end = torch.arange(tokens.shape[1]) >= lengths[:, None]
         return hidden.masked_fill(past_end.to(hidden.device)[..., None], 0.0), {}
 
     def attention(self, f: Features, tokens: Tensor) -> Tensor:
-        """The mean over heads and layers: no layer is singled out, for each adds to the same
-        sum."""
+        """Return the mean over heads and layers.
+
+        No layer is singled out, because each adds to the same sum.
+        """
         looks: list[Tensor] = []
         self.run(tokens, self.start(f), looks)
         return torch.stack(looks).mean(0)
@@ -98,10 +102,10 @@ class Decoder(ParallelDecoder):
     def run(
         self, tokens: Tensor, s: State, looks: list[Tensor] | None = None
     ) -> tuple[Tensor, State]:
-        """Tokens (B, T) -> hidden (B, T, W) and the next state; either T = 1, or no words have been
-        read yet.
+        """Tokens (B, T) -> hidden (B, T, W) and the next state.
 
-        `looks`, if given, takes each layer's weights over the grid (B, T, P).
+        Either T = 1, or no words have been read yet. `looks`, if given, receives each layer's
+        weights over the grid (B, T, P).
         """
         read, width = s["words0"].shape[3], self.embedding.embedding_dim
         x = math.sqrt(width) * self.embedding(tokens) + sinusoids(
@@ -129,8 +133,10 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, words: Tensor, image: Tensor, looks: list[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """New positions (B, T, W), memory of earlier words and of the image -> (B, T, W), memory of
-        all words."""
+        """New positions (B, T, W) -> (B, T, W), and the memory of all words.
+
+        `words` and `image` are the memories of the earlier words and of the image.
+        """
         y = self.norms[0](x)
         words = torch.cat([words, self.words.memory(y)], 3)
         x = x + self.dropout(self.words(y, words, causal=x.shape[1] > 1))
@@ -139,8 +145,10 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys and values, the memory, are computed apart from the queries,
-    so as to be kept."""
+    """Multi-head attention whose keys and values can be kept.
+
+    They are called the memory, and are computed apart from the queries.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -168,8 +176,10 @@ class Attention(nn.Module):
 
 
 def sinusoids(first: int, count: int, width: int, device: torch.device) -> Tensor:
-    """(count, W) for positions from `first` on: sin and cos of position / 10000^(2i / W), in turn
-    (section 3.5)."""
+    """Return (count, W) for positions from `first` on.
+
+    The values are sin and cos of position / 10000^(2i / W), alternating (section 3.5).
+    """
     position = torch.arange(first, first + count, device=device, dtype=torch.float32)
     rate = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
     angle = position[:, None] * rate

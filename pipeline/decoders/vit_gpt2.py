@@ -1,7 +1,7 @@
 """ViT-GPT2: a vision transformer and a GPT-2 with cross-attention, trained together from the pixels
-on; transformers' layers and weights (Dosovitskiy et al., 2021, "An Image Is Worth 16x16 Words";
-Radford et al., 2019, "Language Models are Unsupervised Multitask Learners"; Rothe et al., 2020,
-"Leveraging Pre-trained Checkpoints for Sequence Generation Tasks").
+on. It uses transformers' layers and weights (Dosovitskiy et al., 2021, "An Image Is Worth 16x16
+Words"; Radford et al., 2019, "Language Models are Unsupervised Multitask Learners"; Rothe et al.,
+2020, "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks").
 
 v = ViT((pixels / 255 - mean) / std), through one linear layer where the two widths differ
 x = embed(w) + position
@@ -24,6 +24,8 @@ from pipeline.decoders.shared.pretrained import Captions, attend, look
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
+# config.json of the models whose cost can be computed without a network. Keys that are left out
+# have their usual values.
 KNOWN: dict[str, dict[str, Any]] = {
     "nlpconnect/vit-gpt2-image-captioning": {
         "model_type": "vision-encoder-decoder",
@@ -31,21 +33,19 @@ KNOWN: dict[str, dict[str, Any]] = {
         "decoder": {"model_type": "gpt2", "add_cross_attention": True},
     }
 }
-"""config.json of the models that can be costed without a network; what is not named has its usual
-value"""
 
 
 class Decoder(pretrained.Decoder):
-    """Its features are those of the encoder `pixels`: the grid is the picture.
+    """Reads the features of the encoder `pixels`: the grid is the picture.
 
     Args:
-        model: a vision-encoder-decoder of ViT and GPT-2, by its name on the hub or as a folder with
+        model: a vision-encoder-decoder of ViT and GPT-2. Give its name on the hub, or a folder with
             config.json, preprocessor_config.json, tokenizer.json and the weights.
-        encoder, decoder: in place of `model`, a ViT and a GPT-2 by name or folder; the attention
+        encoder, decoder: instead of `model`, a ViT and a GPT-2 by name or folder. The attention
             between them starts at random.
-        weights: `pretrained`, or `random`, for which config.json is enough: without a
-            preprocessor_config.json mean and standard deviation are 0.5, without tokenizer files
-            the vocabulary is that of the captions' words.
+        weights: `random` needs only config.json. Without a preprocessor_config.json, mean and
+            standard deviation are then 0.5. Without tokenizer files, the vocabulary is the
+            captions' words.
     """
 
     reads = "grid"
@@ -58,8 +58,11 @@ class Decoder(pretrained.Decoder):
     def read(
         cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
     ) -> tuple[Tokenizer, dict[str, Any]]:
-        """The model's own tokenizer; known: its config.json, mean and std of its pictures' colours,
-        and our <start>."""
+        """Return a tokenizer, and `Sizes.known`.
+
+        The tokenizer is the model's own, if it has one. `Sizes.known` holds its config.json, the
+        mean and std of its pictures' colours, and our <start>.
+        """
         given = {**(cls.__init__.__kwdefaults__ or {}), **args}
         eyes, mouth = _sources(given["model"], given["encoder"], given["decoder"])
         config, is_random = _config(given["model"], eyes, mouth), given["weights"] == "random"
@@ -104,7 +107,7 @@ class Decoder(pretrained.Decoder):
 
     @staticmethod
     def adopt(module: nn.Module, body: Any) -> None:
-        """The ViT's pooler, which nothing reads, is left out."""
+        """Adopt the parts of `body` without the ViT's pooler, which nothing reads."""
         body.encoder.pooler = None
         says = body.decoder
         tied = says.lm_head.weight is says.transformer.wte.weight
@@ -159,8 +162,11 @@ class Decoder(pretrained.Decoder):
 
 
 def outline(*, model: str = "", **_: Any) -> tuple[int, dict[str, Any]] | None:
-    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of
-    any other."""
+    """Return the number of vocabulary entries and `Sizes.known` of a well-known model, without its
+    files.
+
+    For any other model, return None.
+    """
     from transformers import VisionEncoderDecoderConfig
 
     if model not in KNOWN:
@@ -172,7 +178,8 @@ def outline(*, model: str = "", **_: Any) -> tuple[int, dict[str, Any]] | None:
 
 
 def _sources(model: str, encoder: str, decoder: str) -> tuple[Files, Files]:
-    """Where sizes and colours of the pictures, and the tokenizer, are read from."""
+    """Return the files that give the pictures' size and colours, and those that give the
+    tokenizer."""
     if [bool(model), bool(encoder), bool(decoder)] not in (
         [True, False, False],
         [False, True, True],
@@ -182,7 +189,7 @@ def _sources(model: str, encoder: str, decoder: str) -> tuple[Files, Files]:
 
 
 def _config(model: str, eyes: Files, mouth: Files) -> dict[str, Any]:
-    """config.json of the whole model, with every value that the network depends on."""
+    """Return the config.json of the whole model, with every value that the network depends on."""
     from transformers import VisionEncoderDecoderConfig
 
     if model:

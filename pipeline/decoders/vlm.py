@@ -4,10 +4,10 @@ SmolVLM, Qwen2.5-VL and Qwen3-VL, LLaVA, InternVL, PaliGemma, Gemma 3, Idefics, 
 x = [.. tokens of the picture .., tokens of the prompt],  h_t = LM(x, w_1 .. w_t-1),
 p(w_t) = softmax(head(h_t))
 
-The picture and the prompt are run once per image. Their keys and values, and the hidden vector
-after the last token of the prompt, are the state; <start> stands for that token. Low-rank
-adaptation: Hu et al., 2022, "LoRA: Low-Rank Adaptation of Large Language Models", W x + (alpha /
-rank) B A x with frozen W. L layers, N key heads, d their width, S tokens that have been read.
+The picture and the prompt are run once per image. The state holds their keys and values, and the
+hidden vector after the last token of the prompt; <start> stands for that token. Low-rank adaptation
+computes W x + (alpha / rank) B A x with frozen W (Hu et al., 2022, "LoRA: Low-Rank Adaptation of
+Large Language Models"). L layers, N key heads, d their width, S tokens that have been read.
 """
 
 from collections.abc import Iterable
@@ -28,6 +28,8 @@ from pipeline.decoders.shared.parallel import ParallelDecoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
+# config.json of the models whose cost can be computed without a network. Keys that are left out
+# have their usual values.
 KNOWN: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2.5-VL-3B-Instruct": {
         "model_type": "qwen2_5_vl",
@@ -43,26 +45,25 @@ KNOWN: dict[str, dict[str, Any]] = {
         "vision_config": {"hidden_size": 1280, "intermediate_size": 3420, "out_hidden_size": 2048},
     },
 }
-"""config.json of the models that can be costed without a network; what is not named has its usual
-value"""
 
 
 class Decoder(ParallelDecoder):
-    """Its features are those of the encoder `pixels`, which the model's own processor scales. The
-    vision part is frozen always, in evaluation mode.
+    """Reads the features of the encoder `pixels`, which the model's own processor scales.
+
+    The vision part is always frozen and in evaluation mode.
 
     Args:
-        model: a name on the hub, or a folder as `save_pretrained` of model and processor writes it.
-        revision: a branch, tag or commit of the model on the hub; empty: the newest.
-        prompt: what the model is asked. The chat template is applied where the model has one.
-        dtype: of the model's weights.
-        tune: what training changes: nothing (zero-shot), an adapter of low rank, or all weights but
-            those of the vision part.
-        lora: of the adapter. rank (8), alpha (16), dropout (0), dora (false: no weight-decomposed
-            adaptation, Liu et al., 2024), targets (`all-linear` of the language model, or the
-            layers' names, such as [q_proj, v_proj]).
-        weights: `random` needs no more than config.json and preprocessor_config.json; without
-            tokenizer files the vocabulary is that of the captions' words.
+        model: a name on the hub, or a folder written by `save_pretrained` of model and processor.
+        revision: a branch, tag or commit of the model on the hub; empty for the newest.
+        prompt: what the model is asked. Its chat template is applied, if it has one.
+        dtype: dtype of the model's weights.
+        tune: what training changes. `nothing` is zero-shot, `adapter` trains an adapter of low
+            rank, and `all` trains all weights except those of the vision part.
+        lora: settings of the adapter. They are rank (8), alpha (16), dropout (0), dora (false;
+            weight-decomposed adaptation, Liu et al., 2024) and targets. The targets are
+            `all-linear` of the language model, or layer names such as [q_proj, v_proj].
+        weights: `random` needs only config.json and preprocessor_config.json. Without tokenizer
+            files, the vocabulary is the captions' words.
     """
 
     reads = "grid"
@@ -102,7 +103,9 @@ class Decoder(ParallelDecoder):
     def read(
         cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
     ) -> tuple[Tokenizer, dict[str, Any]]:
-        """The model's own tokenizer and its config.json.
+        """Return a tokenizer, and `Sizes.known` with the model's config.json.
+
+        The tokenizer is the model's own, if it has one.
 
         Raises:
             UserError: there is no such model, or it is not a decoder-only vision-language model.
@@ -118,10 +121,10 @@ class Decoder(ParallelDecoder):
             vl.check_logits(self)
 
     def load_base(self) -> None:
-        """The published weights, into what this decoder was built of.
+        """Load the published weights, unless the model folder holds all weights.
 
         Raises:
-            UserError: they are not there, or not those that an adapter was trained for.
+            UserError: they are missing, or are not those that this decoder was trained on.
         """
         if not self.published or self.tune == "all":
             return
@@ -136,8 +139,11 @@ class Decoder(ParallelDecoder):
         adapters.load_base(self.body, vl.weights(self.source, self.body))
 
     def saved(self) -> list[str]:
-        """What a model folder holds: all weights if all were trained or drawn at random, else those
-        of the adapter alone."""
+        """Return the names of the weights that a model folder holds.
+
+        If all weights were trained or drawn at random, it holds all of them. Otherwise, it holds
+        only the adapter and the fingerprint `base`.
+        """
         weights = self.state_dict(keep_vars=True)
         if self.published and self.tune != "all":
             return [name for name in weights if name == "base" or adapters.is_adapter(name)]
@@ -158,17 +164,19 @@ class Decoder(ParallelDecoder):
         return s if shift is None else {**s, "shift": shift}
 
     def inputs(self, pictures: Tensor) -> dict[str, Tensor]:
-        """What the model reads for pictures (B, 3, S, S) uint8: ids (B, T), pixels in its own
-        layout, and more."""
+        """Return what the model reads for pictures (B, 3, S, S) uint8.
+
+        This is ids (B, T), the pixels in the model's own layout, and more.
+        """
         if self.processor is None:
             self.processor = prompts.processor(self.source, self.body, self.words)
         return prompts.inputs(self.processor, self.body, self.source, self.prompt, pictures)
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        """Tokens (B, T) after what the state holds -> hidden (B, T, E). The first token ever is
-        <start>, after which the prompt's last hidden vector stands.
+        """Tokens (B, T) after what the state holds -> hidden (B, T, E).
 
-        Padding stands at the end, so no mask is needed.
+        The very first token is <start>. Its hidden vector is the prompt's last one. Padding is at
+        the end, so no mask is needed.
         """
         read, hidden = s, list[Tensor]()
         if "first" in s:
@@ -181,13 +189,16 @@ class Decoder(ParallelDecoder):
         return torch.cat(hidden, 1), read
 
     def project(self, hidden: Tensor) -> Tensor:
-        """Logits in float32; rows of the vocabulary that no token has are cut off."""
+        """Return logits in float32, without rows of the vocabulary that no token has."""
         return vl.logits(self.body, hidden)[..., : self.words]
 
 
 def outline(*, model: str, **_: Any) -> tuple[int, dict[str, Any]] | None:
-    """Entries of the vocabulary and `Sizes.known` of a well-known model, without its files; None of
-    any other."""
+    """Return the number of vocabulary entries and `Sizes.known` of a well-known model, without its
+    files.
+
+    For any other model, return None.
+    """
     if model not in KNOWN:
         return None
     from transformers import AutoConfig

@@ -1,5 +1,7 @@
-"""Corpus + features -> batches of images. Each image's features stand once; its captions are rows
-that point at it."""
+"""Corpus + features -> batches of images.
+
+Each image's features are stored once; its captions are rows that point to it.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +29,7 @@ T = TypeVar("T")
 
 
 class Size(NamedTuple):
-    """Of a batch; of its tokens those that are predicted."""
+    """Size of a batch. Only tokens that are predicted are counted."""
 
     images: int
     captions: int
@@ -49,7 +51,8 @@ class Batch:
         return Size(len(self.image_ids), len(self.tokens), int(self.mask[:, 1:].sum()))
 
     def parts(self, images: int) -> "Iterator[Batch]":
-        """Batches of at most so many images, without padding that none of them needs."""
+        """Yield batches of at most `images` images, without padding that none of their captions
+        needs."""
         import torch
 
         for start in range(0, len(self.image_ids), images):
@@ -67,20 +70,21 @@ class Batch:
 
 
 class Share(NamedTuple):
-    """What one of several processes has of a batch."""
+    """The share of a batch that one of several processes has."""
 
     batch: Batch | None
-    "Without images where there are fewer than processes: None."
+    "None if the share has no images, because the batch has fewer images than processes."
     whole: Size
 
 
 class CaptionBatches:
-    """Batches of one split; the order depends on (seed, epoch) alone, so an epoch can be entered at
-    any batch.
+    """Batches of one split.
+
+    The order depends only on (seed, epoch), so an epoch can be entered at any batch.
 
     Args:
-        captions: tables with image_id, caption_id and text, in any order; of their texts nothing
-            but token ids is kept.
+        captions: tables with image_id, caption_id and text, in any order. Only token ids are kept
+            of their texts.
     """
 
     def __init__(
@@ -108,22 +112,24 @@ class CaptionBatches:
         return -(-len(self.image_ids) // self.batch_images)
 
     def caption(self, n: int) -> np.ndarray:
-        """(T + 1,): the tokens of caption n."""
+        """Return the tokens of caption n, (T + 1,)."""
         return self.ids[self.starts[n] : self.ends[n]]
 
     def shared(self, rank: int, count: int) -> "CaptionBatches":
-        """The same batches, of each of which this gives share `rank` of `count`: about as many
-        images as the others."""
+        """Return the same batches, with only share `rank` of `count` of each.
+
+        All shares have about the same number of images.
+        """
         found = copy(self)
         found.rank, found.count = rank, count
         return found
 
     def epoch(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """All batches of a shuffled epoch from number `skip` on."""
+        """Yield the batches of a shuffled epoch from number `skip` on."""
         return (share.batch for share in self.shares(seed, epoch, skip) if share.batch)
 
     def shares(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Share]:
-        """As `epoch`, also where a batch has no image for this share."""
+        """Like `epoch`, but also yield batches in which this share has no images."""
         order = np.random.default_rng([seed, epoch]).permutation(len(self.image_ids))
         return self._read(self._share, self._parts(order, skip))
 
@@ -141,8 +147,11 @@ class CaptionBatches:
         return np.array_split(images, self.count)[self.rank]
 
     def _read(self, read: Callable[[np.ndarray], T], parts: list[np.ndarray]) -> Iterator[T]:
-        """For a GPU the next ones are read while it works; on a CPU a second thread would take
-        cores from training."""
+        """Read the parts in order.
+
+        For a GPU, the next ones are read while it works. On a CPU, a second thread would take cores
+        from training.
+        """
         if self.device == "cpu":
             yield from map(read, parts)
             return
@@ -174,8 +183,11 @@ class CaptionBatches:
 def _encode(
     captions: Iterable[pd.DataFrame], tokenizer: Tokenizer
 ) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """image_id and caption_id of N captions; the token ids of all in a row; where each ends
-    (N,)."""
+    """Return three values for N captions.
+
+    They are the table of image_id and caption_id, the token ids of all captions in a row, and where
+    each caption ends (N,).
+    """
     kind = np.min_scalar_type(max(tokenizer.words().values()))
     keys = [pa.table({name: pa.array([], pa.string()) for name in KEYS})]
     ids, lengths = [np.empty(0, kind)], [np.empty(0, np.int64)]

@@ -1,6 +1,7 @@
-"""Captions word by word: what may be generated, and the loop that greedy search and sampling share.
+"""Captions word by word: which tokens may be generated, and the loop shared by greedy search and
+sampling.
 
-R rows, one caption each, of which A are still without an end; V words.
+R rows, one caption each, A of them without an end so far; V words.
 """
 
 from collections.abc import Callable
@@ -16,27 +17,33 @@ from pipeline.decoders.shared.tokenizers import Special
 @dataclass(frozen=True)
 class Hypothesis:
     tokens: tuple[int, ...]
-    "After <start>, with <end> unless cut at max_tokens."
+    "Token ids after <start>, with <end> unless cut at max_tokens."
     log_prob: float
-    "Natural logarithm, of all `tokens`."
+    "Natural logarithm of the probability of all `tokens`."
 
 
 def barred(special: Special, vocabulary: int) -> list[int]:
-    """Tokens that are never generated. A language model's vocabulary ends before some of them."""
+    """Return the tokens that are never generated. A language model's vocabulary ends before some of
+    them."""
     return [i for i in (special.pad, special.start, special.unknown) if i < vocabulary]
 
 
 def log_probs_of(logits: Tensor, special: Special) -> Tensor:
-    """(B, V) -> log-probabilities of the model; barred tokens are ruled out after the softmax, so
-    the others do not sum to 1."""
+    """Logits (B, V) -> log-probabilities of the model.
+
+    Barred tokens are ruled out after the softmax, so the others do not sum to 1.
+    """
     log_probs = logits.float().log_softmax(-1)
     log_probs[:, barred(special, logits.shape[1])] = -torch.inf
     return log_probs
 
 
 def draw(logits: Tensor, special: Special, may_end: bool = True) -> Tensor:
-    """One word (B,) from the distribution of each row of logits (B, V), with torch's random
-    numbers; barred tokens are ruled out before the softmax."""
+    """Draw one word (B,) from the distribution of each row of logits (B, V), with torch's random
+    numbers.
+
+    Barred tokens are ruled out before the softmax.
+    """
     ruled_out = barred(special, logits.shape[1])
     if not may_end:
         ruled_out.append(special.end)
@@ -44,16 +51,16 @@ def draw(logits: Tensor, special: Special, may_end: bool = True) -> Tensor:
     return torch.multinomial(logits.float().index_fill(1, index, -torch.inf).softmax(-1), 1)[:, 0]
 
 
+# (log-probabilities (A, V), their rows (A,), number of words before) -> the next words (A,).
 Choose = Callable[[Tensor, Tensor, int], Tensor]
-"""(log-probabilities (A, V), which rows they are of (A,), number of words before) -> the next words
-(A,)"""
 
 
 def generate(
     decoder: Decoder, state: State, rows: Tensor, special: Special, max_tokens: int, choose: Choose
 ) -> list[Hypothesis]:
-    """A caption for each row of the state, up to <end> or `max_tokens`; a row that has ended is
-    dropped from the state.
+    """Generate a caption for each row of the state, up to <end> or `max_tokens`.
+
+    A row that has ended is dropped from the state.
 
     Args:
         rows: (R,) 0, 1, 2 ..., on the state's device.

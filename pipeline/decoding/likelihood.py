@@ -1,5 +1,5 @@
-"""Teacher-forced figures: how probable the references are, and how often a right word is among the
-first five."""
+"""Teacher-forced figures: how probable the references are, and how often the right word is among
+the first five."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,24 +21,24 @@ class Likelihood:
     reference_tokens: int
     top5_hits: int
     references: list[list[int]] = field(default_factory=list)
-    "token ids of each reference with its end token, where they were asked for"
+    "Token ids of each reference with its end token, if requested."
     argmax: list[list[int]] = field(default_factory=list)
-    """beside each reference: the likeliest token at every place, given the reference's tokens
-    before it"""
+    """For each reference, the likeliest token at every place, given the reference's tokens before
+    it."""
 
 
 def likelihoods(decoder: Decoder, batches: CaptionBatches) -> Iterator[Likelihood]:
-    """Every image of a split, ordered by image_id."""
+    """Yield the figures of every image of a split, ordered by image_id."""
     for batch in batches.in_order():
         yield from batch_likelihoods(decoder, batch)
 
 
 @torch.inference_mode()
 def batch_likelihoods(decoder: Decoder, batch: Batch, ids: bool = False) -> list[Likelihood]:
-    """Of the images of a batch, without dropout, label smoothing or regularisers.
+    """Return the figures of a batch's images, without dropout, label smoothing or regularisers.
 
     Args:
-        ids: also what is argmax under teacher forcing.
+        ids: also return the references' token ids and the argmax under teacher forcing.
     """
     decoder.eval()
     valid = batch.mask[:, 1:]
@@ -64,8 +64,11 @@ def batch_likelihoods(decoder: Decoder, batch: Batch, ids: bool = False) -> list
 
 
 def _judged(layer: LastLayer, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the targets (N,): negative log-probability, whether it is among the first five, and the
-    likeliest token in its place."""
+    """Return three tensors for the targets (N,).
+
+    They are the negative log-probability, whether the target is among the first five, and the
+    likeliest token in its place.
+    """
     found = []
     for part, target in zip(layer.parts(), targets.split(layer.at_once), strict=True):
         log_probs = part.logits().float().log_softmax(-1)  # (N, V)
@@ -81,10 +84,10 @@ def mean_loss(
     batches: CaptionBatches,
     gather: Callable[[list[Likelihood]], list[list[Likelihood]]] = lambda rows: [rows],
 ) -> float:
-    """Cross-entropy per token (nats) over a split.
+    """Return the cross-entropy per token (nats) over a split.
 
     Args:
-        gather: brings together what several processes have found, each in its share of `batches`.
+        gather: collects what several processes have found, each in its share of `batches`.
     """
     rows = [row for found in gather(list(likelihoods(decoder, batches))) for row in found]
     return sum(r.reference_nll for r in rows) / sum(r.reference_tokens for r in rows)

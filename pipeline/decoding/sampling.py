@@ -23,11 +23,11 @@ def sample(
     top_k: int,
     seed: int,
 ) -> list[list[Hypothesis]]:
-    """`count` captions drawn per image, word by word; `log_prob` is the model's own, whatever the
-    temperature.
+    """Draw `count` captions per image, word by word.
 
-    What is drawn for an image depends on `seed` and its features alone, not on its batch; the first
-    of five is the only of one.
+    `log_prob` is the model's own, whatever the temperature. The words drawn for an image depend
+    only on `seed` and its features, not on its batch. The first of five captions is the same as a
+    single one.
     """
     images = torch.arange(len(f), device=f.pooled.device).repeat_interleave(count)
     rows = torch.arange(len(images), device=images.device)
@@ -44,8 +44,11 @@ def sample(
 
 
 def _chances(reads: str, f: Features, count: int, max_tokens: int, seed: int) -> list[np.ndarray]:
-    """Numbers of [0, 1) for each image (count, max_tokens), from a generator of its own: `seed` and
-    its stored features, those that the decoder reads, for the others may not be kept."""
+    """Return numbers in [0, 1) for each image (count, max_tokens), from its own generator.
+
+    The generator depends on `seed` and on the image's stored features. Only the features that the
+    decoder reads are used, because the others may not be kept.
+    """
     out = []
     for read in zip(*(getattr(f, part).half().cpu().numpy() for part in parts(reads)), strict=True):
         key = hashlib.sha256(b"%d " % seed + b"".join(x.tobytes() for x in read)).digest()
@@ -54,8 +57,10 @@ def _chances(reads: str, f: Features, count: int, max_tokens: int, seed: int) ->
 
 
 def draw_by(chances: Tensor, scores: Tensor, top_k: int) -> Tensor:
-    """The words (B,) where the cumulative probability of unnormalised log-probabilities (B, V)
-    passes chances (B,)."""
+    """Return the words (B,) at which the cumulative probability passes `chances` (B,).
+
+    The scores (B, V) are unnormalised log-probabilities.
+    """
     ids = scores.topk(top_k).indices if 0 < top_k < scores.shape[1] else None
     kept = scores if ids is None else scores.gather(1, ids)
     cumulative = kept.double().softmax(-1).cumsum(-1)

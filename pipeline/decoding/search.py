@@ -14,7 +14,7 @@ from pipeline.features.features import Features
 
 @torch.inference_mode()
 def greedy(decoder: Decoder, f: Features, special: Special, max_tokens: int) -> list[Hypothesis]:
-    """The likeliest word at each step, for all images at once."""
+    """Choose the likeliest word at each step, for all images at once."""
     rows = torch.arange(len(f), device=f.pooled.device)
     return generate(decoder, decoder.start(f), rows, special, max_tokens, _likeliest)
 
@@ -25,8 +25,10 @@ def _likeliest(log_probs: Tensor, rows: Tensor, step: int) -> Tensor:
 
 @dataclass
 class _Beams:
-    """Beam search state of the images still searched: A images, K beams each (one before the first
-    word), row a * K + k."""
+    """State of a beam search for the images that are still searched.
+
+    A images with K beams each (one before the first word); beam k of image a has row a * K + k.
+    """
 
     images: list[int]
     words: Tensor  # (A, K, t)
@@ -43,11 +45,10 @@ def beam_search(
     max_tokens: int,
     length_penalty: float,
 ) -> list[list[Hypothesis]]:
-    """Batched beam search; per image its finished hypotheses, best first by log_prob / length **
-    length_penalty.
+    """Return the finished hypotheses of each image, from a batched beam search.
 
-    An image is done when `beam` hypotheses have ended; those cut at `max_tokens` fill up only what
-    is missing.
+    They are sorted by log_prob / length ** length_penalty, best first. An image is done when `beam`
+    hypotheses have ended. If fewer have ended, hypotheses cut at `max_tokens` fill up the rest.
     """
     device = f.pooled.device
     state = decoder.start(f)
@@ -58,7 +59,7 @@ def beam_search(
     b = _Beams(list(range(len(f))), words, scores, [[] for _ in range(len(f))])
     of_image = set(
         state
-    )  # what no step has changed is equal for all beams of an image, and need not follow them
+    )  # unchanged tensors are equal for all beams of an image, and need not follow them
     for _ in range(max_tokens):
         logits, after = decoder.step(b.words[:, :, -1].flatten(), state)
         of_image = {k for k in of_image if after.get(k) is state[k]}
@@ -81,8 +82,10 @@ def beam_search(
 def _follow(
     after: State, rows: Tensor, unmoved: set[str], shared: tuple[str, ...], width: int
 ) -> State:
-    """The state of the beams that go on; `rows` (A, K) of it were theirs, of which there were
-    `width` an image."""
+    """Return the state of the beams that go on.
+
+    `rows` (A, K) are their rows in the old state, which had `width` rows per image.
+    """
     moving = {k: v for k, v in after.items() if k not in unmoved and k not in shared}
     out = after | pick_rows(moving, rows.flatten())
     left = rows[:, 0] // width
@@ -90,20 +93,21 @@ def _follow(
 
 
 def _extend(b: _Beams, log_probs: Tensor, end: int, beam: int) -> Tensor:
-    """One word more for every beam: ended candidates among the best K go to `finished`, the best K
-    others live on.
+    """Extend every beam by one word.
+
+    Ended candidates among the best K go to `finished`; the best K others live on.
 
     Args:
-        log_probs: (A, K, V), written over; K is 1 before the first word, `beam` after it.
+        log_probs: (A, K, V), overwritten; K is 1 before the first word, `beam` after it.
 
     Returns:
-        (A, K) the row of the old state that each living beam continues.
+        (A, K), the row of the old state that each living beam continues.
     """
     count, width, vocabulary = log_probs.shape
     best, place = top(
         log_probs.add_(b.scores[..., None]).flatten(1), min(2 * beam, width * vocabulary)
     )  # (A, 2K)
-    missing = max(0, beam - best.shape[1])  # of a vocabulary that is smaller than the beam
+    missing = max(0, beam - best.shape[1])  # if the vocabulary is smaller than the beam
     best, place = F.pad(best, (0, missing), value=-torch.inf), F.pad(place, (0, missing))
     source, word = place // vocabulary, place % vocabulary
     ends = word == end
@@ -121,10 +125,10 @@ def _extend(b: _Beams, log_probs: Tensor, end: int, beam: int) -> Tensor:
 
 
 def top(values: Tensor, count: int, size: int = 128) -> tuple[Tensor, Tensor]:
-    """The largest of each row (A, N) and where they are, (A, count) each, best first.
+    """Return the largest values of each row (A, N) and their indices, (A, count) each, best first.
 
-    On a CPU topk takes three times as long as this: the largest of every `size` neighbours, then
-    those of the best groups.
+    On a CPU, topk takes three times as long as this method. It finds the largest of every `size`
+    neighbours, and then the largest values in the best groups.
     """
     whole = values.shape[1] // size * size
     if values.is_cuda or whole < count * size:
@@ -138,7 +142,7 @@ def top(values: Tensor, count: int, size: int = 128) -> tuple[Tensor, Tensor]:
 
 
 def _drop_done(b: _Beams, rows: Tensor, beam: int) -> Tensor:
-    """Leave out the images that have `beam` finished hypotheses, or no living beam."""
+    """Drop the images that have `beam` finished hypotheses, or no living beam."""
     dead = b.scores.isinf().all(1).tolist()
     keep = [a for a, image in enumerate(b.images) if len(b.finished[image]) < beam and not dead[a]]
     if len(keep) < len(b.images):

@@ -1,5 +1,4 @@
-"""Checkpoints: a training that is killed at any moment goes on from its last one, bit for bit (on a
-CPU)."""
+"""Checkpoints. A training killed at any moment resumes from its last one, bit for bit on a CPU."""
 
 import os
 from dataclasses import dataclass, field
@@ -12,51 +11,52 @@ import torch
 from pipeline.core.errors import UserError, let_through
 from pipeline.data.files import whole_file
 
+# Errors that a damaged file causes in torch.load, or when its content is read.
 DAMAGED = (
     *(RuntimeError, EOFError, UnpicklingError),
     *(OSError, ValueError, KeyError, TypeError),
 )
-"what torch.load, and a look into what it gave, raise over a damaged file"
 
 
 @dataclass
 class Progress:
-    """All that the rest of a run depends on beside weights, optimiser and random numbers."""
+    """State that the rest of a run depends on, besides weights, optimiser and random numbers."""
 
     epoch: int = 0
-    "Epochs done."
+    "Number of epochs done."
     batch: int = 0
-    "Batches done of the current epoch."
+    "Number of batches done in the current epoch."
     phase: int = 0
-    "Phases done."
+    "Number of phases done."
     phase_start: int = 0
-    "Epochs done before the current phase."
+    "Number of epochs done before the current phase."
     sums: dict[str, float] = field(default_factory=dict)
-    "Of the current epoch: `tokens`, and each training figure summed over tokens."
+    "Sums over the current epoch: `tokens`, and each training figure summed over tokens."
     plateau_scale: float = 1.0
     "Factor of the learning rate; below 1 once validation scores have stopped rising."
     stale: int = 0
-    "Epochs since the best one, in this phase."
+    "Number of epochs since the best one, in this phase."
     best_score: float | None = None
     history: list[dict[str, float]] = field(default_factory=list)
-    "A row for each epoch done."
+    "One row for each epoch done."
     seconds: float = 0.0
-    "That all this took; no result depends on it, nor on the next two."
+    "Duration of the training in seconds. No result depends on this or the next two fields."
     step_seconds: float = 0.0
-    "Of these, those of steps on training images."
+    "The part of `seconds` that steps on training images took."
     images: int = 0
-    "Training images that the steps have seen."
+    "Number of training images that the steps have seen."
 
 
 def random_states() -> dict[str, Any]:
-    """Those of this process's random number generators."""
+    """Return the states of this process's random number generators."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {"rng": torch.get_rng_state(), "cuda_rng": cuda}
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], others: list[dict[str, Any]]) -> None:
-    """Write `state` and the states of all random number generators; the old file stays until the
-    new one is whole.
+    """Write `state` and the states of all random number generators.
+
+    The old file stays until the new one is complete.
 
     Args:
         others: `random_states` of the other ranks.
@@ -67,7 +67,8 @@ def save_checkpoint(path: Path, state: dict[str, Any], others: list[dict[str, An
 
 
 def write(state: dict[str, Any], file: BinaryIO) -> None:
-    """torch.save, but a full disk raises OSError: its zip writer hides it behind RuntimeError."""
+    """Call torch.save, but raise OSError for a full disk: its zip writer hides it behind
+    RuntimeError."""
     try:
         torch.save(state, file)
     except RuntimeError as error:
@@ -77,12 +78,13 @@ def write(state: dict[str, Any], file: BinaryIO) -> None:
 
 
 def read_checkpoint(path: Path, key: str, rank: int = 0) -> dict[str, Any] | None:
-    """The state of a training with the same `key`, the random number generators of this rank set;
-    None if there is none.
+    """Return the state of a training with the same `key`, and restore this rank's random numbers.
 
-    The number of ranks may be another one than that which wrote it, as the device may: the same
-    training goes on, but not to the same bit. A rank that the file does not know keeps its random
-    numbers.
+    The number of ranks and the device may differ from those that wrote the file. The same training
+    then resumes, but not bit for bit. A rank that the file does not know keeps its random numbers.
+
+    Returns:
+        the state; None if the file is missing, damaged or has another key.
     """
     if not path.is_file():
         return None
@@ -109,7 +111,10 @@ def _set_random_states(states: dict[str, Any]) -> None:
 
 
 def checkpoint_seconds() -> float:
-    """How often a checkpoint is written within an epoch, from CAPTIONLAB_CHECKPOINT_MINUTES."""
+    """Return the interval of checkpoints within an epoch, in seconds.
+
+    CAPTIONLAB_CHECKPOINT_MINUTES sets it, in minutes.
+    """
     text = os.environ.get("CAPTIONLAB_CHECKPOINT_MINUTES", "10")
     try:
         return 60 * float(text)

@@ -1,4 +1,4 @@
-"""What is asked of a training against what it can do, before it begins."""
+"""Check, before training begins, that its options can work."""
 
 import sys
 
@@ -8,7 +8,11 @@ from pipeline.experiment.params import Training
 
 
 def check_options(options: Training, decoder: Decoder) -> None:
-    """Raises: UserError: settings that cannot be meant together, or with this decoder."""
+    """Check that the options suit each other and the decoder.
+
+    Raises:
+        UserError: they do not.
+    """
     if options.self_critical_epochs and options.select == "loss":
         raise UserError(
             "train.select is loss, which self-critical training raises: select cider or bleu_4"
@@ -27,10 +31,10 @@ def check_options(options: Training, decoder: Decoder) -> None:
 
 
 def warn_of_long_warmup(options: Training, batches: int) -> None:
-    """One line where the warm-up ends after the last step, so that `lr` is never reached.
+    """Print one line if the warm-up ends after the last step, so that `lr` is never reached.
 
     Args:
-        batches: number of steps an epoch.
+        batches: number of steps per epoch.
     """
     steps = options.epochs * batches
     if options.warmup_steps > steps > 0:

@@ -1,7 +1,7 @@
-"""Starts the ranks of a training and ends them: all live, or none does.
+"""Start the ranks of a training and end them together: if one fails, all end.
 
-torch's own launchers (torchrun, torch.multiprocessing) end the others as well, but log lines beside
-the error, and wait up to 30 seconds for a process that hangs in NCCL.
+torch's own launchers (torchrun, torch.multiprocessing) also end the other ranks. But they log lines
+beside the error, and wait up to 30 seconds for a process that hangs in NCCL.
 """
 
 import os
@@ -22,8 +22,8 @@ from pipeline.core.errors import UserError, let_through, show_all
 from pipeline.core.machine import gpus, pick_device
 from pipeline.core.stage import collect_seldom, end_with, interrupt
 
+# Seconds that a rank has, after it is asked to end, to remove half-written files.
 GRACE = 5.0
-"seconds in which a rank that is asked to end may remove what it has half written"
 
 
 class RankError(Exception):
@@ -31,10 +31,11 @@ class RankError(Exception):
 
 
 def check_ranks(count: int, batch_images: int) -> str:
-    """The kind of device of several ranks: cuda or cpu.
+    """Return the kind of device for several ranks: cuda or cpu.
 
     Raises:
-        UserError: there are not as many GPUs, or not as many images in a batch.
+        UserError: CAPTIONLAB_DEVICE names another kind, or there are fewer GPUs or fewer images in
+            a batch than ranks.
     """
     said = f"CAPTIONLAB_PROCESSES={os.environ.get('CAPTIONLAB_PROCESSES')}"
     kind = os.environ.get("CAPTIONLAB_DEVICE") or ("cuda" if gpus() else "cpu")
@@ -57,14 +58,15 @@ def check_ranks(count: int, batch_images: int) -> str:
 
 
 def launch(work: Callable[..., None], count: int, kind: str, *args: Any) -> None:
-    """Run `work(device, ranks, *args)` in `count` processes, and return when all have.
+    """Run `work(device, ranks, *args)` in `count` processes, and return when all have ended.
 
     Args:
-        work: a function of a module, for each process imports it.
-        kind: of the devices, as `check_ranks` gives it.
+        work: a function at the top level of a module, because each process imports it.
+        kind: kind of device, as returned by `check_ranks`.
 
     Raises:
-        UserError: a rank's, or a rank was killed.
+        UserError: a rank raised it, or a rank was killed.
+        OSError: a rank met a full or read-only disk, or a file that it may not read or write.
         RankError: any other error of a rank. All ranks have ended by then.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -74,7 +76,7 @@ def launch(work: Callable[..., None], count: int, kind: str, *args: Any) -> None
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        store = TCPStore(  # which closes the socket: it gets one of its own
+        store = TCPStore(  # closes the socket that it is given, so it gets a duplicate
             *("127.0.0.1", port, None, True),
             wait_for_workers=False,
             master_listen_fd=os.dup(server.fileno()),
@@ -88,17 +90,19 @@ def launch(work: Callable[..., None], count: int, kind: str, *args: Any) -> None
     try:
         for process, (_, tells) in zip(processes, pipes, strict=True):
             process.start()
-            tells.close()  # the rank's own is the last: it closes where the rank is killed
+            tells.close()  # leaves only the rank's copy, which closes when the rank ends
         _wait(processes, [told for told, _ in pipes])
     finally:
         _end(processes)
 
 
 def _wait(processes: list[Any], errors: list[Any]) -> None:
-    """Until all processes have ended well; raises the error of the first one that has not.
+    """Wait until all processes have ended successfully, and raise the error of the first that
+    fails.
 
-    Errors are read while their processes run: one that is longer than a pipe holds (64 KB, a long
-    traceback) would keep its process, and this one, waiting for ever.
+    Errors are read while the processes run. An error may be longer than a pipe holds (64 KB), for
+    example a long traceback. Its process would otherwise block, and this one would wait for it
+    forever.
     """
     running = {process.sentinel: process for process in processes}
     open_pipes = set(errors)
@@ -115,7 +119,7 @@ def _wait(processes: list[Any], errors: list[Any]) -> None:
 
 
 def _read(pipe: Any) -> BaseException | None:
-    """None: its rank has ended, well or in the middle of a word."""
+    """Return a rank's error; None if the rank has ended without sending a complete one."""
     try:
         told: BaseException = pipe.recv()
     except (EOFError, OSError):
@@ -132,7 +136,7 @@ def _of_end(rank: int, status: int) -> str:
 
 
 def _end(processes: list[Any]) -> None:
-    """End those that still run: first they are asked to."""
+    """End the processes that still run: ask them first, and kill them after `GRACE` seconds."""
     started: list[BaseProcess] = [process for process in processes if process.pid]
     until = time.monotonic() + GRACE
     for process in started:
@@ -153,11 +157,11 @@ def _rank(
     work: Callable[..., None],
     args: tuple[Any, ...],
 ) -> None:
-    """One process. Ctrl-C reaches the one above it as well, which then ends all."""
+    """Run one rank. Ctrl-C also reaches the parent process, which then ends all ranks."""
     end_with(above)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL if rank else interrupt)
-    if rank:  # all ranks would say the same
+    if rank:  # all ranks would print the same lines
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     show_all()
     collect_seldom()
@@ -172,7 +176,7 @@ def _rank(
         with suppress(OSError):
             let_through(error)
             _fail(told, RankError(f"process {rank} of the training:\n{traceback.format_exc()}"))
-        _fail(told, error)  # of the disk
+        _fail(told, error)  # let_through raised: a disk error
 
 
 def _join(
@@ -188,7 +192,7 @@ def _join(
 
     from pipeline.training.ranks import Group
 
-    tqdm.set_lock(RLock())  # its own is a semaphore that a killed process leaves, with a warning
+    tqdm.set_lock(RLock())  # tqdm's own semaphore leaks, with a warning, if killed
     pick_device(device)  # before Arrow is imported
     ranks = Group(rank, count, device, TCPStore("127.0.0.1", port, None, False))
     work(device, ranks, *args)
@@ -196,7 +200,7 @@ def _join(
 
 
 def _fail(told: Any, error: BaseException) -> None:
-    """Nothing is to wait for the ranks that are left, such as a thread of NCCL."""
+    """Report the error and exit at once, without waiting for remaining threads such as NCCL's."""
     told.send(error)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step, so that a resumed run needs no scheduler state."""
+"""The learning rate as a function of the step. A resumed run therefore needs no scheduler state."""
 
 import math
 
@@ -6,8 +6,10 @@ from pipeline.experiment.params import Training
 
 
 def learning_rate(options: Training, step: int, total: int, plateau_scale: float) -> float:
-    """Rate of step `step` (from 0) of `total`: linear warm-up, then the schedule; `plateau_scale`
-    is 1 unless it is plateau."""
+    """Return the rate of step `step` (from 0) of `total`: linear warm-up, then the schedule.
+
+    `plateau_scale` is the factor of the schedule `plateau`; the others ignore it.
+    """
     if step < options.warmup_steps:
         return options.lr * (step + 1) / options.warmup_steps
     left = 1 - (step - options.warmup_steps) / max(1, total - options.warmup_steps)

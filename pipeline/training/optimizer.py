@@ -1,4 +1,4 @@
-"""The optimiser of a training, the clipping of its gradients, and the precision of its products."""
+"""The optimiser, the gradient clipping and the precision of a training."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,8 +11,10 @@ from pipeline.experiment.params import Training
 
 
 def build_optimizer(decoder: nn.Module, options: Training) -> torch.optim.Optimizer:
-    """Of the weights that are trained. The fused kernels pass over them once a step, not once an
-    operation."""
+    """Return the optimiser of the weights that are trained.
+
+    Fused kernels pass over the weights once per step, not once per operation.
+    """
     leave_out_compiler()
     weights = [p for p in decoder.parameters() if p.requires_grad]
     weights = weights or [nn.Parameter(torch.empty(0))]  # torch refuses an empty list
@@ -28,7 +30,7 @@ def build_optimizer(decoder: nn.Module, options: Training) -> torch.optim.Optimi
 
 
 def clip_gradients(decoder: nn.Module, options: Training) -> None:
-    """By the norm of all gradients together, or each value by itself, or not at all."""
+    """Clip the gradients by their common norm, clip each value, or do nothing."""
     if options.clip == "norm":
         nn.utils.clip_grad_norm_(decoder.parameters(), options.clip_at)
     elif options.clip == "value":
@@ -36,7 +38,8 @@ def clip_gradients(decoder: nn.Module, options: Training) -> None:
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
-    """bfloat16 needs no loss scaling; weights and optimiser stay float32."""
+    """Return the context for the forward pass. bfloat16 needs no loss scaling; weights and
+    optimiser stay float32."""
     return torch.autocast(
         torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"
     )

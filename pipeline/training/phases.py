@@ -1,7 +1,7 @@
-"""The two phases of a training: cross-entropy, then, where asked for, self-critical training.
+"""The two phases of a training: cross-entropy and, if requested, self-critical training.
 
-A phase knows its loss, its learning rate, its number of epochs, and the training figures of its
-history rows. All else is the same in both and stands in trainer.py.
+A phase defines its loss, its learning rate, its number of epochs and its training figures in the
+history. Everything else is common to both phases and is in trainer.py.
 """
 
 from collections.abc import Sequence
@@ -24,14 +24,15 @@ class StepLoss(NamedTuple):
     """The loss of one step, or of some of its images."""
 
     loss: Tensor
-    "A number with gradients, which the step descends: a mean over `tokens`."
+    "The loss to minimise: a scalar with gradients, a mean over `tokens`."
     figures: dict[str, float]
-    "Columns of the history: each is a mean over `tokens`, and a row has the mean of its epoch."
+    """Columns of the history. Each figure is a mean over `tokens`; the history holds its mean over
+    an epoch."""
     tokens: int
 
 
 def joined(steps: Sequence[StepLoss]) -> StepLoss:
-    """The loss of a step from those of its parts."""
+    """Return the loss of a step, combined from the losses of its parts."""
     tokens = sum(step.tokens for step in steps)
     figures = {
         name: sum(step.figures[name] * step.tokens for step in steps) / tokens
@@ -43,21 +44,25 @@ def joined(steps: Sequence[StepLoss]) -> StepLoss:
 
 class Phase(Protocol):
     epochs: int
-    "At most; fewer when `train.patience` ends the phase."
+    "Maximum number of epochs. `train.patience` may end the phase earlier."
 
     def learning_rate(self, step: int, plateau_scale: float) -> float:
-        """Of step `step`, counted from the start of the training."""
+        """Return the learning rate of step `step`, counted from the start of the training."""
 
     def loss(self, batch: Batch, step: int, whole: Size | None = None) -> StepLoss:
-        """`whole`: of the batch of the step, where `batch` is a part of it. The losses of all
-        parts, weighted by their tokens, make up that of the whole."""
+        """Return the loss of a batch.
+
+        Args:
+            whole: size of the step's whole batch, if `batch` is a part of it. The mean of the
+                parts' losses, weighted by tokens, is then the loss of the whole batch.
+        """
 
 
 class CrossEntropy:
     """Teacher forcing or scheduled sampling, with label smoothing and the decoder's regularisers.
 
     Args:
-        batches: number of steps an epoch.
+        batches: number of steps per epoch.
     """
 
     def __init__(
@@ -72,7 +77,8 @@ class CrossEntropy:
         return learning_rate(self.options, step, self.steps, plateau_scale)
 
     def loss(self, batch: Batch, step: int, whole: Size | None = None) -> StepLoss:
-        """`train_loss` is the cross-entropy alone; each regulariser has a column of its own."""
+        """Return the loss. `train_loss` is the cross-entropy alone; each regulariser has its own
+        column."""
         with autocast(self.device, self.options.precision):
             loss = self.decoder.loss(
                 batch.features,
@@ -87,17 +93,16 @@ class CrossEntropy:
         return StepLoss(_by_tokens(loss, whole), figures, loss.tokens)
 
     def _inputs(self, batch: Batch, step: int) -> Tensor | None:
-        """What the decoder reads; None: the reference captions."""
+        """Return what the decoder reads; None stands for the reference captions."""
         probability = own_word_probability(self.options, step, self.steps)
         return mixed_inputs(self.decoder, batch, probability, self.special) if probability else None
 
 
 class SelfCritical:
-    """Self-critical training on CIDEr-D; `train_reward` and `train_baseline` take the place of
-    `train_loss`.
+    """Self-critical training on CIDEr-D. `train_reward` and `train_baseline` replace `train_loss`.
 
     Args:
-        max_tokens: longest caption that is sampled.
+        max_tokens: maximum length of a sampled caption.
     """
 
     def __init__(
@@ -126,8 +131,11 @@ class SelfCritical:
 
 
 def _by_tokens(loss: Loss, whole: Size | None) -> Tensor:
-    """The loss of a part, in which a term that is a mean over captions has the weight that makes
-    the parts' mean over tokens the whole batch's mean over captions."""
+    """Return the loss of a part, adjusted so that the trainer may average the parts over tokens.
+
+    Terms that are means over captions are rescaled. Their mean over tokens then equals the mean
+    over all captions of the whole batch.
+    """
     if whole is None:
         return loss.total
     captions = {name: loss.terms[name] for name in loss.counts}

@@ -1,11 +1,12 @@
-"""The processes that train one decoder together: each passes its images of a batch, and their
-gradients are added up.
+"""The processes that train one decoder together.
 
-A rank is the number of such a process, from 0. Gradients are summed here, `LARGEST` numbers at a
-time, and not by torch's DistributedDataParallel. That takes a mean over processes, whereas a step
-is a mean over tokens, of which each process has another number; and its hooks want the same
-backward passes in every process, also in one that has no image
-(docs/decisions/2026-11-29-gradients-are-summed-here.md).
+Each process passes its images of a batch, and the gradients of all are summed. A rank is the number
+of such a process, from 0.
+
+Gradients are summed here, `LARGEST` numbers at a time, and not by torch's DistributedDataParallel.
+That averages over processes, whereas a step averages over tokens, and each process has a different
+number of tokens. Its hooks also require the same backward passes in every process, even in one
+without images (docs/decisions/2026-11-29-gradients-are-summed-here.md).
 """
 
 import os
@@ -21,32 +22,32 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 T = TypeVar("T")
+# Largest count of numbers sent at once, except for a single larger tensor. They are copied first.
 LARGEST = 2**24
-"numbers that are sent at once, which are copied for it"
+# Seconds that a rank waits to be ended after it has lost another one.
 PATIENCE = 10.0
-"seconds that a rank which has lost another one waits to be ended"
 
 
 class Ranks:
-    """One process alone, which is as good as a group of one; `Group` is one of several."""
+    """A single process, with the methods of a group. `Group` is one of several processes."""
 
     rank = 0
     count = 1
 
     def seed(self, seed: int) -> int:
-        """That of this rank's random numbers."""
+        """Return the seed of this rank's random numbers."""
         return seed
 
     def gather(self, value: T) -> list[T]:
-        """The values of all ranks, in their order."""
+        """Return the values of all ranks, in rank order."""
         return [value]
 
     def broadcast(self, value: T) -> T:
-        """Rank 0's value."""
+        """Return rank 0's value."""
         return value
 
     def sum_gradients(self, weights: Iterable[nn.Parameter]) -> None:
-        """Give each weight the sum of its gradients in all ranks; none where no rank has one."""
+        """Give each weight the sum of its gradients over all ranks; none if no rank has one."""
 
     def equalise(self, tensors: Iterable[Tensor]) -> None:
         """Give each tensor the numbers that it has in rank 0."""
@@ -56,13 +57,13 @@ ALONE = Ranks()
 
 
 class Group(Ranks):
-    """One of several processes of this machine; every method is to be called in all of them.
+    """One of several processes on this machine. Every method must be called in all of them.
 
-    Numbers on GPUs go through NCCL, all else through gloo, which is also what CPUs have.
+    Tensors on GPUs go through NCCL. Everything else goes through gloo, including tensors on CPUs.
 
     Args:
         store: where the processes find each other.
-        device: this rank's.
+        device: device of this rank.
     """
 
     def __init__(self, rank: int, count: int, device: str, store: "Store"):
@@ -118,7 +119,7 @@ class Group(Ranks):
 
 
 def _in_parts(tensors: list[Tensor], send: Callable[[Tensor], object]) -> None:
-    """Call `send`, which changes its argument, with the numbers of some tensors at a time."""
+    """Call `send`, which changes its argument, with the numbers of a few tensors at a time."""
     with torch.no_grad():
         for part in _parts(tensors):
             flat = torch.cat([tensor.flatten() for tensor in part])
@@ -129,7 +130,8 @@ def _in_parts(tensors: list[Tensor], send: Callable[[Tensor], object]) -> None:
 
 
 def _parts(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one dtype and device, up to `LARGEST` numbers if there are several."""
+    """Group neighbouring tensors of one dtype and device. Groups of several hold at most `LARGEST`
+    numbers."""
     part: list[Tensor] = []
     for tensor in tensors:
         if part and (
@@ -144,8 +146,11 @@ def _parts(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _waiting(collective: Callable[[], object]) -> None:
-    """A rank that has lost another one is soon ended by who started both (launch.py), who tells
-    the end of the other: what this one says of it would only be in the way."""
+    """Run a collective, and wait before raising its error.
+
+    A rank that has lost another one fails here. launch.py, which started both, soon ends it and
+    reports the end of the other. An error from this rank would only get in the way.
+    """
     try:
         collective()
     except RuntimeError:
@@ -154,7 +159,10 @@ def _waiting(collective: Callable[[], object]) -> None:
 
 
 def _stay_on_this_machine() -> None:
-    """gloo would ask the network for this machine's name, and listen to all of it."""
+    """Restrict gloo to the loopback interface.
+
+    Otherwise it would ask the network for this machine's name, and listen to the whole network.
+    """
     import psutil
 
     here = [name for name in ("lo", "lo0") if name in psutil.net_if_addrs()]

@@ -1,8 +1,8 @@
-"""Scheduled sampling: the decoder reads some of its own words in training (Bengio et al., 2015).
+"""Scheduled sampling: in training, the decoder reads some of its own words (Bengio et al., 2015).
 
-The words that it reads are drawn first, without gradients, step by step; the loss is then that of
-any other inputs. No gradient flows through a drawn word, so this is the paper's training, for every
-decoder, in one pass more.
+First the words that it reads are drawn step by step, without gradients. Then the loss is computed
+as for any other inputs. No gradient flows through a drawn word, so this is the paper's training. It
+works for every decoder and costs one more pass.
 """
 
 import math
@@ -18,8 +18,9 @@ from pipeline.experiment.params import Training
 
 
 def own_word_probability(options: Training, step: int, total: int) -> float:
-    """Probability that an input is the decoder's own previous word, at step `step` (from 0) of
-    `total`.
+    """Return the probability that an input is the decoder's own previous word.
+
+    `step` is counted from 0, and there are `total` steps. The schedules:
 
     linear: grows from 0 to `sampling_end`.
     inverse_sigmoid: 1 - k / (k + exp(step / k)) with k = `sampling_k` (section 2.4 of the paper,
@@ -36,10 +37,11 @@ def own_word_probability(options: Training, step: int, total: int) -> float:
 
 @torch.no_grad()
 def mixed_inputs(decoder: Decoder, batch: Batch, probability: float, special: Special) -> Tensor:
-    """Inputs (R, T) that start like the batch's and in which each later word is drawn from the
-    decoder with `probability`.
+    """Return inputs (R, T) that begin like the batch's; each later word is drawn from the decoder
+    with `probability`.
 
-    Special tokens are never drawn: where a word is drawn, the reference goes on.
+    Special tokens, including <end>, are never drawn, because the reference continues after each
+    drawn word.
     """
     state = pick_rows(decoder.start(batch.features), batch.rows)
     inputs = [batch.tokens[:, 0]]

@@ -1,4 +1,4 @@
-"""A variant of params.yaml, trained once per seed and written."""
+"""Train a variant of params.yaml once per seed, and write the results."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -17,58 +17,59 @@ from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.setup import prepare
 from pipeline.training.trainer import Live, Trainer
 
+# Opens the receiver of a training's live figures.
 Curves = Callable[[], AbstractContextManager[Live]]
-"opens what gets the figures of a training as they grow"
 
 
 @dataclass(frozen=True)
 class Seeds:
     name: str
-    "The variant."
+    "Name of the variant."
     params: Params
     device: str
     corpus: Path
-    "captions.parquet of the variant's corpus."
+    "Path of captions.parquet of the variant's corpus."
     features: Path
-    "Folder of its features."
+    "Folder of the variant's features."
     checkpoints: Path
-    "Folder of what an interrupted training goes on from, one file per seed."
+    "Folder of the checkpoints from which an interrupted training resumes, one file per seed."
     ranks: Ranks = ALONE
-    "The processes that train together, of which this is one."
+    "The processes that train together; this process is one of them."
 
     def train(self, model: Path, history: Path, further: Path, curves: Curves) -> Progress:
         """Train every seed of `train.seeds`.
 
         Args:
-            model, history: folder and CSV file of the first seed, which is the one that is served.
-            further: folder of the other seeds, a folder each, and their list.
-            curves: of the first seed.
+            model, history: model folder and history CSV file of the first seed, whose model is
+                served.
+            further: folder for the other seeds, with a folder for each and a list of them.
+            curves: opens the live curves of the first seed.
 
         Returns:
-            What the training of the first seed took.
+            the progress of the first seed's training, with its duration.
         """
         first, *others = self.params.training(self.name).seeds
         trained = self._train(first, model, history, curves)
         checkpoints = [trained.checkpoint]
         with whole_folder(further) as part:
-            write_json(part / "seeds.json", others)  # DVC warns of an empty folder
+            write_json(part / "seeds.json", others)  # DVC warns about an empty folder
             for seed in others:
                 print(f"{self.name}: seed {seed}", flush=True)
                 folder = part / str(seed)
                 checkpoints.append(self._train(seed, folder, folder / "history.csv").checkpoint)
-        for checkpoint in checkpoints:  # not sooner: a rerun begins where the last seed stopped
+        for checkpoint in checkpoints:  # only now: a rerun resumes at the last unfinished seed
             remove(checkpoint)
-        with suppress(OSError):  # mlflow.json may stand there
+        with suppress(OSError):  # it may hold mlflow.json
             self.checkpoints.rmdir()
         return trained.progress
 
     def follow(self) -> None:
-        """Train every seed along with rank 0, which calls `train`, and write nothing."""
+        """Train every seed along with rank 0, which calls `train`. Write nothing."""
         for seed in self.params.training(self.name).seeds:
             self.trainer(seed)[0].run()
 
     def trainer(self, seed: int) -> tuple[Trainer, dict[str, Any]]:
-        """`prepare` of one seed."""
+        """Call `prepare` for one seed."""
         is_first = seed == self.params.training(self.name).seeds[0]
         return prepare(
             self.name,
@@ -82,8 +83,11 @@ class Seeds:
         )
 
     def _writing(self, tokenizer: Tokenizer) -> Tokenizer:
-        """What training compares are words; a model writes as people do, also where its script has
-        no spaces."""
+        """Return the tokenizer with which the saved model writes captions.
+
+        Training compares captions word by word. In a script without spaces, the saved tokenizer
+        joins the words, as people write them.
+        """
         corpus = self.params.corpora[self.params.variants[self.name].corpus]
         spaced = find_language(corpus.language).spaced
         return tokenizer if spaced else tokenizer.gluing(glue())
@@ -91,7 +95,7 @@ class Seeds:
     def _train(
         self, seed: int, model: Path, history: Path, curves: Curves | None = None
     ) -> Trainer:
-        """One training, written."""
+        """Train one seed, and write its model and history."""
         trainer, about = self.trainer(seed)
         with curves() if curves else nullcontext() as trainer.live:
             table = trainer.run()

@@ -1,9 +1,10 @@
-"""Self-critical sequence training (Rennie et al., 2017): sampled captions are made likelier that
-earn more than a baseline.
+"""Self-critical sequence training (Rennie et al., 2017).
 
-The reward is CIDEr-D with document frequencies of the training split. The end token is a word of
-captions and references: without it, captions that break off after "a" or "of" earn as much as whole
-ones, and training finds them.
+Sampled captions become more probable if they earn more than a baseline.
+
+The reward is CIDEr-D with document frequencies of the training split. The end token counts as a
+word of captions and references. Without it, captions that break off after "a" or "of" would earn as
+much as complete ones, and training would learn to produce them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +22,17 @@ from pipeline.metrics.cider import against
 
 
 class CiderReward:
-    """CIDEr-D (0 to 10) of captions against the references of their images, both with `<end>` as
-    last word.
+    """CIDEr-D (0 to 10) of captions against the references of their images.
+
+    `<end>` is the last word of every reference, and is expected as the last word of complete
+    captions.
 
     Args:
-        references: image_id -> cleaned captions, of all images of the training split.
+        references: image_id -> cleaned captions, for all images of the training split.
 
     Raises:
-        KeyError: when it is called, of an image that has none.
-        ValueError: of not as many texts as images.
+        KeyError: when called for an image that has no references.
+        ValueError: when called with different numbers of texts and images.
     """
 
     def __init__(self, references: Mapping[str, Sequence[str]]):
@@ -50,8 +53,13 @@ class CiderReward:
 def sample_batch(
     decoder: Decoder, batch: Batch, count: int, special: Special, max_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """`count` captions per image drawn word by word: tokens and mask (I * count, T + 1), <start>
-    first, image by image. Rows that have ended stay, for the loss needs all in one tensor."""
+    """Sample `count` captions per image, word by word.
+
+    Rows that have ended stay in the batch, because the loss needs all rows in one tensor.
+
+    Returns:
+        tokens and mask, (I * count, T + 1) each, image by image. Rows begin with <start>.
+    """
     rows = torch.arange(len(batch.features), device=batch.tokens.device).repeat_interleave(count)
     state = pick_rows(decoder.start(batch.features), rows)
     tokens = [torch.full_like(rows, special.start)]
@@ -74,12 +82,11 @@ def self_critical_loss(
     count: int,
     max_tokens: int,
 ) -> tuple[Tensor, dict[str, float], int]:
-    """-(reward - baseline) * log p(sampled), mean over the sampled tokens (equation 8); dropout is
-    off.
+    """Return -(reward - baseline) * log p(sampled), the mean over the sampled tokens (equation 8).
 
-    The baseline of one sample an image is the greedy caption's reward; of several, the mean of the
-    others' (Luo, 2020, "A better variant of self-critical sequence training"), which spares the
-    greedy pass and varies less.
+    Dropout is off. With one sample per image, the baseline is the reward of the greedy caption.
+    With several, it is the mean reward of the image's other samples (Luo, 2020, "A better variant
+    of self-critical sequence training"). This saves the greedy pass and varies less.
 
     Returns:
         the loss, the mean reward and baseline, and the number of sampled tokens.
@@ -101,21 +108,26 @@ def self_critical_loss(
 
 
 def _mean_of_others(rewards: Tensor) -> Tensor:
-    """(I, K) -> (I, K)"""
+    """Return the mean of the image's other samples, for each sample: (I, K) -> (I, K)."""
     return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
 
 
 def _weighted(
     decoder: Decoder, batch: Batch, tokens: Tensor, valid: Tensor, count: int, advantage: Tensor
 ) -> Tensor:
-    """-advantage * log p of the sampled tokens, which stand at `valid` (I * count, T); the mean."""
+    """Return the mean of -advantage * log p over the sampled tokens, which `valid` (I * count, T)
+    marks."""
     rows = torch.arange(len(batch.image_ids), device=tokens.device).repeat_interleave(count)
     hidden, _ = decoder.unroll(batch.features, tokens[:, :-1], valid.sum(1).cpu(), rows)
     return decoder.last_layer(hidden[valid]).cross_entropy(tokens[:, 1:][valid], weights=advantage)
 
 
 def _without_dropout(decoder: nn.Module) -> None:
-    """Evaluation mode, but for fused recurrent layers: on a GPU they have no gradient in it."""
+    """Set evaluation mode.
+
+    Fused recurrent layers stay in training mode without dropout: on a GPU they have no gradient in
+    evaluation mode.
+    """
     decoder.eval()
     for module in decoder.modules():
         if isinstance(module, nn.RNNBase):
@@ -124,6 +136,6 @@ def _without_dropout(decoder: nn.Module) -> None:
 
 
 def _text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
-    """Words of a caption, with the end token as a word if it came to an end."""
+    """Return the words of a caption, followed by the end token if the caption has one."""
     words = tokenizer.decode([i for i in ids if i != tokenizer.special.end])
     return f"{words} {END}" if tokenizer.special.end in ids else words

@@ -1,4 +1,4 @@
-"""A variant of params.yaml -> its trainer, ready to run, and the config.json of its model."""
+"""Build the trainer of a params.yaml variant, and the config.json of its model."""
 
 import math
 from dataclasses import asdict
@@ -41,13 +41,13 @@ def prepare(
     checkpoint: Path,
     ranks: Ranks = ALONE,
 ) -> tuple[Trainer, dict[str, Any]]:
-    """The trainer of a variant, to run or to resume, and the config.json of its model.
+    """Return the trainer of a variant, ready to run or resume, and the config.json of its model.
 
     Args:
         corpus: captions.parquet of the variant's corpus.
-        features: folder of its features.
-        checkpoint: file that an interrupted run goes on from.
-        ranks: the processes that train together, of which this is one.
+        features: folder of the variant's features.
+        checkpoint: file from which an interrupted run resumes.
+        ranks: the processes that train together; this process is one of them.
     """
     variant, options = params.variants[name], params.training(name)
     store = _store(name, variant, corpus, features)
@@ -80,7 +80,8 @@ def _check_memory(
     words: int,
     processes: int,
 ) -> None:
-    """Raises a UserError where a step cannot fit into what memory is left beside the weights."""
+    """Raise a UserError if a training step does not fit into the memory that the weights leave
+    free."""
     trained = sum(w.numel() for w in decoder.parameters() if w.requires_grad)
     tokens = len(batches.ids) / max(1, len(batches.image_ids))
     key, asked = step_key(options)
@@ -88,7 +89,7 @@ def _check_memory(
 
     def more(images: int) -> int:
         whole = of_training((trained, 0), options, tokens, words, numbers, images)
-        return whole - FLOAT32 * trained  # which are there already
+        return whole - FLOAT32 * trained  # the weights are in memory already
 
     shared = -(-min(options.batch_images, len(batches.image_ids)) // processes)
     asked = min(asked, shared)
@@ -96,14 +97,16 @@ def _check_memory(
 
 
 def config(name: str, variant: Variant, store: FeatureStore) -> dict[str, Any]:
-    """What models/NAME/config.json says of the model beside its sizes: nothing that training did
-    not depend on."""
+    """Return the description of the model for models/NAME/config.json, except its sizes.
+
+    It holds only what training depends on.
+    """
     about = {"variant": name, "decoder": variant.decoder, "args": variant.args}
     return {**about, **store.made_by(), "corpus": variant.corpus}
 
 
 def _store(name: str, variant: Variant, corpus: Path, features: Path) -> FeatureStore:
-    """Features of every image of the corpus, of a kind that the decoder can read."""
+    """Open the features, and check that they cover the corpus and suit the decoder."""
     store, what = FeatureStore(features), f"features '{variant.features}'"
     store.check(Captions(corpus, SPLITS, ["image_id"])["image_id"], what)
     check_keep(variant.decoder, store.keep, f"variants.{name}, {what}")
@@ -138,7 +141,8 @@ def _key(
     store: FeatureStore,
     about: dict[str, Any],
 ) -> str:
-    """Fingerprint of all that the result depends on: a checkpoint of anything else is not used."""
+    """Return a fingerprint of everything that the result depends on. A checkpoint with another one
+    is not used."""
     variant = params.variants[name]
     settings = params.training(name).model_dump(exclude={"seeds"})
     data = [digest(corpus), store.manifest, digest(store.folder / "ids.parquet"), store.digest()]
@@ -147,6 +151,9 @@ def _key(
 
 @cache
 def _code() -> str:
-    """Once a process: after the training of a first seed more modules are imported than after one
-    that was resumed at its end, and the second seed's key must not depend on that."""
+    """Return the fingerprint of the code, computed once per process.
+
+    Training a first seed imports more modules than resuming it at its end. The key of the second
+    seed must not depend on that.
+    """
     return loaded_code()

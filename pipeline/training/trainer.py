@@ -1,4 +1,4 @@
-"""The training loop. It may be killed at any moment, and goes on from its checkpoint."""
+"""The training loop. It can be killed at any moment and resumes from its checkpoint."""
 
 import math
 import time
@@ -31,6 +31,7 @@ from pipeline.training.ranks import ALONE, Ranks
 from pipeline.training.self_critical import CiderReward
 from pipeline.training.validation import Validation
 
+# Columns of the history. Regularisers and self-critical training add their own.
 COLUMNS = [
     "epoch",
     "step",
@@ -42,13 +43,12 @@ COLUMNS = [
     "val_bad_endings",
     "best",
 ]
-"Of the history; regularisers and self-critical training add theirs."
+# Interval, in steps, at which a step's figures are sent to the live curves.
 LIVE_STEPS = 20
-"Every so many steps the figures of one are sent to the live curves."
 
 
 class Live(Protocol):
-    """Where curves go while training runs; a dead receiver must cost nothing."""
+    """Receives the curves while training runs. Training must not suffer if the receiver is dead."""
 
     def log(self, step: int, values: dict[str, float]) -> None: ...
 
@@ -64,14 +64,15 @@ class Trainer:
     options: Training
     seed: int
     checkpoint: Path
-    "File that an interrupted run goes on from."
+    "File from which an interrupted run resumes."
     key: str
-    "Fingerprint of all that determines the result; a checkpoint with another key is not used."
+    """Fingerprint of everything that determines the result. A checkpoint with another key is not
+    used."""
     reward: CiderReward | None = None
-    "Needed where `options` ask for self-critical training."
+    "Required if `options` asks for self-critical training."
     live: Live | None = None
     ranks: Ranks = ALONE
-    "The processes that train together, of which this is one."
+    "The processes that train together; this process is one of them."
 
     def __post_init__(self) -> None:
         check_options(self.options, self.decoder)
@@ -96,7 +97,7 @@ class Trainer:
         """Train, and leave the weights of the best epoch in the decoder.
 
         Returns:
-            the history, a row an epoch; without epochs, a header.
+            the history, with one row per epoch; without epochs, only its header.
         """
         torch.manual_seed(self.ranks.seed(self.seed))
         self._resume()
@@ -134,12 +135,14 @@ class Trainer:
                 self._save()
 
     def _backward(self, phase: Phase, batch: Batch | None, whole: Size | None = None) -> StepLoss:
-        """Gradients of the loss of a batch, which passes in parts where it is shared out over ranks
-        or `micro_batch` asks for it: the parts' gradients are weighted by their tokens.
+        """Compute the gradients of a batch's loss.
+
+        The batch is passed in parts if several ranks share it or `micro_batch` asks for parts. The
+        gradients of the parts are weighted by their numbers of tokens.
 
         Args:
-            batch: what this rank has of it.
-            whole: of the batch of all ranks.
+            batch: this rank's share of the batch.
+            whole: size of the batch of all ranks.
         """
         if self.ranks.count == 1 and batch and not self._has_parts(batch):
             step = phase.loss(batch, self._step)
@@ -165,17 +168,18 @@ class Trainer:
         return [batch] if batch else []
 
     def _part(self, phase: Phase, part: Batch, whole: Size | None) -> StepLoss:
-        """Gradients of a part of a batch by its tokens; its loss, without gradients, on the CPU."""
+        """Add the gradients of one part, weighted by its tokens. Return its loss without gradients,
+        on the CPU."""
         step = phase.loss(part, self._step, whole)
         self._check_finite(step.loss)
         (step.loss * step.tokens).backward()
         return step._replace(loss=step.loss.detach().cpu())
 
     def _validate(self) -> None:
-        """End the epoch: its row of the history, and the best weights so far."""
+        """End the epoch: validate, add a row to the history and keep the best weights so far."""
         p = self.progress
         scores = self.validation.scores(self.decoder, self.tokenizer, self.ranks)
-        for name, value in scores.items():  # the last step of an epoch has no loss after it
+        for name, value in scores.items():  # no training loss follows an epoch's last update
             if not math.isfinite(value):
                 raise UserError(
                     f"{name} is not finite in epoch {p.epoch + 1}: lower train.lr or train.clip_at"
@@ -195,7 +199,8 @@ class Trainer:
         p.epoch, p.batch, p.sums = p.epoch + 1, 0, {}
 
     def _keep_best(self, scores: dict[str, float]) -> bool:
-        """Whether this epoch is the best; if not, patience and plateau count it."""
+        """Return whether this epoch is the best. If it is, keep its weights; if not, count it for
+        patience and plateau."""
         p, o = self.progress, self.options
         score = -scores["val_loss"] if o.select == "loss" else scores[f"val_{o.select}"]
         if p.best_score is None or score > p.best_score:
@@ -208,21 +213,24 @@ class Trainer:
         return False
 
     def _end_phase(self) -> None:
-        """The next phase starts from the best weights, with an optimiser that remembers nothing of
-        the other loss."""
+        """Load the best weights and start the next phase with a new optimiser.
+
+        The moments of the old optimiser belong to the other loss.
+        """
         p = self.progress
         p.phase, p.phase_start, p.stale = p.phase + 1, p.epoch, 0
-        if self.best:  # none before the first epoch
+        if self.best:  # empty before the first epoch
             self.decoder.load_state_dict(self.best, strict=False)
         self.optimizer = build_optimizer(self.decoder, self.options)
 
     @property
     def _step(self) -> int:
-        """Steps done, from the start of the training."""
+        """Number of steps done since the start of the training."""
         return self.progress.epoch * len(self.train_batches) + self.progress.batch
 
     def _batches(self) -> Iterator[Share]:
-        """This rank's share of those of the current epoch that are still to be done."""
+        """Return this rank's shares of the batches of the current epoch that are still to be
+        done."""
         p, total = self.progress, len(self.train_batches)
         own = self.train_batches.shared(self.ranks.rank, self.ranks.count)
         batches = own.shares(self.seed, p.epoch, p.batch)
@@ -250,7 +258,7 @@ class Trainer:
             self.live.log(self._step, {f"step_{name}": v for name, v in step.figures.items()})
 
     def _weights(self) -> dict[str, Tensor]:
-        """Those that training can change."""
+        """Return the weights that training can change."""
         every = self.decoder.state_dict()
         return {name: every[name] for name in self.decoder.saved()}
 
@@ -260,7 +268,7 @@ class Trainer:
         self.lapped = now
 
     def _save(self) -> None:
-        """Rank 0 writes the checkpoint; the others give it their random numbers."""
+        """Write the checkpoint in rank 0, with the random states of all ranks."""
         self._lap()
         random = self.ranks.gather(random_states())
         if not self.ranks.rank:
@@ -268,7 +276,7 @@ class Trainer:
         self.saved = time.monotonic()
 
     def _write_checkpoint(self, random: list[dict[str, Any]]) -> None:
-        """`random`: `random_states` of the other ranks."""
+        """Write the checkpoint. `random` holds the `random_states` of the other ranks."""
         state = {
             "key": self.key,
             "decoder": self._weights(),
@@ -281,7 +289,8 @@ class Trainer:
     def _resume(self) -> None:
         self.key = self.ranks.broadcast(self.key)
         state = read_checkpoint(self.checkpoint, self.key, self.ranks.rank)
-        if len(set(self.ranks.gather(state is None))) > 1:  # also: rank 0 may now write it anew
+        # The gather is also a barrier: afterwards rank 0 may overwrite the checkpoint.
+        if len(set(self.ranks.gather(state is None))) > 1:
             raise UserError(
                 f"{self.checkpoint} could not be read by every process: run the same command again"
             )
@@ -295,6 +304,6 @@ class Trainer:
 
 
 def _line(row: dict[str, float]) -> str:
-    """What is printed of an epoch."""
+    """Return the line that is printed for an epoch."""
     whole = ("epoch", "step")
     return " ".join(f"{k} {v:g}" if k in whole else f"{k} {v:.4g}" for k, v in row.items())

@@ -14,24 +14,27 @@ from pipeline.training.ranks import ALONE, Ranks
 
 @dataclass(frozen=True)
 class Validation:
-    """The validation split, and what its captions are compared with."""
+    """The validation split and its reference captions."""
 
     batches: CaptionBatches
     references: dict[str, list[str]]
     "Cleaned reference captions by image_id."
     max_tokens: int
-    "Greedy captions end after this many tokens, and so do sampled ones in self-critical training."
+    """Maximum number of tokens of a greedy caption. It also limits the samples of self-critical
+    training."""
     english: bool = True
-    "Of other captions it is not known how they may end."
+    "Whether the captions are English. How they may end is not known for other languages."
 
     def scores(
         self, decoder: Decoder, tokenizer: Tokenizer, ranks: Ranks = ALONE
     ) -> dict[str, float]:
-        """Columns of the history. Captions and references are compared as they are, without the PTB
-        tokenizer: these scores choose an epoch and are reported nowhere.
+        """Return the validation columns of the history.
+
+        Captions and references are compared as they are, without the PTB tokenizer: these scores
+        choose an epoch and are reported nowhere.
 
         Args:
-            ranks: share the split out, and all have the scores of the whole.
+            ranks: share the split; each of them gets the scores of the whole split.
         """
         batches = self.batches.shared(ranks.rank, ranks.count)
         loss = mean_loss(decoder, batches, ranks.gather)

@@ -1,10 +1,11 @@
-"""An LSTM that looks at the grid before every word, by additive attention: what soft and hard
-attention share (Xu et al., 2015, "Show, Attend and Tell", equations 4 and 5).
+"""An LSTM that looks at the grid before every word, by additive attention.
+
+Soft and hard attention share it (Xu et al., 2015, "Show, Attend and Tell", equations 4 and 5).
 
 e_ti = v . tanh(K a_i + Q h_t-1),  h_t = LSTM([embed(w_t), z_t], h_t-1),
 p(w_t+1) = softmax(W h_t)
 
-A decoder makes the context z_t of the energies e_t.
+A decoder computes the context z_t from the energies e_t.
 """
 
 import torch
@@ -17,7 +18,7 @@ from pipeline.features.features import Features
 
 
 class AttentionLstm(contract.Decoder):
-    """`gated`: with the layer B of the gate of section 4.2.1."""
+    """`gated` adds the layer B of the gate of section 4.2.1."""
 
     attends = True
     shared = ("grid", "keys")

@@ -1,9 +1,10 @@
-"""The contract of every decoder: start / step / forward / loss.
+"""The interface of every decoder: start / step / forward / loss.
 
 B images or rows, R caption rows, T steps, V words, P grid positions, D grid width, H hidden width.
-A decoder gives `start`, `advance` and `project`; it may override `unroll` with something faster,
-never different, and give `last_layer` in place of `project`, so that a loss need not hold all
-logits.
+
+A decoder implements `start`, `advance` and `project`. It may override `unroll` with a faster
+version, but not with a different result. It may implement `last_layer` instead of `project`; a loss
+then need not hold all logits.
 """
 
 from collections.abc import Iterable
@@ -19,31 +20,32 @@ from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.tokenizers import Tokenizer, word_tokenizer
 from pipeline.features.features import Features, Keep
 
+# Batch first, so that a beam can reorder it with index_select(0, ...).
 State = dict[str, Tensor]
-"batch first, so that a beam reorders it with index_select(0, ...)"
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a decoder must fit: widths of its input and output, never written into a decoder."""
+    """The widths of a decoder's input and output, which it must fit. No decoder hard-codes them."""
 
     grid: int
     pooled: int
     vocabulary: int
     known: dict[str, Any] = field(default_factory=dict)
-    """what `Decoder.read` found beside the tokenizer, as JSON: a loaded model is built from it, not
-    from the files again"""
+    """What `Decoder.read` found besides the tokenizer, as JSON. A loaded model is built from it,
+    without reading the files again."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Mean cross-entropy per token (nats), and regularisers by name, never added into it."""
+    """Mean cross-entropy per token (nats), and regularisers by name. They are never added into
+    it."""
 
     cross_entropy: Tensor
     terms: dict[str, Tensor]
     tokens: int
     counts: dict[str, int] = field(default_factory=dict)
-    "captions that a term is a mean over; terms that are not named are means over tokens"
+    "Number of captions that a term is a mean over. Terms that are not named are means over tokens."
 
     @property
     def total(self) -> Tensor:
@@ -52,55 +54,63 @@ class Loss:
 
 class Decoder(nn.Module):
     reads: ClassVar[Keep] = "both"
-    """what `start` reads of features, which is all that they need to hold; each file states it, for
-    it is read from there without importing torch"""
+    """What `start` reads of the features, which need to hold nothing else. Each decoder file states
+    it, because it is read from there without importing torch."""
     summed: ClassVar[tuple[str, ...]] = ()
-    "names in State that the regulariser needs at the last step of each row"
+    "Names in State that the regulariser needs at the last step of each row."
     shared: ClassVar[tuple[str, ...]] = ()
-    """names in State of an image, of which `advance` also takes one row for every K rows that
-    follow each other: K beams"""
+    """Names in State that belong to an image. Of these, `advance` also takes one row for every K
+    consecutive rows (K beams)."""
     attends: ClassVar[bool] = False
-    "over the grid's positions, of which there must then be more than one"
+    "Whether the decoder attends to the grid's positions. The grid must then have more than one."
     published: str = ""
-    """the model that `load_pretrained` takes all weights from, so that it captions without
-    training; empty: it does not"""
+    """The model that `load_pretrained` takes all weights from, so that it captions without
+    training. Empty if it takes none."""
 
     @classmethod
     def read(
         cls, texts: Iterable[str], min_count: int, args: dict[str, Any]
     ) -> tuple[Tokenizer, dict[str, Any]]:
-        """Before training: the tokenizer for captions `texts`, and `Sizes.known`. `args` are those
-        of the constructor.
+        """Return the tokenizer for the captions `texts`, and `Sizes.known`. Called before training.
 
         Args:
             texts: read from disk whenever they are iterated over.
+            args: arguments of the constructor.
         """
         return word_tokenizer(texts, min_count), {}
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
-        """Weights that were learned elsewhere; called once, before training, never when a trained
-        model is loaded."""
+        """Load weights that were learned elsewhere.
+
+        Called once, before training, and never when a trained model is loaded.
+        """
 
     def saved(self) -> list[str]:
-        """The names in `state_dict()` that a model folder and a checkpoint hold."""
+        """Return the names in `state_dict()` that a model folder and a checkpoint hold."""
         return list(self.state_dict())
 
     def load_base(self) -> None:
-        """Weights that no model folder holds, from where they were published; called when a trained
-        model is loaded, after its own weights."""
+        """Load the published weights that no model folder holds.
+
+        Called when a trained model is loaded, after its own weights.
+        """
 
     def start(self, f: Features) -> State:
-        """State of each image before the first word (B, ...); all that depends on the image alone
-        is computed here."""
+        """Return the state of each image before the first word (B, ...).
+
+        Everything that depends on the image alone is computed here.
+        """
         raise NotImplementedError
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """What `advance` reads (..., E) in place of tokens (...): all that depends on a word alone,
-        for many words at once."""
+        """Return what `advance` reads (..., E) in place of tokens (...).
+
+        Everything that depends on a word alone is computed here, for many words at once.
+        """
         return tokens
 
     def advance(self, words: Tensor, s: State) -> tuple[Tensor, State]:
-        """One step: what `embed` made of tokens (B,) -> hidden (B, H) and the next state."""
+        """Do one step: output of `embed` for tokens (B,) -> hidden (B, H) and the next state."""
         raise NotImplementedError
 
     def project(self, hidden: Tensor) -> Tensor:
@@ -108,24 +118,26 @@ class Decoder(nn.Module):
         return self.last_layer(hidden).logits()
 
     def last_layer(self, hidden: Tensor) -> LastLayer:
-        """`project` up to its product with the vocabulary, which is not carried out yet."""
+        """Return `project` as a layer whose product with the vocabulary is not carried out yet."""
         return LastLayer(self.project(hidden))
 
     def judge(self, f: Features, texts: list[str], rows: Tensor) -> Tensor | None:
-        """How well captions fit their images, of which `rows` (R,) names one each: (R,), the higher
-        the better.
+        """Return how well captions fit their images: (R,), higher is better.
 
-        Sampling keeps the best. None: the likeliest is kept.
+        `rows` (R,) gives the image of each caption. Sampling keeps the best caption of an image. If
+        None is returned, it keeps the likeliest.
         """
         return None
 
     def attention(self, f: Features, tokens: Tensor) -> Tensor | None:
-        """Teacher forcing: tokens (B, T) -> where the decoder looks for the word after each, (B, T,
-        P); None: it does not look.
+        """Return where the decoder looks under teacher forcing: tokens (B, T) -> weights (B, T, P).
 
-        Weights over the positions of a square map of the picture, row by row, none negative, of sum
-        1. A decoder that attends keeps those of its last step (B, P) in the state as `alpha`, or
-        overrides this.
+        The weights at t belong to the word after token t. They cover the positions of a square map
+        of the picture, row by row; none is negative, and their sum is 1. A decoder that attends
+        keeps the weights of its last step (B, P) in the state as `alpha`, or overrides this method.
+
+        Returns:
+            the weights; None if the decoder does not attend.
         """
         if not self.attends:
             return None
@@ -136,7 +148,8 @@ class Decoder(nn.Module):
         return torch.stack(alphas, 1)
 
     def regularisers(self, last: State) -> dict[str, Tensor]:
-        """Named terms of the loss from the `summed` states of all rows, each a mean over rows."""
+        """Return named terms of the loss from the `summed` states of all rows. Each is a mean over
+        rows."""
         return {}
 
     def step(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
@@ -145,19 +158,21 @@ class Decoder(nn.Module):
         return self.project(hidden), s
 
     def forward(self, f: Features, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Teacher forcing: tokens (R, T) -> logits (R, T, V). `rows` (R,) names each row's image;
-        without it, R = B."""
+        """Teacher forcing: tokens (R, T) -> logits (R, T, V).
+
+        `rows` (R,) gives the image of each row; without it, R = B.
+        """
         lengths = torch.full((len(tokens),), tokens.shape[1])
         return self.project(self.unroll(f, tokens, lengths, rows)[0])
 
     def unroll(
         self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
     ) -> tuple[Tensor, State]:
-        """Hidden (R, T, H), zero past a row's length, and the `summed` states at each row's last
-        step.
+        """Return hidden (R, T, H), zero after a row's end, and the `summed` states at each row's
+        last step.
 
-        Rows are sorted by length, the longest first, so that the ones which still have a word are
-        always the first ones, and each step runs these alone:
+        Rows are sorted by length, the longest first. The rows that still have a word are then
+        always the first ones, and each step runs only these:
 
             captions                            sorted             rows that run
             row 0   <start> a dog               row 1   A B C D    step 0   A E I   3
@@ -165,8 +180,8 @@ class Decoder(nn.Module):
             row 2   <start> cats                row 2   I J        step 2   C G     2
                                                                    step 3   D       1
 
-        After step 1, row 2 has ended: its state is cut off from the end of the batch and kept.
-        Kept states therefore lie from the shortest row to the longest, and are joined backwards.
+        After step 1, row 2 has ended. Its state is cut off from the end of the batch and kept. The
+        kept states therefore run from the shortest row to the longest, and are joined backwards.
         """
         steps = torch.arange(tokens.shape[1], device=lengths.device)
         running = (lengths[:, None] > steps).sum(0).tolist()  # rows with a word, at each step
@@ -200,11 +215,13 @@ class Decoder(nn.Module):
         smoothing: float = 0.0,
         inputs: Tensor | None = None,
     ) -> Loss:
-        """Tokens and mask (R, T + 1), <start> first. The vocabulary product runs once, over the
-        unpadded positions, and holds few logits at once (last_layer.py).
+        """Return the loss for tokens and mask (R, T + 1), <start> first.
 
-        `inputs` (R, T) are what the decoder reads where that is not the tokens themselves
-        (scheduled sampling).
+        The product with the vocabulary runs once, over the unpadded positions, and holds few logits
+        at once (last_layer.py).
+
+        Args:
+            inputs: (R, T), what the decoder reads instead of the tokens (scheduled sampling).
         """
         valid = mask[:, 1:]
         hidden, last = self.unroll(

@@ -1,24 +1,27 @@
 """One weight gradient for all steps of an unrolled decoder, instead of one per step.
 
-An LSTM unrolled over T steps uses each weight T times. Autograd computes a gradient as large as the
-weight at each step and adds the T of them up: for a weight of 1024 x 2048 that is 8 MB written and
+An LSTM unrolled over T steps uses each weight T times. At each step, autograd computes a gradient
+as large as the weight, and it adds up all T. For a weight of 1024 x 2048, that is 8 MB written and
 read T times. The gradient of a sum of products is a product of concatenated factors, so it can be
 computed once:
 
     dW = sum over t of  g_t.T @ x_t  =  concat(g_1 ... g_T).T @ concat(x_1 ... x_T)
 
-where x_t (n_t, E) is what step t multiplied and g_t (n_t, H) the gradient of what came out.
+Here x_t (n_t, E) is the input of the product at step t, and g_t (n_t, H) is the gradient of its
+output.
 
-How autograd is made to wait: within `deferred_gradients()`, the first product of a weight makes a
-node from it, `_WeightGradient`, whose output is a zero that every product takes as an input.
+This is how autograd is made to wait. Within `deferred_gradients()`, the first product of a weight
+creates a node from it, `_WeightGradient`. The output of the node is a zero that every product takes
+as an input.
 
     weight --> _WeightGradient --> zero --+--> _Product of step 1
                                           +--> ...
                                           +--> _Product of step T
 
-Backward of `_Product` returns the gradient of x_t as usual, but only stores (x_t, g_t). Autograd
-runs the backward of a node after those of all nodes that used its output: that of `_WeightGradient`
-comes after all products, and returns dW from what they have stored.
+The backward pass of `_Product` returns the gradient of x_t as usual, but for the weight it only
+stores (x_t, g_t). Autograd runs the backward pass of a node after those of all nodes that used its
+output. That of `_WeightGradient` therefore comes after all products, and computes dW from what they
+stored.
 """
 
 from collections.abc import Iterator
@@ -30,28 +33,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+# The pairs (x_t, g_t) of the products of one weight.
 Factors = list[tuple[Tensor, Tensor]]
-"(x_t, g_t) of the products of one weight."
 
 
 class _Weight(NamedTuple):
     """A weight in use within `deferred_gradients`."""
 
     zero: Tensor
-    "Output of the weight's node."
+    "Output of the weight's node `_WeightGradient`."
     weight: Tensor
-    "Without gradient: that goes through `zero`. In the dtype of autocast, where it is on."
+    """The weight without gradient, which flows through `zero` instead. Under autocast, it has its
+    dtype."""
     bias: Tensor | None
     factors: Factors
 
 
+# The weights in use, by address and shape; None outside of `deferred_gradients`.
 _IN_USE: ContextVar[dict[Any, _Weight] | None] = ContextVar("in_use", default=None)
-"By address and shape of the weight; None outside of `deferred_gradients`."
 
 
 @contextmanager
 def deferred_gradients() -> Iterator[None]:
-    """Defers the gradients of the weights that `linear` multiplies with to the end of backward."""
+    """Defer the gradients of the weights that `linear` multiplies with to the end of backward."""
     token = _IN_USE.set({})
     try:
         yield
@@ -60,8 +64,11 @@ def deferred_gradients() -> Iterator[None]:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.linear of x (n, E); within `deferred_gradients` the gradients of weight (H, E) and bias are
-    computed once for all calls."""
+    """Return F.linear of x (n, E).
+
+    Within `deferred_gradients`, the gradients of weight (H, E) and bias are computed once for all
+    calls.
+    """
     in_use = _IN_USE.get()
     if in_use is None or not (torch.is_grad_enabled() and weight.requires_grad):
         return F.linear(x, weight, bias)

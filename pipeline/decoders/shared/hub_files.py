@@ -1,5 +1,7 @@
-"""The files of a model that is published for transformers: config.json, preprocessor_config.json,
-tokenizer and weights."""
+"""The files of a model published for transformers.
+
+They are config.json, preprocessor_config.json, the tokenizer and the weights.
+"""
 
 import json
 from collections.abc import Callable, Iterable
@@ -19,32 +21,32 @@ from pipeline.decoders.shared.tokenizers import (
     word_tokenizer,
 )
 
+# Keys of a config.json that describe the file or another task, not the network.
 OF_THE_FILE = {"_name_or_path", "architectures", "id2label", "label2id", "transformers_version"}
-"keys of a config.json that tell of the file or of another task, not of the network"
 
+# Mean and standard deviation of the pictures' colours, if a model with random weights gives none.
 GREY = {"mean": [0.5] * 3, "std": [0.5] * 3}
-"of the pictures' colours, where a model of random weights tells no others"
 
 
 class Files(NamedTuple):
     """The files of the folder `model`, or of the model of that name on the hub or in its cache.
 
-    Every method raises a UserError of one line that begins with the decoder's name and tells what
-    is to be done.
+    Every method raises a UserError of one line, which begins with the decoder's name and says what
+    to do.
     """
 
     decoder: str
     model: str
 
     def read(self, load: Callable[[], Any]) -> Any:
-        """What `load` makes of the files."""
+        """Return what `load` makes of the files."""
         try:
             return load()
-        except Exception as error:  # transformers, tokenizers, the hub and the network: many kinds
+        except Exception as error:  # transformers, tokenizers, hub and network raise many kinds
             raise unusable(f"{self.decoder}: '{self.model}'", self.model, error) from None
 
     def path(self, name: str) -> Path | None:
-        """None where there is no such file."""
+        """Return the path of a file; None if there is no such file."""
         if Path(self.model).is_dir():
             return Path(self.model) / name if (Path(self.model) / name).is_file() else None
         from transformers.utils.hub import cached_file
@@ -80,7 +82,7 @@ class Files(NamedTuple):
             )
 
     def colours(self, optional: bool) -> dict[str, list[float]]:
-        """Mean and standard deviation of red, green and blue, on the scale 0 to 1."""
+        """Return the mean and standard deviation of red, green and blue, on the scale 0 to 1."""
         grey = {f"image_{name}": value for name, value in GREY.items()}
         content = self.json("preprocessor_config.json", grey if optional else None)
         if "image_mean" not in content or "image_std" not in content:
@@ -91,10 +93,10 @@ class Files(NamedTuple):
         return {"mean": content["image_mean"], "std": content["image_std"]}
 
     def tokenizer(self, end: int | None, key: str, optional: bool) -> Tokenizer | None:
-        """The model's own; None where it has none and need not.
+        """Return the model's own tokenizer; None if it has none and `optional` allows that.
 
         Args:
-            end: id of the token that ends a caption, which `key` of its config.json names.
+            end: id of the token that ends a caption; `key` of config.json gives it.
         """
         from tokenizers import Tokenizer as Inner
         from transformers import GPT2Tokenizer
@@ -124,8 +126,10 @@ class Files(NamedTuple):
             )
 
     def check_vocabulary(self, tokenizer: Tokenizer, rows: int, start: Any, key: str) -> None:
-        """Every id that may be read has a row of the embedding; `key` of config.json names the
-        first."""
+        """Check that every id that may be read has a row of the embedding.
+
+        `key` of config.json gives the first id, `start`.
+        """
         if not isinstance(start, int) or not 0 <= start < rows:
             raise UserError(
                 f"{self.decoder}: {key} in config.json of '{self.model}' is {start}, no id "
@@ -141,8 +145,11 @@ class Files(NamedTuple):
             )
 
     def weights(self, cls: Any, config: Any, fresh: str = "\n") -> Any:
-        """All must be there but those with `fresh` in their name: transformers draws what is
-        missing, with a warning."""
+        """Return the model with its weights.
+
+        All weights must be there, except those with `fresh` in their name. transformers draws
+        missing weights at random, with a warning.
+        """
         load = cls.from_pretrained
         body, info = self.read(
             lambda: load(self.model, config=config, dtype=torch.float32, output_loading_info=True)
@@ -161,7 +168,7 @@ class Files(NamedTuple):
 
 
 def plain(content: dict[str, Any]) -> dict[str, Any]:
-    """A config.json without what is of its file."""
+    """Return a config.json without the keys that describe its file."""
     return {
         k: plain(v) if isinstance(v, dict) else v
         for k, v in content.items()
@@ -170,8 +177,10 @@ def plain(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def words_of(texts: Iterable[str], min_count: int, part: dict[str, Any], end: str) -> Tokenizer:
-    """For random weights without a tokenizer: the captions' words, to which `part` of the
-    config.json is fitted."""
+    """Return a tokenizer of the captions' words, for random weights without a tokenizer.
+
+    `part` of the config.json is changed to fit it.
+    """
     tokenizer = word_tokenizer(texts, min_count)
     special = tokenizer.special
     part |= {
@@ -192,15 +201,17 @@ def read_model(
     min_count: int,
     is_random: bool,
 ) -> tuple[Tokenizer, dict[str, Any]]:
-    """The model's own tokenizer, or that of the captions' words; `Sizes.known`: config.json, mean
-    and std of its pictures' colours, and our <start>.
+    """Return a tokenizer, and `Sizes.known`.
+
+    The tokenizer is the model's own, or one of the captions' words. `Sizes.known` holds
+    config.json, the mean and std of the pictures' colours, and our <start>.
 
     Args:
         config: config.json, with the part `vision_config`.
-        language: the part of it that is about words, maybe all of it; it is fitted to the captions'
-            words where the model has no tokenizer.
+        language: the part of it that describes the words, possibly all of it. It is fitted to the
+            captions' words if the model has no tokenizer.
         end: the key of `language` that names the token which ends a caption.
-        is_random: the weights are random, so that config.json is enough.
+        is_random: whether the weights are random, so that config.json is enough.
     """
     tokenizer = files.tokenizer(language[end], end, optional=is_random)
     if tokenizer is None:

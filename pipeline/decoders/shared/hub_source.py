@@ -1,4 +1,4 @@
-"""Where a vision-language model comes from."""
+"""The source of a vision-language model."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,30 +7,30 @@ from pipeline.core.hub import unusable
 
 
 class Source(NamedTuple):
-    """Where a model comes from."""
+    """A folder, or a model on the hub."""
 
     model: str
-    "a name on the hub, or a folder"
+    "Name on the hub, or a folder."
     revision: str
-    "of the hub; empty: the newest"
+    "Revision on the hub; empty for the newest."
     is_random: bool
-    "its files need no weights and no tokenizer"
+    "Whether the weights are random. The files then need no weights and no tokenizer."
 
     def read(self, load: Any) -> Any:
-        """What `load` makes of the files (a `from_pretrained`).
+        """Return what `load` (a `from_pretrained`) makes of the files.
 
         Raises:
-            UserError: they are not there, not readable, or not to be had without a token.
+            UserError: they are missing, unreadable, or available only with a token.
         """
         at = {"revision": self.revision} if self.revision else {}
         try:
             return load(str(Path(self.model).expanduser()), **at)
-        except Exception as error:  # transformers, tokenizers, the hub and the network: many kinds
+        except Exception as error:  # transformers, tokenizers, hub and network raise many kinds
             what = f"vlm: '{self.model}'" + (f" at '{self.revision}'" if self.revision else "")
             raise unusable(what, self.model, error) from None
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name, in the folder or on the hub."""
+        """Return whether there is a file of that name, in the folder or on the hub."""
         from transformers.utils.hub import cached_file
 
         lenient = ("missing_entries", "connection_errors", "gated_repo")

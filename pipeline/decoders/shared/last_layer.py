@@ -1,16 +1,16 @@
 """The product with the vocabulary and its cross-entropy, without all logits at once.
 
 N rows, one for each token of a batch; E their width; V words. Logits are (N, V), and so are their
-softmax and their gradient: of 8,000 tokens and 9,000 words each is 288 MB. The gradient of the
-cross-entropy is known as soon as the logits are,
+softmax and their gradient. For 8,000 tokens and 9,000 words, each takes 288 MB. The gradient of the
+cross-entropy is known as soon as the logits are:
 
-    d loss / d logits = softmax(logits) - target,
+    d loss / d logits = softmax(logits) - target
 
-so the forward pass goes through some rows at a time and adds up what backward will return. The
-logits are computed once, as in the plain way.
+The forward pass therefore handles some rows at a time, and adds up what backward will return. The
+logits are computed once, as in the plain method.
 
-torch's own `linear_cross_entropy` does the same, but has no label smoothing and gives a bfloat16
-loss for bfloat16 rows (2.15).
+torch's own `linear_cross_entropy` does the same. But it has no label smoothing, and gives a
+bfloat16 loss for bfloat16 rows (2.15).
 """
 
 from collections.abc import Iterator
@@ -22,16 +22,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+# Largest number of logits that are held all at once (64 MB).
 LARGE = 2**24
-"Logits; up to here (64 MB) all are held at once."
+# Number of logits that are held at once if there are more than `LARGE` (16 MB).
 PART = 2**22
-"Logits that are held at once beyond (16 MB)."
 
 
 @dataclass(frozen=True)
 class LastLayer:
-    """A product that is not carried out yet: logits = rows @ weight.T + bias. Without a weight the
-    rows are the logits."""
+    """A product that is not carried out yet: logits = rows @ weight.T + bias.
+
+    Without a weight, the rows are the logits.
+    """
 
     rows: Tensor  # (N, E)
     weight: Tensor | None = None  # (V, E)
@@ -43,16 +45,17 @@ class LastLayer:
 
     @property
     def at_once(self) -> int:
-        """Rows whose logits are held at once."""
+        """Return the number of rows whose logits are held at once."""
         words = self.rows.shape[-1] if self.weight is None else len(self.weight)
         return len(self.rows) if len(self.rows) * words <= LARGE else max(1, PART // words)
 
     def held(self) -> "LastLayer":
-        """With its logits, where all are held at once: for those who need them twice."""
+        """Return the layer with its logits computed, if all are held at once. For callers who need
+        them twice."""
         return LastLayer(self.logits()) if self.at_once >= len(self.rows) else self
 
     def parts(self) -> Iterator["LastLayer"]:
-        """The layer of some rows after those of others."""
+        """Yield the layer in parts, each with the rows whose logits are held at once."""
         if self.at_once >= len(self.rows):
             yield self
             return
@@ -62,8 +65,11 @@ class LastLayer:
     def cross_entropy(
         self, targets: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
     ) -> Tensor:
-        """Mean over the targets (N,) in nats, float32; with `weights` (N,), of the weighted ones,
-        without smoothing."""
+        """Return the mean over the targets (N,), in nats and float32.
+
+        With `weights` (N,), it is the mean of the weighted values. Weights are for use without
+        smoothing.
+        """
         if self.weight is None or self.at_once >= len(self.rows):
             logits = self.logits().float()
             if weights is None:
@@ -81,7 +87,7 @@ class LastLayer:
 
     @torch.no_grad()
     def log_probs(self, targets: Tensor) -> Tensor:
-        """Of the targets (N,), without gradients."""
+        """Return the log-probabilities of the targets (N,), without gradients."""
         places = targets.split(self.at_once)
         found = zip(self.parts(), places, strict=True)
         return torch.cat([_log_probs(part.logits().float(), place) for part, place in found])
@@ -92,8 +98,11 @@ def _log_probs(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """sum over rows of share * ((1 - smoothing) * CE(target) + smoothing * mean over words of CE),
-    whose gradients are computed in the forward pass."""
+    """The sum over rows of share * ((1 - smoothing) * CE(target) + smoothing * mean over words of
+    CE).
+
+    Its gradients are computed in the forward pass.
+    """
 
     @staticmethod
     def forward(
@@ -107,7 +116,7 @@ class _CrossEntropy(torch.autograd.Function):
         kind: torch.dtype,
         at_once: int,
     ) -> Tensor:
-        """`kind`: the dtype of the products; sums are of the dtype of `shares`."""
+        """`kind` is the dtype of the products. Sums have the dtype of `shares`."""
         d_rows, d_weight = torch.empty_like(rows), torch.zeros_like(weight)
         d_bias = None if bias is None else torch.zeros_like(bias)
         matrix, losses = weight.to(kind), []

@@ -1,4 +1,4 @@
-"""Layers that several decoders are made of."""
+"""Layers that several decoders use."""
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,11 @@ from pipeline.decoders.shared.word_vectors import fill_embedding
 
 
 def load_words(embedding: nn.Embedding, tokenizer: Tokenizer, vectors: str, tune: bool) -> None:
-    """Word vectors from a file in GloVe's format, where `vectors` names one; says how many words it
-    knew."""
+    """Load word vectors from the file `vectors` in GloVe's format, and print how many words it
+    knew.
+
+    Does nothing if `vectors` is empty.
+    """
     if vectors:
         found = fill_embedding(embedding, tokenizer, vectors, tune)
         print(
@@ -24,11 +27,12 @@ def load_words(embedding: nn.Embedding, tokenizer: Tokenizer, vectors: str, tune
 def attention_weights(
     query: Tensor, keys: Tensor, causal: bool = False, scale: float | None = None
 ) -> Tensor:
-    """What scaled_dot_product_attention keeps to itself: (R, T, S), the mean over heads.
+    """Return the weights that scaled_dot_product_attention does not return: (R, T, S), the mean
+    over heads.
 
     Args:
-        query: (R, N, T, d) of N heads.
-        keys: (R, N, S, d); if causal, the last T are those of the queries' own positions.
+        query: (R, N, T, d), with N heads.
+        keys: (R, N, S, d). If causal, the last T are those of the queries' own positions.
     """
     scores = query @ keys.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scale is None else scale)
     if causal:
@@ -39,8 +43,10 @@ def attention_weights(
 
 
 def energies(keys: Tensor, query: Tensor, weight: nn.Module) -> Tensor:
-    """Additive attention `weight(tanh(keys + query))`: keys (A, P, H), query (A * K, H) -> (A * K,
-    P)."""
+    """Additive attention `weight(tanh(keys + query))`.
+
+    Keys (A, P, H), query (A * K, H) -> (A * K, P).
+    """
     query = query.unflatten(
         0, (keys.shape[0], -1)
     )  # len() would be a constant in an exported graph
@@ -56,10 +62,10 @@ def contexts(weights: Tensor, grid: Tensor) -> Tensor:
 def lstm_layers(
     lstm: nn.LSTM, inputs: Tensor, state: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """`lstm(inputs, state)`, in float32 where autocast asks for bfloat16 and the CPU cannot.
+    """Return `lstm(inputs, state)`, in float32 if autocast asks for bfloat16 and the CPU cannot.
 
-    Of all layers here, oneDNN's LSTM alone has no bfloat16 on a CPU without AVX-512: it raises
-    "could not create a primitive descriptor".
+    Of all layers here, only oneDNN's LSTM lacks bfloat16 on a CPU without AVX-512. It raises "could
+    not create a primitive descriptor".
     """
     able = inputs.device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if able or not torch.is_autocast_enabled("cpu"):
@@ -69,16 +75,18 @@ def lstm_layers(
 
 
 def words_gates(cell: nn.LSTMCell, words: Tensor) -> Tensor:
-    """The words' part (..., 4H) of what an LSTM cell sums up, biases included; its input is [words
-    (..., E), context]."""
+    """Return the words' part (..., 4H) of the sums in an LSTM cell, including biases.
+
+    The input of the cell is [words (..., E), context].
+    """
     return F.linear(words, cell.weight_ih[:, : words.shape[-1]], cell.bias_ih + cell.bias_hh)
 
 
 def lstm_cell(
     cell: nn.LSTMCell, words: Tensor, context: Tensor, h: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`cell([word, context], (h, c))`, given `words_gates` (B, 4H), context (B, D), h and c (B,
-    H)."""
+    """Return `cell([word, context], (h, c))`, given `words_gates` (B, 4H), context (B, D), h and c
+    (B, H)."""
     gates = (
         words + linear(context, cell.weight_ih[:, -context.shape[-1] :]) + linear(h, cell.weight_hh)
     )

@@ -1,5 +1,5 @@
-"""Low-rank adapters in a model of transformers, by the library peft (Hu et al., 2022, "LoRA";
-DoRA: Liu et al., 2024)."""
+"""Low-rank adapters in a model of transformers, made with the library peft (Hu et al., 2022,
+"LoRA"; DoRA: Liu et al., 2024)."""
 
 from typing import Any, cast
 
@@ -17,10 +17,10 @@ DEFAULTS: dict[str, Any] = {
 
 
 def config(body: nn.Module, part: nn.Module, lora: dict[str, Any]) -> Any:
-    """peft's LoraConfig for the linear layers of `part`, a part of `body` or all of it.
+    """Return peft's LoraConfig for the linear layers of `part`, a part of `body` or all of it.
 
     Raises:
-        UserError: peft is not installed, or `targets` names a layer that is not there.
+        UserError: peft is not installed, or `targets` names a layer that does not exist.
     """
     try:
         from peft import LoraConfig
@@ -37,8 +37,10 @@ def config(body: nn.Module, part: nn.Module, lora: dict[str, Any]) -> Any:
 
 
 def inject(body: nn.Module, part: nn.Module, lora: dict[str, Any]) -> Any:
-    """Adapters into linear layers of `part`, by the LoraConfig that is returned; nothing else is
-    trained from then on."""
+    """Insert adapters into linear layers of `part`, and return their LoraConfig.
+
+    From then on, only the adapters are trained.
+    """
     found = config(body, part, lora)
     from peft import inject_adapter_in_model
 
@@ -49,19 +51,21 @@ def inject(body: nn.Module, part: nn.Module, lora: dict[str, Any]) -> Any:
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a weight of that name is an adapter's."""
+    """Return whether a weight of that name belongs to an adapter."""
     return ".lora_" in name
 
 
 def load_base(body: nn.Module, weights: dict[str, Tensor]) -> None:
-    """The weights of a model without adapters, into the same model with them."""
+    """Load the weights of a model without adapters into the same model with adapters."""
     renamed = {name.replace(".base_layer.", "."): name for name in body.state_dict()}
     body.load_state_dict({renamed[name]: value for name, value in weights.items()}, strict=False)
 
 
 def renew(body: nn.Module) -> None:
-    """DoRA's magnitudes are the norms of the weights that it adapts: taken anew once these are
-    there."""
+    """Compute DoRA's magnitudes anew, once the weights that it adapts are loaded.
+
+    The magnitudes are the norms of these weights.
+    """
     from peft.tuners.lora.variants import DoraLinearVariant
 
     for module in body.modules():
@@ -70,7 +74,7 @@ def renew(body: nn.Module) -> None:
 
 
 def _targets(body: nn.Module, part: nn.Module, targets: str | list[str]) -> list[str]:
-    """The full names, in `body`, of the linear layers of `part` that are meant."""
+    """Return the full names, in `body`, of the linear layers of `part` that `targets` selects."""
     inside = set(part.modules())
     linear = [
         name

@@ -1,5 +1,7 @@
-"""models/<variant>/: a decoder as safetensors, JSON and tokenizer.json. No pickles, no training
-code needed to load."""
+"""models/<variant>/: a decoder as safetensors, JSON and tokenizer.json.
+
+Loading it needs no pickles and no training code.
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,14 +21,16 @@ if TYPE_CHECKING:
 
 
 def build_decoder(name: str, sizes: Sizes, args: dict[str, Any], where: str = "args") -> Decoder:
-    """Bind `args` from params.yaml to the decoder file of that name."""
+    """Return the decoder of the file of that name, built with `args` from params.yaml."""
     cls = load("decoders", name).Decoder
     check_args(cls.__init__, args, where)
     return cls(sizes, **args)
 
 
 def check_grid(name: str, positions: int, where: str) -> None:
-    """Attention over one position always looks there: it would train, and be none.
+    """Check that a decoder that attends gets features with a grid.
+
+    Attention over one position always looks there. It would train without attending to anything.
 
     Raises:
         UserError: the decoder file of that name attends, and the features have no grid.
@@ -40,7 +44,7 @@ def check_grid(name: str, positions: int, where: str) -> None:
 
 
 def check_keep(name: str, keep: str, where: str) -> None:
-    """Raises a UserError when features that keep `keep` lack what the decoder file of that name
+    """Raise a UserError if features that keep `keep` lack what the decoder file of that name
     reads."""
     reads = load("decoders", name).Decoder.reads
     if keep not in (reads, "both"):
@@ -53,7 +57,7 @@ def check_keep(name: str, keep: str, where: str) -> None:
 def read_vocabulary(
     name: str, texts: Iterable[str], min_count: int, args: dict[str, Any], where: str
 ) -> tuple[Tokenizer, dict[str, Any]]:
-    """What the decoder file of that name makes of the captions: its tokenizer, and
+    """Return what the decoder file of that name makes of the captions: its tokenizer and
     `Sizes.known`."""
     cls = load("decoders", name).Decoder
     check_args(cls.__init__, args, where)
@@ -64,11 +68,12 @@ def read_vocabulary(
 def save_model(
     folder: Path, decoder: Decoder, tokenizer: Tokenizer, config: dict[str, Any]
 ) -> None:
-    """Write the folder whole. `config` must hold `decoder`, `args` and `sizes`; the rest is for
-    readers and the captioner.
+    """Write the folder, whole or not at all.
+
+    `config` must hold `decoder`, `args` and `sizes`; the rest is for readers and the captioner.
 
     Raises:
-        UserError: a weight is NaN or infinite, as after a last step that was too long.
+        UserError: a weight is NaN or infinite, for example after a last step that was too long.
     """
     from safetensors.torch import save
 
@@ -81,17 +86,17 @@ def save_model(
         weights = {k: v.detach().cpu().contiguous() for k, v in _saved(decoder).items()}
         (part / "model.safetensors").write_bytes(
             save(weights)
-        )  # save_file hides a full disk in an error of its own
+        )  # save_file would hide a full disk behind its own error
         tokenizer.save(part / "tokenizer.json")
         write_json(part / "config.json", config)
 
 
 def load_model(folder: Path, device: str = "cpu") -> tuple[Decoder, Tokenizer, dict[str, Any]]:
-    """Decoder in evaluation mode, its tokenizer and config.json.
+    """Return the decoder in evaluation mode, its tokenizer and its config.json.
 
     Raises:
-        UserError: the folder is no model of this project, lacks a file, or one of its files is
-            damaged or does not fit the others.
+        UserError: the folder is not a model of this project or lacks a file, or a file is damaged
+            or does not fit the others.
     """
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
@@ -125,7 +130,7 @@ class ModelSizes(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """config.json, as far as loading needs it."""
+    """The part of config.json that loading needs."""
 
     decoder: str
     args: dict[str, Any]
@@ -139,16 +144,16 @@ class EncoderConfig(BaseModel):
 
 
 class CaptionerConfig(ModelConfig):
-    """config.json, as far as captions of pictures need it."""
+    """The part of config.json that captioning of pictures needs."""
 
     encoder: EncoderConfig
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model that captions pictures.
+    """Return the config.json of a model that captions pictures.
 
     Raises:
-        UserError: it is damaged, or tells of no encoder.
+        UserError: it is damaged, or names no encoder.
     """
     return read_checked(folder / "config.json", CaptionerConfig)
 
@@ -163,11 +168,11 @@ def _decoder_of(config: dict[str, Any], path: Path) -> Decoder:
 
 
 def _weights(path: Path, decoder: Decoder) -> "dict[str, Tensor]":
-    """What the file holds.
+    """Return the weights that the file holds.
 
     Raises:
-        UserError: it is damaged, or not of this decoder: another name, shape or dtype, or a weight
-            that is not finite.
+        UserError: the file is damaged or does not fit the decoder: another name, shape or dtype, or
+            a weight that is not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -194,8 +199,11 @@ def _weights(path: Path, decoder: Decoder) -> "dict[str, Tensor]":
 
 
 def _not_finite(weights: "Mapping[str, Tensor]") -> str:
-    """The first name whose weights are not all finite, or ''. A sum is finite only if all are, and
-    reads a tensor once; one that overflows is looked at again."""
+    """Return the first name whose weights are not all finite, or ''.
+
+    A sum is finite only if all its terms are, and takes one pass over a tensor. If a sum is not
+    finite, it may have overflowed, so the weights themselves are checked.
+    """
     for name, tensor in weights.items():
         values = tensor.detach()
         if not values.sum().isfinite() and not values.isfinite().all():

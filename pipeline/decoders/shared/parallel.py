@@ -1,5 +1,7 @@
-"""Decoders that read all words of a caption at once, where nothing depends on how many rows still
-have a word."""
+"""Decoders that read all words of a caption at once.
+
+Nothing in them depends on how many rows still have a word.
+"""
 
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from pipeline.features.features import Features
 
 
 class ParallelDecoder(contract.Decoder):
-    """A decoder gives `start`, `run` and `project`."""
+    """A decoder implements `start`, `run` and `project`."""
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         """Tokens (B, T) after what the state has read -> hidden (B, T, H) and the next state."""
@@ -22,6 +24,7 @@ class ParallelDecoder(contract.Decoder):
     def unroll(
         self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
     ) -> tuple[Tensor, State]:
-        """All positions at once. What is past a row's end is computed too, and read by nobody."""
+        """Process all positions at once. Those after a row's end are computed too, but nothing
+        reads them."""
         s = self.start(f)
         return self.run(tokens, s if rows is None else pick_rows(s, rows))[0], {}

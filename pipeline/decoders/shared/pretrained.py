@@ -1,7 +1,7 @@
-"""What decoders share whose network is published for transformers: how they see a picture and read
-words.
+"""The base of decoders whose network is published for transformers.
 
-W width of the language part, N heads of W / N, S positions that are attended to.
+It covers how they see a picture and read words. W width of the language part, N heads of W / N, S
+positions that are attended to.
 """
 
 from math import isqrt
@@ -20,15 +20,14 @@ from pipeline.features.features import Features
 
 
 class Decoder(contract.Decoder):
-    """A network that sees a picture once and then reads words, with a memory of the words' keys and
-    values.
+    """A network that sees a picture once and then reads words, whose keys and values it remembers.
 
-    A decoder's file builds the network as modules of its own (`adopt`), each weight once, fills
-    `start` and `run`, and says in `fetch` where published weights come from.
+    A decoder's file builds the network from modules of its own (`adopt`), each weight once. It
+    implements `start` and `run`, and its `fetch` returns the published weights.
 
-    State, per layer n: `words_keys<n>` and `words_values<n>` of the words read so far, one position
-    longer each step, so that all rows of a state have read equally many; `image_keys<n>` and
-    `image_values<n>`, computed once per image. All are (B, N, S, W / N).
+    State, per layer n: `words_keys<n>` and `words_values<n>` belong to the words read so far. They
+    grow by one position per step, so all rows of a state have read equally many words.
+    `image_keys<n>` and `image_values<n>` are computed once per image. All are (B, N, S, W / N).
     """
 
     mean: Tensor
@@ -36,7 +35,12 @@ class Decoder(contract.Decoder):
     ids: Tensor
 
     def __init__(self, sizes: Sizes, body: Any, side: int, heads: int, rows: int, start: int):
-        """`rows` of the embedding; `start`: the one that our <start> stands for."""
+        """Build the network of `body`.
+
+        Args:
+            rows: number of rows of the embedding.
+            start: the row that our <start> stands for.
+        """
         super().__init__()
         if sizes.grid != 3:
             raise UserError(
@@ -50,7 +54,7 @@ class Decoder(contract.Decoder):
                 colour, torch.tensor(sizes.known[colour]).view(3, 1, 1), persistent=False
             )
         ids = torch.arange(sizes.vocabulary)
-        ids[ids >= rows] = start  # padding, which nothing depends on
+        ids[ids >= rows] = start  # padding; no result depends on it
         ids[sizes.known["start"]] = start
         self.register_buffer("ids", ids, persistent=False)
 
@@ -64,16 +68,17 @@ class Decoder(contract.Decoder):
         raise NotImplementedError
 
     def fetch(self) -> Any:
-        """transformers' model with its published weights; None: the weights stay random."""
+        """Return transformers' model with its published weights; None if the weights stay
+        random."""
         raise NotImplementedError
 
     def run(
         self, ids: Tensor, s: State, captions: "Captions | None", looks: list[Tensor] | None = None
     ) -> tuple[Tensor, State]:
-        """Ids of the model (R, T) after what the state has read -> hidden (R, T, W) and the next
-        state.
+        """Read ids of the model (R, T) after what the state has read -> hidden (R, T, W) and the
+        next state.
 
-        Without `captions`, each row has an image of its own in the state. `looks`, if given, takes
+        Without `captions`, each row has its own image in the state. `looks`, if given, receives
         each layer's weights (R, T, S), those over the image first.
         """
         raise NotImplementedError
@@ -92,8 +97,10 @@ class Decoder(contract.Decoder):
     def unroll(
         self, f: Features, tokens: Tensor, lengths: Tensor, rows: Tensor | None
     ) -> tuple[Tensor, State]:
-        """All positions of all rows at once, under a causal mask; what is of the image is not
-        repeated for its rows."""
+        """Process all positions of all rows at once, under a causal mask.
+
+        The image's part of the state is not repeated for its rows.
+        """
         s = self.start(f)
         if rows is not None:
             s |= pick_rows(
@@ -106,9 +113,11 @@ class Decoder(contract.Decoder):
         return hidden.masked_fill(past_end.to(hidden.device)[..., None], 0.0), {}
 
     def attention(self, f: Features, tokens: Tensor) -> Tensor:
-        """Over the patches of the model's own vision transformer: shares of what words see of
-        patches, the mean over heads and layers. Tokens before the patches (of the class, of
-        distillation) have no place in the picture and are left out.
+        """Return the weights over the patches of the model's own vision transformer.
+
+        They are the mean over heads and layers, scaled to a sum of 1 over the patches. Tokens
+        before the patches (class and distillation tokens) have no place in the picture and are left
+        out.
         """
         s, looks = self.start(f), list[Tensor]()
         self.run(self.ids[tokens], s, None, looks)
@@ -118,7 +127,7 @@ class Decoder(contract.Decoder):
         return weights / weights.sum(-1, keepdim=True)
 
     def pixels(self, grid: Tensor) -> Tensor:
-        """(B, P, 3) of 0-255 -> (B, 3, side, side), normalised."""
+        """Return (B, P, 3) of 0-255 as normalised pictures (B, 3, side, side)."""
         if grid.shape[1] != self.side**2:
             raise UserError(
                 f"{self.name}: this model sees pictures of {self.side} x {self.side} "
@@ -129,7 +138,7 @@ class Decoder(contract.Decoder):
         return (pictures / 255 - self.mean) / self.std
 
     def places(self, ids: Tensor, s: State, longest: int) -> Tensor:
-        """Positions (T,) of the next ids (R, T)."""
+        """Return the positions (T,) of the next ids (R, T)."""
         read = s["words_keys0"].shape[2]
         if read + ids.shape[1] > longest:
             raise UserError(
@@ -143,19 +152,19 @@ class Decoder(contract.Decoder):
         return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in x.chunk(count, -1)]
 
     def read_on(self, s: State, n: int, keys: Tensor, values: Tensor) -> State:
-        """The words' keys and values of layer n, longer by those of the next words."""
+        """Return the words' keys and values of layer n, extended by those of the next words."""
         before = {"keys": (s[f"words_keys{n}"], keys), "values": (s[f"words_values{n}"], values)}
         return {f"words_{what}{n}": torch.cat(parts, 2) for what, parts in before.items()}
 
 
 class Captions(NamedTuple):
-    """R rows as captions of their B images, so that an image's keys are multiplied once with all
-    its captions."""
+    """R rows as captions of their B images. An image's keys are multiplied once with all its
+    captions."""
 
     image: Tensor  # (R,)
     number: Tensor  # (R,), among the captions of the same image
     shape: tuple[int, int]
-    "B, and how many captions an image has at most"
+    "B, and the largest number of captions of an image."
 
     @classmethod
     def of(cls, rows: Tensor, images: int) -> "Captions":
@@ -163,14 +172,15 @@ class Captions(NamedTuple):
         return cls(rows, number, (images, int(number.max()) + 1))
 
     def join(self, query: Tensor) -> Tensor:
-        """(R, N, T, W / N) -> (B, N, captions * T, W / N), zero where an image has fewer."""
+        """(R, N, T, W / N) -> (B, N, captions * T, W / N), zero where an image has fewer
+        captions."""
         padded = query.new_zeros(*self.shape, *query.shape[1:]).index_put(
             (self.image, self.number), query
         )
         return padded.transpose(1, 2).flatten(2, 3)
 
     def part(self, seen: Tensor) -> Tensor:
-        """What the joined queries saw (B, captions * T, W) -> (R, T, W)."""
+        """Split what the joined queries saw: (B, captions * T, W) -> (R, T, W)."""
         return seen.unflatten(1, (self.shape[1], -1))[self.image, self.number]
 
 
@@ -183,10 +193,10 @@ def attend(
     scale: float | None = None,
     looks: list[Tensor] | None = None,
 ) -> Tensor:
-    """Queries (R, N, T, W / N) at positions (R, N, S, W / N), of which the last T are their own if
-    causal -> (R, T, W).
+    """Attend with queries (R, N, T, W / N) to positions (R, N, S, W / N) -> (R, T, W).
 
-    `looks`, if given, takes the weights (R, T, S).
+    If causal, the last T positions are the queries' own. `looks`, if given, receives the weights
+    (R, T, S).
     """
     if looks is not None:
         looks.append(attention_weights(query, keys, causal, scale))
@@ -213,7 +223,7 @@ def look(
     scale: float | None = None,
     looks: list[Tensor] | None = None,
 ) -> Tensor:
-    """Cross-attention of layer n: queries (R, N, T, W / N) at their images -> (R, T, W)."""
+    """Cross-attention of layer n: queries (R, N, T, W / N) to their images -> (R, T, W)."""
     query = captions.join(query) if captions else query
     seen = attend(
         query,

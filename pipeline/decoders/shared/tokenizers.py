@@ -1,4 +1,5 @@
-"""Words to ids and back. Every kind is one tokenizer.json of the `tokenizers` library."""
+"""Words to ids and back. Every kind of tokenizer is one tokenizer.json of the `tokenizers`
+library."""
 
 import re
 from collections import Counter
@@ -11,13 +12,13 @@ from typing import Any
 from pipeline.core.errors import UserError, brief, check_access
 
 PAD, START, END, UNKNOWN = "<pad>", "<start>", "<end>", "<unk>"
+# Number of captions that are encoded at once.
 MANY = 4096
-"captions that are encoded at once"
 
 
 @dataclass(frozen=True)
 class Special:
-    """Ids with a meaning of their own. `pad`, `start` and `unknown` are never generated."""
+    """Ids with a special meaning. `pad`, `start` and `unknown` are never generated."""
 
     pad: int
     start: int
@@ -26,8 +27,10 @@ class Special:
 
 
 class Tokenizer:
-    """Encodes a caption as <start> words <end>; the end token may have another name, such as a
-    language model's own."""
+    """Encodes a caption as <start> words <end>.
+
+    The end token may have another name, such as that of a language model.
+    """
 
     def __init__(self, inner: Any):
         self.inner = inner
@@ -47,26 +50,30 @@ class Tokenizer:
         return int(self.inner.get_vocab_size())
 
     def words(self) -> dict[str, int]:
-        """Every token and its id, the special ones too."""
+        """Return every token and its id, including the special ones."""
         return dict(self.inner.get_vocab(with_added_tokens=True))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.inner.encode_batch(list(texts))]
 
     def encode_each(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        """The same one by one: some are encoded at a time, for an encoded caption takes kilobytes
-        at first."""
+        """Yield the ids of each text.
+
+        Only a few texts are encoded at a time, because an encoded caption takes kilobytes at first.
+        """
         rest = iter(texts)
         while some := list(islice(rest, MANY)):
             yield from self.encode(some)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Words with single spaces between them: a language model may write line breaks, or a space
-        at the start."""
+        """Return the words with single spaces between them.
+
+        A language model may write line breaks, or a space at the start.
+        """
         return " ".join(str(self.inner.decode(list(ids), skip_special_tokens=True)).split())
 
     def parted(self, ids: Sequence[int]) -> str:
-        """The same with a space between any two words, whatever `gluing` takes away."""
+        """Decode with a space between any two words, even where `gluing` removes spaces."""
         from tokenizers.models import WordLevel
 
         if not isinstance(self.inner.model, WordLevel):
@@ -75,15 +82,16 @@ class Tokenizer:
         return " ".join(self.inner.id_to_token(i) for i in ids if i not in special)
 
     def gluing(self, spaces: str) -> "Tokenizer":
-        """Another one that decodes to texts without some spaces, which tokenizer.json then says.
+        """Return another tokenizer whose decoded texts lack some spaces. Its tokenizer.json holds
+        this rule.
 
         Args:
-            spaces: regular expression (Oniguruma) of those.
+            spaces: regular expression (Oniguruma) that matches these spaces.
         """
         from tokenizers import Regex, decoders
 
         inner = type(self.inner).from_str(self.inner.to_str())
-        # WordPiece without a prefix that a word could have: words with spaces between them.
+        # WordPiece with a prefix that no word can have: it puts spaces between words.
         words = inner.decoder or decoders.WordPiece(prefix=" ", cleanup=False)
         rest = decoders.Replace(Regex(spaces), "")
         inner.decoder = decoders.Sequence([words, decoders.Fuse(), rest])
@@ -94,7 +102,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "Tokenizer":
-        """Raises: UserError: it is not there, or no tokenizer of this project."""
+        """Return the tokenizer of a tokenizer.json.
+
+        Raises:
+            UserError: the file is missing, or is not a tokenizer of this project.
+        """
         from tokenizers import Tokenizer as Inner
 
         check_access(path)
@@ -107,8 +119,9 @@ class Tokenizer:
 
 
 def word_tokenizer(texts: Iterable[str], min_count: int) -> Tokenizer:
-    """One id per word seen at least `min_count` times in `texts`, the commonest first, ties in
-    alphabetical order.
+    """Return a tokenizer with one id per word seen at least `min_count` times in `texts`.
+
+    The most frequent words come first, and ties are in alphabetical order.
 
     Raises:
         UserError: no word is that frequent.
@@ -135,14 +148,15 @@ def word_tokenizer(texts: Iterable[str], min_count: int) -> Tokenizer:
 
 
 def language_model_tokenizer(inner: Any, end: str, cut_at: str = "") -> Tokenizer:
-    """A language model's own tokenizer with <start> before and its token `end` after each caption.
+    """Return a language model's own tokenizer, with <start> before and its token `end` after each
+    caption.
 
-    <pad>, <start> and <unk> get ids after its last one, so that logits over the model's vocabulary
-    do not reach them; where it has tokens of these names itself, or rows to spare, decoding rules
-    them out.
+    <pad>, <start> and <unk> get ids after the model's last one, so logits over the model's
+    vocabulary do not reach them. If the model has tokens of these names itself, or spare rows,
+    decoding rules them out.
 
     Args:
-        inner: of the `tokenizers` library; left as it is.
+        inner: tokenizer of the `tokenizers` library; it is not changed.
         cut_at: decoded text ends with the first such sign, if there is one.
     """
     from tokenizers import AddedToken, Regex, decoders, processors
@@ -166,8 +180,10 @@ def language_model_tokenizer(inner: Any, end: str, cut_at: str = "") -> Tokenize
 
 
 def byte_level_bpe(texts: Iterable[str], entries: int, end: str) -> Any:
-    """A byte-level BPE like GPT-2's, trained on `texts`: `end`, the 256 bytes, then merges until
-    there are `entries`."""
+    """Return a byte-level BPE like GPT-2's, trained on `texts`.
+
+    It holds `end` and the 256 bytes, then merges until there are `entries`.
+    """
     from tokenizers import Tokenizer as Inner
     from tokenizers import decoders, models, pre_tokenizers, trainers
 

@@ -1,7 +1,7 @@
-"""Vision-language models of transformers (AutoModelForImageTextToText): their files, and their
-language model step by step.
+"""Vision-language models of transformers (AutoModelForImageTextToText).
 
-B pictures, T tokens, E width of the language model.
+This module reads their files and runs their language model step by step. B pictures, T tokens, E
+width of the language model.
 """
 
 import hashlib
@@ -24,12 +24,15 @@ from pipeline.decoders.shared.tokenizers import (
 )
 from pipeline.decoders.shared.vision_prompts import load_processor, turn
 
+# A reply that occurs in no chat template.
 MARK = "captionlabreply"
-"a reply that no chat template holds"
 
 
 def read(source: Source, texts: Iterable[str], min_count: int) -> tuple[Tokenizer, dict[str, Any]]:
-    """The model's tokenizer, which ends a caption as the model ends its turn, and `Sizes.known`.
+    """Return a tokenizer, and `Sizes.known`.
+
+    The tokenizer is the model's own, if it has one; it ends a caption as the model ends its turn.
+    Random weights without a tokenizer get one of the captions' words.
 
     Raises:
         UserError: there is no such model, or it is not a decoder-only vision-language model.
@@ -69,13 +72,15 @@ def _check_kind(config: Any, source: Source) -> None:
 
 
 def as_known(config: Any) -> dict[str, Any]:
-    """A configuration that builds the model anew where its files are not."""
+    """Return a configuration from which the model can be built without its files."""
     return plain(json.loads(config.to_json_string(use_diff=False)))
 
 
 def _fitted(config: Any, words: int) -> dict[str, Any]:
-    """The configuration for a vocabulary of `words` words, after which the tokens come that stand
-    for pictures."""
+    """Return the configuration for a vocabulary of `words` words.
+
+    The tokens that stand for pictures come after these words.
+    """
     known = as_known(config)
     special = [name for name in known if name.endswith(("_token_id", "_token_index"))]
     special = [name for name in special if not name.lstrip("_").startswith(("pad", "bos", "eos"))]
@@ -87,8 +92,10 @@ def _fitted(config: Any, words: int) -> dict[str, Any]:
 
 
 def _end(processor: Any, config: Any) -> str:
-    """The token with which the model ends its turn: in its chat template after a reply, else its
-    end of text."""
+    """Return the token with which the model ends its turn.
+
+    It is the token that follows a reply in the chat template, or else the end-of-text token.
+    """
     if processor.chat_template:
         turns = [*turn("?"), {"role": "assistant", "content": [{"type": "text", "text": MARK}]}]
         after = processor.apply_chat_template(turns).rpartition(MARK)[2]
@@ -107,8 +114,10 @@ def _end(processor: Any, config: Any) -> str:
 
 
 def build(known: dict[str, Any], dtype: str, initialise: bool) -> Any:
-    """The model of a configuration. Without `initialise` its weights, which others replace, are
-    zeros."""
+    """Return the model of a configuration.
+
+    Without `initialise`, its weights are zeros, because the caller replaces them.
+    """
     from transformers import AutoConfig, AutoModelForImageTextToText
     from transformers.initialization import no_init_weights
 
@@ -124,10 +133,10 @@ def build(known: dict[str, Any], dtype: str, initialise: bool) -> Any:
 
 
 def weights(source: Source, body: Any) -> dict[str, Tensor]:
-    """The published weights, in the dtype of `body`.
+    """Return the published weights, in the dtype of `body`.
 
     Raises:
-        UserError: they are not there, or lack a part of the model.
+        UserError: they are missing, or lack a part of the model.
     """
     import transformers
 
@@ -148,8 +157,10 @@ def weights(source: Source, body: Any) -> dict[str, Tensor]:
 
 
 def fingerprint(body: Any) -> Tensor:
-    """32 bytes (uint8) that tell weights from others: the SHA-256 of every weight's name, shape and
-    first values, adapters left out."""
+    """Return 32 bytes (uint8) that distinguish weights from others.
+
+    They are the SHA-256 of every weight's name, shape and first values. Adapters are left out.
+    """
     total = hashlib.sha256()
     for name, weight in body.state_dict().items():
         if ".lora_" not in name:
@@ -160,16 +171,19 @@ def fingerprint(body: Any) -> Tensor:
 
 
 def language_part(body: Any) -> Any:
-    """The layers that read words, without the last one over the vocabulary."""
+    """Return the layers that read words, without the last one over the vocabulary."""
     part = body.get_decoder()
     return part.get_decoder() if part.get_output_embeddings() is not None else part
 
 
 def read_prompt(body: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Any, Tensor | None]:
-    """The hidden vector after the prompt (B, E), the cache of what was read, and how far the
-    positions of the words that follow lie from their number (B, n), None: not at all.
+    """Run the pictures and the prompt through the model.
 
-    n is 1, or the number of axes that a position has (Qwen2.5-VL: time, height and width).
+    Returns:
+        the hidden vector after the prompt (B, E), the cache of what was read, and a shift (B, n).
+            The shift is the difference between a following word's position and its number. It is
+            None if the model needs none. n is 1, or the number of axes of a position (Qwen2.5-VL:
+            time, height and width).
     """
     from transformers.cache_utils import Cache, DynamicLayer
 
@@ -194,7 +208,7 @@ def read_prompt(body: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Any, Tens
 
 
 def read_words(body: Any, tokens: Tensor, cache: Any, shift: Tensor | None) -> tuple[Tensor, Any]:
-    """Tokens (B, T) after what the cache holds -> hidden (B, T, E) and the longer cache."""
+    """Read tokens (B, T) after what the cache holds -> hidden (B, T, E) and the longer cache."""
     embedding = body.get_input_embeddings()
     words = embedding(tokens.clamp(max=embedding.num_embeddings - 1))
     at: dict[str, Tensor] = {}
@@ -216,10 +230,12 @@ def logits(body: Any, hidden: Tensor) -> Tensor:
 
 @torch.no_grad()
 def check_logits(decoder: Any) -> None:
-    """Some models scale what comes out of their last layer; this decoder does not.
+    """Check that the model does not change its logits after the last layer.
+
+    Some models scale them; this decoder does not.
 
     Raises:
-        UserError: the model's own logits after a grey picture are others.
+        UserError: the model's own logits after a grey picture differ from this decoder's.
     """
     body, was = decoder.body, decoder.training
     grey = torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)

@@ -1,6 +1,6 @@
-"""What a vision-language model reads of pictures and a prompt, by its own processor.
+"""What a vision-language model reads of pictures and a prompt, prepared by its own processor.
 
-B pictures, T tokens, S side of the pictures as they come in.
+B pictures, T tokens, S side of the incoming pictures.
 """
 
 import inspect
@@ -24,7 +24,7 @@ def load_processor(where: str, **at: Any) -> Any:
 
 
 class WordsProcessor:
-    """Reads pictures and prompts for a model of random weights whose vocabulary is the captions'
+    """Reads pictures and prompts for a model with random weights, whose vocabulary is the captions'
     words."""
 
     chat_template = None
@@ -33,8 +33,10 @@ class WordsProcessor:
         self.image_processor, self.body, self.words = images, body, words
 
     def __call__(self, text: list[str], images: list[list[Tensor]], **_: Any) -> dict[str, Any]:
-        """The tokens of the picture, then one token for every word of the prompt, any that the
-        vocabulary has."""
+        """Return the tokens of the picture, then one token for every word of the prompt.
+
+        Any token of the vocabulary may stand for a word of the prompt.
+        """
         first = "channels_first"  # a picture of 3 x 3 pixels could be read either way
         read = self.image_processor(images=images, return_tensors="pt", input_data_format=first)
         pixels = {name: value for name, value in read.items() if isinstance(value, Tensor)}
@@ -46,7 +48,8 @@ class WordsProcessor:
 
 @torch.no_grad()
 def _picture_tokens(body: Any, pixels: dict[str, Tensor], pictures: int) -> int:
-    """Of one picture, as many as the model makes vectors of it."""
+    """Return how many tokens stand for one picture: one for each vector that the model makes of
+    it."""
     takes = inspect.signature(body.get_image_features).parameters
     device = body.device
     out = body.get_image_features(
@@ -58,8 +61,10 @@ def _picture_tokens(body: Any, pixels: dict[str, Tensor], pictures: int) -> int:
 
 
 def processor(source: Source, body: Any, words: int) -> Any:
-    """What makes tensors of pictures and a prompt: the model's own processor, or for random weights
-    without a tokenizer its processor of pictures alone."""
+    """Return the processor that makes tensors of pictures and a prompt.
+
+    It is the model's own. For random weights without a tokenizer, only its image processor is used.
+    """
     from transformers import AutoImageProcessor
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
@@ -72,13 +77,13 @@ def processor(source: Source, body: Any, words: int) -> Any:
 
 
 def image_token(config: Any) -> int:
-    """The id that stands for a part of the picture."""
+    """Return the id of the token that stands for a part of the picture."""
     found = getattr(config, "image_token_id", None)
     return int(config.image_token_index if found is None else found)
 
 
 def pictures(grid: Tensor) -> Tensor:
-    """The features of the encoder `pixels` (B, S * S, 3) as pictures (B, 3, S, S) uint8."""
+    """Return features of the encoder `pixels` (B, S * S, 3) as pictures (B, 3, S, S) uint8."""
     side = round(grid.shape[1] ** 0.5)
     square = grid.transpose(1, 2).unflatten(2, (side, side))
     return square.round().clamp(0, 255).to(torch.uint8)
@@ -90,7 +95,7 @@ def turn(prompt: str) -> list[dict[str, Any]]:
 
 
 def asked(processor: Any, prompt: str) -> str:
-    """The prompt as the model's chat template writes it, or as it is."""
+    """Return the prompt in the model's chat template, or unchanged if it has none."""
     if not processor.chat_template:
         return prompt
     return str(processor.apply_chat_template(turn(prompt), add_generation_prompt=True))
@@ -99,8 +104,9 @@ def asked(processor: Any, prompt: str) -> str:
 def inputs(
     processor: Any, body: Any, source: Source, prompt: str, pictures: Tensor
 ) -> dict[str, Tensor]:
-    """What the model reads of pictures (B, 3, S, S) and the prompt: `input_ids` (B, T), pixels in
-    its own layout, and more.
+    """Return what the model reads for pictures (B, 3, S, S) and the prompt.
+
+    This is `input_ids` (B, T), the pixels in the model's own layout, and more.
 
     Raises:
         UserError: the processor refuses the picture, or the prompt has no place for it.
@@ -135,11 +141,13 @@ def inputs(
 
 
 def _types(found: dict[str, Tensor], config: Any, takes: Iterable[str]) -> dict[str, Tensor]:
-    """Which tokens are of the picture, under the names that the model wants and its processor did
-    not give."""
+    """Return which tokens belong to the picture.
+
+    The names are those that the model takes and its processor did not give.
+    """
     ids = found["input_ids"]
     of_picture = (ids == image_token(config)).long()
-    if config.model_type == "paligemma":  # 0: seen from everywhere before the caption
+    if config.model_type == "paligemma":  # 0: every position before the caption sees it
         of_picture = torch.zeros_like(of_picture)
     names = [name for name in ("mm_token_type_ids", "token_type_ids") if name in takes]
     return {name: of_picture for name in names if name not in found}

@@ -1,4 +1,7 @@
-"""Pretrained word vectors in GloVe's text format, `word v1 v2 ... vE` a line, read as a stream."""
+"""Pretrained word vectors in GloVe's text format, read as a stream.
+
+Each line is `word v1 v2 ... vE`.
+"""
 
 from pathlib import Path
 
@@ -10,17 +13,19 @@ from pipeline.decoders.shared.tokenizers import Tokenizer
 
 
 def fill_embedding(embedding: nn.Embedding, tokenizer: Tokenizer, path: str, tune: bool) -> int:
-    """Give every word of the vocabulary that the file knows its vector; the others are drawn with
-    the file's mean and spread.
+    """Give every word of the vocabulary that the file knows its vector.
+
+    The other vectors are drawn at random, with the mean and spread of the file's vectors.
 
     Args:
-        tune: False freezes the whole table, the drawn vectors too.
+        tune: False freezes the whole table, including the random vectors.
 
     Returns:
         how many words were found.
 
     Raises:
-        UserError: no such file, a torn line, vectors of another width, or not one word in common.
+        UserError: the file is missing, a line is damaged, the vectors have another width, or no
+            word is in common.
     """
     found = read_vectors(Path(path), tokenizer.words(), embedding.embedding_dim)
     if not found:
@@ -37,7 +42,8 @@ def fill_embedding(embedding: nn.Embedding, tokenizer: Tokenizer, path: str, tun
 
 
 def read_vectors(path: Path, ids: dict[str, int], width: int) -> dict[int, Tensor]:
-    """Id -> vector (E,) of the words in `ids`; the first of two lines for the same word counts."""
+    """Return id -> vector (E,) for the words in `ids`. If a word has two lines, the first one
+    counts."""
     found: dict[int, Tensor] = {}
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
