@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help env repro test torture lint docs bench bench-memory ui app results clean
+.PHONY: help env repro test test-slow torture lint docs bench bench-memory ui app results clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make repro    build .venv, run the whole graph, print the result table"
-	@echo "make test     build .venv, run the tests"
+	@echo "make test     build .venv, run the tests but for the slow ones"
+	@echo "make test-slow  run the slow tests: whole graphs, clusters, trainings in several processes"
 	@echo "make torture  300 hostile inputs and 100 kills -> benchmarks/results/torture.md (two minutes on two cores)"
 	@echo "make lint     ruff, mypy and the layers of rooms"
 	@echo "make docs     the documentation site -> site/index.html"
@@ -36,7 +37,10 @@ repro: env
 	@$(BIN)/captionlab results
 
 test: env
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: env
+	$(BIN)/python -m pytest -m slow
 
 # SEED=2 draws others; python -m benchmarks.torture --seed 2 --case 57 repeats one.
 torture: env

@@ -162,7 +162,7 @@ class Captioner:
 
     def _decoding(self, beam: int | None, samples: int | None) -> dict[str, Any]:
         if beam and samples:
-            raise UserError("a beam searches and samples are drawn: name one of beam and samples")
+            raise UserError("beam and samples exclude each other: give only one")
         if beam:
             return {**self.decode, "beam": beam, "samples": 0}
         return {**self.decode, "samples": samples} if samples else self.decode

@@ -212,7 +212,7 @@ def _checked(line: bytes, where: str, model: str, made_by: str) -> dict[str, Any
         maker, name, _ = row["made_by"], row["model"], os.fspath(row["file"])
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"{where} is not a line of captionlab caption: name another --out"
+            f"{where} is not a line written by captionlab caption: name another --out"
         ) from None
     if maker != made_by:
         other = (

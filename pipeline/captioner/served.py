@@ -63,7 +63,10 @@ def look_at(content: bytes) -> ServedPicture:
         return ServedPicture(content, OVERHEAD + pixels)
     scanned = pixels * _scans(image, content)
     if pixels > MAX_PIXELS or scanned > SCANNED:
-        raise ImageError(f"{size} in {scanned // max(1, pixels)} scans is too much work: shrink it")
+        raise ImageError(
+            f"{size} in {scanned // max(1, pixels)} scans takes too much "
+            f"work to decode: send a smaller picture"
+        )
     reduced = next(by for by in (1, 2, 4, 8) if pixels <= PIXELS * by**2)
     return ServedPicture(content, OVERHEAD + scanned, reduced)
 

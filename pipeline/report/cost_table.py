@@ -66,7 +66,7 @@ def parameters(weights: Path) -> int | None:
         with safe_open(weights, framework="numpy") as file:
             shapes: list[list[int]] = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{weights} holds no weights: {brief(error)}: {RESTORE}") from None
+        raise UserError(f"{weights} cannot be read as weights: {brief(error)}: {RESTORE}") from None
     return sum(math.prod(shape) for shape in shapes)
 
 

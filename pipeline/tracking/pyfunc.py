@@ -124,7 +124,7 @@ def _overrides(params: dict[str, Any], longest: int) -> Overrides:
             )
     if {"beam", "samples"} <= set(wanted):
         raise MlflowException.invalid_parameter_value(
-            "a beam searches and samples are drawn: name one of beam and samples"
+            "beam and samples exclude each other: give only one"
         )
     searches = {"samples": 0} if "beam" in wanted else {}
     return tuple((searches | wanted).items())

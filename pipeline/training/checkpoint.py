@@ -93,10 +93,10 @@ def read_checkpoint(path: Path, key: str, rank: int = 0) -> dict[str, Any] | Non
         found = state["key"]
     except DAMAGED as error:
         let_through(error)
-        print(f"{path} is damaged: starting anew", flush=True)
+        print(f"{path} is damaged: starting from scratch", flush=True)
         return None
     if found != key:
-        print(f"{path} is of other settings, code or data: starting anew", flush=True)
+        print(f"{path} belongs to other settings, code or data: starting from scratch", flush=True)
         return None
     known = [state, *state.get("ranks", [])]
     if rank < len(known):

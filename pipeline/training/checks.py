@@ -19,8 +19,9 @@ def check_options(options: Training, decoder: Decoder) -> None:
         )
     if not options.epochs and not decoder.published:
         raise UserError(
-            "train.epochs is 0, which takes a published model as it is, and this decoder loads "
-            "none: train it for an epoch or more, or let its args name one (model of vit_gpt2, "
+            "train.epochs is 0, which uses a published model without training, but "
+            "this decoder loads "
+            "none: set train.epochs to 1 or more, or name a model in its args (model of vit_gpt2, "
             "blip, git or vlm, checkpoint of prefix_lm)"
         )
     if options.epochs and not any(weight.requires_grad for weight in decoder.parameters()):

@@ -41,8 +41,8 @@ def check_ranks(count: int, batch_images: int) -> str:
     kind = os.environ.get("CAPTIONLAB_DEVICE") or ("cuda" if gpus() else "cpu")
     if kind not in ("cuda", "cpu"):
         raise UserError(
-            f"CAPTIONLAB_DEVICE={kind} is one device, and {said} asks for {count} processes: "
-            "name cuda, and choose GPUs with CUDA_VISIBLE_DEVICES, or name cpu"
+            f"CAPTIONLAB_DEVICE={kind} is a single device, but {said} asks for {count} processes: "
+            "set it to cuda (choose GPUs with CUDA_VISIBLE_DEVICES) or to cpu"
         )
     if kind == "cuda" and count > gpus():
         raise UserError(
@@ -52,7 +52,7 @@ def check_ranks(count: int, batch_images: int) -> str:
     if count > batch_images:
         raise UserError(
             f"{said} asks for {count} processes, and train.batch_images is {batch_images}: "
-            "lower the one or raise the other, for each process takes an image or more"
+            "lower the one or raise the other: each process needs at least one image"
         )
     return kind
 

@@ -266,9 +266,7 @@ def test_samples_may_be_drawn_for_one_call_and_a_beam_draws_none(
     assert captioner.caption(files(workspace), samples=3) == drawing.caption(files(workspace))
     assert captioner.caption(files(workspace), samples=3) != captioner.caption(files(workspace))
     same(drawing.caption(files(workspace), beam=3), captioner.caption(files(workspace)))
-    with pytest.raises(
-        UserError, match=r"^a beam searches and samples are drawn: name one of beam and samples$"
-    ):
+    with pytest.raises(UserError, match=r"^beam and samples exclude each other: give only one$"):
         captioner.caption(files(workspace), beam=3, samples=3)
 
 

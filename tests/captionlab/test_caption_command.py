@@ -244,7 +244,7 @@ def test_a_file_that_is_not_ours_is_never_touched(workspace, caption, content):
     Path("out.jsonl").write_bytes(content)
     assert caption() == (
         2,
-        "error: out.jsonl, line 1 is not a line of captionlab caption: name another --out\n",
+        "error: out.jsonl, line 1 is not a line written by captionlab caption: name another --out\n",
     )
     assert Path("out.jsonl").read_bytes() == content
 
@@ -290,7 +290,7 @@ def test_two_runs_into_one_file_are_one_too_many(workspace, caption):
         (["photos"], "photos is a folder: say where its captions go, --out captions.jsonl"),
         (
             ["photos", "--out", "a.jsonl", "--beam", "2", "--samples", "2"],
-            "a beam searches and samples are drawn: name one of beam and samples",
+            "beam and samples exclude each other: give only one",
         ),
     ],
 )

@@ -306,7 +306,7 @@ def test_the_best_of_drawn_captions_is_printed_the_same_one_each_time(workspace,
     assert (one[0], five[0]) == (0, 0)
     assert float(five[1].split("\t")[2]) > float(one[1].split("\t")[2])
     assert refusal(captionlab(*call, 5, "--beam", 2)) == (
-        "error: a beam searches and samples are drawn: name one of beam and samples\n"
+        "error: beam and samples exclude each other: give only one\n"
     )
 
 

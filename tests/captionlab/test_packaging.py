@@ -16,6 +16,8 @@ import captionlab
 from captionlab.extras import EXTRAS
 from tests.workspace import ROOT
 
+pytestmark = pytest.mark.slow
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HEAVY = ["dvc", "mlflow", "great_expectations", "torch", "timm", "transformers", "gradio"]
 BLOCK = f"""

@@ -373,6 +373,7 @@ def test_what_a_plan_says_of_weights_is_what_the_encoder_refuses() -> None:
             load("encoders", "timm_model").Encoder(**args, weights=weights)
 
 
+@pytest.mark.slow
 def test_a_local_folder_of_archives_is_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     params = load_params(ROOT / "experiments/flickr8k-offline.yaml")
     assert plan(params, NOWHERE).rows[0].download == 1_120_000_000

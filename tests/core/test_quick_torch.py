@@ -7,6 +7,8 @@ import pytest
 
 from tests.workspace import ROOT
 
+pytestmark = pytest.mark.slow
+
 LEFT_OUT = "from pipeline.core import quick_torch\nquick_torch.leave_out_compiler()\n"
 THERE = "\nimport sys\nprint('torch._dynamo.convert_frame' in sys.modules)"
 

@@ -234,7 +234,7 @@ def lose_a_weight(folder: Path) -> None:
         ),
         (
             lambda f: change(f, image_size=[4, 6]),
-            "is [4, 6], not one number: pictures are squares here",
+            "is [4, 6], but must be one number: pictures are square",
         ),
     ],
 )

@@ -97,6 +97,19 @@ def test_weighted_tokens_are_those_of_self_critical_training(
         close(found, wanted, 1e-6)
 
 
+def test_weights_and_smoothing_together_are_the_same_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    *inputs, targets = tensors()
+    weights = torch.randn(N, generator=torch.Generator().manual_seed(4))
+    each = F.cross_entropy(F.linear(*inputs), targets, label_smoothing=0.1, reduction="none")
+    expected = (weights * each).mean().item()
+    layer = LastLayer(*inputs)
+    assert layer.cross_entropy(targets, 0.1, weights).item() == pytest.approx(expected, abs=1e-6)
+    in_parts(monkeypatch, 4)
+    assert layer.cross_entropy(targets, 0.1, weights).item() == pytest.approx(expected, abs=1e-6)
+
+
 def test_few_logits_are_torchs_own_loss_to_the_bit() -> None:
     *inputs, targets = tensors()
     ours = LastLayer(*inputs).cross_entropy(targets, 0.1)

@@ -504,7 +504,7 @@ def test_a_language_model_that_scales_its_logits_is_refused(tmp_path: Path) -> N
         ({"prefix": 0}, "args.prefix: expected at least 1, found 0"),
         (
             {"new_tokenizer": 100},
-            "args.new_tokenizer: 100 entries are too few: 256 bytes and the end token need 257",
+            "args.new_tokenizer: 100 entries are too few: the 256 bytes and the end token need 257",
         ),
         (
             {"mapping": "transformer", "mapping_heads": 5},

@@ -434,7 +434,7 @@ def lose_a_weight(folder: Path) -> None:
             "has no config.json: put there what the model's page on the hub lists",
         ),
         (lambda f: (f / "config.json").write_text("{"), "cannot be used (JSONDecodeError: "),
-        (lambda f: (f / "config.json").write_text("[]"), "config.json is no JSON object"),
+        (lambda f: (f / "config.json").write_text("[]"), "config.json is not a JSON object"),
         (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json: put there"),
         (lambda f: (f / "tokenizer.json").write_text("{}"), "cannot be used ("),
         (
@@ -477,11 +477,11 @@ def lose_a_weight(folder: Path) -> None:
         ),
         (
             lambda f: rewrite(f, "config.json", lambda c: c["decoder"].update(eos_token_id=5000)),
-            "is not a token of its tokenizer.json: name its end",
+            "is not a token of its tokenizer.json: set it to the token that ends a caption",
         ),
         (
             lambda f: rewrite(f, "config.json", lambda c: c["encoder"].update(image_size=[4, 6])),
-            "is [4, 6], not one number: pictures are squares here",
+            "is [4, 6], but must be one number: pictures are square",
         ),
     ],
 )

@@ -22,6 +22,8 @@ from pipeline.data.checked import read_json
 from tests.docs.pages import blocks, commands, saved_files
 from tests.workspace import ROOT, make_workspace, run, tiny_params, tool, write_params
 
+pytestmark = pytest.mark.slow
+
 PAGES = sorted((ROOT / "docs/howto").glob("add-a*.md"))
 COPIED = ["tests", "docs", "experiments", "params.yaml", "pyproject.toml", "README.md", "Makefile"]
 

@@ -32,6 +32,8 @@ from tests.workspace import (
     write_params,
 )
 
+pytestmark = pytest.mark.slow
+
 TUTORIAL = ROOT / "docs/tutorial/first-table.md"
 README = ROOT / "README.md"
 FILES = ROOT / "docs/reference/files.md"

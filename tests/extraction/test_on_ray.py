@@ -24,6 +24,8 @@ from pipeline.sources.shared import shards
 from tests.features.test_store import TinyEncoder, contents, pictures, run
 from tests.pictures import exchange
 
+pytestmark = pytest.mark.slow
+
 PICTURES = 70
 "in shards of 16: five"
 

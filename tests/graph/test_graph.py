@@ -199,6 +199,7 @@ def test_a_second_repro_runs_nothing_and_every_output_is_there(finished: Path) -
     assert all(name in table for name in ["merge", "lstm", "soft-attention", "most frequent"])
 
 
+@pytest.mark.slow
 def test_a_forced_run_leaves_the_lock_file_byte_for_byte_the_same(finished: Path) -> None:
     """One stage of each kind that computes; lstm has two seeds."""
     before = (finished / "dvc.lock").read_bytes()
@@ -210,6 +211,7 @@ def test_a_forced_run_leaves_the_lock_file_byte_for_byte_the_same(finished: Path
     assert (finished / "dvc.lock").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_changed_value_reruns_what_it_touches_and_the_old_value_computes_nothing(
     finished: Path,
 ) -> None:
@@ -226,6 +228,7 @@ def test_a_changed_value_reruns_what_it_touches_and_the_old_value_computes_nothi
     assert (finished / "dvc.lock").read_bytes() == lock
 
 
+@pytest.mark.slow
 def test_after_its_decoding_nothing_is_trained_again(finished: Path) -> None:
     params = yaml.safe_load((finished / "params.yaml").read_text())
     params["variants"]["lstm"]["decode"] = {"beam": 1, "alternatives": 1}

@@ -15,6 +15,8 @@ from tests.workspace import (
     tool,
 )
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = ("merge", "lstm")
 
 

@@ -213,6 +213,7 @@ def original_meteor() -> Meteor:
     return Meteor()
 
 
+@pytest.mark.slow
 def test_meteor_equals_the_original(plain_meteor: Scores, original_meteor: Meteor) -> None:
     corpus, sentences = original_meteor.compute_score(GOLD, GUESSES)
     equal(plain_meteor, {"meteor": corpus}, {"meteor": sentences})

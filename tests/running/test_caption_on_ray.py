@@ -22,6 +22,8 @@ from pipeline.core.errors import UserError
 from tests.running.toy import wait_for
 from tests.tracking_workspace import make_captioner
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 COUNT = 60
 BROKEN = "photos/13.png"

@@ -17,6 +17,8 @@ from captionlab.running.needs import Needs
 from pipeline.core.errors import UserError
 from tests.running.toy import Toy, processes_in, wait_for
 
+pytestmark = pytest.mark.slow
+
 FEW = ("a", "b")
 
 

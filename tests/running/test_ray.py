@@ -20,6 +20,8 @@ from pipeline.experiment.params import load_params
 from tests.running.toy import Toy, processes_in, wait_for
 from tests.workspace import run
 
+pytestmark = pytest.mark.slow
+
 FEW = ("a", "b", "c", "d", "e", "f")
 
 

@@ -24,6 +24,8 @@ from pipeline.tracking.store import find_runs, open_store
 from stages import track
 from tests.tracking_workspace import connected, make_workspace
 
+pytestmark = pytest.mark.slow
+
 RUN_FILE = Path("checkpoints/merge/mlflow.json")
 
 

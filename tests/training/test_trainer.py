@@ -413,7 +413,7 @@ def test_a_checkpoint_that_is_damaged_is_not_resumed(
     else:
         (tmp_path / "c.pt").write_bytes(damage)
     assert read_checkpoint(tmp_path / "c.pt", "key") is None
-    assert "c.pt is damaged: starting anew" in capsys.readouterr().out
+    assert "c.pt is damaged: starting from scratch" in capsys.readouterr().out
 
 
 def test_live_curves_get_every_epoch_and_cannot_change_the_result(tmp_path: Path) -> None:
@@ -457,6 +457,7 @@ def wait_for(condition: Any, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_kill_minus_nine_and_a_rerun_end_as_an_uninterrupted_run(prepared: Path) -> None:
     stage(prepared, "train", "soft")
     expected = (

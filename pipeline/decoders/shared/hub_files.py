@@ -70,7 +70,7 @@ class Files(NamedTuple):
             default if file is None else self.read(lambda: json.loads(file.read_text("utf-8")))
         )
         if not isinstance(content, dict):
-            raise UserError(f"{file} is no JSON object")
+            raise UserError(f"{file} is not a JSON object")
         return content
 
     def check_type(self, content: Any, *known: str) -> None:
@@ -114,13 +114,13 @@ class Files(NamedTuple):
         if token is None:
             raise UserError(
                 f"{self.decoder}: {key} in config.json of '{self.model}' is not a token of "
-                "its tokenizer.json: name its end"
+                "its tokenizer.json: set it to the token that ends a caption"
             )
         return language_model_tokenizer(inner, token)
 
     def check_sizes(self, side: Any) -> None:
         if not isinstance(side, int):
-            squares = "not one number: pictures are squares here"
+            squares = "but must be one number: pictures are square"
             raise UserError(
                 f"{self.decoder}: image_size in config.json of '{self.model}' is {side}, {squares}"
             )

@@ -296,7 +296,7 @@ def _read_weights(where: str, name: str) -> Any:
         raise _unusable(where, name, error) from None
     if info["missing_keys"]:
         raise UserError(
-            f"args.lm '{name}': its weights lack {min(info['missing_keys'])}: they are of "
+            f"args.lm '{name}': its weights lack {min(info['missing_keys'])}: they belong to "
             "another model"
         )
     return lm
@@ -309,7 +309,7 @@ def _unusable(where: str, lm: str, error: Exception) -> UserError:
 def enough_entries(entries: int) -> int:
     if entries < 257:
         raise UserError(
-            f"args.new_tokenizer: {entries} entries are too few: 256 bytes and the end "
-            "token need 257 (0: no new one)"
+            f"args.new_tokenizer: {entries} entries are too few: the 256 bytes and the end "
+            "token need 257 (0 keeps the model's tokenizer)"
         )
     return entries

@@ -74,7 +74,10 @@ class LastLayer:
             logits = self.logits().float()
             if weights is None:
                 return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-            return (weights * -_log_probs(logits, targets)).mean()
+            if not smoothing:
+                return (weights * -_log_probs(logits, targets)).mean()
+            each = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+            return (weights * each).mean()
         device = self.rows.device.type
         kind = self.rows.dtype
         if torch.is_autocast_enabled(device):

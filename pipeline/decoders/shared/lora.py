@@ -87,7 +87,7 @@ def _targets(body: nn.Module, part: nn.Module, targets: str | list[str]) -> list
     ends = {name.rpartition(".")[2] for name in linear}
     if unknown := sorted(set(wanted) - ends):
         raise UserError(
-            f"args.lora.targets: there is no layer '{unknown[0]}': there are "
+            f"args.lora.targets: no layer is named '{unknown[0]}': choose from "
             f"{', '.join(sorted(ends))}, or all-linear"
         )
     return [name for name in linear if name.rpartition(".")[2] in wanted]

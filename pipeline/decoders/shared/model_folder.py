@@ -164,7 +164,7 @@ def _decoder_of(config: dict[str, Any], path: Path) -> Decoder:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path} describes no decoder: {brief(error)}: {RESTORE}") from None
+        raise UserError(f"{path} does not describe a decoder: {brief(error)}: {RESTORE}") from None
 
 
 def _weights(path: Path, decoder: Decoder) -> "dict[str, Tensor]":
@@ -181,7 +181,7 @@ def _weights(path: Path, decoder: Decoder) -> "dict[str, Tensor]":
     try:
         found = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} holds no weights: {brief(error)}: {RESTORE}") from None
+        raise UserError(f"{path} cannot be read as weights: {brief(error)}: {RESTORE}") from None
     wanted = _saved(decoder)
     for name in sorted(found.keys() ^ wanted.keys()):
         has = "lacks" if name in wanted else "should not have"

@@ -30,7 +30,7 @@ def fill_embedding(embedding: nn.Embedding, tokenizer: Tokenizer, path: str, tun
     found = read_vectors(Path(path), tokenizer.words(), embedding.embedding_dim)
     if not found:
         raise UserError(
-            f"{path}: not one word of the captions is in it: is it a file of English words "
+            f"{path} contains none of the captions' words: is it a file of English words "
             "in lower case?"
         )
     known = torch.stack(list(found.values()))
@@ -70,7 +70,7 @@ def _vector(values: list[str], path: Path, number: int) -> Tensor:
         return torch.tensor([float(v) for v in values])
     except ValueError as error:
         raise UserError(
-            f"{path}, line {number}: {error}: the file is torn, unpack it again"
+            f"{path}, line {number}: {error}: the file is damaged: unpack it again"
         ) from None
 
 
