@@ -115,8 +115,9 @@ def read_references(
     """Return image_id -> references, as published.
 
     Raises:
-        UserError: as from `read_predictions`; or an image has no references, unless `partial`
-            and others have some.
+        UserError: there is no such file, its format is not known, or it is empty; no row is of that
+            split; a row names a file in place of an image_id; or an image has no references, unless
+            `partial` and others have some.
     """
     rows, name = _reference_rows(source, split), _name(source, "references")
     return _references(_chosen(rows, name, split), name, partial, caller)

@@ -100,7 +100,7 @@ def register(
         metric: score of the validation split that decides.
         current: variant -> fingerprint in this workspace. These variants take part with the run
             of that fingerprint, all others with their newest run.
-        like: variant whose protocol and references the other runs must share; required if the
+        like: variant whose protocol and references the other runs must share. It chooses if the
             runs have several.
 
     Raises:

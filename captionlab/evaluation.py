@@ -98,7 +98,7 @@ class Evaluation:
         return find_protocol(self.protocol).of(self.language)
 
     def compare(self, other: "Evaluation") -> Comparison:
-        """Compare this system with another by the paired bootstrap over images.
+        """Compare this system with another (this minus other) by the paired bootstrap over images.
 
         Example:
             >>> ours = evaluate("ours.json", "references.json")
@@ -304,7 +304,7 @@ def _table(found: SetScores, images: list[str]) -> "pd.DataFrame":
 
 
 def _missing(found: SetScores, metrics: list[str]) -> dict[str, str]:
-    """Return score -> why its metric ran without giving it: it would be a share of nothing."""
+    """Return score -> why a metric that ran left it out: it would be a share of nothing."""
     known = {
         score: why
         for name in metrics

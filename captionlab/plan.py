@@ -65,7 +65,7 @@ class Grid:
 class Model:
     """A decoder with its arguments and its vocabulary.
 
-    All numbers are 0 if it could not be built, because neither its files nor an outline exist.
+    All numbers are 0 if it could not be built; `problem` says why.
     """
 
     words: int
@@ -239,7 +239,7 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
         return Model(0, False, 0, 0, 0, "", 0, str(error))
     if variant.args.get("vectors") and not variant.args.get(
         "tune_vectors", True
-    ):  # training freezes them when they are read
+    ):  # they are frozen when they are read
         decoder.get_submodule("embedding").requires_grad_(False)
     options = params.training(name)
     trains = options.epochs + options.self_critical_epochs > 0

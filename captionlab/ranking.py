@@ -29,7 +29,7 @@ class Candidate:
     test: float | None
     "The test score, which is shown but never used."
     p: float | None = None
-    "p-value of the paired bootstrap against the best; None if the two cannot be paired."
+    "The p-value of the paired bootstrap against the best; None if the two cannot be paired."
 
 
 def candidates(store: Store, dataset: str | None, current: dict[str, str]) -> "list[Run]":

@@ -1,4 +1,4 @@
-"""`captionlab ui`: serve MLflow's pages on the runs of this workspace, opened at a comparison."""
+"""`captionlab ui`: serve MLflow's pages on this workspace's runs, and link to their comparison."""
 
 import os
 import signal

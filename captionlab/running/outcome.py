@@ -18,7 +18,7 @@ EXITED = re.compile(r"exited with (-?\d+)")
 class Outcome:
     stage: str
     state: Literal["done", "failed", "died"]
-    "`died` means ended from outside, like its process or machine: another try may succeed."
+    "`died`: its process or its machine was ended from outside, so another try may succeed."
     said: str = ""
     "Why it did not end well, in one line."
 

@@ -60,7 +60,7 @@ class View:
         self._say(f"{outcome.stage}: {outcome.said}: it is tried again")
 
     def show(self, logs: dict[str, str]) -> None:
-        """Draw the table again, if it is time.
+        """Draw the table again, at most once every `EVERY` seconds.
 
         Args:
             logs: stage -> the end of its log, for the running stages.
