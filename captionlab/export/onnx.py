@@ -1,4 +1,4 @@
-"""Export a captioner as three ONNX graphs, with a caption.py that needs only onnxruntime.
+"""Export a captioner as three ONNX graphs, with a caption.py that runs them with onnxruntime alone.
 
 caption.py decodes as the model's row does. After writing, the graphs are run on pictures and must
 give the project's captions.

@@ -35,7 +35,7 @@ KEPT = 3
 WIDEST = 10
 # Maximum number of alternatives.
 SHOWN = 5
-# Pixels of a picture's longer side in the attention maps.
+# Pixels of the longer side to which a picture is reduced before its attention maps are made.
 SEEN = 480
 
 # Pixels of the longer side of a picture above its cards.
