@@ -1,4 +1,4 @@
-"""`captionlab COMMAND`: one file of captionlab/cli/ each."""
+"""The program `captionlab COMMAND`; each command is a file of captionlab/cli/."""
 
 import sys
 from importlib import import_module
@@ -38,7 +38,7 @@ def captionlab(
         ),
     ] = False,
 ) -> None:
-    """Image captioning: what DVC has trained, registered and used."""
+    """Image captioning: register and use the models that DVC has trained."""
 
 
 for _file in iter_modules(cli.__path__):
@@ -61,14 +61,14 @@ def _run() -> None:
         command = context.info_name if context and context.parent else ""
         help_of = " ".join(part for part in ("captionlab", command, "--help") if part)
         raise UserError(f"{_plain(error)} ({help_of})") from None
-    if status == 130:  # typer's own, of Ctrl-C
+    if status == 130:  # typer's status for Ctrl-C
         raise KeyboardInterrupt
     if status:
         sys.exit(status)
 
 
 def _plain(error: "TyperException") -> str:
-    """What typer says, with what pydantic found in plain words."""
+    """Return typer's message, with pydantic's findings in plain words."""
     from pydantic import ValidationError
 
     from pipeline.core.plain import problems

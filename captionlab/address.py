@@ -1,4 +1,4 @@
-"""Where a server of ours listens."""
+"""Check the address at which a server of captionlab listens."""
 
 import socket
 
@@ -6,7 +6,7 @@ from pipeline.core.errors import UserError
 
 
 def check_address(host: str, port: int) -> None:
-    """Raises a UserError where no server can listen, before anything slow begins."""
+    """Raise a UserError if no server can listen there; call this before anything slow."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

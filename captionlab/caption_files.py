@@ -1,13 +1,13 @@
-"""Captions in the forms that people have them in -> rows.
+"""Read captions in common formats, from a file or from memory, as rows.
 
     COCO       [{"image_id": 1, "caption": "..."}], or such a list under the key `annotations`
     by image   {"1": "..."}, or {"1": ["...", "..."]}
     rows       JSON lines, CSV, TSV or Parquet with image_id and caption (or text): one or more
-               rows an image
+               rows per image
     files      rows with `file` in place of image_id, as `captionlab caption --out` writes them
     in memory  a dict by image, a list of rows, or a DataFrame with the same columns
 
-An image_id is text: 42 and "42" are one image. Rows may have a `split`, by which to choose.
+An image_id is text: 42 and "42" are the same image. Rows may have a `split` to select them by.
 """
 
 import os
@@ -33,6 +33,7 @@ from pipeline.sources.shared.caption_tables import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    # Captions of some images: a file, or one of the forms in memory.
     Source = (
         str
         | os.PathLike[str]
@@ -43,35 +44,34 @@ if TYPE_CHECKING:
         | Iterable[Mapping[str, Any]]
         | pd.DataFrame
     )
-    "Captions of some images: a file, or one of the forms in memory."
 
 FORMATS = "COCO's .json, .jsonl, .csv, .tsv or .parquet"
 SHAPES = '[{"image_id": 1, "caption": "..."}], {"annotations": [...]} or {"1": ["...", "..."]}'
 IN_MEMORY = "a path, a dict by image_id, a DataFrame or a list of rows (image_id, caption)"
 TEXTS = ("caption", "text", "captions")
+# Columns that are read; a table may have others.
 USED = ("image_id", "file", *TEXTS, "split")
-"columns that are read; others may be there"
 
 
 @dataclass(frozen=True)
 class Row:
     where: str
-    "file and row, for messages"
+    "File and row, for messages."
     image: str
     texts: list[str]
     split: str | None
     file: str = ""
-    "of the picture, where `image` is not known"
+    "Path of the picture, if the row has no image_id; `image` is then ''."
 
 
 def read_rows(source: "Source", name: str) -> list[Row]:
-    """The rows of a file, or of captions in memory.
+    """Return the rows of a file, or of captions in memory.
 
     Args:
         name: what messages call captions in memory: predictions or references.
 
     Raises:
-        UserError: no such file, another form, or nothing in it.
+        UserError: there is no such file, its format is not known, or it is empty.
     """
     if isinstance(source, str | os.PathLike):
         return _read(Path(source))
@@ -82,7 +82,7 @@ def read_rows(source: "Source", name: str) -> list[Row]:
 
 
 def _in_memory(source: Any, name: str) -> Iterator[Row]:
-    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # pandas need not be imported
+    if hasattr(source, "to_dict") and hasattr(source, "columns"):  # without importing pandas
         return _rows([_as_json(row) for row in source.to_dict("records")], name)
     if isinstance(source, Mapping):
         return _tree(source, name)
@@ -92,7 +92,7 @@ def _in_memory(source: Any, name: str) -> Iterator[Row]:
 
 
 def _as_json(row: dict[str, Any]) -> dict[str, Any]:
-    """A cell with several captions may be an array."""
+    """Return a row with lists for arrays: a cell with several captions may be an array."""
     return {name: cell.tolist() if hasattr(cell, "tolist") else cell for name, cell in row.items()}
 
 
@@ -136,7 +136,7 @@ def _json(path: Path) -> Iterator[Row]:
 
 
 def _tree(found: Any, where: str) -> Iterator[Row]:
-    """Of COCO's objects, of texts by image, or of a list of rows."""
+    """Yield the rows of COCO's JSON, of texts by image, or of a list of rows."""
     if isinstance(found, Mapping) and isinstance(found.get("annotations"), list):
         yield from _coco(found, where)
     elif isinstance(found, Mapping):
@@ -150,8 +150,11 @@ def _tree(found: Any, where: str) -> Iterator[Row]:
 
 
 def _coco(found: Mapping[str, Any], where: str) -> Iterator[Row]:
-    """COCO's images without texts, so that one without annotations is noticed; then its
-    annotations, each of the split of its image."""
+    """Yield a row without texts for each of COCO's images, then a row for each annotation.
+
+    The rows without texts reveal an image that has no annotations. An annotation that names no
+    split has the split of its image.
+    """
     splits = {
         name: _split(about.get("split"), where)
         for name, about in coco_images(found.get("images"), where).items()
@@ -179,7 +182,7 @@ def _lines(path: Path) -> Iterator[Row]:
 
 
 def _is_unread(row: Any) -> bool:
-    """Whether it is of a picture that `captionlab caption` could not read."""
+    """Return whether the row is for a picture that `captionlab caption` could not read."""
     return isinstance(row, dict) and {"file", "error"} <= set(row) and not set(TEXTS) & set(row)
 
 
@@ -198,7 +201,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 
 def _rows_of(header: list[str], lines: Iterator[Line], where: str) -> Iterator[Row]:
-    """Of a table, whose columns are looked at even if it has no rows."""
+    """Return the rows of a table; its columns are checked even if it has no rows."""
     if header and not (set(header) & {"image_id", "file"} and set(header) & set(TEXTS)):
         lines = iter([Line(where, dict.fromkeys(header))])
     return (_row(line.cells, line.where) for line in lines)

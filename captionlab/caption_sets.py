@@ -1,7 +1,8 @@
-"""Predictions and references -> texts by image, of the same images.
+"""Read predictions and references as texts by image, and match them by image.
 
-A file of a picture is the image that the references call by its name, by its name without suffix,
-or by either with folders before it; or the image whose `file_name` it is in COCO's JSON.
+A prediction may name a picture's file in place of an image_id. The file belongs to the image whose
+image_id is the file's name, with or without its suffix and the folders before it. The `file_name`
+of COCO's JSON counts as an image_id here.
 """
 
 import json
@@ -23,15 +24,16 @@ if TYPE_CHECKING:
 def read_predictions(
     source: "Source", split: str | None = None, names: Callable[[], Mapping[str, str]] = dict
 ) -> dict[str, str]:
-    """image_id -> its one caption; pictures that `captionlab caption` could not read have none.
+    """Return image_id -> caption, without the pictures that `captionlab caption` could not read.
 
     Args:
-        names: gives what references call an image -> image_id (`image_names`); asked where rows
-            name files.
+        names: returns the names that references use for images -> image_id (see `image_names`).
+            It is called only if rows name files.
 
     Raises:
-        UserError: no such file, another form, an empty file, one of unread pictures alone, no rows
-            of that split, two captions of an image, a file that may be either of two images.
+        UserError: there is no such file, its format is not known, it is empty, or it holds only
+            unread pictures; no row is of that split; an image does not have exactly one caption;
+            a file may belong to either of two images.
     """
     rows = _chosen(read_rows(source, "predictions"), _name(source, "predictions"), split)
     return _predictions(rows, names)
@@ -51,8 +53,11 @@ def _predictions(rows: list[Row], names: Callable[[], Mapping[str, str]]) -> dic
 
 
 def _known(row: Row, names: Mapping[str, str]) -> Row:
-    """With the image that its file is, by as many folders as can be; a file that is none keeps its
-    path: `match` reports it."""
+    """Return the row with the image that its file belongs to.
+
+    The match with the most folders counts. Without any match, the path stands for the image, and
+    `match` reports it.
+    """
     if not row.file:
         return row
     parts = PurePath(row.file).parts
@@ -68,8 +73,10 @@ def _known(row: Row, names: Mapping[str, str]) -> Row:
 
 
 def image_names(source: "Source", references: Iterable[str]) -> dict[str, str]:
-    """What files of these references' images may be called -> image_id: the ids, and every
-    `file_name` of COCO's JSON."""
+    """Return names that files may have -> image_id, for the images of these references.
+
+    The names are the ids themselves, and every `file_name` of COCO's JSON.
+    """
     names = {image: image for image in references}
     path = _path(source)
     is_json = path is not None and path.suffix.lower() == ".json"
@@ -88,7 +95,7 @@ def _count(row: Row, before: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Caller:
-    """What messages call the options of whoever asked."""
+    """The names that messages use for options: Python and each command have their own."""
 
     partial: str = "partial=True"
     split: str = "split="
@@ -98,15 +105,20 @@ class Caller:
 
 PYTHON = Caller()
 COMMAND = Caller("--partial", "--split", "--synonyms FILE", "--instances FILE")
+# The compare command has no options for files of objects.
 COMPARE = Caller("--partial", "--split", "--synonyms FILE to captionlab score")
-"it has no files of objects of its own"
 
 
 def read_references(
     source: "Source", split: str | None = None, partial: bool = False, caller: Caller = PYTHON
 ) -> dict[str, list[str]]:
-    """image_id -> its references, as published. Errors as for predictions; an image without
-    references is one, too, unless `partial`."""
+    """Return image_id -> references, as published.
+
+    Raises:
+        UserError: there is no such file, its format is not known, or it is empty; no row is of that
+            split; a row names a file in place of an image_id; or an image has no references, unless
+            `partial` and others have some.
+    """
     rows, name = _reference_rows(source, split), _name(source, "references")
     return _references(_chosen(rows, name, split), name, partial, caller)
 
@@ -141,10 +153,10 @@ def read_both(
     partial: bool,
     caller: Caller = PYTHON,
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Both sides, of one split where it is named.
+    """Return predictions and references, of one split if it is named.
 
     Raises:
-        UserError: as from each side; a split, which no row of either side names.
+        UserError: as from each side; or a split is asked for, but no row of either side has one.
     """
     meant, said = _reference_rows(references, split), read_rows(predictions, "predictions")
     names = _name(predictions, "predictions"), _name(references, "references")
@@ -165,15 +177,15 @@ def match(
     named: "tuple[Source, Source]" = ({}, {}),
     caller: Caller = PYTHON,
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Both for the same images, sorted by image_id.
+    """Return both for the images that have both, sorted by image_id.
 
     Args:
         named: where both were read from, for messages.
-        caller: what messages call `partial` and `split`.
+        caller: the names that messages use for `partial` and `split`.
 
     Raises:
-        UserError: no image has both; one has a prediction alone, or references alone, unless
-            `partial`.
+        UserError: no image has both; or, unless `partial`, an image has only a prediction or only
+            references.
     """
     said, meant = map(_path, named)
     of_said, of_meant = f"{said}: " if said else "", f" of {meant}" if meant else ""
@@ -202,16 +214,18 @@ def _path(source: "Source") -> Path | None:
 
 
 def _name(source: "Source", otherwise: str) -> str:
-    """What messages call it."""
+    """Return the name that messages use for the source."""
     return str(_path(source) or otherwise)
 
 
 def _chosen(rows: list[Row], name: str, split: str | None) -> list[Row]:
-    """The rows of the images of a split; all of them where no row names one, since predictions need
-    not say it again.
+    """Return the rows of the images of a split.
+
+    If no row names a split, all rows are returned: predictions need not repeat the splits of the
+    references.
 
     Raises:
-        UserError: no image is of that split; an image is of two.
+        UserError: no image is of that split, or an image is of two splits.
     """
     split_of: dict[str, str] = {}
     for row in rows if split is not None else ():
@@ -240,8 +254,10 @@ def _image(row: Row) -> str:
 
 
 def _corpus(path: Path, split: str | None) -> list[Row]:
-    """The rows of a corpus of this project, with the captions that were set aside for training
-    only; [] for other files."""
+    """Return the rows of a corpus of this project; [] for other files.
+
+    The rows include captions that are excluded from training only.
+    """
     from pyarrow import ArrowException, parquet
 
     try:

@@ -1,4 +1,4 @@
-"""Captioning from Python: a trained model by name, pictures in any form, an answer for each."""
+"""Caption pictures from Python: load a trained model by name, and get an answer per picture."""
 
 import math
 import os
@@ -27,22 +27,24 @@ FORMS = "a path, the bytes of a picture file, an array (H, W, 3) or a PIL image"
 
 @dataclass(frozen=True)
 class Caption:
-    """What a model says of one picture, or why it says nothing."""
+    """A model's caption of one picture, or the reason why there is none."""
 
     image: str
-    "The path of the picture; its position in the call, from 0 on, where it has no path."
+    "The path of the picture. A picture without a path has its position in the call, from 0."
     text: str = ""
-    "The caption; '' where the picture cannot be read."
+    "The caption; '' if the picture cannot be read."
     log_prob: float = math.nan
-    "Natural logarithm of the probability of the whole caption, its end token counted."
+    "Natural logarithm of the probability of the whole caption, including its end token."
     alternatives: "list[Alternative]" = field(default_factory=list)
-    """The best captions, `text` itself first, each with `text`, `log_prob` and the `score` that
-    orders them: log_prob / tokens ** length_penalty, or the decoder's own judgement of a sample."""
+    """The best captions, starting with `text` itself. Each has `text`, `log_prob` and the `score`
+    that orders them: log_prob / tokens ** length_penalty, or the decoder's own judgement of a
+    sample."""
     attention: "list[Word] | None" = None
-    """Each word with the weights by which the decoder looked at the picture, (rows, columns) of sum
-    1. None: not asked for, or the decoder does not attend to places of a picture."""
+    """Each word with the decoder's attention weights over the picture: an array of shape
+    (rows, columns) that sums to 1. None if attention was not requested, or if the decoder does not
+    attend to places of a picture."""
     error: str = ""
-    "Why the picture cannot be read; '' where it has a caption."
+    "Why the picture cannot be read; '' if it has a caption."
 
 
 class Captioner:
@@ -59,7 +61,7 @@ class Captioner:
         self.model = model
         "The pipeline's captioner: encoder, decoder, tokenizer and config."
         self.name = name
-        "As it was asked for."
+        "The name by which the model was requested."
 
     @classmethod
     def load(
@@ -69,16 +71,17 @@ class Captioner:
         dataset: str | None = None,
         device: str | None = None,
     ) -> "Captioner":
-        """Open a model of the workspace in the current folder, of MLflow, or of any folder.
+        """Open a model from the workspace in the current folder, from MLflow, or from any folder.
 
-        It decodes as its result row does: as params.yaml says for a variant of the workspace, else
-        as the model's own decode.json says, else greedily.
+        The model decodes as it does for the result tables. A variant of the workspace decodes as
+        params.yaml says. Any other model decodes as its own decode.json says, or greedily if it
+        has none.
 
         Args:
             model: champion, a variant, a model folder, `runs:/RUN/captioner`,
                 `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
-            dataset: whose champion, where several data sets have one.
-            device: as torch names it; by default the fastest there is.
+            dataset: data set whose champion to load; required if several data sets have one.
+            device: name of a torch device; by default the fastest available.
 
         Raises:
             UserError: there is no such model, MLflow does not answer, or a package is not
@@ -90,7 +93,7 @@ class Captioner:
         """
         name = os.fspath(model)
         with named_extras(), warnings.catch_warnings():
-            # Libraries below draw their progress with widgets that a notebook need not have.
+            # Libraries draw their progress with widgets, which a notebook may lack.
             warnings.filterwarnings("ignore", message="IProgress not found")
             from captionlab.models import open_captioner
 
@@ -98,7 +101,7 @@ class Captioner:
 
     @property
     def decoding(self) -> dict[str, Any]:
-        """How captions are made unless a call says otherwise: the keys of `decode` in params.yaml.
+        """The decoding options, unless a call overrides them: the keys of `decode` in params.yaml.
 
         Example:
             >>> captioner.decoding["max_tokens"]
@@ -115,19 +118,19 @@ class Captioner:
         alternatives: int | None = None,
         attention: bool = False,
     ) -> list[Caption]:
-        """One answer per picture, in their order. A broken picture has its reason in `error`.
+        """Return one answer per picture, in order. A broken picture has the reason in `error`.
 
         Args:
             images: one or more pictures: paths, bytes of picture files, arrays (H, W, 3) of 0 to
                 255, PIL images. A folder stands for all pictures below it.
-            beam: width of a beam search; 1 is greedy.
-            samples: captions drawn per picture; the best is kept.
-            alternatives: captions kept per picture, at most `beam`, or `samples`.
-            attention: also tell where the decoder looked for each word; takes a second pass.
+            beam: width of the beam search; 1 is greedy.
+            samples: number of captions drawn per picture; the best is kept.
+            alternatives: number of captions kept per picture, at most `beam` or `samples`.
+            attention: also return where the decoder looked for each word; takes a second pass.
 
         Raises:
-            UserError: no picture at all, a form that holds none, a folder without pictures, or
-                numbers that do not go together.
+            UserError: there are no pictures, a value is not a picture, a folder has no pictures,
+                or the numbers contradict each other.
 
         Example:
             >>> captions = captioner.caption("photos/", beam=5, alternatives=3)
@@ -176,7 +179,7 @@ def _error(name: str, reason: UserError) -> Caption:
 
 
 def _pictures(images: Any) -> Iterator[tuple[str, Any]]:
-    """(name, picture) of everything that was given; folders opened."""
+    """Yield (name, picture) for each picture given, including those in folders."""
     listed = [images] if _is_picture(images) else images
     if not isinstance(listed, Iterable):
         raise UserError(
@@ -196,7 +199,7 @@ def _is_picture(value: Any) -> bool:
     import numpy as np
     from PIL.Image import Image
 
-    # an array of more axes is several pictures
+    # an array with more axes holds several pictures
     return isinstance(value, str | os.PathLike | bytes | Image) or (
         isinstance(value, np.ndarray) and value.ndim < 4
     )

@@ -1,5 +1,4 @@
-"""MLflow's registry: the best variant becomes the champion, which serving and the command line ask
-for."""
+"""Register the best variant in MLflow as the champion, which serving and the command line use."""
 
 import tempfile
 from collections.abc import Iterator
@@ -24,28 +23,28 @@ if TYPE_CHECKING:
 
 PREFIX = "captionlab-"
 ALIAS = "champion"
+# Alias of the version that was champion before.
 PREVIOUS = "previous"
-"the alias of the version that was champion before"
+# MLflow's error codes for an address that names nothing.
 NO_SUCH_MODEL = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
-"Error codes of MLflow where an address names nothing."
 
 
 @dataclass(frozen=True)
 class Choice:
     metric: str
     ranking: list[Candidate]
-    "best first; those without the metric last"
+    "The best first; candidates without the metric last."
     left_out: list[str]
-    "variants whose runs do not compare with these"
+    "Variants whose runs are not comparable with these."
     model: str
     version: str
     is_new: bool
     before: str | None
-    "the version that has lost the alias champion and has the alias previous now"
+    "Version whose alias changed from champion to previous; None if there is none."
 
     @property
     def lead(self) -> str:
-        """How far the best is ahead, and whether other validation images could turn it."""
+        """How far the best is ahead, and whether other validation images could reverse that."""
         best, *others = self.ranking
         text = f"val/{self.metric} {best.val:.4f} is the best of {len(self.ranking)}"
         if not others or others[0].val is None or best.val is None:
@@ -65,20 +64,20 @@ class Choice:
 class Rollback:
     model: str
     champion: str
-    "version that has the alias again"
+    "Version that has the alias champion again."
     variant: str
     previous: str
-    "version that had it"
+    "Version that was champion until now."
 
 
 class Receipt(BaseModel):
-    """receipt.json of a variant, as far as the registry needs it."""
+    """The part of a variant's receipt.json that the registry needs."""
 
     fingerprint: str
 
 
 def published_here(receipts: Path) -> dict[str, str]:
-    """variant -> fingerprint of what this workspace has published.
+    """Return variant -> fingerprint of what this workspace has published.
 
     Raises:
         UserError: a receipt is damaged.
@@ -92,20 +91,21 @@ def published_here(receipts: Path) -> dict[str, str]:
 def register(
     store: Store, dataset: str | None, metric: str, current: dict[str, str], like: str | None = None
 ) -> Choice:
-    """Register the best finished run of a dataset under `captionlab-<dataset>`, alias `champion`;
-    twice changes nothing.
+    """Register the best finished run of a dataset as the champion of `captionlab-<dataset>`.
+
+    A second call changes nothing.
 
     Args:
-        dataset: None where the store knows only one.
-        metric: compared on the validation split.
-        current: variant -> fingerprint in this workspace. Such a variant enters with that run,
-            another with its newest.
-        like: the variant whose protocol and references the others must share, where there are
-            several.
+        dataset: may be None if the store knows only one.
+        metric: score of the validation split that decides.
+        current: variant -> fingerprint in this workspace. These variants take part with the run
+            of that fingerprint, all others with their newest run.
+        like: variant whose protocol and references the other runs must share. It chooses if the
+            runs have several.
 
     Raises:
-        UserError: there is no such dataset or metric, or the runs do not compare; the message lists
-            what there is.
+        UserError: there is no such dataset or metric, or the runs are not comparable. The message
+            lists what there is.
     """
     with trouble(store.uri):
         runs = candidates(store, dataset, current)
@@ -128,10 +128,10 @@ def register(
 
 
 def roll_back(store: Store, dataset: str | None) -> Rollback:
-    """The previous champion and the champion change places, so that a second call undoes the first.
+    """Swap the champion and the previous champion; a second call undoes the first.
 
     Raises:
-        UserError: there is no champion, or none before it.
+        UserError: there is no champion, or no previous one.
     """
     with trouble(store.uri):
         name = _champion_name(store, dataset)
@@ -148,7 +148,7 @@ def roll_back(store: Store, dataset: str | None) -> Rollback:
 
 
 def _version(store: Store, name: str, run: "Run") -> "tuple[ModelVersion, bool]":
-    """The registered version of a run, and whether it had to be made."""
+    """Return the registered version of a run, and whether it is new."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -179,7 +179,7 @@ def _version(store: Store, name: str, run: "Run") -> "tuple[ModelVersion, bool]"
 
 
 def _version_tags(run: "Run") -> dict[str, str]:
-    """What the version is, from which data and code, and its scores."""
+    """Return tags that name the version, its data and code, and its scores."""
     kept = (
         "variant",
         "dataset",
@@ -214,7 +214,7 @@ def _aliases(store: Store, name: str) -> dict[str, str]:
 
 @contextmanager
 def stored_folder(store: Store, uri: str) -> Iterator[Path]:
-    """The model folder behind an MLflow address; a download is deleted afterwards.
+    """Yield the model folder behind an MLflow address; the download is deleted afterwards.
 
     Args:
         uri: `runs:/RUN/captioner`, `models:/NAME/VERSION` or `models:/NAME@ALIAS`.
@@ -244,23 +244,24 @@ def stored_folder(store: Store, uri: str) -> Iterator[Path]:
 
 
 class Named(BaseModel):
-    """config.json of a model, as far as its name goes."""
+    """The part of a model's config.json that names it."""
 
     variant: str | None = None
 
 
 def shown_name(folder: Path) -> str:
-    """`champion (VARIANT)`, of the champion's model folder."""
+    """Return `champion (VARIANT)` for the champion's model folder."""
     cure = "train it again, then captionlab register"
     variant = read_checked(folder / "config.json", Named, cure).get("variant")
     return f"champion ({variant})" if variant else "champion"
 
 
 def champion_uri(store: Store, dataset: str | None) -> str:
-    """MLflow's address of a dataset's champion.
+    """Return MLflow's address of a dataset's champion.
 
     Raises:
-        UserError: nothing is registered, or several datasets have a champion and none is named.
+        UserError: nothing is registered, the dataset has no champion, or several datasets have one
+            and none is named.
     """
     with trouble(store.uri):
         return _champion(store, dataset)

@@ -1,6 +1,7 @@
-"""Two systems on the same images: the difference of every score, and how sure it is.
+"""Compare two systems on the same images: the difference of every score, and its uncertainty.
 
-The paired bootstrap over images (Koehn, 2004): both systems are scored on the same resamples.
+The method is the paired bootstrap over images (Koehn, 2004): both systems are scored on the same
+resamples.
 """
 
 from collections.abc import Iterator
@@ -21,39 +22,43 @@ if TYPE_CHECKING:
 
 
 class Difference(NamedTuple):
-    """Of one score."""
+    """The difference between two systems in one score."""
 
     metric: str
     this: float
     other: float
     difference: float
-    "this - other"
+    "`this` minus `other`."
     low: float | None
-    "Lower end of the difference's 95 % interval; None where the score has no interval."
+    "Lower end of the difference's 95 % interval; None if the score has no interval."
     high: float | None
     p: float | None
-    """Two-sided: twice the share of resamples in which the difference is gone or turned. Not
-    corrected for the number of scores."""
+    """Two-sided p-value: twice the share of resamples in which the difference vanishes or changes
+    sign. It is not corrected for the number of scores."""
 
 
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """The differences between two systems; printed, it is a table."""
+    """The differences between two systems. It prints as a table."""
 
     images: int
     differences: list[Difference]
     per_image: "pd.DataFrame"
-    """A row per image: image_id and, of every score that single images have, `<score>_this`,
-    `<score>_other` and `<score>`, their difference; NaN where one has none."""
+    """One row per image. Every score that single images have takes three columns beside image_id:
+    `<score>_this`, `<score>_other`, and their difference `<score>`. NaN marks an image without
+    that score."""
 
     def _names(self) -> list[str]:
-        """Scores that single images have."""
+        """Return the scores that single images have."""
         columns = [str(name) for name in self.per_image]
         return [name for name in columns if f"{name}_this" in columns]
 
     def winners(self) -> "pd.DataFrame":
-        """On how many images each system has the better score: columns metric, this, other and
-        equal. Scores of which no end is better are left out."""
+        """Count the images on which each system has the better score.
+
+        The columns are metric, this, other and equal. Scores without a better direction are left
+        out.
+        """
         import pandas as pd
 
         rows = []
@@ -66,14 +71,15 @@ class Comparison:
         return pd.DataFrame(rows, columns=["metric", "this", "other", "equal"])
 
     def winner(self, metric: str) -> "pd.Series":
-        """`this`, `other` or `equal` for each image of `per_image`; '' where one has no score."""
+        """Return `this`, `other` or `equal` for each image of `per_image`; '' without a score."""
         better = self.per_image[metric] * (-1 if metric in LOWER_IS_BETTER else 1)
         sides = {1.0: "this", -1.0: "other", 0.0: "equal"}
         return better.transform(np.sign).map(sides).fillna("")
 
     def differ_most(self, metric: str, count: int) -> list[str]:
-        """The image_ids with the largest differences of a score, of equal ones the first; images
-        on which both score alike are left out.
+        """Return the image_ids with the largest differences in a score, ties in order of image_id.
+
+        Images on which both systems have the same score are left out.
 
         Raises:
             UserError: single images have no such score.
@@ -87,7 +93,10 @@ class Comparison:
         return [str(image) for image in gaps.index[:count]]
 
     def to_frame(self) -> "pd.DataFrame":
-        """Columns metric, this, other, difference, low, high, p; NaN where there is no interval."""
+        """Return one row per score: metric, this, other, difference, low, high and p.
+
+        NaN marks a score without an interval.
+        """
         import pandas as pd
 
         table = pd.DataFrame(self.differences, columns=list(Difference._fields))
@@ -116,10 +125,10 @@ def _line(row: Difference, width: int) -> str:
 
 
 def compare(this: "Evaluation", other: "Evaluation") -> Comparison:
-    """Every score that both systems have.
+    """Compare two systems in every score that both have.
 
     Raises:
-        UserError: they were scored on other images or references, or by another protocol.
+        UserError: they were scored on different images or references, or by different protocols.
     """
     if this.content != other.content:
         raise UserError(

@@ -1,5 +1,7 @@
-"""`captionlab doctor`: each thing that a run needs, tried, and one line on it that says what to do
-where it fails."""
+"""`captionlab doctor`: try each thing that a run needs, and print one line about it.
+
+The line says what to do if it fails.
+"""
 
 import json
 import os
@@ -26,15 +28,15 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 INSTALL = "run make env"
+# Importing it registers a model with MLflow, which only a serving process may do.
 SERVED = "pipeline.tracking.pyfunc"
-"registers a model with MLflow when it is imported, which only a serving process may do"
 State = Literal["ok", "warning", "problem"]
 Said = tuple[State, str]
 Check = Callable[[], Said]
 
 
 class Places(Protocol):
-    """The folders of pipeline/core/paths.py that are looked at here."""
+    """The folders of pipeline/core/paths.py that doctor checks."""
 
     CHECKPOINTS: Path
     CORPORA: Path
@@ -55,7 +57,7 @@ class Finding:
 
 
 def diagnose(places: Places, load: "Callable[[], Params]") -> Iterator[Finding]:
-    """Every check in turn; those of a workspace where there is one.
+    """Run every check in turn; the checks of a workspace run only in a workspace.
 
     Args:
         load: reads params.yaml.
@@ -86,7 +88,7 @@ def diagnose(places: Places, load: "Callable[[], Params]") -> Iterator[Finding]:
 
 
 def examine(name: str, check: Check) -> Finding:
-    """A check that fails in a way nobody has thought of is a problem like any other."""
+    """Run a check. An unexpected exception is reported as a problem like any other."""
     try:
         return Finding(name, *check())
     except UserError as error:
@@ -98,7 +100,7 @@ def examine(name: str, check: Check) -> Finding:
 
 
 def left_over(places: Places) -> Said:
-    """Of killed runs, where it goes by itself no more."""
+    """Report what killed runs have left and nothing deletes automatically."""
     folders = (places.DATA, places.MODELS, places.REPORTS)
     found = to_resume(folders, places.CHECKPOINTS, places.MODELS)
     if not found:
@@ -125,7 +127,7 @@ def python() -> Said:
 
 
 def packages(lock: Path) -> Said:
-    """What is installed against the versions that were tested together."""
+    """Compare installed packages with the versions that were tested together."""
     if not lock.is_file():
         return (
             "warning",
@@ -146,7 +148,7 @@ def packages(lock: Path) -> Said:
 
 
 def _locked(lock: Path) -> Iterator[tuple[str, str]]:
-    """Name and version of each line that holds on this machine."""
+    """Yield name and version of each line that applies to this machine."""
     from packaging.requirements import Requirement
 
     for line in lock.read_text(encoding="utf-8").splitlines():
@@ -168,7 +170,7 @@ def _few(names: list[str]) -> str:
 
 
 def project() -> Said:
-    """Every module of these packages, imported; this imports torch, too."""
+    """Import every module of both packages, which also imports torch."""
     import captionlab
     import pipeline
 
@@ -253,7 +255,7 @@ def device() -> Said:
 
 
 def mlflow_store(runs: Path) -> Said:
-    """Reachable, with a registry, and writable: a tag of the experiment is set."""
+    """Check that the store answers, has a registry and is writable, by setting a tag."""
     from pipeline.tracking.sqlite import database
     from pipeline.tracking.store import (
         StoreBroken,
@@ -307,8 +309,10 @@ def folder(path: Path) -> Said:
 
 
 def unwritable(path: Path) -> str:
-    """Why nothing can be written there, or ''; tried, since permissions do not tell of full and
-    read-only disks."""
+    """Return why nothing can be written in a folder, or ''.
+
+    A write is tried, because permissions do not reveal full or read-only disks.
+    """
     try:
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"0" * 4096)
@@ -319,8 +323,7 @@ def unwritable(path: Path) -> str:
 
 
 def disk(load: "Callable[[], Params]", places: Places) -> Said:
-    """Free space against what the plan of the experiment needs and the workspace does not hold
-    yet."""
+    """Compare free space with what the experiment needs and the workspace does not hold yet."""
     from captionlab.plan import FLOAT32, plan
 
     costs = plan(load(), places.CORPORA)
@@ -344,7 +347,7 @@ def disk(load: "Callable[[], Params]", places: Places) -> Said:
 
 
 def _held(path: Path) -> int:
-    """Bytes of the files below, hard links of DVC's cache counted once."""
+    """Return the bytes of all files below a folder. Hard links into DVC's cache count once."""
     return (
         sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
         if path.is_dir()
@@ -357,7 +360,7 @@ def _size(count: int) -> str:
 
 
 def dvc(path: Path) -> Said:
-    """A repository whose cache can be written, and who holds its lock."""
+    """Check that DVC's cache is writable, and report who holds its lock."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -382,10 +385,10 @@ def dvc(path: Path) -> Said:
 
 
 def holders(lock: Path) -> tuple[list[str], list[str]]:
-    """The processes that DVC's lock file names, those that run and those that are gone.
+    """Return the processes that DVC's lock file names: those that run, then those that are gone.
 
     Raises:
-        UserError: it cannot be read, which stops every command of DVC.
+        UserError: the file is damaged, which stops every command of DVC.
     """
     import psutil
 

@@ -1,10 +1,11 @@
-"""MLflow's scoring server behind a door: a request has limits of size and work, a full server says
-so at once (429), what nobody waits for is dropped, and every refusal is a short JSON without a
-traceback.
+"""A door in front of MLflow's scoring server, which checks requests.
 
-`mlflow models serve` alone reads a body of any size, answers JSON that cannot be parsed with all of
-it, a CSV or Parquet that cannot be parsed with a stack trace, and a request without a content type
-with status 500 in plain text. It goes on with pictures whose client has left.
+The door limits the size and the work of a request. A full server answers 429 at once. Work is
+dropped if its client has left. Every refusal is a short JSON without a traceback.
+
+`mlflow models serve` alone reads a body of any size. It answers invalid JSON by repeating all of
+it, and invalid CSV or Parquet with a stack trace. It answers a request without a content type with
+status 500 in plain text. It keeps working on pictures after the client has left.
 """
 
 import asyncio
@@ -26,22 +27,23 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MEGABYTE = 1_000_000
+# Maximum characters of a message; the rest is cut off.
 LONGEST = 400
-"characters of a message"
+# Maximum requests that are worked on or wait; a further one is told to come again.
 WAITING = 64
-"requests that are worked on or wait for it; one more is told to come again"
+# Maximum bytes of a small body. Larger bodies need a place of their own, which leaves room for
+# small ones.
 SMALL = 4 * MEGABYTE
-"bytes of a body; larger ones have places of their own, so that they leave room for these"
+# Places for larger bodies. A body holds its place until it is answered.
 LARGE = 4
-"places for larger bodies, from their first bytes to the answer"
+# Bytes above which bodies are read one after another, because reading keeps Python busy.
 LONG = 250_000
-"bytes of a body; longer ones are read one after another, which is work for Python alone"
+# Seconds to wait before reading the rest of a large body that is refused.
 PAUSE = 0.5
-"seconds before the rest of a large body is read that is refused"
+# Seconds within which a body has to arrive.
 PATIENCE = 30.0
-"seconds in which a body has to arrive"
+# Seconds after which a refused client may come again.
 AGAIN = 1
-"seconds after which a client may come again"
 ANSWERED = {"/invocations", "/ping", "/health", "/version"}
 CODES = {
     404: "NOT_FOUND",
@@ -58,16 +60,16 @@ class Door:
     """An ASGI application in front of MLflow's.
 
     Args:
-        limit: bytes of a body.
+        limit: maximum bytes of a body.
     """
 
     def __init__(self, app: App, limit: int):
         self.app, self.limit = app, limit
         self.waiting = self.large = 0
         self.readers = ThreadPoolExecutor(2)
-        "bodies are looked at beside the loop, few at a time: Python reads JSON one at a time"
+        "Threads that check bodies outside the event loop. Python parses one JSON at a time."
         self.turn = asyncio.Semaphore()
-        "of long bodies, until their pictures are known"
+        "Held by one long body at a time, until its pictures are known."
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":  # a thread waits for each request's captions
@@ -118,16 +120,19 @@ class Door:
             if client_left():
                 raise _ClientLeftError from None
             log.exception("%s %s", scope["method"], printable(scope["path"]))
-            if answer.started:  # too late for another answer
+            if answer.started:  # it is too late for another answer
                 raise
             raise Refused(500, "the server failed; its log says why") from None
-        if client_left():  # the answer is that its work was dropped
+        if client_left():  # the answer only says that the work was dropped
             raise _ClientLeftError
         await answer.finish()
 
     async def _body(self, receive: Receive, places: ExitStack, refusal: Refused | None) -> bytes:
-        """All of it. One that is refused is read to its end as well, since a client listens only
-        when it has sent all; a large one is kept waiting before, as it may come again at once."""
+        """Read the whole body.
+
+        A refused body is read to its end as well, because a client listens only after it has sent
+        everything. If it is large, reading pauses first, because the client may come again at once.
+        """
         body, size, paused = bytearray(), 0, False
         try:
             async with asyncio.timeout(PATIENCE):
@@ -148,7 +153,7 @@ class Door:
         return bytes(body)
 
     def _size_refused(self, before: int, size: int, places: ExitStack) -> Refused | None:
-        """Of a body that has grown; a large one takes a place if there is one."""
+        """Return why a body that has grown is refused, or None. A large body takes a place."""
         if size > self.limit:
             return Refused(413, _too_large(self.limit))
         try:
@@ -174,7 +179,7 @@ def _too_large(limit: int) -> str:
 
 
 class _ClientLeftError(Exception):
-    """Nobody reads an answer."""
+    """The client has left: nobody would read an answer."""
 
 
 async def _parts(receive: Receive) -> AsyncIterator[bytes]:
@@ -188,7 +193,10 @@ async def _parts(receive: Receive) -> AsyncIterator[bytes]:
 
 
 async def _turn(turns: asyncio.Semaphore) -> Callable[[], None]:
-    """Wait for a turn; what is returned ends it, whatever thread calls it and how often."""
+    """Wait for a turn, and return a function that ends it.
+
+    Any thread may call the function, any number of times.
+    """
     await turns.acquire()
     loop, ended = asyncio.get_running_loop(), threading.Lock()
 
@@ -206,17 +214,20 @@ async def _tell_when_gone(receive: Receive, over: threading.Event) -> None:
 
 
 def check_head(scope: Message) -> None:
-    """Raises Refused for what cannot be answered, whatever the body is."""
+    """Raise Refused if a request cannot be answered, whatever its body is."""
     names = [name for name, _ in scope["headers"]]
     if b"transfer-encoding" in names and b"content-length" in names:
         raise Refused(400, "Content-Length beside Transfer-Encoding: send one of them", closes=True)
-    if scope["path"] not in ANSWERED:  # MLflow's pages of documentation name another machine
+    if scope["path"] not in ANSWERED:  # MLflow's documentation pages refer to another machine
         raise Refused(404, f"nothing is here: there are {', '.join(sorted(ANSWERED))}")
 
 
 def _kind_refused(scope: Message) -> Refused | None:
-    """MLflow takes CSV and Parquet as well. A table of a few kB may take seconds in either, or
-    gigabytes; a picture is better off in JSON."""
+    """Return a refusal for any body but JSON, or None.
+
+    MLflow also accepts CSV and Parquet. In either, a table of a few kB may take seconds or
+    gigabytes, and JSON suits pictures better.
+    """
     if scope["method"] != "POST":
         return None
     kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -227,7 +238,7 @@ def _kind_refused(scope: Message) -> Refused | None:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body once more as one message, then whatever comes."""
+    """Return a `receive` that gives the body as one message, then whatever else arrives."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:
@@ -237,8 +248,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 class _Answer:
-    """Passes a good answer on as it comes, and keeps one of status 400 and above until it can be
-    shortened."""
+    """Pass a good answer on as it arrives; keep one of status 400 or above, to shorten it."""
 
     def __init__(self, send: Send):
         self.send = send
@@ -259,7 +269,7 @@ class _Answer:
 
 
 def _short(body: bytes) -> tuple[str, str | None]:
-    """Message and code of an answer of MLflow, which is JSON or text."""
+    """Return message and error code of MLflow's answer, which is JSON or text."""
     try:
         said = json.loads(body)
     except ValueError:
@@ -269,7 +279,7 @@ def _short(body: bytes) -> tuple[str, str | None]:
     if "stack_trace" in said:
         log.error("%s", "\n".join(map(printable, str(said["stack_trace"]).splitlines())))
     text = str(said.get("message", said.get("detail", "refused")))
-    if text.startswith("Failed to predict data"):  # and then all of the data
+    if text.startswith("Failed to predict data"):  # then repeats all of the data
         text = text.rpartition("\nError: ")[2]
     text = " ".join(text[:LONGEST].split()) + (" ..." if len(text) > LONGEST else "")
     return text, said.get("error_code")

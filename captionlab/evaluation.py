@@ -1,6 +1,6 @@
-"""Captions and references from anywhere -> scores with intervals under a named protocol.
+"""Score captions from anywhere against references, with intervals, under a named protocol.
 
-Needs no workspace, and neither DVC, MLflow, Great Expectations nor torch.
+This needs no workspace, and neither DVC, MLflow, Great Expectations nor torch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from captionlab.caption_files import Source
 
+# Default metrics for English captions. Other languages also get chrf.
 METRICS = ("bleu", "meteor", "rouge_l", "cider")
-"Of English captions; those of other languages have chrf, too."
+# The protocols of protocols.yaml that need no model.
 PROTOCOLS = (STANDARD, "raw", "cleaned-references")
-"Those of protocols.yaml that need no model."
 METHOD = "percentile bootstrap over images; cider keeps the document frequencies of the whole set"
 OF_A_MODEL = (
     "novel, log_prob_rho, loss, perplexity, top5: not scored, they need a model and its "
@@ -44,6 +44,7 @@ ONE_IMAGE = (
     "word of this one is in all images there are"
 )
 NO_GENDER = "there is no image whose references agree on a gender"
+# Metric -> score that it does not always give -> why not.
 LEFT_OUT = {
     "degeneration": {
         "bad_endings": "it knows the words that end no English caption, and the references are not "
@@ -58,12 +59,11 @@ LEFT_OUT = {
         "gender_ratio_refs": "there is no image whose references agree on a man",
     },
 }
-"metric -> score that it does not always give -> why not"
 
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """The scores of one set of captions; printed, it is a table."""
+    """The scores of one set of captions. It prints as a table."""
 
     protocol: str
     "How captions and references were tokenised: standard, raw or cleaned-references."
@@ -74,31 +74,31 @@ class Evaluation:
     without_references: int
     "Number of images with a prediction but without references."
     references_per_image: str
-    "'5', or '3-5' where images have different numbers."
+    "'5', or '3-5' if images have different numbers of references."
     scores: dict[str, float]
-    "Score of the whole set, by name: bleu_1 to bleu_4, meteor, rouge_l, cider, ..."
+    "Scores of the whole set, by name: bleu_1 to bleu_4, meteor, rouge_l, cider, ..."
     intervals: dict[str, tuple[float, float]]
-    "95 % interval, of scores that have one: means over images, not counts."
+    "95 % intervals, by score. Only means over images have one; counts do not."
     unavailable: dict[str, str]
-    "metric -> why it could not run"
+    "Metric -> why it could not run."
     missing: dict[str, str]
-    "score that its metric left out -> why"
+    "Score that its metric left out -> why."
     per_image: "pd.DataFrame" = field(compare=False)
-    "A row per image: image_id, then each score that single images have; NaN where one has none."
+    "One row per image: image_id, then each score that single images have; NaN if one has none."
     resamples: dict[str, Array] = field(compare=False)
-    "score -> its values on resamples of the images, (1000,)"
+    "Score -> its values on resamples of the images, shape (1000,)."
     content: str = field(compare=False)
-    "Fingerprint of images, references and protocol; equal for systems that can be compared."
+    "Fingerprint of images, references and protocol. It is equal for systems that can be compared."
     language: str = ENGLISH
-    "What captions and references are written in, by its ISO 639 code."
+    "Language of captions and references, as its ISO 639 code."
 
     @property
     def how(self) -> Protocol:
-        """The protocol, told of this language."""
+        """The protocol, described for this language."""
         return find_protocol(self.protocol).of(self.language)
 
     def compare(self, other: "Evaluation") -> Comparison:
-        """This system less another: the paired bootstrap over images.
+        """Compare this system with another (this minus other) by the paired bootstrap over images.
 
         Example:
             >>> ours = evaluate("ours.json", "references.json")
@@ -107,12 +107,13 @@ class Evaluation:
             bleu_4  0.3120  0.2980     +0.0140  +0.0030 - +0.0250  0.012
 
         Raises:
-            UserError: the two were scored on other images or references, or by another protocol.
+            UserError: the two were scored on different images or references, or by different
+                protocols.
         """
         return compare(self, other)
 
     def to_frame(self) -> "pd.DataFrame":
-        """Columns metric, value, low, high: a row per score, NaN where it has no interval."""
+        """Return one row per score: metric, value, low and high; NaN if it has no interval."""
         import pandas as pd
 
         nothing = (float("nan"), float("nan"))
@@ -122,7 +123,7 @@ class Evaluation:
         return pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
 
     def as_json(self) -> dict[str, Any]:
-        """What `captionlab score --out` writes."""
+        """Return what `captionlab score --out` writes."""
         about = {"name": self.protocol, "about": self.how.about}
         if self.language != ENGLISH:
             about["language"] = self.language
@@ -156,37 +157,34 @@ def evaluate(
     """Score captions against references, with the figures of the original tools.
 
     Args:
-        predictions: one caption an image: {image_id: text}, {image_id: [text]}, a DataFrame or a
+        predictions: one caption per image: {image_id: text}, {image_id: [text]}, a DataFrame or a
             list of rows with image_id and caption, or a path to COCO's JSON, JSON lines, CSV, TSV
             or Parquet. Rows may name a `file` in place of an image_id, as `captionlab caption
             --out` writes them.
-        references: one or more captions an image, in the same forms; also the captions.parquet of a
-            corpus.
-        metrics: names, or one text with commas between them. bleu, meteor, rouge_l and cider are
-            the default, and chrf beside them where the language is not English; spice needs models
-            of its own; diversity, degeneration and gender look at
-            more than overlap.
-        protocol: standard applies the tokenizer of the language to both (English: PTB), raw splits
-            at white space, cleaned-references keeps a-z only and drops one-letter words.
-        split: take only images whose column `split` (or, in COCO's JSON, whose entry in `images`)
-            says so; an error where neither side has one.
-        partial: leave out images without a prediction or without references; else they are an
+        references: one or more captions per image, in the same forms. The captions.parquet of a
+            corpus is accepted, too.
+        metrics: a list of names, or one text with commas between them. The default is bleu, meteor,
+            rouge_l and cider, plus chrf if the language is not English. spice needs models of its
+            own. diversity, degeneration and gender measure more than overlap.
+        protocol: standard applies the tokenizer of the language to both sides (English: PTB). raw
+            splits at white space. cleaned-references keeps a-z only and drops one-letter words.
+        split: use only images of this split. It is read from the column `split`, or from the entry
+            in `images` of COCO's JSON. It is an error if neither side has one.
+        partial: leave out images without a prediction or without references. Otherwise they are an
             error.
-        language: what both are written in, by its ISO 639 code: en, de, hi, zh, ...
-        synonyms: for the metric chair, COCO's file of synonyms: a line of words an object.
-        instances: for chair, files of COCO's segmentations; without them an image has the objects
+        language: language of both sides, as its ISO 639 code: en, de, hi, zh, ...
+        synonyms: COCO's file of synonyms for the metric chair: one line of words per object.
+        instances: files of COCO's segmentations for chair. Without them, an image has the objects
             that its references name.
-        caller: what messages call these options; the command line has names of its own.
+        caller: the names that messages use for these options; the command line has its own.
 
     Returns:
-        Scores of the whole set with 95 % intervals, and scores of each image. Printed, it is a
-        table.
+        Scores of the whole set with 95 % intervals, and scores of each image. It prints as a table.
 
     Raises:
-        UserError: a file or form that cannot be read, images that do not match, an unknown metric,
-            protocol or language, a metric that is asked for by name and lacks its files,
-            references in another script than the language's, a tokenizer that is not installed, or
-            a Java that does not run.
+        UserError: a file or form cannot be read; images do not match; a metric, protocol or
+            language is unknown; a metric lacks its files; references are in another script than
+            the language's; a tokenizer is not installed; or Java does not run.
 
     Example:
         >>> from captionlab import evaluate
@@ -217,11 +215,11 @@ def _objects(
     language: str,
     caller: Caller,
 ) -> dict[str, Any] | None:
-    """What chair takes beside the texts.
+    """Return the arguments that chair takes beside the texts, or None.
 
     Raises:
-        UserError: a metric lacks its files, which n/a would hide; a file is for no metric, or is
-            none.
+        UserError: a metric needs pictures or lacks its files, which n/a would hide; a file is given
+            but no metric uses it; or there is no such file.
     """
     for name in names:
         if getattr(load("metrics", name), "NEEDS_IMAGES", False):
@@ -233,7 +231,7 @@ def _objects(
         raise UserError(
             f"{caller.synonyms} and {caller.instances} are for the metric chair: name it, too"
         )
-    if "chair" in names and not synonyms and language == ENGLISH:  # of others it says why not
+    if "chair" in names and not synonyms and language == ENGLISH:  # for others, chair says why not
         raise UserError(f"chair needs COCO's synonyms: give {caller.synonyms}")
     for option, files in (("synonyms", [synonyms]), ("instances", instances)):
         for file in files:
@@ -273,7 +271,7 @@ def _scored(
     except JavaFailed as error:
         hint = "meteor and spice may be left out; the protocol raw tokenises without Java"
         raise UserError(f"{error} ({hint})") from None
-    # every resample of one image is that image
+    # With a single image, every resample is that image.
     drawn = resample(found.sums, len(predictions)) if len(predictions) > 1 else {}
     content = fingerprint([protocol, references, *([] if language == ENGLISH else [language])])
     return Evaluation(
@@ -294,7 +292,7 @@ def _scored(
 
 
 def _per_image(references: References) -> str:
-    """How many references an image has: '5', or '3-5'."""
+    """Return how many references an image has: '5', or '3-5'."""
     counts = [len(texts) for texts in references.values()]
     return str(min(counts)) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
 
@@ -306,7 +304,7 @@ def _table(found: SetScores, images: list[str]) -> "pd.DataFrame":
 
 
 def _missing(found: SetScores, metrics: list[str]) -> dict[str, str]:
-    """What a metric that ran has not given, since it would be a share of nothing."""
+    """Return score -> why a metric that ran left it out: it would be a share of nothing."""
     known = {
         score: why
         for name in metrics
@@ -324,7 +322,7 @@ def _missing(found: SetScores, metrics: list[str]) -> dict[str, str]:
 def _tokenised(
     predictions: dict[str, str], references: References, protocol: str, language: str
 ) -> tuple[Candidates, References]:
-    """In one call, because starting Java takes longer than tokenising."""
+    """Tokenise both sides in one call, because starting Java takes longer than tokenising."""
     both = {f"c{i}": [text] for i, text in predictions.items()} | {
         f"r{i}": texts for i, texts in references.items()
     }
@@ -337,7 +335,7 @@ def _tokenised(
 
 
 def render(e: Evaluation) -> str:
-    """The table that the command prints."""
+    """Return the table that the command prints."""
     width = max([10, *map(len, e.scores)])
     lines = [f"{'score':<{width}} {'value':>7}  {f'{LEVEL:.0%} interval':<16} {'images':>6}"]
     for name, score in e.scores.items():

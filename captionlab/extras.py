@@ -1,10 +1,11 @@
-"""Which extra of this package brings what: `pip install "captionlab[EXTRA]"`."""
+"""Name the extra that installs a package: `pip install "captionlab[EXTRA]"`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipeline.core.errors import UserError
 
+# Extra -> names under which its packages are imported.
 EXTRAS = {
     "captioning": (
         "HanTa",
@@ -40,11 +41,10 @@ EXTRAS = {
     "hf": ("datasets",),
     "cluster": ("ray",),
 }
-"extra -> names under which its packages are imported"
 
 
 def hint(error: ImportError) -> str:
-    """How to install what is missing, or '' where no extra brings it."""
+    """Return how to install the missing package, or '' if no extra includes it."""
     package = (error.name or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         if package in packages:
@@ -54,10 +54,10 @@ def hint(error: ImportError) -> str:
 
 @contextmanager
 def named_extras() -> Iterator[None]:
-    """Say in one line which extra is missing.
+    """Report a missing extra in one line.
 
     Raises:
-        UserError: what runs inside imports a package of an extra that is not installed.
+        UserError: the code inside imports a package of an extra that is not installed.
     """
     try:
         yield

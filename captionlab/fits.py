@@ -1,4 +1,4 @@
-"""Whether this machine holds what an experiment needs: each row's memory, and the disk of all."""
+"""Check that this machine can hold an experiment: the memory of each row, the disk space of all."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -15,12 +15,12 @@ from pipeline.training.footprint import FLOAT32, of_training, step_key
 if TYPE_CHECKING:
     from pipeline.experiment.params import Params
 
+# Tokens per image, assumed before captions have been cleaned: five captions of ten words.
 TOKENS = 5 * 11.0
-"of an image, where captions have not been cleaned yet: five captions of ten words"
 
 
 def problems(params: "Params", plan: Plan) -> list[str]:
-    """What this machine cannot hold, a line each, with the key that would make it fit."""
+    """Return one line for each part that does not fit, with the key that would make it fit."""
     device = pick_device()
     rows = (row for row in plan.rows if not row.lacks)
     found = [problem for row in rows for problem in _memory(params, row, plan.grids, device)]
@@ -45,7 +45,7 @@ def _memory(
 
 
 def _tokens(captions: Path) -> float:
-    """That an image of the training split brings, on average."""
+    """Return the mean number of tokens per image of the training split."""
     from pipeline.data.corpus import Captions
 
     if not captions.is_file():
@@ -59,7 +59,7 @@ def _tokens(captions: Path) -> float:
 
 
 def _disk(plan: Plan) -> str | None:
-    """Data sets, features and models that are not there yet."""
+    """Return why the disk cannot hold the missing data sets, features and models, or None."""
     need = sum(size.disk for name, size in plan.sizes.items() if not (paths.RAW / name).exists())
     features = {n: g.disk for n, g in plan.grids.items() if not (paths.FEATURES / n).exists()}
     need += sum(features.values())

@@ -1,9 +1,9 @@
-"""The server's two processes: one answers clients, the other one runs the network.
+"""Run the server as two processes: one answers clients, and the other runs the network.
 
-In one process they would share Python's lock. A network lets it go some thousand times while it
-captions a batch, and each time waits until whoever took it lets go: a thread that reads a JSON of
-30 MB, say, or decodes its base64, in steps of up to a tenth of a second. A batch that takes a
-network 0.15 s of a core then took 11 s.
+In one process, both would share Python's global lock (GIL). A network releases the lock some
+thousand times per batch, and each time waits until it is free again. Another thread may hold it
+meanwhile for up to 0.1 s, for example to parse a JSON of 30 MB or to decode its base64. A batch
+that needs 0.15 s of a core then took 11 s.
 """
 
 import logging
@@ -25,14 +25,14 @@ log = logging.getLogger("captionlab.serve")
 
 
 def run_in_front(captioner: Any, front: Callable[[], None]) -> None:
-    """Call `front` in a fork of this process, whose captioner has this one run the network; outside
-    Linux, where a fork is not safe, call it here.
+    """Call `front` in a fork of this process, while this process runs the network for it.
 
-    Each process ends with the other one, and a signal to this one ends both.
+    A fork is safe only on Linux; elsewhere, `front` is called in this process. Each process ends
+    if the other ends, and a signal to this process ends both.
 
     Args:
-        captioner: whose `say` is called by `front`, by one thread at a time. The fork must not run
-            a network itself: OpenMP's threads and what a GPU holds stay behind.
+        captioner: `front` calls its `say` from one thread at a time. The fork must not run a
+            network itself, because it has neither OpenMP's threads nor the GPU's contents.
     """
     if not sys.platform.startswith("linux"):
         front()
@@ -51,7 +51,7 @@ def run_in_front(captioner: Any, front: Callable[[], None]) -> None:
         while True:
             here.send(_answer(captioner.say, here.recv()))
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    for number in got:  # now it does here what it always does
+    for number in got:  # now it has its usual effect here
         signal.signal(number, before[number])
         signal.raise_signal(number)
     if status:
@@ -59,7 +59,10 @@ def run_in_front(captioner: Any, front: Callable[[], None]) -> None:
 
 
 def _hand_on(process: int) -> tuple[list[int], dict[int, Any]]:
-    """From now on, signals reach the process; those that came, and what they did before."""
+    """Forward signals to the process from now on.
+
+    Return the list of signals received, which grows, and the handlers that were set before.
+    """
     got: list[int] = []
 
     def hand_on(number: int, _: Any) -> None:
@@ -71,7 +74,7 @@ def _hand_on(process: int) -> tuple[list[int], dict[int, Any]]:
 
 
 def _answer(say: Callable[[Any], Any], pictures: np.ndarray) -> Any:
-    """The captions of pictures (B, 3, S, S), or why there are none."""
+    """Return the captions of pictures (B, 3, S, S), or the error that prevented them."""
     import torch
 
     try:
@@ -82,7 +85,7 @@ def _answer(say: Callable[[Any], Any], pictures: np.ndarray) -> Any:
 
 
 class Elsewhere:
-    """A captioner's `say`, answered by the process at the other end."""
+    """A captioner's `say` that the process at the other end answers."""
 
     def __init__(self, there: Connection):
         self.there = there
@@ -96,15 +99,15 @@ class Elsewhere:
 
 
 def _be_front(captioner: Any, front: Callable[[], None], there: Connection, watched: int) -> None:
-    """Never returns: what waits in the fork's stack is for the other process to do."""
+    """Call `front`, then end the process. The callers on the fork's stack must not continue."""
     status = 1
     try:
-        os.setpgid(0, 0)  # Ctrl-C is handed on like any signal
+        os.setpgid(0, 0)  # Ctrl-C arrives only when forwarded, like any signal
         threading.Thread(target=_end_with, args=(watched,), daemon=True).start()
         captioner.say = Elsewhere(there)
         front()
         status = 0
-    except KeyboardInterrupt:  # of uvicorn, when it has closed all
+    except KeyboardInterrupt:  # uvicorn raises it after closing everything
         status = 0
     except Exception:
         log.exception("the server failed")
@@ -114,6 +117,6 @@ def _be_front(captioner: Any, front: Callable[[], None], there: Connection, watc
 
 
 def _end_with(watched: int) -> None:
-    """The other process never writes: its end is the end of the file."""
+    """End this process if the other ends, which closes the pipe. Nobody ever writes to it."""
     os.read(watched, 1)
     os._exit(1)

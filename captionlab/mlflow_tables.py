@@ -1,5 +1,7 @@
-"""The result tables from the tracking server alone: each run holds its line of them, and says in
-which workspaces."""
+"""Make the result tables from the tracking server alone.
+
+Each run holds its row of the tables, and names the workspaces whose tables have it.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Rows(BaseModel):
-    """The file `ROWS` of a run."""
+    """The content of a run's file `ROWS`."""
 
     rows: list[Line]
     requested: list[str]
@@ -35,26 +37,26 @@ class Published:
     """The runs of one workspace."""
 
     workspace: str
-    "HOST:FOLDER"
+    "The workspace as HOST:FOLDER."
     runs: "dict[str, list[tuple[str, Run]]]"
-    "variant -> (time, run); the first is the current one, then those of earlier states"
+    "Variant -> list of (time, run). The current run is first; runs of earlier states follow."
 
     @property
     def last(self) -> str:
-        """When any of them was last found to be current."""
+        """The last time at which any of the runs was found to be current."""
         return max(known[0][0] for known in self.runs.values())
 
     @property
     def current(self) -> set[str]:
-        """Run ids."""
+        """Ids of the current runs."""
         return {known[0][1].info.run_id for known in self.runs.values()}
 
 
 def published(store: Store) -> list[Published]:
-    """By workspace, that which published last first.
+    """Return the runs of each workspace, starting with the workspace that published last.
 
-    Of a workspace that never confirmed a run (earlier versions did not), those count that it made,
-    the newest first.
+    Earlier versions confirmed no runs. A workspace that never confirmed a run has the runs that it
+    made, newest first.
     """
     with trouble(store.uri):
         runs = [
@@ -90,11 +92,12 @@ def published(store: Store) -> list[Published]:
 
 
 def choose(store: Store, workspace: str | None) -> tuple[Published, list[str]]:
-    """The workspace of that name, or the one that published last; and the others that hold other
-    runs.
+    """Return the workspace of that name, or else the one that published last.
+
+    Also return the names of workspaces with current runs that it does not have.
 
     Raises:
-        UserError: none has published, or none of that name.
+        UserError: no workspace has published, or none of that name.
     """
     found = published(store)
     if not found:
@@ -112,10 +115,10 @@ def choose(store: Store, workspace: str | None) -> tuple[Published, list[str]]:
 
 
 def tables_of(store: Store, published: Published) -> list[Sheet]:
-    """The sheets that `compare` makes in that workspace.
+    """Return the sheets that `compare` makes in that workspace.
 
     Raises:
-        UserError: no run of it holds a line.
+        UserError: no run of the workspace holds a row.
     """
     results: dict[str, Result] = {}
     requested: dict[str, None] = {}
@@ -139,8 +142,10 @@ def tables_of(store: Store, published: Published) -> list[Sheet]:
 
 
 def _with_rows(store: Store, published: Published) -> "list[Run]":
-    """Of each variant the first run that has its line, the last confirmed first: the corpus's
-    baseline is read from that."""
+    """Return the first run of each variant that holds its row, starting with the last confirmed.
+
+    The corpus's baseline is read from the first of them.
+    """
     found = []
     for known in published.runs.values():
         has = (

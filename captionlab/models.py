@@ -1,4 +1,4 @@
-"""Names of models -> model folders: champion, a variant, a folder, or an address of MLflow."""
+"""Find a model's folder by name: champion, a variant, a folder, or an MLflow address."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,27 +12,31 @@ from pipeline.core.registry import nearest
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Captioner
 
+# How MLflow's addresses begin.
 STORED = ("runs:/", "models:/")
-"How MLflow's addresses begin."
 
 
 def open_captioner(model: str, dataset: str | None, device: str | None = None) -> "Captioner":
-    """Args and errors as for `open_folder`; `device` as torch names it, by default the fastest."""
+    """Load a model by name. Arguments and errors are those of `open_folder`.
+
+    Args:
+        device: name of a torch device; by default the fastest.
+    """
     with open_folder(model, dataset) as folder:
         return load(folder, device)
 
 
 @contextmanager
 def open_folder(model: str, dataset: str | None) -> Iterator[Path]:
-    """The folder of a model. What was fetched from MLflow is deleted afterwards.
+    """Yield the folder of a model. A download from MLflow is deleted afterwards.
 
     Args:
         model: champion, a variant of this workspace, a model folder, `runs:/...` or `models:/...`.
-        dataset: whose champion, where there are several.
+        dataset: dataset whose champion to use; required if there are several.
 
     Raises:
-        UserError: there is no such model, it is no champion and a dataset is named, or MLflow does
-            not answer.
+        UserError: there is no such model; a dataset is named, but the model is not champion; or
+            MLflow does not answer.
     """
     check_dataset(model, dataset)
     if model != "champion" and not model.startswith(STORED):
@@ -48,7 +52,7 @@ def open_folder(model: str, dataset: str | None) -> Iterator[Path]:
 
 
 def check_dataset(model: str, dataset: str | None) -> None:
-    """Raises a UserError where a dataset is named that would choose nothing."""
+    """Raise a UserError if a dataset is named, but the model is not champion."""
     if dataset is not None and model != "champion":
         raise UserError(
             f"dataset '{dataset}' chooses among champions, and the model is {model}: leave out one "
@@ -57,7 +61,7 @@ def check_dataset(model: str, dataset: str | None) -> None:
 
 
 def model_folder(model: str) -> Path:
-    """Of a variant of this workspace, or the path itself."""
+    """Return the folder of a variant of this workspace, or else the path itself."""
     for folder in (paths.MODELS / model, Path(model)):
         if folder.is_dir():
             return folder
@@ -69,19 +73,21 @@ def model_folder(model: str) -> Path:
 
 
 def variants() -> list[str]:
-    """Names of the variants that this workspace has trained."""
+    """Return the names of the variants that this workspace has trained."""
     return sorted(path.name for path in paths.MODELS.glob("[!.]*") if path.is_dir())
 
 
 def load(
     folder: Path, device: str | None = None, decode: dict[str, Any] | None = None
 ) -> "Captioner":
-    """A variant of this workspace decodes as params.yaml says, any other folder as its decode.json
-    says. A folder in Hugging Face's layout that `captionlab export` wrote is read as well.
+    """Load a model folder, or a folder in Hugging Face's layout that `captionlab export` wrote.
+
+    A variant of this workspace decodes as params.yaml says. Any other folder decodes as its
+    decode.json says.
 
     Args:
-        decode: of a captioner that was loaded from this folder in its workspace, for a place where
-            there is none.
+        decode: decoding options of a captioner that was loaded from this folder in its workspace.
+            They are for a machine without the workspace.
     """
     from captionlab.export.hf_read import is_export, read
     from pipeline.captioner.captioner import Captioner

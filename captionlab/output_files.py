@@ -1,4 +1,4 @@
-"""Files that a command writes where its user says."""
+"""Check the files that a command writes to a path of the user's choice."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from pipeline.core.errors import UserError
 
 
 def check_output(file: Path | None, option: str, *inputs: str | Path | None) -> None:
-    """To be called before anything slow begins.
+    """Check that an output file can be written; call this before anything slow.
 
     Args:
         file: where to write; None if the option was not given.
@@ -15,7 +15,7 @@ def check_output(file: Path | None, option: str, *inputs: str | Path | None) -> 
         inputs: what else the command reads or writes; names of rows may be among them.
 
     Raises:
-        UserError: it cannot be written, or it is one of `inputs`, which would be lost.
+        UserError: the file cannot be written, or it would overwrite one of `inputs`.
     """
     if file is None:
         return

@@ -1,5 +1,7 @@
-"""`captionlab plan`: what the rows of an experiment would cost, from shapes alone: no network, no
-weights, nothing is run."""
+"""`captionlab plan`: estimate what the rows of an experiment would cost.
+
+The estimate uses shapes alone: it downloads nothing, loads no weights and runs nothing.
+"""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -25,10 +27,10 @@ if TYPE_CHECKING:
     from pipeline.experiment.params import Params, Variant
     from pipeline.sources.shared.base import Size
 
+# Size of the vocabulary that is assumed if the corpus has not been cleaned yet.
 WORDS = 10_000
-"the vocabulary that is assumed where the corpus has not been cleaned yet"
+# Approximate bytes of a weight, as models and hubs store it.
 FLOAT32 = 4
-"bytes of a weight, as models are written and as hubs hold them, about"
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,13 @@ class Grid:
     """One feature set."""
 
     network: str
-    "what its encoder calls the model"
+    "The encoder's name for the model."
     shapes: "Shapes"
     sizes: dict[str, int]
-    "bytes of the grid and of the pooled vectors, kept or not"
+    "Bytes of the grid and of the pooled vectors, whether kept or not."
     keep: str
     read: str
-    "the `keep` that its decoders need"
+    "The `keep` that its decoders need."
     download: int
 
     @property
@@ -53,7 +55,7 @@ class Grid:
         return sum(self.sizes[part] for part in parts(keep))
 
     def numbers(self) -> int:
-        """Of an image, of what is kept."""
+        """Return how many numbers are kept per image."""
         shapes = self.shapes
         each = {"grid": shapes.positions * shapes.grid_dim, "pooled": shapes.pooled_dim}
         return sum(each[part] for part in parts(self.keep))
@@ -61,30 +63,32 @@ class Grid:
 
 @dataclass(frozen=True)
 class Model:
-    """A decoder as its arguments and its vocabulary make it; all zero where neither its files nor
-    an outline are there."""
+    """A decoder with its arguments and its vocabulary.
+
+    All numbers are 0 if it could not be built; `problem` says why.
+    """
 
     words: int
     assumed: bool
-    "the vocabulary is not that of cleaned captions"
+    "Whether the vocabulary is not that of cleaned captions."
     trainable: int
-    "none where a published model is used as it is"
+    "Number of parameters that are trained; 0 for a published model that is used as it is."
     parameters: int
     saved: int
-    "bytes of what a model folder holds"
+    "Bytes that a model folder holds."
     fetched: str
-    "the name on the hub that its weights come from"
+    "Name on the hub that its weights are downloaded from; '' if none."
     download: int
-    "bytes of these"
+    "Bytes of that download."
     problem: str
-    "why it could not be built"
+    "Why the decoder could not be built; '' if it could."
     footprint: "Footprint | None" = None
-    "None where it could not be built"
+    "None if the decoder could not be built."
 
 
 @dataclass(frozen=True)
 class Row:
-    """One variant; bytes are of all that it needs, shared or not."""
+    """One variant. Its bytes cover everything that it needs, shared or not."""
 
     name: str
     source: str
@@ -93,33 +97,33 @@ class Row:
     model: "Model"
     disk: int
     weights: int
-    "bytes of `disk` that are this variant's alone: its model, once per seed"
+    "Bytes of `disk` that belong to this variant alone: its model, once per seed."
     download: int
     paper: str
     brings: bool
-    "weights of its own, which `download` does not count"
+    "Whether it brings weights of its own, which `download` does not count."
     lacks: str
-    "what is not there and is needed"
+    "What it needs and is not there; '' if nothing."
 
 
 @dataclass(frozen=True)
 class Plan:
     sizes: "dict[str, Size]"
-    "by dataset"
+    "Sizes of the data sets, by name."
     grids: dict[str, Grid]
     rows: list[Row]
 
 
 def plan(params: "Params", corpora: Path) -> Plan:
-    """Cost every row.
+    """Return the costs of every row.
 
     Args:
-        corpora: data/corpora; a corpus that is there gives the real size of a vocabulary.
+        corpora: the folder data/corpora. A corpus in it gives the real size of a vocabulary.
 
     Raises:
-        UserError: arguments that do not fit a source, an encoder or a decoder; files and split
-            schemes that are not there; a tokenizer that is not installed. All that data sets,
-            corpora and features have wrong is told at once.
+        UserError: arguments do not fit a source, an encoder or a decoder; a file or a split scheme
+            does not exist; or a tokenizer is not installed. All problems of data sets, corpora and
+            features are reported at once.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's library is imported
     for row in params.corpora.values():
@@ -131,7 +135,11 @@ def plan(params: "Params", corpora: Path) -> Plan:
 
 
 def _shared(params: "Params") -> "tuple[dict[str, Size], dict[str, Grid]]":
-    """Data sets and feature sets, or one error for all that is wrong with them and with corpora."""
+    """Return data sets and feature sets.
+
+    Raises:
+        UserError: something is wrong with them or with corpora; one error reports everything.
+    """
     from pipeline.sources.shared.base import Size
 
     sizes, grids, wrong = {}, {}, []
@@ -210,7 +218,7 @@ def _row(
 
 
 def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Model:
-    """A decoder built where tensors have no storage."""
+    """Build a decoder whose tensors have no storage, and count its parameters and bytes."""
     import torch
 
     from pipeline.captioning.footprint import of_decoder
@@ -231,7 +239,7 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
         return Model(0, False, 0, 0, 0, "", 0, str(error))
     if variant.args.get("vectors") and not variant.args.get(
         "tune_vectors", True
-    ):  # frozen when they are read
+    ):  # they are frozen when they are read
         decoder.get_submodule("embedding").requires_grad_(False)
     options = params.training(name)
     trains = options.epochs + options.self_critical_epochs > 0
@@ -256,12 +264,13 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
 
 
 def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[str, Any], bool]:
-    """Entries of the vocabulary, `Sizes.known`, and whether they are assumed.
+    """Return the size of the vocabulary, `Sizes.known`, and whether they are assumed.
 
-    A decoder's file whose vocabulary is a language model's may have a function `outline(**args)`:
-    entries and known of a well-known model, for when its files or the cleaned captions are not
-    there; None of any other. PLANNED_BY_OUTLINE = True says that reading the captions would take
-    too much.
+    A decoder may take its vocabulary from a language model. Its module may then have a function
+    `outline(**args)`, which returns size and `known` for a well-known model, and None for any
+    other. They are used if the model's files or the cleaned captions are not there. With
+    PLANNED_BY_OUTLINE = True they are always used, because reading the captions would take too
+    much.
     """
     from pipeline.decoders.shared.model_folder import read_vocabulary
 
@@ -274,7 +283,7 @@ def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[s
     if texts is None and "read" not in vars(module.Decoder):
         return WORDS, {}, True
     try:
-        with redirect_stderr(StringIO()):  # a bar of transformers that it has no switch for
+        with redirect_stderr(StringIO()):  # transformers' progress bar has no switch
             tokenizer, known = read_vocabulary(
                 variant.decoder, texts or [], options.min_count, variant.args, where
             )
@@ -286,19 +295,22 @@ def _vocabulary(name: str, params: "Params", corpora: Path) -> tuple[int, dict[s
 
 
 def _texts(file: Path, splits: Sequence[str]) -> Iterable[str] | None:
-    """The captions whose words are counted; None: they have not been cleaned yet."""
+    """Return the captions whose words are counted, or None if they have not been cleaned yet."""
     from pipeline.data.corpus import Captions, columns_of
 
     if not file.is_file():
         return None
     columns_of(
         file, ["text", "split"]
-    )  # says now what is wrong with the file, whatever a decoder makes of its texts later
+    )  # reports a damaged file now, whatever a decoder does with its texts later
     return Captions(file, splits, ["text"])["text"]
 
 
 def _brings(variant: "Variant") -> bool:
-    """Weights of a hub: neither drawn, nor in an installed package, nor in a local file."""
+    """Return whether a variant takes weights from a hub.
+
+    Random weights, those of an installed package, and those in a local file do not count.
+    """
     decoder = load("decoders", variant.decoder).Decoder
     args = {**(decoder.__init__.__kwdefaults__ or {}), **variant.args}
     from_nothing = "random" in (args.get("weights"), args.get("lm_weights"))
@@ -320,7 +332,7 @@ def _missing_file(variant: "Variant") -> str:
 
 
 def render(plan: Plan, title: str) -> str:
-    """The plan as text of at most 120 columns where the names are short."""
+    """Return the plan as text, at most 120 columns wide if the names are short."""
     count = f"{title}: {len(plan.rows)} variant{'s' * (len(plan.rows) != 1)}"
     blocks = [count, _datasets(plan), _features(plan), _variants(plan), _totals(plan)]
     return "\n\n".join(blocks)
@@ -335,7 +347,7 @@ def _datasets(plan: Plan) -> str:
 
 
 def _features(plan: Plan) -> str:
-    """`saved`: what is not kept would take."""
+    """Return the table of feature sets; `saved` is what the parts not kept would take."""
     head = ["features", "network", "grid", "pooled", "keep", "on disk", "saved"]
     head += ["parameters", "weights"]
     rows = []
@@ -348,14 +360,17 @@ def _features(plan: Plan) -> str:
 
 
 def _savings(plan: Plan) -> Iterable[str]:
-    """A line for each feature set that keeps more than its decoders read."""
+    """Yield a line for each feature set that keeps more than its decoders read."""
     for name, grid in plan.grids.items():
         if spare := grid.disk - grid.takes(grid.read):
             yield f"{name}: its decoders read {grid.read}: keep: {grid.read} saves {_bytes(spare)}"
 
 
 def _variants(plan: Plan) -> str:
-    """Under the paper's row that they stand beside; of each group in the order of the file."""
+    """Return the table of variants, grouped by the paper's row beside which they stand.
+
+    Within a group, they keep the order of the file.
+    """
     head = ["variant", "source", "encoder", "decoder", "words", "trained", "of", "disk", "download"]
     cells = [head]
     for row in plan.rows:
@@ -385,7 +400,7 @@ def _variants(plan: Plan) -> str:
 
 
 def _totals(plan: Plan) -> str:
-    """What is shared counts once."""
+    """Return the totals; what variants share counts once."""
     used = plan.grids.values()
     models = sum(row.weights for row in plan.rows)
     disk = sum(s.disk for s in plan.sizes.values()) + sum(g.disk for g in used) + models
@@ -409,7 +424,10 @@ def _totals(plan: Plan) -> str:
 
 
 def _aligned(rows: list[list[str]], left: int) -> Iterable[str]:
-    """Columns two spaces apart; the first `left` of them flush left, the others right."""
+    """Yield lines with columns two spaces apart.
+
+    The first `left` columns are left-aligned, the others right-aligned.
+    """
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         cells = (
@@ -424,7 +442,7 @@ def _millions(count: int) -> str:
 
 
 def _bytes(count: int) -> str:
-    """Decimal units, three digits."""
+    """Return a size in decimal units with three digits."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             return f"{count / size:#.3g}".rstrip(".") + f" {unit}"

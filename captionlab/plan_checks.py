@@ -1,5 +1,8 @@
-"""What a plan can say is wrong before anything runs, beside wrong keys and names: files that are
-not there, split schemes that a source does not have, shares that leave nothing to train."""
+"""Find what is wrong with an experiment before anything runs, beyond wrong keys and names.
+
+Examples are missing files, split schemes that a source does not have, and shares that leave no
+images to train.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +15,8 @@ from pipeline.core.separators import check_separator
 if TYPE_CHECKING:
     from pipeline.experiment.params import Dataset, Params
 
+# Source -> the split schemes that it may have. karpathy needs the source's argument `karpathy`.
+# A source that is not listed is not checked.
 SCHEMES = {
     "a3ds": ["random"],
     "coco2014": ["official", "karpathy"],
@@ -22,19 +27,17 @@ SCHEMES = {
     "scenes": ["official"],
     "webdataset": ["random"],
 }
-"""source -> the split schemes that it may give; karpathy where its argument `karpathy` says so. One
-that is not here is not checked."""
+# The timm model whose weights an installed package brings.
 PACKAGED = "tf_efficientnet_lite0"
-"the model of timm whose weights an installed package brings"
+# Suffixes of caption files that the source `folder` reads.
 CAPTION_FILES = (".csv", ".tsv", ".jsonl", ".parquet", ".json")
-"that the source folder reads"
 
 
 def problems(params: "Params", features: list[str]) -> list[str]:
-    """All of them, a line each, with the cure.
+    """Return all problems, one line each, with the cure.
 
     Args:
-        features: those whose model there is.
+        features: names of the feature sets whose model exists.
     """
     out = [problem for name, row in params.datasets.items() for problem in _dataset(name, row)]
     for name, corpus in params.corpora.items():
@@ -67,7 +70,7 @@ def _dataset(name: str, row: "Dataset") -> Iterator[str]:
 def _captions(where: str, args: dict[str, Any]) -> Iterator[str]:
     root = Path(args.get("path", "")).expanduser()
     file = root / Path(args["captions"]).expanduser()
-    if root.is_dir() and not file.is_file():  # of a folder that is not there its source tells
+    if root.is_dir() and not file.is_file():  # the source reports a missing folder
         cure = "name a file, or null for .txt files"
         yield f"{where}: {file} is not there: {cure} ({', '.join(CAPTION_FILES)})"
     elif file.is_file() and file.suffix.lower() not in CAPTION_FILES:

@@ -1,4 +1,4 @@
-"""Which finished runs of a store compare, and which of them is the best by its validation score."""
+"""Find the comparable finished runs of a store, and rank them by validation score."""
 
 import math
 import tempfile
@@ -25,16 +25,18 @@ class Candidate:
     corpus: str
     run_id: str
     val: float | None
-    "the validation score that decides; None where the run has none"
+    "The validation score that decides; None if the run has none."
     test: float | None
-    "shown, never used"
+    "The test score, which is shown but never used."
     p: float | None = None
-    "of the paired bootstrap against the best; None where they cannot be paired"
+    "The p-value of the paired bootstrap against the best; None if the two cannot be paired."
 
 
 def candidates(store: Store, dataset: str | None, current: dict[str, str]) -> "list[Run]":
-    """The finished runs of a dataset, one per variant; arguments as of
-    `champion.register`."""
+    """Return the finished runs of a dataset, one per variant.
+
+    The arguments are those of `champion.register`.
+    """
     return _one_per_variant(
         _of_dataset(find_runs(store, "attributes.status = 'FINISHED'"), dataset), current
     )
@@ -68,11 +70,13 @@ def _one_per_variant(runs: "list[Run]", current: dict[str, str]) -> "list[Run]":
 
 
 def comparable(runs: "list[Run]", current: dict[str, str], like: str | None) -> "list[Run]":
-    """The runs with one protocol and one set of references: those of `like`, else those of this
-    workspace.
+    """Return the runs that share one protocol and one set of references.
+
+    They are those of the variant `like`, or else those of this workspace.
 
     Raises:
-        UserError: there are several; the message tells them apart.
+        UserError: there is no variant `like`, or there are several groups of comparable runs. The
+            message tells the groups apart.
     """
     groups: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -100,8 +104,11 @@ def comparable(runs: "list[Run]", current: dict[str, str], like: str | None) -> 
 
 
 def _scored_on(run: "Run") -> tuple[str, str]:
-    """Protocol (data set, split, tokens, decoding), and the version of the references of validation
-    and test."""
+    """Return the protocol of a run and the version of its references.
+
+    The protocol names data set, split, tokens and decoding. The references are those of validation
+    and test.
+    """
     tags = run.data.tags
     return tags.get("protocol", ""), tags.get(f"dvc.data/references/{tags.get('corpus')}", "")
 
@@ -116,10 +123,12 @@ def _is_current(run: "Run", current: dict[str, str]) -> bool:
 
 
 def rank(store: Store, runs: "list[Run]", metric: str) -> list[Candidate]:
-    """Best validation score first, equal ones by name, each with its p against the best.
+    """Return the candidates, best validation score first and ties by name.
+
+    Each has its p-value against the best.
 
     Raises:
-        UserError: no run has the metric, or neither of its ends is better.
+        UserError: no run has the metric, or the metric has no better direction.
     """
     there = {MetricName.parse(name) for run in runs for name in run.data.metrics}
     known = sorted(
@@ -156,7 +165,7 @@ def _candidate(run: "Run", wanted: MetricName) -> Candidate:
 
 
 def _with_p_values(store: Store, ranking: list[Candidate], wanted: MetricName) -> list[Candidate]:
-    """Each against the best, from the resamples that the runs hold."""
+    """Add each candidate's p-value against the best, from the resamples that the runs hold."""
     best, *others = ranking
     top = _estimate(store, best, wanted) if others else None
     pairs = [(other, _estimate(store, other, wanted) if top else None) for other in others]
@@ -182,7 +191,7 @@ def _estimate(store: Store, candidate: Candidate, wanted: MetricName) -> Estimat
                     dst_path=folder,
                     tracking_uri=store.uri,
                 )
-        except (MlflowException, OSError):  # a run of before there were any
+        except (MlflowException, OSError):  # an old run, which has no resamples
             return None
         score = Score(*wanted.key, candidate.val)
         return read_estimates(Path(fetched), ScoreTable((score,))).get(wanted.key)

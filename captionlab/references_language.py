@@ -1,4 +1,4 @@
-"""Whether references are written as the language has it that they are said to be in."""
+"""Check that references are written in the script of their language."""
 
 from pipeline.core.errors import UserError
 from pipeline.experiment.protocols import find_protocol
@@ -7,9 +7,14 @@ from pipeline.metrics.shared.base import References
 
 
 def check_language(references: References, language: str, protocol: str) -> None:
-    """Raises: UserError: most references are in another script than the language's, which English
-    ones may be: metrics then say why they cannot tell; or the protocol would leave nothing of
-    them."""
+    """Check that references are in the script of their language.
+
+    English references may be in another script: metrics then say why they cannot tell.
+
+    Raises:
+        UserError: most references are in another script than the language's, or the protocol would
+            leave nothing of them.
+    """
     texts = [text for of_image in references.values() for text in of_image]
     named = find_language(language)
     foreign = [text for text in texts if in_another_script(text, named)]

@@ -1,33 +1,33 @@
-"""How much work the JSON of a request makes, told before MLflow makes a table of it."""
+"""Limit the work that the JSON of a request makes, before MLflow turns it into a table."""
 
 import json
 from typing import Any
 
+# Maximum pictures of one request.
 PICTURES = 64
-"of one request"
+# Maximum columns of a request's table. MLflow takes 0.2 ms for each.
 COLUMNS = 16
-"of a request's table; MLflow takes a fifth of a millisecond for each"
+# Maximum values and opening brackets of the JSON. As lists of numbers, a picture of 224 x 224 has
+# 150,528 values and as many brackets as pixels.
 VALUES = 300_000
-"of the JSON: a picture of 224 x 224 as lists of numbers has 150,528 and as many brackets as pixels"
+# Maximum backslashes. 32 MB of base64 have half a million line breaks.
 ESCAPES = 1_000_000
-"backslashes: 32 MB of base64 have half a million line breaks"
+# Maximum digits of a whole number. NumPy has none above 19, and Python takes seconds for thousands.
 DIGITS = 18
-"of a whole number; NumPy has none above 19, and Python takes seconds for thousands of them"
 
 
 class Refused(Exception):
-    """An answer of status 400 and above in place of the model's."""
+    """The reason to answer with a status of 400 or above in place of the model's answer."""
 
     def __init__(self, status: int, message: str, closes: bool = False):
         super().__init__(message)
         self.status, self.message = status, message
         self.closes = closes
-        "whether the connection ends, since nobody knows where its next request begins"
+        "Whether the connection closes, because the start of its next request is unknown."
 
 
 def check_body(body: bytes) -> None:
-    """Raises Refused for JSON that makes too much work. What is wrong in other ways is left to
-    MLflow, which says so."""
+    """Raise Refused for JSON that makes too much work. MLflow reports most other faults."""
     if body.count(b",") + body.count(b"[") > VALUES:
         raise Refused(413, f"more than {VALUES:,} values: send pictures as base64 text")
     if body.count(b"\\") > ESCAPES:
@@ -47,7 +47,7 @@ def check_body(body: bytes) -> None:
 
 
 def _check_names(said: Any) -> None:
-    """Raises Refused for names of columns that are no texts: MLflow fails over them."""
+    """Raise Refused for names of columns that are not strings: MLflow fails on them."""
     parts = [said, *said.values()] if isinstance(said, dict) else []
     for part in parts:
         named = part.get("columns", []) if isinstance(part, dict) else []
@@ -62,18 +62,18 @@ def _whole(digits: str) -> int:
 
 
 def _shape(said: Any) -> tuple[int, int]:
-    """Rows and columns of the largest table in any of the forms that MLflow takes."""
+    """Return the most rows and the most columns of any table, in any form that MLflow accepts."""
     parts = [said] if not isinstance(said, dict) else [said, *said.values()]
     sizes = [_size(part) for part in parts]
     return max(rows for rows, _ in sizes), max(columns for _, columns in sizes)
 
 
 def _size(part: Any) -> tuple[int, int]:
-    if isinstance(part, dict):  # of columns, or dataframe_split's index, columns and data
+    if isinstance(part, dict):  # columns by name, or dataframe_split's index, columns and data
         rows = max((len(value) for value in part.values() if isinstance(value, list)), default=0)
         named = part.get("columns")
         return rows, max(len(part), len(named) if isinstance(named, list) else 0)
-    if isinstance(part, list):  # of records, or of values
+    if isinstance(part, list):  # a list of records, or of values
         records = [len(row) for row in part if isinstance(row, dict)]
         return len(part), max(records, default=0)
     return 0, 0

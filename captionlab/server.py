@@ -1,4 +1,4 @@
-"""`captionlab serve`: loads a model, and answers for it over HTTP until it is interrupted."""
+"""`captionlab serve`: load a model, and serve it over HTTP until interrupted."""
 
 import socket
 import sys
@@ -12,17 +12,18 @@ from pipeline.core.errors import UserError, brief
 from pipeline.core.machine import let_threads_sleep
 from pipeline.tracking.store import address_of_process
 
+# Seconds for which a thread may keep Python's global lock (GIL) while others wait. The default is
+# five times as long.
 TURN = 0.001
-"seconds for which a thread may keep Python's lock while others wait, a fifth of what is usual"
 
 
 def serve(model: str, uri: str, host: str, port: int, limit: int) -> None:
     """Serve until interrupted.
 
     Args:
-        model: MLflow's address of a model, `models:/NAME@champion`, or the folder of one.
-        uri: of the tracking server.
-        limit: bytes of a body.
+        model: MLflow's address of a model, such as `models:/NAME@champion`, or a model's folder.
+        uri: address of the tracking server.
+        limit: maximum bytes of a request's body.
 
     Raises:
         UserError: the model cannot be loaded, or the port is taken.
@@ -41,12 +42,12 @@ def serve(model: str, uri: str, host: str, port: int, limit: int) -> None:
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[place])
 
     captioner = _captioner(loaded, model)
-    captioner.caption([Image.new("RGB", (8, 8))])  # the first one takes a second longer
+    captioner.caption([Image.new("RGB", (8, 8))])  # the first call takes a second longer
     run_in_front(captioner, front)
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Taken before the model is loaded, which takes seconds."""
+    """Return a socket bound to the address, before the model is loaded, which takes seconds."""
     place = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

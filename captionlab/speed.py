@@ -1,5 +1,7 @@
-"""How fast trained variants caption on this machine. Measured by hand, an input of the report: two
-runs of the graph give equal bytes, and two measurements do not.
+"""Measure how fast trained variants caption on this machine.
+
+The measurement is started by hand, and its result is an input of the report. Two runs of the graph
+give equal bytes, but two measurements do not.
 """
 
 import platform
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
     from pipeline.encoders.shared.base import Encoder
 
 PASSES = 5
+# Seconds after which no further pass begins.
 LIMIT = 30.0
-"seconds after which no further pass begins"
+# Images that a pass captions one by one.
 ALONE = 16
-"images that are captioned one by one in a pass"
 TOGETHER = 64
+# Pictures per pass of the encoder, as in `extract`.
 ENCODED = 32
-"pictures in one pass of the encoder, as `extract` has them"
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,16 @@ class Material:
 
     store: FeatureStore
     image_ids: list[str]
-    "taken again from the first where there are too few"
+    "Images to caption. If there are too few, they are repeated from the first."
     pictures: list[Member]
-    "of these images"
+    "The pictures of these images."
 
 
 def rate(work: Callable[[], object], count: int) -> float:
-    """`count` by the median seconds of `work()`, two digits that count; after one call that does
-    not count."""
+    """Return `count` divided by the median seconds of `work()`, to two significant digits.
+
+    A first call is not measured.
+    """
     began = time.perf_counter()
     work()
     taken: list[float] = []
@@ -57,8 +61,10 @@ def rate(work: Callable[[], object], count: int) -> float:
 
 
 def captions_per_second(captioner: Captioner, material: Material) -> dict[str, float]:
-    """The decoder with its own decoding, from stored features: one image at a time, and
-    `TOGETHER`."""
+    """Return the captions per second from stored features, with the captioner's own decoding.
+
+    The keys are the images per batch: 1, and `TOGETHER`.
+    """
     ids = list(islice(cycle(material.image_ids), TOGETHER))
 
     def caption(images: Sequence[str]) -> None:
@@ -73,7 +79,7 @@ def captions_per_second(captioner: Captioner, material: Material) -> dict[str, f
 
 
 def images_per_second(encoder: "Encoder", pictures: Sequence[Member], device: str) -> float:
-    """The encoder alone: pictures are read and resized before."""
+    """Return the images per second of the encoder alone: reading and resizing do not count."""
     import torch
 
     members = islice(cycle(pictures), ENCODED)
@@ -83,7 +89,7 @@ def images_per_second(encoder: "Encoder", pictures: Sequence[Member], device: st
 
 
 def machine(device: str) -> str:
-    """The processor that did the work, by the name its maker gave it."""
+    """Return the maker's name of the processor that did the work."""
     import torch
 
     if device.startswith("cuda"):
@@ -94,7 +100,7 @@ def machine(device: str) -> str:
 
 
 def _processor() -> str:
-    """Linux hides the name from `platform`."""
+    """Return the processor's name, read from a file on Linux, where `platform` does not know it."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text(errors="replace").splitlines() if about.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -104,10 +110,10 @@ def _processor() -> str:
 def measure(
     captioner: Captioner, material: Material, encoder_rate: float | None = None
 ) -> dict[str, Any]:
-    """A variant's entry of reports/speed.json, but for its commit and what its decoding is called.
+    """Return a variant's entry of reports/speed.json, without its commit and its decoding's name.
 
     Args:
-        encoder_rate: of its features, where another variant's measurement told it.
+        encoder_rate: images per second of its encoder, if another variant's measurement gave it.
     """
     known = encoder_rate or images_per_second(
         captioner.encoder, material.pictures, captioner.device

@@ -1,4 +1,4 @@
-"""A page of Markdown on a terminal: tables drawn and parted, so that no line is wider than it."""
+"""Print Markdown on a terminal: tables are drawn, and split if they are wider than the terminal."""
 
 import re
 import sys
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+# Maximum width in columns, even on a wider terminal.
 WIDTH = 100
-"columns at most, also of a wider terminal"
+# Columns between two cells.
 GAP = 2
-"columns between two cells"
 
 
 def show(page: str) -> None:
-    """Print a page as it is, or drawn where it goes to a terminal."""
+    """Print a page: drawn on a terminal, otherwise unchanged."""
     if not sys.stdout.isatty():
         say(page)
         return
@@ -41,12 +41,12 @@ def draw(page: str, console: "Console") -> None:
 
 
 def _cells(line: str) -> list[str]:
-    r"""Of `| a | b \| c |`."""
+    r"""Return the cells of a line such as `| a | b \| c |`."""
     return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def _bold(cell: str) -> "Text":
-    """`**0.5** ±.1` with its first half bold."""
+    """Return a text with the part between `**` bold, as in `**0.5** ±.1`."""
     from rich.text import Text
 
     halves = cell.split("**")
@@ -72,7 +72,7 @@ def _draw_table(rows: list[list[str]], console: "Console") -> None:
 
 
 def parts(widths: list[int], width: int) -> Iterable[list[int]]:
-    """Columns that stand beside each other, the first one in every part.
+    """Yield the columns of each part that fits the width; the first column is in every part.
 
     Example:
         >>> list(parts([10, 4, 4, 4], 24))

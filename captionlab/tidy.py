@@ -16,16 +16,17 @@ COLUMNS = ["variant", "corpus", "split", "protocol", "seed", "metric", "value", 
 
 
 def results(workspace: str | os.PathLike[str] = ".") -> "pd.DataFrame":
-    """Every score of a workspace, a row each.
+    """Return every score of a workspace, one row each.
 
     Args:
-        workspace: its folder, the one with params.yaml.
+        workspace: folder of the workspace, which has params.yaml.
 
     Returns:
-        Columns: variant (or `most-frequent--CORPUS`, the baseline of a corpus), corpus, split,
-        protocol, seed ('' the row's own model, the number of a further training, or `mean` over
-        all), metric, value, low and high (95 % interval over images, NaN where there is none), sd
-        (standard deviation over trainings, of a mean; else NaN).
+        The columns are variant, corpus, split, protocol, seed, metric, value, low, high and sd.
+        variant is `most-frequent--CORPUS` for the baseline of a corpus. seed is '' for the row's
+        own model, a number for a further training, or `mean` over all trainings. low and high
+        bound the 95 % interval over images; they are NaN if there is none. sd is the standard
+        deviation over trainings for a mean, else NaN.
 
     Raises:
         UserError: the folder is no workspace, or nothing in it has been scored.
@@ -54,7 +55,7 @@ def results(workspace: str | os.PathLike[str] = ".") -> "pd.DataFrame":
 
 
 def workspace_of(folder: str | os.PathLike[str]) -> Path:
-    """The folder itself.
+    """Return the folder itself.
 
     Raises:
         UserError: it is no workspace.
@@ -69,12 +70,12 @@ def workspace_of(folder: str | os.PathLike[str]) -> Path:
 
 
 def _rows(folder: Path) -> "list[Result]":
-    """Every variant and baseline, the best first."""
+    """Return every variant and baseline, the best first."""
     from pipeline.experiment.params import load_params
     from pipeline.results.result import Setting, results_of
 
     params = load_params(folder / "params.yaml")
-    # what a corpus offers is told in tables for people, not here
+    # tables for people describe what a corpus offers; this table does not
     settings = {
         name: Setting(name, one.split, {}, {}, one.language) for name, one in params.corpora.items()
     }

@@ -1,2 +1,4 @@
-"""A file here is a command of `captionlab`, by its name: the function `command`, whose docstring is
-its help."""
+"""The commands of `captionlab`. Each file is a command of the same name.
+
+The function `command` of a file runs it, and the function's docstring is its help.
+"""

@@ -54,7 +54,7 @@ def command(
 
 
 def _wait() -> None:
-    """Until Ctrl-C or SIGTERM, so that both delete what was uploaded."""
+    """Wait for Ctrl-C or SIGTERM, and return, so that both delete the uploads."""
     ended = threading.Event()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: ended.set())
@@ -66,7 +66,7 @@ def _wait() -> None:
 
 @contextmanager
 def model_folders(dataset: str | None) -> Iterator[dict[str, Path]]:
-    """Name -> folder: the champion, if there is one, then every model of this workspace."""
+    """Yield name -> folder: the champion, if there is one, then every model of this workspace."""
     found = {
         name: paths.MODELS / name
         for name in variants()
@@ -86,7 +86,7 @@ def model_folders(dataset: str | None) -> Iterator[dict[str, Path]]:
 
 
 def _has_registry() -> bool:
-    """Looking for a champion would create the default database where there is none."""
+    """Return whether there is a registry. A look-up would create a missing default database."""
     from pipeline.tracking.store import DEFAULT_URI, tracking_uri
 
     uri = tracking_uri()
@@ -94,8 +94,10 @@ def _has_registry() -> bool:
 
 
 def example_images(folder: Path) -> list[Path]:
-    """Write a few test images of every corpus to `folder`, spread over it, none larger than what
-    may be uploaded."""
+    """Write a few test images of every corpus to `folder`, spread evenly over the corpus.
+
+    Images that are larger than an upload may be are left out.
+    """
     from captionlab.page.server import UPLOAD
     from pipeline.data.corpus import read_captions
     from pipeline.data.shards import Shards, write_picture

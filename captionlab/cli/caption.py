@@ -1,4 +1,4 @@
-"""`captionlab caption`: pictures -> lines of text, or a folder of them -> a file of JSON lines."""
+"""`captionlab caption`: print captions of pictures, or write those of a folder as JSON lines."""
 
 import sys
 from collections.abc import Callable
@@ -45,11 +45,11 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Print one line per image: file, caption, log-probability, separated by tabs. With --out,
+    """Print one line per image: file, caption and log-probability, separated by tabs. With --out,
     IMAGE may be a folder.
 
-    Run again, --out goes on where it ended and skips what stands in the file. Images that cannot be
-    read are set aside. What --out writes, captionlab score reads.
+    The same command with --out continues where it ended, and skips images that are already in the
+    file. Images that cannot be read are set aside. captionlab score reads the file.
     """
     if ray is not None:
         from captionlab.running.caption_on_ray import check_options

@@ -1,4 +1,4 @@
-"""`captionlab compare`: two systems on the same images."""
+"""`captionlab compare`: compare two systems on the same images."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -49,9 +49,9 @@ def command(
     ] = False,
 ) -> None:
     """Compare two systems on the same images: the difference of every score with its interval and
-    its p value, and who wins how many images.
+    p-value, and on how many images each system is better.
 
-    Two rows are compared by their scores as the tables have them, and by the same test. A file is
+    Two rows are compared by their scores in the result tables, and by the same test. A file is
     scored first, as captionlab score does.
     """
     for file, option, beside in ((page, "--page", out), (out, "--out", page)):

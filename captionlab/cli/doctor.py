@@ -1,4 +1,4 @@
-"""`captionlab doctor`: what is there, what is not, and what to do."""
+"""`captionlab doctor`: check what is there, what is missing, and say what to do."""
 
 import typer
 
@@ -7,8 +7,8 @@ from pipeline.core.errors import say
 
 
 def command() -> None:
-    """Check environment, Java, device, MLflow, DVC, disk and git: a line each; exit 2 where
-    something is a problem."""
+    """Check environment, Java, device, MLflow, DVC, disk and git, and print a line for each. The
+    exit status is 2 if there is a problem."""
     from captionlab.doctor import diagnose
     from pipeline.experiment.params import load_params
 

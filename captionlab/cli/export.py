@@ -1,4 +1,4 @@
-"""`captionlab export`: a model for other software."""
+"""`captionlab export`: write a model for other software."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +22,7 @@ def command(
         str | None, typer.Option(help="Whose champion, when there are several.")
     ] = None,
 ) -> None:
-    """Write a model in the layout of Hugging Face, or as ONNX graphs; with its card, loadable
+    """Write a model with its card, in Hugging Face's layout or as ONNX graphs. It can be loaded
     without this project."""
     from captionlab.export import check, export
 
@@ -33,8 +33,10 @@ def command(
 
 
 def _card(variant: str, captioner: "Captioner") -> str:
-    """Of a model whose folder holds none: it is written when a variant is published, and may be
-    made here, too."""
+    """Return the card of a model whose folder holds none.
+
+    Publishing a variant writes its card, but it can be made here as well.
+    """
     from pipeline.core import paths
     from pipeline.experiment.params import load_params
     from pipeline.tracking.model_card import Run, card

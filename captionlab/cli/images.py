@@ -1,4 +1,4 @@
-"""`captionlab images`: pictures of a data set as files."""
+"""`captionlab images`: write pictures of a data set as files."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ def command(
         "."
     ),
 ) -> None:
-    """Write pictures of a data set out of its shards, byte for byte as they were published."""
+    """Copy pictures of a data set from its shards to files, byte for byte as published."""
     from pipeline.data.shards import Shards, write_picture
     from pipeline.experiment.params import load_params, pick
 

@@ -1,4 +1,4 @@
-"""`captionlab plan`: what an experiment would cost."""
+"""`captionlab plan`: print what an experiment would cost."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +14,8 @@ def command(
         "params.yaml"
     ),
 ) -> None:
-    """Print what an experiment would cost: parameters, disk and downloads of every row, and the
-    paper's row beside it. What this machine cannot hold is an error."""
+    """Print what an experiment would cost: parameters, disk space and downloads of every row, and
+    the paper's row beside it. It is an error if this machine cannot hold the experiment."""
     from captionlab.fits import problems
     from captionlab.plan import plan as make_plan
     from captionlab.plan import render

@@ -1,4 +1,4 @@
-"""`captionlab register`: the best variant becomes the champion."""
+"""`captionlab register`: make the best variant the champion."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +28,8 @@ def command(
         typer.Option("--rollback", help="Champion and previous change places; again undoes it."),
     ] = False,
 ) -> None:
-    """Register the variant with the best validation score in MLflow as `champion`; the one before
-    it is kept as `previous`."""
+    """Register the variant with the best validation score in MLflow as `champion`. The champion
+    before it is kept as `previous`."""
     if rollback and (metric or like):
         raise UserError(
             "--rollback goes back to the version before: it takes no --metric and no --like"

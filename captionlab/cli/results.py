@@ -1,4 +1,4 @@
-"""`captionlab results`: the table, and where the rest is."""
+"""`captionlab results`: print the result table, and where the rest is."""
 
 from captionlab.terminal import show
 from captionlab.tidy import workspace_of

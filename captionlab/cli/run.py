@@ -1,4 +1,4 @@
-"""`captionlab run`: the stale stages of the graph, several at once."""
+"""`captionlab run`: run the stale stages of the graph, several at once."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,8 +54,8 @@ def command(
 ) -> None:
     """Run the stages that are stale, several at once, then finish with one dvc repro.
 
-    Every stage is a dvc repro of its own, so nothing is computed twice and every result is that of
-    a plain dvc repro. Ctrl-C ends everything that was started; the same command goes on.
+    Every stage runs in its own dvc repro. Nothing is computed twice, and every result is that of a
+    plain dvc repro. Ctrl-C ends everything that was started; the same command then continues.
     """
     from captionlab.running.graph import choose, finishing, read_graph, to_run
     from captionlab.running.last import finish
@@ -67,7 +67,7 @@ def command(
 
     if ray and jobs:
         raise UserError("--jobs is for this machine, --ray for a cluster: give one of them")
-    params = load_params()  # a mistake is told before anything runs
+    params = load_params()  # reports mistakes before anything runs
     needs = Needs(need or [])
     everything = read_graph()
     graph = choose(everything, stages or [])
@@ -92,7 +92,11 @@ def command(
 def _engine(
     jobs: int | None, ray: str | None, needs: "Needs", params: "Params", made: list[str]
 ) -> "Engine":
-    """Args: made: the stages that need not run."""
+    """Return the engine that runs the stages.
+
+    Args:
+        made: the stages that need not run.
+    """
     from captionlab.running.local import Local, visible_gpus
 
     if ray:

@@ -1,4 +1,4 @@
-"""`captionlab score`: two files -> scores."""
+"""`captionlab score`: score a file of captions against a file of references."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -61,9 +61,9 @@ def command(
     """Score a file of captions against a file of references: COCO's JSON, {image_id: text}, JSON
     lines, CSV or Parquet.
 
-    Captions may name a `file` in place of an image_id, as captionlab caption --out does: it is the
-    image that the references call by its name, with or without suffix and folders, or by COCO's
-    file_name.
+    Captions may name a `file` in place of an image_id, as captionlab caption --out does. The file
+    belongs to the image whose image_id, or file_name in COCO's JSON, is the file's name, with or
+    without suffix and folders.
     """
     check_output(out, "--out", predictions, references, synonyms, *(instances or ()))
     from captionlab.caption_sets import COMMAND

@@ -1,4 +1,4 @@
-"""`captionlab serve`: a model over HTTP."""
+"""`captionlab serve`: serve a model over HTTP."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ def command(
         int, typer.Option(min=1, help="Largest body of a request, in megabytes.")
     ] = 32,
 ) -> None:
-    """Answer POST /invocations as `mlflow models serve` does, with a limit of size and short
+    """Answer POST /invocations as `mlflow models serve` does, but with a size limit and short
     errors."""
     from captionlab.champion import champion_uri
     from captionlab.door import MEGABYTE

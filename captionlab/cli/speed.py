@@ -1,4 +1,4 @@
-"""`captionlab speed`: what the report shows beside the scores."""
+"""`captionlab speed`: measure the speeds that the report shows beside the scores."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,8 +21,8 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Measure captions and images per second of trained variants, into reports/speed.json; dvc
-    repro then shows them."""
+    """Measure captions and images per second of trained variants, and write them to
+    reports/speed.json. The report of the next dvc repro shows them."""
     from captionlab.models import load
     from captionlab.speed import measure
     from pipeline.core.git import code_commit
@@ -63,7 +63,7 @@ def _trained(params: "Params") -> list[str]:
 
 
 def _material(params: "Params", name: str) -> "Material":
-    """The test images of the variant's corpus, some of them, evenly through the ids."""
+    """Return some test images of the variant's corpus, evenly spread over the ids."""
     from captionlab.speed import TOGETHER, Material
     from pipeline.data.corpus import Captions, spread
     from pipeline.data.shards import Shards

@@ -1,4 +1,4 @@
-"""`captionlab sync`: what MLflow does not hold yet, published."""
+"""`captionlab sync`: publish what MLflow does not hold yet."""
 
 from typing import Annotated
 
@@ -20,8 +20,8 @@ def command(
 ) -> None:
     """Publish to MLflow every finished variant of this workspace that it does not hold yet.
 
-    Of the others, say that they are what this workspace holds: captionlab tables --from-mlflow goes
-    by that.
+    The others are confirmed as what this workspace holds. captionlab tables --from-mlflow relies on
+    that.
     """
     from pipeline.tracking.live import warn
     from pipeline.tracking.store import StoreDown

@@ -1,4 +1,4 @@
-"""`captionlab tables`: the result tables without the workspace that made them."""
+"""`captionlab tables`: write result tables without the workspace that made them."""
 
 import sys
 from pathlib import Path
@@ -23,10 +23,10 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Write the result tables (markdown, CSV, LaTeX) that MLflow's runs make up, equal to those of
-    `dvc repro`.
+    """Write the result tables (markdown, CSV, LaTeX) from MLflow's runs, equal to those of `dvc
+    repro`.
 
-    They are those of one workspace, as its stage `track` or `captionlab sync` last found it.
+    They are the tables of one workspace, as its stage `track` or `captionlab sync` last found it.
     """
     if not from_mlflow:
         raise UserError(
@@ -54,7 +54,10 @@ def command(
 
 
 def _replaceable(folder: Path) -> bool:
-    """Empty, or what an earlier call wrote: each sheet in three forms, `all` among them."""
+    """Return whether a folder is empty, or holds only what an earlier call wrote.
+
+    That is each sheet in three forms, `all` among them.
+    """
     if not folder.is_dir():
         return False
     there = {path.name for path in folder.iterdir()}

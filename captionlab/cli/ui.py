@@ -1,4 +1,4 @@
-"""`captionlab ui`: MLflow's pages over the runs of this workspace, opened where they compare."""
+"""`captionlab ui`: serve MLflow's pages on this workspace's runs, and link to their comparison."""
 
 import os
 import signal
@@ -18,11 +18,11 @@ from pipeline.core.errors import UserError, say
 if TYPE_CHECKING:
     from pipeline.tracking.store import Store
 
+# Seconds that MLflow's server may take to answer. It takes 12 on two free cores.
 STARTS = 300.0
-"seconds that MLflow's server may take to answer; 12 on two free cores"
+# Selects a page of MLflow 3.17: the charts of all runs. Otherwise an experiment opens on the page
+# of traces, even if it has none.
 COMPARISON = "workflowType=machine_learning&compareRunsMode=CHART"
-"""of a page of MLflow 3.17: not that of traces, which an experiment without any opens on, but the
-charts of all runs"""
 
 
 def command(
@@ -34,9 +34,9 @@ def command(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:
-    """Serve MLflow's pages over the runs of this workspace, and print the link to their comparison.
+    """Serve MLflow's pages on the runs of this workspace, and print the link to their comparison.
 
-    With a server in MLFLOW_TRACKING_URI, only the link is printed.
+    If MLFLOW_TRACKING_URI names a server, only the link is printed.
     """
     from pipeline.tracking.store import open_store, trouble, without_password
     from pipeline.tracking.view import write_view
@@ -57,7 +57,7 @@ def command(
 
 
 def comparison(address: str, store: "Store") -> str:
-    """The link to the charts of all runs, the best on validation first."""
+    """Return the link to the charts of all runs, the best on validation first."""
     from pipeline.tracking.view import VIEW
 
     page = f"{address.rstrip('/')}/#/experiments/{store.experiment}/runs"
@@ -66,11 +66,13 @@ def comparison(address: str, store: "Store") -> str:
 
 @contextmanager
 def serving(uri: str, host: str, port: int) -> "Iterator[tuple[subprocess.Popen[bytes], str]]":
-    """Yields MLflow's server once it answers, and its address; it ends with the block, also on
-    SIGTERM.
+    """Yield MLflow's server and its address, once it answers.
+
+    The server ends with the block, also on SIGTERM.
 
     Raises:
-        UserError: it ends, or does not answer within `STARTS`; its own words stand above.
+        UserError: the server ends, or does not answer within `STARTS` seconds. Its own error is
+            printed before.
     """
     shown = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{port}"
@@ -80,10 +82,10 @@ def serving(uri: str, host: str, port: int) -> "Iterator[tuple[subprocess.Popen[
         env={
             **os.environ,
             "MLFLOW_BACKEND_STORE_URI": uri,  # an argument would show its password to everybody
-            "PYTHONWARNINGS": "ignore",  # deprecations inside MLflow, above the link
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 1.3 GB of processes with no job
+            "PYTHONWARNINGS": "ignore",  # hides MLflow's own deprecations above the link
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves 1.3 GB of idle processes
         },
-        start_new_session=True,  # its worker ends with it, which a signal to it alone leaves
+        start_new_session=True,  # so that a signal to the group also ends its worker
     )
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -1,4 +1,4 @@
-"""Two systems on one page: their differences, and the images on which they differ most."""
+"""Write a page about two systems: their differences, and the images where they differ most."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Row:
-    """A score in words."""
+    """A score, as text for the page."""
 
     metric: str
     values: tuple[str, str]
@@ -28,7 +28,7 @@ class Row:
     interval: str
     p: str
     better: int | None
-    "0 or 1: of which the score is better, and not by chance"
+    "Index (0 or 1) of the system whose score is significantly better, or None."
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Shot:
 
     image_id: str
     picture: str
-    "data URI; '' where its file is not known or no picture"
+    "Data URI; '' if its file is not known or is no picture."
     texts: tuple[str, str]
     scores: tuple[float, float]
     better: int | None
@@ -45,10 +45,11 @@ class Shot:
 
 
 def write_comparison(path: Path, pair: Pair, found: Comparison, metric: str, count: int) -> None:
-    """One self-contained page.
+    """Write one self-contained page.
 
     Args:
-        metric: by which images differ; count: how many of them are shown.
+        metric: the score by which images differ.
+        count: maximum number of images that are shown.
 
     Raises:
         UserError: single images have no score of that name.
@@ -92,7 +93,7 @@ def _row(of: Difference) -> Row:
 
 
 def _better(metric: str, difference: float) -> int | None:
-    """0 or 1; None where both are equal, or no end is better."""
+    """Return the index of the better system; None if both are equal, or no direction is better."""
     if metric in NO_DIRECTION or difference == 0:
         return None
     return int((difference > 0) == (metric in LOWER_IS_BETTER))

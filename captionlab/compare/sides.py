@@ -1,7 +1,7 @@
-"""What `captionlab compare` compares: rows of the workspace, or files of captions.
+"""Read the two systems that `captionlab compare` compares: rows of the workspace, or caption files.
 
-Two rows are compared by the scores that the workspace has of them, which are those of its tables.
-Where one of the two is a file, both are scored anew.
+Two rows are compared by their scores in the workspace, which are those of its tables. If one of the
+two is a file, both are scored again.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from pipeline.experiment.params import Params
     from pipeline.results.result import Result
 
+# What the name of a picture's file may add to the id of its image.
 SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp", ".JPG", ".JPEG", ".PNG")
-"what a picture's file may add to the id of its image"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """How files are scored; None: as the workspace has it, or by default."""
+    """How to score files. None means the workspace's own value, or else the default."""
 
     metrics: str | None = None
     protocol: str = STANDARD
@@ -37,7 +37,7 @@ class Asked:
     split: str | None = None
     partial: bool = False
     pictures: Path | None = None
-    "Folder of files that are called by the id of their image."
+    "Folder of picture files that are named by the id of their image."
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,23 @@ class Pair:
     names: tuple[str, str]
     scored: tuple[Evaluation, Evaluation]
     texts: tuple[Mapping[str, str], Mapping[str, str]]
-    "image_id -> caption"
+    "image_id -> caption, for each of the two systems."
     references: Mapping[str, list[str]]
-    "image_id -> references as published"
+    "image_id -> references, as published."
     pictures: Mapping[str, "Path | Member"] = field(default_factory=dict)
-    "image_id -> file, or its place in a shard, of those that are known"
+    "image_id -> file of the picture, or its place in a shard, if known."
 
 
 def read_pair(one: str, other: str, references: Path | None, asked: Asked) -> Pair:
-    """Args: one, other: names of rows, or files of captions; references: needed where both are
-    files.
+    """Read two systems with their scores.
+
+    Args:
+        one, other: names of rows, or files of captions.
+        references: file of references; required if both are files.
 
     Raises:
-        UserError: what is neither; files without references; whatever `evaluate` refuses.
+        UserError: a name is neither a row nor a file; two rows have different corpora; two files
+            lack references; or `evaluate` refuses something.
     """
     params = _params()
     rows = [name for name in (one, other) if _is_row(name, params)]
@@ -80,7 +84,7 @@ def _params() -> "Params | None":
 
 
 def _corpora(params: "Params") -> dict[str, str]:
-    """Row -> its corpus, baselines too."""
+    """Return row -> its corpus, including baselines."""
     rows = {name: variant.corpus for name, variant in params.variants.items()}
     return rows | {f"most-frequent--{corpus}": corpus for corpus in params.corpora}
 
@@ -124,10 +128,10 @@ def _of_workspace(one: str, other: str, params: "Params", split: str) -> Pair:
 
 
 def said_by(row: str, split: str) -> dict[str, str]:
-    """image_id -> caption of a row of the workspace.
+    """Return image_id -> caption, for a row of the workspace.
 
     Raises:
-        UserError: it has none of this split.
+        UserError: the row has no captions of this split.
     """
     from pipeline.data.checked import read_table
 
@@ -139,7 +143,7 @@ def said_by(row: str, split: str) -> dict[str, str]:
 
 
 def _stored(row: "Result", split: str) -> Evaluation:
-    """The row's scores as its tables have them: means over seeds where there are several."""
+    """Return the row's scores as in the tables: means over seeds if there are several."""
     from pipeline.data.checked import read_table
     from pipeline.results.estimates import Estimate
     from pipeline.results.scores import own_standard
@@ -171,7 +175,10 @@ def _stored(row: "Result", split: str) -> Evaluation:
 
 
 def _pictures_of(params: "Params", corpus: str, images: Collection[str]) -> "dict[str, Member]":
-    """None where the data set is not here, as in a clone that has the captions alone."""
+    """Return the known pictures of these images.
+
+    There are none if the data set is not here, as in a clone that has only the captions.
+    """
     from pipeline.data.shards import INDEX, Shards
 
     folder = paths.RAW / params.corpora[corpus].dataset
@@ -193,7 +200,7 @@ def _scored(
     sources = [said.get(name, Path(name)) for name in (one, other)]
     meant = references or _published(corpus, said[rows[0]])
     language = asked.language or (params.corpora[corpus].language if params and corpus else ENGLISH)
-    split = asked.split if references else None  # of a row's corpus, the row has chosen
+    split = asked.split if references else None  # a row has chosen its images already
     scored = [
         evaluate(
             source,
@@ -222,7 +229,11 @@ def _published(corpus: str, images: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _pictures_in(folder: Path | None, images: Mapping[str, object]) -> dict[str, Path]:
-    """Raises: UserError: the folder is not there."""
+    """Return image_id -> file, for the images whose picture is in the folder.
+
+    Raises:
+        UserError: the folder is not there.
+    """
     if folder is None:
         return {}
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""A model folder -> a folder for other software: Hugging Face's layout, or ONNX."""
+"""Export a model to a folder for other software: Hugging Face's layout, or ONNX."""
 
 from importlib import import_module
 from pathlib import Path
@@ -16,8 +16,11 @@ FORMATS = ("hf", "onnx")
 
 
 def check(to: Path, form: str) -> None:
-    """Raises a UserError where nothing could be written; called before a model is loaded, which
-    takes seconds."""
+    """Check that an export can be written; call this before loading a model, which takes seconds.
+
+    Raises:
+        UserError: the format is unknown, or the folder is not empty.
+    """
     if form not in FORMATS:
         near = nearest(form, FORMATS)
         raise UserError(f"unknown format '{form}'{near}: there are {', '.join(FORMATS)}")
@@ -26,7 +29,10 @@ def check(to: Path, form: str) -> None:
 
 
 def export(captioner: "Captioner", to: Path, form: str, readme: str) -> None:
-    """Write the folder whole; `readme` is the model's card, which the format's use is put under.
+    """Write the folder, completely or not at all.
+
+    Args:
+        readme: the model's card. The instructions for the format are added below it.
 
     Raises:
         UserError: the decoder cannot be exported to this format.
@@ -35,4 +41,4 @@ def export(captioner: "Captioner", to: Path, form: str, readme: str) -> None:
     with whole_folder(to) as part:
         import_module(f"captionlab.export.{form}").write(captioner, part, readme)
         for file in part.iterdir():
-            copymode(part / "README.md", file)  # safetensors' files are their owner's alone
+            copymode(part / "README.md", file)  # only their owner can read safetensors' files

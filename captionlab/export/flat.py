@@ -1,4 +1,4 @@
-"""Modules of this project -> Python files beside each other, as exported folders hold them."""
+"""Flatten modules of this project to Python files beside each other, as in exported folders."""
 
 import ast
 import re
@@ -7,12 +7,12 @@ from pathlib import Path
 import pipeline
 
 ROOT = Path(pipeline.__file__).parent
+# The module that holds the model's class.
 MAIN = "modeling_captionlab"
-"the file that holds the model's class"
 
 
 def closure(text: str) -> list[str]:
-    """Modules of this project that a source imports, and what they import."""
+    """Return the modules of this project that a source imports, directly or indirectly."""
     seen: dict[str, None] = {}
     queue = _imported(text)
     while queue:
@@ -34,7 +34,10 @@ def _imported(text: str) -> list[str]:
 
 
 def packages(sources: list[str]) -> set[str]:
-    """Of what the sources import at their head, less Python's own; Pillow by its usual name."""
+    """Return the packages that the sources import at their head, without Python's own modules.
+
+    Pillow has its usual name.
+    """
     import sys
 
     nodes = [node for text in sources for node in ast.parse(text).body]
@@ -53,8 +56,11 @@ def flat_name(module: str) -> str:
 
 
 def flat_absolute(text: str) -> str:
-    """`from pipeline.images.reading import read_image` -> `from captionlab_images_reading import
-    read_image`, and so on: for files that are run as a script. Whole modules cannot be imported."""
+    """Return a source whose imports of this project name flat files, for use as a script.
+
+    For example, `from pipeline.images.reading import read_image` becomes `from
+    captionlab_images_reading import read_image`. Importing whole modules is not supported.
+    """
     return re.sub(
         r"^( *from )(pipeline[\w.]*)(?= import )",
         lambda found: found[1] + flat_name(found[2]),
@@ -64,8 +70,11 @@ def flat_absolute(text: str) -> str:
 
 
 def flat(text: str) -> str:
-    """`from pipeline.decoders import base` -> `from . import captionlab_decoders_base as base`, and
-    so on: for files that transformers loads as a package."""
+    """Return a source with relative imports of flat files, for transformers to load as a package.
+
+    For example, `from pipeline.decoders import base` becomes `from . import
+    captionlab_decoders_base as base`.
+    """
 
     def relative(found: re.Match[str]) -> str:
         indent, module, names = found.groups()
@@ -87,5 +96,5 @@ def flat(text: str) -> str:
 
 
 def _one_line(names: str) -> str:
-    """The names of an import that stands in brackets, over several lines."""
+    """Return the names of an import in brackets, which may take several lines, as one line."""
     return ", ".join(name.strip() for name in names.split(",") if name.strip())

@@ -1,9 +1,9 @@
-"""A captioner -> the layout of Hugging Face.
+"""Export a captioner in Hugging Face's layout.
 
-A decoder that is a model of transformers (vit_gpt2, blip, git) becomes that model; one on a
-vision-language model goes to hf_vlm.py. Any other goes with its code: transformers copies flat
-Python files beside each other, so the modules of this project that it needs are written as
-`captionlab_*.py` whose imports are relative.
+A decoder that is a model of transformers (vit_gpt2, blip, git) becomes that model. hf_vlm.py
+exports a decoder on a vision-language model. Any other decoder is exported with its code.
+transformers copies only flat Python files, so the modules of this project that the decoder needs
+are written as `captionlab_*.py` with relative imports.
 """
 
 from pathlib import Path
@@ -22,12 +22,12 @@ from pipeline.decoders.shared.tokenizers import PAD, UNKNOWN, Tokenizer
 from pipeline.decoders.vlm import Decoder as VisionLanguage
 from pipeline.decoding.generation import barred
 
+# model_type -> class of transformers.
 NATIVE = {
     "vision-encoder-decoder": "VisionEncoderDecoderModel",
     "blip": "BlipForConditionalGeneration",
     "git": "GitForCausalLM",
 }
-"model_type -> class of transformers"
 OF_CODE = """## Use
 
 ```python
@@ -68,7 +68,7 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     """Fill an empty folder.
 
     Raises:
-        UserError: the decoder, or its encoder, finds parts of itself by name while it runs.
+        UserError: the decoder or its encoder loads parts of itself by name at run time.
     """
     decoder = captioner.decoder
     if isinstance(decoder, VisionLanguage):
@@ -140,8 +140,11 @@ def _with_code(captioner: Captioner, folder: Path) -> str:
 
 
 def _config(captioner: Captioner) -> dict[str, Any]:
-    """The encoder's weights are in the folder: a timm model is built empty, another as its
-    arguments say."""
+    """Return the content of config.json.
+
+    The encoder's weights are in the folder, so a timm model is built without weights. Any other
+    encoder is built as its arguments say.
+    """
     encoder = captioner.config["encoder"]
     if encoder["name"] == "timm_model":
         encoder = {**encoder, "args": {**encoder["args"], "weights": "random"}}
@@ -159,7 +162,10 @@ def _config(captioner: Captioner) -> dict[str, Any]:
 
 
 def _native(captioner: Captioner, decoder: Published, folder: Path) -> str:
-    """transformers' own model: the decoder's weights go back to where `adopt` took them from."""
+    """Write transformers' own model, and return its instructions.
+
+    The decoder's weights go back to where `adopt` took them from.
+    """
     import transformers
 
     config = captioner.config["sizes"]["known"]["config"]
@@ -178,7 +184,7 @@ def _native(captioner: Captioner, decoder: Published, folder: Path) -> str:
 
 
 def _generation(captioner: Captioner, decoder: Published) -> dict[str, Any]:
-    """`decode` in the words of transformers."""
+    """Return `decode` as arguments of transformers' `generate`."""
     special = captioner.tokenizer.special
     never = {int(decoder.ids[i]) for i in barred(special, len(decoder.ids))}
     never -= {int(decoder.ids[special.end])}  # GPT-2 has one token for start and end

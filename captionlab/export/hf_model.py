@@ -1,8 +1,8 @@
-"""A captioner as a model of transformers, `AutoModel.from_pretrained(folder,
-trust_remote_code=True)`.
+"""A captioner as a model of transformers.
 
-An exported folder holds this file as modeling_captionlab.py, with its own decoder and encoder in
-the place of the two that stand here, and beside it, flat, every file that it imports.
+It is loaded with `AutoModel.from_pretrained(folder, trust_remote_code=True)`. An exported folder
+holds this file as modeling_captionlab.py, with its own decoder and encoder in place of the two that
+are imported here. Every file that it imports lies flat beside it.
 """
 
 from pathlib import Path
@@ -25,15 +25,18 @@ from pipeline.features.features import Features
 from pipeline.features.quantise import as_stored
 from pipeline.images.reading import read_image
 
+# Arguments that say where files come from.
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-"arguments that say where files come from"
+# Files of a model other than its weights, its config and its code.
 BESIDE = ("tokenizer.json", "tokenizer_config.json", "README.md")
-"files that belong to a model beside its weights, its config and its code"
 
 
 class CaptionlabConfig(PreTrainedConfig):
-    """`captioner`: what the project keeps in config.json of a model (encoder, decoder, sizes), and
-    `decode`."""
+    """The config of an exported captioner.
+
+    `captioner` holds what the project keeps in a model's config.json (encoder, decoder, sizes), and
+    `decode`.
+    """
 
     model_type = "captionlab"
 
@@ -59,8 +62,10 @@ class CaptionlabModel(PreTrainedModel):
     def from_pretrained(  # type: ignore[override]
         cls, name: str, *_: Any, config: Any = None, **options: Any
     ) -> "CaptionlabModel":
-        """Built whole and then filled: transformers' own way leaves empty what is no weight, such
-        as a mask."""
+        """Build the whole model, then load its weights.
+
+        transformers' own way leaves tensors empty that are no weights, such as a mask.
+        """
         hub = {key: value for key, value in options.items() if key in HUB}
         model = cls(config or CaptionlabConfig.from_pretrained(name, **hub))
         weights, *beside = (
@@ -72,8 +77,12 @@ class CaptionlabModel(PreTrainedModel):
         return model.eval().requires_grad_(False)
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) uint8 of `transform`, tokens (B, T) from <start> on -> logits (B, T,
-        V)."""
+        """Return logits (B, T, V).
+
+        Args:
+            pixel_values: pixels (B, 3, S, S) from `transform`, uint8.
+            input_ids: tokens (B, T), starting with <start>.
+        """
         return self.decoder(self.features(pixel_values), input_ids)
 
     def features(self, pixel_values: Tensor) -> Features:
@@ -82,11 +91,11 @@ class CaptionlabModel(PreTrainedModel):
         )
 
     def caption(self, images: Any, **decode: Any) -> Any:
-        """Captions of pictures: paths, bytes, PIL images or arrays.
+        """Caption pictures: paths, bytes, PIL images or arrays.
 
         Args:
-            images: one picture, or a list of them.
-            decode: overrides of the model's own search; `beam=1` is greedy.
+            images: one picture, or a list of pictures.
+            decode: overrides of the model's own decoding; `beam=1` is greedy.
 
         Returns:
             A string for one picture, a list of strings for a list.
@@ -104,7 +113,7 @@ class CaptionlabModel(PreTrainedModel):
 
     @torch.inference_mode()
     def captions(self, images: list[Any], **decode: Any) -> list[Caption]:
-        """Like `caption` of a list, with log-probability and alternatives."""
+        """Caption a list of pictures like `caption`, with log-probability and alternatives."""
         assert self.tokenizer
         pixels = [
             self.encoder.transform(read_image(Path(image) if isinstance(image, str) else image))
@@ -116,11 +125,12 @@ class CaptionlabModel(PreTrainedModel):
         )
 
     def save_pretrained(self, save_directory: Any, *_: Any, **options: Any) -> None:
-        """Write the whole folder: weights, config, tokenizer, card and code. `from_pretrained`
-        reads it again, and `push_to_hub` publishes it.
+        """Write the whole folder: weights, config, tokenizer, card and code.
+
+        `from_pretrained` reads the folder again, and `push_to_hub` publishes it.
 
         Args:
-            options: those of transformers; they are ignored.
+            options: the options of transformers, which are ignored.
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,11 +138,11 @@ class CaptionlabModel(PreTrainedModel):
             (folder / name).write_bytes(content)
         custom_object_save(self, folder, config=self.config)  # type: ignore[arg-type]
         self.config.save_pretrained(folder)
-        # Each tensor on its own: safetensors refuses those that share memory, as tied weights do.
+        # Each tensor is copied: safetensors refuses tensors that share memory, as tied weights do.
         save_file(
             {k: v.detach().cpu().clone().contiguous() for k, v in self.state_dict().items()},
             folder / "model.safetensors",
             metadata={"format": "pt"},
         )
-        # As the umask says; safetensors leaves its files to their owner alone.
+        # Permissions follow the umask; safetensors gives its files to their owner alone.
         copymode(folder / "config.json", folder / "model.safetensors")

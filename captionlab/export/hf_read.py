@@ -1,4 +1,4 @@
-"""A folder that `captionlab export --format hf` wrote -> a captioner again."""
+"""Read a folder that `captionlab export --format hf` wrote as a captioner again."""
 
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,18 @@ class Captions(CaptionerConfig):
 
 
 class Exported(BaseModel):
-    """config.json, as far as captions need it."""
+    """The part of config.json that captioning needs."""
 
     captioner: Captions
 
 
 def is_export(folder: Path) -> bool:
-    """Whether the folder holds a model with its code; a native model of transformers holds none."""
+    """Return whether the folder holds a model with its code, unlike a native transformers model."""
     return (folder / f"{MAIN}.py").is_file()
 
 
 def read(folder: Path, device: str | None = None) -> Captioner:
-    """The captioner that was exported; its code is that of this project, not the folder's.
+    """Return the exported captioner. It runs this project's code, not the code in the folder.
 
     Raises:
         UserError: a file is missing or does not fit the others.

@@ -1,8 +1,8 @@
-"""A captioner on a vision-language model -> what peft or transformers loads by itself.
+"""Export a captioner on a vision-language model in a form that peft or transformers loads itself.
 
-An adapter becomes a folder of peft, which names its base and holds none of its weights; a model
-whose weights were all trained, or that was taken as it is, becomes a folder of transformers with
-its processor.
+An adapter becomes a folder of peft, which names the base model but holds none of its weights. A
+model that was trained completely, or used as published, becomes a folder of transformers with its
+processor.
 """
 
 from copy import deepcopy

@@ -1,7 +1,7 @@
-"""A captioner -> three ONNX graphs, and caption.py that runs them with onnxruntime alone.
+"""Export a captioner as three ONNX graphs, with a caption.py that runs them with onnxruntime alone.
 
-It decodes as the model's row does. After writing, the graphs are run on pictures and must say what
-the project says.
+caption.py decodes as the model's row does. After writing, the graphs are run on pictures and must
+give the project's captions.
 """
 
 import importlib.util
@@ -28,6 +28,7 @@ from pipeline.decoding.search import beam_search
 from pipeline.encoders.shared.base import RESAMPLING
 from pipeline.features.features import Features, parts
 
+# Decoders whose graphs were compared with the project's captions.
 WORK = (
     "blip",
     "git",
@@ -38,7 +39,6 @@ WORK = (
     "soft_attention",
     "transformer",
 )
-"decoders whose graphs were compared with the project's captions"
 ANY = torch.export.Dim.AUTO
 USE = """## Use
 
@@ -62,7 +62,8 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     """Fill an empty folder.
 
     Raises:
-        UserError: torch cannot export the decoder, or its graphs do not say what the project says.
+        UserError: torch cannot export the decoder, or its graphs do not give the project's
+            captions.
     """
     name = type(captioner.decoder).__module__.rpartition(".")[2]
     decoder, encoder = captioner.decoder.cpu().eval(), _Encoder(captioner.encoder)
@@ -70,9 +71,7 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     seen = encoder.exportable
     pixels = torch.stack([captioner.encoder.transform(picture) for picture in _pictures()])
     f = captioner.as_stored(captioner.encoder.to("cpu")(pixels))
-    f = Features(
-        f.grid.clone(), f.pooled.clone()
-    )  # what is made in inference mode cannot be exported
+    f = Features(f.grid.clone(), f.pooled.clone())  # tensors from inference mode cannot be exported
     try:
         if seen:
             _graph(
@@ -126,8 +125,7 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
 
 
 def _write_loop(folder: Path) -> None:
-    """caption.py, and beside it its search and the very modules with which the project reads and
-    scales pictures."""
+    """Write caption.py, its search, and the project's modules that read and scale pictures."""
     loop, search = (Path(str(m.__file__)).read_text("utf-8") for m in (onnx_caption, onnx_search))
     loop = loop.replace(f"from {onnx_search.__name__} import", "from captionlab_search import")
     texts = {f"{flat_name(name)}.py": file_of(name).read_text("utf-8") for name in closure(loop)}
@@ -136,8 +134,11 @@ def _write_loop(folder: Path) -> None:
 
 
 class _Encoder(nn.Module):
-    """An encoder that resizes as `square` does, and is a fixed network, has a graph; another's
-    features are the input."""
+    """An encoder as a module that may be exported.
+
+    It has a graph if it resizes as `square` does and is a fixed network. Otherwise its features are
+    the input of the export.
+    """
 
     def __init__(self, encoder: Any):
         super().__init__()
@@ -154,7 +155,7 @@ class _Encoder(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         f = inspect.unwrap(type(self.encoder).forward)(
             self.encoder, pixels
-        )  # torch.export knows no inference_mode
+        )  # torch.export does not support inference_mode
         return f.grid, f.pooled
 
 
@@ -168,8 +169,11 @@ class _Start(nn.Module):
 
 
 class _Step(nn.Module):
-    """`changing` are the names of the state that a step gives anew; the rest is of the image, and
-    stays."""
+    """One step of the decoder.
+
+    `changing` names the parts of the state that a step computes again. The other parts belong to
+    the image and do not change.
+    """
 
     def __init__(self, decoder: Decoder, names: list[str], changing: list[str]):
         super().__init__()
@@ -184,7 +188,7 @@ class _Step(nn.Module):
 def _decoder(decoder: Decoder, f: Features, folder: Path) -> None:
     first = decoder.start(f)
     state, words = first, torch.full((len(f),), 4)
-    for _ in range(2):  # torch.export takes a length of 0 or 1 for one that never changes
+    for _ in range(2):  # torch.export takes a length of 0 or 1 for a constant
         before, state = state, decoder.step(words, state)[1]
     changing = [name for name in first if state[name] is not before[name]]
     names = [f"state_{name}" for name in first]
@@ -210,7 +214,7 @@ def _decoder(decoder: Decoder, f: Features, folder: Path) -> None:
 
 
 def _changing_sizes(first: Tensor, later: Tensor) -> dict[int, Any]:
-    """The batch, and the axis along which a memory of words grows."""
+    """Return the axes that change: the batch, and the axis along which a memory of words grows."""
     return {
         axis: ANY
         for axis in range(later.ndim)
@@ -238,7 +242,7 @@ def _graph(
 
 
 def _pictures() -> list[Image.Image]:
-    """Coarse noise: pictures that differ."""
+    """Return coarse noise, which gives pictures that differ."""
     cells = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
     return [Image.fromarray(cell).resize((96, 80), Image.Resampling.NEAREST) for cell in cells]
 
@@ -251,7 +255,7 @@ def _compare(
     if pixels is not None:
         features = exported.run("encoder", {"pixels": pixels.numpy()})
     said = [hypothesis.tokens for hypothesis in ours]
-    for count in (len(said), 2):  # a graph may have taken the number of pictures for a constant
+    for count in (len(said), 2):  # a graph may have made the number of pictures constant
         some = {key: values[:count] for key, values in features.items()}
         if _said(exported, some) != said[:count]:
             raise UserError(
@@ -261,15 +265,15 @@ def _compare(
 
 
 def _said(exported: Any, features: dict[str, Any]) -> list[tuple[int, ...]]:
-    """The tokens of the best hypotheses of a search; none where the graphs cannot be run."""
+    """Return the tokens of each picture's best hypothesis; [] if the graphs cannot be run."""
     try:
         return [found[0].tokens for found in exported.hypotheses(**features, samples=0)]
-    except Exception:  # onnxruntime has kinds of its own, which share nothing narrower
+    except Exception:  # onnxruntime's own exceptions have no narrower base
         return []
 
 
 def _exported_captioner(folder: Path) -> Any:
-    """Of its own caption.py; neither that nor the modules beside it stay imported."""
+    """Return the captioner of the folder's caption.py. Its modules do not stay imported."""
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:

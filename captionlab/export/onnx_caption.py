@@ -1,10 +1,12 @@
-"""Captions with onnxruntime: `python caption.py photo.jpg ...`, in the folder of an exported model.
+"""Caption pictures with onnxruntime: `python caption.py photo.jpg ...` in an exported folder.
 
-Needs onnxruntime, numpy, pillow and tokenizers; neither torch nor the code that trained the model,
-but for the files beside this one, which read and scale pictures and search as the project does.
-Three graphs: `encoder` sees pixels (B, 3, S, S), 0-255; `start` makes of features the state before
-the first word; `step` reads one word per row. Captions are decoded as `decode` of config.json says,
-which is how the model was scored.
+This needs onnxruntime, numpy, pillow and tokenizers, but not torch. Of the code that trained the
+model, it needs only the files beside this one. They read and scale pictures, and search, as the
+project does.
+
+There are three graphs. `encoder` takes pixels (B, 3, S, S), 0-255. `start` turns features into the
+state before the first word. `step` reads one word per row. Captions are decoded as `decode` of
+config.json says, which is how the model was scored.
 """
 
 import argparse
@@ -24,8 +26,8 @@ from pipeline.core.errors import one_line, printable, say, show_all
 from pipeline.images.reading import ImageError, read_image
 from pipeline.images.scaling import square
 
+# Pictures in one pass of the graphs.
 BATCH = 32
-"pictures in one pass of the graphs"
 
 
 class Captioner:
@@ -37,13 +39,19 @@ class Captioner:
         }
 
     def __call__(self, images: Sequence[Path | Image.Image], **decode: Any) -> list[str]:
-        """A caption per image; `decode` as for `captions`. Raises an ImageError where one of them
-        cannot be read."""
+        """Return one caption per image.
+
+        Args:
+            decode: as for `captions`.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
         pixels = np.stack([self.pixels(image) for image in images])
         return self.captions(*self.run("encoder", {"pixels": pixels}).values(), **decode)
 
     def pixels(self, image: Path | Image.Image) -> Array:
-        """(3, S, S) uint8."""
+        """Return the pixels of an image, (3, S, S) uint8."""
         about = self.about["image"]
         if about is None:
             raise SystemExit(
@@ -56,7 +64,7 @@ class Captioner:
     def caption_each(
         self, images: Sequence[Path | Image.Image], **decode: Any
     ) -> Iterator[tuple[Path | Image.Image, str | ImageError]]:
-        """Each image with its caption, or with why it cannot be read."""
+        """Yield each image with its caption, or with the error if it cannot be read."""
         for start in range(0, len(images), BATCH):
             some = images[start : start + BATCH]
             pixels = [self._read(image) for image in some]
@@ -73,7 +81,7 @@ class Captioner:
             return error
 
     def captions(self, grid: Array, pooled: Array, **decode: Any) -> list[str]:
-        """Features (B, P, D) and (B, D') -> captions.
+        """Return the captions for features (B, P, D) and (B, D').
 
         Args:
             decode: overrides of the model's own decoding: beam (1 is greedy), max_tokens,
@@ -84,7 +92,7 @@ class Captioner:
         return [" ".join(text.split()) for text in texts]
 
     def hypotheses(self, grid: Array, pooled: Array, **decode: Any) -> list[list[Hypothesis]]:
-        """Those of each picture, best first."""
+        """Return the hypotheses of each picture, best first."""
         how = {**self.about["decode"], **decode}
         if unknown := decode.keys() - self.about["decode"].keys():
             known = ", ".join(self.about["decode"])
@@ -102,15 +110,17 @@ class Captioner:
         return sample(self.step, state, chances, *special, *draw)
 
     def step(self, words: Array, state: State) -> tuple[Array, State]:
-        """Words (R,) -> log-probabilities (R, V), -inf for what is never said, and what of the
-        state is new."""
+        """Return log-probabilities (R, V) after words (R,), and the changed part of the state.
+
+        Tokens that are never generated have -inf.
+        """
         new = self.run("step", {"tokens": words, **state})
         log_probs = new.pop("log_probs")
         log_probs[:, self.about["never"]] = -np.inf
         return log_probs, {f"state_{k.removeprefix('next_')}": v for k, v in new.items()}
 
     def as_stored(self, x: Array) -> Array:
-        """Vectors (..., D) rounded as those of training were."""
+        """Return vectors (..., D) rounded like the features in training."""
         if self.about["dtype"] != "int8":
             return x.astype(np.float16).astype(np.float32)
         scale = np.abs(x).max(-1, keepdims=True) / np.float32(127)
@@ -120,7 +130,7 @@ class Captioner:
         session = self.graphs[graph]
         wanted = {
             i.name for i in session.get_inputs()
-        }  # a decoder of pooled vectors has no use for the grid
+        }  # a decoder that reads pooled vectors does not use the grid
         names = [o.name for o in session.get_outputs()]
         found = session.run(names, {k: v for k, v in inputs.items() if k in wanted})
         return dict(zip(names, found, strict=True))

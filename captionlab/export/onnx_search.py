@@ -1,7 +1,6 @@
-"""Beam search and sampling in numpy, as captionlab decodes: what caption.py of an exported folder
-runs its graphs with.
+"""Beam search and sampling in numpy, as in captionlab, for caption.py of an exported folder.
 
-A images, K beams each (one before the first word), R = A * K rows, V words.
+Shapes: A images, K beams per image (one before the first word), R = A * K rows, V words.
 """
 
 import hashlib
@@ -13,20 +12,20 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 State = dict[str, Array]
+# Words (R,) and the state -> log-probabilities (R, V) and the changed part of the state.
 Step = Callable[[Array, State], tuple[Array, State]]
-"words (R,) and the state -> log-probabilities (R, V), and what of the state is new"
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     tokens: tuple[int, ...]
-    "After the start token, with the end token unless cut at max_tokens."
+    "The tokens after the start token, including the end token unless cut at max_tokens."
     log_prob: float
-    "Natural logarithm, of all `tokens`."
+    "Natural logarithm of the probability of all `tokens`."
 
 
 def ranked(hypotheses: list[Hypothesis], length_penalty: float) -> list[Hypothesis]:
-    """Best first, by log_prob / length ** length_penalty."""
+    """Return the hypotheses, best first by log_prob / length ** length_penalty."""
     return sorted(
         hypotheses, key=lambda h: -h.log_prob / float(max(1, len(h.tokens)) ** length_penalty)
     )
@@ -42,13 +41,13 @@ def beam_search(
     max_tokens: int,
     length_penalty: float,
 ) -> list[list[Hypothesis]]:
-    """Per image its finished hypotheses, best first; beam 1 is greedy.
+    """Return the finished hypotheses of each image, best first; beam 1 is greedy.
 
-    An image is done when `beam` hypotheses have ended; those cut at `max_tokens` fill up only what
-    is missing.
+    An image is done when `beam` hypotheses have ended. If fewer have ended, hypotheses cut at
+    `max_tokens` fill up the number.
 
     Args:
-        state: of `count` images, a row for each.
+        state: the state of `count` images, one row each.
     """
     finished: list[list[Hypothesis]] = [[] for _ in range(count)]
     images = np.arange(count)
@@ -73,7 +72,7 @@ def beam_search(
         images, words, scores = images[going], words[going], scores[going]
         if not len(images):
             break
-        # What no step changes is equal for all beams of an image, and stays where it is.
+        # State that no step changes is equal for all beams of an image: it need not be reordered.
         moving = new if (len(images), beam) == (before, width) else state | new
         state = state | {name: value[rows] for name, value in moving.items()}
     for image, said_so_far, score in zip(images, words, scores, strict=True):
@@ -85,8 +84,11 @@ def beam_search(
 
 
 def _candidates(log_probs: Array, scores: Array, count: int) -> tuple[Array, Array]:
-    """The best continuations of each image, best first: where they are among its K * V, and their
-    scores. A vocabulary that is smaller than the beam is filled up with -inf."""
+    """Return the best continuations of each image, best first.
+
+    They are given by their places among its K * V continuations, and their scores. If there are
+    fewer than `count`, scores of -inf fill up the number.
+    """
     totals = (log_probs.reshape(*scores.shape, -1) + scores[..., None]).reshape(len(scores), -1)
     found = min(count, totals.shape[1])
     place = np.argpartition(-totals, found - 1, axis=1)[:, :found]
@@ -100,8 +102,10 @@ def _candidates(log_probs: Array, scores: Array, count: int) -> tuple[Array, Arr
 def _living(
     best: Array, ends: Array, words: Array, source: Array, word: Array, beam: int
 ) -> tuple[Array, Array, Array]:
-    """The `beam` best of the candidates (A, 2K) that have not ended: their scores, their words, and
-    the beam that each continues."""
+    """Return the `beam` best of the candidates (A, 2K) that have not ended.
+
+    They are given by their scores, their words, and the beam that each continues.
+    """
     open_ones = np.where(ends, -np.inf, best)
     chosen = np.argsort(-open_ones, axis=1, kind="stable")[:, :beam]
     scores = np.take_along_axis(open_ones, chosen, 1)
@@ -120,11 +124,12 @@ def sample(
     top_k: int,
     length_penalty: float,
 ) -> list[list[Hypothesis]]:
-    """Captions drawn word by word; per image those that differ, best first. `log_prob` is the
-    model's own, whatever the temperature.
+    """Draw captions word by word; return the distinct ones of each image, best first.
+
+    `log_prob` is the model's own, whatever the temperature.
 
     Args:
-        chances: (A, samples, max_tokens) of [0, 1).
+        chances: random numbers in [0, 1), shape (A, samples, max_tokens).
     """
     count, samples, longest = chances.shape
     state = {name: value.repeat(samples, 0) for name, value in state.items()}
@@ -150,7 +155,9 @@ def sample(
 
 
 def chances_of(read: Sequence[Array], samples: int, max_tokens: int, seed: int) -> Array:
-    """Numbers of [0, 1) for each image (A, samples, max_tokens), of `seed` and its features.
+    """Return random numbers in [0, 1), (A, samples, max_tokens).
+
+    The numbers of an image depend on `seed` and on its features alone.
 
     Args:
         read: the features that the decoder reads: (A, P, D), (A, D') or both, in this order.
@@ -163,8 +170,12 @@ def chances_of(read: Sequence[Array], samples: int, max_tokens: int, seed: int) 
 
 
 def draw_by(chances: Array, scores: Array, top_k: int) -> Array:
-    """The words (R,) where the cumulative probability of unnormalised log-probabilities (R, V)
-    passes chances (R,); among the `top_k` likeliest ones, 0 for all."""
+    """Return the words (R,) where the cumulative probability passes chances (R,).
+
+    Args:
+        scores: unnormalised log-probabilities (R, V).
+        top_k: draw among this many likeliest words only; 0 takes all.
+    """
     ids = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     if 0 < top_k < scores.shape[1]:
         ids = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]

@@ -1,5 +1,7 @@
-"""What the page shows of a picture: each chosen model's caption with its chances, as HTML. Nothing
-here knows the server."""
+"""What the page shows for a picture: each chosen model's caption with its probabilities, as HTML.
+
+This module is independent of the server.
+"""
 
 import math
 import time
@@ -27,21 +29,21 @@ if TYPE_CHECKING:
     from pipeline.captioner.captioner import Captioner
     from pipeline.captioning.captions import Alternative
 
+# Models in memory. The least recently used model is dropped first.
 KEPT = 3
-"models in memory; the one that was not used for longest goes first"
+# Maximum beam width, and maximum number of samples drawn.
 WIDEST = 10
-"beam, and samples drawn"
+# Maximum number of alternatives.
 SHOWN = 5
-"alternatives"
+# Pixels of the longer side to which a picture is reduced before its attention maps are made.
 SEEN = 480
-"pixels of the longer side of a picture, from which the maps of attention are made"
 
+# Pixels of the longer side of a picture above its cards.
 THUMBNAIL = 160
-"pixels of the longer side of a picture above its cards"
 
 
 class Decoding(BaseModel):
-    """What a person chose: `beam` is for beam search, what follows for sampling."""
+    """What a person chose. `beam` is for beam search, the fields after it are for sampling."""
 
     way: Literal["own", "greedy", "beam", "sampling"] = "own"
     beam: Annotated[int, Field(ge=1, le=WIDEST)] = 5
@@ -51,14 +53,14 @@ class Decoding(BaseModel):
 
     @classmethod
     def read(cls, **values: object) -> "Decoding":
-        """Raises a UserError that names the field that is not as it should be."""
+        """Return the values as a Decoding; a UserError names the field that is wrong."""
         try:
             return cls(**values)  # type: ignore[arg-type]
         except ValidationError as error:
             raise UserError(problems(error, values)[0].told()) from None
 
     def keys(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """The keys of params.yaml's `decode`: those of the model, but for what was chosen."""
+        """Return the keys of params.yaml's `decode`: the model's own, with what was chosen."""
         if self.way == "greedy":
             return {**own, "beam": 1, "samples": 0, "alternatives": 1}
         if self.way == "beam":
@@ -70,7 +72,7 @@ class Decoding(BaseModel):
 
 
 class Shelf:
-    """Models by name, loaded when they are first asked for; a few of them stay."""
+    """Models by name. They are loaded on first use, and a few of them stay in memory."""
 
     def __init__(
         self, folders: Mapping[str, Path], load: "Callable[[Path], Captioner]", kept: int = KEPT
@@ -79,7 +81,11 @@ class Shelf:
         self._load, self._loaded, self._lock = load, OrderedDict[str, "Captioner"](), Lock()
 
     def get(self, name: str) -> "Captioner":
-        """Raises a UserError for an unknown name, or a model that cannot be loaded."""
+        """Return the model of this name.
+
+        Raises:
+            UserError: the name is unknown, or the model cannot be loaded.
+        """
         if name not in self.folders:
             near = nearest(name, self.folders)
             raise UserError(f"unknown model '{name}'{near}: there are {', '.join(self.folders)}")
@@ -102,20 +108,20 @@ class Answer:
     decoding: str = ""
     log_prob: float = 0.0
     word_chance: float = 0.0
-    "geometric mean of the words' probabilities, the end counted"
+    "Geometric mean of the words' probabilities, including the end token."
     score: float = 0.0
-    "what orders the caption and its alternatives"
+    "The number that orders the caption and its alternatives."
     others: "list[Alternative]" = field(default_factory=list)
-    "alternatives but for the caption itself"
+    "The alternatives, without the caption itself."
     wording: Wording | None = None
     looked: list[tuple[str, str]] = field(default_factory=list)
-    """each word with the address of a picture (data:...) of where the decoder looked; empty where
-    it does not attend"""
+    """Each word with the address (data:...) of a picture that shows where the decoder looked. Empty
+    if the decoder does not attend."""
     seconds: float = 0.0
 
 
 def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> Answer:
-    """One model's card; a model that cannot be used says so on it and leaves the others theirs."""
+    """Return one model's card. If the model cannot be used, only its own card says so."""
     try:
         captioner = shelf.get(model)
         captioner = captioner.decoding_as(**decoding.keys(captioner.decode))
@@ -144,7 +150,7 @@ def answer(shelf: Shelf, model: str, picture: "Image", decoding: Decoding) -> An
 
 
 def looked_at(captioner: "Captioner", picture: "Image", text: str) -> list[tuple[str, str]]:
-    """`Answer.looked` of a caption; one brightness for all its words."""
+    """Return `Answer.looked` of a caption. All its words share one scale of brightness."""
     from captionlab.page.heat import overlay
     from pipeline.captioning.attention import grid_shape
 
@@ -169,17 +175,17 @@ def _address(picture: "Image") -> str:
 
 @dataclass(frozen=True)
 class Section:
-    """What is said of one picture."""
+    """The answers to one picture."""
 
     answers: Sequence[Answer] = ()
     error: str = ""
-    "why the picture cannot be used"
+    "Why the picture cannot be used; '' if it can."
     address: str = ""
-    "a small copy of it (data:...), where there are several to tell apart"
+    "Address (data:...) of a small copy, if there are several pictures to tell apart."
 
 
 def thumbnail(picture: "Image") -> str:
-    """Address (data:...) of a small copy."""
+    """Return the address (data:...) of a small copy."""
     small = picture.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     return _address(small)

@@ -1,16 +1,17 @@
-"""Weights over the positions of a grid, laid over the picture as heat."""
+"""Draw weights over the positions of a grid as a heat map on the picture."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+# Pixels of the longer side.
 SIDE = 160
-"pixels of the longer side"
+# Matplotlib's colour map. It is perceptually uniform from black to pale yellow, so a grey print
+# shows the same.
 COLOURS = "inferno"
-"of matplotlib: perceptually uniform from black to pale yellow, so that a grey print tells the same"
+# Share of the colour in the blend. The rest is the picture in grey.
 HEAT = 0.6
-"share of the colour in the blend; the rest is the picture in grey"
 
 
 def overlay(
@@ -21,16 +22,18 @@ def overlay(
     top: float = 0.0,
     side: int = SIDE,
 ) -> Image.Image:
-    """The picture in grey under its heat, `side` pixels along the longer side; a coarse grid is
-    made smooth.
+    """Return the picture in grey under its heat map, `side` pixels along the longer side.
+
+    A coarse grid is smoothed.
 
     Args:
-        image: RGB, upright.
-        weights: of every position (P,), none negative.
+        image: RGB picture, upright.
+        weights: one weight per position (P,), none negative.
         shape: rows and columns of the grid.
-        crops: the encoder saw the centre square alone, which is then all that is shown.
-        top: the weight of the brightest colour, to compare the words of a caption; 0: the largest
-            of these weights. Nothing is always black: an even map is even, not noise made large.
+        crops: whether the encoder saw only the centre square; then only that is shown.
+        top: the weight of the brightest colour, which makes the words of a caption comparable.
+            0 takes the largest of these weights. A weight of 0 is always black, so an even map
+            stays even: noise is not enlarged.
     """
     from matplotlib import colormaps
 

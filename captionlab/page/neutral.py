@@ -1,4 +1,4 @@
-"""The same caption without a gender, by the rule and the words of neutral_words.yaml."""
+"""Reword a caption without a gender, by the rule and the words of neutral_words.yaml."""
 
 import re
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ WORD = re.compile(r"[A-Za-z]+")
 @dataclass(frozen=True)
 class Wording:
     named: tuple[str, ...]
-    "the words that name a gender, in their order"
+    "The words that name a gender, in their order."
     text: str
-    "the caption without them"
+    "The caption without them."
 
 
 def neutral_wording(caption: str) -> Wording | None:
-    """What to say instead; None where no word names a gender."""
+    """Return what to say instead, or None if no word names a gender."""
     rule = _rule()
-    parts = re.split(r"([A-Za-z]+)", caption)  # words at the odd places
+    parts = re.split(r"([A-Za-z]+)", caption)  # words are at the odd places
     named = [word.lower() for word in parts[1::2] if word.lower() in rule["words"]]
     if not named:
         return None
@@ -63,8 +63,10 @@ def _like(old: str, new: str) -> str:
 
 @cache
 def _rule() -> dict[str, Any]:
-    """words and pronouns: old -> new; persons: before which male and female are dropped;
-    together."""
+    """Return the rule: `words` and `pronouns` map old -> new, `together` maps twice -> once.
+
+    `persons` are the words before which male and female are dropped.
+    """
     listed = read_yaml(Path(__file__).with_name("neutral_words.yaml"))
     words, pronouns = (
         {old: new for new, olds in listed[key].items() for old in olds.split()}

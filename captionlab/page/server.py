@@ -1,10 +1,9 @@
-"""The page to try models on: pictures go in, captions come out side by side. Served by gradio,
-to this machine alone.
+"""The page to try models on: upload pictures, and see the models' captions side by side.
 
-What a visitor can reach is kept small: pictures are taken from the upload and nowhere else (no
-path, no address, no data URI), are at most `UPLOAD` large and are read by `look_at`; they lie in a
-folder that is deleted with the server. The page asks nothing of any other machine, which its
-Content-Security-Policy makes the browser enforce.
+gradio serves the page. A visitor can reach little: a picture must be an upload (no path, no
+address, no data URI) of at most `UPLOAD` bytes, and `look_at` reads it. Uploads lie in a folder
+that is deleted with the server. The page requests nothing from any other machine; its
+Content-Security-Policy makes the browser enforce this.
 """
 
 import os
@@ -37,24 +36,25 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# Maximum bytes of a picture.
 UPLOAD = 10 * 2**20
-"bytes of a picture"
+# Maximum pictures that are uploaded and captioned at once.
 PICTURES = 4
-"that are uploaded and captioned at once"
+# Maximum of pictures times models in one request.
 CARDS = 24
-"pictures times models of one request"
+# Maximum visitors whose cards are made in turns, one card at a time. Further visitors wait.
 VISITORS = 8
-"whose cards are made in turns, one at a time; further ones wait"
+# Maximum requests that wait. A further one is told that the queue is full.
 QUEUE = 32
-"requests that wait; one more is told that the queue is full"
+# Maximum bytes of a request that is no upload.
 REQUEST = 2**20
-"bytes of any other request"
+# Maximum bytes of a multipart form around its picture.
 FORMS = 2**14
-"bytes of a multipart form around its picture"
 POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; "
     "base-uri 'self'; form-action 'self'"
 )
+# Paths of gradio's server that lead to files and networks, and that this page does not need.
 REFUSED = (
     "/file=http",
     "/proxy=",
@@ -64,7 +64,6 @@ REFUSED = (
     "/monitoring",
     "/dev/",
 )
-"ways of gradio's server into files and networks that this page has no use for"
 WAYS = [
     ("as evaluated", "own"),
     ("greedy", "greedy"),
@@ -76,13 +75,13 @@ HINT = (
     f"{PICTURES} pictures may be dropped at once, of at most {UPLOAD // 2**20} MB each.</p>"
 )
 
+# The jobs of all visitors, one at a time. A visitor with many pictures does not hold up others.
 Turns = Together[Callable[[], Any], Any]
-"""Jobs of all visitors, one at a time; whoever has one picture is not held up by who has many."""
 
 
 @contextmanager
 def serving(shelf: Shelf, examples: Sequence[Path], host: str, port: int) -> Iterator[str]:
-    """Yields the address of the running page; what was uploaded is deleted afterwards."""
+    """Yield the address of the running page; uploads are deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="captionlab-app-") as folder, _environment(folder):
         import gradio as gr
         from starlette.middleware import Middleware
@@ -120,8 +119,10 @@ def serving(shelf: Shelf, examples: Sequence[Path], host: str, port: int) -> Ite
 
 @contextmanager
 def _environment(folder: str) -> Iterator[None]:
-    """What gradio reads on import and at launch; its own look-up of this server must not go through
-    a proxy."""
+    """Set the environment variables that gradio reads on import and at launch.
+
+    gradio looks up its own server, and this must not go through a proxy.
+    """
     set_here = {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": folder,
@@ -146,7 +147,7 @@ def _environment(folder: str) -> Iterator[None]:
 
 
 def _theme(gr: Any) -> Any:
-    """The system's fonts, where gradio would bring its own; soft text that can be read on white."""
+    """Return a theme with the system's fonts, and soft text that can be read on white."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return gr.themes.Default(primary_hue="blue", neutral_hue="slate", **fonts).set(
         body_text_color_subdued="*neutral_600",
@@ -157,8 +158,10 @@ def _theme(gr: Any) -> Any:
 
 
 def build(shelf: Shelf, examples: Sequence[Path], uploads: Path) -> "Blocks":
-    """The page over the models of a shelf, of which the first is chosen; pictures are those below
-    `uploads`."""
+    """Return the page for the models of a shelf, with the first one chosen.
+
+    Pictures are accepted only from the folder `uploads`.
+    """
     import gradio as gr
 
     names = list(shelf.folders)
@@ -232,11 +235,11 @@ def _examples(gr: Any, files: Sequence[Path], picture: Any) -> None:
         for component in (picture, shown.dataset):
             component.keep_in_cache |= (
                 component.temp_files
-            )  # else they were deleted after an hour, like uploads
+            )  # otherwise they are deleted after an hour, like uploads
 
 
 def _only_uploads(component: Any) -> tuple[Any, Any]:
-    """Its two ways of taking a file, without the addresses that gradio would fetch."""
+    """Return the component's two functions that take a file; they refuse addresses to fetch."""
     take, take_async = (
         component.move_resource_to_block_cache,
         component.async_move_resource_to_block_cache,
@@ -255,7 +258,10 @@ def _only_uploads(component: Any) -> tuple[Any, Any]:
 
 
 def _decoding_box(gr: Any) -> list[Any]:
-    """The inputs of `Decoding`, in the order of its fields; those of another way are hidden."""
+    """Return the inputs of `Decoding`, in the order of its fields.
+
+    The inputs of ways that are not chosen are hidden.
+    """
     with gr.Accordion("Decoding", open=False):
         way = gr.Radio(WAYS, value="own", show_label=False)
         beam = gr.Slider(2, WIDEST, value=5, step=1, label="Beam width", visible=False)
@@ -276,16 +282,18 @@ def _decoding_box(gr: Any) -> list[Any]:
 def answers_to(
     shelf: Shelf, uploads: Path, turns: Turns, pictures: Any, models: Any, *decoding: Any
 ) -> Iterator[str]:
-    """The cards of the chosen models for every picture, or one line on what is wrong, as HTML;
-    again with each card that is done.
+    """Yield the cards of the chosen models for every picture, as HTML, each time a card is done.
+
+    If something is wrong, yield one line that says so.
+
+    `pictures`, `models` and `decoding` come from a browser, so they may be anything.
 
     Args:
         uploads: the folder of uploaded pictures.
-        turns: in which all visitors' cards are made.
+        turns: makes the cards of all visitors in turns.
         pictures: gradio's description of uploaded files, or None.
-        models: names of the shelf.
-        decoding: the fields of `Decoding`, in its order. All of it may be anything: it comes from a
-            browser.
+        models: names of models on the shelf.
+        decoding: the fields of `Decoding`, in its order.
     """
     if not pictures:
         yield HINT
@@ -324,7 +332,7 @@ def _files(pictures: Any, models: int) -> list[Any]:
 def _sections(
     shelf: Shelf, uploads: Path, turns: Turns, file: Any, names: list[str], chosen: Decoding
 ) -> Iterator[Section]:
-    """What is said of one picture, a model more each time."""
+    """Yield the section of one picture, each time with one more model."""
     try:
         [picture] = turns([partial(uploaded_picture, file, uploads)])
     except UserError as error:
@@ -337,7 +345,11 @@ def _sections(
 
 
 def uploaded_picture(described: Any, uploads: Path) -> "Image":
-    """Raises a UserError for what was not uploaded, is too large, or is no picture."""
+    """Return an uploaded picture.
+
+    Raises:
+        UserError: it was not uploaded, is too large, or is no picture.
+    """
     if isinstance(described, dict) and isinstance(described.get("image"), dict):
         described = described["image"]
     path = Path(str(described.get("path") if isinstance(described, dict) else described)).resolve()
@@ -352,8 +364,11 @@ def uploaded_picture(described: Any, uploads: Path) -> "Image":
 
 
 class Guard:
-    """Middleware: requests of a known, bounded length to what the page needs; answers that bind the
-    browser to this server."""
+    """Middleware that restricts requests and answers.
+
+    A request must have a known, bounded length and a path that the page needs. The headers of an
+    answer make the browser use only this server.
+    """
 
     def __init__(self, app: "ASGIApp"):
         self.app = app
@@ -380,7 +395,7 @@ class Guard:
 
 
 def refused(method: str, path: str, length: bytes | None) -> tuple[int, str] | None:
-    """Status and reason of a request that goes no further."""
+    """Return status and reason if a request is refused, or None."""
     if any(part in path for part in REFUSED):
         return 403, "not served here"
     if method in ("GET", "HEAD", "OPTIONS"):

@@ -1,7 +1,7 @@
-"""`captionlab caption --ray`: pictures captioned in shards by the nodes of a Ray cluster.
+"""`captionlab caption --ray`: the nodes of a Ray cluster caption pictures in shards.
 
-The driver alone writes the file, line by line as answers come. So a driver that is killed, or a
-node that is lost, costs no more than the shards in flight, and the same command goes on.
+Only the driver writes the file, line by line as answers arrive. If the driver is killed or a node
+is lost, only the shards in flight are lost. The same command then continues.
 """
 
 import json
@@ -21,14 +21,14 @@ from pipeline.core.errors import UserError, brief
 from pipeline.core.machine import workers
 from pipeline.core.ray_cluster import connect
 
+# Maximum pictures of a shard: one task captions a shard, and a lost node costs one.
 SHARD = 256
-"pictures, at most: what one task captions, and what a lost node costs"
+# Shards per actor, if there are enough pictures, so that none waits long for the last one.
 SHARDS_EACH = 4
-"of each actor, at least, so that none waits long for the last one"
 
 
 def check_options(ray: str, out: Path | None, model: str) -> None:
-    """Raises a UserError where --ray cannot be together with the other options."""
+    """Raise a UserError if --ray cannot be combined with the other options."""
     if out is None:
         raise UserError("--ray needs a file for the captions: --out captions.jsonl")
     if model == "champion" or model.startswith(STORED):
@@ -44,10 +44,12 @@ def check_options(ray: str, out: Path | None, model: str) -> None:
 
 
 def job_of(folder: Path, beam: int | None, samples: int | None) -> Job:
-    """The model is loaded here as well, to know its decoding, and a mistake before Ray starts.
+    """Return what all actors share.
+
+    The model is loaded here as well, to read its decoding and to find mistakes before Ray starts.
 
     Raises:
-        UserError: as for `captionlab.models.load`; or a beam and samples are named.
+        UserError: as for `captionlab.models.load`; or both a beam and samples are given.
     """
     captioner = load(folder, "cpu")
     captioner.caption([], beam, samples)  # checks both
@@ -66,10 +68,10 @@ def job_of(folder: Path, beam: int | None, samples: int | None) -> Job:
 def caption_on_ray(
     address: str, out: Path, images: list[str], model: str, made_by: str, job: Job
 ) -> Counts:
-    """Like `caption_into`, on a cluster; the order of lines is that in which shards are done.
+    """Caption like `caption_into`, but on a cluster: lines are in the order in which shards end.
 
     Raises:
-        UserError: as for `append_rows`; no cluster answers, or a node does not see a file that
+        UserError: as for `append_rows`; or no cluster answers; or a node does not see a file that
             this machine sees, or has other packages or weights.
     """
     return append_rows(out, images, model, made_by, lambda left: _captioned(left, address, job))
@@ -78,7 +80,8 @@ def caption_on_ray(
 def _captioned(files: list[str], address: str, job: Job) -> Rows:
     if not files:
         return
-    # Ray's core warns of how Ray Data starts its actors, and tells that it was asked not to.
+    # Ray's core warns about how Ray Data starts its actors. Its notice that it was told not to is
+    # muted as well.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with _muted():
         ray = connect(address, "--ray ", "captionlab caption --ray")
@@ -87,7 +90,7 @@ def _captioned(files: list[str], address: str, job: Job) -> Rows:
     try:
         for answer in _answers(ray, files, job):
             yield rows_of(answer, job["root"])
-    except RayTaskError:  # a mistake of the code keeps its traceback
+    except RayTaskError:  # a bug keeps its traceback
         raise
     except RayError as error:
         raise UserError(f"--ray {address}: {brief(error)}: run the same command again") from None
@@ -97,7 +100,7 @@ def _captioned(files: list[str], address: str, job: Job) -> Rows:
 
 @contextmanager
 def _muted() -> Iterator[None]:
-    """What C++ writes to standard error is lost."""
+    """Discard standard error, including what C++ writes to it."""
     kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:
@@ -123,18 +126,18 @@ def _answers(ray: Any, files: list[str], job: Job) -> Iterator[Answer]:
         Captions,
         batch_size=1,
         fn_constructor_args=(job,),
-        # All at once, but no more than one must start: a node that is lost may leave no room for
-        # the others, whose shards Ray Data then gives to those that live.
+        # All actors start at once, but one is enough to begin. A lost node may leave no room for
+        # some actors; Ray Data then gives their shards to the others.
         concurrency=(1, actors, actors),
         **each,
     )
-    # Nothing is fetched ahead, for what waits here is not in the file yet.
+    # Nothing is fetched ahead, because an answer that waits here is not in the file yet.
     for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
         yield from map(json.loads, batch["answer"])
 
 
 def cut(files: list[str], actors: int) -> list[dict[str, str]]:
-    """Shards of whole batches, `SHARD` pictures or fewer, as rows for Ray Data."""
+    """Return shards of whole batches, of at most `SHARD` pictures, as rows for Ray Data."""
     each = -(-len(files) // (SHARDS_EACH * actors))
     size = min(SHARD, -(-each // BATCH) * BATCH)
     return [
@@ -143,10 +146,10 @@ def cut(files: list[str], actors: int) -> list[dict[str, str]]:
 
 
 def pool(resources: dict[str, float]) -> tuple[int, dict[str, float]]:
-    """How many actors a cluster of these resources has, and what each of them takes.
+    """Return how many actors a cluster with these resources gets, and what each of them takes.
 
-    One has a GPU; without any, a core. A core is left: actors that take all of them would leave
-    Ray Data none for its own tasks, and it would wait for ever without a word.
+    An actor takes a GPU, or a core if there are no GPUs. One core is left free for Ray Data's own
+    tasks: without one, Ray Data would hang without a message.
     """
     gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 1))
     if gpus:
@@ -159,7 +162,11 @@ def _threads(resources: dict[str, float], actors: int) -> int:
 
 
 def rows_of(answer: Answer, root: str) -> list[dict[str, Any]]:
-    """Raises a UserError where a node could not caption, or lacks a file that is here."""
+    """Return the rows of an answer.
+
+    Raises:
+        UserError: the node could not caption, or lacks a file that this machine has.
+    """
     if "refused" in answer:
         raise UserError(answer["refused"])
     for file in answer["missing"]:

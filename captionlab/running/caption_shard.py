@@ -1,7 +1,8 @@
-"""What an actor of a Ray cluster does: it loads a model once, and captions shards of pictures.
+"""The actors of a Ray cluster: each loads a model once, and captions shards of pictures.
 
 Ray carries this module to the nodes by value (`cloudpickle.register_pickle_by_value`), so that a
-node without captionlab can say so. Hence it imports nothing of this project before it is called.
+node without captionlab can say so. Until it is called, the module therefore imports nothing of this
+project but `alike`, which travels with it.
 """
 
 import json
@@ -15,43 +16,43 @@ from pipeline.core.alike import difference
 if TYPE_CHECKING:
     from pipeline.captioner.captioner import Captioner
 
+# Files of a model folder that a caption depends on.
 WEIGHTS = ("config.json", "model.safetensors", "tokenizer.json")
-"files of a model folder that a caption depends on"
 
 
 class Job(TypedDict):
     """What all actors share."""
 
     folder: str
-    "Of the model, absolute."
+    "Absolute path of the model folder."
     weights: list[str]
-    "Digests of `WEIGHTS` in it."
+    "Digests of the files `WEIGHTS` in that folder."
     decode: dict[str, Any]
     beam: int | None
     samples: int | None
     threads: int
-    "That decode pictures, of each actor."
+    "Number of threads per actor that decode pictures."
     root: str
-    "The driver's working directory, which relative names start from."
+    "The driver's working directory, from which relative names start."
     versions: dict[str, str]
-    "Of the driver's environment, see `alike`."
+    "Versions of the driver's environment, see `alike`."
 
 
 class Answer(TypedDict, total=False):
-    """Of a shard: why it cannot be captioned here, or its rows."""
+    """The answer to a shard: its rows, or why this node cannot caption it."""
 
     refused: str
     rows: list[dict[str, Any]]
     missing: list[str]
-    "Names of the rows whose files are not there on this node."
+    "Names of the rows whose files do not exist on this node."
     node: str
 
 
 class Captions:
-    """Called by Ray Data with shards; an actor keeps one.
+    """A callable that Ray Data calls with shards; each actor keeps one.
 
-    It answers in JSON, for Arrow would ask rows to be of one kind, and names to be UTF-8. A mistake
-    is an answer as well: an error would reach the driver wrapped in others.
+    It answers in JSON, because Arrow requires rows of one type and names in UTF-8. A UserError is
+    returned as an answer, because a raised one would reach the driver wrapped in others.
     """
 
     def __init__(self, job: Job):
@@ -62,7 +63,11 @@ class Captions:
         return {"answer": [json.dumps(self.answer(json.loads(one))) for one in batch["shard"]]}
 
     def answer(self, files: list[str]) -> Answer:
-        """Args: files: as they are named, absolute or below `root`."""
+        """Caption one shard.
+
+        Args:
+            files: names of the pictures, absolute or relative to `root`.
+        """
         try:
             from pipeline.core.errors import UserError, one_line
         except ModuleNotFoundError:
@@ -89,7 +94,11 @@ class Captions:
 
 
 def _load(job: Job) -> "Captioner":
-    """Raises a UserError where this node has other packages or weights than the driver."""
+    """Load the model.
+
+    Raises:
+        UserError: this node has other packages or weights than the driver.
+    """
     from captionlab.models import load
     from pipeline.core.errors import UserError
 
@@ -104,7 +113,7 @@ def _load(job: Job) -> "Captioner":
 
 
 def digests(folder: Path) -> list[str]:
-    """Of the files that captions depend on."""
+    """Return the digests of the files that captions depend on."""
     from pipeline.data.files import digest
 
     return [digest(folder / name) for name in WEIGHTS]

@@ -1,4 +1,4 @@
-"""What DVC says of its graph: which stages stand on which, and which are stale."""
+"""Read DVC's graph: which stages depend on which, and which stages are stale."""
 
 import logging
 from collections.abc import Iterable
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from pipeline.core.errors import UserError, one_line
 
+# Stages that report to people. They are cheap, and the `dvc repro` that ends a run runs them.
 LAST = ("track", "compare", "publish")
-"Stages that speak to people: cheap, and run by the `dvc repro` that ends a run."
 
 
 @dataclass(frozen=True)
@@ -15,17 +15,17 @@ class Node:
     """A stage of the graph."""
 
     name: str
-    "As `dvc repro` takes it: `train@merge`."
+    "The name that `dvc repro` takes, such as `train@merge`."
     upstream: frozenset[str] = frozenset()
     "The stages whose outputs it reads."
     stale: bool = True
     "Whether it has to run, as far as DVC can tell before its upstream has run."
     makes: tuple[str, ...] = field(default=(), compare=False)
-    "Its outputs, as dvc.yaml names them."
+    "Its outputs, by their names in dvc.yaml."
 
     @property
     def kind(self) -> str:
-        """`train` of `train@merge`."""
+        """The kind of the stage: `train` for `train@merge`."""
         return self.name.partition("@")[0]
 
 
@@ -33,7 +33,7 @@ Graph = dict[str, Node]
 
 
 def read_graph() -> Graph:
-    """The graph of the workspace in the working directory, in the order of `dvc repro`.
+    """Return the graph of the workspace in the working directory, in the order of `dvc repro`.
 
     Raises:
         UserError: this is no DVC workspace, or its dvc.yaml or params.yaml cannot be read.
@@ -42,7 +42,7 @@ def read_graph() -> Graph:
     from dvc.repo import Repo
     from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
-    for name in ("dvc", "dvc_data", "dvc_objects"):  # it reports every missing output
+    for name in ("dvc", "dvc_data", "dvc_objects"):  # they report every missing output
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with Repo(_wait_for_lock=True) as repo, repo.lock:
@@ -54,15 +54,16 @@ def read_graph() -> Graph:
 
 
 def _node(stage, graph) -> Node:  # type: ignore[no-untyped-def]
-    """Of DVC's stage, in DVC's graph, whose arrows lead from a stage to what it reads."""
+    """Return the node of a stage. The arrows of DVC's graph lead from a stage to what it reads."""
     upstream = frozenset(other.addressing for other in graph.successors(stage) if other.cmd)
     makes = tuple(out.def_path for out in stage.outs)
     return Node(stage.addressing, upstream, bool(stage.changed()), makes)
 
 
 def choose(graph: Graph, targets: Iterable[str]) -> Graph:
-    """The stages of that name, or of that kind (`train`), and all that they stand on; without
-    targets, the whole graph.
+    """Return the target stages and everything upstream of them; without targets, the whole graph.
+
+    A target is the name of a stage, or a kind of stages such as `train`.
 
     Raises:
         UserError: there is no such stage.
@@ -81,7 +82,7 @@ def choose(graph: Graph, targets: Iterable[str]) -> Graph:
 
 
 def closed(graph: Graph, names: Iterable[str]) -> Graph:
-    """Those stages with everything upstream of them."""
+    """Return these stages with everything upstream of them."""
     found, rest = set[str](), set(names)
     while rest:
         found |= rest
@@ -90,8 +91,11 @@ def closed(graph: Graph, names: Iterable[str]) -> Graph:
 
 
 def to_run(graph: Graph) -> Graph:
-    """The stages that may have to run, without those of `LAST`: a stale one makes what stands on it
-    doubtful. Their upstream is what they have to wait for."""
+    """Return the stages that may have to run, without those of `LAST`.
+
+    They are the stale stages and everything downstream of them. The `upstream` of each is reduced
+    to the stages that it has to wait for.
+    """
     doubtful = {node.name for node in graph.values() if node.stale}
     size = -1
     while size != len(doubtful):
@@ -106,7 +110,7 @@ def to_run(graph: Graph) -> Graph:
 
 
 def finishing(graph: Graph, missing: Iterable[str]) -> list[str]:
-    """The stages of `LAST` whose whole upstream is made: what can still be told.
+    """Return the stages of `LAST` that can still run, because their whole upstream is made.
 
     Args:
         missing: the stages that have failed, and those that have not run because of that.

@@ -1,8 +1,8 @@
-"""One `dvc` command as a process that ends with the process that started it.
+"""Run one `dvc` command in a process that ends with the process that started it.
 
-`python -m captionlab.running.job PID repro -s train@merge`: PID is the starter. DVC gives its own
-process id to the stage, which ends as soon as that process is gone, so a run that is killed leaves
-nothing behind.
+In `python -m captionlab.running.job PID repro -s train@merge`, PID is the starter. DVC gives its
+own process id to the stage, which ends as soon as that process is gone. A run that is killed
+therefore leaves no process behind.
 """
 
 import os
@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 
+# Seconds between two checks of the starter.
 INTERVAL = 0.5
-"seconds between two looks at the starter"
 
 
 def main() -> int:
-    """The exit status of `dvc`."""
+    """Run `dvc`, and return its exit status."""
     starter, *command = sys.argv[1:]
     threading.Thread(target=_watch, args=(int(starter),), daemon=True).start()
     sys.argv = ["dvc", *command]  # DVC writes it beside the paths that it locks
@@ -34,7 +34,7 @@ def _watch(starter: int) -> None:
             time.sleep(INTERVAL)
     except psutil.NoSuchProcess:
         pass
-    os.kill(os.getpid(), signal.SIGKILL)  # the stage sees it and ends
+    os.kill(os.getpid(), signal.SIGKILL)  # the stage notices this and ends
 
 
 if __name__ == "__main__":

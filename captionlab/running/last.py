@@ -1,4 +1,4 @@
-"""The end of a run: a `dvc repro`, which finds everything made and runs what speaks to people."""
+"""End a run with a `dvc repro`: it finds everything made, and runs the stages that report."""
 
 import subprocess
 
@@ -7,10 +7,10 @@ from pipeline.core.errors import UserError
 
 
 def finish(stages: list[str]) -> None:
-    """Run `dvc repro` on some stages, without any on the whole graph.
+    """Run `dvc repro` on some stages, or on the whole graph if none are given.
 
     Raises:
-        UserError: it fails; DVC has said why.
+        UserError: `dvc repro` fails; DVC has printed why.
     """
     command = ["--wait-for-lock", "repro", *stages]
     status = subprocess.run(job_command(*command), env=environment()).returncode

@@ -1,4 +1,4 @@
-"""Jobs as processes of this machine, in this workspace."""
+"""Run jobs as processes on this machine, in this workspace."""
 
 import os
 import signal
@@ -15,10 +15,10 @@ from captionlab.running.outcome import Outcome, end_of, outcome_of
 from pipeline.core.errors import UserError
 from pipeline.core.machine import gpus
 
+# Folder with one log per stage; git ignores .dvc/tmp.
 LOGS = Path(".dvc/tmp/captionlab/logs")
-"a log per stage; git ignores .dvc/tmp"
+# Seconds that ended jobs have to remove half-written files.
 GRACE = 15.0
-"seconds that ended jobs have to remove what they have half written"
 
 
 def log_of(stage: str) -> Path:
@@ -26,8 +26,10 @@ def log_of(stage: str) -> Path:
 
 
 def visible_gpus() -> list[str]:
-    """Ids of the GPUs that a process here would see, as CUDA_VISIBLE_DEVICES names them; of
-    CAPTIONLAB_DEVICE=cuda:1, that one alone."""
+    """Return the ids of the GPUs that a process here would see, as in CUDA_VISIBLE_DEVICES.
+
+    With CAPTIONLAB_DEVICE=cuda:1, only that GPU counts.
+    """
     device, _, number = (os.environ.get("CAPTIONLAB_DEVICE") or "cuda").partition(":")
     if device != "cuda" or not _has_driver():
         return []
@@ -38,8 +40,8 @@ def visible_gpus() -> list[str]:
 
 
 def _has_driver() -> bool:
-    """Whether this may be a machine with GPUs: importing torch to count none takes seconds."""
-    drivers = ("nvidiactl", "kfd", "dxg")  # of Nvidia, AMD, and Windows below Linux
+    """Return whether this machine may have GPUs, without importing torch, which takes seconds."""
+    drivers = ("nvidiactl", "kfd", "dxg")  # of Nvidia, AMD, and Windows (WSL)
     return sys.platform != "linux" or any(Path("/dev", name).exists() for name in drivers)
 
 
@@ -48,15 +50,17 @@ class _Job:
     process: "subprocess.Popen[bytes]"
     log: Path
     shares: dict[str, float] = field(default_factory=dict)
-    "of GPUs"
+    "GPU -> the share of it that the job takes."
 
 
 class Local:
-    """At most `jobs` stages at once, GPU stages on GPUs of their own. Without `jobs`, as many GPU
-    stages as GPUs take, and as many others as there are GPUs, or one.
+    """Run at most `jobs` stages at once, each GPU stage on its GPUs, or on its share of one.
 
-    `dvc repro --single-item` is what DVC documents for several at once in one workspace: DVC locks
-    the paths of a stage while it runs, and the repository only before and after.
+    Without `jobs`, there are as many GPU stages as fit on the GPUs. Beside them, there are as many
+    other stages as there are GPUs, but at least one.
+
+    DVC documents `dvc repro --single-item` for several stages at once in one workspace. DVC locks
+    the paths of a stage while it runs, and locks the repository only before and after.
     """
 
     def __init__(self, jobs: int | None, needs: Needs, gpus: list[str]):
@@ -85,7 +89,7 @@ class Local:
         """Start a `dvc` command for a stage.
 
         Args:
-            more: of its environment.
+            more: additional environment variables.
         """
         shares = self._shares(stage) or {}
         for gpu, share in shares.items():
@@ -105,16 +109,16 @@ class Local:
         self._running[stage] = _Job(process, log, shares)
 
     def finished(self) -> list[Outcome]:
-        """Of the jobs that have ended since the last call."""
+        """Return the outcomes of the jobs that have ended since the last call."""
         ended = [name for name, job in self._running.items() if job.process.poll() is not None]
         return [self._end(name) for name in ended]
 
     def last_lines(self) -> dict[str, str]:
-        """stage -> the end of its log, of those that run."""
+        """Return stage -> the end of its log, for the running stages."""
         return {name: end_of(job.log) for name, job in self._running.items()}
 
     def stop(self) -> None:
-        """End every job with all that it has started."""
+        """End every job and everything that it has started."""
         for job in self._running.values():
             _signal(job, signal.SIGTERM)
         until = time.monotonic() + GRACE
@@ -132,7 +136,7 @@ class Local:
         return outcome_of(stage, job.process.returncode, _since_start(end_of(job.log)))
 
     def _shares(self, stage: str) -> dict[str, float] | None:
-        """Of which GPUs a stage would take what now; None: they are in use."""
+        """Return GPU -> the share that a stage would take now; None if the GPUs are in use."""
         wanted = self.needs.of(stage).gpus if self._free else 0.0
         if not wanted:
             return {}
@@ -144,17 +148,17 @@ class Local:
 
 
 def _since_start(log: str) -> str:
-    """Of a log, what its last command printed."""
+    """Return what the last command in a log printed."""
     return log.rpartition("\n--- ")[2]
 
 
 def job_command(*command: str) -> list[str]:
-    """A `dvc` command that ends with this process."""
+    """Return the command line of a `dvc` command that ends with this process."""
     return [sys.executable, "-m", "captionlab.running.job", str(os.getpid()), *command]
 
 
 def environment() -> Mapping[str, str]:
-    """Of a job: this Python first on PATH, for dvc.yaml runs `python`."""
+    """Return a job's environment: this Python is first on PATH, because dvc.yaml runs `python`."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path}
 
@@ -164,19 +168,19 @@ def _devices(shares: dict[str, float]) -> dict[str, str]:
         return {}
     several = {"CAPTIONLAB_PROCESSES": str(len(shares))} if len(shares) > 1 else {}
     chosen = {"CUDA_VISIBLE_DEVICES": ",".join(shares), **several}
-    if os.environ.get("CAPTIONLAB_DEVICE"):  # cuda:1 is another one where one alone is visible
+    if os.environ.get("CAPTIONLAB_DEVICE"):  # visible GPUs are numbered from 0
         chosen["CAPTIONLAB_DEVICE"] = "cuda"
     return chosen
 
 
 def _signal(job: _Job, number: int) -> None:
-    """To the whole group: dvc, its shell, the stage and what that has started."""
+    """Signal the whole process group: dvc, its shell, the stage and what that has started."""
     with suppress(ProcessLookupError):
         os.killpg(job.process.pid, number)
 
 
 def _lives(job: _Job) -> bool:
-    """Whether anything of its group is left."""
+    """Return whether any process of the job's group is left."""
     job.process.poll()
     try:
         os.killpg(job.process.pid, 0)

@@ -1,9 +1,8 @@
-"""dvc.lock, which several jobs of DVC write.
+"""Keep the order of dvc.lock, which several jobs of DVC write.
 
-Stages that run at once end in any order, and DVC appends the entry of each. What a plain `dvc
-repro` would have written is: the entries that were there, then the new ones in the order of the
-graph. A run restores that order, so that dvc.lock is the same byte for byte, and git shows no moved
-lines.
+Stages that run at once end in any order, and DVC appends the entry of each. A plain `dvc repro`
+would have kept the old entries first, and added the new ones in the order of the graph. A run
+restores that order. dvc.lock is then the same byte for byte, and git shows no moved lines.
 """
 
 import json
@@ -14,13 +13,13 @@ from pathlib import Path
 from pipeline.core.errors import UserError
 
 LOCK = Path("dvc.lock")
+# The entries before the run. A killed run leaves this file for the next run.
 BEFORE = Path(".dvc/tmp/captionlab/lock-order.json")
-"the entries before the run; a run that was killed leaves it for the next one"
 
 
 @contextmanager
 def in_order(graph: Iterable[str]) -> Iterator[None]:
-    """Note the order before the block, in which jobs run, and restore it afterwards.
+    """Note the order of dvc.lock, run the block with its jobs, and restore the order afterwards.
 
     Args:
         graph: names of all stages, in the order in which `dvc repro` runs them.
@@ -65,10 +64,10 @@ def _restore(graph: Iterable[str]) -> None:
 
 
 def read_lock() -> bytes:
-    """dvc.lock, empty where there is none.
+    """Return the content of dvc.lock; b"" if there is none.
 
-    DVC writes the file in its place while it holds its own lock, so a reader has to hold it too, or
-    reads half a file.
+    DVC writes the file in place while it holds its own lock. A reader that does not hold that lock
+    may read half a file.
     """
     from dvc.repo import Repo
 

@@ -1,4 +1,4 @@
-"""What a stage needs while it runs: one table, and what `--need` says otherwise."""
+"""What a stage needs while it runs: one table, and the overrides of `--need`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -9,12 +9,13 @@ from pipeline.core.errors import UserError
 @dataclass(frozen=True)
 class Need:
     gpus: float = 0.0
-    "Devices, or a share of one; without any GPU in sight, stages run on cores."
+    "Number of devices, or a share of one. If no GPU is visible, stages run on cores."
     cores: float = 1.0
     memory: float = 2.0
-    "Main memory, GB."
+    "Main memory in GB."
 
 
+# Kind of stage -> what it needs.
 NEEDS = {
     "download": Need(),
     "clean": Need(),
@@ -25,7 +26,6 @@ NEEDS = {
     "score": Need(memory=4),
     "baseline": Need(memory=4),
 }
-"kind of stage -> what it needs"
 
 
 class Needs:
@@ -33,10 +33,10 @@ class Needs:
 
     Args:
         overrides: `KIND.WHAT=NUMBER` or `STAGE.WHAT=NUMBER`, such as `train.cores=8` and
-            `train@prefix-lm.gpus=2`; one of a stage goes before one of its kind.
+            `train@prefix-lm.gpus=2`. One for a stage takes precedence over one for its kind.
 
     Raises:
-        UserError: an override is not written so.
+        UserError: an override has another form.
     """
 
     def __init__(self, overrides: Iterable[str] = ()):
@@ -51,11 +51,11 @@ class Needs:
         return replace(NEEDS.get(kind, Need()), **own)
 
     def named(self) -> list[str]:
-        """The stages and kinds that overrides name."""
+        """Return the stages and kinds that overrides name."""
         return [*self._by_name]
 
     def check(self, stages: Iterable[str]) -> None:
-        """Raises: UserError: an override names neither a stage nor the kind of one."""
+        """Raise a UserError if an override names neither a stage nor the kind of one."""
         known = {name for stage in stages for name in (stage, stage.partition("@")[0])}
         for name in self._by_name.keys() - known:
             raise UserError(f"--need {name}: the graph has no such stage, nor stages of that kind")

@@ -1,7 +1,7 @@
-"""Jobs as tasks of a Ray cluster, each in a copy of the workspace on its node.
+"""Run jobs as tasks of a Ray cluster, each in a copy of the workspace on its node.
 
-What a node has made reaches this workspace through DVC's remote, or through a cache on a shared
-disk: DVC restores it here from its run cache, stage by stage, and so writes dvc.lock.
+A node's outputs reach this workspace through DVC's remote, or through a cache on a shared disk. DVC
+restores them here from its run cache, stage by stage, which also writes dvc.lock.
 """
 
 import subprocess
@@ -19,10 +19,10 @@ from pipeline.core import alike, ray_cluster
 from pipeline.core.errors import UserError, brief, one_line
 from pipeline.experiment.params import Params
 
+# Kinds of stages that run on the head, because they read files there.
 HERE = ("download",)
-"kinds of stages that run on the head: they read what lies there"
+# Seconds that nodes have to answer; their first task starts a process.
 ANSWER = 120.0
-"seconds that nodes have to answer; their first task starts a process"
 
 
 class Cluster:
@@ -30,21 +30,21 @@ class Cluster:
 
     Args:
         address: HOST:PORT, or auto.
-        made: the stages that need not run. Where nodes share no disk, they are pushed to the DVC
-            remote first.
+        made: the stages that need not run. If the nodes share no disk, their outputs are pushed to
+            the DVC remote first.
 
     Raises:
-        UserError: Ray is not installed, or the address does not answer; a node has another
-            environment; nodes share neither the cache nor a DVC remote.
+        UserError: Ray is not installed; the address does not answer; a node has another
+            environment; or the nodes share neither the cache nor a DVC remote.
     """
 
     def __init__(self, address: str, needs: Needs, params: Params, made: list[str]):
         self.needs = needs
         self.local = Local(jobs=10**6, needs=Needs(), gpus=[])
         self._tasks: dict[Any, str] = {}
-        "Ray's reference -> its stage"
+        "Ray's reference of a task -> its stage."
         self._pushing: set[str] = set()
-        "stages that were made here, on their way to the remote"
+        "Stages that were made here and are being pushed to the remote."
         self.token = new_token()
         self.parcel = pack(params, self.token)
         self._marks = [Path(self.parcel[key]) / self.token for key in ("cache", "checkpoints")]
@@ -59,7 +59,7 @@ class Cluster:
             raise
 
     def _agree(self, made: list[str]) -> None:
-        """Find out how the nodes exchange what they make, and send them the workspace."""
+        """Find out how the nodes exchange their outputs, and send them the workspace."""
         unseeing = self._nodes_without_cache()
         self.parcel["shared"] = not unseeing
         if unseeing and not self.parcel["remote"]:
@@ -71,7 +71,11 @@ class Cluster:
         self._task = self.ray.remote(max_retries=0)(worker.run_stage)
 
     def _nodes_without_cache(self) -> list[str]:
-        """Raises: UserError: a node has another environment, or does not answer."""
+        """Return the names of the nodes that do not see the head's cache.
+
+        Raises:
+            UserError: a node has another environment, or does not answer.
+        """
         from ray.exceptions import RayError, RayTaskError
 
         look = self.ray.remote(num_cpus=0)(worker.look)
@@ -126,7 +130,7 @@ class Cluster:
         return [self._taken(reference, self._tasks.pop(reference)) for reference in ready]
 
     def _has_to_push(self, made: Outcome) -> bool:
-        """Whether a stage that was made here is now on its way to the remote, for other nodes."""
+        """Push a stage that was made here, if other nodes need it; return whether a push began."""
         first = made.stage not in self._pushing
         self._pushing.discard(made.stage)
         here = made.stage.partition("@")[0] in HERE
@@ -166,7 +170,7 @@ class Cluster:
         return outcome_of(stage, answer["status"], answer["log"])
 
     def _restore(self, stage: str) -> None:
-        """Take over here what a node has made."""
+        """Restore in this workspace what a node has made."""
         pull = [] if self.parcel["shared"] else ["--pull"]
         command = ["--wait-for-lock", "repro", "--single-item", *pull, stage]
         self.local.run(stage, *command, CAPTIONLAB_ONLY="")
@@ -191,11 +195,13 @@ class Cluster:
 
 
 def lendable(need: Need, nodes: list[dict[str, float]]) -> Need:
-    """What a stage can have of one node: what it needs, or of that as much as the node with most
-    GPUs, then cores, then memory, has. A task that no node has room for would wait for ever.
+    """Return what a stage can get from one node: its need, reduced to what the best node has.
+
+    The best node has the most GPUs, then the most cores, then the most memory. A task that no node
+    has room for would wait forever.
 
     Args:
-        nodes: Ray's resources of each, memory in bytes.
+        nodes: Ray's resources of each node, memory in bytes.
 
     Example:
         >>> lendable(Need(gpus=1, cores=2), [{"CPU": 64, "memory": 9e9}, {"CPU": 1, "GPU": 1}])
@@ -210,17 +216,17 @@ def lendable(need: Need, nodes: list[dict[str, float]]) -> Need:
 
 
 def on(node: str) -> Any:
-    """Ray's strategy that places a task on this node."""
+    """Return Ray's strategy that places a task on this node."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def push(stages: list[str]) -> None:
-    """What is made already, to the DVC remote.
+    """Push the outputs of these stages to the DVC remote.
 
     Raises:
-        UserError: DVC cannot.
+        UserError: `dvc push` fails.
     """
     command = job_command("--wait-for-lock", "push", "-q", "--run-cache", *stages)
     if subprocess.run(command, env=environment()).returncode:
@@ -228,7 +234,7 @@ def push(stages: list[str]) -> None:
 
 
 def connect(address: str) -> Any:
-    """The module ray, connected to a cluster.
+    """Return the module ray, connected to a cluster.
 
     Raises:
         UserError: see `Cluster`.

@@ -1,4 +1,4 @@
-"""How a job ended, from its exit status and what it printed."""
+"""Find out how a job ended, from its exit status and what it printed."""
 
 import re
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Literal
 
 from pipeline.core.errors import printable
 
+# Bytes that are read from the end of a log.
 SHOWN = 64_000
-"bytes at the end of a log that are read"
+# What DVC prints if another `dvc` was faster. A second try gets through.
 LOCKED = ("Unable to acquire lock", "it is being blocked by", "is busy")
-"what DVC says when another `dvc` was faster; a second try gets through"
 EXITED = re.compile(r"exited with (-?\d+)")
 
 
@@ -18,16 +18,16 @@ EXITED = re.compile(r"exited with (-?\d+)")
 class Outcome:
     stage: str
     state: Literal["done", "failed", "died"]
-    "died: its process or its machine was ended from outside, so another try may succeed"
+    "`died`: its process or its machine was ended from outside, so another try may succeed."
     said: str = ""
-    "why, in one line"
+    "Why it did not end well, in one line."
 
 
 def outcome_of(stage: str, status: int, log: str) -> Outcome:
-    """Of a `dvc` command.
+    """Return the outcome of a `dvc` command.
 
     Args:
-        status: of the process, negative for a signal.
+        status: exit status of the process, negative for a signal.
         log: the end of what it printed.
     """
     if status == 0:
@@ -43,7 +43,7 @@ def outcome_of(stage: str, status: int, log: str) -> Outcome:
 
 
 def last_error(log: str) -> str:
-    """The line that says why: the stage's own, or the last one of a traceback, or DVC's."""
+    """Return the line that says why: the stage's own, or the last of a traceback, or DVC's."""
     lines = [line for line in lines_of(log) if line]
     own = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     dvc = [n for n, line in enumerate(lines) if line.startswith("ERROR: ")]
@@ -55,12 +55,12 @@ def last_error(log: str) -> str:
 
 
 def lines_of(log: str) -> list[str]:
-    """As a terminal would show them in the end: of a line that was written over, the last state."""
+    """Return the lines as a terminal finally shows them: overwritten lines in their last state."""
     return [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in log.split("\n")]
 
 
 def end_of(log: Path) -> str:
-    """The last `SHOWN` bytes of a log, '' where there is none yet."""
+    """Return the last `SHOWN` bytes of a log; '' if there is none yet."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - SHOWN))

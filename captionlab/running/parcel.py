@@ -1,4 +1,4 @@
-"""The workspace as a parcel for the nodes of a cluster: everything but its data."""
+"""Pack the workspace as a parcel for the nodes of a cluster: everything but its data."""
 
 import io
 import os
@@ -15,17 +15,17 @@ from pipeline.core.alike import versions
 from pipeline.core.errors import UserError, one_line
 from pipeline.experiment.params import Params
 
+# The files that stages need to run; they do not need the rest of a repository.
 CODE = ("captionlab", "pipeline", "stages", "dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config")
-"what runs stages; the rest of a repository does not"
+# Files that are of no use on a node, or different each time.
 LEFT_OUT = ("__pycache__", ".git/hooks", ".git/logs")
-"of no use on a node, or different each time"
+# Prefixes of environment variables that stages and DVC's remotes read.
 PASSED_ON = ("CAPTIONLAB_", "MLFLOW_", "HF_", "AWS_", "AZURE_", "GOOGLE_")
-"beginnings of environment variables that stages and DVC's remotes read"
 THREADS = "OMP_NUM_THREADS"
 
 
 def pack(params: Params, token: str) -> Parcel:
-    """Of the workspace in the working directory.
+    """Pack the workspace in the working directory.
 
     Raises:
         UserError: params.yaml names a file that a node would not find.
@@ -52,11 +52,12 @@ def new_token() -> str:
 
 
 def named(params: Params) -> list[str]:
-    """Files and folders of the workspace that arguments of variants and feature sets name.
+    """Return the files and folders that arguments of variants and feature sets name.
+
+    Absolute paths are left out: nodes find those on a shared disk.
 
     Raises:
-        UserError: one lies outside the workspace and is not named by its absolute path, by which
-            nodes find it on a shared disk.
+        UserError: a relative path leads out of the workspace.
     """
     arguments = {f"variants.{name}": item.args for name, item in params.variants.items()}
     arguments |= {f"features.{name}": item.args for name, item in params.features.items()}
@@ -81,7 +82,7 @@ def named(params: Params) -> list[str]:
 
 
 def _tar(names: list[str]) -> bytes:
-    """Files with no time or owner: equal workspaces make equal parcels."""
+    """Return a tar file without times and owners, so that equal workspaces make equal parcels."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar, tempfile.TemporaryDirectory() as folder:
         for name in names:
@@ -100,10 +101,12 @@ def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def _clone_git(folder: Path) -> bool:
-    """Clone the history of this repository, if it is one: scores name the commit of their code.
+    """Clone this repository's history, because scores name the commit of their code.
+
+    Return whether the workspace is a repository.
 
     Raises:
-        UserError: git refuses.
+        UserError: git is not there, or fails.
     """
     if not Path(".git").exists():
         return False
@@ -121,13 +124,13 @@ def _environment() -> dict[str, str]:
     own = {key: text for key, text in os.environ.items() if key.startswith(PASSED_ON)}
     if THREADS in os.environ:
         own[THREADS] = os.environ[THREADS]
-    if "MLFLOW_TRACKING_URI" not in own:  # the node's own store would be lost: `track` fills ours
+    if "MLFLOW_TRACKING_URI" not in own:  # a node's own store is lost; `track` fills the head's
         own["CAPTIONLAB_LIVE_SECONDS"] = "inf"
     return own
 
 
 def _remote(config: Any) -> str:
-    """The default remote, for .dvc/config.local of another folder."""
+    """Return the text that adds the default remote to .dvc/config.local of another folder."""
     name = config["core"].get("remote")
     if not name:
         return ""

@@ -1,4 +1,4 @@
-"""Which stage is started when: as soon as its upstream is done and there is room."""
+"""Start each stage as soon as its upstream is done and there is room."""
 
 import time
 from typing import Protocol
@@ -8,37 +8,37 @@ from captionlab.running.outcome import Outcome
 from captionlab.running.view import View
 from pipeline.core.errors import UserError
 
+# Maximum tries of a stage whose process was ended from outside.
 TRIES = 5
-"of a stage whose process was ended from outside"
+# Seconds between two checks of the jobs.
 PAUSE = 0.2
-"seconds between two looks at the jobs"
 
 
 class Engine(Protocol):
     """Where jobs run."""
 
     def has_room(self, stage: str) -> bool:
-        """Whether it can be started now."""
+        """Return whether the stage can be started now."""
 
     def start(self, stage: str) -> None: ...
 
     def finished(self) -> list[Outcome]:
-        """Of the jobs that have ended since the last call."""
+        """Return the outcomes of the jobs that have ended since the last call."""
 
     def last_lines(self) -> dict[str, str]:
-        """stage -> the end of its log, of those that run."""
+        """Return stage -> the end of its log, for the running stages."""
 
     def stop(self) -> None:
-        """End every job with all that it has started."""
+        """End every job and everything that it has started."""
 
 
 class Schedule:
     """One run.
 
     Args:
-        stages: of `graph.to_run`.
-        keep_going: after a failure go on with the stages that do not stand on it; else what runs
-            ends, and nothing more is started.
+        stages: the stages that `graph.to_run` returns.
+        keep_going: after a failure, continue with the stages that do not depend on it. Otherwise
+            running stages finish, and no further stage is started.
     """
 
     def __init__(self, stages: Graph, engine: Engine, view: View, keep_going: bool):
@@ -47,11 +47,17 @@ class Schedule:
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
-        "stage -> why, in one line"
+        "Stage -> why it failed, in one line."
         self.tries = dict.fromkeys(stages, 0)
 
     def run(self) -> dict[str, str]:
-        """The failed stages, each with its reason. However this ends, no job is left."""
+        """Run the stages, and return the failed ones, each with its reason.
+
+        No job is left, however this ends.
+
+        Raises:
+            UserError: a stage needs more than there is.
+        """
         try:
             self._start()
             while self.running:
@@ -86,7 +92,7 @@ class Schedule:
             self.done.add(stage)
             self.view.ended(outcome)
         elif outcome.state == "died" and self.tries[stage] < TRIES:
-            self.waiting = {stage: None, **self.waiting}  # what has begun goes first
+            self.waiting = {stage: None, **self.waiting}  # a stage that has begun goes first
             self.view.again(outcome)
         else:
             self.failed[stage] = outcome.said

@@ -1,4 +1,4 @@
-"""One view of a run: on a terminal a table that stays in place, in a file a line per event."""
+"""Show a run: on a terminal as a table that stays in place, in a file as one line per event."""
 
 import sys
 import time
@@ -10,18 +10,23 @@ from pipeline.core.errors import encodable, printable, say
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Minimum seconds between two drawings.
 EVERY = 1.0
-"seconds between two drawings"
 
 
 class View:
-    """Args: total: stages of the run. console: rich's, where the table is drawn; without one it is
-    drawn on a terminal, and lines are printed elsewhere."""
+    """The view of one run.
+
+    Args:
+        total: number of stages of the run.
+        console: rich's console on which to draw the table. Without one, the table is drawn if
+            standard output is a terminal; otherwise lines are printed.
+    """
 
     def __init__(self, total: int, console: "Console | None" = None):
         self.total, self.ended_count = total, 0
         self.since: dict[str, float] = {}
-        "stages that run -> when they were started"
+        "Running stage -> when it was started."
         self.live: Any = None
         self.drawn = 0.0
         if console or sys.stdout.isatty():
@@ -55,7 +60,11 @@ class View:
         self._say(f"{outcome.stage}: {outcome.said}: it is tried again")
 
     def show(self, logs: dict[str, str]) -> None:
-        """Args: logs: stage -> the end of its log, of the stages that run."""
+        """Draw the table again, at most once every `EVERY` seconds.
+
+        Args:
+            logs: stage -> the end of its log, for the running stages.
+        """
         now = time.monotonic()
         if self.live and now - self.drawn >= EVERY:
             self.drawn = now
@@ -85,7 +94,7 @@ class View:
 
 
 def _clock(seconds: float) -> str:
-    """`1:02:03`, or `2:03`."""
+    """Return a duration as `1:02:03`, or as `2:03` below an hour."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,8 +1,8 @@
-"""What a task of a Ray cluster does: one stage, in a copy of the workspace on its node.
+"""The tasks of a Ray cluster: each runs one stage, in a copy of the workspace on its node.
 
-Ray carries this module to the nodes by value (`cloudpickle.register_pickle_by_value`), so that it
-is the head's, whatever is installed there. Hence it imports nothing of this project but `alike`,
-which travels with it.
+Ray carries this module to the nodes by value (`cloudpickle.register_pickle_by_value`). The head's
+version therefore runs on every node, whatever is installed there. The module imports nothing of
+this project but `alike`, which travels with it.
 """
 
 import errno
@@ -23,31 +23,31 @@ from typing import Any, TypedDict
 
 from pipeline.core.alike import difference
 
+# Errors of a disk that is full or not writable.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"of a disk that is full, or may not be written"
+# Seconds between two reports of what a stage has printed.
 TELL = 1.0
-"seconds between two reports of what a stage has printed"
 
 
 class Parcel(TypedDict):
     """What all tasks of a run share."""
 
     files: bytes
-    "A tar file of the workspace without its data, with .git where there is one."
+    "A tar file of the workspace without its data, with .git if there is one."
     versions: dict[str, str]
-    "Of the head's environment, see `alike`."
+    "Versions of the head's environment, see `alike`."
     environment: dict[str, str]
-    "Of the stages: the head's CAPTIONLAB_*, MLFLOW_* and the like."
+    "Environment variables of the stages: the head's CAPTIONLAB_*, MLFLOW_* and the like."
     remote: str
-    "The section of DVC's remote for .dvc/config.local, '' without one."
+    "Text for .dvc/config.local that adds DVC's remote; '' if there is no remote."
     cache: str
     "The head's cache.dir, absolute."
     checkpoints: str
     "The head's folder of checkpoints, absolute."
     token: str
-    "Name of a file that lies in both: a node that sees it shares the disk."
+    "Name of a file in both of these folders. A node that sees the file shares the disk."
     shared: bool
-    "Whether all nodes work on the head's cache; else each has its own, and the remote between."
+    "Whether all nodes use the head's cache. Otherwise each has its own, linked by the remote."
 
 
 class Answer(TypedDict):
@@ -55,11 +55,11 @@ class Answer(TypedDict):
     log: str
     "The end of what the stage has printed."
     notes: dict[str, bytes]
-    "The small files beside the checkpoint of a training (what it took), by path."
+    "Path -> content of the small files beside a training's checkpoint, which tell what it took."
 
 
 def look(versions: dict[str, str], cache: str, token: str) -> bool:
-    """Whether this node sees the head's cache.
+    """Return whether this node sees the head's cache.
 
     Raises:
         RuntimeError: its environment differs from the head's.
@@ -70,16 +70,16 @@ def look(versions: dict[str, str], cache: str, token: str) -> bool:
 
 
 def run_stage(stage: str, lock: bytes, processes: int, parcel: Parcel, logs: Any) -> Answer:
-    """Run one stage, its upstream restored first.
+    """Run one stage, after restoring its upstream.
 
     Args:
-        lock: the head's dvc.lock.
-        processes: that train together, one per GPU of the task.
-        logs: an actor whose `add(stage, text)` gets what the stage prints.
+        lock: content of the head's dvc.lock.
+        processes: number of processes that train together, one per GPU of the task.
+        logs: an actor whose `add(stage, text)` receives what the stage prints.
 
     Raises:
-        RuntimeError: the node's environment differs from the head's, it does not see the cache that
-            all others share, or its disk is full.
+        RuntimeError: the node's environment differs from the head's; the node does not see the
+            cache that all others share; or its disk is full or not writable.
     """
     sees = look(parcel["versions"], parcel["cache"], parcel["token"])
     if parcel["shared"] and not sees:
@@ -104,8 +104,11 @@ def unseen(node: str, cache: str) -> str:
 
 
 def scratch_of(parcel: Parcel) -> Path:
-    """Folder on this node for copies of one workspace: CAPTIONLAB_SCRATCH of the head, or of the
-    node, or the system's for temporary files."""
+    """Return this node's folder for copies of one workspace.
+
+    It lies in CAPTIONLAB_SCRATCH of the head, or of the node, or in the system's folder for
+    temporary files.
+    """
     named = parcel["environment"].get("CAPTIONLAB_SCRATCH") or os.environ.get("CAPTIONLAB_SCRATCH")
     root = named or os.path.join(tempfile.gettempdir(), f"captionlab-{os.getuid()}")
     return Path(root) / hashlib.sha256(parcel["files"]).hexdigest()[:16]
@@ -113,7 +116,7 @@ def scratch_of(parcel: Parcel) -> Path:
 
 @contextmanager
 def disk_errors(scratch: Path) -> Iterator[None]:
-    """Raises: RuntimeError: the node's disk is full, or may not be written."""
+    """Raise a RuntimeError if the node's disk is full or not writable."""
     try:
         yield
     except OSError as error:
@@ -127,8 +130,10 @@ def disk_errors(scratch: Path) -> Iterator[None]:
 
 @contextmanager
 def slot(scratch: Path) -> Iterator[Path]:
-    """A folder that no other task of this node uses meanwhile; what earlier ones left in it is
-    used again."""
+    """Yield a folder that no other task of this node uses meanwhile.
+
+    What earlier tasks left in it is used again.
+    """
     from filelock import FileLock, Timeout
 
     scratch.mkdir(parents=True, exist_ok=True)
@@ -161,7 +166,7 @@ def prepare(folder: Path, lock: bytes, parcel: Parcel, scratch: Path) -> None:
             _reset_git(folder)
         (folder / ".ready").touch()
     (folder / "dvc.lock").unlink(missing_ok=True)
-    if lock:  # DVC takes an empty one for a damaged one
+    if lock:  # DVC takes an empty file for a damaged one
         (folder / "dvc.lock").write_bytes(lock)
     cache = parcel["cache"] if parcel["shared"] else scratch / "cache"
     links = "hardlink,symlink,copy"
@@ -183,7 +188,7 @@ def _reset_git(folder: Path) -> None:
 
 
 def notes(folder: Path, stage: str) -> dict[str, bytes]:
-    """JSON files beside the checkpoint of a training that has just run."""
+    """Return path -> content of JSON files beside the checkpoint of a training that just ran."""
     kind, _, variant = stage.partition("@")
     if kind != "train" or (folder / "checkpoints").is_symlink():
         return {}
@@ -192,7 +197,7 @@ def notes(folder: Path, stage: str) -> dict[str, bytes]:
 
 
 class _Commands:
-    """Commands of `dvc` in a slot; what they print goes to a file, and from there to the head."""
+    """Run `dvc` commands in a slot. Their output goes to a file, and from there to the head."""
 
     def __init__(self, stage: str, folder: Path, processes: int, logs: Any):
         self.stage, self.folder, self.logs = stage, folder, logs
@@ -203,7 +208,7 @@ class _Commands:
         self.sent = 0
 
     def run(self, parcel: Parcel, *command: str) -> int:
-        """The exit status."""
+        """Run a command, and return its exit status."""
         job = [sys.executable, "-m", "captionlab.running.job", str(os.getpid()), *command]
         with self.file.open("ab") as out:
             process = subprocess.Popen(
@@ -226,8 +231,9 @@ class _Commands:
         return self.file.read_bytes()[-16_000:].decode("utf-8", "replace")
 
     def _environment(self, parcel: Parcel) -> dict[str, str]:
-        """This node's, but for what the head decides."""
-        own = {key: text for key, text in os.environ.items() if key != "OMP_NUM_THREADS"}  # Ray's
+        """Return this node's environment, with the variables that the head decides."""
+        # Ray sets OMP_NUM_THREADS.
+        own = {key: text for key, text in os.environ.items() if key != "OMP_NUM_THREADS"}
         path = os.pathsep.join([str(Path(sys.executable).parent), own.get("PATH", "")])
         only = {"PYTHONPATH": str(self.folder), "CAPTIONLAB_ONLY": self.stage}
         return {**own, "PATH": path, **parcel["environment"], **self.processes, **only}
