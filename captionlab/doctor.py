@@ -209,7 +209,7 @@ def java() -> Said:
         return (
             "problem",
             f"{temporary} ({reason}): captions are written there for the PTB tokenizer, "
-            "mend it or set TMPDIR",
+            "fix it or set TMPDIR",
         )
     return "ok", f"{said}, with the jars of METEOR and the PTB tokenizer"
 
@@ -283,7 +283,8 @@ def mlflow_store(runs: Path) -> Said:
     except StoreDown as down:
         return (
             "problem",
-            f"{down}: mend that or MLFLOW_TRACKING_URI; runs go on, captionlab sync publishes them",
+            f"{down}: fix that or MLFLOW_TRACKING_URI; runs continue, and captionlab "
+            "sync publishes them later",
         )
     waiting = [path.stem for path in sorted(runs.glob("*.pending"))]
     if waiting:

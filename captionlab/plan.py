@@ -411,7 +411,8 @@ def _totals(plan: Plan) -> str:
     lines = [f"all together: about {_bytes(disk)} on disk, {_bytes(download)} to download"]
     if any(row.model.assumed for row in plan.rows):
         lines.append(
-            "~: assumed, for the captions have not been cleaned yet; parameters move with it"
+            "~: assumed, because the captions have not been cleaned yet; the "
+            "parameter counts depend on it"
         )
     bring = dict.fromkeys(row.decoder for row in plan.rows if row.brings)
     lines += [

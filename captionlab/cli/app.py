@@ -24,13 +24,12 @@ LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 def command(
     host: Annotated[
         str,
-        typer.Option(
-            help="127.0.0.1 is this machine alone; 0.0.0.0 is everybody who can reach it."
-        ),
+        typer.Option(help="127.0.0.1 allows this machine only; 0.0.0.0 everyone who can reach it."),
     ] = ("127.0.0.1"),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     dataset: Annotated[
-        str | None, typer.Option(help="Whose champion, when there are several.")
+        str | None,
+        typer.Option(help="Dataset whose champion to use; required if there are several."),
     ] = None,
 ) -> None:
     """Serve a page on which the champion and the models of this workspace caption your pictures."""

@@ -30,7 +30,8 @@ def command(
         int | None, typer.Option(min=1, help="Captions drawn per image; the best is printed.")
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Whose champion, when there are several.")
+        str | None,
+        typer.Option(help="Dataset whose champion to use; required if there are several."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Append JSON lines to this file: for folders, resumable.")

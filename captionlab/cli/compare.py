@@ -13,7 +13,9 @@ def command(
     one: Annotated[
         str, typer.Argument(show_default=False, help="A row of the table, or a file of captions.")
     ],
-    other: Annotated[str, typer.Argument(show_default=False, help="The other one.")],
+    other: Annotated[
+        str, typer.Argument(show_default=False, help="A second row or file of captions.")
+    ],
     references: Annotated[
         Path | None,
         typer.Argument(
@@ -28,22 +30,27 @@ def command(
         typer.Option(help="Write each image's scores, and its winner by --by, as CSV."),
     ] = None,
     by: Annotated[str, typer.Option(help="Score by which images differ.")] = "cider",
-    images: Annotated[int, typer.Option(min=1, max=500, help="Images of the page.")] = 24,
+    images: Annotated[
+        int, typer.Option(min=1, max=500, help="Maximum number of images on the page.")
+    ] = 24,
     pictures: Annotated[
         Path | None,
         typer.Option(help="Folder of pictures that are called by the id of their image."),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Score both anew, by these; parted by commas.")
+        str | None, typer.Option(help="Score both again with these metrics, separated by commas.")
     ] = None,
     protocol: Annotated[
         Literal["standard", "raw", "cleaned-references"],
-        typer.Option(help="As of captionlab score."),
+        typer.Option(help="Protocol, as for captionlab score."),
     ] = "standard",
     language: Annotated[
-        str | None, typer.Option(help="What files are written in; en by default.")
+        str | None,
+        typer.Option(help="Language of the files; by default that of the row's corpus, or en."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Of rows, test by default.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to compare; test by default for rows.")
+    ] = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave out images that one of the files lacks.")
     ] = False,

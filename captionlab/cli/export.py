@@ -19,7 +19,8 @@ def command(
     to: Annotated[Path, typer.Option(help="A new or empty folder.")],
     form: Annotated[str, typer.Option("--format", help="hf (Hugging Face's layout) or onnx.")],
     dataset: Annotated[
-        str | None, typer.Option(help="Whose champion, when there are several.")
+        str | None,
+        typer.Option(help="Dataset whose champion to use; required if there are several."),
     ] = None,
 ) -> None:
     """Write a model with its card, in Hugging Face's layout or as ONNX graphs. It can be loaded

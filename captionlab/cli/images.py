@@ -34,6 +34,6 @@ def command(
     for member in found.values():
         file = out / member.file
         if file.exists() and not (file.is_file() and file.read_bytes() == member.read()):
-            raise UserError(f"{file} is there already, and is another: name a folder with --out")
+            raise UserError(f"{file} exists already with other content: name a folder with --out")
     for member in found.values():
         say(str(write_picture(member, out)))

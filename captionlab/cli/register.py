@@ -15,17 +15,21 @@ if TYPE_CHECKING:
 def command(
     metric: Annotated[
         str | None,
-        typer.Option(help="Compared on the validation split, never on test; else cider."),
+        typer.Option(
+            help="Score of the validation split that decides (never of test). Default: cider."
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Needed when there are runs of several.")
+        str | None, typer.Option(help="Dataset; required if MLflow holds runs of several.")
     ] = None,
     like: Annotated[
         str | None, typer.Option(help="Choose among runs scored as this variant's was.")
     ] = None,
     rollback: Annotated[
         bool,
-        typer.Option("--rollback", help="Champion and previous change places; again undoes it."),
+        typer.Option(
+            "--rollback", help="Swap champion and previous champion; a second call undoes it."
+        ),
     ] = False,
 ) -> None:
     """Register the variant with the best validation score in MLflow as `champion`. The champion

@@ -17,8 +17,8 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="[STAGE]...",
-            help="Stages (train@merge) or kinds of stages (train), with all that they stand on. "
-            "Without any, the whole graph.",
+            help="Stages (train@merge) or kinds of stages (train), with everything upstream of "
+            "them. Without any, the whole graph.",
             show_default=False,
         ),
     ] = None,
@@ -41,7 +41,11 @@ def command(
     ] = None,
     keep_going: Annotated[
         bool,
-        typer.Option("--keep-going", "-k", help="After a failure, run what does not stand on it."),
+        typer.Option(
+            "--keep-going",
+            "-k",
+            help="After a failure, continue with the stages that do not depend on it.",
+        ),
     ] = False,
     need: Annotated[
         list[str] | None,

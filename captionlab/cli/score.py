@@ -23,8 +23,8 @@ def command(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Parted by commas; spice needs models of its own. By default "
-            "bleu,meteor,rouge_l,cider, and chrf where the language is not English.",
+            help="Metrics, separated by commas; spice needs models of its own. Default: "
+            "bleu,meteor,rouge_l,cider, plus chrf if the language is not English.",
             show_default=False,
         ),
     ] = None,
@@ -36,7 +36,7 @@ def command(
         ),
     ] = "standard",
     language: Annotated[
-        str, typer.Option(help="What both are written in: en, de, ar, hi, ja, zh, ...")
+        str, typer.Option(help="Language of captions and references: en, de, ar, hi, ja, zh, ...")
     ] = "en",
     split: Annotated[
         str | None, typer.Option(help="Only images whose column `split` says so.")

@@ -10,7 +10,8 @@ def command(
         str, typer.Argument(help="champion, an address of MLflow, or a folder with MLmodel.")
     ] = "champion",
     dataset: Annotated[
-        str | None, typer.Option(help="Whose champion, when there are several.")
+        str | None,
+        typer.Option(help="Dataset whose champion to use; required if there are several."),
     ] = None,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,

@@ -15,7 +15,9 @@ def command(
     ] = None,
     quiet: Annotated[
         bool,
-        typer.Option("--quiet", help="Only what changed or failed; a dead server is a warning."),
+        typer.Option(
+            "--quiet", help="Print only what changed or failed; an unreachable server is a warning."
+        ),
     ] = False,
 ) -> None:
     """Publish to MLflow every finished variant of this workspace that it does not hold yet.

@@ -19,7 +19,8 @@ def command(
     workspace: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:FOLDER", help="Whose, by the tag `workspace`; else of who published last."
+            metavar="HOST:FOLDER",
+            help="Workspace, by its tag `workspace`. Default: the one that published last.",
         ),
     ] = None,
 ) -> None:

@@ -28,9 +28,7 @@ COMPARISON = "workflowType=machine_learning&compareRunsMode=CHART"
 def command(
     host: Annotated[
         str,
-        typer.Option(
-            help="127.0.0.1 is this machine alone; 0.0.0.0 is everybody who can reach it."
-        ),
+        typer.Option(help="127.0.0.1 allows this machine only; 0.0.0.0 everyone who can reach it."),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5000,
 ) -> None:

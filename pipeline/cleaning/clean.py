@@ -233,5 +233,5 @@ def _check_share(rejected: pd.DataFrame, rows: int, most: float) -> None:
     raise UserError(
         f"{len(rejected)} of {rows} rows ({len(rejected) / rows:.1%}) would be set aside, "
         f"max_rejected allows {most:.1%}: "
-        f"{reasons}; first rows {first}; mend the captions or raise max_rejected"
+        f"{reasons}; first rows {first}; correct the captions or raise max_rejected"
     )

@@ -72,7 +72,7 @@ VARIABLES = (
     ),
     Variable(
         "CAPTIONLAB_OVERSIZE",
-        "`1` goes on where `captionlab plan`, training or captioning finds that the machine has "
+        "`1` continues when `captionlab plan`, training or captioning finds that the machine has "
         "too little memory or disk: the refusal becomes a warning.",
         "none: what does not fit is refused",
     ),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Seconds between two requests. Messages that arrive in between are sent together.
 PAUSE = 0.5
-LATER = "training goes on, its curves are completed by the stage track"
+LATER = "training continues; the stage track completes its curves"
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def fault(path: Path, writes: bool, seconds: float) -> str | None:
         return "is not a regular file: set MLFLOW_TRACKING_URI to another file"
     if writes and (reason := _unwritable(path.parent)):
         return (
-            f"cannot be written ({reason} in {path.parent}): mend that, or name another place in "
+            f"cannot be written ({reason} in {path.parent}): fix that, or name another place in "
             "MLFLOW_TRACKING_URI, then captionlab sync publishes there"
         )
     return _fault_of(path, writes, seconds) if path.exists() else None

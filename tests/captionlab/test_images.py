@@ -34,7 +34,7 @@ def test_pictures_are_written_byte_for_byte_and_named(workspace, captionlab):
         (["scenes", "a", "d"], "scenes has no picture of image 'd': the column image_id of "),
         (["photos", "a"], "'photos' is not in datasets of params.yaml: there are scenes"),
         (["scenes"], "Missing argument"),
-        (["scenes", "a", "c"], "c.png is there already, and is another: name a folder with --out"),
+        (["scenes", "a", "c"], "c.png exists already with other content: name a folder with --out"),
     ],
 )
 def test_what_cannot_be_written_is_one_line_and_nothing_is_written(

@@ -192,7 +192,7 @@ def test_a_plan_as_it_is_printed() -> None:
         "MB   18.6 MB",
         "",
         "all together: about 147 MB on disk, 18.6 MB to download",
-        "~: assumed, for the captions have not been cleaned yet; parameters move with it",
+        "~: assumed, because the captions have not been cleaned yet; the parameter counts depend on it",
     ]
 
 

@@ -176,7 +176,7 @@ def test_too_many_rows_set_aside_stop_with_counts_and_rows():
     assert str(error.value) == (
         "3 of 5 rows (60.0%) would be set aside, max_rejected allows 59.0%: empty (2), "
         "duplicate (1); "
-        "first rows a#1: duplicate; b#0: empty; c#0: empty; mend the captions or raise max_rejected"
+        "first rows a#1: duplicate; b#0: empty; c#0: empty; correct the captions or raise max_rejected"
     )
 
 

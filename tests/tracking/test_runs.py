@@ -334,7 +334,7 @@ def test_a_dead_server_costs_a_training_one_line_and_no_time(workspace, monkeypa
     live.close("FINISHED")
     live.log(2, {"step_train_loss": 5.0})
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.endswith(": training goes on, its curves are completed by the stage track")
+    assert line.endswith(": training continues; the stage track completes its curves")
     assert not RUN_FILE.exists()
 
 

@@ -191,7 +191,7 @@ def test_a_server_that_dies_while_curves_arrive_costs_training_one_line(workspac
     live.close("FINISHED")
     live.log(20, {"val_cider": 0.2})
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.endswith(": training goes on, its curves are completed by the stage track")
+    assert line.endswith(": training continues; the stage track completes its curves")
     server.fault = lambda path: None
     track.main("merge")
     run = assert_one_whole_run()

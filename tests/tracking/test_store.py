@@ -177,7 +177,7 @@ def test_a_place_where_no_file_can_be_made_is_told_at_once(folder):
     assert time.monotonic() - started < 5
     assert str(refusal.value) == (
         "MLflow's database /proc/mlflow.db cannot be written (no such file or directory in "
-        "/proc): mend that, or name another place in MLFLOW_TRACKING_URI, then captionlab sync "
+        "/proc): fix that, or name another place in MLFLOW_TRACKING_URI, then captionlab sync "
         "publishes there"
     )
 
