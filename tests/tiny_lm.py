@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.files import write_json
-from pipeline.decoders.blind import CLOTHING, GROUPS, PEOPLE
+from pipeline.decoders.shared.keywords import CLOTHING, GROUPS, PEOPLE
 from pipeline.decoders.shared.tokenizers import byte_level_bpe
 
 END = "<|endoftext|>"

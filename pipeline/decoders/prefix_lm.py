@@ -9,17 +9,18 @@ are the state. k prefix length, E width of the language model, N its attention h
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.core.errors import UserError, brief
+from pipeline.core.errors import UserError
 from pipeline.core.ranges import Layers, Natural, Positive, Tokens
 from pipeline.decoders.shared import language_model
+from pipeline.decoders.shared.clipcap_weights import take_checkpoint
 from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.image_mappings import MlpMapping, TransformerMapping
 from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, language_model_tokenizer
 from pipeline.features.features import Features
 
@@ -78,9 +79,9 @@ class Decoder(language_model.Decoder):
         width = self.body.get_input_embeddings().embedding_dim
         self.mapping: nn.Module
         if mapping == "mlp":
-            self.mapping = _MlpMapping(sizes.pooled, width, prefix)
+            self.mapping = MlpMapping(sizes.pooled, width, prefix)
         else:
-            self.mapping = _TransformerMapping(
+            self.mapping = TransformerMapping(
                 sizes.pooled, width, prefix, clip_length, mapping_layers, mapping_heads
             )
 
@@ -112,7 +113,7 @@ class Decoder(language_model.Decoder):
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
         if self.published:
-            _take_checkpoint(self, self.published)
+            take_checkpoint(self, self.published)
             return
         if self.lm_weights == "random":
             return
@@ -166,66 +167,6 @@ def outline(
     return known["vocab_size"], {"lm": known, "start": known["vocab_size"]}
 
 
-class _MlpMapping(nn.Module):
-    def __init__(self, pooled: int, width: int, prefix: int):
-        super().__init__()
-        self.width = width
-        self.hidden = nn.Linear(pooled, prefix * width // 2)
-        self.output = nn.Linear(prefix * width // 2, prefix * width)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(B, D') -> (B, k, E)"""
-        return self.output(torch.tanh(self.hidden(pooled))).unflatten(-1, (-1, self.width))
-
-
-class _TransformerMapping(nn.Module):
-    def __init__(
-        self, pooled: int, width: int, prefix: int, clip_length: int, layers: int, heads: int
-    ):
-        super().__init__()
-        if width % heads:
-            raise UserError(
-                f"args.mapping_heads: {heads} does not divide the width of the language "
-                f"model, {width}"
-            )
-        self.clip_length = clip_length
-        self.image = nn.Linear(pooled, clip_length * width)
-        self.constants = nn.Parameter(torch.randn(prefix, width))
-        self.layers = nn.Sequential(*(_Block(width, heads) for _ in range(layers)))
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(B, D') -> (B, k, E), the outputs at the places of the constants."""
-        image = self.image(pooled).unflatten(-1, (self.clip_length, -1))
-        constants = self.constants.expand(len(image), -1, -1)
-        return self.layers(torch.cat([image, constants], 1))[:, self.clip_length :]
-
-
-class _Block(nn.Module):
-    """A transformer block as published.
-
-    It normalises first and has no dropout. Queries, keys and values have no bias, and the
-    feed-forward layer has twice the width.
-    """
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.norm_attention, self.norm_feedforward = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
-        self.attended = nn.Linear(width, width)
-        self.feedforward = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, E) -> (B, L, E)"""
-        parts = self.queries_keys_values(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
-        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # (B, heads, L, E / heads) each
-        attended = F.scaled_dot_product_attention(queries, keys, values)
-        x = x + self.attended(attended.transpose(1, 2).flatten(2))
-        return x + self.feedforward(self.norm_feedforward(x))
-
-
 def _check_room(
     tokenizer: Tokenizer, texts: Iterable[str], prefix: int, config: Any, lm: str
 ) -> None:
@@ -240,25 +181,6 @@ def _check_room(
         )
 
 
-# The published implementation's own weights.
-
-# Parts of the published names of weights, and of ours.
-RENAMED = {
-    "gpt.transformer.": "body.",
-    "gpt.lm_head.": "head.",
-    "clip_project.model.0.": "mapping.hidden.",
-    "clip_project.model.2.": "mapping.output.",
-    "clip_project.linear.": "mapping.image.",
-    "clip_project.prefix_const": "mapping.constants",
-    "clip_project.transformer.layers.": "mapping.layers.",
-    ".norm1.": ".norm_attention.",
-    ".norm2.": ".norm_feedforward.",
-    ".attn.project.": ".attended.",
-    ".mlp.fc1.": ".feedforward.0.",
-    ".mlp.fc2.": ".feedforward.2.",
-}
-
-
 def _full_stop(inner: Any, args: dict[str, Any]) -> str:
     if args["new_tokenizer"]:
         raise UserError(
@@ -271,71 +193,3 @@ def _full_stop(inner: Any, args: dict[str, Any]) -> str:
             "args.checkpoint end"
         )
     return "."
-
-
-def _take_checkpoint(decoder: Decoder, path: str) -> None:
-    ours, theirs = decoder.state_dict(), _renamed(_read_checkpoint(path))
-    if (
-        decoder.head is None
-        and "head.weight" in theirs
-        and torch.equal(theirs["head.weight"], theirs["body.wte.weight"])
-    ):
-        del theirs["head.weight"]
-    shapes = "its prefix, mapping, clip_length, mapping_layers, lm, and the width of the features"
-    if unknown := sorted(theirs.keys() - ours.keys()):
-        raise UserError(
-            f"args.checkpoint: {path} holds weights that this model lacks (first: "
-            f"{unknown[0]}): compare {shapes}"
-        )
-    if lacking := sorted(ours.keys() - theirs.keys()):
-        raise UserError(
-            f"args.checkpoint: {path} lacks weights of this model (first: {lacking[0]}): "
-            f"compare {shapes}"
-        )
-    for name, value in theirs.items():
-        if value.shape != ours[name].shape:
-            sizes = f"{list(value.shape)}, not {list(ours[name].shape)}"
-            raise UserError(f"args.checkpoint: {name} of {path} is {sizes}: compare {shapes}")
-    decoder.load_state_dict(theirs)
-
-
-def _read_checkpoint(path: str) -> dict[str, Tensor]:
-    try:
-        content = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(
-            f"args.checkpoint: there is no file {path}: put the published weights there"
-        ) from None
-    except Exception as error:  # zip files, pickles and disks fail in many ways
-        raise UserError(
-            f"args.checkpoint: {path} cannot be read ({brief(error)}): expected a state "
-            "dict of torch"
-        ) from None
-    if not isinstance(content, dict) or not all(
-        isinstance(value, Tensor) for value in content.values()
-    ):
-        raise UserError(
-            f"args.checkpoint: {path} holds no state dict: save model.state_dict() with torch.save"
-        )
-    return content
-
-
-def _renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights under our names.
-
-    Queries are joined with keys and values. The masks that old versions of GPT-2 kept as weights
-    are left out.
-    """
-    ours: dict[str, Tensor] = {}
-    for name, value in theirs.items():
-        for part, new in RENAMED.items():
-            name = name.replace(part, new)
-        if not (name.startswith("body.") and name.endswith((".attn.bias", ".attn.masked_bias"))):
-            ours[name] = value.float()
-    for name in [name for name in ours if name.endswith(".attn.to_queries.weight")]:
-        layer = name.removesuffix("attn.to_queries.weight")
-        keys_values = ours.pop(
-            f"{layer}attn.to_keys_values.weight", torch.empty(0, ours[name].shape[-1])
-        )
-        ours[f"{layer}queries_keys_values.weight"] = torch.cat([ours.pop(name), keys_values])
-    return ours

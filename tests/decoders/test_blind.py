@@ -18,8 +18,16 @@ from pipeline.captioner.captioner import GREEDY
 from pipeline.captioning.captions import caption_features
 from pipeline.core.errors import UserError
 from pipeline.decoders import blind
-from pipeline.decoders.blind import SUBJECTS, Decoder, distinct, lemmas, likeliest
+from pipeline.decoders.blind import Decoder
 from pipeline.decoders.shared.contract import Sizes
+from pipeline.decoders.shared.keywords import (
+    CLOTHING,
+    GROUPS,
+    SUBJECTS,
+    distinct,
+    lemmas,
+    likeliest,
+)
 from pipeline.decoders.shared.model_folder import (
     build_decoder,
     load_model,
@@ -256,9 +264,9 @@ def test_the_keywords_of_images_are_those_that_questions_one_by_one_give(tmp_pat
     assert chosen == [by_the_rule(decoder, image, clip) for image in images]
     said = {k for row in chosen for k in row}
     assert "indoor" in said  # every branch is passed
-    assert said & set(blind.CLOTHING)
-    assert said & set(blind.GROUPS["animal"])
-    assert said & set(blind.GROUPS["plant"])
+    assert said & set(CLOTHING)
+    assert said & set(GROUPS["animal"])
+    assert said & set(GROUPS["plant"])
 
 
 def test_without_the_hierarchy_the_keywords_are_the_likely_labels(tmp_path: Path) -> None:

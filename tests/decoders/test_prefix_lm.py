@@ -16,8 +16,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
-from pipeline.decoders.prefix_lm import Decoder, _Block, _MlpMapping, _TransformerMapping
+from pipeline.decoders.prefix_lm import Decoder
 from pipeline.decoders.shared.contract import Sizes
+from pipeline.decoders.shared.image_mappings import MlpMapping, TransformerMapping, _Block
 from pipeline.decoders.shared.language_model import _unusable
 from pipeline.decoders.shared.model_folder import (
     build_decoder,
@@ -234,8 +235,8 @@ def count(module: nn.Module) -> int:
 
 def test_the_mapping_networks_have_the_parameters_of_the_published_ones() -> None:
     with torch.device("meta"):
-        mlp = _MlpMapping(768, 768, 10)
-        transformer = _TransformerMapping(512, 768, 40, 40, 8, 8)
+        mlp = MlpMapping(768, 768, 10)
+        transformer = TransformerMapping(512, 768, 40, 40, 8, 8)
     assert count(mlp) == 768 * 3840 + 3840 + 3840 * 7680 + 7680 == 32_451_840
     attention = 3 * 768 * 768 + 768 * 768 + 768
     feedforward = 768 * 1536 + 1536 + 1536 * 768 + 768
