@@ -235,8 +235,8 @@ def test_a_resample_scored_from_its_sums_is_what_the_metric_says_of_those_images
 ) -> None:
     """Some images are drawn two or three times, others are not drawn.
 
-    An image whose caption equals a reference is drawn twice. For gender, diversity and degeneration,
-    only means over the images that count are compared.
+    An image whose caption equals a reference is drawn twice. For gender, diversity and
+    degeneration, only means over the images that count are compared.
     """
     counts = np.array([n % 4 for n in range(len(ROWS))])
     drawn = [
