@@ -1,5 +1,7 @@
-"""Large pictures are decoded in a process that gives way, has limits, and is replaced when it
-ends."""
+"""Large pictures are decoded in a separate process.
+
+The process has a low priority and limits, and is replaced when it ends.
+"""
 
 import os
 from collections.abc import Iterator

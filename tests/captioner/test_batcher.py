@@ -1,5 +1,7 @@
-"""Waiting calls share a batch, each gets its own answers, and the error of one is nobody else's. A
-small call passes large ones, and what nobody waits for is not worked on."""
+"""Waiting calls share a batch; each gets its own answers, and its errors reach no other call.
+
+A small call passes large ones, and items that nobody waits for are not processed.
+"""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +12,7 @@ from pipeline.captioner.batcher import CallerLeftError, Together, caller_left
 
 
 class Work:
-    """Squares; the first batch lasts until it is let go."""
+    """Squares numbers; the first batch lasts until `go` is set."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -20,11 +22,11 @@ class Work:
         self.batches.append(items)
         self.begun.set()
         assert self.go.wait(10)
-        return [1 // (item + 1) + item * item for item in items]  # -1 is an error
+        return [1 // (item + 1) + item * item for item in items]  # -1 raises an error
 
 
 def call_while_busy(work: Work, further: list[list[int]]) -> tuple[list[int], list[object]]:
-    """The answers of a first call of [3], and of further ones that all wait for it."""
+    """Return the answers of a first call with [3], and of further calls that all wait for it."""
     together = Together(work)
 
     def ask(items: list[int]) -> object:
@@ -91,8 +93,10 @@ def test_a_call_alone_is_answered_at_once_and_raises_its_own_error() -> None:
 
 
 def served(work: Work, together: Together[int, int], calls: list[list[int]]) -> list[int]:
-    """The order in which the items of calls are worked on that came while a first one, of 0,
-    was."""
+    """Return the order in which the items of `calls` are processed.
+
+    The calls arrive while a first call, with [0], is being processed.
+    """
     with ThreadPoolExecutor(len(calls) + 1) as pool:
         asked = [pool.submit(together, [0])]
         assert work.begun.wait(10)
@@ -124,7 +128,7 @@ def test_a_cheap_item_passes_a_dear_one_which_is_not_put_off_for_ever() -> None:
     cheap = [1] * 12
     order = served(work, Together(work, batch=1, cost=float), [[10, 10], cheap])
     assert order[0] == 1
-    assert order.index(10) == 9  # the tag of the tenth cheap one is as high as its own
+    assert order.index(10) == 9  # the tenth cheap item has the same tag
 
 
 def test_what_is_not_begun_when_its_caller_leaves_is_never_worked_on() -> None:

@@ -47,8 +47,8 @@ ENCODER = {
     "resize": "squash",
 }
 ENCODERS = {"timm_model": ENCODER, "pixels": {"image_size": 3}}
+# Decoders that need features of an encoder other than timm_model, and that encoder.
 SEES = dict.fromkeys(("blip", "git", "vit_gpt2", "vlm"), "pixels")
-"decoders that need features of another encoder than timm_model"
 BEAM = {**GREEDY, "beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "the ball lies near a green box"]
 SMALL = {"embedding": 16, "hidden": 32, "attention": 16, "width": 16, "heads": 4, "feedforward": 32}
@@ -61,7 +61,10 @@ def picture(n: int) -> Image.Image:
 
 
 def small_args(name: str, folder: Path) -> dict[str, Any]:
-    """`folder` for a language model, where the decoder wants one."""
+    """Return arguments that make the decoder small.
+
+    If the decoder needs a language model, it is written below `folder`.
+    """
     allowed = registry.load("decoders", name).Decoder.__init__.__kwdefaults__ or {}
     lm = (
         {"lm": str(tiny_lm(folder / "lm", "gpt2", TEXTS)), "lm_weights": "random"}
@@ -78,7 +81,7 @@ def small_sizes(name: str, args: dict[str, Any]) -> Sizes:
 
 
 def random_decoder(name: str, args: dict[str, Any]) -> Decoder:
-    """Weights large enough that different pictures are told different captions."""
+    """Return a decoder whose weights are large enough to caption pictures differently."""
     torch.manual_seed(0)
     decoder = build_decoder(name, small_sizes(name, args), args)
     with torch.no_grad():
@@ -103,7 +106,11 @@ def write_model(folder: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """raw/ with five pictures, which are in shards/ too, features/ of each encoder, and model/ that names one."""
+    """A folder with five pictures, their features and a model.
+
+    The pictures are in raw/ and in shards/, the features of each encoder in features/. model/ names
+    one of the encoders.
+    """
     root = tmp_path_factory.mktemp("captioner")
     (root / "raw").mkdir()
     for n in range(COUNT):
@@ -165,7 +172,7 @@ def test_pictures_are_captioned_as_their_stored_features_are(
         random_decoder(name, small_args(name, tmp_path)), tokenizer, features, BEAM
     )
     same(Captioner.load(tmp_path / "model", "cpu", BEAM).caption(files(workspace)), theirs)
-    assert len({round(c.log_prob, 4) for c in theirs}) > 2  # else the pictures would play no part
+    assert len({round(c.log_prob, 4) for c in theirs}) > 2  # the pictures make a difference
 
 
 def test_pictures_are_captioned_as_features_in_int8_are(workspace: Path, tmp_path: Path) -> None:
@@ -290,7 +297,7 @@ def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path) -> None:
 def test_a_split_is_captioned_in_the_order_of_its_image_ids(
     workspace: Path, captioner: Captioner
 ) -> None:
-    """Two val and two test images; i2 is of train."""
+    """There are two val and two test images; i2 belongs to train."""
     split = {"i3": "val", "i0": "test", "i2": "train", "i4": "test", "i1": "val"}
     rows = [(i, f"{i}#{n}", text, s) for i, s in split.items() for n, text in enumerate(TEXTS)]
     corpus = pd.DataFrame(rows, columns=["image_id", "caption_id", "text", "split"])

@@ -1,5 +1,7 @@
-"""Pictures that strangers send: what is small is decoded as ever, what is large is decoded reduced
-or refused, and nothing is decoded to find that out."""
+"""Pictures from strangers: small ones are decoded as usual, large ones reduced or refused.
+
+No picture is decoded to find out which applies.
+"""
 
 from io import BytesIO
 
@@ -46,13 +48,13 @@ def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(width: int, reduced: int)
 
 def test_a_reduced_jpeg_is_upright() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by a quarter
+    exif[0x0112] = 6  # a quarter turn
     content = encoded(Image.new("RGB", (6000, 3000)), "JPEG", exif=exif)
     assert look_at(content).decode().size == (1500, 3000)
 
 
 def with_scans(content: bytes, times: int) -> bytes:
-    """A progressive JPEG whose last scan is there many times."""
+    """Return the progressive JPEG `content` with its last scan repeated `times` times."""
     last = content.rindex(b"\xff\xda")
     return content[:last] + content[last:-2] * times + content[-2:]
 

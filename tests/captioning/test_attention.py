@@ -1,5 +1,7 @@
-"""Where decoders looked: the weights that the steps used, of every decoder that reads the grid,
-their words, their pictures."""
+"""Where decoders looked: attention maps equal the weights that the decoding steps used.
+
+Every decoder that reads the grid is tested, and so are the words and pictures of the maps.
+"""
 
 from io import BytesIO
 from pathlib import Path
@@ -55,10 +57,11 @@ def reads_the_grid(decoder: Decoder) -> bool:
     return not torch.allclose(decoder(f, tokens), decoder(Features(f.grid**3, f.pooled), tokens))
 
 
+# Vision-language models are left out: they merge and tile their patches, so these are no square map
+# of the picture.
 LOOKING = [
     name for name in EVERY if not name.startswith("vlm") and reads_the_grid(small_decoder(name))
 ]
-"vision-language models merge and tile their patches, which then are no square map of the picture"
 
 
 @pytest.fixture(params=LOOKING)
@@ -93,8 +96,7 @@ def test_what_reads_the_grid_looks_and_nothing_else_does() -> None:
 def test_each_word_has_shares_of_one_over_the_positions_and_they_follow_the_picture(
     name: str,
 ) -> None:
-    """The pictures are 3 x 3 pixels, and published models have patches of one pixel and a class
-    token."""
+    """Pictures have 3 x 3 pixels; published models have patches of one pixel and a class token."""
     decoder, f, tokens = small_decoder(name), features(), captions(B, T + 1)
     maps = maps_of(decoder, f, tokens)
     assert maps.shape == (B, T, P)
@@ -107,8 +109,7 @@ def test_each_word_has_shares_of_one_over_the_positions_and_they_follow_the_pict
 def test_they_are_those_that_the_steps_of_decoding_used(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an LSTM's steps, its state tells; of the others, what goes into torch's own attention
-    does."""
+    """The weights of a step are read from an LSTM's state, or from torch's attention otherwise."""
     decoder, f, tokens = small_decoder(name), features(), captions(B, T + 1)
     state, expected = decoder.start(f), []
     images = [
@@ -140,7 +141,7 @@ def test_they_are_those_that_the_steps_of_decoding_used(
         for t in range(T):
             _, state = decoder.step(tokens[:, t], state)
             expected.append(torch.stack(seen).mean(0)[:, 0, -P:] if seen else state["alpha"])
-            assert len(seen) == 2 * (len(images) > 0)  # of two layers
+            assert len(seen) == 2 * (len(images) > 0)  # one per layer
             seen.clear()
     expected = torch.stack(expected, 1)
     close(maps_of(decoder, f, tokens), expected / expected.sum(-1, keepdim=True), 1e-6)
@@ -284,7 +285,7 @@ def test_a_grid_is_a_square_or_has_no_place_in_the_picture(
 
 
 def lit(picture: Image.Image) -> np.ndarray:
-    """Brightness of the quarters of a picture, (2, 2)."""
+    """Return the brightness of the quarters of a picture, (2, 2)."""
     return np.asarray(picture.convert("L").resize((2, 2), Image.Resampling.BOX), np.float32)
 
 
@@ -306,7 +307,7 @@ def test_an_even_map_is_even_and_a_common_top_compares_words() -> None:
 
 
 def test_where_the_encoder_saw_the_centre_square_that_is_shown() -> None:
-    """White sides lie outside the square."""
+    """The white sides of the picture lie outside the square."""
     wide = Image.new("RGB", (300, 100), "white")
     wide.paste(Image.new("RGB", (100, 100), "black"), (100, 0))
     none = [0.0] * 4

@@ -1,5 +1,4 @@
-"""The tables of the caption stage: written in parts as they are made, there when all of them are
-whole."""
+"""The caption stage writes its tables in parts; they appear when all of them are whole."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def part(image: str, text: str) -> Captioned:
-    """Of one image, without further searches and attention."""
+    """Return the captions of one image, without further searches and without attention."""
     own = {"image_id": image, "split": "test", "text": text, "log_prob": -2.5, "tokens": 3}
     own |= {
         "alternatives": [{"text": text, "log_prob": -2.5}],
@@ -45,8 +44,10 @@ def part(image: str, text: str) -> Captioned:
 
 
 def said(stop: str = "") -> Parts:
-    """Instead of `captions_of`: two parts a model, of which the folder `stop` ends in an error after
-    the first."""
+    """Return a substitute for `captions_of`, which yields two parts per model.
+
+    For the model folder named `stop`, it raises an error after the first part.
+    """
 
     def caption_of(folder: Path, *_: object) -> Iterator[Captioned]:
         yield part("a", f"{folder.name} says")

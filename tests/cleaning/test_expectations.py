@@ -1,4 +1,4 @@
-"""A planted fault stops the pipeline with one line that names expectation, count and rows."""
+"""A planted fault stops the pipeline; one line names the expectation, the count and the rows."""
 
 import json
 import re
@@ -27,7 +27,7 @@ OPTIONS = SimpleNamespace(
 
 
 def set_aside(*rows):
-    """Rows of (image_id, reason, raw)."""
+    """Return a table of rows (image_id, reason, raw)."""
     return pd.DataFrame(rows, columns=["image_id", "reason", "raw"]).astype("str")
 
 
@@ -36,7 +36,7 @@ THREE = set_aside(*(("elsewhere", why, "A") for why in ("too long", "duplicate",
 
 
 def corpus():
-    """Two images a split, two captions each: a0 a1 train, b0 b1 val, c0 c1 test."""
+    """Return two captions each of two images per split: a0 a1 train, b0 b1 val, c0 c1 test."""
     rows = [
         (
             f"{letter}{n}",
@@ -57,7 +57,7 @@ def pictures():
 
 
 def validated(captions, rejected=EMPTY, seen=None, **relaxed):
-    """What validate says of a file of these captions."""
+    """Return the result of `validate` for a file of these captions."""
     options = SimpleNamespace(**vars(OPTIONS) | relaxed)
     with TemporaryDirectory() as folder:
         captions.to_parquet(Path(folder) / "captions.parquet", index=False)
@@ -124,7 +124,7 @@ def test_the_page_is_self_contained_and_shows_every_expectation(result, tmp_path
 
 @pytest.fixture
 def by_fives(monkeypatch):
-    """What validate says of a file that it reads five rows at a time."""
+    """A function like `validated`, which reads the file five rows at a time."""
 
     def check(captions):
         with monkeypatch.context() as patch:
@@ -135,13 +135,13 @@ def by_fives(monkeypatch):
 
 
 def test_what_is_usual_is_counted_by_image_and_not_by_row():
-    assert usual_count(np.array([2] * 50 + [3] * 45 + [1] * 5)) == 2  # 100 rows against 135
-    assert usual_count(np.array([2, 1, 1, 2])) == 1  # the fewest of equals, as a mode
+    assert usual_count(np.array([2] * 50 + [3] * 45 + [1] * 5)) == 2  # 100 rows; 3 has 135
+    assert usual_count(np.array([2, 1, 1, 2])) == 1  # the smallest of equally frequent counts
     assert usual_count(np.array([], int)) == 1
 
 
 def test_a_file_is_validated_alike_some_rows_at_a_time(by_fives):
-    """Also in naming the row that is tolerated."""
+    """The row that is tolerated is named alike, too."""
     captions = planted(11, text="the a0 no 0", raw="The a0 no 0.")
     found = by_fives(captions)
     assert found == validated(captions)
@@ -232,7 +232,7 @@ def test_an_image_with_the_captions_of_many():
 
 
 def many(counts):
-    """Images with so many captions each, in turns in the three splits."""
+    """Return images with these numbers of captions, placed in the three splits in turn."""
     rows = [
         (f"i{n}", f"i{n}#{k}", f"X {n} no {k}", f"x {n} no {k}", SPLITS[n % 3])
         for n, count in enumerate(counts)
@@ -246,7 +246,7 @@ def whole(captions):
 
 
 def test_a_corpus_of_uneven_counts_names_the_key_that_lets_it_pass():
-    """Thirty images of five captions, of which every tenth has eleven: 33 of 168 rows."""
+    """Of thirty images with five captions, every tenth has eleven instead: 33 of 168 rows."""
     captions = many([11 if n % 10 == 0 else 5 for n in range(30)])
     message = failure(captions, whole(captions))
     assert message == (
@@ -270,7 +270,7 @@ def test_any_number_of_captions_an_image_can_be_let_pass(counts):
 
 
 def test_captions_are_counted_as_published_not_as_they_were_left():
-    """Four of the five captions of an image are duplicates, which the cleaner took away itself."""
+    """Four of the five captions of an image are duplicates that the cleaner itself removed."""
     captions = many([5] * 11 + [1])
     repeated = set_aside(*[("i11", "duplicate", "X 11 no 0")] * 4)
     seen = whole(captions)

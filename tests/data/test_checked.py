@@ -1,4 +1,4 @@
-"""JSON and Parquet of our own making: what is damaged is one line, and no file holds NaN."""
+"""JSON and Parquet files of our own: damage gives an error of one line, and none holds NaN."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def test_tables_that_are_damaged_or_of_another_kind_are_one_line(tmp_path: Path)
 
 
 def test_a_table_whose_pages_are_spoilt_is_one_line(tmp_path: Path) -> None:
-    """Each byte of the data in turn: it reads as something, or is one line, never another error."""
+    """Every seventh byte is flipped in turn: the file is read, or the error is one line."""
     path, refused = tmp_path / "t.parquet", 0
     table().to_parquet(path)
     whole = path.read_bytes()

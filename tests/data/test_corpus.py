@@ -1,4 +1,4 @@
-"""Cleaning, splitting, and the reason of every row set aside."""
+"""Cleaning and splitting captions, and the reason why each row is set aside."""
 
 import io
 from pathlib import Path
@@ -40,7 +40,7 @@ def options(**changes):
 
 
 def raw(*rows):
-    """Rows of (image_id, raw, split)."""
+    """Return the raw table of the rows (image_id, raw, split)."""
     table = pd.DataFrame(rows, columns=["image_id", "raw", "split_official"]).astype("str")
     numbers = table.groupby("image_id").cumcount().astype(str)
     table = table.assign(
@@ -55,7 +55,7 @@ def fine(table):
 
 
 def clean(table, pictures, options):
-    """What the stage makes of this index: the rows kept and those set aside."""
+    """Return what the stage makes of this index: the rows kept and the rows set aside."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         table.to_parquet(folder / "captions.parquet", index=False)
@@ -241,7 +241,10 @@ def test_every_picture_is_looked_at_once(tmp_path, monkeypatch):
 
 
 def shuffled():
-    """40 rows of 8 images in no order, with duplicates far apart and rows of every reason."""
+    """Return 40 rows of 8 images in no order.
+
+    Duplicates are far apart, and some rows are set aside for each reason.
+    """
     texts = [
         "A dog.",
         "a DOG",
@@ -282,7 +285,7 @@ def test_a_corpus_is_cleaned_alike_however_many_rows_at_a_time(tmp_path, monkeyp
 def test_parts_that_are_set_aside_whole_change_nothing_of_the_others(
     tmp_path, monkeypatch, text, split
 ):
-    """The first part, which gives the file its columns' types, and two more."""
+    """The first part, which gives the file its column types, and the last two are set aside."""
     faulty, kept = (
         [("a", text, split)] * 3,
         [("b", "The sea!", "train"), ("c", "A cat", "val"), ("d", "A car", "test")],

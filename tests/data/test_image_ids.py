@@ -1,4 +1,4 @@
-"""Ids in little memory are the ids, whatever their letters."""
+"""Ids that are held in little memory stay the same, whatever their letters."""
 
 import random
 
@@ -7,8 +7,8 @@ import pytest
 from pipeline.data import image_ids
 from pipeline.data.image_ids import ImageIds
 
+# In the order of their code points.
 ODD = ["", "a", "a/b c.jpg", "ab", "b", "z", "ä", "日本", "\U0001f600"]
-"in the order of their code points"
 
 
 @pytest.fixture(params=[1, 4, 100])

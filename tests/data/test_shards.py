@@ -1,5 +1,7 @@
-"""Pictures in shards: WebDataset reads them, each is found at its place, and what is damaged is one
-line."""
+"""Pictures in shards: WebDataset reads them, and each is found at its place.
+
+Damage gives an error of one line.
+"""
 
 import io
 import os
@@ -17,8 +19,8 @@ from pipeline.data.shards import Shards, write_picture
 from pipeline.sources.shared import gate, shards
 from tests.pictures import pictures_of, put_pictures
 
+# From 0 bytes to more than nine blocks of a tar file.
 CONTENTS = {f"scene-{n:02}": bytes([n]) * (700 * n) for n in range(8)}
-"of no byte up to nine blocks of a tar"
 NAMES = {
     ("1.jpg", ".jpg"): "1.jpg",
     ("1.JPG", ".JPG"): "1.jpg",
@@ -40,7 +42,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read_by_webdataset(folder: Path) -> dict[str, bytes]:
-    """key -> the one file of each sample."""
+    """Return key -> the content of the sample's only file."""
     found = {}
     urls = [str(path) for path in sorted((folder / "shards").iterdir())]
     for sample in webdataset.WebDataset(urls, shardshuffle=False):
@@ -63,7 +65,7 @@ def test_webdataset_reads_every_picture_under_its_image_id(tmp_path: Path) -> No
 def test_webdataset_tells_pictures_of_every_name_apart(tmp_path: Path) -> None:
     with shards.ShardWriter(tmp_path) as writer:
         for n, (image_id, suffix) in enumerate(NAMES):
-            if image_id != "1.JPG":  # the same key as 1.jpg
+            if image_id != "1.JPG":  # it has the same key as 1.jpg
                 writer.add(image_id, str(n).encode(), suffix)
     found = {unquote(key): content for key, content in read_by_webdataset(tmp_path).items()}
     expected = {
@@ -137,7 +139,7 @@ def test_what_is_no_picture_of_the_data_set_is_one_line(tmp_path: Path) -> None:
 
 
 def changed_index(**changes: Any) -> Any:
-    """Of the row of scene-05."""
+    """Return a function that makes these changes in the row of scene-05."""
 
     def change(folder: Path) -> None:
         index = pd.read_parquet(folder / "images.parquet")
@@ -157,7 +159,7 @@ def changed_shard(change: Any) -> Any:
 
 
 def other_order(path: Path) -> None:
-    """The same files, the first of them last."""
+    """Write the same files again, with the first one last."""
     with tarfile.open(path) as tar:
         files = [(m.name, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
     with tarfile.open(path, "w") as tar:
@@ -248,8 +250,10 @@ def test_a_picture_is_written_out_as_it_was_published(tmp_path: Path) -> None:
 
 
 def test_what_writes_shards_and_what_reads_them_agree_on_their_names() -> None:
-    """The writer imports nothing of the reader: an edit of the reader would fetch every data set
-    again."""
+    """The writer imports nothing from the reader.
+
+    Otherwise every edit of the reader would fetch all data sets again.
+    """
     from pipeline.data import shards as reader
 
     assert reader.INDEX == shards.INDEX

@@ -1,5 +1,8 @@
-"""Blind guessing: keywords against literals and a plain reading of the rule, captions against
-transformers, CLIP as judge."""
+"""Blind guessing: keywords, captions and the choice by CLIP.
+
+Keywords are compared with literals and with a plain version of the rule, captions with
+transformers.
+"""
 
 import builtins
 import json
@@ -60,8 +63,10 @@ ALL = sorted(FAMILIES)
 def make(
     folder: Path, family: str = "gpt2", **args: Any
 ) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
-    """A decoder as `train` makes it, its language model's weights far from zero, and its
-    config.json."""
+    """Return a decoder as `train` makes it, its tokenizer and its config.json.
+
+    The weights of its language model are far from zero.
+    """
     lm = folder / "lm"
     if not lm.exists():
         tiny_lm(
@@ -118,7 +123,7 @@ def words(decoder: Decoder, f: Features) -> list[list[str]]:
 def test_labels_are_taken_until_their_probabilities_pass_the_share(
     share: float, expected: list[int]
 ) -> None:
-    """Probabilities 2/8, 1/8, 4/8, 1/8: similarities are their logarithms, over the scale."""
+    """The probabilities are 2/8, 1/8, 4/8, 1/8; similarities are their logarithms / scale."""
     similar = [math.log(weight) / 50 for weight in (2, 1.0, 4, 1.0000001)]
     assert likeliest(similar, 50.0, share) == expected
 
@@ -162,16 +167,14 @@ def test_the_labels_are_the_most_frequent_nouns_adjectives_and_adverbs(tmp_path:
 
 
 def test_a_synonym_of_a_more_frequent_lemma_is_dropped() -> None:
-    """Angles of 0, 30, 50, 70 and 200 degrees; cosines above .9 are those of less than 25.8
-    degrees."""
+    """The rows stand at 0, 30, 50, 70 and 200 degrees.
+
+    A cosine above 0.9 means an angle of less than 25.8 degrees.
+    """
     angles = torch.tensor([0.0, 30.0, 50.0, 70.0, 200.0]).deg2rad()
     rows = torch.stack([angles.cos(), angles.sin()], 1)
-    assert distinct(rows, 0.9) == [
-        0,
-        1,
-        3,
-        4,
-    ]  # 50 is near 30 and dropped, so that nothing is near 70
+    # 50 degrees is dropped because it is near 30; nothing that is left is near 70.
+    assert distinct(rows, 0.9) == [0, 1, 3, 4]
     assert distinct(rows, 0.85) == [0, 2, 4]
     assert distinct(rows.repeat(300, 1), 0.9) == [0, 1, 3, 4]
 
@@ -202,13 +205,15 @@ def test_every_noun_and_verb_belongs_to_one_group_and_the_rest_to_none(tmp_path:
     asked = {"bike", "dog", "grass", "man", "shirt", "run", "ride", "stand", "watch"}
     assert len(grouped) == len(set(grouped))
     assert set(grouped) <= asked
-    assert (
-        len(grouped) >= 5
-    )  # the others are of the weather or a time of day, about which nothing more is asked
+    # The other words belong to the weather or a time of day, which lead to no further question.
+    assert len(grouped) >= 5
 
 
 def by_the_rule(decoder: Decoder, image: Tensor, clip: Encoder) -> list[str]:
-    """The keywords of one image, asked of CLIP question by question, as the paper's code does."""
+    """Return the keywords of one image.
+
+    They are found by asking CLIP question by question, as the paper's code does.
+    """
     known = {q: [decoder.keywords[k] for k in ks] for q, ks in decoder.answers.items()}
 
     def ask(template: str, answers: list[str], count: int = 1) -> list[str]:
@@ -263,7 +268,7 @@ def test_the_keywords_of_images_are_those_that_questions_one_by_one_give(tmp_pat
     chosen = words(decoder, f)
     assert chosen == [by_the_rule(decoder, image, clip) for image in images]
     said = {k for row in chosen for k in row}
-    assert "indoor" in said  # every branch is passed
+    assert "indoor" in said  # every branch of the questions is taken
     assert said & set(CLOTHING)
     assert said & set(GROUPS["animal"])
     assert said & set(GROUPS["plant"])
@@ -284,7 +289,7 @@ def test_without_the_hierarchy_the_keywords_are_the_likely_labels(tmp_path: Path
 
 
 def whole(decoder: Decoder, known: dict[str, Any]) -> Any:
-    """The language model of transformers with the decoder's weights."""
+    """Return transformers' own language model with the decoder's weights."""
     lm: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**known), dtype=torch.float32)
     lm.base_model.load_state_dict(decoder.body.state_dict())
     if decoder.head is not None:
@@ -317,8 +322,10 @@ def test_logits_equal_those_of_transformers_for_the_prompt_and_caption_as_one_te
 
 @torch.no_grad()
 def test_the_generator_never_sees_the_image(tmp_path: Path) -> None:
-    """Images with the same keywords are the same to it, however they differ; an image with others
-    is another."""
+    """Images with the same keywords give the same logits, however they differ.
+
+    Images with different keywords give different logits.
+    """
     decoder, tokenizer, _ = make(tmp_path)
     f = features()
     noise = torch.randn(f.pooled.shape, generator=torch.Generator().manual_seed(1))
@@ -403,7 +410,7 @@ def test_of_the_samples_the_one_is_kept_that_clip_finds_closest(tmp_path: Path) 
         assert sorted(texts) == sorted({tokenizer.decode(h.tokens) for h in drawn[n]})
         assert (caption.text, caption.log_prob) == caption.alternatives[0][:2]
     likely = [max(c.alternatives, key=lambda one: one.log_prob).text for c in found]
-    assert likely != [c.text for c in found]  # the likeliest is another
+    assert likely != [c.text for c in found]  # the likeliest samples are other ones
 
 
 def test_a_saved_model_draws_and_judges_alike_where_neither_captions_nor_the_language_model_are(
@@ -427,7 +434,7 @@ def test_a_saved_model_draws_and_judges_alike_where_neither_captions_nor_the_lan
     assert str(tmp_path) not in json.dumps(config["sizes"])
 
 
-# ---- what may be wrong ----
+# ---- errors ----
 
 
 def error_of(texts: list[str], lm: Path, min_count: int = 1, **args: Any) -> str:
@@ -508,7 +515,7 @@ def test_another_clip_than_that_of_the_features_is_one_line(tmp_path: Path) -> N
 def test_a_plan_counts_gpt2_without_its_files_and_reads_no_captions(
     tmp_path: Path, captions: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Decoder, "read", None)  # would take CLIP
+    monkeypatch.setattr(Decoder, "read", None)  # it would need CLIP
     corpora = cleaned(tmp_path, "flickr8k-last", 50) if captions else tmp_path
     rows = {
         row.name: row.model

@@ -1,4 +1,4 @@
-"""BLIP: transformers' own BlipForConditionalGeneration with the same weights is the reference."""
+"""BLIP, compared with transformers' BlipForConditionalGeneration with the same weights."""
 
 import shutil
 from dataclasses import asdict
@@ -33,8 +33,8 @@ from tests.published import (
     their_tokenizer,
 )
 
+# Rows of the embedding. The published models' start token lies beyond their tokenizer's words.
 ROWS = len(PIECES) + 2
-"of the embedding: the published models' start lies beyond their tokenizer's words"
 START = len(PIECES)
 PROMPT = "A picture of"
 
@@ -100,9 +100,11 @@ def test_a_prompt_stands_before_the_words_and_start_is_its_last(pair) -> None:  
 @pytest.mark.parametrize("prompt", ["", PROMPT])
 @torch.no_grad()
 def test_greedy_captions_equal_those_that_transformers_generates(folder: Path, prompt: str) -> None:
-    """Untied, for a tied matrix of random weights says the same word again and again. Trained
-    weights never say what lies beyond the tokenizer's words; random ones might, and ours may
-    not."""
+    """Use untied weights, because a tied matrix of random weights repeats the same word.
+
+    Trained weights never generate tokens beyond the tokenizer's words. Random weights might, so
+    `generate` suppresses these tokens; our decoder cannot generate them.
+    """
     body, f = published(folder, untied=True, varied=True), features(12)
     decoder, tokenizer = opened("blip", model=str(folder), prompt=prompt)
     words = their_tokenizer(folder)
@@ -298,7 +300,7 @@ def test_random_weights_need_no_more_than_a_config() -> None:
     ],
 )
 def test_the_published_models_are_counted_without_their_files(name: str, millions: int) -> None:
-    """The hub counts 247 and 470 million, the tied matrix of 30,524 x 768 twice."""
+    """The Hub states 247 and 470 million: it counts the tied matrix of 30,524 x 768 twice."""
     found = outline(model=name)
     assert found is not None
     words, known = found

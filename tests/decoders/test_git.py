@@ -1,4 +1,4 @@
-"""GIT: transformers' own GitForCausalLM with the same weights is the reference."""
+"""GIT, compared with transformers' GitForCausalLM with the same weights."""
 
 import shutil
 from dataclasses import asdict
@@ -31,8 +31,8 @@ from tests.published import (
     their_tokenizer,
 )
 
+# The class token and 2 x 2 patches.
 PATCHES = 5
-"the class token and 2 x 2 patches"
 CLS, SEP = 1, 2
 
 
@@ -198,7 +198,7 @@ def test_what_is_wrong_with_a_models_folder_is_one_line(
     ("name", "millions"), [("microsoft/git-base-coco", 177), ("microsoft/git-large-coco", 394)]
 )
 def test_the_published_models_are_counted_without_their_files(name: str, millions: int) -> None:
-    """The hub counts as many."""
+    """The Hub states the same numbers of parameters."""
     found = outline(model=name)
     assert found is not None
     words, known = found

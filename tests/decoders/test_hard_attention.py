@@ -1,5 +1,7 @@
-"""Hard attention: its estimate against the gradient summed over every sequence of positions, its
-baseline, its entropy."""
+"""Hard attention: its gradient estimate, its baseline and its entropy.
+
+The estimate is compared with the exact gradient, a sum over every sequence of positions.
+"""
 
 from itertools import product
 
@@ -21,12 +23,12 @@ from tests.decoders.test_properties import (
     words,
 )
 
+# Three grid positions, and <start> with two words: there are nine sequences of positions.
 POSITIONS, WORDS = 3, torch.tensor([[1, 4, 5]])
-"three grid positions; <start> and two words, which makes nine sequences of positions"
 
 
 def toy(**args: float) -> Decoder:
-    """In training mode, without dropout; alpha is far from uniform."""
+    """Return a decoder in training mode without dropout; its alpha is far from uniform."""
     torch.manual_seed(2)
     options = {"dropout": 0.0, "expected": 0.0, "entropy": 0.0, **args}
     decoder = Decoder(Sizes(4, 4, 6), embedding=3, hidden=4, attention=3, **options)
@@ -44,8 +46,10 @@ def image() -> Features:
 def along(
     decoder: Decoder, places: tuple[int, ...], tokens: Tensor = WORDS
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(y|s), log p(s) and H[s] of `tokens` (1, T + 1) when the words are read at `places`,
-    written out plainly."""
+    """Return log p(y|s), log p(s) and H[s] of `tokens` (1, T + 1), computed step by step.
+
+    The decoder reads the words at the positions `places`.
+    """
     grid = image().grid[0]
     h, c = torch.tanh(decoder.initial(grid.mean(0, keepdim=True))).chunk(2, -1)
     log_word, log_place, entropy = torch.zeros(3).unbind()
@@ -60,7 +64,7 @@ def along(
 
 
 def exact_gradient(decoder: Decoder) -> Tensor:
-    """Of -sum_s p(s) log p(y|s), divided by the two words (equation 11)."""
+    """Return the gradient of -sum_s p(s) log p(y|s) / 2 (equation 11), for two words."""
     decoder.zero_grad()
     paths = [along(decoder, places) for places in product(range(POSITIONS), repeat=2)]
     (-sum(log_place.exp() * log_word for log_word, log_place, _ in paths) / 2).backward()
@@ -72,8 +76,10 @@ def gradient(decoder: Decoder) -> Tensor:
 
 
 def estimates(decoder: Decoder, groups: int = 40, samples: int = 4000) -> Tensor:
-    """(groups, parameters): independent estimates, each the mean over so many samples of the same
-    caption."""
+    """Return independent estimates of the gradient, (groups, parameters).
+
+    Each is the mean over `samples` samples of the same caption.
+    """
     found = []
     rows = torch.zeros(samples, dtype=torch.long)
     tokens = WORDS.expand(samples, -1)
@@ -87,11 +93,12 @@ def estimates(decoder: Decoder, groups: int = 40, samples: int = 4000) -> Tensor
 
 
 def standard_scores(found: Tensor, expected: Tensor) -> Tensor:
-    """Distance of the mean from `expected` in standard errors, for the parameters that the caption
-    reaches."""
-    error = (found.std(0) / len(found) ** 0.5).clamp(
-        min=1e-6
-    )  # of those that no sample moves, rounding alone
+    """Return the distance of the mean from `expected`, in standard errors.
+
+    Only the parameters that the caption reaches are included.
+    """
+    # If no sample changes a parameter, its error is rounding alone.
+    error = (found.std(0) / len(found) ** 0.5).clamp(min=1e-6)
     return ((found.mean(0) - expected) / error)[expected != 0]
 
 
@@ -149,8 +156,7 @@ def test_the_baseline_keeps_nine_tenths_and_takes_a_tenth_of_the_mean_log_probab
 
 
 def test_the_baseline_is_of_earlier_batches_and_smoothing_stays_out_of_the_reward() -> None:
-    """One caption of two words: the term is -(log p(y|s) - b) log p(s) / 2 with b as it was
-    before."""
+    """For a caption of two words, the term is -(log p(y|s) - b) log p(s) / 2 with the old b."""
     decoder = toy(reinforce=0.7)
     decoder.baseline.fill_(-3.0)
     loss = decoder.loss(image(), WORDS, torch.ones_like(WORDS, dtype=torch.bool), smoothing=0.2)
@@ -160,8 +166,10 @@ def test_the_baseline_is_of_earlier_batches_and_smoothing_stays_out_of_the_rewar
 
 
 def test_the_reward_of_a_caption_is_its_own() -> None:
-    """In evaluation positions do not depend on chance: the terms of a padded batch are the sums
-    over its captions."""
+    """In evaluation mode, positions are not drawn at random.
+
+    The terms of a padded batch are then the sums over its captions.
+    """
     decoder, (tokens, mask, rows) = small_decoder("hard_attention"), padded_batch()
     decoder.baseline.fill_(-5.0)
     together = decoder.loss(features(), tokens, mask, rows)
@@ -174,7 +182,7 @@ def test_the_reward_of_a_caption_is_its_own() -> None:
 
 
 def test_the_entropy_term_equals_the_one_computed_by_hand() -> None:
-    """Energies of zero make alpha uniform: H = ln 3 per word whatever is sampled."""
+    """Energies of zero make alpha uniform, so H = ln 3 per word whatever is sampled."""
     decoder = toy(entropy=0.5)
     with torch.no_grad():
         decoder.energy.weight.zero_()

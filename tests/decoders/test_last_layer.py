@@ -1,5 +1,4 @@
-"""The cross-entropy of the vocabulary in parts: torch's own loss and gradients, without all
-logits."""
+"""The cross-entropy in parts gives torch's own loss and gradients without holding all logits."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,7 +26,7 @@ N, E, V = 23, 6, 11
 
 
 def tensors(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows, weight and bias with gradients, and targets."""
+    """Return rows, weight and bias, which require gradients, and the targets."""
     g = torch.Generator().manual_seed(2)
     made = (torch.randn(*shape, generator=g, dtype=dtype) for shape in ((N, E), (V, E), (V,)))
     rows, weight, bias = (tensor.requires_grad_() for tensor in made)
@@ -40,7 +39,7 @@ def in_parts(monkeypatch: pytest.MonkeyPatch, rows: int, words: int = V) -> None
 
 
 class Largest(TorchDispatchMode):
-    """The number of numbers in the largest tensor that an operation gave."""
+    """Records the number of elements of the largest tensor that an operation returned."""
 
     found = 0
 
@@ -144,7 +143,7 @@ def test_no_tensor_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def losses(decoder: Decoder) -> tuple[list[float], list[Tensor]]:
-    """The terms of the loss of six captions with dropout, and all gradients."""
+    """Return the terms of the loss of six captions with dropout, and all gradients."""
     tokens, mask, rows = padded_batch()
     decoder.train().zero_grad(set_to_none=True)
     torch.manual_seed(1)

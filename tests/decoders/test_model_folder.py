@@ -1,4 +1,4 @@
-"""A model folder that is damaged, or whose files do not fit each other, is one line."""
+"""A damaged model folder, or one whose files do not match, gives an error of one line."""
 
 import json
 from pathlib import Path
@@ -122,7 +122,7 @@ def test_a_tampered_model_folder_is_one_line(folder: Path, case: str) -> None:
 
 
 def test_a_weight_of_the_largest_size_is_no_infinity(folder: Path) -> None:
-    """Its sum with others overflows, though each is finite."""
+    """The sum of the weights overflows although each of them is finite."""
     weights(folder, lambda w: torch.full_like(w, torch.finfo(torch.float32).max))
     assert load_model(folder)[2]["decoder"] == "merge"
 

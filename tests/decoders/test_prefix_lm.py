@@ -1,5 +1,4 @@
-"""The prefix language model against transformers itself, its tokenizers, and what its files may
-lack."""
+"""The prefix language model compared with transformers, its tokenizers, and faults in its files."""
 
 import importlib.util
 import json
@@ -47,7 +46,10 @@ ALL = sorted(FAMILIES)
 def make(
     folder: Path, family: str = "gpt2", **args: Any
 ) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
-    """A decoder as `train` makes it, its weights far from zero, and its config.json."""
+    """Return a decoder as `train` makes it, its tokenizer and its config.json.
+
+    Random weights are far from zero.
+    """
     lm = folder / "lm"
     if not lm.exists():
         tiny_lm(lm, family, TEXTS)
@@ -71,7 +73,7 @@ def features(n: int = 4) -> Features:
 
 
 def whole(decoder: Decoder, known: dict[str, Any]) -> Any:
-    """The language model of transformers with the decoder's weights."""
+    """Return transformers' own language model with the decoder's weights."""
     lm: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**known), dtype=torch.float32)
     lm.base_model.load_state_dict(decoder.body.state_dict())
     if decoder.head is not None:
@@ -106,9 +108,8 @@ def test_logits_equal_those_of_transformers_for_prefix_and_words(
 def test_greedy_captions_equal_those_of_generate(tmp_path: Path, family: str) -> None:
     decoder, tokenizer, config = make(tmp_path, family)
     for name, weight in decoder.named_parameters():
-        weight.mul_(
-            0 if name.endswith("bias") else 3
-        )  # else a language model says the same word again and again
+        # Otherwise the language model repeats the same word.
+        weight.mul_(0 if name.endswith("bias") else 3)
     lm, end = whole(decoder, config["sizes"]["known"]["lm"]), tokenizer.special.end
     ours = greedy(decoder, features(8), tokenizer.special, 12)
     prefix, mask = prefix_of(decoder, features(8)), torch.ones(8, 3, dtype=torch.long)
@@ -352,8 +353,11 @@ def test_a_new_tokenizer_is_the_one_that_transformers_trains(tmp_path: Path, ent
 
 
 def pretrained(folder: Path, family: str = "gpt2", **changed: Any) -> Any:
-    """Weights beside config.json and tokenizer.json, as save_pretrained leaves them, in half
-    precision."""
+    """Write config.json, tokenizer.json and half-precision weights, as save_pretrained does.
+
+    Returns:
+        the model in single precision.
+    """
     config = json.loads((tiny_lm(folder, family, TEXTS, **changed) / "config.json").read_text())
     torch.manual_seed(9)
     lm: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
@@ -409,9 +413,8 @@ def test_a_trained_model_loads_where_the_language_model_is_not(tmp_path: Path, f
         decoder, features(), tokenizer.special, 3, 9, 0.7
     )
     saved = load_file(tmp_path / "m" / "model.safetensors")
-    assert sum(w.numel() for w in saved.values()) == count(
-        decoder
-    )  # a tied weight stands there once
+    # A tied weight is saved once.
+    assert sum(w.numel() for w in saved.values()) == count(decoder)
 
 
 def test_the_configuration_of_a_model_names_no_folder_of_the_language_model(tmp_path: Path) -> None:
@@ -485,7 +488,7 @@ def test_weights_of_another_model_are_one_line(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "lm" / "config.json").read_text())
     write_json(tmp_path / "lm" / "config.json", {**config, "n_layer": 3})
     with pytest.raises(
-        UserError, match=r"its weights lack transformer\.h\.2\..*: they are of another model$"
+        UserError, match=r"its weights lack transformer\.h\.2\..*: they belong to another model$"
     ):
         make(tmp_path, lm_weights="pretrained")
 
@@ -539,8 +542,10 @@ def test_missing_packages_are_one_line_each(
 
 
 def write_gguf(path: Path, lm: Any, inner: Inner) -> None:
-    """A Llama in the naming of llama.cpp, whose queries and keys have the halves of each head
-    interleaved."""
+    """Write a Llama with llama.cpp's names for its weights.
+
+    Its queries and keys have the halves of each head interleaved.
+    """
     gguf = pytest.importorskip("gguf")
     c, own = lm.config, lm.model.state_dict()
     merges = [" ".join(m) for m in json.loads(inner.to_str())["model"]["merges"]]
@@ -605,9 +610,8 @@ def test_a_gguf_file_is_converted_once_and_gives_the_same_model(
     assert all(
         torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)
     )
-    monkeypatch.setattr(
-        "pipeline.decoders.shared.language_model._convert", None
-    )  # a second conversion would call it
+    # A second conversion would call it.
+    monkeypatch.setattr("pipeline.decoders.shared.language_model._convert", None)
     assert torch.equal(
         next(make(tmp_path, lm=str(tmp_path / "tiny.gguf"), **args)[0].parameters()),
         next(ours.parameters()),

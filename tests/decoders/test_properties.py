@@ -1,5 +1,4 @@
-"""Properties of every decoder file, present and future: a new file under pipeline/decoders/ is
-tested on the day it lands."""
+"""Properties of every decoder file: a new file under pipeline/decoders/ is tested at once."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,14 +27,8 @@ from pipeline.decoding.search import beam_search, greedy, top
 from pipeline.features.features import Features, parts
 from tests.tiny_lm import tiny_bank, tiny_config
 
-B, P, D, DP, V, T = (
-    4,
-    9,
-    3,
-    12,
-    23,
-    7,
-)  # a grid of 3 x 3 positions of three colours is a picture: all decoders can see it
+# A grid of 3 x 3 positions with three colours is a picture, so every decoder can see it.
+B, P, D, DP, V, T = 4, 9, 3, 12, 23, 7
 SPECIAL = Special(pad=0, start=1, end=2, unknown=3)
 SMALL = {
     "embedding": 8,
@@ -54,13 +47,15 @@ SMALL |= {
     "lm_weights": "random",
 }
 MODELS = Path(__file__).parents[1] / "models"
-FURTHER: dict[str, tuple[str, dict[str, Any]]] = {  # other settings of a file: its name, arguments
+# Further settings of decoder files: name -> (file, arguments).
+FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix_lm-llama": ("prefix_lm", {"mapping": "transformer"}),
     "prefix_lm-llama-untied": ("prefix_lm", {"prefix": 1}),
     "prefix_lm-frozen": ("prefix_lm", {"tune_lm": False, "normalise": False}),
     "blip-prompt": ("blip", {"prompt": "word1 word4 word2"}),
     "blind-llama": ("blind", {"hierarchy": False}),
 }
+# Further models of the decoder vlm, and which of their weights are trained.
 VISION_LANGUAGE = {
     "smolvlm": "all",
     "qwen2_5_vl": "all",
@@ -71,7 +66,6 @@ VISION_LANGUAGE = {
     "idefics2": "adapter",
     "blip-2": "all",
 }
-"further models of the decoder vlm, and which of their weights are trained"
 FURTHER |= {
     f"vlm-{model}": ("vlm", {"model": str(MODELS / model), "tune": tune})
     for model, tune in VISION_LANGUAGE.items()
@@ -84,6 +78,7 @@ FAMILIES = {
     "prefix_lm-llama": "llama",
     "prefix_lm-llama-untied": "llama-untied",
 }
+# Arguments of the decoders that are read from files.
 FILES: dict[str, dict[str, Any]] = {
     **{
         name: {"model": str(MODELS / name), "weights": "random"}
@@ -92,11 +87,10 @@ FILES: dict[str, dict[str, Any]] = {
     "vlm": {"model": str(MODELS / "llava"), "weights": "random", "tune": "all"},
     "blind": {"clip": str(MODELS / "clip"), "clip_weights": "random", "longest_prompt": 30},
 }
-"arguments of decoders that are read from files"
 
 
 def small(name: str, vocabulary: int = V) -> tuple[str, dict[str, Any], Sizes]:
-    """The decoder's file, arguments for narrow layers, and sizes."""
+    """Return the decoder's file, arguments that make its layers narrow, and its sizes."""
     file, further = FURTHER.get(name, (name, {}))
     allowed = registry.load("decoders", file).Decoder.__init__.__kwdefaults__ or {}
     args = {**{k: v for k, v in SMALL.items() if k in allowed}, **FILES.get(file, {}), **further}
@@ -114,8 +108,10 @@ def small(name: str, vocabulary: int = V) -> tuple[str, dict[str, Any], Sizes]:
 
 
 def small_decoder(name: str, vocabulary: int = V, seed: int = 0) -> Decoder:
-    """The decoder with narrow layers; weights large enough that distributions are far from
-    uniform."""
+    """Return the decoder with narrow layers.
+
+    Its weights are large enough to make distributions far from uniform.
+    """
     file, args, sizes = small(name, vocabulary)
     torch.manual_seed(seed)
     decoder = build_decoder(file, sizes, args)
@@ -147,7 +143,10 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
 
 
 def padded_batch() -> tuple[Tensor, Tensor, Tensor]:
-    """Six caption rows of four images, lengths 8, 3, 5, 8, 2, 6 (start and end counted)."""
+    """Return tokens, mask and image rows of six captions of four images.
+
+    The captions have 8, 3, 5, 8, 2 and 6 tokens, including start and end.
+    """
     lengths, rows = torch.tensor([8, 3, 5, 8, 2, 6]), torch.tensor([0, 0, 1, 2, 3, 3])
     tokens = words(6, 8)
     mask = torch.arange(8) < lengths[:, None]
@@ -162,7 +161,7 @@ def test_forward_equals_unrolled_steps(name: str) -> None:
     for t in range(T):
         out, state = decoder.step(tokens[:, t], state)
         logits.append(out)
-    # 1.7e-5 for paligemma on a processor with AVX-512
+    # The difference is 1.7e-5 for paligemma on a processor with AVX-512.
     close(decoder(features(), tokens), torch.stack(logits, 1), tolerance=5e-5)
 
 
@@ -205,7 +204,7 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_next_word(name: st
 
 
 def test_a_loss_in_bfloat16_is_close_to_that_in_float32_on_any_machine(name: str) -> None:
-    """Not all CPUs have all layers in bfloat16."""
+    """Not every CPU supports every layer in bfloat16."""
     decoder, (tokens, mask, rows) = small_decoder(name), padded_batch()
     exact = decoder.loss(features(), tokens, mask, rows).cross_entropy.item()
     with torch.autocast("cpu", torch.bfloat16):
@@ -284,7 +283,7 @@ def test_samples_of_the_likeliest_word_alone_or_at_no_temperature_are_greedy(nam
 def test_a_hypothesis_scores_its_teacher_forced_log_probability(name: str, beam: int) -> None:
     decoder, f = small_decoder(name), features()
     for image, hypotheses in enumerate(beam_search(decoder, f, SPECIAL, beam, 9, 0.7)):
-        assert len(hypotheses) >= beam  # more, where several end in the last step
+        assert len(hypotheses) >= beam  # more if several end in the last step
         for h in hypotheses:
             tokens = torch.tensor([[SPECIAL.start, *h.tokens]])
             log_probs = decoder(f.select(torch.tensor([image])), tokens[:, :-1]).log_softmax(-1)
@@ -304,7 +303,7 @@ def test_beam_one_equals_greedy(name: str) -> None:
 
 
 def test_a_wide_beam_finds_the_likeliest_caption_of_all(name: str) -> None:
-    """Enumerates every caption of at most 3 tokens over a vocabulary of 3 words and <end>."""
+    """The test enumerates every caption of at most 3 tokens, from 3 words and <end>."""
     decoder, f = small_decoder(name, vocabulary=7), features(1)
     best, score = (), -torch.inf
 
@@ -351,7 +350,7 @@ def test_a_decoder_that_reads_the_grid_wants_several_positions_or_a_picture(name
 
 
 def test_a_decoder_says_what_it_reads_of_features_and_reads_no_more(name: str) -> None:
-    """What it does not read may not be kept; what it reads without using it costs disk."""
+    """A store may omit what a decoder does not read. What it reads without using costs disk."""
     file, decoder, f = small(name)[0], small_decoder(name), features()
     tokens = torch.cat([torch.full((B, 1), SPECIAL.start), words(B, 2)], 1)
     assert registry.reads(file) == decoder.reads
@@ -430,7 +429,7 @@ def test_a_weight_of_many_steps_gets_the_sum_of_their_gradients(bfloat16: bool) 
     def run(multiply) -> list[Tensor]:  # type: ignore[no-untyped-def]
         h, outs = x, []
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), deferred_gradients():
-            for n in (6, 6, 3, 1):  # rows end
+            for n in (6, 6, 3, 1):  # some rows end early
                 h = (
                     torch.tanh(multiply(h[:n], weight[:, :4], bias))[:, :4]
                     + multiply(h[:n], weight[:, 4:])[:, 1:]
@@ -456,9 +455,8 @@ def test_weights_that_are_frozen_get_no_gradient_from_many_steps() -> None:
 def test_the_largest_by_groups_are_those_of_topk(width: int, size: int) -> None:
     values = torch.randn(5, width, generator=torch.Generator().manual_seed(2))
     values[1] = -torch.inf
-    values[1, -3:] = values[2, :3] = torch.tensor(
-        [9.0, 7.0, 8.0]
-    )  # in the rest after the last whole group, in one group
+    # Row 1 has them in the rest after the last whole group, row 2 in one group.
+    values[1, -3:] = values[2, :3] = torch.tensor([9.0, 7.0, 8.0])
     for ours, theirs in zip(top(values, 6, size), values.topk(6), strict=True):
         keep = [0, 2, 3, 4]
         assert torch.equal(ours[keep], theirs[keep])

@@ -1,4 +1,4 @@
-"""Words to ids and back, for the word tokenizer whose ids are known by hand."""
+"""The word tokenizer: words to ids and back, with ids worked out by hand."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from pipeline.core.errors import UserError
 from pipeline.decoders.shared import tokenizers
 from pipeline.decoders.shared.tokenizers import Special, Tokenizer, word_tokenizer
 
+# Counts: a 3; cat, dog, runs, the 2; 's, beach, man, on, sits 1.
 CORPUS = ["a dog runs on a beach", "a cat runs", "the dog sits", "the man 's cat"]
-# a 3; cat, dog, runs, the 2; 's, beach, man, on, sits 1
 
 
 def test_the_commonest_words_come_first_and_ties_are_alphabetical() -> None:

@@ -1,5 +1,4 @@
-"""The transformer decoder: torch's own layers are the reference, and the cache of earlier words
-follows a beam."""
+"""The transformer decoder, compared with torch's own layers, and its cache of earlier words."""
 
 import math
 from pathlib import Path
@@ -58,7 +57,7 @@ def copy_attention(ours: Attention, theirs: nn.MultiheadAttention) -> None:
 
 @torch.no_grad()
 def torchs_own(ours: Decoder) -> nn.TransformerDecoder:
-    """nn.TransformerDecoder with the weights of `ours`."""
+    """Return an nn.TransformerDecoder with the weights of `ours`."""
     layer = nn.TransformerDecoderLayer(WIDTH, HEADS, FEEDFORWARD, norm_first=True, batch_first=True)
     theirs = nn.TransformerDecoder(layer, LAYERS, nn.LayerNorm(WIDTH))
     theirs.norm.load_state_dict(ours.norm.state_dict())
@@ -142,8 +141,10 @@ def test_the_cache_grows_by_one_word_a_step_and_the_images_part_is_computed_once
 
 
 def test_the_cache_follows_a_beam_that_drops_and_doubles_rows() -> None:
-    """Rows 2, 0, 2 live on after the third word; a state with another row's words would give other
-    logits."""
+    """After the third word, the beam continues with rows 2, 0 and 2.
+
+    A state with another row's words would give other logits.
+    """
     decoder, tokens, order = small(), words(B, 3), torch.tensor([2, 0, 2])
     state = decoder.start(features())
     for t in range(3):

@@ -1,5 +1,7 @@
-"""Epochs 0: a published model is used as it is, in a graph of the same shape; ClipCap's weights,
-read by their own names."""
+"""With 0 epochs, a published model is used as it is, and the graph keeps its shape.
+
+ClipCap's published weights are read by their own names.
+"""
 
 import io
 import shutil
@@ -37,7 +39,7 @@ TEXTS = ["a red dog runs.", "two cats sit on a mat.", "Mr. Smith"]
 DP, WIDTH = 9, 16
 
 
-# ---- training that is none ----
+# ---- training without a step ----
 
 
 def test_no_epochs_take_no_step_and_leave_a_history_that_is_a_header(tmp_path: Path) -> None:
@@ -72,7 +74,7 @@ def test_without_a_published_model_no_epochs_are_one_line(tmp_path: Path) -> Non
     ):
         trainer(tmp_path, epochs=0)
     with pytest.raises(UserError, match=r"^train\.epochs is 0"):
-        trainer(tmp_path / "vit", "vit_gpt2", epochs=0)  # weights: random
+        trainer(tmp_path / "vit", "vit_gpt2", epochs=0)  # its weights are random
 
 
 def _parts(t: Trainer) -> tuple[Any, ...]:
@@ -98,8 +100,11 @@ def test_an_empty_history_has_no_curve_and_the_others_keep_theirs(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, str]]:
-    """A workspace in which every stage but `track` has run on a published captioner; its folder,
-    and what `train` printed."""
+    """A workspace where every stage but `track` has run on a published captioner.
+
+    Yields:
+        the workspace, the captioner's folder, and what `train` printed.
+    """
     base = tmp_path_factory.mktemp("untrained")
     folder, said = tiny_published("git", base / "git"), io.StringIO()
     params = tiny_params()
@@ -227,8 +232,10 @@ class PublishedLayers(nn.Module):
 
 
 class PublishedTransformer(nn.Module):
-    """Of the image as `length` tokens and learned constants; what stands at the constants'
-    places."""
+    """Transforms the image, as `length` tokens, together with learned constants.
+
+    The output is taken at the places of the constants.
+    """
 
     def __init__(self, pooled: int, width: int, prefix: int, length: int, layers: int, heads: int):
         super().__init__()
@@ -258,8 +265,10 @@ class PublishedMlp(nn.Module):
 
 
 class PublishedClipCap(nn.Module):
-    """The names and shapes of the published weights: `gpt`, a GPT2LMHeadModel, and
-    `clip_project`."""
+    """Has the names and shapes of the published weights.
+
+    `gpt` is a GPT2LMHeadModel, `clip_project` the mapping.
+    """
 
     def __init__(self, lm: Any, mapping: str):
         super().__init__()
@@ -271,14 +280,14 @@ class PublishedClipCap(nn.Module):
         )
 
     def forward(self, pooled: Tensor, ids: Tensor) -> Tensor:
-        """Logits of the words after the prefix and after each of `ids` (B, T): (B, T + 1, V)."""
+        """Return the logits after the prefix and after each of `ids` (B, T): (B, T + 1, V)."""
         words = self.gpt.transformer.wte(ids)
         return self.gpt(inputs_embeds=torch.cat([self.clip_project(pooled), words], 1)).logits[
             :, 2:
         ]
 
     def weights(self) -> dict[str, Tensor]:
-        """As transformers of 2021 saved them, with GPT-2's masks among the weights."""
+        """Return the weights as transformers saved them in 2021, including GPT-2's masks."""
         masks = {}
         for n in range(len(self.gpt.transformer.h)):
             masks[f"gpt.transformer.h.{n}.attn.bias"] = torch.ones(1, 1, 64, 64).tril()
@@ -295,7 +304,7 @@ ARGS: dict[str, dict[str, Any]] = {
 
 
 def clipcap(folder: Path, mapping: str) -> tuple[PublishedClipCap, dict[str, Any]]:
-    """The published module with random weights, and the arguments of a row that reads them."""
+    """Return the published module with random weights, and arguments to read these weights."""
     folder.mkdir(exist_ok=True)
     lm = tiny_lm(folder / "lm", "gpt2", TEXTS)
     torch.manual_seed(3)
@@ -341,7 +350,7 @@ def test_captions_end_with_the_first_full_stop_as_the_published_loop_ends_them(
 ) -> None:
     theirs, args = clipcap(tmp_path, "mlp")
     stop = read_vocabulary("prefix_lm", TEXTS, 1, args, "args")[0].inner.token_to_id(".")
-    theirs.gpt.transformer.wte.weight[stop] *= 3  # else hardly one of 300 tokens is a full stop
+    theirs.gpt.transformer.wte.weight[stop] *= 3  # otherwise it is rarely chosen among 300 tokens
     torch.save(theirs.weights(), args["checkpoint"])
     decoder, tokenizer = opened(args)
     f = features(40)

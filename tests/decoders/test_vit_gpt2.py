@@ -1,4 +1,4 @@
-"""ViT-GPT2: transformers' own VisionEncoderDecoderModel with the same weights is the reference."""
+"""ViT-GPT2, compared with transformers' VisionEncoderDecoderModel with the same weights."""
 
 import json
 import shutil
@@ -58,8 +58,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def config(changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """tests/models/vit_gpt2 with pictures of 4 x 4 in patches of 2 x 2, and a tokenizer's
-    vocabulary."""
+    """Return the config of tests/models/vit_gpt2 with the size of a tokenizer's vocabulary.
+
+    Its pictures have 4 x 4 pixels, its patches 2 x 2.
+    """
     content = read_json(MODEL / "config.json")
     content["encoder"] |= {"image_size": SIDE, "patch_size": 2, **changes.get("encoder", {})}
     content["decoder"] |= {"vocab_size": VOCABULARY, **changes.get("decoder", {})}
@@ -67,7 +69,7 @@ def config(changes: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def reference(changes: dict[str, dict[str, Any]]) -> VisionEncoderDecoderModel:
-    """Weights large enough that distributions are far from uniform."""
+    """Return a model whose weights are large enough to make distributions far from uniform."""
     body = VisionEncoderDecoderModel(VisionEncoderDecoderConfig.from_dict(config(changes)))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -77,7 +79,7 @@ def reference(changes: dict[str, dict[str, Any]]) -> VisionEncoderDecoderModel:
 
 
 def publish(folder: Path, **changes: dict[str, Any]) -> VisionEncoderDecoderModel:
-    """Write a model's folder as the hub gives it."""
+    """Write a model folder as the Hub holds it, and return the model."""
     body = reference(changes)
     body.save_pretrained(folder)
     byte_level_bpe(TEXTS, VOCABULARY, "<|endoftext|>").save(str(folder / "tokenizer.json"))
@@ -109,7 +111,7 @@ def folder(tmp_path: Path) -> Path:
 def pair(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[VisionEncoderDecoderModel, Decoder, Tokenizer]:
-    """The same model as transformers has it, and as ours."""
+    """The same model in transformers, and our decoder and tokenizer for it."""
     folder = tmp_path_factory.mktemp("published")
     body = publish(folder)
     return body, *opened(model=str(folder))
@@ -123,14 +125,17 @@ def features(n: int = B) -> Features:
 
 
 def pixels(f: Features) -> Tensor:
-    """(B, 3, S, S) as transformers' image processor would give them, by hand."""
+    """Return (B, 3, S, S) as transformers' image processor would, computed by hand."""
     pictures = f.grid.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
     mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.5, 0.25, 0.2])
     return (pictures / 255 - mean[:, None, None]) / std[:, None, None]
 
 
 def captions(tokenizer: Tokenizer, rows: int = B, length: int = 6) -> tuple[Tensor, Tensor]:
-    """The same random captions (R, T) for ours and for theirs, which differ in how they start."""
+    """Return the same random captions (R, T) for our model and for theirs.
+
+    They differ only in the start token.
+    """
     words = torch.randint(4, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(5))
     ours, theirs = words.clone(), words.clone()
     ours[:, 0], theirs[:, 0] = tokenizer.special.start, 0
@@ -200,7 +205,7 @@ def test_loss_and_gradients_equal_those_of_transformers(pair) -> None:  # type: 
 
 
 def test_greedy_captions_equal_those_that_transformers_generates(folder: Path) -> None:
-    """Untied, for a tied matrix of random weights says the same word again and again."""
+    """Use untied weights, because a tied matrix of random weights repeats the same word."""
     body, f = publish(folder, **VARIANTS["untied"]), features(12)
     decoder, tokenizer = opened(model=str(folder))
     found = greedy(decoder, f, tokenizer.special, 9)
@@ -394,7 +399,7 @@ def test_all_weights_are_trained(pair) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_random_weights_need_no_more_than_a_config() -> None:
-    """The vocabulary is then that of the captions' words."""
+    """The vocabulary then consists of the captions' words."""
     tokenizer, sizes = read(model=str(MODEL), weights="random")
     assert (
         sizes.known["config"]["decoder"]["vocab_size"]

@@ -1,5 +1,4 @@
-"""Vision-language models: transformers' own generate, and peft's own adapters, are the
-reference."""
+"""Vision-language models, compared with transformers' own generate and peft's own adapters."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +48,7 @@ def pictures(count: int) -> list[Image.Image]:
 
 
 def tuned(decoder: Decoder) -> Decoder:
-    """An adapter that says something: as it begins, its second factor is zero."""
+    """Return the decoder with an adapter that has an effect: at first its second factor is zero."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, weight in decoder.named_parameters():
@@ -227,7 +226,7 @@ def test_epochs_for_a_model_of_which_nothing_is_trained_are_one_line(
 
 
 def test_a_published_model_is_counted_without_its_files() -> None:
-    """The hub counts as many."""
+    """The Hub states the same number of parameters."""
     name = "Qwen/Qwen2.5-VL-3B-Instruct"
     found = outline(model=name)
     assert found is not None

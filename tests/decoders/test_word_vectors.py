@@ -1,5 +1,4 @@
-"""Pretrained word vectors, and the sizes of the systems that were published with a parameter
-count."""
+"""Pretrained word vectors, and decoders whose parameter counts were published."""
 
 from pathlib import Path
 
@@ -41,9 +40,8 @@ def test_words_get_their_vectors_and_the_others_ones_of_the_same_spread(
         [3, pytest.approx(0.01)],
     ]
     unknown = embedding.weight[[ids["frisbee"], ids["red"]]]
-    assert (
-        unknown[:, 0] - 2
-    ).abs().max() < 4  # the known ones have mean 2 and standard deviation 1 there
+    # The known vectors have mean 2 and standard deviation 1 in this column.
+    assert (unknown[:, 0] - 2).abs().max() < 4
     assert embedding.weight.requires_grad
 
 
@@ -91,10 +89,11 @@ def parameters(decoder: Decoder) -> int:
 def test_the_cnn_lstm_of_sat_flickr8k_has_its_published_parameter_count() -> None:
     args = {"embedding": 256, "hidden": 256, "layers": 2, "dropout": 0.3}
     count = parameters(build_decoder("lstm", Sizes(2048, 2048, 7698), args))
-    # image 2048*256+256, words 7698*256, LSTM 2 * 4 * (256*256 + 256*256 + 2*256), output
-    # 256*7698+7698
+    # Image 2048*256+256, words 7698*256, LSTM 2 * 4 * (256*256 + 256*256 + 2*256), output
+    # 256*7698+7698.
     assert count == 524_544 + 1_970_688 + 1_052_672 + 1_978_386
-    assert f"{count / 1e6:.3f}".startswith("5.52")  # printed as 5.52 M: 5.526 cut, not rounded
+    # Published as 5.52 M: 5.526 was truncated, not rounded.
+    assert f"{count / 1e6:.3f}".startswith("5.52")
 
 
 def test_the_attention_model_of_sat_flickr8k_has_its_published_parameter_count() -> None:

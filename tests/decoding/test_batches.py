@@ -1,5 +1,4 @@
-"""Which image a caption row points at, in what order batches come, and what is summed over them
-without training."""
+"""Batches: which image a caption row points at, their order, and likelihoods summed over them."""
 
 from pathlib import Path
 
@@ -26,13 +25,13 @@ CAPTIONS = {
     "gnu": ["the gnu runs", "a gnu", "gnu on grass"],
     "hen": ["a hen"],
 }
+# Row of each image in the feature arrays; the number is also its only feature. Row 4 belongs to an
+# image that was set aside.
 NUMBER = {"hen": 0, "bear": 1, "gnu": 2, "cat": 3, "emu": 5, "dog": 6, "fox": 7}
-"""row of each image in the feature arrays, which is also its only feature; row 4 is of an image set
-aside"""
 
 
 def captions() -> pd.DataFrame:
-    """Rows in an order of their own, as a corpus file need not be sorted."""
+    """Return the captions in random order, because a corpus file need not be sorted."""
     rows = [(i, f"{i}#{n}", text) for i, texts in CAPTIONS.items() for n, text in enumerate(texts)]
     return pd.DataFrame(rows, columns=["image_id", "caption_id", "text"]).sample(
         frac=1, random_state=3
@@ -44,7 +43,7 @@ def tokenizer() -> Tokenizer:
 
 
 def write_store(folder: Path, grid: np.ndarray, pooled: np.ndarray) -> FeatureStore:
-    """data/features/<name>/ whose rows belong to the images of NUMBER."""
+    """Write a features folder whose rows belong to the images of NUMBER, and return its store."""
     folder.mkdir()
     np.save(folder / "grid-00000.npy", grid.astype(np.float16))
     np.save(folder / "pooled-00000.npy", pooled.astype(np.float16))
@@ -63,7 +62,10 @@ def batches(tmp_path: Path) -> CaptionBatches:
 
 
 def seen(epoch: "list[Batch]") -> list[tuple[str, str]]:
-    """(image_id, caption) of every row of every batch, the image found by the row's feature."""
+    """Return (image_id, caption) of every row of every batch.
+
+    The image is found by the feature that the row points at.
+    """
     names, words = {n: i for i, n in NUMBER.items()}, tokenizer()
     return [
         (names[int(batch.features.pooled[image, 0])], words.decode(ids))
@@ -132,11 +134,11 @@ def test_skipping_batches_gives_the_tail_of_the_epoch(batches: CaptionBatches, s
 
 def test_batches_that_are_read_ahead_are_the_same_batches(batches: CaptionBatches) -> None:
     whole = list(batches.epoch(7, 2))
-    batches.device = "cpu:0"  # as any device but cpu
+    batches.device = "cpu:0"  # treated like any device except cpu
     assert all(map(equal, whole, list(batches.epoch(7, 2))))
     assert [b.image_ids for b in batches.epoch(7, 2, skip=2)] == [whole[2].image_ids]
     assert list(batches.epoch(7, 2, skip=3)) == []
-    next(batches.epoch(7, 2))  # and the rest is not asked for
+    next(batches.epoch(7, 2))  # the rest is never asked for
 
 
 def test_in_order_is_by_image_id_and_caption_id(batches: CaptionBatches) -> None:

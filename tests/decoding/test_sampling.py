@@ -1,5 +1,7 @@
-"""Samples: words as often as they are probable, an image's own random numbers, and the best of
-several kept."""
+"""Samples: words are drawn by their probability, with random numbers of each image alone.
+
+The best of several samples is kept.
+"""
 
 import pytest
 import torch
@@ -15,11 +17,11 @@ from tests.decoders.test_properties import SPECIAL, features, small_decoder
 
 TOKENIZER = word_tokenizer(["a red dog runs", "two red cats sit on a mat"], 1)
 DRAWN = {**GREEDY, "samples": 6, "alternatives": 6, "max_tokens": 5, "length_penalty": 2.0}
-LOGITS = torch.tensor([0.5, 0.0, 0.2, 0.3]).log() + 3  # log-probabilities but for a constant
+LOGITS = torch.tensor([0.5, 0.0, 0.2, 0.3]).log() + 3  # log-probabilities up to a constant
 
 
 def frequencies(top_k: int) -> list[int]:
-    """How often each word is drawn by a thousand chances, evenly spaced."""
+    """Return how often each word is drawn by a thousand evenly spaced chances."""
     chances = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
     return torch.bincount(draw_by(chances, LOGITS.expand(1000, -1), top_k), minlength=4).tolist()
 
@@ -57,7 +59,7 @@ def test_the_different_samples_stand_by_log_probability_and_length_the_likeliest
         assert [one.score for one in caption.alternatives] == scores
         assert (caption.text, caption.log_prob, caption.tokens) == (texts[0], own[0], lengths[0])
         by_length.append(own)
-    assert any(scores != sorted(scores, reverse=True) for scores in by_length)  # length counts
+    assert any(scores != sorted(scores, reverse=True) for scores in by_length)  # length matters
 
 
 def test_another_seed_or_temperature_draws_others() -> None:
@@ -72,7 +74,7 @@ def test_what_is_drawn_does_not_depend_on_how_many_are_drawn_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = captions()
-    monkeypatch.setattr(decoding, "ROWS", 13)  # two images of six samples
+    monkeypatch.setattr(decoding, "ROWS", 13)  # two images with six samples each
     assert [c.text for c in captions()] == [c.text for c in expected]
     monkeypatch.setattr(decoding, "ROWS", 1)
     assert [c.text for c in captions()] == [c.text for c in expected]
@@ -99,7 +101,7 @@ def test_what_is_drawn_does_not_depend_on_what_features_keep_beside(name: str) -
 def test_a_decoder_may_judge_its_samples_by_their_texts_and_images(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """This one likes few words, of the last image many."""
+    """This decoder prefers few words, but many words for the last image."""
     decoder, f = small_decoder("lstm", vocabulary=len(TOKENIZER)), features()
 
     def judge(f: Features, texts: list[str], rows: Tensor) -> Tensor:
@@ -110,5 +112,5 @@ def test_a_decoder_may_judge_its_samples_by_their_texts_and_images(
     for n, caption in enumerate(caption_features(decoder, TOKENIZER, f, DRAWN)):
         lengths = [len(one.text.split()) for one in caption.alternatives]
         assert lengths == sorted(lengths, reverse=n == 3)
-        assert [abs(one.score) for one in caption.alternatives] == lengths  # the judge's
+        assert [abs(one.score) for one in caption.alternatives] == lengths  # the judge's scores
         assert len(set(lengths)) > 1

@@ -1,4 +1,4 @@
-"""Captions of a corpus that are read a few rows at a time are those of the file."""
+"""Captions of a corpus, read a few rows at a time, equal those of the whole file."""
 
 from pathlib import Path
 

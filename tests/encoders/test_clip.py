@@ -1,5 +1,7 @@
-"""CLIP and SigLIP: the same pixels, embeddings and grids as transformers' own classes give for the
-same weights."""
+"""CLIP and SigLIP give the pixels, embeddings and grids of transformers' own classes.
+
+Both have the same weights.
+"""
 
 import json
 from pathlib import Path
@@ -48,14 +50,14 @@ def build(kind: str, model: Path | str = "", weights: Any = "random") -> clip.En
 
 
 def reference(kind: str, seed: int = 0) -> Any:
-    """transformers' model of tests/models/<kind> with the weights that this seed gives."""
+    """Return transformers' model of tests/models/<kind> with random weights from this seed."""
     config, model = MODEL[kind]
     torch.manual_seed(seed)
     return model(config.from_pretrained(MODELS / kind)).eval()
 
 
 def published(kind: str, folder: Path, seed: int = 5) -> Any:
-    """A folder as the hub holds it, weights and tokenizer included; the model in it."""
+    """Write a model folder as the Hub holds it, with weights and tokenizer; return the model."""
     model = reference(kind, seed)
     model.save_pretrained(folder)
     PIL[kind].save_pretrained(folder)
@@ -71,11 +73,11 @@ def unit(x: torch.Tensor) -> torch.Tensor:
 def test_a_picture_one_pixel_wide_is_never_scaled_to_gigabytes(
     kind: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """transformers scales all of it before it crops."""
+    """transformers would scale the whole picture before it crops."""
     scaled, resize = [], Image.Image.resize
 
     def noted(self: Image.Image, to: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
-        scaled.append(to[0] * max(to[1], self.height))  # rows are made wider first
+        scaled.append(to[0] * max(to[1], self.height))  # the width is scaled first
         assert scaled[-1] < 10**7
         return resize(self, to, *args, **options)
 
@@ -92,9 +94,11 @@ def test_a_picture_one_pixel_wide_is_never_scaled_to_gigabytes(
 def test_the_pixels_are_those_of_transformers_image_processor(
     kind: str, size: tuple[int, int]
 ) -> None:
-    """To rounding of the normalisation with the Pillow form. The torchvision form rounds between
-    its two passes: its own distance from the Pillow form is up to 12 of 255 grey levels at hard
-    edges, and less than a tenth of one on average."""
+    """The pixels equal those of the Pillow processor, up to rounding in the normalisation.
+
+    The torchvision processor rounds between its two passes. It differs from the Pillow processor by
+    up to 12 of 255 grey levels at hard edges, and by less than a tenth of one on average.
+    """
     encoder, picture = build(kind), noise(*size)
     pixels = encoder.transform(picture)
     ours = (pixels - encoder.mean) / encoder.std
@@ -128,7 +132,7 @@ def test_a_picture_is_embedded_as_transformers_does(kind: str) -> None:
 
 
 def test_an_embedding_may_keep_its_length(kind: str) -> None:
-    """ClipCap's published weights were trained on what the projection gives."""
+    """ClipCap's published weights were trained on the output of the projection, not normalised."""
     encoder, theirs = (
         clip.Encoder(model=str(MODELS / kind), weights="random", normalise=False),
         reference(kind),
@@ -184,8 +188,10 @@ def test_a_text_alone_equals_the_text_among_others(
 
 
 def test_the_test_tokenizer_is_clips_without_merges() -> None:
-    """In CLIP's vocabulary, `a` within a word is 64 and at its end 320; 49406 and 49407 are start
-    and end."""
+    """In CLIP's vocabulary, `a` is 64 within a word and 320 at its end.
+
+    49406 and 49407 are the start and the end of a text.
+    """
     tokenizer = clip._byte_tokenizer(clip._config("openai/clip-vit-large-patch14", "random"))
     assert tokenizer("A aa")["input_ids"] == [49406, 320, 64, 320, 49407]
 

@@ -1,4 +1,4 @@
-"""What every encoder promises, and that timm's own preprocessing and naming are met."""
+"""What every encoder promises; timm models have timm's own preprocessing and names."""
 
 import math
 from pathlib import Path
@@ -23,6 +23,8 @@ from tests.pictures import put_pictures
 
 MODELS = Path(__file__).parents[1] / "models"
 TIMM = {"model": "test_efficientnet", "weights": "random", "image_size": 64, "resize": "squash"}
+# Arguments that make each encoder file small and independent of the network. A new file adds its
+# own, under its name (file or file/case).
 SMALL: dict[str, dict[str, Any]] = {
     "clip": {"model": str(MODELS / "clip"), "weights": "random"},
     "clip/siglip": {"model": str(MODELS / "siglip"), "weights": "random"},
@@ -37,8 +39,6 @@ SMALL: dict[str, dict[str, Any]] = {
         "drop_path": 0.4,
     },
 }
-"""arguments with which each encoder file is small and needs no network; a new file adds its own
-(file or file/case)"""
 
 
 def module(name: str) -> Any:
@@ -58,7 +58,7 @@ def close(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    """A picture of coarse random patches: detail that survives resizing."""
+    """Return a picture of coarse random patches, whose detail survives resizing."""
     cells = np.random.default_rng(seed).integers(
         0, 256, (height // 20, width // 20, 3), dtype=np.uint8
     )
@@ -66,7 +66,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def clock() -> Image.Image:
-    """A round white clock at ten past twelve or so."""
+    """Return a picture of a round white clock that shows about four o'clock."""
     image = Image.new("RGB", (224, 224), "white")
     draw = ImageDraw.Draw(image)
     draw.ellipse((22, 22, 202, 202), fill=(250, 250, 245), outline="black", width=8)
@@ -146,7 +146,7 @@ def test_an_encoders_arguments_can_be_checked_by_name_and_type(name: str) -> Non
 
 
 def test_the_package_weights_are_all_of_the_model_and_see_a_clock(lite0: Any) -> None:
-    """409 is `analog clock` among the 1000 classes of ImageNet."""
+    """Class 409 of ImageNet's 1000 classes is `analog clock`."""
     pixels = lite0.transform(clock())[None]
     logits = lite0.body.forward_head(
         lite0.body.forward_features((pixels.float() - lite0.mean) / lite0.std)
@@ -209,7 +209,7 @@ def test_a_model_with_channels_last_is_no_grid_of_channels() -> None:
 
 
 PAPERS = {
-    # name: picture, positions, width of the grid, of the pooled vector, parameters in millions
+    # name: side of the picture, positions, widths of grid and pooled vector, million parameters
     "convnext_tiny": (224, 49, 768, 768, 28.589),
     "convnext_small": (224, 49, 768, 768, 50.224),
     "convnext_base": (224, 49, 1024, 1024, 88.591),
@@ -301,7 +301,7 @@ def test_stochastic_depth_equals_timms_own_in_training_mode_with_the_same_draws(
     depths = [m for m in theirs.modules() if isinstance(m, timm.layers.DropPath)]
     assert [m.drop_prob for m in depths] == pytest.approx(rates)
     for name, weight in [*ours.body.named_parameters(), *theirs.named_parameters()]:
-        if name.endswith("gamma"):  # ConvNeXt's scales of its branches begin at a millionth
+        if name.endswith("gamma"):  # ConvNeXt first scales its branches by a millionth
             weight.data.fill_(1)
     pixels = torch.stack([ours.transform(noise(160, 160, seed)) for seed in range(4)])
     with torch.inference_mode():
@@ -372,7 +372,7 @@ def test_pixels_of_no_size_are_one_line() -> None:
 
 
 def stripes() -> Image.Image:
-    """120 x 60: red, green and blue thirds from left to right."""
+    """Return a picture of 120 x 60 pixels: red, green and blue thirds from left to right."""
     image = Image.new("RGB", (120, 60), "red")
     image.paste((0, 255, 0), (40, 0, 80, 60))
     image.paste("blue", (80, 0, 120, 60))
@@ -391,10 +391,8 @@ def test_squash_keeps_the_whole_picture_and_crop_its_middle(name: str, rotate: b
     assert squashed.shape == cropped.shape == (3, 60, 60)
     assert squashed[:, 30, [5, 30, 55]].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
     assert cropped[:, 30, [5, 30, 55]].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
-    assert [int((part[1, 30] > 127).sum()) for part in (squashed, cropped)] == [
-        20,
-        40,
-    ]  # width of the green third
+    # The widths of the green third.
+    assert [int((part[1, 30] > 127).sum()) for part in (squashed, cropped)] == [20, 40]
 
 
 @pytest.mark.parametrize("size", [(61, 60), (1, 1), (500, 3), (59, 333)])

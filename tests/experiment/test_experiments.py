@@ -1,9 +1,8 @@
-"""Every file of experiments/: it loads, its arguments bind, its paper's rows exist, and each of its
-rows runs from the image to the score, in miniature: same sources' columns, same family of encoder,
-same decoder, same training, everything small.
+"""Every file of experiments/ loads, its arguments bind, and its paper's rows exist.
 
-The rules that make a row small go by the kind of an argument, so that a new row or file needs no
-line here.
+Each row also runs in miniature, from the image to the score. The columns of the sources, the family
+of the encoder, the decoder and the training stay the same, but everything is small. The rules that
+make a row small depend on the kind of an argument, so a new row or file needs no line here.
 """
 
 import shutil
@@ -96,8 +95,10 @@ def test_an_experiment_stands_beside_every_row_of_the_papers() -> None:
 
 @pytest.fixture(scope="module")
 def miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], "tuple[Params, Path]"]:
-    """An experiment file -> its miniature, and a workspace in which its corpora and features are
-    there, made once."""
+    """A function from an experiment file to its miniature and a workspace, made once per file.
+
+    The workspace has the corpora and the features of the file.
+    """
 
     @cache
     def make(file: Path) -> tuple[Params, Path]:
@@ -125,8 +126,10 @@ def prepared(params: Params, folder: Path) -> Params:
 
 
 def drawn(folder: Path, schemes: set[str]) -> Shards:
-    """Eight scenes of 64 x 64 pixels with five captions each, split by every scheme that the file's
-    corpora name."""
+    """Return eight scenes of 64 x 64 pixels with five captions each.
+
+    They are split by every scheme in `schemes`, those that the file's corpora name.
+    """
     scenes.fetch(folder, images=8, size=64, seed=1)
     raw = pd.read_parquet(folder / "captions.parquet")
     raw = raw.assign(**{f"split_{scheme}": raw["split_official"] for scheme in schemes})
@@ -149,8 +152,10 @@ def test_a_row_runs_two_steps_a_caption_and_a_score(
     miniature: Callable[[Path], "tuple[Params, Path]"],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As stages/train.py, caption.py and score.py do; a model that is used as it is takes no
-    step."""
+    """The row runs as in stages/train.py, caption.py and score.py.
+
+    A model that is used as it is takes no step.
+    """
     params, folder = miniature(file)
     monkeypatch.chdir(folder)
     trainer, about = seeds_of(name, params, "cpu").trainer(params.training(name).seeds[0])
@@ -210,39 +215,45 @@ def shrunk(params: Params, folder: Path) -> Params:
 
 
 def shrunk_encoder(kind: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Random weights; timm's own test model of the same family, or the smallest model of the kind
-    in tests/models."""
+    """Return arguments for a small encoder with random weights.
+
+    It is timm's own test model of the same family, or the smallest model of the kind in
+    tests/models.
+    """
     if kind == "timm_model":
         tiny = tiny_models().get(family(args["model"]), "test_resnet")
         return {
             **args,
             "model": tiny,
             "weights": "random",
-            "image_size": 160,
-        }  # the only size that test_vit takes
+            "image_size": 160,  # the only size that test_vit takes
+        }
     if "model" in args:
         return {**args, "model": str(MODELS / kind), "weights": "random"}
-    return {**args, "image_size": 3}  # of the models that see pixels
+    return {**args, "image_size": 3}  # for models that see pixels
 
 
 @cache
 def tiny_models() -> dict[str, str]:
-    """timm's test models by family, the first of each."""
+    """Return the first of timm's test models for each family."""
     return {family(name): name for name in reversed(timm.list_models("test_*"))}
 
 
 def family(model: str) -> str:
-    """The module that timm defines it in; a DeiT is a vision transformer."""
+    """Return the module in which timm defines the model; a DeiT is a vision transformer."""
     module = timm.model_entrypoint(model.split(".")[0]).__module__
     return module.replace(".deit", ".vision_transformer")
 
 
 def shrunk_decoder(kind: str, args: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Numbers of units become 16 at most; files and models give way to tiny ones, which are read as
-    the large ones are."""
+    """Return arguments for a small decoder.
+
+    Numbers of units become 16 at most. Tiny files and models replace the large ones and are read in
+    the same way.
+    """
     small = {key: min(value, 16) if type(value) is int else value for key, value in args.items()}
     if args.get("new_tokenizer"):
-        small["new_tokenizer"] = 300  # 256 bytes need a place
+        small["new_tokenizer"] = 300  # it must have room for 256 bytes
     if args.get("vectors"):
         small["vectors"] = str(tiny_vectors(folder / "vectors.txt", small["embedding"]))
     if kind == "vlm":
@@ -260,7 +271,7 @@ def shrunk_decoder(kind: str, args: dict[str, Any], folder: Path) -> dict[str, A
 
 
 def tiny_vision_language(folder: Path) -> Path:
-    """A Qwen2.5-VL as a hub holds it, of a few thousand weights."""
+    """Write a Qwen2.5-VL of a few thousand weights as the Hub holds it; return its folder."""
     if not folder.is_dir():
         publish(folder, "qwen2_5_vl")
     return folder
@@ -278,8 +289,10 @@ def tiny_vectors(path: Path, width: int) -> Path:
 
 
 def tiny_language_model(folder: Path) -> Path:
-    """A GPT-2 as a hub holds it: config.json, model.safetensors, tokenizer.json (a token per
-    byte)."""
+    """Write a GPT-2 as the Hub holds it, and return its folder.
+
+    It has config.json, model.safetensors and tokenizer.json (a token per byte).
+    """
     if not folder.is_dir():
         from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -298,7 +311,7 @@ def tiny_language_model(folder: Path) -> Path:
 
 
 def letter_tokenizer() -> Tokenizer:
-    """A token per byte, and 0 ends a caption."""
+    """Return a tokenizer with a token per byte; token 0 ends a caption."""
     letters = {
         letter: n
         for n, letter in enumerate(["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())])
@@ -311,8 +324,10 @@ def letter_tokenizer() -> Tokenizer:
 
 
 def tiny_checkpoint(path: Path, args: dict[str, Any]) -> Path:
-    """A mapping network (MLP) behind tests/models/clip, and that language model, by the names of
-    ClipCap's weights."""
+    """Write a mapping network (MLP) for tests/models/clip and the language model `lm`.
+
+    The weights have the names of ClipCap's weights.
+    """
     from transformers import GPT2LMHeadModel
 
     width, pooled = 16, read_json(MODELS / "clip/config.json")["projection_dim"]
@@ -329,16 +344,17 @@ def tiny_checkpoint(path: Path, args: dict[str, Any]) -> Path:
 
 
 def tiny_published(kind: str, folder: Path) -> Path:
-    """The model of tests/models as a hub holds it: config.json, weights, tokenizer.json,
-    preprocessor_config.json."""
+    """Write the model of tests/models as the Hub holds it, and return its folder.
+
+    It has config.json, weights, tokenizer.json and preprocessor_config.json.
+    """
     if not folder.is_dir():
         from transformers import AutoConfig, AutoModelForImageTextToText
 
         content = read_json(MODELS / kind / "config.json")
         for part in (content, *(value for value in content.values() if isinstance(value, dict))):
-            part |= {
-                key: 512 for key in ("n_positions", "max_position_embeddings") if key in part
-            }  # letters are tokens
+            # Every letter is a token, so texts take many positions.
+            part |= {key: 512 for key in ("n_positions", "max_position_embeddings") if key in part}
         config = AutoConfig.for_model(**content)
         AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
         letter_tokenizer().save(str(folder / "tokenizer.json"))

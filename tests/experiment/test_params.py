@@ -1,4 +1,4 @@
-"""params.yaml: a wrong one is told in one line, all problems at once."""
+"""An error about params.yaml is one line, which tells all problems at once."""
 
 import inspect
 from pathlib import Path
@@ -271,9 +271,9 @@ def test_scientific_notation_is_a_number_for_us_as_for_dvc(tmp_path: Path) -> No
 
 
 def test_no_value_that_changes_a_result_has_a_default_in_code() -> None:
-    """params.py is no dependency of any stage, so a default in it would change results unseen."""
+    """No stage depends on params.py, so a default in it would change results unnoticed."""
     told_apart = {("Variant", "paper"), ("Variant", "notes")}
-    told_apart |= {("Scoring", "chair")}  # the metric of that name cannot be asked without it
+    told_apart |= {("Scoring", "chair")}  # the metric chair cannot be requested without it
     for section in [
         Params,
         *(m for m in vars(inspect.getmodule(Params)).values() if inspect.isclass(m)),

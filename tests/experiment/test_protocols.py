@@ -1,5 +1,7 @@
-"""Protocols: what each compares with what, equal to the tool that the source used; several
-protocols never share a column."""
+"""Protocols: what each compares, and that its scores are those of the tool its source used.
+
+Several protocols never share a column.
+"""
 
 import csv
 import io
@@ -49,8 +51,10 @@ def ids(rng: np.random.Generator, longest: int) -> list[int]:
 
 
 def forced(images: int = 12, longest: int = 9) -> pd.DataFrame:
-    """References of one to five an image, and an argmax as long as each, few words in all so that
-    long runs match."""
+    """Return one to five references per image, each with an argmax of the same length.
+
+    The vocabulary is small, so that long n-grams match.
+    """
     rng = np.random.default_rng(3)
     rows = []
     for n in range(images):
@@ -63,7 +67,7 @@ def forced(images: int = 12, longest: int = 9) -> pd.DataFrame:
 
 @pytest.mark.parametrize("longest", [9, 3])
 def test_teacher_forced_bleu_is_nltks_corpus_bleu_over_all_hypotheses(longest: int) -> None:
-    """Captions of two words have no run of four: nltk's smallest float stands in."""
+    """Captions of two words have no 4-gram; nltk uses its smallest float instead."""
     table = forced(longest=longest)
     sums = teacher_forced_sums(table)
     ours = {name: float(value) for name, value in sums.score(sums.statistics.sum(0)).items()}
@@ -132,8 +136,10 @@ def test_a_protocol_is_the_original_metric_on_the_text_that_it_names(
 
 
 def test_the_closing_full_stop_is_a_word_of_the_raw_protocol_alone() -> None:
-    """By hand: of 4 + 5 + 7 words "man" and one "a" of b miss; the closest references have 5 + 5 +
-    8."""
+    """By hand: of 4 + 5 + 7 words, "man" and one "a" of b do not match.
+
+    The closest references have 5 + 5 + 8 words.
+    """
     scores = score_variant(said(), known("spaces"), ["bleu"], ["raw"]).scores
     assert scores.value("test", "bleu_1", "raw") == pytest.approx(14 / 16 * math.exp(1 - 18 / 16))
     assert tokenise("A dog .", "spaces") == "a dog ."
@@ -160,7 +166,7 @@ def test_another_search_is_scored_on_its_own_captions() -> None:
 
 
 def test_of_several_seeds_mean_and_spread_stand_beside_each() -> None:
-    """By hand: the mean of three and the deviation with n - 1."""
+    """By hand: the mean of three seeds, and their standard deviation with n - 1."""
     others = {2: {**SAID, "a": "a cat"}, 5: {**SAID, "b": "two men on a bench"}}
     rows = [(seed, i, "test", text) for seed, texts in others.items() for i, text in texts.items()]
     seeds = pd.DataFrame(rows, columns=["seed", "image_id", "split", "text"])
@@ -236,7 +242,7 @@ def test_a_row_beside_a_paper_must_be_scored_as_the_paper_was(tmp_path: Path) ->
     assert "variants.merge.protocols: the paper's row is scored under raw: name it here" in told
 
 
-# How they stand in the tables.
+# Protocols in the tables.
 
 RAW = joined(
     scores_of({"test": TEST, "val": VAL}),
@@ -272,7 +278,7 @@ def test_a_protocol_has_a_table_of_its_own_with_the_standard_score_and_the_diffe
 
 
 def test_a_difference_of_two_protocols_has_the_interval_of_paired_draws() -> None:
-    """The two move together: each has an interval of 0.4, their difference of 0.02."""
+    """The two scores move together: their intervals span 0.4, that of their difference 0.02."""
     draws = np.linspace(-0.2, 0.2, 1000)
     estimates = {
         Key("test", "standard", OWN, "bleu_4"): Estimate(0.25, 0.25 + draws, "x"),
@@ -294,7 +300,7 @@ PRINTED["tables"]["nic"]["rows"] = [
 
 
 def several(first: dict[str, float], mean: dict[str, float], sd: dict[str, float]) -> ScoreTable:
-    """Of two trainings, on the test split: of the first, and over both."""
+    """Return test scores of two trainings: those of the first, and the mean and sd of both."""
     return joined(scores_of({"test": first}), scores_of({"test": mean}, seed=MEAN, sd=sd))
 
 
@@ -398,7 +404,7 @@ def test_several_seeds_show_their_mean_and_spread_and_the_table_says_so() -> Non
 
 
 def test_a_score_that_only_some_seeds_have_is_no_number_in_the_table() -> None:
-    """Neither the first seed's own nor a mean of fewer than `seeds` says stands for it."""
+    """Neither the first seed's score nor a mean of fewer than `seeds` seeds is shown."""
     first = {"bleu_4": 0.2, "gender_error_named": 0.5}
     lucky = several(first, {"bleu_4": 0.25}, {"bleu_4": 0.0123})
     both, single = (result(scores=lucky, about={"seeds": n, "commit": "abc1234"}) for n in (2, 1))
@@ -409,8 +415,10 @@ def test_a_score_that_only_some_seeds_have_is_no_number_in_the_table() -> None:
 
 
 def test_the_spread_over_seeds_stands_beside_a_score_without_an_interval_in_every_form() -> None:
-    """A count and a share of all captions have none, and neither has anything where nothing was
-    resampled."""
+    """A count and a share of all captions have no interval.
+
+    Nothing has one if nothing was resampled.
+    """
     scores = several(
         {"vocabulary": 365.0, "bleu_4": 0.2},
         {"vocabulary": 360.5, "bleu_4": 0.25},

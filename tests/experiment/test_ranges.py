@@ -1,5 +1,8 @@
-"""Impossible values: one line from params.yaml, which `captionlab plan` and every stage read, and
-the same line from the check before a constructor."""
+"""An impossible value in params.yaml gives an error of one line.
+
+`captionlab plan` and every stage read this file. The check before a constructor gives the same
+line.
+"""
 
 import ast
 import math

@@ -1,5 +1,4 @@
-"""`CAPTIONLAB_RAY`: the stage `extract` on the nodes of a cluster, with the bytes of the stage
-alone."""
+"""`CAPTIONLAB_RAY`: on a cluster, the stage `extract` writes the same bytes as on one machine."""
 
 import json
 import os
@@ -26,13 +25,15 @@ from tests.pictures import exchange
 
 pytestmark = pytest.mark.slow
 
+# They fill five shards of 16.
 PICTURES = 70
-"in shards of 16: five"
 
 
 class Scaled(TinyEncoder):
-    """With random weights of its own: nodes must get these very ones. It ends its
-    process once if there is a file `die`."""
+    """An encoder with a random weight, which the nodes must receive unchanged.
+
+    If there is a file `die`, it kills its process once.
+    """
 
     def __init__(self, notes: Path):
         super().__init__()
@@ -52,7 +53,7 @@ class Scaled(TinyEncoder):
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Of two nodes of one core each, as groups of processes of this machine."""
+    """The address of a cluster of two nodes, groups of processes here, with one core each."""
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 10**8}
@@ -84,7 +85,7 @@ def on(nodes: Any, encoder: Any, images: Shards, tmp_path: Path, **about: Any) -
 
 
 def computed(tmp_path: Path) -> int:
-    """Forward passes that there were, and forget them."""
+    """Return the number of forward passes, and set it back to 0."""
     notes = tmp_path / "batches"
     found = len(notes.read_text().splitlines())
     notes.unlink()
@@ -126,7 +127,10 @@ def test_a_killed_actor_is_started_again_and_changes_no_byte(
 
 
 def interrupted(encoder: Any, images: Shards, tmp_path: Path, done: list[int]) -> Path:
-    """As a run on a cluster leaves its part: these shards are done, others are torn."""
+    """Return the part that an interrupted run on a cluster leaves.
+
+    The shards in `done` are done, and others are torn.
+    """
     run(encoder, images, tmp_path, "alone")
 
     def some(job: Any, todo: list[int]) -> Iterator[Any]:
@@ -183,7 +187,7 @@ def test_a_node_that_does_not_see_the_disk_is_one_line(
 
 @pytest.fixture
 def one_actor(nodes: on_ray.Nodes, monkeypatch: pytest.MonkeyPatch) -> on_ray.Nodes:
-    """In this process, which spares its start."""
+    """Nodes whose one actor runs in this process, which saves the start of another."""
 
     def records(task: on_ray.Task, todo: list[int]) -> Iterator[Any]:
         actor = on_ray.Actor(task)
@@ -228,7 +232,7 @@ def test_an_address_that_cannot_answer_is_one_line(address: str, what: str) -> N
 def test_a_cluster_that_asks_for_a_token_is_one_line_that_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An answer without the token is all that Ray's client sees of it: no connection."""
+    """Without the token, Ray's client sees only that it cannot connect."""
 
     def refused(**_: Any) -> None:
         raise ConnectionError("Failed to connect to Ray cluster at 127.0.0.1:6379")

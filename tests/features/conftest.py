@@ -1,4 +1,4 @@
-"""Shards so small that forty pictures have three."""
+"""Makes shards so small that forty pictures fill three."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Arrays in several files are the array that they make up."""
+"""An array in several files is read like the whole array."""
 
 from pathlib import Path
 

@@ -1,5 +1,7 @@
-"""Features in int8: hand-computed steps, the bound of the error, and the same rounding wherever a
-model sees fresh features."""
+"""Features in int8: steps computed by hand, and the bound of the error.
+
+Fresh features are rounded in the same way wherever a model sees them.
+"""
 
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from tests.features.test_store import N, TinyEncoder, contents, direct, pictures
 def test_the_largest_of_a_vector_becomes_127_and_zeros_stay_zeros() -> None:
     values, scale = to_int8(torch.tensor([[0.0, 6.35, -12.7, 0.04], [0.0, 0.0, 0.0, 0.0]]))
     assert (values.dtype, scale.dtype) == (torch.int8, torch.float32)
-    assert values.tolist() == [[0, 64, -127, 0], [0, 0, 0, 0]]  # 63.5 is rounded to the even one
+    assert values.tolist() == [[0, 64, -127, 0], [0, 0, 0, 0]]  # 63.5 is rounded to even
     assert scale.tolist() == pytest.approx([0.1, 0.0])
     assert from_int8(values, scale).flatten().tolist() == pytest.approx(
         [0.0, 6.4, -12.7, 0.0, 0.0, 0.0, 0.0, 0.0]

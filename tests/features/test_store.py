@@ -1,5 +1,7 @@
-"""Images -> float16 memory maps: the same arrays whatever the batch, the interruption or the broken
-file."""
+"""Images become float16 memory maps.
+
+The arrays do not depend on the batch size, interruptions or broken files.
+"""
 
 import os
 import signal
@@ -25,8 +27,10 @@ N = 40
 
 
 class TinyEncoder:
-    """Two grid positions of three numbers and four pooled ones, from 2 x 2 pixels; may fail at its
-    n-th batch."""
+    """Makes two grid positions of three numbers, and four pooled numbers, from 2 x 2 pixels.
+
+    It may fail at a given batch.
+    """
 
     positions, grid_dim, pooled_dim = 2, 3, 4
 
@@ -57,7 +61,7 @@ def plain(n: int) -> Image.Image:
 
 
 def pictures(root: Path, count: int = N) -> Shards:
-    """`count` plain pictures; number n has red value 5 n + 1."""
+    """Write `count` plain pictures; picture n has the red value 5 n + 1."""
     return put_pictures(root, {f"i{n:02}": plain(n) for n in range(count)})
 
 
@@ -79,7 +83,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def direct(*numbers: int) -> Features:
-    """Of the plain pictures."""
+    """Return the features of the plain pictures with these numbers."""
     encoder = TinyEncoder()
     return encoder(torch.stack([encoder.transform(plain(n)) for n in numbers]))
 
@@ -95,9 +99,8 @@ def test_the_stored_features_are_the_encoders_own_as_float16(tmp_path: Path) -> 
     assert (pooled.dtype, pooled.shape) == (np.float16, (N, 4))
     assert np.array_equal(grid, expected.grid.half().numpy())
     assert np.array_equal(pooled, expected.pooled.half().numpy())
-    assert pooled[3].tolist() == pytest.approx(
-        [4 / 7, 4 / 7, 4 / 7, 4 / 7], abs=1e-3
-    )  # red 16 of picture 3: square root 4
+    # Picture 3 has the red value 16, whose square root is 4.
+    assert pooled[3].tolist() == pytest.approx([4 / 7, 4 / 7, 4 / 7, 4 / 7], abs=1e-3)
 
 
 def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
@@ -180,8 +183,10 @@ def test_an_interrupted_run_leaves_nothing_under_the_final_name(tmp_path: Path) 
 
 
 def test_an_interrupted_run_continues_where_it_was_remembered(tmp_path: Path) -> None:
-    """Progress is kept after every shard of 16: of 40 images in pairs, 32 are done when the 18th
-    batch fails."""
+    """Progress is saved after every shard of 16 images.
+
+    Of 40 images in pairs, 32 are done when the 18th batch fails.
+    """
     images = pictures(tmp_path / "raw")
     with pytest.raises(KeyboardInterrupt):
         run(TinyEncoder(fail_at=17), images, tmp_path)
@@ -194,7 +199,7 @@ def test_an_interrupted_run_continues_where_it_was_remembered(tmp_path: Path) ->
 
 def test_a_run_interrupted_twice_continues_twice(tmp_path: Path) -> None:
     images = pictures(tmp_path / "raw", 50)
-    for fail_at in (17, 15):  # the second dies before it could remember anything of its own
+    for fail_at in (17, 15):  # the second run dies before it saves any progress
         with pytest.raises(KeyboardInterrupt):
             run(TinyEncoder(fail_at=fail_at), images, tmp_path, batch=1)
     last = TinyEncoder()
@@ -447,7 +452,7 @@ def test_there_is_a_part_for_each_shard_and_none_of_an_interrupted_run_of_more(
 
 
 def test_a_killed_run_keeps_the_shards_that_were_done(tmp_path: Path) -> None:
-    """SIGKILL leaves no time to tidy up: the part that was being written is written again."""
+    """SIGKILL leaves no time to tidy up, so the unfinished part is written again."""
     images = pictures(tmp_path / "raw")
     expected = contents(run(TinyEncoder(), images, tmp_path, "whole"))
     child = os.fork()

@@ -24,7 +24,7 @@ def encoded(image, form="PNG", **options):
 
 
 def png_header(width, height):
-    """A PNG that claims a size and holds next to nothing."""
+    """Return a PNG that claims this size but holds hardly any data."""
 
     def chunk(kind, data):
         return (
@@ -119,7 +119,7 @@ def test_the_limit_of_pixels_can_be_set():
 
 def test_the_orientation_of_the_camera_is_applied():
     picture = Image.new("RGB", (20, 10), "blue")
-    picture.paste("red", (0, 0, 10, 10))  # red left
+    picture.paste("red", (0, 0, 10, 10))  # the left half is red
     exif = Image.Exif()
     exif[0x0112] = 6  # turn right by 90 degrees to see it upright
     image = read_image(encoded(picture, exif=exif))
@@ -196,7 +196,7 @@ def test_a_pixel_of_a_float_picture_that_is_no_number_is_black_and_the_others_ar
 
 @pytest.fixture
 def impostors(tmp_path):
-    """Files whose names end like a picture's, and the reason that each is none."""
+    """Files that only have the name of a picture, and the reason why each is refused."""
     no_file = "not a regular file (a folder, pipe or device): name a picture's file"
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "endless.png").symlink_to("/dev/zero")
@@ -222,7 +222,7 @@ def test_what_only_has_the_name_of_a_picture_is_refused_before_it_is_read(impost
 
 @pytest.mark.timeout(30)
 def test_a_pipe_that_takes_the_place_of_a_picture_is_not_waited_for(tmp_path, monkeypatch):
-    """Between the look at the file and its opening."""
+    """The pipe takes the place of the picture after the file is checked and before it is opened."""
     (tmp_path / "a.png").write_bytes(encoded(NOISE))
     before = (tmp_path / "a.png").stat()
     os.mkfifo(tmp_path / "b.png")
@@ -260,7 +260,7 @@ def test_an_opened_picture_and_an_array_are_the_picture_of_their_file():
 
 
 def test_no_other_program_is_started_for_a_picture():
-    """Pillow has Ghostscript draw PostScript, whatever the file is called."""
+    """Pillow would start Ghostscript for PostScript, whatever the file is called."""
     with pytest.raises(ImageError, match=r"^EPS, which only another program can draw"):
         read_image(encoded(NOISE, "EPS"))
 

@@ -1,4 +1,4 @@
-"""Pictures of any shape are scaled in bounded memory, and those of usual shapes as in one step."""
+"""Pictures of any shape are scaled in bounded memory, and those of usual shapes in one step."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def noise(width, height):
 
 
 def whole_then_cut(image, side, resampling):
-    """The definition of `crop`: the shorter side is scaled to `side`, then the centre is taken."""
+    """Return what `crop` means: scale the shorter side to `side`, then take the centre."""
     scale = side / min(image.size)
     size = tuple(max(side, round(length * scale)) for length in image.size)
     left, top = ((length - side) // 2 for length in size)
@@ -41,7 +41,7 @@ def test_pictures_up_to_the_ratio_are_scaled_in_one_step(size, resampling):
 
 @pytest.mark.parametrize("size", [(20, 1200), (1200, 20), (7, 400)])
 def test_a_longer_picture_looks_as_if_all_of_it_had_been_scaled(size):
-    """Its rows and columns may be taken half a pixel of the source apart."""
+    """The places of its rows and columns in the source may differ by half a pixel."""
     smooth = noise(*(max(1, length // 10) for length in size)).resize(size, Resampling.BICUBIC)
     ours = np.asarray(square(smooth, 32, "crop", Resampling.BICUBIC), int)
     theirs = np.asarray(whole_then_cut(smooth, 32, Resampling.BICUBIC), int)

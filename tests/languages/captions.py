@@ -1,7 +1,8 @@
-"""Captions of our own in several languages: what is seen, what it does and where."""
+"""Captions in several languages, written for the tests: what is seen, what it does and where."""
 
 from itertools import product
 
+# language -> the form of a sentence, and the words that fill it.
 WORDS = {
     "de": ("{} {} {}.", ["Ein brauner Hund", "Das Mädchen", "Ein Vogel"],
            ["läuft", "schläft", "wartet"], ["auf dem Gras", "über'm Fluss"]),
@@ -18,17 +19,16 @@ WORDS = {
     "th": ("{}{}{}", ["สุนัขสีน้ำตาล", "เด็กผู้หญิง", "นก"], ["วิ่ง", "นอน", "รอ"],
            ["บนหญ้า", "ใกล้แม่น้ำ"]),
 }  # fmt: skip
-"language -> a sentence, and what fills it"
 LANGUAGES = tuple(WORDS)
 
 
 def sentences(language: str) -> list[str]:
-    """18 different ones."""
+    """Return 18 different sentences."""
     form, *parts = WORDS[language]
     return [form.format(*words) for words in product(*parts)]
 
 
 def published(language: str, images: int = 18) -> dict[str, list[str]]:
-    """image -> two captions."""
+    """Return image -> two captions."""
     known = sentences(language)
     return {f"{n:02}": [known[n % 18], known[(5 * n + 1) % 18]] for n in range(images)}

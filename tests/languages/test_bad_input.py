@@ -1,4 +1,4 @@
-"""What is wrong with a language is one line, with what, where and what to do."""
+"""An error about a language is one line: what is wrong, where, and what to do."""
 
 from pathlib import Path
 from typing import Any

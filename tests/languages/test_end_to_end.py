@@ -26,7 +26,7 @@ NO_SPACES = ("ja", "th", "zh")
 
 
 def params_of(folder: Path) -> dict[str, Any]:
-    """A data set, a corpus, features and a model of each language."""
+    """Return params with a data set, a corpus, features and a model for each language."""
     params = tiny_params()
     one = {n: next(iter(params[n].values())) for n in ("corpora", "features", "variants")}
     split = {"val": 0.2, "test": 0.3, "seed": 1}
@@ -100,7 +100,7 @@ def test_a_model_writes_spaces_only_where_its_script_has_them(workspace: Path, c
     assert said.str.contains(" ").any() == (code not in NO_SPACES)
     baseline = pd.read_parquet(paths.captions(f"most-frequent--{code}")).text
     assert baseline.str.contains(" ").any() == (code not in NO_SPACES)
-    if code in NO_SPACES:  # attention is of words all the same
+    if code in NO_SPACES:  # attention is still kept per word
         looked = pd.read_parquet(paths.attention(f"soft-{code}")).groupby("image_id").word
         texts = captions_of(code).set_index("image_id").text
         assert {i: "".join(words) for i, words in looked} == texts[[*looked.groups]].to_dict()

@@ -1,4 +1,4 @@
-"""Captions of other languages as cleaning and scoring see them."""
+"""Captions in other languages, as cleaning and scoring see them."""
 
 import subprocess
 import sys
@@ -88,7 +88,7 @@ def test_korean_is_parted_as_sacrebleu_does() -> None:
 
 @pytest.mark.parametrize("code", THEIRS)
 def test_bleu_equals_sacrebleus_with_its_own_tokenizer(code: str) -> None:
-    """Of texts without punctuation: sacrebleu would compare that, too."""
+    """The texts have no punctuation, because sacrebleu would compare it, too."""
     plain = {
         i: [cleaned(t, code).replace("'", " ") for t in two] for i, two in published(code).items()
     }

@@ -1,4 +1,4 @@
-"""CHAIR, by hand and by the rules of the original's code."""
+"""CHAIR, by hand and by the rules of the original code."""
 
 import json
 from pathlib import Path
@@ -55,8 +55,10 @@ def test_the_objects_of_a_caption_are_those_of_the_originals_rules(
 
 
 def test_chair_of_three_captions_by_hand(files: dict[str, object]) -> None:
-    """1: dog and bike, of which the bike is not there. 2: nothing. 3: two boys, both there; of the
-    person and the duck there, the duck is not said."""
+    """Caption 1 names a dog and a bike, and the bike is not there. Caption 2 names nothing.
+
+    Caption 3 names a person twice, who is there; it does not name the duck that is there, too.
+    """
     said = {"1": "a dog and a bike", "2": "a red wall", "3": "a boy and a boy"}
     meant = {"1": ["a puppy", "a dog"], "2": ["a train"], "3": ["a man", "a person with ducks"]}
     found = chair.score(said, meant, files)

@@ -1,5 +1,7 @@
-"""CLIPScore and RefCLIPScore are what transformers' CLIP gives by hand, image by image and text by
-text."""
+"""CLIPScore and RefCLIPScore equal those computed by hand with transformers' CLIP.
+
+The latter takes one image and one text at a time.
+"""
 
 import io
 import shutil
@@ -32,8 +34,8 @@ from tests.encoders.test_properties import MODELS, noise
 from tests.pictures import exchange, put_pictures
 from tests.workspace import ROOT, tiny_params, write_params
 
+# More than one batch of pictures. The last text is longer than the model reads.
 SAID = ["a dog", "", "naïve 犬", "a dog", "the man 's hat", "word " * 30] * 7
-"more than one batch of pictures; the last text is longer than the model reads"
 CANDIDATES: Candidates = {f"i{n:02}": text for n, text in enumerate(SAID)}
 REFERENCES: References = {
     f"i{n:02}": [f"{text} runs {n % 3}", "a cat", text][: 1 + n % 3] for n, text in enumerate(SAID)
@@ -62,7 +64,7 @@ def scores(model: Path, images: dict[str, Member]) -> Scores:
 
 
 class ByHand:
-    """One picture or one text at a time, without padding."""
+    """Embeds one picture or one text at a time, without padding."""
 
     def __init__(self, model: Path):
         self.clip = CLIPModel.from_pretrained(model).eval()

@@ -1,4 +1,4 @@
-"""chrF, CIDEr without the D, SPIDEr and self-CIDEr: each as its original has it."""
+"""chrF, CIDEr without the D, SPIDEr and self-CIDEr: each equals its original."""
 
 import math
 from itertools import product, zip_longest
@@ -15,8 +15,8 @@ from pipeline.metrics.shared.base import Scores, Unavailable
 from pipeline.scoring.variant import Known, Said, score_variant
 from tests.metrics.test_properties import CANDIDATES, REFERENCES
 
+# A sigma with which a different length costs nothing.
 NO_PENALTY = 1e9
-"sigma with which another length costs nothing"
 SETS = [
     ["a dog runs on the beach", "the brown dog runs", "a cat sleeps"],
     ["two men play guitar", "two men play guitar", "two men play guitar"],
@@ -38,7 +38,7 @@ def test_chrf_equals_sacrebleus() -> None:
 
 
 def test_plain_cider_is_the_originals_without_its_penalty_where_no_word_is_repeated() -> None:
-    """Only a word that a caption says more often than a reference is clipped."""
+    """The original clips only words that a caption says more often than a reference."""
     once = {i: " ".join(dict.fromkeys(text.split())) for i, text in CANDIDATES.items()}
     theirs = CiderScorer(sigma=NO_PENALTY)
     for image, text in once.items():
@@ -50,8 +50,10 @@ def test_plain_cider_is_the_originals_without_its_penalty_where_no_word_is_repea
 
 
 def test_what_is_repeated_is_clipped_by_cider_d_alone() -> None:
-    """Of the caption "dog dog", order 1 has the vector (dog: 2 log 2), as long as its product with
-    (dog: log 2) is: the cosine is 1. Clipped, it is 1 / 2, and one word more costs exp(-1 / 72)."""
+    """At order 1, "dog dog" has the vector (dog: 2 log 2) and "dog" the vector (dog: log 2).
+
+    Their cosine is 1. Clipping makes it 1 / 2, and one word more costs exp(-1 / 72).
+    """
     said, meant = {"1": "dog dog", "2": "cat"}, {"1": ["dog"], "2": ["cat"]}
     plain = plain_cider.score(said, meant).per_image["plain_cider"]
     assert plain["1"] == pytest.approx(10 / 4)
@@ -84,8 +86,11 @@ def test_spider_without_spices_models_says_what_spice_says(
 
 
 def theirs_of(texts: list[str], references: list[list[str]]) -> float:
-    """Wang and Chan's get_div of the eigenvalues of a matrix that pycocoevalcap fills: as many pairs
-    as images, so that its logarithm of their number is that of the references."""
+    """Return Wang and Chan's get_div of the eigenvalues of a matrix that pycocoevalcap fills.
+
+    There are as many pairs of texts as images. pycocoevalcap takes the logarithm of the number of
+    pairs, which is then that of the references.
+    """
     scorer = CiderScorer(sigma=NO_PENALTY)
     scorer.crefs = [[cook(text) for text in of_image] for of_image in references]
     scorer.compute_doc_freq()

@@ -1,5 +1,7 @@
-"""Captions that are not English, or not parted by spaces: n/a with the reason, never a wrong
-figure."""
+"""Captions that are not English, or have no spaces between words, never get a wrong figure.
+
+They get n/a with the reason.
+"""
 
 import pytest
 

@@ -52,7 +52,7 @@ def test_a_match_is_an_n_gram_that_a_reference_shares_with_its_images_caption() 
 
 
 def test_the_cider_of_a_word_in_one_image_is_one_times_the_penalty_for_length() -> None:
-    """ "dog" alone has weight; of two references, one is a word and one two words away."""
+    """Only "dog" has weight. One reference is as long as the caption, one is two words longer."""
     scores = cider.score(
         {"0": "red dog", "1": "a"}, {"0": ["a dog", "a red a dog"], "1": ["a red cat"]}
     )

@@ -23,8 +23,10 @@ from pipeline.metrics import bleu, cider, degeneration, diversity, gender, meteo
 from pipeline.metrics.shared import base
 from pipeline.metrics.shared.base import Candidates, References, Scores, Unavailable
 
+# Metrics that need Java, models, pictures, several captions or a list of objects.
 NEED_MORE = ("meteor", "spice", "spider", "clip_score", "self_cider", "chair")
-"metrics that need Java, models, pictures, several captions or a list of objects"
+# Captions and their references, as the PTB tokenizer leaves them. Among them are an empty caption,
+# repeated words, other scripts, one reference and seven references.
 ROWS = [
     ("a dog runs on the beach", ["a dog is running along the beach", "the brown dog runs on wet "
     "sand", "a dog at the sea"]),
@@ -75,8 +77,6 @@ ROWS = [
     ("a dog runs on the beach", ["a lone tree in a field", "a tree", "the field is empty but for a "
     "tree"]),
 ]  # fmt: skip
-"""as the PTB tokenizer leaves them: an empty caption, repeated words, other scripts, one reference
-and seven"""
 CANDIDATES: Candidates = {f"i{n:02}": text for n, (text, _) in enumerate(ROWS)}
 REFERENCES: References = {f"i{n:02}": texts for n, (_, texts) in enumerate(ROWS)}
 GOLD, GUESSES = REFERENCES, {i: [text] for i, text in CANDIDATES.items()}
@@ -125,8 +125,10 @@ def test_cider_equals_the_original() -> None:
 def test_random_texts_of_few_words_have_the_scores_of_the_original(
     ours: ModuleType, theirs: Any, images: int
 ) -> None:
-    """Few words, so that n-grams repeat in captions, references and images; some texts are empty,
-    some alike."""
+    """The vocabulary is small, so n-grams repeat in captions, references and images.
+
+    Some texts are empty, and some are alike.
+    """
     rng = random.Random(images)
 
     def text() -> str:
@@ -153,8 +155,10 @@ def test_random_texts_of_few_words_have_the_scores_of_the_original(
 
 @pytest.mark.parametrize("name", ["bleu", "rouge_l", "cider"])
 def test_what_is_remembered_of_references_is_of_these_references_alone(name: str) -> None:
-    """Two sets in turns, one of them in another order, and lists that change between two
-    scorings."""
+    """Two sets are scored in turn, one of them in another order.
+
+    A list of references changes between two scorings.
+    """
     score = load("metrics", name).score
     mine = {i: list(texts) for i, texts in REFERENCES.items()}
     fewer = dict(list(reversed(CANDIDATES.items()))[:7])
@@ -189,7 +193,10 @@ def test_an_image_without_references_is_an_error(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def plain_meteor() -> Iterator[Scores]:
-    """Its Java starts where numbers have decimal commas, and answers all tests of this file."""
+    """METEOR from a Java that starts in a locale with decimal commas.
+
+    This Java answers all tests of this file.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(
             "JAVA_TOOL_OPTIONS", "-Duser.language=de -Duser.country=DE -Dfile.encoding=ISO-8859-1"
@@ -227,9 +234,10 @@ def test_meteor_equals_the_original(plain_meteor: Scores, original_meteor: Meteo
 def test_a_resample_scored_from_its_sums_is_what_the_metric_says_of_those_images(
     name: str, plain_meteor: Scores
 ) -> None:
-    """Some images twice or thrice, among them two that are their own reference, others not at all.
+    """Some images are drawn two or three times, others are not drawn.
 
-    Of gender, diversity and degeneration, what is a mean over the images that count.
+    An image whose caption equals a reference is drawn twice. For gender, diversity and
+    degeneration, only means over the images that count are compared.
     """
     counts = np.array([n % 4 for n in range(len(ROWS))])
     drawn = [
@@ -254,8 +262,10 @@ MEANS = {
 
 
 def test_random_texts_have_the_meteor_of_the_original(original_meteor: Meteor) -> None:
-    """Words and whatever the jar's normaliser parts, joins or drops; the corpus score and every
-    caption's."""
+    """The texts have words, and whatever the jar's normaliser splits, joins or drops.
+
+    The score of the corpus and of every caption is compared.
+    """
     rng = random.Random(0)
     words = [word for text, _ in ROWS for word in text.split()]
     odd = [
@@ -419,34 +429,38 @@ def test_the_order_of_the_images_changes_no_score(name: str) -> None:
 
 
 def test_bleu_1_of_two_captions_by_hand() -> None:
-    """Two of seven words are right once clipped; the second caption is two words short of its
-    reference."""
+    """Two of seven words are right after clipping.
+
+    The second caption is two words shorter than its reference.
+    """
     scores = bleu.score(
         {"a": "the the the the the the the", "b": "a dog"},
         {"a": ["the cat is on the mat", "there is a cat on the mat"], "b": ["a dog runs fast"]},
     )
     assert scores.per_image["bleu_1"]["a"] == pytest.approx(2 / 7)
     assert scores.per_image["bleu_1"]["b"] == pytest.approx(0.3678794412)  # exp(1 - 4 / 2)
-    assert scores.corpus["bleu_1"] == pytest.approx(
-        4 / 9 * 0.8007374029
-    )  # (2 + 2) / (7 + 2), exp(1 - (7 + 4) / (7 + 2))
+    # (2 + 2) / (7 + 2) and exp(1 - (7 + 4) / (7 + 2))
+    assert scores.corpus["bleu_1"] == pytest.approx(4 / 9 * 0.8007374029)
 
 
 def test_rouge_l_of_one_caption_by_hand() -> None:
-    """Three words in order: precision 1, recall 3 / 5, (1 + 1.44) P R / (R + 1.44 P)."""
+    """Three words are in order: P = 1, R = 3 / 5, and the score is 2.44 P R / (R + 1.44 P)."""
     scores = rouge_l.score({"a": "a dog runs"}, {"a": ["a big dog runs fast"]})
     assert scores.corpus["rouge_l"] == pytest.approx(2.44 * 0.6 / (0.6 + 1.44))
 
 
 def test_cider_of_two_captions_by_hand() -> None:
-    """A caption that is its reference has 10; the other shares 2 of 4 words and 1 of 3 pairs: 10
-    (1/2 + 1/3) / 4."""
+    """A caption that equals its reference has 10.
+
+    The other shares 2 of 4 words and 1 of 3 pairs: 10 (1/2 + 1/3) / 4.
+    """
     references = {"a": ["a dog runs fast"], "b": ["red ball on grass"]}
     scores = cider.score({"a": "a dog runs fast", "b": "red ball lies here"}, references)
     assert scores.per_image["cider"] == pytest.approx({"a": 10.0, "b": 10 * (1 / 2 + 1 / 3) / 4})
     assert scores.corpus["cider"] == pytest.approx(6.0416666667)
 
 
+# image -> caption, references
 PEOPLE = {
     "woman seen": (
         "a woman runs",
@@ -462,7 +476,6 @@ PEOPLE = {
     "no person": ("a man", ["a dog with a ball in his mouth", "two dogs"]),
     "another language": ("una mujer – 女", ["女 の 人", "une femme"]),
 }
-"image -> caption, references"
 
 
 def people(*images: str) -> Scores:
@@ -493,7 +506,9 @@ def test_the_gender_of_captions_is_compared_where_the_references_agree_on_one() 
         "gender_error_named": 1 / 2,
         "gender_neutral": 3 / 6,
         "gender_nobody": 2 / 6,
-        "gender_ratio": 2 / 2,  # women: seen, and more seen; men: taken for a man, and more seen
+        # Women in "woman seen" and "man and more seen", men in "woman taken for a man" and the
+        # latter.
+        "gender_ratio": 2 / 2,
         "gender_ratio_refs": 3 / 3,
     }
 
@@ -533,8 +548,7 @@ def test_no_word_names_two_genders_and_every_word_is_one_token() -> None:
 
 
 def test_diversity_of_four_captions_by_hand() -> None:
-    """Words: a dog runs, a dog, (none), chien à l'eau: 3 + 2 + 0 + 3 of which 6 differ; pairs: 2 +
-    1 + 2, 4 differ."""
+    """Of 3 + 2 + 0 + 3 words, 6 are distinct; of 2 + 1 + 0 + 2 pairs, 4 are distinct."""
     captions = {"a": "a dog runs", "b": "a dog", "c": "", "d": "chien à l'eau"}
     scores = diversity.score(captions, {})
     assert scores.corpus == {
@@ -581,7 +595,7 @@ def test_no_image_at_all_has_no_shares(name: str) -> None:
         ("dog", False),
         ("dog dog", True),
         ("a red a red ball", True),
-        ("a man and a dog and a cat", False),  # "and a" twice, not at once
+        ("a man and a dog and a cat", False),  # "and a" twice, but not in a row
         ("in front of a house in front of a tree", True),  # three words twice
         ("a a", True),
         ("the dog sees the dog", False),

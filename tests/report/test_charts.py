@@ -48,10 +48,8 @@ def test_the_plot_of_scores_reads_columns_of_that_table_and_has_a_panel_per_corp
             name for name in step.get("groupby", []) if "<" not in name
         }
         made |= set(re.findall(r'"as": "(\w+)"', text)) | set(step.get("flatten", []))
-    assert read - made == {"rev", *COLUMNS} - {
-        "variant",
-        "value",
-    }  # these two are named in dvc.yaml
+    # dvc.yaml names variant and value.
+    assert read - made == {"rev", *COLUMNS} - {"variant", "value"}
     panel = next(
         step["calculate"]
         for step in template["transform"]

@@ -1,4 +1,4 @@
-"""Which test images the page shows, and how attention becomes digits beside a word."""
+"""Which test images the page shows, and how the attention of a word becomes digits."""
 
 import numpy as np
 import pandas as pd
@@ -43,9 +43,8 @@ def test_a_thumbnail_is_small_and_keeps_its_shape(tmp_path):
 def test_heat_is_nothing_up_to_an_even_map_and_full_at_the_peak():
     assert heat(np.array([0.25, 0.25, 0.25, 0.25])) == "00000000"
     assert heat(np.array([0.0, 0.75, 0.25, 0.0])) == "00990000"
-    assert (
-        heat(np.array([0.0, 0.625, 0.375, 0.0])) == "00742500"
-    )  # 2.5 and 1.5 times: of a scale from 1 to 3
+    # 2.5 and 1.5 times an even map, on a scale from 1 to 3.
+    assert heat(np.array([0.0, 0.625, 0.375, 0.0])) == "00742500"
     assert heat(np.array([0.5, 0.4, 0.1, 0.0])) == "50300000"
 
 
@@ -85,8 +84,7 @@ def test_words_stand_in_their_order_and_nearly_even_maps_are_told(corpus):
 
 
 def test_so_many_images_have_their_maps_on_the_page_as_there_is_room_for_and_one_at_least(corpus):
-    tables = {
-        f"v{k}": attention(6, 10, True) for k in range(5)
-    }  # 5 variants of 10 words of 4 positions: 400 digits an image
+    # 5 variants of 10 words with 4 positions need 400 digits per image.
+    tables = {f"v{k}": attention(6, 10, True) for k in range(5)}
     assert len(attention_views(corpus, tables, digits=1300).views) == 3
     assert len(attention_views(corpus, tables, digits=10).views) == 1

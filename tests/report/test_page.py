@@ -64,8 +64,10 @@ def test_nothing_is_marked_best_where_neither_end_is_better():
 
 
 def build(folder: Path, images=8, refs=2):
-    """A finished workspace: corpus `scenes`, variants lstm and merge, the baseline; merge has no
-    captions yet."""
+    """Write a finished workspace with the corpus `scenes`, the variants and the baseline.
+
+    Of the variants lstm and merge, merge has no captions yet.
+    """
     params = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
     params["variants"] = {
         name: {**params["variants"][name], "notes": "tiny"} for name in ("lstm", "merge")
@@ -123,8 +125,10 @@ def build(folder: Path, images=8, refs=2):
 
 
 def write_attention(file: Path, image_ids: list[str]) -> None:
-    """Captions of three words over a map of 2 x 2: on the second word it looks at the lower left
-    corner."""
+    """Write the attention of captions of three words over a map of 2 x 2.
+
+    On the second word, the model looks at the lower left corner.
+    """
     weights = [[0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 1.0, 0.0], [0.4, 0.3, 0.2, 0.1]]
     rows = [
         (i, n, word, weights[n], 2, 2, True)
@@ -200,9 +204,8 @@ def test_the_page_holds_each_picture_once_wherever_it_shows_it(page):
     used = re.findall(r'<use href="#([^"]*)"', page)
     assert len(held) == len(set(held)) == page.count("data:image/jpeg")
     assert set(used) == set(held)
-    assert (
-        len(used) == 6 + 2 * 3 + 2
-    )  # spread over 8 test images; the best and the worst of lstm; where it looked
+    # Six spread over 8 test images; the three best and worst of lstm; two with its attention.
+    assert len(used) == 6 + 2 * 3 + 2
 
 
 def test_the_best_images_of_a_variant_stand_beside_the_worst(page):
@@ -433,8 +436,10 @@ def test_words_show_where_the_decoder_looked_to_pointer_and_keyboard(tab, report
     )
 
     def corners():
-        """Opacity at the left edge, then in the four corners of what the encoder saw, a square of
-        128 of 192 x 128 pixels."""
+        """Return the opacity at the left edge and in the four corners of what the encoder saw.
+
+        It saw a square of 128 pixels in a picture of 192 x 128 pixels.
+        """
         return view.locator("canvas").evaluate(opacity, places)
 
     assert view.locator("[aria-pressed=true]").inner_text() == "two"

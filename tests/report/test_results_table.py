@@ -208,7 +208,7 @@ def collapse(share, images, **more):
 def test_a_table_warns_where_more_than_one_image_in_twenty_has_the_same_caption():
     assert collapse(0.1, 40) == ["lstm gives the same caption for 4 of 40 images"]
     assert collapse(0.05, 40) == []
-    assert collapse(0.25, 4) == []  # one caption once
+    assert collapse(0.25, 4) == []  # no caption is repeated
     assert collapse(1.0, 40, decoding="") == []  # the baseline
     text = markdown(everything([result(scores={"test": {"collapse": 1.0}, "val": {}})], []))
     assert (

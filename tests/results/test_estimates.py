@@ -1,4 +1,4 @@
-"""Intervals cover what they should, and a paired test sees what two intervals do not."""
+"""Intervals cover what they should, and a paired test detects what two intervals do not."""
 
 import re
 from dataclasses import replace
@@ -29,7 +29,7 @@ def estimate(value, resamples, images="test"):
 
 
 def test_the_interval_of_a_share_is_the_one_of_the_normal_approximation():
-    """300 of 1000: 0.3 +- 1.96 sqrt(0.3 0.7 / 1000)."""
+    """For 300 of 1000, it is 0.3 +- 1.96 sqrt(0.3 0.7 / 1000)."""
     values = [1.0] * 300 + [0.0] * 700
     low, high = Estimate(0.3, resample([means({"share": values})], 1000)["share"], "").interval
     assert (low, high) == pytest.approx((0.3 - 0.028403, 0.3 + 0.028403), abs=0.0015)
@@ -58,7 +58,7 @@ def test_scores_of_several_metrics_are_drawn_together_and_alike_each_time():
 
 @pytest.mark.filterwarnings("error")
 def test_images_that_do_not_count_are_in_no_mean_and_a_score_that_some_draw_lacks_has_no_interval():
-    """Of 40 images, all have a, every other one has b (1 or 0 by turns), one has c, none has d."""
+    """All of 40 images have a, every other has b (0 and 1 in turn), one has c, and none has d."""
     rows = np.arange(40)
     b = np.where(rows % 2, np.nan, rows % 4 / 2)
     values = {"a": rows, "b": b, "c": np.where(rows, np.nan, 1.0), "d": np.full(40, np.nan)}
@@ -69,9 +69,8 @@ def test_images_that_do_not_count_are_in_no_mean_and_a_score_that_some_draw_lack
     drawn = resample([sums, means({"e": rows})], 40)
     assert set(drawn) == {"a", "b", "e"}
     low, high = Estimate(0.5, drawn["b"], "").interval
-    assert (low, high) == pytest.approx(
-        (0.5 - 0.219, 0.5 + 0.219), abs=0.03
-    )  # 1.96 sqrt(0.5 0.5 / 20)
+    # 0.219 is 1.96 sqrt(0.5 0.5 / 20).
+    assert (low, high) == pytest.approx((0.5 - 0.219, 0.5 + 0.219), abs=0.03)
 
 
 def test_the_p_value_counts_resamples_in_which_the_difference_is_gone_or_turned():
@@ -128,8 +127,8 @@ def test_resamples_of_another_protocol_or_seed_are_read_back_as_such(tmp_path: P
     assert means == {group: float(n) for n, group in enumerate(groups)}
 
 
+# Half of its 95 % interval is 0.019.
 SPREAD = np.linspace(-0.02, 0.02, 1000)
-"half of a 95 % interval: 0.019"
 
 
 def table_of(*rows, metric="bleu_4"):

@@ -1,4 +1,4 @@
-"""The history of a training is read as numbers, or is one line."""
+"""The history of a training is read as numbers, or the error is one line."""
 
 from pathlib import Path
 

@@ -98,7 +98,7 @@ def test_mlflow_keeps_the_names_that_its_older_runs_have() -> None:
 
 
 def part(value: float, **more: float) -> Scored:
-    """Two images of test, one of val; only cider has draws."""
+    """Return scores of two test images and one val image; only cider has draws."""
     per_image = pd.DataFrame(
         {"image_id": ["a", "b", "c"], "split": ["test", "test", "val"], "cider": value}
     )
@@ -139,7 +139,7 @@ def test_no_name_with_a_dot_or_a_protocol_in_it_reaches_a_metric_or_a_column(
 
 
 def test_the_metrics_file_is_the_literal_that_dvc_shows(tmp_path: Path) -> None:
-    """The standard scores of the row's own system alone, keys sorted, whatever stands beside."""
+    """It holds only the standard scores of the row's own system, with sorted keys."""
     write_scores(ROW, {}, tmp_path / "v", tmp_path / "m.json")
     assert (tmp_path / "m.json").read_text() == (
         '{\n  "test": {\n    "bleu_4": 0.25,\n    "cider": 0.5,\n    "meteor": 0.25\n  },\n'
@@ -165,7 +165,7 @@ def test_of_scores_per_image_those_of_the_rows_own_system_are_picked() -> None:
 
 
 def test_a_score_that_some_draw_lacks_has_no_interval_in_the_table() -> None:
-    """One image of three has a figure, so that some draws have none."""
+    """One image of three has a figure, so some draws have none."""
     values = np.array([0.5, math.nan, math.nan])
     drawn = resample([means({"rare": values, "all": np.ones(3)})], 3)
     scored = Scored(

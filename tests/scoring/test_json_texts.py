@@ -1,4 +1,4 @@
-"""Files of texts are read a few texts at a time and say what the whole file says."""
+"""Files of texts, read a few texts at a time, give what the whole file gives."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,10 @@ ODD = [
 
 
 def many() -> dict[str, list[str]]:
-    """200 images in no order, keys and texts that look like JSON, some without texts."""
+    """Return the texts of 200 images in no order.
+
+    Keys and texts look like JSON, and some images have no texts.
+    """
     keys = [f"{n * 7919 % 200}{ODD[n % len(ODD)]}" for n in range(200)]
     return {key: [ODD[(n + k) % len(ODD)] for k in range(n % 4)] for n, key in enumerate(keys)}
 

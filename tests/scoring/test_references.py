@@ -1,5 +1,4 @@
-"""The stage that takes the references of a corpus: what it reads, what it writes, and what it says
-of a file that lacks."""
+"""The stage for the references of a corpus: what it reads and writes, and its errors."""
 
 from pathlib import Path
 

@@ -1,5 +1,7 @@
-"""Captions and references -> scores: nothing shifts in the PTB tokenizer, and every figure stands
-where the tables look."""
+"""Captions and references become scores.
+
+The PTB tokenizer shifts no caption, and every figure is where the tables look for it.
+"""
 
 import math
 from collections.abc import Iterator
@@ -52,8 +54,10 @@ def test_captions_are_tokenised_as_the_original_does() -> None:
 
 
 def test_no_character_inside_a_caption_shifts_the_next() -> None:
-    """Every control character, space and line end of the first 65,536, and captions that are empty
-    or nothing else."""
+    """The captions have every control character, space and line end of the first 65,536.
+
+    Some captions are empty or have no other character.
+    """
     odd = [
         chr(n)
         for n in range(0x10000)
@@ -94,7 +98,7 @@ REFERENCES = {
 
 
 def model_captions() -> pd.DataFrame:
-    """Images a and b are of test, c and d of val; rows in no order."""
+    """Return captions of the test images a and b and the val images c and d, in no order."""
     rows = [
         ("c", "val", "A cat sits.", 4.0, 4, 3),
         ("b", "test", "red ball, lies here", 6.0, 5, 4),
@@ -127,8 +131,10 @@ def without_spice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_split_is_scored_alone_with_its_teacher_forced_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By hand: b shares two of four words and one of three pairs, c has no run of four words, d
-    says nothing."""
+    """By hand: b shares two of four words and one of three pairs.
+
+    c has no 4-gram, and the caption of d is empty.
+    """
     without_spice(tmp_path, monkeypatch)
     scored = score_table(model_captions(), REFERENCES, ["rouge_l", "spice", "cider"])
     summary, per_image = scored.summary, scored.per_image
@@ -139,17 +145,11 @@ def test_each_split_is_scored_alone_with_its_teacher_forced_figures(
     )
     assert scored.unavailable == {"spice": reason}
     assert set(summary) == {"val", "test"}
-    forced = {
-        "loss": 1.0,
-        "perplexity": 2.7182818285,
-        "top5": 0.8,
-    }  # (9 + 6) / (10 + 5), (8 + 4) / 15
+    # The loss is (9 + 6) / (10 + 5), top5 is (8 + 4) / 15.
+    forced = {"loss": 1.0, "perplexity": 2.7182818285, "top5": 0.8}
     assert summary["test"] == pytest.approx({"rouge_l": 0.75, "cider": 6.0416666667, **forced})
-    forced = {
-        "loss": 0.5,
-        "perplexity": 1.6487212707,
-        "top5": 0.5,
-    }  # (4 + 2) / (4 + 8), (3 + 3) / 12
+    # The loss is (4 + 2) / (4 + 8), top5 is (3 + 3) / 12.
+    forced = {"loss": 0.5, "perplexity": 1.6487212707, "top5": 0.5}
     assert summary["val"] == pytest.approx({"rouge_l": 0.5, "cider": 3.75, **forced})
     assert list(per_image.columns) == ["image_id", "split", "rouge_l", "cider"]
     assert per_image[["image_id", "split"]].to_numpy().tolist() == [
@@ -210,8 +210,10 @@ def test_written_scores_are_read_back_as_plain_numbers(tmp_path: Path) -> None:
 
 
 def test_two_images_can_be_drawn_in_three_ways_whatever_their_order() -> None:
-    """a twice, both, or b twice: loss 9 / 10, 15 / 15 or 6 / 5, top-5 accuracy 8 / 10, 12 / 15 or 4
-    / 5."""
+    """Draws of a twice, of both, and of b twice have losses of 9 / 10, 15 / 15 and 6 / 5.
+
+    Their top-5 accuracies are 8 / 10, 12 / 15 and 4 / 5.
+    """
     scored = score_table(model_captions(), REFERENCES, ["rouge_l"])
     test = scored.resamples["test"]
     assert {len(values) for values in test.values()} == {1000}
@@ -242,7 +244,7 @@ def test_captions_are_new_that_no_training_caption_equals_after_the_tokenizer() 
 
 
 def sure_captions(log_probs: list[float]) -> pd.DataFrame:
-    """Of five test images, the first three with a CIDEr of 10, 0 and 10 in this order."""
+    """Return captions of five test images; the first three have a CIDEr of 10, 0 and 10."""
     texts = ["a dog runs fast", "", "a cat sits here", "", ""]
     rows = list(zip("abcde", ["test"] * 5, texts, log_probs, [5, 1, 5, 1, 2], strict=True))
     return pd.DataFrame(rows, columns=["image_id", "split", "text", "log_prob", "tokens"])
@@ -258,10 +260,13 @@ FIVE = {
 
 
 def test_the_rank_correlation_of_confidence_and_cider_by_hand() -> None:
-    """Ranks of -0.2, -3, -0.4, -1, -2: 5 1 4 3 2; of CIDEr, ties shared: 4.5 2 4.5 2 2."""
+    """The log-probabilities per token are -0.2, -3, -0.4, -1 and -2, with ranks 5, 1, 4, 3 and 2.
+
+    The ranks of CIDEr, where ties share a rank, are 4.5, 2, 4.5, 2 and 2.
+    """
     scored = score_table(sure_captions([-1, -3, -2, -1, -4])[::-1], FIVE, ["cider"])
     assert scored.per_image.cider.tolist() == pytest.approx([10, 0, 10, 0, 0])
-    # sums over the images: products 7.5, squares 10 and 7.5
+    # The sums over the images are 7.5 for the products, 10 and 7.5 for the squares.
     assert scored.summary["test"]["log_prob_rho"] == pytest.approx(7.5 / math.sqrt(10 * 7.5))
     assert list(scored.resamples["test"]) == ["cider"]
 
@@ -317,7 +322,7 @@ def test_of_equally_frequent_captions_the_first_in_the_alphabet_is_taken() -> No
 
 
 def test_a_perplexity_beyond_all_numbers_is_not_there_and_says_why() -> None:
-    """A loss of 800 nats a token: its exponential is larger than any float."""
+    """The exponential of a loss of 800 nats per token is larger than any float."""
     sums = {"reference_nll": [8000.0, 8000.0], "reference_tokens": [10, 10], "top5_hits": [0, 1]}
     rows = pd.DataFrame({"image_id": ["a", "b"], "split": "test", "text": "a dog", **sums})
     said = {"a": "a dog", "b": "a dog"}

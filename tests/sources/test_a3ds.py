@@ -1,5 +1,7 @@
-"""A3DS ships as a pickle: only arrays, numbers, strings, lists and dicts come out of it, and
-nothing in it is run."""
+"""A3DS is published as a pickle, and nothing in it is run.
+
+Only arrays, numbers, strings, lists and dicts are read from it.
+"""
 
 import json
 import pickle
@@ -21,14 +23,14 @@ RAN = []
 
 
 class Evil:
-    """Would append to RAN when it is unpickled."""
+    """Appends to RAN if it is unpickled."""
 
     def __reduce__(self):
         return RAN.append, (1,)
 
 
 def content(images=20, kind=np.uint8):
-    """The release's dict, of `images` random pictures."""
+    """Return the release's dict with `images` random pictures."""
     rng = np.random.default_rng(0)
     return {
         "original_ids": list(range(images)),
@@ -42,7 +44,7 @@ def content(images=20, kind=np.uint8):
 
 
 def release(folder, data=None, member="A3DS/sandbox_3Dshapes_1000.pkl"):
-    """A3DS.zip with a pickle in it."""
+    """Write A3DS.zip with a pickle in it, and return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pickled = data if isinstance(data, bytes) else pickle.dumps(data or content())
     write_zip(

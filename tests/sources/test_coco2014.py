@@ -1,5 +1,7 @@
-"""COCO 2014 from its three archives and Karpathy's file; no captions of its test images were ever
-published."""
+"""COCO 2014 from its three archives and Karpathy's file.
+
+The captions of its test images were never published.
+"""
 
 import hashlib
 import json
@@ -22,7 +24,7 @@ KARPATHY = [(TRAIN, "train"), (VAL, "test"), (REST, "restval")]
 
 
 def annotations(images, captions):
-    """A captions_*.json of images {id: file_name} and captions [(image id, text)]."""
+    """Return a captions_*.json of images {id: file_name} and captions [(image id, text)]."""
     listed = [{"id": n, "file_name": name, "height": 8, "width": 8} for n, name in images.items()]
     texts = [
         {"id": n, "image_id": image, "caption": text} for n, (image, text) in enumerate(captions)
@@ -47,7 +49,7 @@ def karpathy_json(splits=KARPATHY):
 def release(
     folder, train=CAPTIONS_TRAIN, val=CAPTIONS_VAL, karpathy=None, photos=(TRAIN, VAL, REST)
 ):
-    """The archives of a tiny COCO."""
+    """Write the archives of a tiny COCO, and return their folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("train2014", "val2014"):
         write_zip(

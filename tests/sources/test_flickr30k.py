@@ -1,5 +1,4 @@
-"""Flickr30k: three parts that are one zip archive, or the authors' own caption file and folder of
-photos."""
+"""Flickr30k from three parts of one zip archive, or from the authors' captions and photos."""
 
 import hashlib
 import json
@@ -33,7 +32,7 @@ def zipped(path, captions=CAPTIONS, photos=PHOTOS, inside="Images", name="captio
 
 
 def parts(folder, **given):
-    """The three parts of a tiny release."""
+    """Write the three parts of a tiny release, and return their folder."""
     folder.mkdir(parents=True, exist_ok=True)
     data = zipped(folder / "whole.zip", **given).read_bytes()
     (folder / "whole.zip").unlink()
@@ -108,7 +107,7 @@ def test_the_header_tells_the_columns_and_the_archive_its_folders(tmp_path, name
 
 
 def test_what_is_no_csv_keeps_every_character_of_its_caption(tmp_path):
-    """Also quotes that no rule of CSV explains; a well-formed line is read as CSV."""
+    """Quotes that break the rules of CSV are kept too; a well-formed line is read as CSV."""
     lines = [
         "1.jpg,Two hens , one brown,peck",
         '1.jpg,He says "go, now" loudly',
@@ -121,7 +120,7 @@ def test_what_is_no_csv_keeps_every_character_of_its_caption(tmp_path):
     raw = list(index_of(tmp_path / "raw")["raw"])
     assert raw == [*(line.removeprefix("1.jpg,") for line in lines[:-1]), "A man, waiting"]
     assert clean_text(raw[0], load_params(ROOT / "params.yaml").corpora["scenes"]) == (
-        "two hens one brownpeck"  # "brown,peck" is as it was published
+        "two hens one brownpeck"  # "brown,peck" was published like this
     )
 
 

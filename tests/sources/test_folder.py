@@ -1,5 +1,4 @@
-"""A person's own images: whatever way the captions are given, the rows are the same, and what is
-wrong is named."""
+"""A user's own images: every format of captions gives the same rows, and faults are named."""
 
 import json
 import os
@@ -57,7 +56,7 @@ def coco(rows=ROWS, splits=None):
 
 
 def write_captions(root, suffix):
-    """ROWS in the format of that suffix; the value of `captions`."""
+    """Write ROWS in the format of the suffix, and return the value of `captions`."""
     file = root / f"my captions{suffix}"
     if suffix == ".txt":
         for name in dict.fromkeys(name for name, _ in ROWS):
@@ -451,7 +450,7 @@ def test_params_may_leave_the_captions_null():
 
 @pytest.fixture
 def linked(tmp_path):
-    """mine/ of two photos, with links that lead out of it, and one that does not."""
+    """A folder mine/ with two photos, links that lead out of it, and one link that does not."""
     root = photos(tmp_path / "mine", ["a.jpg", "b.jpg"])
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret/passwd").write_text("root:x:0:0")
@@ -523,8 +522,10 @@ def test_pipes_devices_and_endless_files_are_set_aside(tmp_path, capsys):
 
 
 def test_a_photo_that_is_there_twice_is_in_one_split(tmp_path):
-    """40 photos, each under two names: of distinct photos, the shares are those that were asked
-    for."""
+    """There are 40 photos, each under two names.
+
+    The shares of the splits are as requested, counted in distinct photos.
+    """
     root = tmp_path / "mine"
     names = photos(root / "one", [f"{n:02d}.jpg" for n in range(40)])
     for file in sorted(names.iterdir()):

@@ -1,5 +1,7 @@
-"""Data sets of the `datasets` library, made here: what each form says is read, and what cannot be is
-one line."""
+"""Data sets of the `datasets` library, made here: every form of them is read.
+
+What cannot be read gives an error of one line.
+"""
 
 import hashlib
 import io
@@ -34,7 +36,7 @@ def picture(n: int, kind: str = "PNG") -> bytes:
 
 
 def rows(count: int, first: int = 0, **columns: list[Any]) -> Any:
-    """Pictures with one caption each, and further columns."""
+    """Return a data set of pictures with one caption each, and further columns."""
     data = {"image": [{"bytes": picture(n), "path": None} for n in range(first, first + count)]}
     data |= {"caption": [f"a dog {n}" for n in range(first, first + count)], **columns}
     found = datasets.Dataset.from_dict(data)
@@ -62,7 +64,7 @@ def as_arrow(data: Any, root: Path) -> str:
 
 
 def as_images(data: Any, root: Path) -> str:
-    """Folders of pictures with a metadata.csv."""
+    """Write a folder of pictures and a metadata.csv for each split."""
     for name, table in data.items():
         (root / name).mkdir(parents=True)
         lines = ["file_name,caption"]
@@ -74,7 +76,7 @@ def as_images(data: Any, root: Path) -> str:
 
 
 def as_tars(data: Any, root: Path) -> str:
-    """WebDataset's shards."""
+    """Write the splits as shards of WebDataset."""
     import tarfile
 
     root.mkdir()
@@ -208,7 +210,7 @@ def test_a_random_split_keeps_every_image_where_it_was_when_data_is_added(tmp_pa
 def test_pictures_that_are_missing_too_large_or_elsewhere_are_rows_without_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table may name any file of the machine as its picture."""
+    """A table could name any file of this machine as its picture."""
     (tmp_path / "secret").write_bytes(picture(9))
     root = tmp_path / "set"
     monkeypatch.setattr(hub_pictures, "LARGEST", 500)
@@ -226,7 +228,7 @@ def test_pictures_that_are_missing_too_large_or_elsewhere_are_rows_without_file(
     data = datasets.Dataset.from_dict({"image": cells, "caption": [f"c{n}" for n in range(9)]})
     data = data.cast_column("image", datasets.Image(decode=False))
     root.mkdir()
-    parquet.write_table(data.data.table, root / "train-0.parquet")  # looks at no path
+    parquet.write_table(data.data.table, root / "train-0.parquet")  # this looks at no path
     (root / "inside.png").write_bytes(picture(2))
     (root / "link.png").symlink_to(tmp_path / "secret")
     table = fetched(tmp_path / "raw", name=str(root), train_splits=["train"], image_column="image")
@@ -307,7 +309,7 @@ def raising(error: BaseException, cause: BaseException | None = None) -> Any:
 
 
 class GatedRepoError(OSError):
-    """As the hub's library names it; its own class wants a response."""
+    """Has the name of the error in the Hub's library, whose own class needs a response."""
 
 
 @pytest.mark.parametrize(
@@ -352,7 +354,7 @@ def test_without_a_network_the_library_itself_is_told_in_one_line(tmp_path: Path
 def test_a_data_set_of_the_hub_has_its_commit_recorded(
     streaming: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The builder of a local folder in the place of the hub's."""
+    """The builder of a local folder takes the place of the Hub's."""
     name = as_parquet(splits(train=3, test=2), tmp_path / "set")
     local = datasets.load_dataset_builder(name, cache_dir=str(tmp_path / "cache"))
     local.hash = "0f3ab1c"

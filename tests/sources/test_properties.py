@@ -1,5 +1,4 @@
-"""What holds for every source there is, and for one that is added: a new file needs one line in
-RELEASES."""
+"""What holds for every source, old and new: a new file needs one line in RELEASES."""
 
 import json
 import os
@@ -33,11 +32,12 @@ def own_images(folder):
 
 
 def shards_of_others(folder):
-    """Named as from a workspace, which the working directory is."""
+    """Return the path of shards, relative to the workspace, which is the working directory."""
     samples = [test_webdataset.samples(4 * n, 4) for n in range(2)]
     return os.path.relpath(test_webdataset.written(folder, *samples))
 
 
+# Functions that write a tiny release of each source to a folder and return arguments for it.
 RELEASES = {
     "a3ds": lambda folder: {"archives": test_a3ds.release(folder)},
     "coco2014": lambda folder: {
@@ -55,12 +55,11 @@ RELEASES = {
     "scenes": lambda folder: {"images": 16, "size": 64, "seed": 1},
     "webdataset": lambda folder: {"path": shards_of_others(folder)},
 }
-"the arguments for a tiny release of each source, which is written to the folder"
 
 
 @pytest.fixture(params=registry.names("sources"))
 def fetched(request, tmp_path, monkeypatch):
-    """A source's name, its arguments and what it made of them."""
+    """A source's name, its arguments and the folder that it made from them."""
     monkeypatch.chdir(tmp_path)
     args = RELEASES[request.param](tmp_path / "release")
     source = registry.load("sources", request.param)
@@ -70,15 +69,14 @@ def fetched(request, tmp_path, monkeypatch):
 
 
 def test_what_a_source_says_of_its_size_is_of_the_same_arguments(fetched):
-    """Of a source with archives, the number of images is the real release's, not that of the tiny
-    one here."""
+    """A source with archives states the number of images of the real release, not of ours."""
     name, args, raw = fetched
     size = registry.load("sources", name).size(**args)
     assert size.download == 0
     if "archives" not in args:
         assert size.images == len(Shards(raw))
         kept = sum(member.size for member in Shards(raw))
-        if Shards(raw).root != raw:  # they are not copied
+        if Shards(raw).root != raw:  # the shards are not copied
             kept = sum(map(len, everything(raw).values()))
         assert 0.3 < size.disk / kept < 3
     else:

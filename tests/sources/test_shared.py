@@ -1,5 +1,7 @@
-"""Every source fills data/raw/D whole or not at all; archives are downloaded, resumed, checked and
-never trusted."""
+"""Every source fills data/raw/D whole or not at all.
+
+Archives are downloaded, resumed, checked and never trusted.
+"""
 
 import hashlib
 import json
@@ -24,7 +26,7 @@ SPLITS = {"train": b"a.jpg\n", "dev": b"b.jpg\n", "test": b"c.jpg\n"}
 
 
 def release(folder, captions=CAPTIONS, splits=SPLITS, photos=("a.jpg", "b.jpg", "c.jpg")):
-    """The two archives of a tiny Flickr8k."""
+    """Write the two archives of a tiny Flickr8k, and return their folder."""
     folder.mkdir(parents=True, exist_ok=True)
     images = {f"Flicker8k_Dataset/{name}": jpeg(shade) for shade, name in enumerate(photos)}
     write_zip(
@@ -349,7 +351,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeyp
 
 def test_a_compression_that_python_does_not_know_is_one_line(tmp_path):
     data = bytearray(write_zip(tmp_path / "a.zip", {"d/a": b"x"}).read_bytes())
-    data[8] = data[data.index(b"PK\x01\x02") + 10] = 6  # imploded, as PKZIP 1 did
+    data[8] = data[data.index(b"PK\x01\x02") + 10] = 6  # method 6, imploding, of PKZIP 1
     (tmp_path / "a.zip").write_bytes(data)
     said = r"a.zip cannot be unpacked \(.*compression.*\): pack it again, as zip usually does$"
     for read in (

@@ -1,5 +1,7 @@
-"""Tar shards of others: what the webdataset library reads in them is what becomes of them, they stay
-where they are, and whatever is not taken has its reason."""
+"""Tar shards of others: we take what the webdataset library reads in them.
+
+The shards stay where they are, and everything that is not taken has a reason.
+"""
 
 import hashlib
 import io
@@ -24,7 +26,7 @@ from tests.workspace import ROOT
 
 
 def samples(first, count):
-    """Samples as img2dataset writes them: picture, text, JSON."""
+    """Return samples as img2dataset writes them: picture, text and JSON."""
     return [
         {
             "__key__": f"{n:09}",
@@ -37,7 +39,7 @@ def samples(first, count):
 
 
 def written(folder, *shards):
-    """Shards 00000.tar, 00001.tar, ... as the library itself writes them."""
+    """Write shards 00000.tar, 00001.tar, ... with the library itself, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, found in enumerate(shards):
         with library.TarWriter(str(folder / f"{number:05}.tar")) as tar:
@@ -47,7 +49,7 @@ def written(folder, *shards):
 
 
 def packed(path, files):
-    """A shard of these files, [(name, content)]."""
+    """Write a shard of these files, [(name, content)], and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for name, content in files:

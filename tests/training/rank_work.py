@@ -1,5 +1,7 @@
-"""What the processes of test_ranks.py do. Each imports this file, and beside it only what it
-needs."""
+"""What the processes of test_ranks.py run.
+
+Each process imports this file and, apart from it, only what it needs.
+"""
 
 import os
 import signal
@@ -22,8 +24,8 @@ from pipeline.training.ranks import Ranks
 if TYPE_CHECKING:
     from pipeline.training.trainer import Trainer
 
+# These make 20 steps. Of three images, one process has two and the other has one.
 OPTIONS = {"epochs": 5, "batch_images": 3, "lr": 0.002}
-"20 steps; of three images one process has two and the other one"
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{decoder: (decoder, {}) for decoder in registry.names("decoders")},
     "smoothed": ("soft_attention", {"label_smoothing": 0.1, "weight_decay": 0.01}),
@@ -42,14 +44,16 @@ RANDOM = {
 
 
 def second(logits: Tensor, special: Special, may_end: bool = True) -> Tensor:
-    """In place of a drawn word, the second of the likeliest ones: nothing is random, and the sample
-    is not the greedy caption."""
+    """Return the second likeliest word instead of a drawn one.
+
+    Nothing is random then, and the sample differs from the greedy caption.
+    """
     never = [special.pad, special.start, special.unknown, *([] if may_end else [special.end])]
     return logits.index_fill(1, torch.tensor(never), -1e9).topk(2).indices[:, 1]
 
 
 def of_case(folder: Path, name: str, ranks: Ranks) -> dict[str, Any]:
-    """The losses of a training in which nothing is random, its history and its weights."""
+    """Return the losses, history and weights of a training in which nothing is random."""
     from tests.training.test_trainer import trainer, weights
 
     decoder, options = CASES[name]
@@ -73,7 +77,7 @@ def of_cases(folder: Path, ranks: Ranks) -> dict[str, dict[str, Any]]:
 
 
 def drawing(folder: Path, ranks: Ranks, own: list[Any] | None = None) -> "Trainer":
-    """A trainer with dropout, own words and sampled captions."""
+    """Return a trainer with dropout, own words (scheduled sampling) and sampled captions."""
     from tests.training.test_trainer import trainer
 
     t = trainer(folder / f"features-{ranks.rank}", "soft_attention", **RANDOM)
@@ -84,10 +88,10 @@ def drawing(folder: Path, ranks: Ranks, own: list[Any] | None = None) -> "Traine
 
 
 def train_all(device: str, ranks: Ranks, folder: Path, workspace: Path, killed: list[Path]) -> None:
-    """What a rank finds is written into the folder, for the test to look at.
+    """Write what a rank finds into `folder`, where the test reads it.
 
     Args:
-        killed: folders of interrupted trainings.
+        killed: folders of interrupted trainings, which are continued.
     """
     from stages.train import train
     from tests.training.test_trainer import weights
@@ -109,7 +113,7 @@ def train_all(device: str, ranks: Ranks, folder: Path, workspace: Path, killed: 
 
 
 def kill_one(device: str, ranks: Ranks, folder: Path, victim: int) -> None:
-    """As train_all's, but that a rank is killed in the step after the one of a checkpoint."""
+    """Train as in train_all, but kill the rank `victim` in the step after a checkpoint."""
     t = drawing(folder, ranks)
     every, count = t._set_learning_rate, 0
 
@@ -131,14 +135,14 @@ def wrong(device: str, ranks: Ranks) -> None:
 
 
 def wrong_at_length(device: str, ranks: Ranks) -> None:
-    """With more words than a pipe holds."""
+    """Raise an error of more words than a pipe holds."""
     if ranks.rank:
         raise ValueError("word " * 50_000)
     ranks.gather(0)
 
 
 def waiting(device: str, ranks: Ranks, folder: Path) -> None:
-    """One hangs in a collective, the other in Python."""
+    """Let one rank hang in a collective and the other in Python."""
     (folder / f"{ranks.rank}.part").write_text(str(os.getpid()))
     (folder / f"{ranks.rank}.part").rename(folder / f"{ranks.rank}.pid")
     if ranks.rank:

@@ -1,4 +1,4 @@
-"""The learning rate of single steps, by hand: rate 0.5, two steps of warm-up, ten in all."""
+"""The learning rate of each step, by hand: a rate of 0.5 and ten steps, two of them warm-up."""
 
 from typing import Any
 

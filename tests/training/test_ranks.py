@@ -1,4 +1,4 @@
-"""Several processes train as one does; all of them live, or none."""
+"""Several processes train as one process does, and when one of them dies, all of them end."""
 
 import shutil
 import signal
@@ -27,14 +27,18 @@ from tests.workspace import ROOT, environment, tiny_params, write_params
 
 pytestmark = pytest.mark.slow
 
+# Steps of a training with `rank_work.drawing`.
 STEPS = 12
-"of a training that draws"
 
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, str, float]]:
-    """By rank: the folder of a training of which that rank was killed, what was said, and the
-    seconds from there to the end."""
+    """For each rank, a training in which that rank was killed.
+
+    Returns:
+        rank -> the training's folder, its error, and the seconds from the last checkpoint to the
+        end.
+    """
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAPTIONLAB_CHECKPOINT_MINUTES", "0")
@@ -53,7 +57,7 @@ def found(
     workspace: Path,
     killed: dict[int, tuple[Path, str, float]],
 ) -> list[dict[str, Any]]:
-    """What each of two ranks has found."""
+    """What each of the two ranks found."""
     folder = tmp_path_factory.mktemp("found")
     places = [place for place, *_ in killed.values()]
     launch(rank_work.train_all, 2, "cpu", folder, workspace, places)
@@ -87,7 +91,7 @@ def test_all_processes_end_with_the_same_weights(found: list[dict[str, Any]], na
 def test_figures_of_drawn_words_and_captions_are_means_over_all_processes(
     found: list[dict[str, Any]],
 ) -> None:
-    """Each process draws words of its own, so one alone cannot be compared."""
+    """Each process draws its own words, so a single process gives no comparison."""
     zero, one = (rank["whole"] for rank in found)
     assert same(zero["weights"], one["weights"])
     assert zero["history"] == one["history"]
@@ -121,7 +125,7 @@ def test_a_killed_process_ends_the_others_and_a_rerun_ends_as_an_undisturbed_run
 def test_a_process_alone_goes_on_from_the_checkpoint_of_two(
     found: list[dict[str, Any]], killed: dict[int, tuple[Path, str, float]]
 ) -> None:
-    again = rank_work.drawing(killed[0][0], ALONE).run()  # at the end of all its epochs
+    again = rank_work.drawing(killed[0][0], ALONE).run()  # its checkpoint holds all epochs
     assert again.to_csv() == found[0]["whole"]["history"]
 
 
@@ -141,7 +145,7 @@ def test_a_batch_is_shared_out_by_image(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the stage reads, without DVC."""
+    """A workspace with the files that the stage reads, made without DVC."""
     folder = tmp_path_factory.mktemp("workspace")
     params = tiny_params()
     params["variants"] = {"soft": params["variants"]["soft-attention"]}
@@ -173,7 +177,7 @@ def test_every_seed_of_a_row_is_trained_by_all_and_written_by_the_first(
     assert (workspace / "checkpoints/soft/cost.json").stat().st_mtime > 0
 
 
-# How they end
+# How processes end
 
 
 def test_an_error_in_another_process_than_the_first_is_one_line(
@@ -237,7 +241,7 @@ def test_an_interrupted_stage_ends_all_its_processes_with_one_line(
     assert not (tmp_path / "w/models").exists()
 
 
-# What is asked for
+# How many processes are asked for
 
 
 @pytest.mark.parametrize(("text", "count"), [("1", 1), ("8", 8), ("", 1), ("gpus", 3)])

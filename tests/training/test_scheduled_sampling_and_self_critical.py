@@ -1,4 +1,4 @@
-"""Scheduled sampling and self-critical training, for every decoder there is."""
+"""Scheduled sampling and self-critical training, for every decoder."""
 
 import math
 import random
@@ -35,7 +35,7 @@ def options(**changed: Any) -> Training:
 
 
 class Counting(Decoder):
-    """Surely says, after the word n, the word n + 1; after the seventh the first."""
+    """Always continues word n with word n + 1, and the seventh word with the first."""
 
     def start(self, f: Features) -> State:
         return {"none": f.pooled}
@@ -85,7 +85,7 @@ def test_with_own_words_alone_each_input_follows_from_the_one_before() -> None:
 def test_about_as_many_words_are_own_as_asked() -> None:
     b = batch([[1, *[10] * 40, 2]] * 50)
     share = (mixed_inputs(Counting(), b, 0.3, SPECIAL)[:, 1:] != 10).float().mean().item()
-    # an own word after the seventh kind may be 10 itself, so a little less than 0.3
+    # The seventh word is 10: an own word may be 10 itself, so the share is a little below 0.3.
     assert 0.25 < share < 0.33
 
 
@@ -118,7 +118,7 @@ def test_the_reward_of_a_part_of_the_images_is_that_within_all() -> None:
 def test_rewards_of_many_captions_of_images_in_any_order_equal_the_original_scorers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(texts, "PART", 7)  # images that are looked at together
+    monkeypatch.setattr(texts, "PART", 7)  # images that are processed together
     rng, words = random.Random(1), ["a", "red", "star", "blue", "heart", "on", "<end>", "unheard"]
     images = rng.choices(list(REFERENCES), k=40)
     said = [" ".join(rng.choices(words, k=rng.randrange(9))) for _ in images]
@@ -158,9 +158,8 @@ def test_bad_endings_are_counted() -> None:
 def test_sampled_captions_stop_at_the_end_token() -> None:
     class Ending(Counting):
         def project(self, hidden: Tensor) -> Tensor:
-            return hidden.index_copy(
-                1, torch.tensor([SPECIAL.end]), hidden[:, [6]] * 2
-            )  # after 5 comes the end
+            # The end follows word 5.
+            return hidden.index_copy(1, torch.tensor([SPECIAL.end]), hidden[:, [6]] * 2)
 
     tokens, mask = sample_batch(Ending(), batch([[1, 4, 2]]), 2, SPECIAL, 9)
     assert tokens.tolist() == [[1, 4, 5, 2, 0]] * 2
@@ -179,7 +178,10 @@ def test_the_self_critical_loss_is_the_log_probability_of_the_sample_by_its_adva
     asked: list[list[str]] = []
 
     def reward(ids: list[str], texts: list[str]) -> list[float]:
-        """Of the samples of each image; of a single one, 1, and of its greedy caption 0.25."""
+        """Return the rewards of each image's samples.
+
+        A single sample has 1, and the greedy caption that it is compared with has 0.25.
+        """
         asked.append(ids)
         greedy = len(asked) == 2
         each = {1: [0.25 if greedy else 1.0], 2: [1.0, 0.25], 3: [1.0, 0.5, 0.0]}[count]
@@ -210,7 +212,7 @@ def test_self_critical_training_raises_the_reward_of_every_decoder(
     tmp_path: Path, decoder: str
 ) -> None:
     options = {"epochs": 6, **SELF_CRITICAL}
-    if decoder == "vlm":  # more layers than the others: at their rate it forgets all it knew
+    if decoder == "vlm":  # it has more layers, and forgets all it knew at the others' rate
         options |= {"epochs": 12, "self_critical_lr": 0.002}
     history = trainer(tmp_path, decoder, patience=20, **options).run()
     rewards = history.train_reward[options["epochs"] :]

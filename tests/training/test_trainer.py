@@ -1,4 +1,4 @@
-"""Training: it learns, it can be killed at any moment, and what it is told is what it does."""
+"""Training: it learns, it obeys its settings, and it can be killed at any moment."""
 
 import io
 import os
@@ -52,13 +52,12 @@ ARGS: dict[str, dict[str, Any]] = {
     **FILES,
     "blind": {**FILES["blind"], "lm": "gpt2", "lm_weights": "random"},
 }
+# Decoders whose grid must be a picture of 3 x 3.
 PICTURES = set(FILES)
-"decoders whose grid must be a picture of 3 x 3"
 
 
 def captions() -> pd.DataFrame:
-    """Twelve images, two captions each; the features of an image are its colour and shape as
-    one-hot vectors."""
+    """Return captions of twelve images, two each, that name the colour and shape of the image."""
     rows = []
     for c, colour in enumerate(COLOURS):
         for s, shape in enumerate(SHAPES):
@@ -75,7 +74,12 @@ def captions() -> pd.DataFrame:
 
 
 def store(folder: Path, pictures: bool = False) -> FeatureStore:
-    """`pictures`: one of nine pixels has the colour, which of them says the shape."""
+    """Write features: the colour and shape of each image as one-hot vectors.
+
+    Args:
+        pictures: store a grid of nine pixels instead. One of them has the colour, and its position
+            gives the shape.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     ids = sorted(set(captions().image_id))
     grid, seen = np.zeros((len(ids), 2, 7), np.float16), np.zeros((len(ids), 9, 3), np.float16)
@@ -174,7 +178,7 @@ def test_what_features_keep_beside_changes_no_weight(
 
 
 def gradients(t: Trainer) -> tuple[StepLoss, dict[str, torch.Tensor]]:
-    """Of a step on all images, without anything drawn at random."""
+    """Return the loss and the gradients of a step on all images, with nothing random in it."""
     t.decoder.eval().zero_grad(set_to_none=True)
     (batch,) = t.train_batches.in_order()
     step = t._backward(t.phases[0], batch)
@@ -184,7 +188,7 @@ def gradients(t: Trainer) -> tuple[StepLoss, dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("decoder", registry.names("decoders"))
 def test_a_batch_in_parts_has_the_gradients_of_the_whole(tmp_path: Path, decoder: str) -> None:
-    """Parts of five, five and two images, whose captions are of different lengths."""
+    """The parts have five, five and two images, with captions of different lengths."""
     whole = trainer(tmp_path / "whole", decoder, batch_images=12, label_smoothing=0.1)
     parts = trainer(
         tmp_path / "parts", decoder, batch_images=12, micro_batch=5, label_smoothing=0.1
@@ -227,8 +231,10 @@ class Killed(BaseException):
 
 
 def kill_after(t: Trainer, steps: int) -> None:
-    """Make the trainer stop as by kill -9 after so many optimiser steps: nothing is saved on the
-    way out."""
+    """Make the trainer stop after `steps` optimiser steps as if by kill -9.
+
+    It saves nothing on the way out.
+    """
     step, count = t.optimizer.step, 0
 
     def counted(*args: Any) -> None:
@@ -434,7 +440,7 @@ def test_live_curves_get_every_epoch_and_cannot_change_the_result(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny workspace up to its features, with training long enough to be killed."""
+    """A tiny workspace that has features, and whose training is long enough to be killed."""
     params = tiny_params()
     params["variants"] = {"soft": params["variants"]["soft-attention"]}
     params["train"] |= {"epochs": 30, "patience": 30, "batch_images": 1}
