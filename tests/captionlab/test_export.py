@@ -215,7 +215,7 @@ def test_the_loop_of_onnx_says_what_is_no_picture_and_captions_the_others(
         )
     ]
     assert done.stderr.splitlines() == [
-        f"error: {tmp_path}/pipe.jpg: no regular file but a folder, pipe or device: name a "
+        f"error: {tmp_path}/pipe.jpg: not a regular file (a folder, pipe or device): name a "
         "picture's file",
         f"error: {tmp_path}/text\\x1b[2J.png: not a picture",
     ]

@@ -298,7 +298,7 @@ MISTAKES = [
     ),
     (
         {"source": "folder", "args": {"path": "p", "captions": "s.csv"}, "split": "random"},
-        "datasets.scenes.args.captions: p/s.csv is separated by ';', a comma is expected: save it "
+        "datasets.scenes.args.captions: p/s.csv is separated by ';', but a comma is expected: save it "
         "with commas",
     ),
     (

@@ -569,13 +569,13 @@ def test_a_wrong_file_is_one_line(case, captionlab, tmp_path, monkeypatch):
         ".json, .jsonl, .csv, .tsv or .parquet"),
         ("p.csv", b"id,caption\n", "p.csv, line 1: expected image_id and caption (or text), found "
         "id, caption"),
-        ("p.csv", b"image_id;caption\n1;a dog\n", "p.csv is separated by ';', a comma is expected: "
+        ("p.csv", b"image_id;caption\n1;a dog\n", "p.csv is separated by ';', but a comma is expected: "
         "save it with commas"),
-        ("p.csv", b'"image_id";"caption"\n1;a, dog\n', "p.csv is separated by ';', a comma is "
+        ("p.csv", b'"image_id";"caption"\n1;a, dog\n', "p.csv is separated by ';', but a comma is "
         "expected: save it with commas"),
-        ("p.tsv", b"image_id,caption\n1,a dog\n", "p.tsv is separated by a comma, a tab is "
+        ("p.tsv", b"image_id,caption\n1,a dog\n", "p.tsv is separated by a comma, but a tab is "
         "expected: save it with tabs"),
-        ("p.csv", b"image_id\tcaption\n1\ta dog\n", "p.csv is separated by a tab, a comma is "
+        ("p.csv", b"image_id\tcaption\n1\ta dog\n", "p.csv is separated by a tab, but a comma is "
         "expected: save it with commas"),
         ("p.jsonl", b'{"file": "a.png", "error": "truncated"}\n\n{"file": "b.png", "error": '
         b'"empty file"}\n',

@@ -352,7 +352,7 @@ def test_a_corpus_without_rows():
 
 def test_a_missing_column_is_named():
     with pytest.raises(
-        UserError, match=r"captions\.parquet lacks the column text: it needs image_id, capt"
+        UserError, match=r"captions\.parquet has no column text; it needs image_id, capt"
     ):
         validated(corpus().drop(columns="text"))
 

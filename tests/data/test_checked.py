@@ -15,10 +15,10 @@ from pipeline.data.files import write_json
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"{", "is no readable JSON file: Expecting"),
-        (b"", "is no readable JSON file"),
-        (b"\xff\xfe", "is no readable JSON file: 'utf-8' codec"),
-        (b'{"perplexity": Infinity}', "is no readable JSON file: Infinity is not a number"),
+        (b"{", "is not a readable JSON file: Expecting"),
+        (b"", "is not a readable JSON file"),
+        (b"\xff\xfe", "is not a readable JSON file: 'utf-8' codec"),
+        (b'{"perplexity": Infinity}', "is not a readable JSON file: Infinity is not a number"),
         (None, "is not there: run dvc repro"),
     ],
 )

@@ -227,7 +227,7 @@ def test_an_index_that_names_no_place_in_the_shards_is_one_line(
     put_pictures(tmp_path, CONTENTS)
     changed_index(**changes)(tmp_path)
     with pytest.raises(
-        UserError, match=r"images\.parquet names no place of image '(scene-05|None)'"
+        UserError, match=r"images\.parquet gives no place in a shard for image '(scene-05|None)'"
     ):
         list(Shards(tmp_path))
 
@@ -239,7 +239,7 @@ def test_an_index_that_is_none_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images\.parquet is not a readable Parquet file: "):
         Shards(tmp_path)
     pd.DataFrame({"image_id": ["a"]}).to_parquet(tmp_path / "images.parquet")
-    with pytest.raises(UserError, match=r"images\.parquet lacks the column file, shard, offset"):
+    with pytest.raises(UserError, match=r"images\.parquet has no column file, shard, offset"):
         Shards(tmp_path)
 
 

@@ -57,7 +57,7 @@ def spoilt(values: Tensor, value: float) -> Tensor:
 TAMPERED: dict[str, tuple[Any, str]] = {
     "half a config": (
         lambda f: (f / "config.json").write_text("{"),
-        r"config\.json is no readable JSON file: Expecting property name",
+        r"config\.json is not a readable JSON file: Expecting property name",
     ),
     "a list": (
         lambda f: (f / "config.json").write_text("[]"),
@@ -148,7 +148,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, value: floa
             r"decode\.json: beams: unknown key \(did you mean 'beam'\?\): dvc repro writes it anew",
         ),
         ("[3]", r"decode\.json: expected keys with values, found a list"),
-        ("{", r"decode\.json is no readable JSON file"),
+        ("{", r"decode\.json is not a readable JSON file"),
     ],
 )
 def test_a_stale_or_damaged_decode_json_is_one_line(folder: Path, text: str, message: str) -> None:

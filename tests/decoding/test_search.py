@@ -49,7 +49,7 @@ def test_references_are_the_texts_of_each_image_in_the_order_of_the_rows(file: P
 
 def test_what_the_file_lacks_is_one_line(file: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"captions\.parquet lacks the column raw: it needs raw, split$"
+        UserError, match=r"captions\.parquet has no column raw; it needs raw, split$"
     ):
         list(Captions(file, ["test"], ["raw"]))
     with pytest.raises(UserError, match=r"none\.parquet is not there: run dvc repro$"):

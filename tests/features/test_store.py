@@ -362,14 +362,14 @@ def _ids(**changes: Any) -> Any:
             _rewrite("pooled-00000.npy", lambda a: a[:2]),
             r"pooled-\*\.npy hold float16 \(2, 4\), which",
         ),
-        (_ids(row=[0, 1, 9]), r"ids\.parquet names rows that are not"),
+        (_ids(row=[0, 1, 9]), r"ids\.parquet refers to rows that do not exist"),
         (
             _ids(row=["0", "1", "2"]),
             r"ids\.parquet is not a readable Parquet file: an image without",
         ),
         (
             _ids(image_id=["a", "a", "b"]),
-            r"ids\.parquet is no readable .*: image ids that are not in",
+            r"ids\.parquet is not a readable .*: image ids that are not in",
         ),
         (_ids(image_id=[1, 2, 3]), r"ids\.parquet is not a readable Parquet file"),
         (
@@ -378,7 +378,7 @@ def _ids(**changes: Any) -> Any:
         ),
         (
             lambda f: (f / "manifest.json").write_text("{"),
-            r"manifest\.json is no readable JSON file",
+            r"manifest\.json is not a readable JSON file",
         ),
         (
             lambda f: (f / "manifest.json").write_text('{"dtype": "float64"}'),

@@ -255,12 +255,12 @@ def test_captions_may_lie_elsewhere_and_an_empty_argument_reads_text_files(tmp_p
         (
             "c.csv",
             "image;caption\nx.png;One, two\n",
-            "c.csv is separated by ';', a comma is expected: save it with commas",
+            "c.csv is separated by ';', but a comma is expected: save it with commas",
         ),
         (
             "c.tsv",
             "image,caption\nx.png,One\n",
-            "c.tsv is separated by a comma, a tab is expected: save it with tabs",
+            "c.tsv is separated by a comma, but a tab is expected: save it with tabs",
         ),
         (
             "c.csv",

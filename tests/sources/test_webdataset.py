@@ -274,14 +274,17 @@ def in_the_middle(path):
             lambda p: os.truncate(p, 2000),
             r"00001\.tar ends within '000000002\.jpg': get it again, or",
         ),
-        (in_the_middle, r"00001\.tar (is broken at byte 1,024|is no whole tar file)"),
+        (
+            in_the_middle,
+            r"00001\.tar (is broken at byte 1,024|is not a complete, uncompressed tar file)",
+        ),
         (
             lambda p: os.truncate(p, 0),
             r"00001\.tar is not a complete, uncompressed tar file \(empty",
         ),
         (
             lambda p: p.write_bytes(b"no tar " * 200),
-            r"00001\.tar is no whole tar file without comp",
+            r"00001\.tar is not a complete, uncompressed tar",
         ),
     ],
 )

@@ -541,7 +541,7 @@ def test_a_variant_is_not_published_under_params_edited_since(workspace, key):
     file.write_text(yaml.safe_dump(edited))
     with pytest.raises(
         UserError,
-        match=rf"^variants\.merge\.{key} in params\.yaml is not what merge was made with: run dvc "
+        match=rf"^variants\.merge\.{key} in params\.yaml has changed since merge was made: run dvc "
         r"repro track@merge$",
     ):
         gather("merge", load_params(), paths)
