@@ -36,7 +36,7 @@ def code(value: object) -> str:
 
 
 def entries(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Return a definition list of (name, facts, meaning). Unlike a table, it fits a phone screen."""
+    """Return a definition list of names, facts and meanings. Unlike a table, it fits a phone."""
     out = []
     for name, facts, meaning in rows:
         lines = [line for line in (f"*{facts}*" if facts else "", escaped(meaning)) if line]
