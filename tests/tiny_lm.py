@@ -39,8 +39,8 @@ def tiny_lm(
 
 
 def tiny_bank(vocabulary: int) -> dict[str, Any]:
-    """Return a keyword bank for `blind` with twelve labels. The token ids of its keywords are spread
-    over the ids from 4 up."""
+    """Return a keyword bank for `blind` with twelve labels. The token ids of its keywords are
+    spread over the ids from 4 up."""
     labels = [f"label{n}" for n in range(12)]
     details = {
         f"{topic}: {group}": labels[2:7] for topic, groups in GROUPS.items() for group in groups

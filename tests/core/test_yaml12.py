@@ -1,4 +1,4 @@
-"""Yaml12 reads everything that DVC's own reader (ruamel.yaml) reads, and refuses what it refuses."""
+"""Yaml12 reads what DVC's own reader (ruamel.yaml) reads, and refuses what that reader refuses."""
 
 from pathlib import Path
 

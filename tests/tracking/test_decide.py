@@ -134,7 +134,7 @@ def test_every_row_of_both_tables_is_reached_and_says_why() -> None:
 
 
 def after_filling(filled: str | None) -> list[list[Found]]:
-    """Return the pairs that are possible after `filled` was filled. That run has the fingerprint."""
+    """Return the pairs that are possible after a run was filled. That run has the fingerprint."""
     return [
         runs
         for runs in PAIRS

@@ -278,7 +278,7 @@ def test_who_ends_second_drops_its_own_run_and_its_model(
         log_model(store, run_id, payload)
 
     def look_late(store, payload, filled):
-        """End this machine's run before looking: it has finished, or the other machine closed it."""
+        """End this machine's run before looking: it finished, or the other machine closed it."""
         if filled and not Path.cwd().samefile(other):
             store.client.set_terminated(filled, status)
         return look(store, payload, filled)
