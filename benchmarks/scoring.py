@@ -169,9 +169,8 @@ class TheirReward:
         images_in_all = len(self.references)
 
         class Within(CiderScorer):
-            ref_len = property(
-                lambda _: np.log(float(images_in_all)), lambda *_: None
-            )  # Otherwise it would be the number of images at hand.
+            # Otherwise, `ref_len` would depend on the number of images at hand.
+            ref_len = property(lambda _: np.log(float(images_in_all)), lambda *_: None)
 
         self.within = Within
 

@@ -41,7 +41,7 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def workspace(published, tmp_path, monkeypatch):
-    """A copy of `published`, without the files of the runs (mlruns)."""
+    """A copy of `published`. The files of the runs (mlruns) stay in the original."""
     shutil.copytree(
         published, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlruns")
     )

@@ -94,8 +94,9 @@ def test_the_graphs_of_onnx_say_what_the_project_says_by_the_rows_search_and_gre
 ) -> None:
     captioner = Captioner.load(tiny_model(tmp_path / "model", name), "cpu")
     by_row, greedily = ([c.text for c in captioner.caption(pictures, b)] for b in (None, 1))
-    assert by_row != greedily  # Otherwise the beam search would not be tested,
-    assert len(set(by_row)) > 1  # nor the effect of the pictures.
+    # Otherwise, neither the search nor the pictures would affect the captions.
+    assert by_row != greedily
+    assert len(set(by_row)) > 1
     export(captioner, tmp_path / "onnx", "onnx", "# Card\n")
     at = f"sys.path.insert(0, {str(tmp_path / 'onnx')!r})\n"
     without = [*WITHOUT, "captionlab", "torch", "timm", "transformers"]

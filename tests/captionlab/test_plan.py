@@ -114,9 +114,8 @@ def test_a_published_model_is_downloaded_and_not_trained(tmp_path: Path) -> None
     )
     found = plan(params.model_copy(update={"variants": {"mine": tuned}}), NOWHERE)
     assert found.rows[0].model.download == 0
-    assert (
-        found.rows[0].lacks
-    )  # Without tokenizer files, its vocabulary comes from the captions, which are not there yet.
+    # Without tokenizer files, its vocabulary comes from the captions, which are not there yet.
+    assert found.rows[0].lacks
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

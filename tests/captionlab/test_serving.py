@@ -233,9 +233,8 @@ def test_the_example_and_the_signature_are_what_the_model_takes_and_gives(
     )
     assert model.metadata.get_input_schema().input_names() == ["image"]
     flavor = yaml.safe_load((published / "MLmodel").read_text())["flavors"]["python_function"]
-    assert (
-        published / Path(flavor["model_code_path"]).name
-    ).is_file()  # The model is loaded from code, not from a pickled class.
+    # The model is loaded from code, not from a pickled class.
+    assert (published / Path(flavor["model_code_path"]).name).is_file()
 
 
 def imported(folder: Path) -> set[str]:
@@ -734,11 +733,8 @@ def test_one_picture_passes_the_many_of_another_request(
         wait_until(lambda: len(together._waiting) == 2)
         slow.go.set()
         assert [call.result(60)[0] for call in (first, many, one)] == [200] * 3
-    assert slow.batches == [
-        1,
-        *[8] * 8,
-        1,
-    ]  # The request for one picture was in the first batch of 8.
+    # The request for one picture was in the first batch of 8.
+    assert slow.batches == [1, *[8] * 8, 1]
 
 
 def test_an_error_of_the_model_itself_is_a_message_and_not_a_traceback(

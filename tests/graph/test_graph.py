@@ -220,10 +220,8 @@ def test_a_changed_value_reruns_what_it_touches_and_the_old_value_computes_nothi
     assert repro(finished) == OF_MERGE
     assert (finished / "dvc.lock").read_bytes() != lock
     write_params(finished, tiny_params())
-    assert set(repro(finished)) <= {
-        "track@merge",
-        "publish",
-    }  # Only MLflow and reports/ are updated; nothing is computed.
+    # Only MLflow and reports/ are updated; nothing is computed.
+    assert set(repro(finished)) <= {"track@merge", "publish"}
     assert (finished / "dvc.lock").read_bytes() == lock
 
 

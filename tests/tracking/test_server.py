@@ -72,9 +72,8 @@ def server(tmp_path_factory):
             target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()
         open_store(faulty.uri).client.search_registered_models()
-        set_tracking_uri(
-            None
-        )  # The first requests set the addresses of this process to the server's database.
+        # The first requests set the addresses of this process to the server's database.
+        set_tracking_uri(None)
         set_registry_uri(None)
         del os.environ["MLFLOW_REGISTRY_URI"]  # The lines above leave it set.
         yield faulty
