@@ -6,9 +6,9 @@ some with the reward), caption and score. Each runs in a process of its own on 8
 thousand and 800 thousand made-up captions, five per image. `--quick` leaves out the last size and
 self_critical. An eighth of the images is validation, an eighth test.
 
-The benchmark looks for growth with the corpus, so everything else is small: 16 different pictures
-of 16 x 16 pixels, feature maps of 4 x 16 numbers, an LSTM of 32 units, and a vocabulary of 1,000
-words.
+The benchmark looks for growth with the corpus, so everything else is small. There are 16 different
+pictures of 16 x 16 pixels, and feature maps have 4 x 16 numbers. The LSTM has 32 units, and the
+vocabulary 1,000 words.
 
 Memory is the memory that the process holds itself: anonymous pages, sampled 50 times a second.
 The JSON also gives the peak with pages of memory maps, which the kernel may drop at any time. Time

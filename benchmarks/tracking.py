@@ -34,8 +34,8 @@ GOAL = 0.02
 def training(variant: str, params: Params, folder: Path) -> dict[str, Any]:
     """Train, and return times in seconds, and the share of time taken by the curves.
 
-    The times are those of the training, until the receiver was started, until the first curve
-    (None: never), of waiting before and after the start, and the receiver's processor time.
+    `until_receiver` is the time until the receiver was started. `until_curve` is the time until the
+    first curve was in the store, or None. `receiver` is the receiver's processor time.
     """
     trainer, _ = seeds_of(variant, params, pick_device()).trainer(params.training(variant).seeds[0])
     trainer.checkpoint, run_file = folder / "checkpoint.pt", folder / "run.json"

@@ -18,7 +18,8 @@ NOBODY = 65534
 # folder in which nothing can be written.
 LEFT = 20_000
 # A shell script. The interpreter may lie below a folder that the user may not enter. In a mount
-# namespace of its own, the script mounts the interpreter where the user can reach it.
+# namespace of its own, the script mounts an open folder there that contains only the
+# interpreter. It then runs the command as the user.
 REACH = """
 mkdir -p "$1" && mount --bind "$0" "$1" && mount -t tmpfs -o mode=755 none "$2" && mkdir -p "$0" &&
 mount --move "$1" "$0" && shift 2 && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"

@@ -50,7 +50,7 @@ def split_of(folder, scheme):
 class Server(ThreadingHTTPServer):
     """An HTTP server that sends the bytes in `files` by path and supports Range requests.
 
-    A test can make it truncate answers, redirect, or ignore Range.
+    A test can make it truncate answers, redirect, or ignore Range. Unknown paths get status 404.
     """
 
     def __init__(self):

@@ -55,7 +55,8 @@ class Running:
     "Memory, in megabytes, of the process from which it was forked."
 
     def wait(self, seconds: float = SECONDS) -> Outcome:
-        """Wait for its end. Send SIGKILL if it takes longer than `seconds` or too much memory."""
+        """Wait for its end and return the outcome. A call that takes longer than `seconds`, or too
+        much memory, gets SIGKILL."""
         status, usage = self._ended(seconds)
         took = time.monotonic() - self.began
         out, err = (

@@ -14,8 +14,9 @@ ALONE = [
     for status, result, ours, whole, repeats in itertools.product(
         ("RUNNING", "FINISHED", "STOPPED"), *[(True, False)] * 4
     )
-    if not (whole and not result)  # A run that is sent whole has its fingerprint.
-    and not (repeats and (status == "FINISHED" or not ours))  # Live curves: an open run, ours.
+    if not (whole and not result)  # A whole run has the fingerprint.
+    # Live curves belong to a run that this workspace opened and has not finished.
+    and not (repeats and (status == "FINISHED" or not ours))
 ]
 PAIRS = [
     [
