@@ -1,13 +1,14 @@
-"""The graph beside the work: `python -m benchmarks.graph [--whole [FOLDER]]` ->
+"""The overhead of the graph: `python -m benchmarks.graph [--whole [FOLDER]]` ->
 benchmarks/results/graph.{json,md}.
 
-1. `dvc repro` with nothing to do on 63 stages (14 variants), their outputs made up and committed,
-   by the clock and by the processor, against two graphs of empty commands (`true`): one with the
-   same data flow, and no code or parameters to watch; one with all that dvc.yaml declares.
-2. `make repro` in a fresh workspace: its time outside the commands of the stages, each of which a
-   `python` put first on PATH clocks. The workspace is that of the tests (36 scenes, one epoch and
-   seed, stages that mostly import), or with `--whole` a clone of what is committed, in FOLDER if it
-   is to stay.
+1. `dvc repro` with nothing to do on 63 stages (14 variants), in wall time and processor time. The
+   outputs are made up and committed. It is compared with two graphs of empty commands (`true`).
+   One has the same data flow, and no code or parameters to watch. The other has everything that
+   dvc.yaml declares.
+2. `make repro` in a fresh workspace: its time outside the commands of the stages. A `python` first
+   on PATH measures each command. The workspace is that of the tests (36 scenes, one epoch and seed,
+   stages that mostly import). With `--whole` it is a clone of the last commit, in FOLDER if it is
+   to be kept.
 """
 
 import argparse
@@ -31,8 +32,8 @@ from tests.workspace import environment, make_workspace, run, tiny_params, tool
 
 VARIANTS = 14
 REPEATS = 3
+# Largest share of the time of `make repro` outside the stages' commands.
 GOAL = 0.1
-"of `make repro` outside the stages' commands"
 CLOCK = """#!/bin/sh
 begun=$(date +%s.%N)
 "{python}" "$@"
@@ -43,7 +44,7 @@ exit $status
 
 
 def wide_params() -> dict[str, Any]:
-    """Those of the tests with VARIANTS variants."""
+    """Return the params of the tests with VARIANTS variants."""
     params = tiny_params()
     kinds = list(params["variants"].values())
     params["variants"] = {f"v{n:02}": kinds[n % len(kinds)] for n in range(VARIANTS)}
@@ -51,7 +52,7 @@ def wide_params() -> dict[str, Any]:
 
 
 def stages(folder: Path) -> list[Any]:
-    """As DVC resolves them."""
+    """Return the stages with a command, as DVC resolves them."""
     from dvc.repo import Repo
 
     with Repo(str(folder)) as repo:
@@ -59,8 +60,8 @@ def stages(folder: Path) -> list[Any]:
 
 
 def make_up_outputs(folder: Path, found: list[Any]) -> None:
-    """A small file for every output, and one in every folder; then commit them, as if the stages
-    had run."""
+    """Write a small file for every output, or into it if it is a folder. Then commit them, as if
+    the stages had run."""
     for stage in found:
         for out in stage.outs:
             path = Path(out.fs_path)
@@ -71,7 +72,7 @@ def make_up_outputs(folder: Path, found: list[Any]) -> None:
 
 
 def plain_copy(folder: Path, found: list[Any], target: Path) -> None:
-    """The same data flow: outputs and the outputs that they are made of."""
+    """Make a graph with the same data flow: outputs, and the outputs from which they are made."""
     target.mkdir()
     made = {out.fs_path for stage in found for out in stage.outs}
     graph = {}
@@ -97,7 +98,7 @@ def plain_copy(folder: Path, found: list[Any], target: Path) -> None:
 
 
 def empty_copy(folder: Path, target: Path) -> None:
-    """All that is declared, and empty commands."""
+    """Copy the graph with everything that it declares, but with empty commands."""
     shutil.copytree(folder, target)
     graph = target / "dvc.yaml"
     graph.write_text(re.sub(r"cmd: .*", "cmd: 'true'", graph.read_text()))
@@ -149,8 +150,8 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
 
 
 def clocked(folder: Path, bin_folder: Path) -> dict[str, Any]:
-    """What `make repro` runs, in this environment: dvc, then what is left to publish, then the
-    table."""
+    """Run the commands of `make repro` in this environment and measure them. They run the graph,
+    publish what is left, and print the table."""
     log = bin_folder / "clock.txt"
     bin_folder.mkdir()
     (bin_folder / "python").write_text(CLOCK.format(python=sys.executable, log=log))
@@ -181,7 +182,7 @@ def clocked(folder: Path, bin_folder: Path) -> dict[str, Any]:
 
 
 def small_params() -> dict[str, Any]:
-    """The tests' own, with one seed of every variant."""
+    """Return the params of the tests, with one seed for every variant."""
     params = tiny_params()
     for variant in params["variants"].values():
         variant["train"].pop("seeds", None)
@@ -189,7 +190,8 @@ def small_params() -> dict[str, Any]:
 
 
 def clone(folder: Path) -> Path:
-    """Where nothing has run yet, with dvc.lock and the reports of another run."""
+    """Clone the repository. Nothing has run in the clone, but dvc.lock and the reports are those of
+    another run."""
     subprocess.run(["git", "clone", "-q", str(common.ROOT), str(folder)], check=True)
     return folder
 

@@ -2,10 +2,12 @@
 benchmarks/results/hostile.{json,md}.
 
 The server and its model are those of benchmarks/serving.py. Hostile clients send the worst bodies
-that pass the limits, and some that do not, from a process of their own on the same cores; who has
-no answer after 5 s leaves and sends the next. The ordinary client sends a photograph, waits for its
-caption and sends the next; where it is told to come again it does so, and all of that time counts.
-Another asks /health four times a second.
+that pass the limits, and some that do not. They run in a process of their own on the same cores. A
+hostile client that has no answer after 5 s disconnects and sends its next body.
+
+The ordinary client sends a photograph, waits for its caption and sends the next one. If the server
+tells it to come again later, it does so, and all of that time counts. Another client asks /health
+four times a second.
 """
 
 import base64
@@ -37,16 +39,16 @@ from pipeline.sources import scenes
 
 SECONDS = 60
 HOSTILE = 8
+# Side, in pixels, of the largest square picture that is decoded at its full size.
 SIDE = int(PIXELS**0.5)
-"of the largest square picture that is decoded at its full size"
+# Seconds that a hostile client waits for an answer before it sends the next body.
 PATIENCE = 5.0
-"seconds that a hostile client waits for an answer before it sends the next body"
 JSON = "application/json"
+# The default limit for a body, in bytes.
 LIMIT = 32_000_000
-"bytes of a body, by default"
 
+# A request body and its content type.
 Body = tuple[bytes, str]
-"what is sent, and its content type"
 
 
 def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
@@ -71,12 +73,12 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 def fitting(picture: bytes) -> list[bytes]:
-    """As many of it as a body may hold."""
+    """Return as many copies of a picture as a body may hold, at most 64."""
     return [picture] * min(64, int(LIMIT * 0.98 / (len(picture) * 4 / 3 + 20)))
 
 
 def worst() -> dict[str, Body]:
-    """The worst bodies, by what is bad about them."""
+    """Return the worst bodies, by a description of each."""
     black = encoded(Image.new("LA", (SIDE, SIDE)), "PNG")
     lossless = encoded(Image.new("RGB", (SIDE, SIDE)), "WEBP", lossless=True)
     photo = encoded(noise(4000, 3000), "JPEG", quality=60)
@@ -101,7 +103,7 @@ LEAVES, SLOW = "64 black PNGs, leaves after 1 s", "sends slowly"
 
 
 def attack(port: int, clients: int, seconds: float) -> Counter[str]:
-    """Bodies sent and their statuses, by kind."""
+    """Run the hostile clients. Return how often each kind of body got each answer."""
     bodies, until, seen = worst(), time.time() + seconds, Counter[str]()
     with ThreadPoolExecutor(clients) as pool:
         for done in [
@@ -112,7 +114,7 @@ def attack(port: int, clients: int, seconds: float) -> Counter[str]:
 
 
 def _attack(port: int, number: int, bodies: dict[str, Body], until: float, seen: Any) -> None:
-    """One client, which goes through all kinds from its own on."""
+    """Run one client, which cycles through all kinds of bodies. `number` sets the first kind."""
     kinds = [*bodies, LEAVES, SLOW]
     while time.time() < until:
         kind = kinds[number % len(kinds)]
@@ -138,7 +140,7 @@ def _post(port: int, body: Body, patience: float) -> str:
 
 
 def _slow(port: int, body: Body, patience: float) -> str:
-    """A part of the body, and then a hundred bytes ten times a second for five seconds."""
+    """Send a part of the body, and then a hundred bytes ten times a second for five seconds."""
     head = f"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\nContent-Length: "
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
         connection.sendall(f"{head}{LIMIT}\r\n\r\n".encode() + bytes(5_000_000))
@@ -150,7 +152,7 @@ def _slow(port: int, body: Body, patience: float) -> str:
 
 
 class Ordinary:
-    """One client that sends photographs, and one that asks whether the server is well."""
+    """One client that sends photographs (`ask`), and one that asks for /health (`look`)."""
 
     def __init__(self, port: int):
         self.port = port
@@ -201,7 +203,7 @@ def _ticks(until: float) -> Iterator[float]:
 def measure(port: int, server: psutil.Process, clients: int, seconds: float) -> dict[str, Any]:
     one, memory = Ordinary(port), list[float]()
     with ProcessPoolExecutor(1, get_context("spawn")) as apart:
-        apart.submit(worst).result()  # the process is there, and has drawn the pictures once
+        apart.submit(worst).result()  # Start the process, and draw the pictures there once.
         attacked = apart.submit(attack, port, clients, seconds + 5)
         time.sleep(5)
         until = time.monotonic() + seconds

@@ -1,14 +1,18 @@
 """Peak memory and time of stages on ever more captions: `python -m benchmarks.memory [--quick]` ->
-results/memory.{json,md}.
+benchmarks/results/memory.{json,md}.
 
-clean, extract, train (a fixed number of steps), self_critical (the same, and some with the reward),
-caption and score, each in a process of its own on 8 thousand, 80 thousand and 800 thousand made-up
-captions, five an image (`--quick` leaves out the last, and self_critical). What grows with the
-corpus is looked for, so all else is small: pictures of 16 x 16 pixels, a handful of different ones,
-feature maps of 4 x 16 numbers, an LSTM of 32 units, words of a vocabulary of 1,000. Memory is what
-the process holds itself (anonymous pages, looked at 50 times a second); pages of a memory map,
-which the kernel may drop whenever it likes, stand beside it in the JSON. Time is that of the
-stage's work without imports; an eighth of the images is validation, an eighth test.
+The stages are clean, extract, train (a fixed number of steps), self_critical (the same steps, and
+some with the reward), caption and score. Each runs in a process of its own on 8 thousand, 80
+thousand and 800 thousand made-up captions, five per image. `--quick` leaves out the last size and
+self_critical. An eighth of the images is validation, an eighth test.
+
+The benchmark looks for growth with the corpus, so everything else is small. There are 16 different
+pictures of 16 x 16 pixels, and feature maps have 4 x 16 numbers. The LSTM has 32 units, and the
+vocabulary 1,000 words.
+
+Memory is the memory that the process holds itself: anonymous pages, sampled 50 times a second.
+The JSON also gives the peak with pages of memory maps, which the kernel may drop at any time. Time
+is that of the stage's work without imports.
 """
 
 import itertools
@@ -30,20 +34,20 @@ from benchmarks import _common as common
 SIZES = (8_000, 80_000, 800_000)
 SPLITS = ("train", "train", "train", "val", "train", "train", "train", "test")
 WORDS, PICTURES, STEPS, SAMPLED = 1000, 16, 50, 5
+# The largest growth of memory from the first to the last size, as a factor. The largest deviation
+# from ten times the time for ten times the captions, as a share.
 GOALS = {"memory": 1.2, "linear": 0.1}
-"""growth from the first to the last size; how far ten times the captions may be from ten times the
-time"""
+# Why a stage grows by more than the goal. docs/decisions breaks the memory down by object.
 MISSED = {
     "clean": "35 of its 66 MB are Great Expectations' hash of the one table of all rows that it "
     "has to be given, for what is a fact of all rows",
     "score": "it starts at 61 MB of imports, so 1.2 times would leave 12 MB for the captions, "
     "n-grams, scores and resamples of 40,000 images",
 }
-"why a stage grows by more than the goal, as docs/decisions breaks it down by object"
 
 
 def raw_captions(count: int) -> Any:
-    """As a source leaves them in data/raw/<dataset>/captions.parquet."""
+    """Return captions as a source writes them to data/raw/<dataset>/captions.parquet."""
     table = common.captions(count // common.PER_IMAGE, words=WORDS)
     image = table.index // common.PER_IMAGE
     raw = table.text.str.capitalize() + " ."
@@ -55,7 +59,7 @@ def raw_captions(count: int) -> Any:
 
 
 def make(count: int, root: Path) -> None:
-    """Raw captions and pictures; features in which every image has a row."""
+    """Write raw captions and pictures, and features with a row for every image."""
     import numpy as np
     from PIL import Image
 
@@ -85,7 +89,7 @@ def clean(root: Path) -> Callable[[], None]:
     from pipeline.data.shards import Shards
     from pipeline.experiment.params import Corpus
 
-    import great_expectations  # noqa: F401  isort: skip  # imported at its first use, else
+    import great_expectations  # noqa: F401  isort: skip  # Otherwise imported at first use.
 
     options = Corpus(
         dataset="d",
@@ -128,12 +132,12 @@ def extract(root: Path) -> Callable[[], None]:
 
 
 def train(root: Path) -> Callable[[], None]:
-    """As the stage does it, up to STEPS steps."""
+    """Train as the stage does, for STEPS steps."""
     return _training(root, 0)
 
 
 def self_critical(root: Path) -> Callable[[], None]:
-    """The same, and SAMPLED steps with CIDEr-D as reward."""
+    """Train for the same steps, and for SAMPLED steps with CIDEr-D as reward."""
     return _training(root, SAMPLED)
 
 
@@ -233,8 +237,8 @@ def caption(root: Path) -> Callable[[], None]:
 
 
 def references(root: Path) -> Callable[[], None]:
-    """Not measured: what the stage `references` makes, without its PTB tokenizer, which would
-    change nothing here."""
+    """Write the outputs of the stage `references`. This step is not measured. It leaves out the PTB
+    tokenizer, which would change nothing here."""
     from pipeline.data.corpus import read_captions
     from pipeline.data.files import write_json
 
@@ -250,7 +254,7 @@ def references(root: Path) -> Callable[[], None]:
 
 
 def score(root: Path) -> Callable[[], None]:
-    """METEOR's Java process is left out."""
+    """Score without METEOR, so that no Java process runs."""
     from pipeline.scoring.json_texts import Texts, texts_by_image
     from pipeline.scoring.row import write_scores
     from pipeline.scoring.variant import Known, Said, read_said, score_variant
@@ -268,7 +272,7 @@ STAGES = {f.__name__: f for f in (clean, extract, train, self_critical, caption,
 
 
 class Watch(threading.Thread):
-    """The largest number of anonymous bytes that this process held."""
+    """A thread that samples the anonymous memory of this process; `peak` is the maximum in kB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -289,11 +293,11 @@ class Watch(threading.Thread):
 
 
 def one(stage: str, root: Path) -> dict[str, float]:
-    """Run a stage here."""
+    """Run a stage in this process. Return its seconds and its peaks of memory."""
     from pipeline.core.machine import give_back, keep_buffers
 
     if stage in ("extract", "train", "self_critical", "caption"):
-        keep_buffers()  # as the stages do
+        keep_buffers()  # The stages do this too.
     if stage in ("clean", "score"):
         give_back()
     work, watch = {"references": references, **STAGES}[stage](root), Watch()

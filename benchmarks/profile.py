@@ -1,9 +1,9 @@
 """Where a training step goes: `python -m benchmarks.profile [decoder ...]` ->
 benchmarks/results/profile.{json,md}.
 
-Own processor time of every operation in the steps of benchmarks.training with 32 captions in
-float32, on one thread, where shares do not depend on what waits for what. Without names, of the
-decoders that miss a goal there.
+Measures the own processor time of every operation in the training steps of benchmarks.training,
+with 32 captions in float32. It uses one thread, so that no thread waits for another and distorts
+the shares. Without names, it profiles the decoders that miss a goal in benchmarks.training.
 """
 
 import sys
@@ -23,13 +23,13 @@ from pipeline.features.store import FeatureStore
 DECODERS = ("soft_attention",)
 IMAGES = 96
 WITH_VOCABULARY, OTHER_PRODUCTS = "matrix products with the vocabulary", "other matrix products"
+# Operations with a smaller share of a step are summed up as "others".
 LEAST = 0.01
-"share of a step below which an operation is one of the others"
 
 
 def measure(name: str, store: FeatureStore) -> dict[str, Any]:
-    """Seconds of an epoch by operation, and of square matrix products of as many floating-point
-    operations."""
+    """Return the seconds of an epoch by operation, and the seconds of square matrix products with
+    the same number of floating-point operations."""
     trainer = make_trainer(name, Setting((8, 4), "float32"), store, "cpu")
     square = products(operations(trainer), "float32", "cpu")
     epoch = ours(trainer)
@@ -38,7 +38,8 @@ def measure(name: str, store: FeatureStore) -> dict[str, Any]:
 
 
 def spent(epoch: Callable[[], None]) -> dict[str, float]:
-    """By operation, the longest first; matrix products by what they multiply with."""
+    """Return the seconds by operation, the longest first. Matrix products are split into those with
+    the vocabulary and all others."""
     with profile(record_shapes=True) as watched:
         epoch()
     found: dict[str, float] = defaultdict(float)

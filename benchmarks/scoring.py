@@ -1,12 +1,14 @@
 """Scoring ten variants: `python -m benchmarks.scoring [images [variants]]` ->
 benchmarks/results/scoring.{json,md}.
 
-Synthetic captions of the grammar of `scenes`, five references an image. This project tokenises the
-references once and then scores variant by variant, intervals included; against it pycocoevalcap's
-classes, called once a variant as its COCOEvalCap does (references and captions tokenised each time,
-SPICE aside), in the same process and run. The scores must be equal. Then one variant alone, step by
-step; and the reward of self-critical training, CIDEr-D, against pycocoevalcap's scorer of
-references that were counted before.
+The captions are synthetic, from the grammar of `scenes`, with five references per image. This
+project tokenises the references once, then scores each variant, including intervals. The baseline,
+in the same process and run, is pycocoevalcap. Its classes are called once per variant as
+COCOEvalCap does, without SPICE; they tokenise references and captions each time. The scores must be
+equal.
+
+The benchmark then scores one variant alone, step by step. Finally, it compares the reward of
+self-critical training, CIDEr-D, with pycocoevalcap's scorer, whose references are counted before.
 """
 
 import contextlib
@@ -45,13 +47,13 @@ SAMPLES = 5
 METRICS = ["bleu", "meteor", "rouge_l", "cider"]
 ALL = [*METRICS, "diversity", "degeneration", "gender"]
 NAMES = ["bleu_1", "bleu_2", "bleu_3", "bleu_4", "meteor", "rouge_l", "cider"]
+# Two dicts by metric: the score of the corpus, and the scores of the images.
 Found = tuple[dict[str, float], dict[str, list[float]]]
-"name -> score of the corpus, name -> score by image"
 
 
 def texts(images: int, count: int) -> tuple[References, list[dict[str, str]]]:
-    """References by image, and a caption of every image by each variant: of its scene, or for one
-    in five of another."""
+    """Return the references by image, and a caption of every image from each variant. One caption
+    in five describes a random scene instead of its own."""
     drawn = [scenes.compose(random.Random(n), "train") for n in range(images)]
     references = {
         f"i{n:05}": scenes.describe(random.Random(-n), scene) for n, scene in enumerate(drawn)
@@ -113,10 +115,10 @@ def theirs(references: References, variants: list[dict[str, str]]) -> list[Found
 def one_variant(
     references: References, said: dict[str, str]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Seconds of each step for the first variant of a process, with nothing started or remembered,
-    and for the next.
+    """Return the seconds of each step for the first variant of a process, when nothing is started
+    or cached, and for the next variant.
 
-    The last entry is what `score_variant` takes with all of them, intervals included.
+    The last entry is the time of `score_variant` with all steps, including intervals.
     """
     tokenised = ptb_tokenize(references)
     first, following = (steps(tokenised, said), steps(tokenised, said))
@@ -142,7 +144,7 @@ def steps(tokenised: References, said: dict[str, str]) -> dict[str, float]:
 
 
 def forget() -> None:
-    """As if this process had scored nothing yet."""
+    """Reset this process, as if it had scored nothing yet."""
     for program in (meteor.SCORER, meteor.NORMALISER):
         program.stop()
     for remembered in (base.counted, cider._remembered, meteor._normalised_references):
@@ -150,7 +152,8 @@ def forget() -> None:
 
 
 class TheirReward:
-    """CIDEr-D with the document frequencies of all references, whose n-grams are counted once."""
+    """pycocoevalcap's CIDEr-D with the document frequencies of all references. It counts their
+    n-grams only once."""
 
     def __init__(self, references: References) -> None:
         from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs
@@ -166,9 +169,8 @@ class TheirReward:
         images_in_all = len(self.references)
 
         class Within(CiderScorer):
-            ref_len = property(
-                lambda _: np.log(float(images_in_all)), lambda *_: None
-            )  # else of the images at hand
+            # Otherwise, `ref_len` would depend on the number of images at hand.
+            ref_len = property(lambda _: np.log(float(images_in_all)), lambda *_: None)
 
         self.within = Within
 
@@ -185,7 +187,7 @@ class TheirReward:
 
 
 def reward(references: References, variants: list[dict[str, str]]) -> dict[str, Any]:
-    """Of one step: `SAMPLES` captions of each of 32 images, several times."""
+    """Measure the reward of one step several times: `SAMPLES` captions of each of 32 images."""
     images = [image for image in list(references)[:32] for _ in range(SAMPLES)]
     said = [f"{variants[n % len(variants)][image]} <end>" for n, image in enumerate(images)]
     found, milliseconds = [], {}
@@ -203,13 +205,13 @@ def reward(references: References, variants: list[dict[str, str]]) -> dict[str, 
 
 
 def timed(score: Any, *inputs: Any) -> tuple[float, float, Any]:
-    """(seconds, seconds of the processor by Python and Java, what was found)."""
+    """Score once. Return wall seconds, processor seconds (Python and Java), and the result."""
     forget()
     started, used = time.perf_counter(), processor_seconds()
-    with contextlib.redirect_stdout(io.StringIO()):  # Bleu prints its counts
+    with contextlib.redirect_stdout(io.StringIO()):  # Bleu prints its counts.
         found = score(*inputs)
     seconds = time.perf_counter() - started
-    forget()  # Java's time is known when it has ended
+    forget()  # Java's processor time is known only after it has ended.
     return seconds, processor_seconds() - used, found
 
 
@@ -219,7 +221,7 @@ def processor_seconds() -> float:
 
 
 def largest_difference(one: list[Found], other: list[Found]) -> float:
-    """Of any corpus score and any caption's."""
+    """Return the largest difference of any score of the corpus or of a caption."""
     pairs = [
         ([a[n], *c[n]], [b[n], *d[n]])
         for (a, c), (b, d) in zip(one, other, strict=True)

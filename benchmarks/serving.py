@@ -1,10 +1,10 @@
 """Serving under load: `python -m benchmarks.serving [seconds [clients]]` ->
 benchmarks/results/serving.{json,md}.
 
-`captionlab serve` with soft attention as the quickstart has it (EfficientNet-Lite0 at 128 pixels,
-beam 3), its decoder with random weights, so that captions run on to 30 tokens, the longest there
-are. Each client sends one picture a request, the next when the answer is there. The server's memory
-is read twice a second; what it takes in the first fifth, while buffers fill, is told apart.
+`captionlab serve` runs soft attention with the settings of the quickstart: EfficientNet-Lite0 at
+128 pixels, beam 3. The decoder has random weights, so captions reach the maximum of 30 tokens. Each
+client sends one picture per request, and the next one after the answer. The server's memory is read
+twice a second. The first fifth, while buffers fill, is reported separately.
 """
 
 import base64
@@ -47,17 +47,17 @@ VOCABULARY = [f"word{n}" for n in range(70)]
 
 @dataclass
 class Load:
-    """What all clients together saw."""
+    """Measurements of all clients together."""
 
     seconds: list[float] = field(default_factory=list)
-    "of each answered request"
+    "Seconds of each answered request."
     errors: list[str] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
-    "MB of the server's processes, twice a second"
+    "Memory of the server's processes in MB, sampled twice a second."
 
 
 def make_model(folder: Path) -> Path:
-    """A folder as MLflow holds it."""
+    """Write a model folder as MLflow stores it."""
     import torch
 
     from pipeline.decoders.shared.contract import Sizes
@@ -75,8 +75,8 @@ def make_model(folder: Path) -> Path:
 
 
 def publish(captioner: Path, decode: dict[str, Any], folder: Path) -> Path:
-    """The folder that `track` would lay into the store for this model folder, of a variant without
-    scores and samples."""
+    """Write the folder that `track` would store for this model folder, for a variant without scores
+    and samples."""
     from mlflow.models import Model
 
     from pipeline.results.scores import ScoreTable
@@ -144,11 +144,11 @@ def measure(port: int, server: psutil.Process, clients: int, seconds: float) -> 
 
 
 def memory(server: psutil.Process) -> float:
-    """MB of the server and the processes that it started."""
+    """Return the memory in MB of the server and the processes that it started."""
     found, size = [server, *server.children(recursive=True)], 0
     for process in found:
-        with suppress(psutil.Error):  # it has ended
-            size += process.memory_full_info().pss  # what they share counts once
+        with suppress(psutil.Error):  # The process has ended.
+            size += process.memory_full_info().pss  # Shared pages count once.
     return size / 1e6
 
 

@@ -1,9 +1,9 @@
 """Start-up time of every stage: `python -m benchmarks.startup` ->
 benchmarks/results/startup.{json,md}.
 
-A stage is imported with everything that its main function imports (found in its source, for one
-decoder, encoder and source), in a fresh process, and compared in the same run with an empty Python
-process and with `import torch`.
+Each stage is imported in a fresh process, with everything that its main function imports. These
+imports are read from its source, for one decoder, encoder and source. The same run measures an
+empty Python process and `import torch` for comparison.
 """
 
 import ast
@@ -23,14 +23,14 @@ BY_NAME = {
     "extract": "encoders.timm_model",
     "train": "decoders.soft_attention",
 } | {"caption": "decoders.soft_attention"}
+# Every stage begins with this.
 PRELUDE = "from pipeline.core.stage import collect_seldom; collect_seldom()"
-"what every stage begins with"
 REPEATS = 3
 
 
 def statements(stage: str) -> list[str]:
-    """The imports of a stage file at any depth, type checking aside, and the module that it finds
-    by name."""
+    """Return the imports of a stage file at any depth, except for those under an `if`, as for type
+    checking. Add the module that the stage finds by name."""
     tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
     hidden = {
         id(n) for block in ast.walk(tree) if isinstance(block, ast.If) for n in ast.walk(block)
@@ -45,7 +45,7 @@ def statements(stage: str) -> list[str]:
 
 
 def seconds(code: str) -> float:
-    """Median wall time of `python -c code`."""
+    """Return the median wall time of `python -c code`."""
     times = []
     for _ in range(REPEATS):
         started = time.perf_counter()
@@ -55,7 +55,7 @@ def seconds(code: str) -> float:
 
 
 def slowest_imports(code: str, count: int = 4) -> list[str]:
-    """The packages whose own modules cost most, `name seconds`."""
+    """Return the packages whose own modules take longest to import, each as `name seconds`."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code],
         cwd=ROOT,

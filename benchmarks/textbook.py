@@ -1,12 +1,12 @@
-"""The same models as people usually write them: what the speed of pipeline/ is compared with, and
-tests its losses with.
+"""The same models as people usually write them. Benchmarks compare the speed of pipeline/ with
+them, and tests compare the losses.
 
-They do what the tutorials do that most people start from. Every caption brings its own copy of its
-image's features. An LSTM of which nothing is asked between two words gets all words at once
-(nn.LSTM, packed); one that attends is a loop over the words, of captions sorted by length, from
-which captions drop out as they end, and computes the attention keys anew for every word. Beam
-search captions one image after the other, its hypotheses as the rows of one step. Each model reads
-the weights of a decoder of this project, so that losses and captions must agree.
+The code follows the tutorials from which most people start. Every caption has its own copy of its
+image's features. An LSTM without attention gets all words at once (nn.LSTM, packed). With
+attention, the model loops over the words of captions sorted by length. Captions that have ended
+drop out, and the attention keys are computed again for every word. Beam search captions one image
+at a time, with its hypotheses as the rows of a step. Each model uses the weights of a decoder of
+this project, so losses and captions must agree.
 
 R caption rows, T steps, P grid positions, D grid width, H hidden width, V words.
 """
@@ -27,7 +27,7 @@ from pipeline.features.features import Features
 
 
 def model(name: str, decoder: Decoder) -> "Model":
-    """The textbook's counterpart of a decoder, with a copy of its weights."""
+    """Return the textbook's counterpart of a decoder, with a copy of its weights."""
     return MODELS[name](copy.deepcopy(decoder)).train(decoder.training)
 
 
@@ -37,18 +37,24 @@ class Model(nn.Module):
         self.d = decoder
 
     def loss(self, f: Features, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of each row's image (R, ...), tokens and mask (R, T + 1) -> cross-entropy per
-        token, and regularisers."""
+        """Return the cross-entropy per token, and the regularisers.
+
+        Args:
+            f: Features of each row's image, (R, ...).
+            tokens: (R, T + 1).
+            mask: (R, T + 1).
+        """
         raise NotImplementedError
 
 
 def packed(x: Tensor, lengths: list[int]) -> Tensor:
-    """Rows (R, T, ...) of falling length without their padding, word by word: (words, ...)."""
+    """Remove the padding from rows (R, T, ...) of decreasing length. Return (words, ...), in the
+    order of the steps."""
     return pack_padded_sequence(x, lengths, batch_first=True).data
 
 
 class Sorted(Model):
-    """Captions from the longest to the shortest."""
+    """A model that sorts the captions from the longest to the shortest."""
 
     def loss(self, f: Features, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         order = mask.sum(1).argsort(descending=True)
@@ -56,7 +62,7 @@ class Sorted(Model):
         return self.sorted_loss(f.select(order), tokens[order], lengths)
 
     def sorted_loss(self, f: Features, tokens: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
-        """As `loss`, of captions of these lengths, the longest first."""
+        """Return the same as `loss`, for captions of these lengths, the longest first."""
         raise NotImplementedError
 
 
@@ -72,7 +78,7 @@ class Merge(Sorted):
 
 class Lstm(Sorted):
     def sorted_loss(self, f: Features, tokens: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
-        """The image comes before the first word; what the LSTM says to it is not asked for."""
+        """The image is the input before the first word. The LSTM's output for it is not used."""
         d = self.d
         read = d.dropout(torch.cat([d.image(f.pooled)[:, None], d.embedding(tokens[:, :-1])], 1))
         longer = [length + 1 for length in lengths]
@@ -82,7 +88,7 @@ class Lstm(Sorted):
 
 
 class Attending(Sorted):
-    """A loop over the words; of a step, only the captions that still have a word."""
+    """A model that loops over the words. Each step has only the captions that have not ended."""
 
     def sorted_loss(self, f: Features, tokens: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
         d = self.d
@@ -108,18 +114,26 @@ class Attending(Sorted):
         return {"h": h, "c": c}
 
     def cell(self, words: Tensor, grid: Tensor, s: State) -> tuple[Tensor, State, State]:
-        """Embedded words (R, E) and grids (R, P, D) -> hidden (R, H), the next state, and what the
-        regulariser needs to know of this step."""
+        """Compute one step from embedded words (R, E) and grids (R, P, D).
+
+        Returns:
+            The hidden state (R, H), the next state, and the values that the regulariser needs.
+        """
         raise NotImplementedError
 
     def energy(self, grid: Tensor, h: Tensor) -> Tensor:
-        """(R, P)"""
+        """Return the attention energies, (R, P)."""
         d = self.d
         energy: Tensor = d.energy(torch.tanh(d.keys(grid) + d.query(h)[:, None]))[..., 0]
         return energy
 
     def regulariser(self, watched: State, nll: Tensor, lengths: list[int]) -> Tensor:
-        """`watched`: (R, T, ...) of all steps; `nll`: (words,) in the order of `packed`."""
+        """Return the regulariser.
+
+        Args:
+            watched: The values of `cell` for all steps, (R, T, ...).
+            nll: Negative log-likelihoods, (words,), in the order of `packed`.
+        """
         raise NotImplementedError
 
 
@@ -136,7 +150,8 @@ class SoftAttention(Attending):
 
 
 class HardAttention(Attending):
-    """With the estimator's two terms; in evaluation the likeliest position is looked at."""
+    """Hard attention with the estimator's two terms. In evaluation, it attends to the most likely
+    position."""
 
     def begin(self, f: Features) -> State:
         draws = torch.rand(len(f), device=f.grid.device)
@@ -170,7 +185,7 @@ class HardAttention(Attending):
 
 
 class Transformer(Model):
-    """PyTorch's own decoder layers, over all positions, padded ones too."""
+    """PyTorch's own decoder layers. They compute all positions, including padding."""
 
     def __init__(self, decoder: Any):
         super().__init__(decoder)
@@ -220,8 +235,8 @@ def _pytorch_layer(layer: Any) -> nn.TransformerDecoderLayer:
 
 
 class PrefixLm(Model):
-    """transformers' language model reads prefix and words at once, all of it again for every
-    caption."""
+    """The language model of transformers reads prefix and words at once, and reads the prefix again
+    for every caption."""
 
     def __init__(self, decoder: Any):
         super().__init__(decoder)
@@ -229,7 +244,7 @@ class PrefixLm(Model):
 
     def loss(self, f: Features, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         prefix = self.d.mapping(F.normalize(f.pooled, dim=-1))  # (R, k, E)
-        words = self.lm.get_input_embeddings()(tokens[:, 1:])  # <start> is the prefix
+        words = self.lm.get_input_embeddings()(tokens[:, 1:])  # The prefix replaces <start>.
         seen = torch.cat(
             [torch.ones(prefix.shape[:2], dtype=torch.bool, device=mask.device), mask[:, 1:]], 1
         )
@@ -240,7 +255,7 @@ class PrefixLm(Model):
 
 
 def language_model(decoder: Any) -> Any:
-    """A prefix_lm's language model as transformers has it, with the same weights (not copies)."""
+    """Return a prefix_lm's language model as a model of transformers. It shares the weights."""
     from transformers import GPT2LMHeadModel
 
     lm = GPT2LMHeadModel(decoder.body.config)
@@ -263,7 +278,7 @@ MODELS: dict[str, Callable[[Any], Model]] = {
 def beam_search(
     decoder: Decoder, f: Features, special: Special, beam: int, longest: int, penalty: float
 ) -> Hypothesis:
-    """The best caption of one image: its hypotheses are the rows of a step."""
+    """Return the best caption of one image. Its hypotheses are the rows of a step."""
     never = [special.pad, special.start, special.unknown]
     living: list[tuple[int, ...]] = [(special.start,)]
     finished: list[tuple[tuple[int, ...], float]] = []

@@ -1,12 +1,16 @@
 """What live curves cost: `python -m benchmarks.tracking [variant [epochs]]` ->
 benchmarks/results/tracking.{json,md}.
 
-A variant of this workspace's params.yaml is trained (its features must be there), its curves going
-into a new SQLite store. What their receiver takes is the time for which threads of the training
-were ready and had to wait for a core (Linux counts it, /proc/*/schedstat) since the receiver was
-started, beyond what they waited for per second before it: so the training must last longer than
-CAPTIONLAB_LIVE_SECONDS. The wall time of a second training without curves was tried as the measure,
-and moves by more than is measured.
+Trains a variant of this workspace's params.yaml, with its curves going into a new SQLite store. The
+variant's features must exist.
+
+The cost is the time for which threads of the training were ready but had to wait for a core. Linux
+counts it in /proc/*/schedstat. The waiting per second before the receiver of the curves started is
+the baseline, and the excess after the start is the cost. The training must therefore last longer
+than CAPTIONLAB_LIVE_SECONDS.
+
+Comparing with the wall time of a training without curves was tried. That time varies by more than
+the cost to be measured.
 """
 
 import os
@@ -23,13 +27,16 @@ from pipeline.experiment.params import Params, load_params
 from pipeline.tracking.live import delay, start_live
 from stages.train import seeds_of
 
+# Largest cost of live curves, as a share of a training's time.
 GOAL = 0.02
-"of a training's time"
 
 
 def training(variant: str, params: Params, folder: Path) -> dict[str, Any]:
-    """In seconds: the training, until its receiver was started and until the first curve (None:
-    never), and what was waited."""
+    """Train, and return times in seconds, and the share of time taken by the curves.
+
+    `until_receiver` is the time until the receiver was started. `until_curve` is the time until the
+    first curve was in the store, or None. `receiver` is the receiver's processor time.
+    """
     trainer, _ = seeds_of(variant, params, pick_device()).trainer(params.training(variant).seeds[0])
     trainer.checkpoint, run_file = folder / "checkpoint.pt", folder / "run.json"
     waited, used, started = _waited(), _children(), time.time()
@@ -63,7 +70,8 @@ def training(variant: str, params: Params, folder: Path) -> dict[str, Any]:
 
 
 def _waited() -> float:
-    """Of the threads that this process has now; those of torch's pool live as long as it does."""
+    """Return the seconds for which the current threads of this process have waited for a core. The
+    threads of torch's pool live as long as the process."""
     return (
         sum(
             int(file.read_text().split()[1]) for file in Path("/proc/self/task").glob("*/schedstat")

@@ -1,13 +1,14 @@
 """Training steps: `python -m benchmarks.training [decoder ...]` ->
 benchmarks/results/training.{json,md}.
 
-Captions per second of whole training steps (batch from the memory map, loss, gradients, clipping,
-Adam) by the Trainer. The limit is one square matrix product after another, of the same number of
-floating-point operations: those of our loss and its gradients, counted. The textbook
-(benchmarks/textbook.py) takes the same number of captions a step, each with its own copy of its
-image's features, in float32 on a CPU. Where the processor multiplies bfloat16, `precision:
-bfloat16` is measured too, its limit being products in bfloat16. Sizes are those of the papers,
-words by Zipf's law, random features.
+Measures captions per second of whole training steps by the Trainer: batch from the memory map,
+loss, gradients, clipping and Adam. The limit is a sequence of square matrix products with the same
+number of floating-point operations. That number is counted for our loss and its gradients.
+
+The textbook (benchmarks/textbook.py) takes the same number of captions per step, each with its own
+copy of its image's features, in float32 on a CPU. Where the processor multiplies bfloat16,
+`precision: bfloat16` is measured too, and its limit is products in bfloat16. Sizes are those of the
+papers, words follow Zipf's law, and features are random.
 """
 
 import math
@@ -39,28 +40,30 @@ from pipeline.training.trainer import Trainer
 from pipeline.training.validation import Validation
 
 REPEATS = 3
+# Side of the square matrices whose products are the limit.
 SIDE = 1024
-"of the matrices that are the limit"
+# Images per step, and captions per image. The first gives the 32 captions of the papers, the
+# second is the batch of params.yaml.
 SMALL, GROUPED = (8, 4), (32, 5)
-"""images a step, captions of each; the first is the 32 captions of the papers, the second what
-params.yaml has"""
+# The batches, with the number of steps that are timed.
 BATCHES = {SMALL: 2, GROUPED: 1}
-"and the steps that are timed"
+# Goals at 32 images per step. `textbook`: speed-up of soft and hard attention over the textbook.
+# The others are shares of the limit: in float32 for these two decoders (`attention`) and for all
+# other decoders (`others`), and in bfloat16 for all decoders.
 GOALS = {"textbook": 4.5, "attention": 0.75, "others": 0.8, "bfloat16": 0.6}
-"""At 32 images a step: soft and hard attention over the textbook; in float32 they, and all other
-decoders, as a share of the limit; in bfloat16 all decoders."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a row of the table is measured with."""
+    """The batch and precision of a row of the table."""
 
     batch: tuple[int, int]
     precision: str
 
 
 def settings(device: str) -> list[Setting]:
-    """A GPU is there for bfloat16; a CPU has float32, and bfloat16 where it gains by it."""
+    """Return the settings for a device. A GPU uses bfloat16; a CPU uses float32, and also bfloat16
+    if it multiplies that type."""
     precisions = (
         ["bfloat16"]
         if device.startswith("cuda")
@@ -70,7 +73,7 @@ def settings(device: str) -> list[Setting]:
 
 
 def options(setting: Setting) -> Training:
-    """Those of the quickstart but for the setting."""
+    """Return the training options of the quickstart, changed by the setting."""
     chosen = yaml.safe_load((common.ROOT / "params.yaml").read_text())["train"]
     return Training(**{**chosen, "batch_images": setting.batch[0], "precision": setting.precision})
 
@@ -96,7 +99,8 @@ def ours(trainer: Trainer) -> Callable[[], None]:
 
 
 def theirs(name: str, trainer: Trainer) -> Callable[[], None]:
-    """The same captions in steps of as many, in another order."""
+    """Return an epoch of the textbook: the same captions in another order, with as many per
+    step."""
     model = textbook.model(name, trainer.decoder).to(trainer.device)
     optimizer = torch.optim.Adam(model.parameters(), trainer.options.lr)
     precision = trainer.options.precision
@@ -115,7 +119,7 @@ def theirs(name: str, trainer: Trainer) -> Callable[[], None]:
 
 
 def single_captions(batches: CaptionBatches) -> Iterator[tuple[Any, torch.Tensor, torch.Tensor]]:
-    """Features (R, ...), tokens and mask (R, T + 1) of shuffled captions."""
+    """Yield batches of shuffled captions: features (R, ...), tokens and mask (R, T + 1)."""
     counts = batches.first[1:] - batches.first[:-1]
     image_ids = [
         i for i, count in zip(batches.image_ids, counts, strict=True) for _ in range(count)
@@ -134,11 +138,11 @@ def single_captions(batches: CaptionBatches) -> Iterator[tuple[Any, torch.Tensor
 
 
 def operations(trainer: Trainer) -> int:
-    """Floating-point operations of the losses and gradients of an epoch, where kernels are taken
-    apart to be counted."""
+    """Count the floating-point operations of the losses and gradients of an epoch. Fused kernels
+    are disabled, so that their operations are counted."""
     counter = FlopCounterMode(display=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of TF32, whenever oneDNN is switched
+        warnings.simplefilter("ignore")  # Switching oneDNN always warns about TF32.
         with counter, torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
             for batch in trainer.train_batches.epoch(1, 0):
                 trainer.decoder.train().loss(
@@ -148,7 +152,8 @@ def operations(trainer: Trainer) -> int:
 
 
 def products(count: int, precision: str, device: str) -> Callable[[], None]:
-    """Square matrix products of about `count` floating-point operations."""
+    """Return a function that computes square matrix products with about `count` floating-point
+    operations."""
     kind = getattr(torch, precision)
     a, b = torch.randn(2, SIDE, SIDE, device=device, dtype=kind)
     out = torch.empty_like(a)
@@ -161,7 +166,7 @@ def products(count: int, precision: str, device: str) -> Callable[[], None]:
 
 
 def measure(name: str, store: FeatureStore, device: str) -> list[dict[str, Any]]:
-    """A row for each setting; the textbook has the first one."""
+    """Return a row for each setting. The textbook is measured with the first setting."""
     trainers = {setting: make_trainer(name, setting, store, device) for setting in settings(device)}
     counts = {setting: operations(trainer) for setting, trainer in trainers.items()}
     first = next(iter(trainers))
@@ -191,12 +196,17 @@ def measure(name: str, store: FeatureStore, device: str) -> list[dict[str, Any]]
 
 
 def captions(setting: Setting) -> int:
-    """Of all steps that are timed."""
+    """Return the number of captions of all timed steps."""
     return math.prod(setting.batch) * BATCHES[setting.batch]
 
 
 def row(setting: Setting, operations: float, each: dict[str, list[float]]) -> dict[str, Any]:
-    """`each`: seconds per caption in each repeat. `operations`: of a caption."""
+    """Return a row of the table.
+
+    Args:
+        operations: Floating-point operations per caption.
+        each: Seconds per caption in each repeat.
+    """
     return {
         "images_a_step": setting.batch[0],
         "captions_a_step": math.prod(setting.batch),

@@ -1,5 +1,5 @@
-"""One thread per test process: two workers share two cores, and spinning threads of one would stall
-the other."""
+"""Shared fixtures. Each test process gets one thread: two workers share two cores, and the spinning
+threads of one would stall the other."""
 
 import os
 import sys
@@ -16,6 +16,8 @@ for name in [n for n in os.environ if n.startswith(("CAPTIONLAB_", "MLFLOW_TRACK
     del os.environ[name]
 
 
+# Test files that take minutes. They run first; otherwise one worker would end long before the
+# other. The first one makes the workspace that several of them wait for.
 LONGEST = (
     "graph/test_graph.py",
     "captionlab/test_export.py",
@@ -31,8 +33,6 @@ LONGEST = (
     "running/test_caption_on_ray.py",
     "extraction/test_on_ray.py",
 )
-"""files of tests that take minutes. They go first, or one worker would end long before the other;
-the first makes the workspace that several of them wait for"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def captionlab(monkeypatch, capsys):
-    """The command line: arguments -> status, standard output, standard error."""
+    """A function that runs the command line and returns status, standard output, standard error."""
     from captionlab import __main__
 
     def call(*arguments):
@@ -59,7 +59,7 @@ def captionlab(monkeypatch, capsys):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server of 127.0.0.1 (tests/releases.py)."""
+    """A running HTTP server on 127.0.0.1 (see tests/releases.py)."""
     from tests.releases import Server
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -73,8 +73,8 @@ def server(monkeypatch):
 
 @pytest.fixture(scope="module")
 def restore_java() -> Iterator[None]:
-    """`use_java` changes PATH and JDK_JAVA_OPTIONS for its process; a module that calls it asks for
-    them back."""
+    """Restore PATH and JDK_JAVA_OPTIONS after the module. `use_java` changes both for its process,
+    so a module that calls it needs this fixture."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", os.environ["PATH"])
         patch.setenv("JDK_JAVA_OPTIONS", "")
@@ -83,7 +83,8 @@ def restore_java() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory):
-    """An empty mlflow.db: creating the tables takes more than a second."""
+    """The path of an mlflow.db without runs, to be copied: creating the tables takes more than a
+    second."""
     from mlflow import MlflowClient
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"

@@ -1,5 +1,5 @@
-"""Faults of a machine that are made, not played: a disk that is full, and a user who is not root.
-Both need root, as in a container; elsewhere the tests that ask for them are skipped."""
+"""Real faults of a machine, not mocked ones: a full disk, and a user who is not root.
+Both need root, as in a container. Elsewhere the tests that use them are skipped."""
 
 import os
 import shutil
@@ -14,18 +14,21 @@ import pytest
 from tests.workspace import ROOT
 
 NOBODY = 65534
+# Bytes left free on the full disk. A small file still fits, so no code can mistake the disk for a
+# folder in which nothing can be written.
 LEFT = 20_000
-"bytes that a small file still finds on the full disk, so that nobody takes it for no folder at all"
+# A shell script. The interpreter may lie below a folder that the user may not enter. In a mount
+# namespace of its own, the script mounts an open folder there that contains only the
+# interpreter. It then runs the command as the user.
 REACH = """
 mkdir -p "$1" && mount --bind "$0" "$1" && mount -t tmpfs -o mode=755 none "$2" && mkdir -p "$0" &&
 mount --move "$1" "$0" && shift 2 && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"
 """
-"in mounts of its own, gives a user the interpreter that lies below a folder closed to him"
 
 
 @contextmanager
 def full_disk(folder: Path) -> Iterator[Path]:
-    """A disk of its own with `LEFT` bytes free."""
+    """Mount a small file system at `folder` and fill it until `LEFT` bytes are free."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(folder)]
     if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
@@ -39,7 +42,7 @@ def full_disk(folder: Path) -> Iterator[Path]:
 
 
 def as_nobody(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run Python there as a user who owns nothing, has no home, and is not root."""
+    """Run Python in `folder` as a user who is not root, has no home and owns no file."""
     if os.getuid() or not shutil.which("unshare") or not shutil.which("setpriv"):
         pytest.skip("only root can become another user")
     base = Path(sys.base_prefix)

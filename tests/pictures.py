@@ -1,4 +1,4 @@
-"""The pictures of a data set in tests: written into its shards, read back, exchanged."""
+"""Write the pictures of a test data set into its shards, read them back, or replace them."""
 
 import io
 import shutil
@@ -20,7 +20,7 @@ def png(image: Image.Image) -> bytes:
 def put_pictures(
     folder: Path, pictures: Mapping[str, Image.Image | bytes], suffix: str = ".png"
 ) -> Shards:
-    """Args: pictures: by image_id."""
+    """Write the shards of a data set. `pictures` maps each image_id to its picture."""
     folder.mkdir(parents=True, exist_ok=True)
     with shards.ShardWriter(folder) as writer:
         for image_id, picture in pictures.items():
@@ -30,14 +30,14 @@ def put_pictures(
 
 
 def pictures_of(folder: Path) -> dict[str, bytes]:
-    """The file of each picture of data/raw/D, by image_id."""
+    """Return the bytes of each picture file of data/raw/D, by image_id."""
     return {member.image_id: member.read() for member in Shards(folder)}
 
 
 def exchange(folder: Path, **changes: Image.Image | bytes | None) -> None:
-    """Write the shards of data/raw/D again with other pictures; None: without that one."""
+    """Rewrite the shards of data/raw/D with some pictures changed; None removes a picture."""
     kept = {**pictures_of(folder), **changes}
     suffix = Path(next(iter(Shards(folder))).file).suffix
     shutil.rmtree(folder / shards.FOLDER)
-    (folder / shards.INDEX).unlink()  # it may be a link to another workspace's
+    (folder / shards.INDEX).unlink()  # It may be a link to the index of another workspace.
     put_pictures(folder, {i: picture for i, picture in kept.items() if picture is not None}, suffix)

@@ -1,5 +1,5 @@
-"""Captioners as a hub holds them, of a few thousand random weights that are far from zero, and ours
-read from their folders."""
+"""Tiny captioners in the format of a model hub, and the project's decoders loaded from them. They
+have a few thousand random weights, which are far from zero."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ MEAN, STD = [0.5, 0.4, 0.3], [0.5, 0.25, 0.2]
 
 
 def bert_tokenizer() -> Inner:
-    """WordPiece, lower case, [CLS] words [SEP]."""
+    """Return a lower-case WordPiece tokenizer that encodes a text as [CLS] words [SEP]."""
     inner = Inner(models.WordPiece({piece: n for n, piece in enumerate(PIECES)}, unk_token="[UNK]"))
     inner.normalizer = normalizers.BertNormalizer(lowercase=True)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -64,14 +64,18 @@ def publish(
     part: str = "",
     varied: bool = False,
 ) -> Any:
-    """Write tests/models/<kind> for pictures of 4 x 4, with its tokenizer; transformers' model of
-    it.
+    """Write a tiny model of the kind tests/models/<kind> and its tokenizer into `folder`.
+
+    The model reads pictures of 4 x 4 pixels.
 
     Args:
-        words: further values of config.json, of its `part` or of the whole.
-        untied: the words that are said have an embedding of their own.
-        varied: no bias outweighs what depends on the picture, else random weights say the same word
-            again and again.
+        words: Further values of config.json: of its section `part`, or of the top level.
+        untied: The output layer does not share the weights of the word embedding.
+        varied: Biases are zero and the other weights three times as large. Otherwise the random
+            biases can outweigh the picture, and the model repeats one word.
+
+    Returns:
+        The model as a class of transformers.
     """
     content = read_json(MODELS / kind / "config.json")
     content["vision_config"] |= {"image_size": SIDE, "patch_size": 2}
@@ -112,7 +116,7 @@ def features(n: int = 4) -> Features:
 
 
 def pixels(f: Features) -> Tensor:
-    """(B, 3, S, S) as transformers' image processor would give them, by hand."""
+    """Return pixels (B, 3, S, S), normalized as the image processor of transformers does."""
     pictures = f.grid.view(-1, SIDE, SIDE, 3).permute(0, 3, 1, 2)
     return (pictures / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
@@ -120,7 +124,8 @@ def pixels(f: Features) -> Tensor:
 def captions(
     tokenizer: Tokenizer, start: list[int], rows: int = 4, length: int = 6
 ) -> tuple[Tensor, Tensor]:
-    """The same random captions for ours (R, T) and for theirs, which begin with `start`."""
+    """Return the same random captions twice: for our decoder, (R, T), and for the model of
+    transformers, whose captions begin with `start`."""
     words = torch.randint(
         4, len(PIECES), (rows, length - 1), generator=torch.Generator().manual_seed(5)
     )

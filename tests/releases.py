@@ -1,5 +1,5 @@
-"""What tests of sources need: tiny pictures and archives, and a server that answers as badly as
-those of the world."""
+"""Helpers for tests of sources: tiny pictures and archives, and a server that can misbehave as real
+ones do."""
 
 import io
 import re
@@ -32,13 +32,13 @@ def everything(folder):
 
 
 def index_of(folder):
-    """The rows of captions.parquet, with None for what is missing."""
+    """Return the rows of captions.parquet, with None for missing values."""
     table = pd.read_parquet(folder / "captions.parquet").astype(object)
     return table.where(table.notna(), None)
 
 
 def split_of(folder, scheme):
-    """image_id -> split, of the images that have one."""
+    """Return a dict from image_id to split, for the images that have a split."""
     table = (
         pd.read_parquet(folder / "captions.parquet")
         .drop_duplicates("image_id")
@@ -48,7 +48,10 @@ def split_of(folder, scheme):
 
 
 class Server(ThreadingHTTPServer):
-    """Serves bytes by path; understands Range; can be told to cut answers off, redirect or fail."""
+    """An HTTP server that sends the bytes in `files` by path and supports Range requests.
+
+    A test can make it truncate answers, redirect, or ignore Range. Unknown paths get status 404.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

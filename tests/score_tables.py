@@ -1,4 +1,4 @@
-"""Tables of scores for tests, from the few figures that a test is about."""
+"""Score tables for tests, built from the few values that a test is about."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,14 +6,18 @@ from pathlib import Path
 from pipeline.experiment.protocols import STANDARD
 from pipeline.results.scores import OWN, Score, ScoreTable
 
+# Split -> metric -> value.
 Figures = Mapping[str, Mapping[str, float]]
-"split -> metric -> value"
 
 
 def scores(
     figures: Figures, protocol: str = STANDARD, seed: str = OWN, sd: Mapping[str, float] = {}
 ) -> ScoreTable:
-    """Args: sd: metric -> standard deviation, of means; the same in every split."""
+    """Return a score table with these values.
+
+    Args:
+        sd: Metric -> standard deviation of a mean over seeds, the same in every split.
+    """
     return ScoreTable(
         tuple(
             Score(split, protocol, seed, metric, float(value), sd=sd.get(metric))
@@ -28,7 +32,8 @@ def joined(*tables: ScoreTable) -> ScoreTable:
 
 
 def summary(path: Path) -> dict[str, dict[str, float]]:
-    """split -> metric -> value of a scores.csv: standard, of the row's own system."""
+    """Read a scores.csv into a dict: split -> metric -> value. Only the scores under the standard
+    protocol of the row's own system are returned."""
     table = ScoreTable.read(path)
     return {
         split: {metric: table.value(split, metric) for metric in table.metrics(split)}  # type: ignore[misc]

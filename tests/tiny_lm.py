@@ -1,4 +1,4 @@
-"""Language models of a few thousand random weights, as folders like those that a hub gives."""
+"""Folders of tiny language models, like those downloaded from a model hub."""
 
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ def tiny_config(family: str, vocabulary: int, **changed: Any) -> dict[str, Any]:
 def tiny_lm(
     folder: Path, family: str, texts: list[str], entries: int = 300, **changed: Any
 ) -> Path:
-    """A folder with config.json and a tokenizer.json of a byte-level BPE whose end token has the id
-    0."""
+    """Write config.json and a tokenizer.json into a folder. The tokenizer is a byte-level BPE whose
+    end token has the id 0."""
     folder.mkdir(parents=True, exist_ok=True)
     inner = byte_level_bpe(texts, entries, END)
     inner.save(str(folder / "tokenizer.json"))
@@ -39,7 +39,8 @@ def tiny_lm(
 
 
 def tiny_bank(vocabulary: int) -> dict[str, Any]:
-    """What `blind` knows of twelve labels, its keywords spread over the ids from 4 on."""
+    """Return a keyword bank for `blind` with twelve labels. The token ids of its keywords are
+    spread over the ids from 4 up."""
     labels = [f"label{n}" for n in range(12)]
     details = {
         f"{topic}: {group}": labels[2:7] for topic, groups in GROUPS.items() for group in groups

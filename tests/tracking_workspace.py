@@ -1,5 +1,5 @@
-"""A finished workspace of two tiny variants, without torch: what the stages before `track` would
-have left."""
+"""A finished workspace of two tiny variants, made without torch: the files that the stages before
+`track` would have written."""
 
 import json
 import os
@@ -20,9 +20,9 @@ from tests.pictures import put_pictures
 from tests.score_tables import scores as table_of
 
 ROOT = Path(__file__).parents[1]
+# Columns of the tables of scores per image and of resamples.
 STANDARD = {"protocol": "standard", "seed": OWN}
-"columns of scores per image and of resamples"
-SCORES = {  # merge is the better one on val, lstm on test; on val lstm is less collapsed
+SCORES = {  # By CIDEr, merge is better on val and lstm on test. On val, lstm is less collapsed.
     "merge": {
         "val": {"cider": 0.6, "bleu_4": 0.3, "loss": 2.0, "collapse": 0.2, "vocabulary": 90.0},
         "test": {"cider": 0.4, "bleu_4": 0.25, "loss": 2.1},
@@ -35,7 +35,7 @@ SCORES = {  # merge is the better one on val, lstm on test; on val lstm is less 
 
 
 def make_workspace(folder: Path) -> None:
-    """Fill the current working directory; 30 test images, 3 epochs of 10 steps."""
+    """Fill `folder` with 30 test images and variants trained for 3 epochs of 10 steps."""
     (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     ids = [f"scene{n:02}" for n in range(30)]
     drawn = {name: Image.new("RGB", (16, 12), (8 * n, 0, 0)) for n, name in enumerate(ids)}
@@ -116,7 +116,8 @@ def make_scores(folder: Path, name: str, scores: dict) -> None:
 
 
 def write_resamples(folder: Path, variant: str, spread: float = 0.0) -> None:
-    """Every score on 1000 draws of the validation images, higher and lower than it by turns."""
+    """Write each score for 1000 resamples of the validation images. The values alternate between
+    the score minus and plus `spread`."""
     offsets = [spread if n % 2 else -spread for n in range(1000)]
     scores = {
         name: [value + offset for offset in offsets]
@@ -129,7 +130,7 @@ def write_resamples(folder: Path, variant: str, spread: float = 0.0) -> None:
 
 
 def lock_variant(folder: Path, variant: str) -> None:
-    """Write the entries that DVC would write after train, caption and score."""
+    """Write the dvc.lock entries that DVC would write after train, caption and score."""
     outs = {
         "train": [f"models/{variant}", f"data/history/{variant}.csv"],
         "caption": [f"data/captions/{variant}"],
@@ -169,8 +170,8 @@ def _text(path: Path, text: str) -> None:
 
 
 def make_captioner(folder: Path) -> None:
-    """An untrained model folder that captions: a tiny timm network with random weights and the
-    merge decoder."""
+    """Write an untrained model folder that can caption: a tiny timm network with random weights,
+    and the merge decoder."""
     import torch
 
     from pipeline.decoders.shared.contract import Sizes
@@ -195,8 +196,11 @@ def make_captioner(folder: Path) -> None:
 
 
 def connected(live) -> bool:
-    """Wait until the receiver of live curves has its store, or has given up; at its own low
-    priority it might wait for long."""
+    """Wait until the receiver of live curves has opened its store or has given up. Return whether
+    it opened the store.
+
+    The receiver runs at low priority and might take long, so root raises its priority here.
+    """
     receiver, deadline = live._receiver, time.monotonic() + 120
     while receiver.poll() is None and time.monotonic() < deadline:
         if os.geteuid() == 0:

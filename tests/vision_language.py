@@ -1,5 +1,5 @@
-"""Vision-language models as a hub holds them, of a few thousand random weights, with their
-processors and chat templates."""
+"""Tiny vision-language models in the format of a model hub, with their processors and chat
+templates. They have a few thousand random weights."""
 
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from pipeline.features.features import Features
 
 MODELS = Path(__file__).parent / "models"
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "a picture of a green box"]
+# Side of the input pictures in pixels. The models see them as 8 x 8 pixels.
 SIDE = 12
-"of the pictures that come in; the models see 8 x 8 pixels of them"
 IMAGE = {"llava": "<image>", "qwen2_5_vl": "<|image_pad|>", "paligemma": "<image>"}
 SPECIALS = [
     "<eos>", "<bos>", "<pad>", "<unk>", "<image>", "<|image_pad|>", "<|video_pad|>",
@@ -39,7 +39,7 @@ TEMPLATE = (
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE without merges: 256 bytes and the special tokens."""
+    """Return a byte-level BPE without merges: 256 bytes and the special tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = {piece: n for n, piece in enumerate([*SPECIALS, *alphabet])}
     inner = Inner(models.BPE(pieces, []))
@@ -67,7 +67,8 @@ def _processor(kind: str) -> Any:
 
 
 def publish(folder: Path, kind: str, seed: int = 2) -> Any:
-    """Write tests/models/<kind> with weights and processor; transformers' model of it."""
+    """Write the model of tests/models/<kind>, with random weights and its processor, into `folder`.
+    Return it as a model of transformers."""
     content = read_json(MODELS / kind / "config.json")
     ids = {token: n for n, token in enumerate(SPECIALS)}
     for name in list(content):
@@ -91,7 +92,7 @@ def publish(folder: Path, kind: str, seed: int = 2) -> Any:
     body.generation_config.pad_token_id = 2
     body.save_pretrained(folder)
     _processor(kind).save_pretrained(folder)
-    if kind == "paligemma":  # save_pretrained leaves it out
+    if kind == "paligemma":  # save_pretrained does not write image_seq_length.
         written = read_json(folder / "processor_config.json")
         written.setdefault("image_processor", {})["image_seq_length"] = 4
         write_json(folder / "processor_config.json", written)

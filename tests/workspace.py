@@ -1,5 +1,5 @@
-"""A tiny copy of the project in which the whole graph runs in seconds: 36 scenes, random encoder
-weights, three variants."""
+"""A tiny copy of the project in which the whole graph runs in seconds. It has 36 scenes, random
+encoder weights and three variants."""
 
 import os
 import shutil
@@ -13,13 +13,14 @@ import yaml
 from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
+# Number of stages of the tiny graph: five for the data, four for each variant, and compare and
+# publish.
 ALL = 5 + 4 * 3 + 2
-"stages of the tiny graph: five of the data, four a variant, compare and publish"
 COPIED = ["captionlab", "pipeline", "stages", "dvc.yaml", ".dvcignore", ".gitignore"]
 
 
 def tiny_params() -> dict[str, Any]:
-    """The committed params.yaml with everything small."""
+    """Return the committed params.yaml with small values."""
     params: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["datasets"]["scenes"]["args"] = {"images": 36, "size": 64, "seed": 1}
     params["corpora"]["scenes"] |= {"min_images_per_split": 1, "max_shared_captions": 1.0}
@@ -45,7 +46,8 @@ def tiny_params() -> dict[str, Any]:
 
 
 def make_workspace(folder: Path, params: dict[str, Any] | None = None, git: bool = False) -> Path:
-    """A DVC workspace, its code copied so that a test may edit it; with git, everything committed."""
+    """Make a DVC workspace. Its code is a copy, so a test may edit it. With `git`, everything is
+    committed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         source = ROOT / name
@@ -69,9 +71,10 @@ def make_workspace(folder: Path, params: dict[str, Any] | None = None, git: bool
 
 
 def computed(factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which `tiny_params` have run, made once for all workers of a test run.
+    """Return a workspace in which the graph of `tiny_params` has run. It is made once for all
+    workers of a test run.
 
-    Beside it lies `cache`, a copy of DVC's cache as that first run left it.
+    The folder `cache` beside it is a copy of DVC's cache after that first run.
     """
     base = factory.getbasetemp()
     root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -86,12 +89,12 @@ def computed(factory: pytest.TempPathFactory) -> Path:
 
 
 def remember(folder: Path, factory: pytest.TempPathFactory) -> None:
-    """Give a new workspace the cache of `computed`: what has run there is restored here."""
+    """Copy the DVC cache of `computed` into a new workspace, which then restores those outputs."""
     shutil.copytree(computed(factory).parent / "cache", folder / ".dvc/cache")
 
 
 def commit_all(folder: Path) -> None:
-    """Commit whatever git does not ignore."""
+    """Commit everything that git does not ignore."""
     run(folder, "git", "add", "-A")
     run(folder, "git", "-c", "user.name=A", "-c", "user.email=a@b.c", "commit", "-q", "-m", "all")
 
@@ -105,7 +108,8 @@ def tool(name: str) -> str:
 
 
 def environment(folder: Path, **extra: str) -> dict[str, str]:
-    """The workspace's own code first on the path, this Python first on PATH, one thread."""
+    """Return environment variables for a command in the workspace. Its own code comes first on
+    PYTHONPATH, this Python first on PATH, and it uses one thread."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     kept = {
         k: v for k, v in os.environ.items() if not k.startswith(("CAPTIONLAB_", "MLFLOW_", "DVC_"))
@@ -116,7 +120,8 @@ def environment(folder: Path, **extra: str) -> dict[str, str]:
 def run(
     folder: Path, *command: str, check: bool = True, **extra: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in the workspace; with `check`, a failure shows its output."""
+    """Run a command in the workspace. With `check`, a failure fails the test and shows the
+    output."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -136,7 +141,7 @@ def stage(
 
 
 def repro(folder: Path, *args: str, **extra: str) -> list[str]:
-    """`dvc repro`; the stages that it ran."""
+    """Run `dvc repro` and return the names of the stages that it ran, sorted."""
     done = run(folder, tool("dvc"), "repro", *args, check=True, **extra)
     return sorted(
         line.split("'")[1]

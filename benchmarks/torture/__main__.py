@@ -1,8 +1,9 @@
 """`python -m benchmarks.torture [--seed N] [--case N | --kill N]` -> benchmarks/results/torture.md.
 
-Without `--case` and `--kill`, all hostile inputs and kills of the seed, shared by two processes.
-With one, that one alone, with all that it printed. An input is the same each time; a kill comes
-after a drawn share of the time that its stage takes undisturbed.
+Without `--case` and `--kill`, two processes share all hostile inputs and kills of the seed. With
+one of the options, only that case or kill runs, and everything that it printed is shown. An input
+is the same each time. A kill comes after a random share of the time that its stage takes
+undisturbed.
 """
 
 import argparse
@@ -24,8 +25,8 @@ from pipeline.data.checked import read_json
 from pipeline.data.files import write_json
 
 INPUTS, KILLS, WORKERS = 300, 100, 2
+# The partial output from which extract resumes.
 RESUMED = ".scenes-lite0.part"
-"what extract goes on from"
 
 
 def arguments() -> argparse.Namespace:
@@ -40,7 +41,7 @@ def arguments() -> argparse.Namespace:
 
 
 class Torture:
-    """Inputs and kills of a seed."""
+    """The inputs and kills of a seed."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.seed, self.folder, self.base = seed, folder, folder / "base"
@@ -49,7 +50,7 @@ class Torture:
         self.counts: Counter[str] = Counter()
 
     def prepare(self) -> None:
-        """The workspace, and the model that is served."""
+        """Make the workspace and the model that is served, unless they exist."""
         workspace.import_everything()
         kept = self.folder / "took.json"
         if kept.is_file():
@@ -70,7 +71,7 @@ class Torture:
         publish(self.folder / "served/merge", DECODE, self.folder / "served")
 
     def input(self, number: int) -> str:
-        """What the input printed."""
+        """Run an input and return what it printed."""
         place = self.folder / f"case{number}"
         case = cases.make(self.seed, number, self.base, place)
         found = isolation.start(case.call, place, case.cwd).wait()
@@ -82,7 +83,7 @@ class Torture:
         return found.out + found.err
 
     def kill(self, number: int) -> str:
-        """What was done."""
+        """Carry out a kill and return what was done."""
         place = self.folder / f"kill{number}"
         place.mkdir()
         what, wrong = kills.run(self.seed, number, self.base, place, self.took)
@@ -98,7 +99,7 @@ class Torture:
             print(self.wrong[-1], flush=True)
 
     def shared(self, inputs: int, kills: int) -> None:
-        """All of them, in WORKERS forks; this process gathers what they found."""
+        """Run all inputs and kills in WORKERS forks, and collect their results here."""
 
         def work(worker: int) -> None:
             for number in range(worker, inputs, WORKERS):
@@ -131,7 +132,7 @@ def _forked(work: Callable[[int], None], worker: int) -> int:
 
 
 def report(torture: Torture, seconds: float) -> str:
-    """What results/torture.md holds."""
+    """Return the text of results/torture.md."""
     about = common.environment()
     command = f"`python -m benchmarks.torture --seed {torture.seed}`"
     head = f"{command} at {about['commit']}, {about['machine']}, {seconds:.0f} s."

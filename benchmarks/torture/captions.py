@@ -1,4 +1,4 @@
-"""Files of captions in every format that is read, damaged."""
+"""Damaged caption files in every format that the project reads."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ FORMATS = [".json", ".json by image", ".json list", ".jsonl", ".csv", ".tsv", ".
 
 
 def rows() -> list[dict[str, Any]]:
-    """Captions as the source `folder` and `captionlab score` read them."""
+    """Return captions with the keys that the source `folder` and `captionlab score` read."""
     words = ["a", "red", "dog", "runs", "over", "the", "wet", "grass", "behind", "one", "tree"]
     return [
         {
@@ -30,7 +30,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def written(form: str, table: list[Any], folder: Path) -> Path:
-    """The captions as a sound file of the format."""
+    """Write the captions as a valid file of the format, and return its path."""
     file = folder / f"captions{form.split()[0]}"
     if form == ".json":
         splits = {row["image_id"]: row["split"] for row in table}
@@ -63,12 +63,13 @@ def written(form: str, table: list[Any], folder: Path) -> Path:
 
 
 def one_each(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A caption an image, as predictions have to be."""
+    """Return one caption per image, as predictions must have."""
     return list({row["image_id"]: row for row in table}.values())
 
 
 def odd_value(rng: random.Random, form: str, table: list[Any], folder: Path) -> tuple[str, Path]:
-    """One cell or key of another kind in a file that is whole in its format."""
+    """Write a file that is valid in its format, but has one cell or key of the wrong kind. Return
+    what was changed, and the path."""
     if form in (".jsonl", ".json list"):
         what, table = value_of(rng, table)
         table = table if isinstance(table, list) else [table]
@@ -84,7 +85,8 @@ def odd_value(rng: random.Random, form: str, table: list[Any], folder: Path) -> 
 
 
 def put(rng: random.Random, table: list[Any], folder: Path) -> tuple[str, Path]:
-    """The captions as a hostile file in the folder: what was done to it, and its path."""
+    """Write the captions as a hostile file in the folder. Return what was done to it, and its
+    path."""
     form = rng.choice(FORMATS)
     if rng.random() < 0.35:
         what, file = odd_value(rng, form, table, folder)

@@ -1,4 +1,4 @@
-"""Hostile input number N of a seed: what it is, and the call that meets it."""
+"""Hostile input number N of a seed: its description, and the call that gets it."""
 
 import random
 from collections.abc import Callable
@@ -49,11 +49,11 @@ class Case:
     call: Callable[[], object]
     cwd: Path
     several: bool = False
-    "whether each picture may have a line of its own on stderr"
+    "Whether each picture may have its own line on standard error."
 
 
 def picture(rng: random.Random, base: Path, place: Path) -> Case:
-    """A hostile picture beside a sound one, to a command or a stage."""
+    """Give a hostile picture, beside valid ones, to a command or a stage."""
     folder = copy(base, place / "w")
     met = rng.choice(["lines", "into a file", "into a file", "extract", "clean", "download"])
     name = rng.choice(pictures.NAMES)
@@ -78,8 +78,8 @@ def picture(rng: random.Random, base: Path, place: Path) -> Case:
 
 
 def _into_shards(rng: random.Random, raw: Path, file: Path) -> str:
-    """A picture of the data set is exchanged for something hostile; what no shard can hold takes
-    the place of a shard. What it is."""
+    """Replace a picture of the data set by something hostile. If a shard cannot hold it, it
+    replaces a whole shard. Return what it is."""
     member, what = rng.choice(list(Shards(raw))), pictures.put(rng, file)
     if file.is_file() and not file.is_symlink() and file.stat().st_size <= 10**8:
         exchange(raw, **{member.image_id: file.read_bytes()})
@@ -90,7 +90,7 @@ def _into_shards(rng: random.Random, raw: Path, file: Path) -> str:
 
 
 def _with_folder(rng: random.Random, workspace: Path, shown: Path, table: Path | None) -> Path:
-    """The workspace, its data set read from a folder."""
+    """Change the workspace so that it reads its data set from a folder, and return it."""
     params = torture_params()
     args: dict[str, Any] = {"path": str(shown), "follow_links": rng.random() < 0.5}
     if table:
@@ -109,7 +109,7 @@ def _with_folder(rng: random.Random, workspace: Path, shown: Path, table: Path |
 
 
 def caption_file(rng: random.Random, base: Path, place: Path) -> Case:
-    """A damaged file of captions, as predictions, as references or as a data set."""
+    """Give a damaged caption file as predictions, references or a data set."""
     met, table = rng.choice(["predictions", "references", "data set"]), captions.rows()
     what, file = captions.put(
         rng, captions.one_each(table) if met == "predictions" else table, place
@@ -142,7 +142,7 @@ def caption_file(rng: random.Random, base: Path, place: Path) -> Case:
 
 
 def params(rng: random.Random, base: Path, place: Path) -> Case:
-    """params.yaml with one or two values out of range or of another type, or damaged as a text."""
+    """Damage params.yaml: one or two values out of range or of another type, or its text."""
     folder = copy(base, place / "w")
     file = folder / "params.yaml"
     values, told = torture_params(), []
@@ -164,7 +164,7 @@ def params(rng: random.Random, base: Path, place: Path) -> Case:
 
 
 def stage_file(rng: random.Random, base: Path, place: Path) -> Case:
-    """A file that one stage made, damaged before another reads it."""
+    """Damage a file that one stage wrote before another stage reads it."""
     folder = copy(base, place / "w")
     met = rng.choice(READERS)
     found = inputs_of(folder, met)
@@ -177,7 +177,7 @@ def stage_file(rng: random.Random, base: Path, place: Path) -> Case:
 
 
 def model(rng: random.Random, base: Path, place: Path) -> Case:
-    """A model folder or features, tampered with."""
+    """Tamper with a model folder or with features."""
     folder = copy(base, place / "w")
     if rng.random() < 0.5:
         file = rng.choice(sorted(folder.glob(f"models/{VARIANT}/*")))
@@ -200,7 +200,7 @@ def model(rng: random.Random, base: Path, place: Path) -> Case:
 
 
 def request(rng: random.Random, base: Path, place: Path) -> Case:
-    """A request to the server."""
+    """Send hostile requests to the server."""
     from benchmarks.torture.requests import ask
 
     place.mkdir(exist_ok=True)
@@ -208,12 +208,12 @@ def request(rng: random.Random, base: Path, place: Path) -> Case:
 
 
 KINDS = (picture, caption_file, params, stage_file, model, request)
+# The expected number of each kind in 300 inputs.
 SHARES = (60, 60, 45, 75, 30, 30)
-"of 300 inputs"
 
 
 def make(seed: int, number: int, base: Path, place: Path) -> Case:
-    """Input `number` of `seed`: the same whatever was made before it."""
+    """Make input `number` of `seed`. It does not depend on the inputs made before it."""
     rng = random.Random(f"{seed} {number}")
     place.mkdir(parents=True)
     kind = random.Random(f"{seed} {number} kind").choices(KINDS, SHARES)[0]

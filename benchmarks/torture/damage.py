@@ -1,4 +1,4 @@
-"""Damage to bytes, JSON values and tables, drawn by a generator of random numbers."""
+"""Random damage to bytes, JSON values and tables."""
 
 import json
 import math
@@ -7,17 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Values that none of the project's files contain.
 HOSTILE: list[Any] = [
     *(None, True, False, 0, -1, 0.5, 10**30, -(10**30), 2**31, 2**63, 1e308, -1e308),
     *(math.nan, math.inf, -math.inf, "", " ", "x" * 100_000, "../../etc/passwd", "/dev/zero"),
     *("a\x00b", "\x1b[2J\x1b[31m", "\u202egnp", "e\u0301", "two\nlines", "'; --", "${key}"),
     *([], {}, [[]], [None], {"": None}, {"a": {"b": []}}, [1, "a"]),
 ]
-"values that no file of ours has"
 
 
 def bytes_of(rng: random.Random, data: bytes) -> tuple[str, bytes]:
-    """What was done, and the damaged bytes."""
+    """Damage bytes. Return what was done, and the damaged bytes."""
     kind = rng.choice(
         ["flip", "flips", "cut", "zero", "repeat", "insert", "empty", "noise", "swap"]
     )
@@ -44,7 +44,7 @@ def bytes_of(rng: random.Random, data: bytes) -> tuple[str, bytes]:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Paths of all parts of a JSON value, the whole first."""
+    """Return the paths of all parts of a JSON value, starting with the whole."""
     items = (
         value.items()
         if isinstance(value, dict)
@@ -56,7 +56,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def value_of(rng: random.Random, value: Any, hostile: list[Any] = HOSTILE) -> tuple[str, Any]:
-    """A JSON value with one part replaced, removed or renamed."""
+    """Replace, remove or rename one part of a JSON value. Return what was done, and the value."""
     path = rng.choice(places(value)[1:] or [()])
     if not path:
         return "whole value", rng.choice(hostile)
@@ -77,7 +77,7 @@ def value_of(rng: random.Random, value: Any, hostile: list[Any] = HOSTILE) -> tu
 
 
 def json_of(rng: random.Random, data: bytes) -> tuple[str, bytes]:
-    """A JSON file with another value in one place, or written in a form that it should not have."""
+    """Change one value of a JSON file, or write it in a wrong form."""
     kind = rng.choice(["value"] * 6 + ["twice", "utf-16", "deep", "long", "surrogate", "bytes"])
     text = data.decode("utf-8")
     if kind == "value":
@@ -98,7 +98,7 @@ def json_of(rng: random.Random, data: bytes) -> tuple[str, bytes]:
 
 
 def parquet_of(rng: random.Random, data: bytes, path: Path) -> tuple[str, bytes]:
-    """A Parquet file that lacks a column, has another type, other rows or other bytes."""
+    """Damage a Parquet file: drop a column, or change a type, rows or bytes."""
     import pandas as pd
 
     table = pd.read_parquet(path)
@@ -138,7 +138,7 @@ def parquet_of(rng: random.Random, data: bytes, path: Path) -> tuple[str, bytes]
 
 
 def npy_of(rng: random.Random, data: bytes, path: Path) -> tuple[str, bytes]:
-    """An array of another type or shape, with values that are not finite, or with other bytes."""
+    """Damage an array: change its type, shape or bytes, or insert values that are not finite."""
     import io
 
     import numpy as np
@@ -169,7 +169,7 @@ def npy_of(rng: random.Random, data: bytes, path: Path) -> tuple[str, bytes]:
 
 
 def text_of(rng: random.Random, data: bytes) -> tuple[str, bytes]:
-    """A CSV or YAML file: another cell, a column twice, another encoding, other bytes."""
+    """Damage a CSV or YAML file: change a cell, the encoding or bytes, or write columns twice."""
     kind = rng.choice(
         ["cell"] * 4 + ["twice", "utf-16", "latin-1", "lines", "quote", "bytes", "bytes"]
     )
@@ -199,7 +199,8 @@ def text_of(rng: random.Random, data: bytes) -> tuple[str, bytes]:
 
 
 def file_of(rng: random.Random, path: Path) -> str:
-    """Damage a file in place of which a new one is put; what was done."""
+    """Replace a file by a damaged one, remove it, or put a folder in its place. Return what was
+    done."""
     kind = rng.choice(["content"] * 12 + ["gone", "folder"])
     data = path.read_bytes()
     path.unlink()
@@ -214,7 +215,7 @@ def file_of(rng: random.Random, path: Path) -> str:
 
 
 def content_of(rng: random.Random, data: bytes, path: Path) -> tuple[str, bytes]:
-    """By the suffix."""
+    """Damage the content of a file according to its suffix."""
     of_path = {".parquet": parquet_of, ".npy": npy_of}
     suffix = path.suffix
     if suffix in of_path:

@@ -1,4 +1,4 @@
-"""One call in a process of its own: its status, what it printed, what it cost, what it left."""
+"""Run one call in a process of its own: its status, its output, its cost, and what it left."""
 
 import atexit
 import ctypes
@@ -17,31 +17,31 @@ from typing import Any
 
 import psutil
 
+# Largest time of an input. A stage of the tiny workspace takes about one second.
 SECONDS = 30.0
-"of an input; a stage of the tiny workspace takes about one"
+# Largest memory of an input, beyond that of the imports.
 MEGABYTES = 1500
-"more than the imports"
+# PR_SET_CHILD_SUBREAPER of prctl. Orphans become children of this process, so none is missed.
 ADOPT = 36
-"prctl's PR_SET_CHILD_SUBREAPER: processes without a parent become ours, so that none is missed"
+# The beginning of lines that are not errors.
 SAID = "warning: "
-"how lines begin that are no errors"
+# Signals that a fork accepts only after it is set up.
 WAITING = {signal.SIGINT, signal.SIGTERM}
-"signals that a fork takes only when it has been set up"
+# Seconds after the end of a process within which its own processes must end.
 LINGER = 1.0
-"seconds after the end of a process in which those that it started have to end"
 
 
 @dataclass(frozen=True)
 class Outcome:
     status: int
-    "of the process; minus the signal that ended it"
+    "Exit status of the process. If a signal ended it, the negative number of the signal."
     seconds: float
     megabytes: float
-    "peak of its memory, less that of the imports"
+    "Peak of its memory, without that of the imports."
     out: str
     err: str
     left: list[str]
-    "processes that outlived it, and files in its folder of temporary files"
+    "Processes that outlived it, and files in its folder for temporary files."
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ class Running:
     began: float
     place: Path
     base: float
-    "megabytes of the process that it was forked from"
+    "Memory, in megabytes, of the process from which it was forked."
 
     def wait(self, seconds: float = SECONDS) -> Outcome:
-        """Its end, or SIGKILL when it takes longer or too much memory."""
+        """Wait for its end and return the outcome. A call that takes longer than `seconds`, or too
+        much memory, gets SIGKILL."""
         status, usage = self._ended(seconds)
         took = time.monotonic() - self.began
         out, err = (
@@ -78,17 +79,17 @@ class Running:
 
 
 def start(call: Callable[[], object], place: Path, cwd: Path) -> Running:
-    """Fork, and run `call` in `cwd` as an entry point: its status is that of `python -m ...`.
+    """Fork, and run `call` in `cwd` as an entry point. Its status is that of `python -m ...`.
 
     Args:
-        place: a folder for out, err and tmp/.
+        place: Folder for out, err and tmp/.
     """
     ctypes.CDLL(None).prctl(ADOPT, 1)
     (place / "tmp").mkdir(parents=True, exist_ok=True)
     base, began = _resident(os.getpid()), time.monotonic()
     for name in ("out", "err"):
         (place / name).touch()
-    # A kill that comes before the fork is set up waits: it is meant for the call.
+    # A signal that comes before the fork is set up must wait, because it is meant for the call.
     signal.pthread_sigmask(signal.SIG_BLOCK, WAITING)
     pid = os.fork()
     if not pid:
@@ -100,7 +101,7 @@ def start(call: Callable[[], object], place: Path, cwd: Path) -> Running:
 def _child(call: Callable[[], object], place: Path, cwd: Path) -> int:
     status = 1
     try:
-        atexit._clear()  # those of the torture
+        atexit._clear()  # Drop the handlers of the torture itself.
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for name, number in (("out", 1), ("err", 2)):
@@ -128,7 +129,7 @@ def _status(call: Callable[[], object]) -> int:
         call()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:  # before the stage has begun: Python itself ends so
+    except KeyboardInterrupt:  # Before the stage has begun, Python itself ends like this.
         return 130
     return 0
 
@@ -140,7 +141,7 @@ def _resident(pid: int) -> float:
 
 
 def _orphans() -> list[str]:
-    """Processes that are still there after LINGER seconds; they are ended."""
+    """Return the processes that are still alive after LINGER seconds, and kill them."""
     deadline = time.monotonic() + LINGER
     while (alive := _alive()) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -152,7 +153,7 @@ def _orphans() -> list[str]:
 
 
 def _alive() -> list[psutil.Process]:
-    """Everything below this process that has not ended."""
+    """Return all descendants of this process that have not ended."""
     alive = []
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error, ChildProcessError):
@@ -171,10 +172,10 @@ def _name(process: psutil.Process) -> str:
 
 
 def faults(found: Outcome, several: bool = False) -> list[str]:
-    """What is wrong with the end of a hostile input.
+    """Return what is wrong with the outcome of a hostile input.
 
     Args:
-        several: whether each of several pictures may have its own line.
+        several: Whether each of several pictures may have its own line.
     """
     out = []
     if found.status not in (0, 2):

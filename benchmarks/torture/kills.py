@@ -1,4 +1,4 @@
-"""Kill number N of a seed: a stage is ended at a random moment, and runs again."""
+"""Kill number N of a seed: a stage is ended at a random moment and run again."""
 
 import os
 import random
@@ -12,13 +12,13 @@ from benchmarks.torture.workspace import copy, stage_call
 from pipeline.data.files import digest
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+# Exit statuses allowed after each signal. Status 0 is allowed too: the stage may have been faster.
 ENDED = {signal.SIGKILL: {-9}, signal.SIGTERM: {-15, 130}, signal.SIGINT: {-2, 130}}
-"statuses of an end by a signal; 0 if the stage was faster"
 NOT_COMPARED = ("mlflow.db", "mlruns/", ".dvc/", "checkpoints/")
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    """Digest of every file of a workspace, but for MLflow's and DVC's own."""
+    """Return the digest of every file of a workspace, except for MLflow's and DVC's own files."""
     files = {str(file.relative_to(folder)): file for file in folder.rglob("*") if file.is_file()}
     return {name: digest(file) for name, file in files.items() if not name.startswith(NOT_COMPARED)}
 
@@ -26,11 +26,11 @@ def outputs(folder: Path) -> dict[str, str]:
 def run(
     seed: int, number: int, base: Path, place: Path, took: dict[str, float]
 ) -> tuple[str, list[str]]:
-    """Kill a stage once or more, run it to its end: what was done, and what is wrong.
+    """Kill a stage once or twice, then run it to its end. Return what was done, and what is wrong.
 
     Args:
-        base: the workspace of which every stage has run.
-        took: seconds of each stage.
+        base: The workspace in which every stage has run.
+        took: Seconds that each stage takes.
     """
     rng = random.Random(f"{seed} kill {number}")
     name = rng.choice(list(took))
@@ -53,7 +53,7 @@ def run(
 
 
 def _killed(name: str, place: Path, folder: Path, how: signal.Signals, after: float) -> Outcome:
-    os.environ["CAPTIONLAB_CHECKPOINT_MINUTES"] = "0"  # after every step
+    os.environ["CAPTIONLAB_CHECKPOINT_MINUTES"] = "0"  # Write a checkpoint after every step.
     running = start(stage_call(name), place, folder)
     del os.environ["CAPTIONLAB_CHECKPOINT_MINUTES"]
     time.sleep(after)
@@ -75,5 +75,5 @@ def _differences(base: Path, folder: Path) -> list[str]:
     return out + [
         f"{path} is left"
         for path in kept
-        if path not in undisturbed and path.name != "mlflow.json"  # of a later live run
+        if path not in undisturbed and path.name != "mlflow.json"  # It belongs to a later live run.
     ]

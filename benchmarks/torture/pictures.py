@@ -1,4 +1,4 @@
-"""Files that are, or call themselves, pictures."""
+"""Files that are pictures, or pretend to be."""
 
 import os
 import random
@@ -52,7 +52,7 @@ NAMES = [
 
 
 def encoded(rng: random.Random) -> tuple[str, bytes]:
-    """A picture of a drawn mode, format and size."""
+    """Return a picture of a random mode, format and size."""
     mode, form = rng.choice(KINDS)
     width, height = rng.choice(SIZES)
     if mode in ("I;16", "F", "I"):
@@ -85,7 +85,7 @@ def encoded(rng: random.Random) -> tuple[str, bytes]:
 
 
 def bomb(rng: random.Random) -> bytes:
-    """A small PNG that says, and may even hold, very many pixels."""
+    """Return a small PNG whose header declares very many pixels. It may even contain them."""
     side = rng.choice([8_000, 30_000, 2**31 - 1])
     head = struct.pack(">IIBBBBB", side, side, rng.choice([1, 8, 16]), 0, 0, 0, 0)
 
@@ -98,7 +98,7 @@ def bomb(rng: random.Random) -> bytes:
 
 
 def animation(rng: random.Random) -> bytes:
-    """A GIF of hundreds of frames."""
+    """Return a GIF, WebP or TIFF of hundreds of frames."""
     out = BytesIO()
     first, *rest = [Image.new("L", (20, 20), n % 255) for n in range(300)]
     first.save(out, rng.choice(["GIF", "WEBP", "TIFF"]), save_all=True, append_images=rest)
@@ -123,7 +123,7 @@ IMPOSTORS = [
 
 
 def put(rng: random.Random, file: Path) -> str:
-    """Lay something hostile at `file`, or at another name in its folder; what it is."""
+    """Put something hostile at `file`, or under another name in its folder. Return what it is."""
     specials: dict[str, Callable[[], object]] = {
         "a FIFO": lambda: os.mkfifo(file),
         "a link to itself": lambda: file.symlink_to(file.name),

@@ -1,4 +1,4 @@
-"""Hostile requests to the server, passed to it in this process."""
+"""Hostile requests, passed to the server within this process."""
 
 import asyncio
 import base64
@@ -14,12 +14,12 @@ from benchmarks.torture.pictures import IMPOSTORS, bomb, encoded
 
 DECODE = {"beam": 2, "max_tokens": 6, "length_penalty": 0.0, "alternatives": 1}
 DECODE |= {"samples": 0, "temperature": 1.0, "top_k": 0, "seed": 1}
+# Requests per case. Loading the served model takes four seconds.
 REQUESTS = 8
-"of a case: a served model is loaded for four seconds"
+# Largest time of an answer.
 SECONDS = 5.0
-"of an answer"
+# Largest size of a body in bytes.
 LIMIT = 4_000_000
-"bytes of a body"
 PATHS = ["/invocations"] * 60 + [
     "/",
     "/ping",
@@ -39,7 +39,7 @@ FORMS = ["dataframe_records", "dataframe_split", "inputs", "instances"]
 
 
 def images(rng: random.Random) -> list[Any]:
-    """What stands for pictures in a request."""
+    """Return the values that take the place of pictures in a request."""
     content = rng.choice(
         [encoded(rng)[1], bytes_of(rng, encoded(rng)[1])[1], rng.choice(IMPOSTORS), bomb(rng)]
     )
@@ -60,7 +60,7 @@ def images(rng: random.Random) -> list[Any]:
 
 
 def body(rng: random.Random) -> tuple[str, bytes]:
-    """What was done, and the JSON, or what is none."""
+    """Return what was done, and the body: JSON, or bytes that are not JSON."""
     form, given = rng.choice(FORMS), images(rng)
     tables: dict[str, Any] = {
         "dataframe_records": [{"image": image} for image in given],
@@ -91,10 +91,11 @@ def body(rng: random.Random) -> tuple[str, bytes]:
 
 
 def ask(model: Path, rng: random.Random) -> None:
-    """Pass REQUESTS to the server in this process.
+    """Pass REQUESTS requests to the server in this process.
 
     Raises:
-        AssertionError: an answer is of status 500 and above, no JSON, or tells of code.
+        AssertionError: An answer has status 500 or above, takes SECONDS or more, is not JSON, or
+            shows code.
     """
     from mlflow.pyfunc import load_model, scoring_server
 

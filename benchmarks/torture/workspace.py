@@ -1,4 +1,4 @@
-"""The tiny workspace of the tests, every stage run once in forks of this process."""
+"""The tiny workspace of the tests. Every stage has run once in forks of this process."""
 
 import os
 import shutil
@@ -15,8 +15,8 @@ from pipeline.core.stage import stage
 from tests.tracking_workspace import lock_variant
 from tests.workspace import ROOT, tiny_params, write_params
 
+# The variant has two seeds.
 VARIANT, CORPUS, DATASET, FEATURES = "lstm", "scenes", "scenes", "scenes-lite0"
-"the variant has two seeds"
 STAGES = {
     "download": DATASET,
     "clean": CORPUS,
@@ -54,14 +54,14 @@ IMPORTED = (
 
 
 def import_everything() -> None:
-    """What a case needs, so that no fork imports it again. Nothing is run: a fork of a process that
-    has run torch's threads hangs."""
+    """Import everything that a case needs, so that no fork imports it again. Nothing is run: a fork
+    of a process that has run torch's threads hangs."""
     for name in IMPORTED:
         import_module(name)
 
 
 def stage_call(name: str) -> Callable[[], None]:
-    """`python -m stages.NAME`, of this workspace's row."""
+    """Return a call that acts like `python -m stages.NAME` on this workspace's row."""
     row = STAGES[name]
 
     def call() -> None:
@@ -72,7 +72,7 @@ def stage_call(name: str) -> Callable[[], None]:
 
 
 def command_call(*arguments: str) -> Callable[[], None]:
-    """`captionlab ARGUMENTS`."""
+    """Return a call that acts like `captionlab ARGUMENTS`."""
 
     def call() -> None:
         from captionlab.__main__ import main
@@ -84,7 +84,8 @@ def command_call(*arguments: str) -> Callable[[], None]:
 
 
 def torture_params() -> dict[str, Any]:
-    """One variant, of two seeds, and a picture of each split in a search beside its own."""
+    """Return the params of the tests with one variant of two seeds. It trains for two epochs, with
+    batches of four images."""
     params = tiny_params()
     params["variants"] = {VARIANT: params["variants"][VARIANT]}
     params["train"] |= {"epochs": 2, "batch_images": 4}
@@ -92,10 +93,10 @@ def torture_params() -> dict[str, Any]:
 
 
 def make(folder: Path, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, float]:
-    """Run the stages one after the other; seconds of each.
+    """Run the stages one after another. Return the seconds of each.
 
     Raises:
-        RuntimeError: one fails.
+        RuntimeError: A stage fails.
     """
     folder.mkdir(parents=True)
     write_params(folder, torture_params())
@@ -115,7 +116,7 @@ def make(folder: Path, stages: tuple[str, ...] = tuple(STAGES)) -> dict[str, flo
 
 
 def lock(folder: Path) -> None:
-    """dvc.lock, as far as `track` reads it."""
+    """Write the part of dvc.lock that `track` reads."""
     before = os.getcwd()
     os.chdir(folder)
     try:
@@ -125,7 +126,7 @@ def lock(folder: Path) -> None:
 
 
 def inputs_of(folder: Path, name: str) -> list[Path]:
-    """Every file that dvc.yaml declares for a stage and another stage has made."""
+    """Return every file that dvc.yaml declares for a stage and that another stage has written."""
     rows = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     declared = rows[name].get("do", rows[name])["deps"]
     names = {"${key}": STAGES[name], "${item.corpus}": CORPUS, "${item.dataset}": DATASET}
@@ -141,8 +142,8 @@ def inputs_of(folder: Path, name: str) -> list[Path]:
 
 
 def copy(base: Path, folder: Path) -> Path:
-    """A workspace of its own. Files are links: stages replace theirs, and damage does so, too; the
-    database is written in place."""
+    """Copy the workspace. Files are hard links, because stages and damage replace files and never
+    write to them. The database is written in place, so it is copied."""
 
     def link(source: str, target: str) -> None:
         if Path(source).name.startswith("mlflow.db"):

@@ -1,4 +1,4 @@
-"""Two pictures, drawn from what the code declares: the rooms (import-linter's layers in
+"""Draw two pictures from declarations in the code: the rooms (import-linter's layers in
 pyproject.toml) and the graph (dvc.yaml)."""
 
 import re
@@ -8,12 +8,12 @@ from pathlib import Path
 import yaml
 from reference_pages import layers
 
+# x and y of the top left corner, width and height.
 Box = tuple[float, float, float, float]
-"x, y of the top left corner, width, height"
 
 
 def svg(width: float, height: float, label: str, parts: list[str]) -> str:
-    """Inline, so that it takes the colours of the page, light or dark."""
+    """Return an inline SVG, which takes the colours of the page, light or dark."""
     inner = "".join(parts)
     return (
         '<div class="drawing" markdown="0" data-search-exclude>'
@@ -41,7 +41,7 @@ def arrow(x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def rooms(root: Path) -> str:
-    """A floor per line; whoever stands above may import what stands below."""
+    """Draw one floor per line. Rooms may import from the floors below theirs."""
     floors = layers(root)
     width, height, gap, left = 480.0, 40.0, 22.0, 0.0
     parts = []
@@ -59,12 +59,12 @@ def rooms(root: Path) -> str:
 
 
 def graph(root: Path) -> str:
-    """Stages from top to bottom; an arrow is a file that the lower one reads. Arrows that others
-    imply are left out."""
+    """Draw the stages from top to bottom. An arrow means that the lower stage reads an output of
+    the upper one. Arrows that others imply are left out."""
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
     needs = reduced(reads(stages))
     level: dict[str, int] = {}
-    for name in stages:  # in an order in which a stage follows what it reads
+    for name in stages:  # A stage comes after the stages whose outputs it reads.
         level[name] = 1 + max((level[other] for other in needs[name]), default=-1)
     floors = [[s for s in stages if level[s] == n] for n in range(max(level.values()) + 1)]
     width, w, h, gap = 480.0, 150.0, 46.0, 34.0
@@ -87,7 +87,7 @@ def graph(root: Path) -> str:
 
 
 def reads(stages: Mapping[str, dict]) -> dict[str, set[str]]:  # type: ignore[type-arg]
-    """Stage -> the stages whose outputs it declares."""
+    """Return, for each stage, the stages whose outputs it declares as dependencies."""
     made = [
         (_blank(out), name)
         for name, stage in stages.items()
@@ -115,7 +115,7 @@ def _blank(template: str) -> str:
 
 
 def reduced(needs: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Without an arrow that a chain of others implies."""
+    """Remove every arrow that a chain of other arrows implies."""
 
     def above(name: str) -> set[str]:
         return needs[name] | {up for other in needs[name] for up in above(other)}

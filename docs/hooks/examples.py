@@ -1,4 +1,4 @@
-"""Docstrings say `Example:` above a session of Python; mkdocstrings knows `Examples:` alone."""
+"""Docstrings say `Example:` above a Python session, but mkdocstrings only knows `Examples:`."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import griffe
 
 
 class Examples(griffe.Extension):
-    """Renames the section for the pages."""
+    """Rename the section for the pages."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring:

@@ -1,5 +1,5 @@
-"""Pages about experiments: the files of experiments/, the papers' rows, protocols, decisions and
-benchmarks."""
+"""Write the pages about experiments: the files of experiments/, the papers' rows, protocols,
+decisions and benchmarks."""
 
 import re
 from collections import defaultdict
@@ -11,7 +11,7 @@ from reference_pages import code, entries, layers, sentence, table
 
 
 def experiments(root: Path) -> str:
-    """The comment on top of each file of experiments/."""
+    """Return the comment at the top of each file of experiments/."""
     out = []
     for path in sorted((root / "experiments").glob("*.yaml")):
         out += [f"\n## {path.name}\n", _comment(path), ""]
@@ -19,7 +19,8 @@ def experiments(root: Path) -> str:
 
 
 def _comment(path: Path) -> str:
-    """The lines above the first key: what the file is, then Data, Cost and Scores as a list."""
+    """Return the comment above the first key: a description, then Data, Cost and Scores as a
+    list."""
     head = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
     text = " ".join(" ".join(line.lstrip("#") for line in head).split())
     return (
@@ -42,7 +43,7 @@ def protocols(root: Path) -> str:
 
 
 def papers(root: Path) -> str:
-    """The tables of papers.yaml and the systems in them, which a variant's `paper` may name."""
+    """Return the tables of papers.yaml with their systems, which a variant's `paper` may name."""
     tables = yaml.safe_load((root / "pipeline/experiment/papers.yaml").read_text())["tables"]
     rows = [
         [
@@ -56,7 +57,8 @@ def papers(root: Path) -> str:
 
 
 def decisions(root: Path) -> str:
-    """The index: a list per room, newest first, superseded ones marked."""
+    """Return the index of decisions: a list for each room, newest first. Superseded decisions are
+    marked."""
     by_room: dict[str, list[tuple[str, str, str, str]]] = defaultdict(list)
     for path in (root / "docs/decisions").glob("[0-9]*.md"):
         text = path.read_text()
@@ -83,6 +85,6 @@ def _field(text: str, name: str) -> str:
 
 
 def benchmarks(root: Path) -> str:
-    """The table of goals and figures of benchmarks/results/README.md."""
+    """Return the table of goals and figures in benchmarks/results/README.md."""
     text = (root / "benchmarks/results/README.md").read_text()
     return "\n".join(line for line in text.splitlines() if line.startswith("|")) + "\n"

@@ -1,5 +1,5 @@
-"""Fills the pages of the site from the code, at build time: `<!-- generate: NAME -->` on a line of
-its own becomes what the function NAME writes. No generated text is committed."""
+"""Fill the pages of the site from the code at build time. A line `<!-- generate: NAME -->` is
+replaced by the text that the function NAME returns. No generated text is committed."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-import drawings  # noqa: E402  # beside this file, where mkdocs has put the path
+import drawings  # noqa: E402  # It lies beside this file; mkdocs adds this folder to the path.
 import experiment_pages  # noqa: E402
 import reference_pages  # noqa: E402
 
@@ -30,5 +30,5 @@ WRITERS = {
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """What mkdocs calls for every page."""
+    """Replace the marks in a page. mkdocs calls this for every page."""
     return MARK.sub(lambda mark: WRITERS[mark[1]](ROOT), markdown)

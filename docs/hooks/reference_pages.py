@@ -1,5 +1,5 @@
-"""Reference pages: settings, commands, environment variables, folders, and the files that
-params.yaml names."""
+"""Write the reference pages: settings, commands, environment variables, folders, and the files
+that params.yaml names."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ import yaml
 
 
 def table(head: list[str], rows: Iterable[Iterable[object]]) -> str:
-    """A markdown table; `|` and line breaks in cells are harmless."""
+    """Return a markdown table. Cells may contain `|` and line breaks."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines) + "\n"
 
@@ -24,7 +24,8 @@ def _cell(value: object) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop, unless the text begins with a name in code."""
+    """Return the text with a capital first letter and a full stop. A final `.`, `?`, `!` or `:` is
+    kept."""
     text = " ".join(text.split())
     text = text[:1].upper() + text[1:]
     return text if not text or text.endswith((".", "?", "!", ":")) else f"{text}."
@@ -35,7 +36,7 @@ def code(value: object) -> str:
 
 
 def entries(rows: Iterable[tuple[str, str, str]]) -> str:
-    """A list of definitions, which a phone shows as well as a desk: name, facts, meaning."""
+    """Return a definition list of names, facts and meanings. Unlike a table, it fits a phone."""
     out = []
     for name, facts, meaning in rows:
         lines = [line for line in (f"*{facts}*" if facts else "", escaped(meaning)) if line]
@@ -44,7 +45,7 @@ def entries(rows: Iterable[tuple[str, str, str]]) -> str:
 
 
 def escaped(text: str) -> str:
-    """`<end>` outside of code would be taken for HTML."""
+    """Escape each `<` outside code spans. Otherwise, text like `<end>` would be read as HTML."""
     return re.sub("`[^`]*`|<", lambda found: "&lt;" if found[0] == "<" else found[0], text)
 
 
@@ -52,7 +53,7 @@ def escaped(text: str) -> str:
 
 
 def parameters(root: Path) -> str:
-    """Every key of params.yaml, section by section, with its type and range."""
+    """Return every key of params.yaml, section by section, with its type and range."""
     from pipeline.experiment import params
 
     shown = yaml.safe_load((root / "params.yaml").read_text())
@@ -88,7 +89,7 @@ def sections(params: Any) -> list[tuple[str, Any]]:
 
 
 def _example(shown: dict[str, Any], section: str) -> dict[str, Any]:
-    """What the committed params.yaml says there; of rows, the first."""
+    """Return the section of the committed params.yaml; if it consists of rows, the first row."""
     part = shown.get(section, {})
     is_rows = section in ("datasets", "corpora", "features", "variants")
     return dict(next(iter(part.values()))) if is_rows else dict(part)
@@ -103,7 +104,7 @@ def _short(value: object) -> str:
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """A JSON schema in words: `number, above 0`."""
+    """Describe a JSON schema in words, like `number, above 0`."""
     if "anyOf" in schema:
         return " or ".join(_type(part) for part in schema["anyOf"])
     if "enum" in schema:
@@ -125,8 +126,8 @@ def _type(schema: dict[str, Any]) -> str:
     return ", ".join([names.get(kind, kind), *_limits(schema)])
 
 
+# Upper bounds from this value on only catch typing errors, so the pages leave them out.
 FAR = 65_536
-"An upper bound from here on is a guard against slips of the keyboard, which no reader needs."
 
 
 def _limits(schema: dict[str, Any]) -> Iterator[str]:
@@ -147,7 +148,7 @@ def _limits(schema: dict[str, Any]) -> Iterator[str]:
 
 
 def attribute_texts(path: Path) -> dict[str, tuple[str, dict[str, str]]]:
-    """Class -> its docstring, and field -> the string below it."""
+    """Return, for each class, its docstring and a dict from each field to the string below it."""
     out = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ClassDef):
@@ -167,7 +168,7 @@ def attribute_texts(path: Path) -> dict[str, tuple[str, dict[str, str]]]:
 
 
 def commands(root: Path) -> str:
-    """Every command of `captionlab`, from the objects that run it."""
+    """Return every command of `captionlab`, read from the objects that run it."""
     import typer
 
     from captionlab.__main__ import app
@@ -199,7 +200,7 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
 
 
 def _kind(annotation: Any) -> str:
-    """A type of Python in words."""
+    """Describe a Python type in words."""
     parts = [part for part in get_args(annotation) if part is not NoneType]
     if get_origin(annotation) is Literal:
         return " or ".join(map(code, parts))
@@ -213,7 +214,7 @@ def _kind(annotation: Any) -> str:
 
 
 def targets(root: Path) -> str:
-    """What `make help` prints, as a table."""
+    """Return what `make help` prints, as a table."""
     lines = re.findall(r'@echo "(make [\w-]+) +(.+)"', (root / "Makefile").read_text())
     return table(["command", "what it does"], [[code(c), sentence(text)] for c, text in lines])
 
@@ -228,7 +229,7 @@ def environment(root: Path) -> str:
 
 
 def folders(root: Path) -> str:
-    """The constants of pipeline/core/paths.py that have a text."""
+    """Return a table of the constants in pipeline/core/paths.py that have a string below them."""
     from pipeline.core import paths
 
     body = ast.parse((root / "pipeline/core/paths.py").read_text()).body
@@ -244,12 +245,13 @@ def folders(root: Path) -> str:
 
 
 def _as_code(text: str) -> str:
-    """`<variant>` would be taken for HTML."""
+    """Set places like `<variant>` as code. Otherwise, they would be read as HTML."""
     return re.sub(r"(<\w+>[\w./<>]*)", r"`\1`", text)
 
 
 def stages_list(root: Path) -> str:
-    """Every stage of dvc.yaml: what it reads of data, its parameters, and what it writes."""
+    """Return every stage of dvc.yaml with the data that it reads, its parameters, and its
+    outputs."""
     out = []
     for name, stage in yaml.safe_load((root / "dvc.yaml").read_text())["stages"].items():
         row, each = stage.get("do", stage), stage.get("foreach", "").strip("${}")
@@ -274,7 +276,7 @@ def _list(names: Iterable[str]) -> str:
 
 
 def rooms_table(root: Path) -> str:
-    """Every room, from the top floor down, with its modules."""
+    """Return a table of the rooms and their modules, from the top floor down."""
     rows = []
     for floor in layers(root):
         for room in floor:
@@ -288,7 +290,8 @@ def rooms_table(root: Path) -> str:
 
 
 def layers(root: Path) -> list[list[str]]:
-    """The floors of import-linter's contracts: rooms that stay apart share one."""
+    """Return the floors of import-linter's contracts. Rooms on one floor do not import each
+    other."""
     contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]
     outer, inner = [c["layers"] for c in contracts["contracts"] if c["type"] == "layers"]
     floors = [floor for floor in outer if floor != "pipeline"] + inner
@@ -314,12 +317,13 @@ def metrics(root: Path) -> str:
     return parts(root, "metrics", [])
 
 
+# Matches one or several names and a colon.
 ENTRY = r"[a-z_0-9]+(?:, [a-z_0-9]+)*: "
-"one name or several, and a colon"
 
 
 def parts(root: Path, kind: str, entry: list[str]) -> str:
-    """Every file of a registry: the first lines of its docstring, and its arguments."""
+    """Return every file of a registry: the first paragraph of its docstring, and its arguments.
+    Metrics and sources show the whole docstring."""
     out = []
     for path in sorted((root / "pipeline" / kind).glob("[!_]*.py")):
         tree = ast.parse(path.read_text())
@@ -330,7 +334,7 @@ def parts(root: Path, kind: str, entry: list[str]) -> str:
 
 
 def paragraphs(docstring: str) -> str:
-    """A docstring as markdown: entries `name: meaning`, indented or not, become a list."""
+    """Convert a docstring to markdown. Entries `name: meaning`, indented or not, become a list."""
     lines, in_list = [], False
     for block in re.split(rf"\n(?=\s*{ENTRY})|\n\n", docstring):
         text = escaped(" ".join(block.split()))
@@ -365,13 +369,13 @@ def _default(node: ast.expr | None) -> str:
         return "required"
     try:
         value = _short(ast.literal_eval(node))
-    except ValueError:  # a name of the module
+    except ValueError:  # The default is a name in the module.
         value = ast.unparse(node)
     return f"by default {code(value) or 'empty'}"
 
 
 def _readable(annotation: str) -> str:
-    """An annotation in words, those of pipeline/core/ranges.py with their bounds."""
+    """Describe an annotation in words. Types of pipeline/core/ranges.py get their bounds."""
     from pydantic import TypeAdapter
 
     from pipeline.core import ranges
@@ -392,7 +396,7 @@ def _readable(annotation: str) -> str:
 
 
 def _told(docstring: str) -> dict[str, str]:
-    """The entries of `Args:`, or what begins with `name`: in running text."""
+    """Return the meaning of each argument: from `Args:`, or after `name`: in running text."""
     found = {}
     section = re.search(r"Args:\n((?:[ ]+.*\n?|\n(?=[ ]))+)", docstring)
     if section:

@@ -1,5 +1,5 @@
-"""`captionlab caption FOLDER --out FILE`: every image has one line, whatever interrupted the run
-that wrote it."""
+"""`captionlab caption FOLDER --out FILE`: the file has one line for every image, however often the
+run was interrupted."""
 
 import json
 import os
@@ -22,7 +22,7 @@ COUNT = 7
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """model/, and photos/ of seven pictures, one of them in a folder below."""
+    """A folder with model/ and photos/. Of the seven pictures, one lies in a subfolder."""
     root = tmp_path_factory.mktemp("made")
     make_captioner(root / "model")
     (root / "photos/below").mkdir(parents=True)
@@ -44,7 +44,8 @@ def workspace(made, tmp_path, monkeypatch):
 
 @pytest.fixture
 def caption(captionlab):
-    """Extra arguments -> status and standard error of captioning photos/ into out.jsonl."""
+    """A function that captions photos/ into out.jsonl. It takes extra arguments and returns the
+    status and standard error."""
 
     def call(*extra):
         status, out, err = captionlab(
@@ -90,8 +91,7 @@ def test_every_image_of_a_folder_has_the_line_that_the_captioner_gives_it(worksp
 
 
 def test_what_a_folder_was_captioned_with_can_be_scored(workspace, caption, captionlab):
-    """A picture that cannot be read has a line and no caption: its image is one without
-    prediction."""
+    """An unreadable picture gets a line without a caption, so its image has no prediction."""
     Path("photos/3.png").write_bytes(b"no picture")
     assert caption()[0] == 0
     said = {Path(row["file"]).stem: row["caption"] for row in lines() if "caption" in row}
@@ -346,7 +346,7 @@ NO_FILE = "not a regular file (a folder, pipe or device): name a picture's file"
 
 @pytest.fixture
 def impostors(workspace):
-    """Names in photos/ that end like a picture's -> why each is none."""
+    """Paths in photos/ that have the suffix of a picture but are none, with the reason for each."""
     os.mkfifo("photos/pipe.jpg")
     os.symlink("/dev/zero", "photos/endless.png")
     with open("photos/sparse.png", "wb") as file:

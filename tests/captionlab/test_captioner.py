@@ -1,4 +1,5 @@
-"""`captionlab.Captioner` from Python: models by name, pictures in any form, an answer for each."""
+"""`captionlab.Captioner` from Python: it finds models by name, takes pictures in any form, and
+returns an answer for each."""
 
 import math
 import shutil
@@ -26,8 +27,8 @@ WORDS = "a red dog runs on the green beach"
 
 
 def make_model(folder: Path) -> None:
-    """Soft attention over the 4 x 4 pixels of a picture, with weights large enough that captions
-    differ."""
+    """Write a soft-attention model over the 4 x 4 pixels of a picture. Its weights are large enough
+    to give different pictures different captions."""
     torch.manual_seed(0)
     tokenizer = word_tokenizer([WORDS], 1)
     sizes, args = Sizes(3, 3, len(tokenizer)), {"embedding": 8, "hidden": 8, "attention": 8}
@@ -48,7 +49,7 @@ def picture(n: int) -> Image.Image:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model/, and photos/ of four pictures, of which 2.png is broken."""
+    """A folder with model/ and photos/. Of the four pictures, 2.png is broken."""
     root = tmp_path_factory.mktemp("made")
     make_model(root / "model")
     (root / "photos").mkdir()
@@ -140,7 +141,7 @@ def test_attention_has_a_square_map_of_sum_one_for_each_word(captioner: Captione
 def test_attention_to_the_right_half_lies_in_the_columns_of_the_right(
     captioner: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Positions run row by row, so of 16 the last of each four are the right column."""
+    """The 16 positions are in row order, so every fourth one lies in the right column."""
     weights = [0.25 if n % 4 == 3 else 0.0 for n in range(16)]
     monkeypatch.setattr(Model, "attention", lambda *_: [("dog", weights)])
     words = captioner.caption(picture(0), attention=True)[0].attention
@@ -184,7 +185,8 @@ def test_an_unknown_model_is_one_line(here: Path) -> None:
 def registry(
     made: Path, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """What the model is called in a store of its own: a run, a version and a champion."""
+    """A store of its own that holds the model, and the names that find it there: a run, a version
+    and a champion."""
     from mlflow import MlflowClient
 
     shutil.copy(database, tmp_path / "mlflow.db")

@@ -1,4 +1,4 @@
-"""The command line as a person types it: status, standard output and the one line on standard
+"""The command line as a person types it: its status, standard output, and the one line on standard
 error."""
 
 import shutil
@@ -25,7 +25,7 @@ IDS = [f"scene{n:02}" for n in range(30)]
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """A workspace whose two variants are in its mlflow.db."""
+    """A workspace with two variants, both published to its mlflow.db."""
     folder = tmp_path_factory.mktemp("published")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -41,7 +41,7 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def workspace(published, tmp_path, monkeypatch):
-    """A copy of it; the files of the runs stay where they are."""
+    """A copy of `published`. The files of the runs (mlruns) stay in the original."""
     shutil.copytree(
         published, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("mlruns")
     )
@@ -51,7 +51,8 @@ def workspace(published, tmp_path, monkeypatch):
 
 
 def refusal(called):
-    """The line on standard error of a call that must fail with status 2 and print nothing else."""
+    """Check that a call failed with status 2 and printed only one line, on standard error. Return
+    that line."""
     status, out, err = called
     assert (status, out, err.count("\n")) == (2, "", 1)
     return err
@@ -174,7 +175,7 @@ def test_the_champion_before_is_kept_as_previous_and_a_rollback_changes_their_pl
         "version 2 (lstm) registered and has the alias champion; version 1 is kept as previous"
         in out
     )
-    captionlab("register", "--metric", "loss")  # nothing new: previous stays
+    captionlab("register", "--metric", "loss")  # The champion does not change, so previous stays.
     status, out, _ = captionlab("register", "--rollback")
     assert status == 0
     assert out.splitlines()[0] == (

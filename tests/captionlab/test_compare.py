@@ -1,4 +1,5 @@
-"""Two systems on the same images: rows of the table or files, by the same paired test."""
+"""The comparison of two systems on the same images. Rows of the table and files get the same paired
+test."""
 
 import csv
 import io
@@ -37,7 +38,7 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """German, so that nothing here waits for Java."""
+    """A workspace in German, so that no test here waits for Java."""
     folder = tmp_path_factory.mktemp("compare")
     params = tiny_params()
     params["corpora"]["scenes"]["language"] = "de"

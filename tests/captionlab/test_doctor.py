@@ -1,5 +1,5 @@
-"""`captionlab doctor` in sound and in broken workspaces: a line per check, what to do in it, and
-never a traceback."""
+"""`captionlab doctor` in sound and in broken workspaces. It prints one line per check, which says
+what to do, and never a traceback."""
 
 import errno
 import json
@@ -34,15 +34,15 @@ def workspace(made, monkeypatch):
 
 
 def lines(out):
-    """check -> (state, text)."""
+    """Return a dict from each check to its state and text."""
     rows = [line.split(maxsplit=2) for line in out.splitlines()]
     assert {state for state, _, _ in rows} <= STATES
     return {check: (state, text) for state, check, text in rows}
 
 
 def full(monkeypatch, number=errno.ENOSPC):
-    """A disk on which nothing can be written (root may write anywhere, so permissions would not
-    do)."""
+    """Make every temporary file fail as on a full disk. Permissions would not do: root may write
+    anywhere."""
 
     def refuse(*args, **kwargs):
         raise OSError(number, os.strerror(number))

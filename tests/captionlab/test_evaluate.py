@@ -1,5 +1,5 @@
-"""`captionlab.evaluate` from Python: every form of captions, the scores of images, and two systems
-compared."""
+"""`captionlab.evaluate` from Python: every form of captions, scores per image, and the comparison
+of two systems."""
 
 import json
 
@@ -123,8 +123,8 @@ def test_an_unknown_metric_or_protocol_is_one_line(metrics, protocol, message):
 
 
 def test_the_scores_of_images_average_to_the_score_of_the_set():
-    """ROUGE-L of "a dog" against itself is 1; of "cat" against "a cat", with precision 1, recall
-    1/2 and beta 1.2, it is 2.44 * 0.5 / (0.5 + 1.44) = 0.62887."""
+    """ROUGE-L of "a dog" against itself is 1. "cat" against "a cat" has precision 1 and recall 1/2;
+    with beta 1.2, ROUGE-L is 2.44 * 0.5 / (0.5 + 1.44) = 0.62887."""
     found = evaluate({"b": "cat", "a": "a dog"}, {"a": ["a dog"], "b": ["a cat"]}, "rouge_l", "raw")
     assert found.per_image.image_id.tolist() == ["a", "b"]
     assert found.per_image.rouge_l.tolist() == pytest.approx([1, 1.22 / 1.94])
@@ -134,7 +134,7 @@ def test_the_scores_of_images_average_to_the_score_of_the_set():
 def test_the_table_has_a_row_per_score_and_no_interval_for_a_count():
     table = scored(SAID, metrics="diversity,rouge_l").to_frame().set_index("metric")
     assert list(table.columns) == ["value", "low", "high"]
-    assert table.value["vocabulary"] == 7  # a dog runs two cats red ball
+    assert table.value["vocabulary"] == 7  # The words: a dog runs two cats red ball.
     assert np.isnan(table.low["vocabulary"])
     assert table.low["rouge_l"] <= table.value["rouge_l"] <= table.high["rouge_l"]
 
@@ -148,13 +148,15 @@ def test_an_evaluation_reads_as_a_table_here_and_in_a_notebook():
 
 
 def steady(better):
-    """Four images whose captions each share one word of two with their reference, or both."""
+    """Score four captions of two words. Each shares both words with its reference if `better`,
+    otherwise one."""
     said = {str(n): f"w{n} {'v' if better else 'x'}{n}" for n in range(4)}
     return evaluate(said, {str(n): [f"w{n} v{n}"] for n in range(4)}, "rouge_l", "raw")
 
 
 def test_a_difference_that_every_image_shows_has_no_width_and_no_chance():
-    """ROUGE-L is 1 on every image against 1/2 on every image: 1/2 on every resample."""
+    """ROUGE-L is 1 on every image for one system and 1/2 for the other. The difference is 1/2 in
+    every resample."""
     comparison = steady(True).compare(steady(False))
     (row,) = comparison.differences
     assert row == ("rouge_l", 1, pytest.approx(0.5), *[pytest.approx(0.5)] * 3, 0.0)
@@ -183,8 +185,8 @@ def test_counts_are_compared_without_an_interval():
 
 
 def test_the_p_value_is_twice_the_share_of_resamples_that_turn_the_difference():
-    """Of the two images this system wins one by 1/2 and loses the other by 1/4, so what turns the
-    sign are the resamples that hold the second twice, about one in four."""
+    """This system wins the first image by 1/2 and loses the second by 1/4. The sign changes only in
+    resamples that hold the second image twice, about one in four."""
     meant = {"1": ["a b"], "2": ["a b c d"]}
     this = evaluate({"1": "a b", "2": "a b x y"}, meant, "rouge_l", "raw")
     other = evaluate({"1": "a x", "2": "a b c y"}, meant, "rouge_l", "raw")

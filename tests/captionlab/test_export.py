@@ -1,4 +1,4 @@
-"""Exported models say what the project says, in processes that lack it."""
+"""Exported models give the same captions as the project, in processes where it is not installed."""
 
 import json
 import os
@@ -46,8 +46,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def tiny_model(folder: Path, name: str, encoder_args: dict[str, Any] = ENCODER) -> Path:
-    """Random weights, those of the image a hundred times larger: the features of a random network
-    hardly differ."""
+    """Write a model with random weights. Those that read the image are a hundred times larger,
+    because the features of a random network hardly differ between pictures."""
     encoder = registry.load("encoders", "timm_model").Encoder(**encoder_args)
     args = small_args(name, folder.parent)
     tokenizer, known = read_vocabulary(name, TEXTS, 1, args, "args")
@@ -70,7 +70,8 @@ def tiny_model(folder: Path, name: str, encoder_args: dict[str, Any] = ENCODER) 
 
 
 def run_without(packages: list[str], code: str, *arguments: Path) -> list[str]:
-    """Lines that a process prints in which importing these packages is an ImportError."""
+    """Run code in a process in which importing any of these packages raises ImportError. Return the
+    lines that it prints."""
     head = f"import sys\nsys.modules |= dict.fromkeys({packages!r})\n"
     done = subprocess.run(
         [sys.executable, "-c", head + code, *map(str, arguments)], capture_output=True, text=True
@@ -93,8 +94,9 @@ def test_the_graphs_of_onnx_say_what_the_project_says_by_the_rows_search_and_gre
 ) -> None:
     captioner = Captioner.load(tiny_model(tmp_path / "model", name), "cpu")
     by_row, greedily = ([c.text for c in captioner.caption(pictures, b)] for b in (None, 1))
-    assert by_row != greedily  # else the search would play no part
-    assert len(set(by_row)) > 1  # nor the pictures
+    # Otherwise, neither the search nor the pictures would affect the captions.
+    assert by_row != greedily
+    assert len(set(by_row)) > 1
     export(captioner, tmp_path / "onnx", "onnx", "# Card\n")
     at = f"sys.path.insert(0, {str(tmp_path / 'onnx')!r})\n"
     without = [*WITHOUT, "captionlab", "torch", "timm", "transformers"]
@@ -109,6 +111,7 @@ def test_the_graphs_of_onnx_say_what_the_project_says_by_the_rows_search_and_gre
         onnx._compare(tmp_path / "onnx", [Hypothesis((2,), 0.0)], None, f, name)
 
 
+# Decoding keys that override the row's own. The vocabulary is smaller than 40 beams.
 DECODINGS = [
     {},
     {"beam": 1},
@@ -117,15 +120,15 @@ DECODINGS = [
     {"samples": 3, "temperature": 2.0, "seed": 7},
     {"samples": 2, "top_k": 4, "length_penalty": 0.0},
 ]
-"what is asked for beside the row's own keys; the vocabulary is smaller than 40 beams"
 
 
 @pytest.mark.parametrize("name", onnx.WORK)
 def test_the_loop_of_onnx_decodes_as_the_project_does_however_it_is_asked_to(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beams wider than the vocabulary, captions cut off, samples, and two pictures after many."""
-    monkeypatch.setitem(SEES, name, "pixels")  # its graph takes no time to make
+    """Covers a beam wider than the vocabulary, truncated captions, samples, and two pictures after
+    many."""
+    monkeypatch.setitem(SEES, name, "pixels")  # The graph of this encoder is made at once.
     write_model(tmp_path / "model", name)
     captioner = Captioner.load(tmp_path / "model", "cpu", BEAM)
     export(captioner, tmp_path / "onnx", "onnx", "# Card\n")
@@ -160,7 +163,8 @@ def test_the_words_that_are_drawn_without_torch_are_those_of_torch() -> None:
 
 
 def hard_pictures(folder: Path) -> list[Path]:
-    """16 bits a pixel, floats of 0-1, transparent, turned by the camera, very long."""
+    """Write pictures that are hard to read, and return their paths: 16-bit grey, floats from 0 to
+    1, transparent, rotated by EXIF, very long and very wide."""
     values = np.random.default_rng(3).uniform(0, 1, (40, 50))
     turned = Image.Exif()
     turned[0x0112] = 6
@@ -285,7 +289,8 @@ def test_a_folder_of_hugging_faces_layout_captions_without_the_project(
 
 @pytest.fixture(scope="module")
 def copied_code(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """transformers copies code into the home directory, or into this folder."""
+    """Give transformers a temporary folder for the model code that it copies. By default it copies
+    into the home directory."""
     from transformers import dynamic_module_utils
 
     with pytest.MonkeyPatch.context() as patch:
@@ -372,7 +377,7 @@ def test_every_decoder_that_goes_with_its_code_says_what_it_says_in_the_project(
 
 
 def same_kind(caption: Any, model: Any) -> Any:
-    """A Caption of the exported code's own class."""
+    """Convert a caption to the Caption class of the exported code."""
     return sys.modules[type(model).__module__].Caption(**asdict(caption))
 
 
@@ -380,7 +385,7 @@ def same_kind(caption: Any, model: Any) -> Any:
 def test_a_decoder_of_transformers_is_exported_as_that_model(
     name: str, tmp_path: Path, pictures: list[Path]
 ) -> None:
-    """Greedy tokens on the project's own pixels."""
+    """Compares greedy tokens, given the project's own pixels."""
     import transformers
 
     from captionlab.export.hf import NATIVE
@@ -410,7 +415,7 @@ def test_a_decoder_of_transformers_is_exported_as_that_model(
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").decode(
         list(ours[0].tokens), skip_special_tokens=True
     )
-    if name != "vit_gpt2":  # transformers has no processor of its pictures and texts
+    if name != "vit_gpt2":  # transformers has no processor for it that takes pictures and texts.
         pipe = transformers.pipeline("image-text-to-text", model=str(tmp_path / "hf"))
         (said,) = pipe(images=picture(0), text="", max_new_tokens=5)
         tokens = model.generate(pixel_values=seen, max_new_tokens=5)[0]
@@ -418,7 +423,7 @@ def test_a_decoder_of_transformers_is_exported_as_that_model(
 
 
 def lively(decoder: Any, of_places: float, plain: bool) -> None:
-    """Other weights, by which what is said depends on the picture and on the width of the beam."""
+    """Set weights with which the caption depends on the picture and on the beam width."""
     torch.manual_seed(3)
     with torch.no_grad():
         for name, weight in decoder.named_parameters():
@@ -459,18 +464,18 @@ def test_the_model_of_transformers_searches_as_its_readme_says_and_finds_the_row
     greedily = greedy(captioner.decoder, f, captioner.tokenizer.special, BEAM["max_tokens"])
     assert ours != [h.tokens for h in greedily]
     assert len(set(ours)) > 1
-    if name != "blip":  # BLIP's does not read it
+    if name != "blip":  # BLIP's `generate` does not read generation_config.json.
         own = model.generate(**seen["pixels"])
         assert [up_to(end, row[1:].tolist()) for row in own] == theirs
 
 
 def up_to(end: int, tokens: list[int]) -> list[int]:
-    """The end token is the last."""
+    """Return the tokens up to and including the end token."""
     return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
 def first_logits(model: Any, pixels: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """After the token that begins a caption."""
+    """Return the logits for the first word of each caption."""
     with torch.no_grad():
         if model.config.model_type == "vision-encoder-decoder":
             return model(pixel_values=pixels, decoder_input_ids=ids).logits[:, -1]

@@ -1,4 +1,5 @@
-"""What the machine cannot hold is refused before it is begun, and never what it can hold."""
+"""A model or search that does not fit into memory is refused before it starts. One that fits is
+never refused."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ MEMORY = 10**9
 
 @pytest.fixture
 def quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Changes of params.yaml -> what `captionlab plan` prints on a machine with 1 GB of memory."""
+    """A function that writes a changed params.yaml, on a machine with `MEMORY` bytes free."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CAPTIONLAB_DEVICE", "cpu")
     monkeypatch.setattr(capacity, "free_memory", lambda device: MEMORY)
@@ -51,7 +52,7 @@ def test_a_beam_that_memory_cannot_hold_is_one_line_with_the_largest_that_fits(
     quickstart(decode={"beam": 999})
     status, out, err = captionlab("plan")
     assert (status, err.count("\n")) == (2, 1)
-    assert out.startswith("params.yaml: 3 variants")  # the plan itself is printed
+    assert out.startswith("params.yaml: 3 variants")  # The plan itself is still printed.
     params = load_params(Path("params.yaml"))
     row = next(row for row in plan(params, Path("none")).rows if row.name == "soft-attention")
     footprint, words = row.model.footprint, row.model.words
@@ -126,7 +127,7 @@ def test_training_holds_no_more_logits_than_the_last_layer_does_at_once() -> Non
 def test_a_search_holds_at_least_the_states_that_its_footprint_says(
     name: str, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the rows of the last step are picked, counted in the search itself."""
+    """Counts, inside the search, the bytes held while it reorders its states in the last step."""
     args = small_args(name, tmp_path)
     decoder, sizes = random_decoder(name, args), small_sizes(name, args)
     found = of_decoder(name, sizes, args, 9)
@@ -147,7 +148,8 @@ def test_a_search_holds_at_least_the_states_that_its_footprint_says(
     search.beam_search(decoder, f, never_ends, width, 6, 0.0)
     state = found.kept + 2 * (found.changed + 5 * found.growth)
     assert 2 * width * state <= held[-1]
-    if name not in ("blind", "vlm"):  # their starts read values
+    # The `start` of these two depends on tensor values, so the footprint counts only the weights.
+    if name not in ("blind", "vlm"):
         assert 2 * width * state > 0.9 * held[-1]
 
 

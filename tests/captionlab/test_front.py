@@ -1,4 +1,4 @@
-"""Two processes serve: one answers clients, the other runs the network, and neither outlives the
+"""Two processes serve: one answers clients, the other runs the network. Neither outlives the
 other."""
 
 import os
@@ -56,7 +56,8 @@ print("both ended", flush=True)
 
 
 def start(seconds: float) -> tuple[subprocess.Popen[str], int]:
-    """The process that runs the network, and the number of the other one."""
+    """Start the server. Return the process that runs the network, and the id of the process that
+    answers clients."""
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(seconds)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -65,7 +66,8 @@ def start(seconds: float) -> tuple[subprocess.Popen[str], int]:
 
 
 def has_ended(pid: int) -> bool:
-    """A zombie has: its new parent need not look at it at once."""
+    """Return whether a process has ended. A zombie counts as ended: its new parent may be slow to
+    reap it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except FileNotFoundError:

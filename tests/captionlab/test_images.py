@@ -1,4 +1,4 @@
-"""`captionlab images`: pictures of a data set as files, all that are named or none."""
+"""`captionlab images`: write pictures of a data set as files, either all that are named or none."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
-"""`captionlab tables --from-mlflow`: the bytes of the workspace's own tables, whatever else the
-server holds."""
+"""`captionlab tables --from-mlflow` writes the same bytes as the workspace's own tables, whatever
+else the server holds."""
 
 import json
 import shutil
@@ -28,8 +28,10 @@ from tests.tracking_workspace import SCORES, lock_variant, make_scores, make_wor
 
 @pytest.fixture
 def enter(tmp_path, monkeypatch, database):
-    """Name -> the process works in that workspace; all of them publish to one store. Models are
-    left out, for speed."""
+    """A function that changes into the workspace of this name and sets test CIDEr scores.
+
+    All workspaces publish to one store. Models are not logged, for speed.
+    """
     shutil.copy(database, tmp_path / "server.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/server.db")
     monkeypatch.setattr(fill, "_log_model", lambda *arguments: None)
@@ -55,14 +57,15 @@ def edit_params(change):
 
 
 def rescore(variant, cider):
-    """As if the variant had been trained with other params, to that test CIDEr."""
+    """Make the variant look as if it had been trained with other params and had reached this test
+    CIDEr."""
     scores = {**SCORES[variant], "test": {**SCORES[variant]["test"], "cider": cider}}
     make_scores(Path(), variant, scores)
     lock_variant(Path(), variant)
 
 
 def own_tables():
-    """What the stage `compare` writes here."""
+    """Return the tables that the stage `compare` writes in this workspace."""
     params = load_params()
     captions = {
         name: pd.read_parquet(paths.CORPORA / name / "captions.parquet") for name in params.corpora
@@ -86,7 +89,8 @@ def contents(folder):
 
 @pytest.fixture
 def tables(captionlab):
-    """Arguments -> files by name; the one line on stderr, or ''."""
+    """A function that runs the command. It returns the files by name, and the one line on standard
+    error or ''."""
 
     def call(*arguments):
         status, _, err = captionlab("tables", "--from-mlflow", "--to", "again", *arguments)
@@ -106,7 +110,7 @@ def publish_all():
 
 
 def held(run):
-    """All of a run but which workspaces it is current in."""
+    """Return everything that a run holds, except for the workspaces in which it is current."""
     tags = {name: value for name, value in run.data.tags.items() if not name.startswith(PREFIX)}
     files = {
         path: path.stat().st_mtime_ns
@@ -173,7 +177,8 @@ def test_a_row_that_params_have_no_more_is_in_no_table_until_it_comes_back(
 def test_of_several_workspaces_the_tables_are_those_of_the_one_that_published_last_or_is_named(
     enter, tables, captionlab
 ):
-    """The same names in both, in `two` of another corpus; lstm has one run, which both hold."""
+    """Both workspaces have the same variants, but in `two` merge uses another corpus. Both share
+    the one run of lstm."""
     enter("one", merge=0.11)
     publish_all()
     one, first = own_tables(), runs()[0].data.tags["workspace"]
@@ -260,7 +265,7 @@ def test_an_experiment_in_a_temporary_copy_publishes_to_its_workspace_and_change
     found = {run.data.metrics["test/cider"]: run.data.tags for run in runs() if of_merge(run)}
     assert sorted(found) == [0.4, 0.99]
     assert found[0.99]["experiment"] == "numb-sort"
-    rescore("merge", 0.99)  # as dvc exp apply does
+    rescore("merge", 0.99)  # This is what `dvc exp apply` does.
     publish_all()
     assert tables() == (own_tables(), "")
     assert len(runs()) == 3

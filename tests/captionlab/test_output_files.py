@@ -1,4 +1,5 @@
-"""No command overwrites what it reads, and what is no file or folder is one line."""
+"""No command overwrites its input, and a path that is not a file or folder gives a one-line
+error."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""What an installation offers: scoring without the heavy packages, one line where an extra is
-missing, and every file that the code reads."""
+"""What an installation contains: scoring without the heavy packages, a one-line error for a missing
+extra, and every file that the code reads."""
 
 import json
 import os
@@ -33,7 +33,7 @@ sys.meta_path.insert(0, Missing())
 
 
 def fresh(code, folder, *arguments):
-    """A process of its own in another folder than the project's."""
+    """Run code in a new process, in a folder outside the project."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -46,13 +46,13 @@ def fresh(code, folder, *arguments):
 
 
 def command(folder, *arguments):
-    """`captionlab ARGUMENTS` where the heavy packages are not installed."""
+    """Run `captionlab ARGUMENTS` as if the heavy packages were not installed."""
     code = f"{BLOCK}\nsys.argv[0] = 'captionlab'\nfrom captionlab.__main__ import main\nmain()"
     return fresh(code, folder, *arguments)
 
 
 def imported(statement, folder):
-    """Top-level packages that a fresh process holds after a statement."""
+    """Return the top-level packages that a new process has imported after a statement."""
     code = f"{statement}\nimport sys\nprint(*{{m.partition('.')[0] for m in sys.modules}})"
     done = fresh(code, folder)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,5 @@
-"""The page: what it says is what the captioner says, a visitor reaches nothing but the page, and
-mistakes are one line."""
+"""The page shows what the captioner says. A visitor can reach nothing but the page, and mistakes
+give a one-line error."""
 
 import asyncio
 import json
@@ -53,7 +53,8 @@ NAMES = ["merge", "soft-attention"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A workspace of two models; one of them attends. picture.png is dropped on the page."""
+    """A workspace with two models, one of which has attention. Tests drop picture.png on the
+    page."""
     root = tmp_path_factory.mktemp("app")
     shutil.copy(ROOT / "params.yaml", root)
     for name in NAMES:
@@ -85,7 +86,8 @@ def workspace(folder, monkeypatch):
 
 @pytest.fixture(scope="module")
 def address(folder):
-    """A running page with both models and two examples; afterwards nothing of it is left."""
+    """A running page with both models and two examples. Afterwards, it must have removed its
+    uploads and restored the environment."""
     before = settings()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -113,7 +115,7 @@ def free_port():
 
 
 class Said:
-    """A captioner that always says the same."""
+    """A captioner that always returns the same caption."""
 
     decode = GREEDY
     device = "cpu"
@@ -285,7 +287,7 @@ def test_a_decoding_that_cannot_be_is_one_line(values, message):
 
 
 def said_last(shelf, uploads, *values):
-    """What the page shows in the end."""
+    """Return what the page shows at the end."""
     turns = Turns(lambda jobs: [job() for job in jobs], batch=1)
     return list(answers_to(shelf, uploads, turns, *values))[-1]
 
@@ -450,7 +452,7 @@ def test_the_server_serves_no_file_of_the_machine_and_binds_the_browser_to_itsel
 
 
 def submit(address, picture_data, models=("merge",)):
-    """What the page's event answers to data that no page would send."""
+    """Send data that no page would send to the page's event. Return the answer."""
     session = uuid.uuid4().hex
     functions = requests.get(f"{address}config", timeout=10).json()["dependencies"]
     index = next(f["id"] for f in functions if len(f["inputs"]) == 7)

@@ -1,5 +1,5 @@
-"""`captionlab plan`: figures counted by hand and by building the real thing, without a network and
-without weights."""
+"""`captionlab plan`: its figures equal those counted by hand and those of real models. It needs no
+network and no weights."""
 
 import os
 import socket
@@ -38,7 +38,7 @@ def planned(file: str, name: str, corpora: Path = NOWHERE) -> Row:
 
 
 def cleaned(corpora: Path, corpus: str, words: int) -> Path:
-    """A corpus whose training captions hold so many different words."""
+    """Write a corpus whose training captions hold `words` different words."""
     (corpora / corpus).mkdir(parents=True)
     row = {"image_id": "i", "caption_id": "i#0", "raw": "", "split": "train"}
     table = pd.DataFrame([{**row, "text": " ".join(f"w{n}" for n in range(words))}])
@@ -47,8 +47,8 @@ def cleaned(corpora: Path, corpus: str, words: int) -> Path:
 
 
 def test_the_papers_two_models_have_the_papers_numbers_of_parameters(tmp_path: Path) -> None:
-    """C's paper prints 5.52 M with 7,698 words and 19.23 M with 8,911; four special tokens are in
-    both. Its attention has one bias more than ours: 19,238,356."""
+    """Paper C prints 5.52 M with 7,698 words and 19.23 M with 8,911. Both vocabularies also have
+    four special tokens. The paper's attention has one bias more than ours: 19,238,356."""
     v = 7_698 + 4
     image, lstm = 2048 * 256 + 256, 2 * 4 * (2 * 256 * 256 + 2 * 256)
     row = planned("sat-flickr8k.yaml", "cnn-lstm", cleaned(tmp_path / "a", "flickr8k", 7_698))
@@ -82,8 +82,8 @@ def test_word_vectors_that_are_not_tuned_are_no_trained_parameters(tmp_path: Pat
 
 
 def test_a_language_model_is_counted_without_its_files() -> None:
-    """GPT-2's 124,439,808 and a mapping; ClipCap's paper prints 156 M, with a CLIP of 512 numbers
-    in place of 768."""
+    """The sum of GPT-2's 124,439,808 parameters and the mapping. ClipCap's paper prints 156 M, with
+    CLIP features of 512 dimensions instead of 768."""
     rows = {
         row.name: row.model
         for row in plan(load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml"), NOWHERE).rows
@@ -114,9 +114,8 @@ def test_a_published_model_is_downloaded_and_not_trained(tmp_path: Path) -> None
     )
     found = plan(params.model_copy(update={"variants": {"mine": tuned}}), NOWHERE)
     assert found.rows[0].model.download == 0
-    assert found.rows[
-        0
-    ].lacks  # without tokenizer files its words are the captions', which are not there yet
+    # Without tokenizer files, its vocabulary comes from the captions, which are not there yet.
+    assert found.rows[0].lacks
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
@@ -464,14 +463,14 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 
 def test_the_command_needs_neither_weights_in_memory_nor_a_workspace(tmp_path: Path) -> None:
-    """The encoders of this file have 1.07 billion weights, 4.3 GB: what is there at the end is
-    libraries.
+    """The encoders of this file have 1.07 billion weights, 4.3 GB. The peak stays below 1.5 GB, so
+    it comes from libraries.
 
-    VmHWM, because a child's ru_maxrss begins with its parent's.
+    The test reads VmHWM, because a child's ru_maxrss starts at its parent's value.
     """
     started = time.monotonic()
     command = [sys.executable, "-c", MEASURED, str(ROOT / "experiments/convnext-coco.yaml")]
-    env = {**environment(ROOT), "CAPTIONLAB_OVERSIZE": "1"}  # 200 GB of disk
+    env = {**environment(ROOT), "CAPTIONLAB_OVERSIZE": "1"}  # It needs 200 GB of disk.
     done = subprocess.run(
         command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
     )

@@ -1,5 +1,5 @@
-"""`captionlab score`: figures of the original tools on any texts, files as people have them, and
-one line for a wrong one."""
+"""`captionlab score` gives the figures of the original tools for any texts. It reads files in the
+forms that people have, and a wrong file gives a one-line error."""
 
 import json
 import shutil
@@ -63,7 +63,8 @@ pytestmark = pytest.mark.usefixtures("restore_java")
 
 
 def original(gold, guesses):
-    """pycocoevalcap's classes as its COCOEvalCap calls them, SPICE aside."""
+    """Return the scores of pycocoevalcap's classes, called as its COCOEvalCap does, without
+    SPICE."""
     figures = [
         Bleu(4).compute_score(gold, guesses, verbose=0)[0],
         Meteor().compute_score(gold, guesses)[0],
@@ -103,7 +104,8 @@ def test_the_raw_protocol_is_the_originals_on_lower_cased_strings():
 
 
 def test_of_raw_strings_the_closing_stop_counts():
-    """a dog . against a cat . : two of three tokens; without it, one of two."""
+    """With the full stop, "a dog ." and "a cat ." share two of three tokens; without it, one of
+    two."""
     scores = [
         evaluate({"1": said}, {"1": [meant]}, ["bleu"], "raw").scores["bleu_1"]
         for said, meant in PAIRS
@@ -125,7 +127,7 @@ COCO = {
 
 
 def write(path, content):
-    """As the suffix says."""
+    """Write the content in the format of the suffix."""
     if path.suffix in (".csv", ".tsv"):
         pd.DataFrame(content).to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     elif path.suffix == ".parquet":
@@ -167,7 +169,7 @@ def test_a_split_chooses_among_the_rows_that_name_one(tmp_path):
 
 
 def split_files(tmp_path, **columns):
-    """Predictions and references of two images; the references with further columns."""
+    """Write predictions and references of two images. The references have further columns."""
     said = [{"image_id": i, "caption": "a dog"} for i in "ab"]
     meant = [
         {"image_id": i, "caption": "a dog"} | {name: values[n] for name, values in columns.items()}
@@ -264,7 +266,7 @@ def test_references_of_a_corpus_are_its_captions_as_published_with_those_too_lon
 
 
 def by_file(*files):
-    """Lines as `captionlab caption --out` writes them."""
+    """Return rows like those that `captionlab caption --out` writes, one for each file."""
     return [
         {"file": file, "caption": "a dog", "log_prob": -1.5, "alternatives": [], "model": "m"}
         for file in files
@@ -273,8 +275,8 @@ def by_file(*files):
 
 @pytest.mark.parametrize("name", ["p.jsonl", "p.csv", "p.parquet"])
 def test_a_file_is_the_image_that_the_references_call_by_its_name(tmp_path, name):
-    """With or without suffix and folders, or COCO's file_name; the folder above tells sub/2 from
-    2."""
+    """References may name an image with or without suffix and folders, or by COCO's file_name. The
+    parent folder distinguishes sub/2 from 2."""
     coco = {
         "images": [{"id": 7, "file_name": "COCO_7.jpg"}, {"id": 9}],
         "annotations": [{"image_id": i, "caption": "x"} for i in ("1.png", "2", "sub/2", 7, 9)],
@@ -372,7 +374,7 @@ def test_of_one_image_nothing_is_known_of_others():
 
 
 def test_what_is_no_mean_or_of_a_single_image_has_no_interval(captionlab, files, tmp_path):
-    """34 words in 7 captions; only image 7 has references that agree on a gender."""
+    """The 7 captions have 34 words. Only image 7 has references that agree on a gender."""
     out = tmp_path / "o.json"
     status, text, _ = captionlab(
         "score", *files, "--metrics", "diversity,gender", "--protocol", "raw", "--out", out
@@ -438,8 +440,8 @@ POOR = {
     "metric", sorted(set(module_names("metrics")) - {"meteor", "spice", "clip_score", "chair"})
 )
 def test_every_score_that_a_metric_gives_elsewhere_is_there_or_explained(metric, case):
-    """Over the registry but for what needs Java or pictures; a new metric that leaves something out
-    has to say why."""
+    """Runs over all registered metrics that need neither Java nor pictures. A new metric that
+    leaves out a score must say why."""
     everything = evaluate(FULL, {i: [text] for i, text in FULL.items()}, [metric], "raw").scores
     found = evaluate(*POOR[case], [metric], "raw")
     assert set(found.scores) | set(found.missing) == set(everything)

@@ -52,7 +52,7 @@ def text(n: int) -> str:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `track` lays into the store, with a captioner of random weights."""
+    """The folder that `track` publishes to the store, with a captioner of random weights."""
     folder = tmp_path_factory.mktemp("published")
     make_captioner(folder / "merge")
     return publish(folder / "merge", DECODE, folder)
@@ -172,7 +172,7 @@ def test_a_broken_image_has_its_error_in_its_place_and_the_others_their_captions
         3.5,
         np.zeros((4, 4)),
     ]
-    rows = said(model, *forms, *(text(n) for n in range(40)))  # more than one batch
+    rows = said(model, *forms, *(text(n) for n in range(40)))  # More than one batch.
     assert [row["error"] for row in rows[:8]] == [
         *(None, "not base64", None, NO_PICTURE, "truncated", "no image"),
         *("a value of type float", "an array of shape (4, 4), not (H, W, 3)"),
@@ -198,7 +198,7 @@ def test_a_large_picture_is_decoded_apart_and_captioned_in_its_place(model: Any)
         said(model, text(n))[0]["caption"] for n in range(2)
     ]
     assert rows[2]["error"] == "not base64"
-    assert any(inner.apart._idle.queue)  # a process has been at work
+    assert any(inner.apart._idle.queue)  # A worker process was used.
 
 
 @pytest.mark.parametrize(
@@ -233,19 +233,18 @@ def test_the_example_and_the_signature_are_what_the_model_takes_and_gives(
     )
     assert model.metadata.get_input_schema().input_names() == ["image"]
     flavor = yaml.safe_load((published / "MLmodel").read_text())["flavors"]["python_function"]
-    assert (
-        published / Path(flavor["model_code_path"]).name
-    ).is_file()  # from code: no pickle of a class
+    # The model is loaded from code, not from a pickled class.
+    assert (published / Path(flavor["model_code_path"]).name).is_file()
 
 
 def imported(folder: Path) -> set[str]:
-    """Top-level packages that the captioner's code names, wherever in a file; training and metrics
-    aside."""
+    """Return the top-level packages that the captioner's code imports, anywhere in a file. Training
+    and metrics are left out."""
     import ast
 
     rooms = ("captioning", "core", "data", "decoders", "decoding", "encoders", "features")
     files = [file for room in rooms for file in (folder / room).rglob("*.py")]
-    # of core: a served model starts no Java and measures no memory
+    # Files of core that a served model does not use: it starts no Java and measures no memory.
     of_stages = {"java.py", "stage.py", "git.py", "capacity.py"}
     files = [file for file in files if file.name not in of_stages]
     files.append(folder / "tracking/pyfunc.py")
@@ -268,8 +267,8 @@ def test_the_logged_requirements_are_all_that_the_logged_code_imports(published:
     known = {line.name.lower() for line in lines} | {
         r.name.lower() for r in below if not r.marker or r.marker.evaluate()
     }
-    known |= {"hanta"}  # reads captions before training: a trained model knows what it found
-    known |= {"ray"}  # reaches a cluster, for stages alone
+    known |= {"hanta"}  # Reads captions before training. A trained model stores what it found.
+    known |= {"ray"}  # Used only by stages, to reach a cluster.
     owners = packages_distributions()
     found = imported(published / "code/pipeline")
     assert {"torch", "timm", "transformers", "PIL"} <= found
@@ -283,7 +282,7 @@ def test_the_logged_requirements_are_all_that_the_logged_code_imports(published:
 
 @pytest.fixture(scope="module")
 def plain(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`mlflow models serve`, and a file of the machine that it must never open."""
+    """A running `mlflow models serve`, on a machine with a file that it must never open."""
     port, log = free_port(), tmp_path_factory.mktemp("plain") / "log"
     command = [
         tool("mlflow"),
@@ -313,7 +312,7 @@ def plain(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def ours(model: Any) -> Iterator[str]:
-    """What `captionlab serve` runs, in a thread; bodies of 4 MB at most."""
+    """The server that `captionlab serve` runs, in a thread. Bodies may have at most 4 MB."""
     import uvicorn
     from mlflow.pyfunc import scoring_server
 
@@ -328,8 +327,8 @@ def ours(model: Any) -> Iterator[str]:
     thread.join(10)
 
 
+# The `Door` of each running server, by address.
 DOORS: dict[str, Door] = {}
-"of the running servers, by address"
 
 
 def door_of(address: str) -> Door:
@@ -363,7 +362,7 @@ JSON = "application/json"
 
 
 def post(address: str, body: Any, kind: str | None = "application/json") -> tuple[int, str]:
-    """Status and text of the answer."""
+    """Send a request and return the status and text of the answer."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(
         f"{address}/invocations", data, {"Content-Type": kind} if kind else {}
@@ -395,7 +394,7 @@ def test_one_image_and_64_with_broken_ones_among_them_are_captioned(
     many = [text(n % 5) for n in range(64)]
     many[7], many[50] = "%%%", base64.b64encode(b"GIF89a").decode()
     status, answer = post(address, records(*many))
-    rows = json.loads(answer, parse_constant=pytest.fail)["predictions"]  # NaN is no JSON
+    rows = json.loads(answer, parse_constant=pytest.fail)["predictions"]  # NaN is not JSON.
     assert (status, len(rows)) == (200, 64)
     assert {n for n, row in enumerate(rows) if row["error"]} == {7, 50}
     assert rows[7] == {"caption": None, "log_prob": None, "error": "not base64"}
@@ -521,7 +520,11 @@ def test_a_picture_of_many_pixels_has_its_reason_and_the_others_their_captions(
 
 
 def raw(address: str, head: str, body: bytes = b"") -> bytes:
-    """What comes back on a connection of its own until it ends, or is silent for 5 s."""
+    """Send a request over a new connection, and return all bytes until the server closes it.
+
+    Raises:
+        TimeoutError: The server was silent for 5 seconds.
+    """
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 5) as connection:
         connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n" + body)
@@ -547,7 +550,7 @@ def test_no_page_is_served_that_would_ask_another_machine(ours: str, path: str) 
 
 
 class Slow:
-    """The network of the served model, which waits until it is let go."""
+    """The network of the served model, which waits until `go` is set."""
 
     def __init__(self, model: Any, monkeypatch: Any) -> None:
         captioner = model.unwrap_python_model().captioner
@@ -563,7 +566,7 @@ class Slow:
 
 
 def hang_up(address: str, body: dict[str, Any]) -> None:
-    """Send a request and leave."""
+    """Send a request and disconnect before the answer."""
     host, port = address.removeprefix("http://").split(":")
     content = json.dumps(body).encode()
     head = f"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Type: {JSON}\r\n"
@@ -585,7 +588,7 @@ def test_the_work_of_clients_that_left_is_dropped_without_a_word(
         last = pool.submit(post, ours, records(text(2)))
         slow.go.set()
         assert first.result(30)[0] == last.result(30)[0] == 200
-    assert slow.batches == [1, 1]  # none of the 160
+    assert slow.batches == [1, 1]  # None of the 160 pictures of clients that left.
     assert not [record for record in caplog.records if record.name == "captionlab.serve"]
 
 
@@ -609,18 +612,19 @@ def test_a_full_server_says_at_once_when_to_come_again(
 
 
 async def ok(scope: Any, receive: Any, send: Any) -> None:
-    """An application that answers whatever comes."""
+    """An application that answers every request with status 200."""
     await receive()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
 
 async def nothing() -> None:
-    """No more of a body."""
+    """Receive nothing more of a body."""
 
 
 async def ask(door: Door, body: bytes, more: asyncio.Event | None = None, kind: str = JSON) -> int:
-    """The status of the answer to a body, whose end comes when `more` is set."""
+    """Return the status of the answer to a body. With `more`, the body ends only when that event is
+    set."""
     statuses, parts = [], [(body, more is not None), (b"", False)]
 
     async def receive() -> dict[str, Any]:
@@ -641,7 +645,7 @@ async def ask(door: Door, body: bytes, more: asyncio.Event | None = None, kind: 
 
 
 def test_large_bodies_have_few_places_and_leave_room_for_small_ones(monkeypatch: Any) -> None:
-    """Four halves of a large body are there; a fifth is refused, a small one is not."""
+    """Four large bodies have arrived in part. A fifth is refused, a small one is not."""
     monkeypatch.setattr("captionlab.door.SMALL", 10)
     monkeypatch.setattr("captionlab.door.PAUSE", 0.01)
 
@@ -693,13 +697,13 @@ def test_long_bodies_are_read_one_after_another_and_short_ones_pass_them(monkeyp
             async with asyncio.timeout(5):
                 while len(begun) < count:
                     await asyncio.sleep(0.001)
-            await asyncio.sleep(0.02)  # and no more come
+            await asyncio.sleep(0.02)  # No more begin.
 
         door = Door(app, 1000)
         asked = [asyncio.ensure_future(ask(door, b" " * size)) for size in (11, 12, 3)]
         await until(2)
         assert sorted(begun) == [3, 11]
-        known[begun.index(11)]()  # in whatever thread it is
+        known[begun.index(11)]()  # Works from any thread.
         await until(3)
         answer.set()
         return await asyncio.gather(*asked)
@@ -729,7 +733,8 @@ def test_one_picture_passes_the_many_of_another_request(
         wait_until(lambda: len(together._waiting) == 2)
         slow.go.set()
         assert [call.result(60)[0] for call in (first, many, one)] == [200] * 3
-    assert slow.batches == [1, *[8] * 8, 1]  # the one was in the first batch of 8
+    # The request for one picture was in the first batch of 8.
+    assert slow.batches == [1, *[8] * 8, 1]
 
 
 def test_an_error_of_the_model_itself_is_a_message_and_not_a_traceback(

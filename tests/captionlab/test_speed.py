@@ -1,4 +1,4 @@
-"""`captionlab speed`: what is measured is what is written, and the report reads it."""
+"""`captionlab speed` writes what it measures, and the report reads it."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ DECODE = {"beam": 1, "max_tokens": 2}
 
 
 class Clock:
-    """Time passes only where work says so."""
+    """A clock whose time passes only in `work`."""
 
     def __init__(self, monkeypatch, *seconds):
         self.now, self.calls, self.seconds = 0.0, 0, seconds
@@ -53,7 +53,7 @@ def test_slow_work_is_measured_once_and_not_again(monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Two variants of one feature set are trained, soft-attention is not."""
+    """A workspace in which two variants of one feature set are trained; soft-attention is not."""
     folder = tmp_path_factory.mktemp("speed")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["decode"] |= DECODE

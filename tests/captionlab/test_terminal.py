@@ -1,4 +1,4 @@
-"""Tables on a terminal: drawn, within its width, in characters that it has."""
+"""Tables on a terminal fit its width and use only characters that it can show."""
 
 import io
 

@@ -30,7 +30,7 @@ def test_every_score_of_every_variant_and_baseline_is_a_row(workspace):
 
 
 def test_the_best_variant_comes_first(workspace):
-    assert results(workspace).variant[0] == "lstm"  # by CIDEr of the test images
+    assert results(workspace).variant[0] == "lstm"  # By CIDEr on the test images.
 
 
 def test_intervals_seeds_and_protocols_stand_in_columns_of_their_own(workspace):

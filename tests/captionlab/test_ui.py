@@ -1,4 +1,4 @@
-"""`captionlab ui`: a link to the comparison, and a server that ends with the command."""
+"""`captionlab ui` prints a link to the comparison, and its server ends with the command."""
 
 import os
 import shutil
@@ -12,6 +12,8 @@ import pytest
 from captionlab.cli import ui
 from pipeline.tracking.store import open_store
 
+# A server that answers the health check as MLflow's server does. With `once`, it ends after the
+# first request.
 STAND_IN = """
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -27,7 +29,6 @@ class Handler(BaseHTTPRequestHandler):
 server = HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
 server.handle_request() if sys.argv[2] == "once" else server.serve_forever()
 """
-"answers as MLflow's server does where it is asked whether it is up; `once` ends after that"
 LINK = (
     "/#/experiments/1/runs?workflowType=machine_learning&compareRunsMode=CHART"
     "&viewStateShareKey=best-on-validation"
@@ -44,7 +45,8 @@ def workspace(tmp_path, monkeypatch, database):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """How long it lasts -> the calls that would have started MLflow's server."""
+    """A function that puts a stand-in in the place of MLflow's server. Its argument says how long
+    the stand-in runs. It returns a list that collects the calls and the started processes."""
     given, start = [], subprocess.Popen
 
     def install(lasts):
@@ -87,7 +89,7 @@ def test_the_link_leads_to_the_charts_in_the_view_that_the_experiment_has(
 
 
 def parsed(arguments):
-    """What MLflow's own command line makes of them."""
+    """Parse arguments with MLflow's own command line, and return its parameters."""
     from mlflow.cli import cli
 
     _, module, name, command, *options = arguments

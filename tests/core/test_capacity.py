@@ -1,4 +1,4 @@
-"""What a machine has left, and what is said of what does not fit."""
+"""How much memory and disk a machine has left, and the message about what does not fit."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is printed is text that a terminal only shows, in lines that a person can read."""
+"""Printed text cannot control a terminal, and its lines are short enough to read."""
 
 import errno
 import io

@@ -1,5 +1,5 @@
-"""A user who is not root, and a disk that is full: nothing is half-written, and one line says what
-to change."""
+"""With a user who is not root, or a full disk, nothing is half-written, and one line says what to
+change."""
 
 import errno
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The commit of a figure: the last that changed what the figure depends on."""
+"""The commit of a figure is the last one that changed anything on which the figure depends."""
 
 import subprocess
 from pathlib import Path

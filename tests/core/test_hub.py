@@ -1,4 +1,4 @@
-"""A published model that cannot be had: what is wrong, and what to do, in one line."""
+"""A published model that cannot be loaded gives one line: what is wrong and what to do."""
 
 from pathlib import Path
 

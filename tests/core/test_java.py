@@ -1,5 +1,5 @@
-"""A Java program that is asked again and again: it is started once, never mixed up, never waited
-for in vain."""
+"""A Java program that answers many questions is started once. Answers are never mixed up, and no
+one waits for a program that has ended."""
 
 import multiprocessing
 import time
@@ -14,8 +14,8 @@ from pipeline.core.java import JavaFailed, Responder
 
 @pytest.fixture
 def echo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Responder:
-    """Answers each line with it; a program of the shell stands for Java, in a folder with a
-    space."""
+    """A responder that answers each line with the same line. A shell program takes the place of
+    Java, in a folder whose name has a space."""
     home = tmp_path / "a JDK"
     java_that(home, "exec cat", monkeypatch)
     return Responder("Echo", lambda: home)
@@ -29,7 +29,7 @@ def java_that(home: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_many_long_lines_are_answered_in_order(echo: Responder) -> None:
-    """More than the pipes hold: reading waits for no end of writing."""
+    """The lines exceed the capacity of the pipes, so reading must begin before writing ends."""
     lines = [f"{n} é " + "x" * 1000 for n in range(5000)]
     assert echo.ask(lines, str) == lines
     assert echo.ask([], str) == []
@@ -60,8 +60,8 @@ def test_threads_take_turns(echo: Responder) -> None:
 
 
 def test_a_fork_in_the_middle_of_an_answer_has_a_program_of_its_own(echo: Responder) -> None:
-    """The child neither waits for the parent's turn to end nor takes its answers; its end leaves
-    the parent's program alive."""
+    """The child neither waits for the parent nor takes its answers. When the child ends, the
+    parent's program lives on."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
 

@@ -1,4 +1,4 @@
-"""What killed stages left goes where the outputs are there again, and nothing else does."""
+"""Leftovers of killed stages are removed where the outputs exist again, and nowhere else."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pipeline.core.leftovers import sweep, to_resume
 FOLDERS = [Path("data"), Path("models"), Path("reports")]
 STALE = ("models/.lstm.part/x", "data/history/.lstm.csv.part", "data/.report.part/x")
 KEPT = (
-    "models/.merge.part/x",  # there is no models/merge: its stage will run
+    "models/.merge.part/x",  # There is no models/merge, so its stage will run.
     "data/features/.lite0.part/progress.json",
     "checkpoints/lstm/checkpoint.pt",
 )

@@ -1,4 +1,4 @@
-"""What `give_back` and `keep_buffers` promise, in processes of their own."""
+"""`give_back` and `keep_buffers` keep their promises; each is tested in a process of its own."""
 
 import platform
 import subprocess
@@ -34,7 +34,7 @@ print(resident() - before)
 
 
 def printed(*code: str) -> str:
-    """By a process whose environment says nothing of allocators."""
+    """Return what a process prints whose environment does not configure an allocator."""
     environment = {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", "\n".join(code)]
     return subprocess.run(
@@ -44,7 +44,7 @@ def printed(*code: str) -> str:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_blocks_that_glibc_would_keep_go_back_when_they_are_freed() -> None:
-    """40 blocks of 5 MB, freed, with 4 MB still in use between them."""
+    """The code frees 40 blocks of 5 MB, with 4 MB still in use between them."""
     assert float(printed(HELD)) > 150
     assert float(printed(CALL, HELD)) < 20
 

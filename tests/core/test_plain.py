@@ -1,4 +1,4 @@
-"""What pydantic finds wrong is told in plain words."""
+"""Errors that pydantic finds are explained in plain words."""
 
 from typing import Annotated, Any, Literal
 

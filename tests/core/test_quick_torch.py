@@ -1,4 +1,4 @@
-"""torch's compiler is imported where something is compiled, and nowhere else."""
+"""torch's compiler is imported only when something is compiled."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ THERE = "\nimport sys\nprint('torch._dynamo.convert_frame' in sys.modules)"
 
 
 def said(code: str) -> str:
-    """What the code prints, in a process of its own."""
+    """Run code in a process of its own and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -57,7 +57,7 @@ def test_what_compiles_has_the_compiler(code: str) -> None:
 
 
 def test_to_ask_every_module_for_its_file_imports_no_compiler() -> None:
-    """inspect does so."""
+    """The inspect module does this."""
     code = "import sys, torch\n"
     code += "[hasattr(module, '__file__') for module in list(sys.modules.values())]\n"
     code += "print(type(sys.modules['torch._dynamo']).__name__)"

@@ -1,4 +1,4 @@
-"""How a stage lives and dies."""
+"""How a stage starts and ends."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stages_in(folder: Path) -> list[psutil.Process]:
-    """Processes that run a stage of this workspace, shells around them included."""
+    """Return the processes that run a stage of this workspace, including the shells around them."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -86,7 +86,7 @@ def test_a_stage_ends_with_its_dvc_however_early_that_is_killed(
 
 
 def test_a_stage_that_an_orphan_would_run_never_begins(workspace: Path) -> None:
-    """Its dvc is known by .dvc/tmp/rwlock and is not above it."""
+    """.dvc/tmp/rwlock names the stage's dvc, which is not among its parent processes."""
     held = {"write": {str(workspace / "x"): {"pid": 2**22 - 1, "cmd": "dvc repro"}}, "read": {}}
     (workspace / ".dvc/tmp/rwlock").write_text(json.dumps(held))
     code = "import stages; print('begun')"
@@ -118,7 +118,7 @@ def test_two_processes_never_write_the_outputs_of_one_stage(
 
 
 def test_what_a_stage_has_started_ends_with_it(workspace: Path) -> None:
-    """As METEOR's Java does, which else lives on until it has read what it was given."""
+    """METEOR's Java is an example. Otherwise it would live on until it had read its input."""
     code = f"""
 import os, subprocess, sys
 os.environ |= {{"DVC_STAGE": "score@x", "DVC_ROOT": {str(workspace)!r}}}

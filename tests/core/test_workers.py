@@ -1,4 +1,4 @@
-"""What a machine lends, as environment variables name it."""
+"""CAPTIONLAB_WORKERS sets the number of threads that decode images."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Yaml12 reads what DVC's own reader (ruamel.yaml) reads, and refuses what it refuses."""
+"""Yaml12 reads what DVC's own reader (ruamel.yaml) reads, and refuses what that reader refuses."""
 
 from pathlib import Path
 
@@ -70,7 +70,8 @@ SCALARS = [
 @pytest.mark.parametrize("pure", [True, False], ids=["in Python", "in C"])
 @pytest.mark.parametrize("text", SCALARS)
 def test_a_scalar_is_what_dvc_takes_it_for(text: str, pure: bool) -> None:
-    """DVC reads in C where ruamel.yaml.clib is there, whose lists hold no bare colons."""
+    """DVC reads with C code where ruamel.yaml.clib is installed. That reader takes no bare colons
+    in lists."""
     in_a_list = f"b: [{text}, 1]\n" if pure or ":" not in text else ""
     document = f"a: {text}\n{in_a_list}"
     theirs, ours = YAML(typ="safe", pure=pure).load(document), yaml.load(document, Yaml12)

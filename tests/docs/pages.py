@@ -1,4 +1,4 @@
-"""The pages, and the code blocks and code spans in them."""
+"""The pages of the documentation, with their code blocks and code spans."""
 
 import re
 import shlex
@@ -29,7 +29,7 @@ class Block(NamedTuple):
 
 
 def blocks(page: Path, language: str = "") -> list[Block]:
-    """In the order of the page."""
+    """Return the code blocks of a page in its order, optionally of one language only."""
     found = [Block(page, *match) for match in FENCE.findall(page.read_text())]
     return [block for block in found if language in ("", block.language)]
 
@@ -39,12 +39,12 @@ def all_blocks(language: str) -> list[Block]:
 
 
 def spans(page: Path) -> Iterator[str]:
-    """What stands in backticks in running text."""
+    """Yield the code spans (in backticks) of running text."""
     yield from SPAN.findall(FENCE.sub("", page.read_text()))
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The commands of a shell block as lists of words, without comments and background marks."""
+    """Yield the commands of a shell block as lists of words, without comments or a final `&`."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words:
@@ -52,7 +52,10 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def saved_files(page: Path) -> dict[str, str]:
-    """Path -> content of what a page tells to save: `Save it as` before a block of Python."""
+    """Return path -> content of the files that a page tells the reader to save.
+
+    The page says `Save it as` before the block of Python.
+    """
     told = re.findall(
         r"Save it as `([\w/]+\.py)`.*?^```python\n(.*?)^```$",
         page.read_text(),

@@ -1,4 +1,4 @@
-"""Every command in a code block is one that can be given: the program's own parser takes it."""
+"""Every command in a code block is valid: the program's own parser accepts it."""
 
 import re
 import shlex
@@ -18,12 +18,13 @@ from tests.workspace import ROOT
 CLI: Any = typer.main.get_command(app)
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+# The files that the pages tell the reader to write.
 WRITTEN = {path for page in PAGES for path in saved_files(page)}
-"what the pages tell the reader to write"
 
 
 def captionlab(words: list[str]) -> None:
-    """Parsed, not run: an unknown command, option, type or number of arguments is an error."""
+    """Parse a command without running it. An unknown command or option, a wrong type or a wrong
+    number of arguments raises an error."""
     command = CLI.commands[words[0]]
     command.make_context(words[0], list(words[1:]))
 
@@ -72,7 +73,7 @@ def source(words: list[str]) -> None:
 
 
 def curl(words: list[str]) -> None:
-    """To the address that `captionlab serve` listens on by default."""
+    """Check that the request goes to the default address of `captionlab serve`."""
     defaults = {parameter.name: parameter.default for parameter in CLI.commands["serve"].params}
     assert f"{defaults['host']}:{defaults['port']}/invocations" in words
 
@@ -128,7 +129,7 @@ FOLDERS = "pipeline|stages|captionlab|tests|docs|experiments|benchmarks|requirem
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_running_text_names_files_that_there_are(page: Path) -> None:
-    """Names in capitals stand for what the reader's rows are called."""
+    """Names in capitals stand for the names of the reader's rows."""
     for span in spans(page):
         path = span.split("#")[0].rstrip("/")
         is_path = re.fullmatch(rf"({FOLDERS})/[\w./*-]+", path)
@@ -137,7 +138,7 @@ def test_running_text_names_files_that_there_are(page: Path) -> None:
 
 
 def made(path: str) -> bool:
-    """A part of the report, which `dvc repro` makes."""
+    """Return whether a path is a part of the report, which `dvc repro` writes."""
     from pipeline.core import paths
 
     return path.startswith(tuple(f"reports/{name}" for name in (*paths.PUBLISHED_REPORT, "runs")))

@@ -1,7 +1,8 @@
-"""How-to pages, followed to the letter in a copy of the code.
+"""Follow the how-to pages to the letter in a copy of the code.
 
-On adding a part: the file is written, the tests that the page names are run, and the experiment that
-it shows is planned. On own images: a folder and a table as on the page become a corpus.
+For pages on adding a part, the tests write the file, run the tests that the page names, and plan
+the experiment that it shows. For the page on own images, a folder and a table as on the page become
+a corpus.
 """
 
 import random
@@ -30,7 +31,7 @@ COPIED = ["tests", "docs", "experiments", "params.yaml", "pyproject.toml", "READ
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The code and its tests, to be edited."""
+    """A copy of the code and its tests, which a test may edit."""
     folder = make_workspace(tmp_path / "copy")
     for name in COPIED:
         source = ROOT / name
@@ -58,7 +59,7 @@ def test_a_part_is_added_as_its_page_says(copy: Path, page: Path) -> None:
         for words in commands(block.text)
         if words[0] == "python"
     ]
-    if not tested:  # a metric: its own test stands on the page
+    if not tested:  # The page is about a metric, and contains its test.
         (copy / "tests/metrics/test_new.py").write_text(blocks(page, "python")[1].text)
         tested = [["-m", "pytest", "tests/metrics/test_new.py"]]
     for words in tested:
@@ -70,7 +71,8 @@ def test_a_part_is_added_as_its_page_says(copy: Path, page: Path) -> None:
 
 
 def give_small_arguments(copy: Path, text: str) -> None:
-    """What the page says to add to a dictionary of a test: `Give ... in NAME of FILE, here ENTRY`."""
+    """Add the entry that the page gives for a dictionary in a test file. The page says `Give ... in
+    NAME of FILE, here ENTRY`."""
     told = re.search(r"in `(\w+)` of `(tests/[\w/.]+)`, here `(.+?)`, and run", text)
     if told:
         name, file, entry = told.groups()
@@ -83,7 +85,7 @@ def give_small_arguments(copy: Path, text: str) -> None:
 
 
 def merged(params: dict[str, Any], page: Path) -> dict[str, Any]:
-    """The tiny params with what the page's YAML adds."""
+    """Return the params with the rows that the page's YAML blocks add."""
     for block in blocks(page, "yaml"):
         for section, rows in yaml.safe_load(block.text).items():
             params[section] |= rows
@@ -147,7 +149,7 @@ def test_own_images_become_a_corpus_as_their_page_says(copy: Path) -> None:
     params = merged(tiny_params(), page)
     assert params["datasets"]["mine"]["args"]["path"] == "/photos"
     params["datasets"]["mine"]["args"]["path"] = str(photos)
-    with tarfile.open(copy / "00000.tar", "w") as shard:  # in place of the page's 332
+    with tarfile.open(copy / "00000.tar", "w") as shard:  # The page has 332 shards.
         shard.add(photos / "dogs/0.jpg", "0.jpg")
         shard.add(photos / "captions.csv", "0.txt")
     params["datasets"]["web"]["args"]["path"] = str(copy / "{00000..00000}.tar")

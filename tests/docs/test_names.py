@@ -1,4 +1,4 @@
-"""What comments, docstrings and pages name is there."""
+"""Modules, folders and functions that comments, docstrings and pages name exist."""
 
 import ast
 import re
@@ -12,13 +12,13 @@ from tests.workspace import ROOT
 
 ROOFS = ("benchmarks", "captionlab", "docs/hooks", "pipeline", "stages", "tests")
 CODE = [p for roof in ("captionlab", "pipeline", "stages") for p in (ROOT / roof).rglob("*.py")]
+# Without the decisions, which describe the files of their day.
 PAGES = [
     *ROOT.glob("*.md"),
     *(p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "decisions"),
 ]
-"the decisions tell of files as they were on their day"
+# Pages that tell the reader to write a file, and the changelog, which names files that are gone.
 INVENTED = re.compile(r"docs/howto/add-|CHANGELOG")
-"pages that have the reader write a file, and what tells of files that are gone"
 WRITTEN_ELSEWHERE = {"modeling_captionlab.py"}
 MODULE = re.compile(r"(?<![\w./~-])[\w/-]+\.py\b")
 PLACE = re.compile(r"(?<![\w./{~-])(?:stages|pipeline|captionlab|docs|tests|data|reports)/[\w-]+")
@@ -27,7 +27,7 @@ MEMBER = re.compile(r"(?<![\w./'-])([a-z_]+)\.([a-z]+_[a-z_]+)\b")
 
 @cache
 def prose(path: Path) -> str:
-    """A page, or the comments and docstrings of a module."""
+    """Return the text of a page, or the comments and docstrings of a module."""
     text = path.read_text("utf-8")
     if path.suffix == ".md":
         return text
@@ -41,7 +41,7 @@ def docstrings(text: str) -> Iterator[str]:
 
 
 def outputs() -> set[str]:
-    """data/x and reports/x, as dvc.yaml writes them."""
+    """Return the folders of outputs in dvc.yaml, in the form data/x or reports/x."""
     graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     rows = [row.get("do", row) for row in graph.values()]
     outs = [out for row in rows for out in [*row["outs"], *row.get("metrics", [])]]
@@ -65,7 +65,7 @@ def test_every_module_and_folder_that_the_text_names_is_there() -> None:
 
 
 def there(place: str) -> bool:
-    """A folder, a file, or a file without its ending."""
+    """Return whether there is a folder or file of this name, or a file with a suffix added."""
     path = ROOT / place
     return path.exists() or any(path.parent.glob(f"{path.name}.*"))
 

@@ -1,4 +1,4 @@
-"""The site builds strictly, from the code as it is, and loads nothing from other hosts."""
+"""The site builds with `--strict` from the current code, and loads nothing from other hosts."""
 
 import os
 import re
@@ -22,7 +22,7 @@ import reference_pages
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built pages."""
+    """The folder of the built site."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -1,8 +1,7 @@
-"""README, tutorial and notebook, block by block, in a tiny workspace: what a reader types is run as it
-stands.
+"""Run the code blocks of README, tutorial and notebook in a tiny workspace, as a reader types them.
 
-What cannot be run here is parsed alone (test_commands.py): building .venv, opening a page or a
-server until Ctrl-C, and the real Flickr8k.
+Some commands cannot run here and are only parsed (test_commands.py): those that build .venv, open a
+page or a server until Ctrl-C, or use the real Flickr8k.
 """
 
 import json
@@ -38,18 +37,19 @@ TUTORIAL = ROOT / "docs/tutorial/first-table.md"
 README = ROOT / "README.md"
 FILES = ROOT / "docs/reference/files.md"
 NOTEBOOK = ROOT / "examples/first-table.ipynb"
+# Commands that are parsed but not run, with the reason.
 ELSEWHERE = {
     "make": "builds an environment; its recipe is that of the fixture",
     "source": "the environment of the tests is active",
     "cp": "a real data set follows",
     "captionlab app": "waits for Ctrl-C",
 }
-"commands that are parsed and not run, and why"
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make repro` leaves: the graph has run, the runs are synchronised; all is committed."""
+    """A workspace after `make repro`: the graph has run and the runs are synchronised. Everything
+    is committed."""
     recipe = (ROOT / "Makefile").read_text().split("\nrepro: env\n")[1].split("\n\n")[0]
     assert re.findall(r"\$\(BIN\)/(.+)", recipe)[1:] == [
         "dvc repro", "captionlab sync --quiet", "captionlab results",
@@ -69,13 +69,14 @@ def tiny() -> dict[str, Any]:
 
 
 def runs_here(block: Block) -> bool:
-    """No command of it is one of `ELSEWHERE`, nor follows one in its block."""
+    """Return whether no command of a block is in `ELSEWHERE`. One such command excludes the whole
+    block."""
     given = [" ".join(words) for words in commands(block.text)]
     return not any(line.split()[0] in ELSEWHERE or line in ELSEWHERE for line in given)
 
 
 def shell(folder: Path, script: str) -> str:
-    """A block as bash runs it, stopping at the first error."""
+    """Run a block with bash, which stops at the first error. Return its standard output."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=900,
@@ -85,7 +86,7 @@ def shell(folder: Path, script: str) -> str:
 
 
 def with_variants(block: Block) -> dict[str, Any]:
-    """The tiny params with the rows of a block, their layers as narrow as those of the others."""
+    """Return the tiny params with the rows of a block. Their layers are as narrow as the others."""
     params = tiny()
     for name, row in yaml.safe_load(block.text)["variants"].items():
         row["args"] = {k: 8 if type(v) is int else v for k, v in row["args"].items()}
@@ -94,7 +95,8 @@ def with_variants(block: Block) -> dict[str, Any]:
 
 
 def walk(page: Path, folder: Path) -> dict[str, str]:
-    """Run the page from top to bottom: first line of each block that ran -> what it printed."""
+    """Run a page from top to bottom. Return the output of each block that ran, by its first
+    line."""
     printed = {}
     for block in blocks(page):
         if block.language == "yaml":
@@ -117,7 +119,7 @@ def test_the_tutorial_runs(finished: Path) -> None:
     assert "Running stage 'train@lstm'" not in changed
     assert "dvc_plots" in printed["dvc metrics diff"]
     every = run(finished, tool("dvc"), "metrics", "diff", "--all", "--md").stdout
-    assert re.search(r"merge\.json *\| test\.cider", every)  # a change of it, if there is one
+    assert re.search(r"merge\.json *\| test\.cider", every)  # A change, if there is one.
     assert f"{picture[1]}\t" in printed["captionlab register"]
 
 
@@ -134,7 +136,7 @@ def test_the_readme_runs(finished: Path) -> None:
 
 
 def test_the_blocks_of_python_run(finished: Path) -> None:
-    """Those of README and of the pages on calling captionlab, one after the other."""
+    """Runs the blocks of README and of the pages on calling captionlab, one after another."""
     first, second, *_ = Shards(finished / "data/raw/scenes")
     (finished / "photo.jpg").write_bytes(first.read())
     write_picture(second, finished / "photos")
@@ -164,11 +166,11 @@ def test_the_blocks_of_python_run(finished: Path) -> None:
 
 
 def test_the_readme_names_the_figures_of_its_table() -> None:
-    """Those of reports/flickr8k-offline, to the digit."""
+    """The figures equal those of reports/flickr8k-offline in every digit."""
     rows = re.findall(r"^\| ([\w -]+) \|((?: [\d.]+ \|)+)$", README.read_text(), re.MULTILINE)
     table = (ROOT / "reports/flickr8k-offline/tables/all.md").read_text()
     for name, cells in rows:
-        if name == "hard-attention":  # run later: its scores are a file of their own
+        if name == "hard-attention":  # It was run later, so its scores have a file of their own.
             scores = json.loads(
                 (ROOT / "reports/flickr8k-offline/scores/hard-attention.json").read_text()
             )["test"]
@@ -183,7 +185,7 @@ def test_the_readme_names_the_figures_of_its_table() -> None:
 
 
 def documented() -> dict[str, set[str]]:
-    """`folder/file` -> the names in backticks of its line on the page of files."""
+    """Return, for each `folder/file`, the names in backticks in its line on the page of files."""
     found = {}
     for section in FILES.read_text().split("\n### ")[1:]:
         folder = section.splitlines()[0].strip("/")
@@ -239,7 +241,7 @@ def test_every_place_of_the_page_is_filled(finished: Path) -> None:
 
 
 def outputs(notebook: nbformat.NotebookNode) -> list[list[str]]:
-    """The kinds of output of each cell of code."""
+    """Return the kinds of output of each code cell."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     return [[o.get("name", o.output_type) for o in cell.outputs] for cell in cells]

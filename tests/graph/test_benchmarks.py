@@ -1,4 +1,4 @@
-"""What speed is compared with computes the same: the textbook's models and its beam search."""
+"""The textbook models and beam search, with which speed is compared, compute the same results."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def losses(decoder: Any, other: Any) -> tuple[Any, Any, Any]:
-    """Our loss, the textbook's cross-entropy and its regulariser, of six captions of four
+    """Return our loss, and the textbook's cross-entropy and regulariser, for six captions of four
     images."""
     tokens, mask, rows = padded_batch()
     f = features()
@@ -67,10 +67,10 @@ def test_gradients_equal_the_textbooks(name: str) -> None:
             module.p = 0.0
         if isinstance(module, torch.nn.LSTM):
             module.dropout = 0.0
-    if name == "transformer":  # dropout inside attention is a number there
+    if name == "transformer":  # Attention stores dropout as a number; only eval() disables it.
         decoder = decoder.eval()
     if name == "hard_attention":
-        decoder.expected = 2.0  # no sampling: both take the expected context
+        decoder.expected = 2.0  # Both use the expected context, without sampling.
     other = textbook.model(name, decoder)
     ours, cross_entropy, regulariser = losses(decoder, other)
     ours.total.backward(), (cross_entropy + regulariser).backward()

@@ -1,5 +1,5 @@
-"""The graph as DVC runs it: what is declared is what is imported, and a change reruns exactly what
-it touches."""
+"""The graph as DVC runs it. Stages declare exactly what they import, and a change reruns exactly
+the stages that it affects."""
 
 import ast
 import csv
@@ -30,17 +30,17 @@ from tests.workspace import (
     write_params,
 )
 
-# What no stage declares: nothing in core can change an output (test_rooms.py says what holds that
-# up), and params.py and what it checks by only parse: the values that a stage reads are its
-# `params`.
+# Code that no stage declares. Nothing in core can change an output: test_rooms.py checks this.
+# params.py and the modules with which it checks only parse. The values that a stage reads are
+# declared as its `params`.
 UNDECLARED = (
     "pipeline/core/",
     *(f"pipeline/experiment/{name}.py" for name in ("params", "keys", "names", "together")),
 )
-# The live curves of a training are no output, so tracking cannot change what `train` makes.
+# The live curves of a training are not an output, so tracking cannot change what `train` writes.
 SIDE_CHANNEL = {"train": ("pipeline/tracking/",)}
-# MLflow's models-from-code takes a path. What that file imports, the served process imports: it
-# goes along as code, whole.
+# MLflow's models-from-code takes a path to this file. The served process makes its imports, and
+# their code is stored whole with the model.
 NOT_FOLLOWED = {"track": ("pipeline/tracking/pyfunc.py",)}
 REGISTRIES = [
     ("sources", "download"),
@@ -51,7 +51,7 @@ REGISTRIES = [
 
 
 def has_code(file: str) -> bool:
-    """More than a docstring, which is all that the __init__.py of most rooms holds."""
+    """Return whether a file has more than a docstring. The __init__.py of most rooms has not."""
     return any(not isinstance(node, ast.Expr) for node in ast.parse((ROOT / file).read_text()).body)
 
 
@@ -69,8 +69,8 @@ def local_imports(file: str) -> Iterable[str]:
 
 
 def closure(files: Iterable[str], kind: str) -> set[str]:
-    """All files reached by imports, those inside functions too; what need not be declared is not
-    followed."""
+    """Return all files reached by imports, also by those inside functions. Files that need not be
+    declared are left out."""
     left_out = UNDECLARED + SIDE_CHANNEL.get(kind, ())
     seen: set[str] = set()
     queue = list(files)
@@ -93,7 +93,7 @@ def code_of(deps: Iterable[str]) -> set[str]:
 
 
 def python_files(declared: Iterable[str]) -> set[str]:
-    """The modules in declared folders and files, which are all there is to import by name."""
+    """Return the modules in declared folders and files. A stage can import no others by name."""
     found = [
         p
         for d in declared
@@ -132,7 +132,7 @@ def test_a_stage_declares_all_code_that_it_imports_and_none_that_it_does_not(sta
 
 @pytest.mark.parametrize(("kind", "stage"), REGISTRIES)
 def test_what_any_file_of_a_registry_imports_is_declared(kind: str, stage: str) -> None:
-    """The committed params.yaml names a few of them."""
+    """Tests all files of a registry, because the committed params.yaml names only a few."""
     row = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["do"]
     for name in registry.names(kind):
         declared = code_of(
@@ -143,8 +143,8 @@ def test_what_any_file_of_a_registry_imports_is_declared(kind: str, stage: str) 
 
 
 def test_the_graph_is_short_and_every_output_can_be_restored() -> None:
-    """DVC saves no run with an output that persists, or with a plain one that it does not cache
-    (dvc/stage/cache.py)."""
+    """DVC does not save a run to its run cache if an output is declared with `persist`, or if a
+    plain output is not cached (dvc/stage/cache.py)."""
     text = (ROOT / "dvc.yaml").read_text()
     assert len(text.splitlines()) <= 250
     assert "persist" not in text
@@ -163,13 +163,14 @@ OF_MERGE = ["caption@merge", "compare", "publish", "score@merge", "track@merge",
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny workspace after its first `dvc repro`; no other file of tests works in it."""
+    """A tiny workspace after its first `dvc repro`. No other test file works in it."""
     return computed(tmp_path_factory)
 
 
 @pytest.fixture
 def edited(finished: Path) -> Iterator[Callable[..., list[str]]]:
-    """Append a line to files of the code: the stages that DVC then runs. The files are put back."""
+    """A function that appends a line to code files and returns the stages that DVC then runs. The
+    files are restored afterwards."""
     before: dict[Path, bytes] = {}
 
     def edit(*files: str) -> list[str]:
@@ -201,7 +202,7 @@ def test_a_second_repro_runs_nothing_and_every_output_is_there(finished: Path) -
 
 @pytest.mark.slow
 def test_a_forced_run_leaves_the_lock_file_byte_for_byte_the_same(finished: Path) -> None:
-    """One stage of each kind that computes; lstm has two seeds."""
+    """Covers one stage of each kind that computes. The variant lstm has two seeds."""
     before = (finished / "dvc.lock").read_bytes()
     forced = repro(finished, "-f", "score@lstm") + repro(
         finished, "-f", "-s", "baseline@scenes", "compare"
@@ -221,10 +222,8 @@ def test_a_changed_value_reruns_what_it_touches_and_the_old_value_computes_nothi
     assert repro(finished) == OF_MERGE
     assert (finished / "dvc.lock").read_bytes() != lock
     write_params(finished, tiny_params())
-    assert set(repro(finished)) <= {
-        "track@merge",
-        "publish",
-    }  # MLflow is told, reports/ filled; nothing is computed
+    # Only MLflow and reports/ are updated; nothing is computed.
+    assert set(repro(finished)) <= {"track@merge", "publish"}
     assert (finished / "dvc.lock").read_bytes() == lock
 
 
@@ -255,7 +254,7 @@ def test_after_an_edit_of_a_decoders_file_only_its_variants_run(edited) -> None:
 
 
 def test_what_was_computed_before_an_edit_is_restored(finished: Path) -> None:
-    """The files are as they were: MLflow is told so, and nothing is computed."""
+    """The files are as before the edit, so only MLflow is updated and nothing is computed."""
     assert set(repro(finished)) <= {"track@merge"}
 
 
@@ -279,8 +278,8 @@ def test_a_second_seed_is_another_training_of_the_same_row(finished: Path) -> No
 
 
 def test_a_mistake_in_the_params_costs_no_finished_output(finished: Path) -> None:
-    """DVC removes a stage's outputs before it runs: the model is in the cache, and the message says
-    how to get it back."""
+    """DVC removes a stage's outputs before it runs the stage. The model stays in the cache, and the
+    message says how to restore it."""
     good, model = (
         (finished / "params.yaml").read_text(),
         finished / "models/merge/model.safetensors",
@@ -310,7 +309,7 @@ def test_dvc_users_find_metrics_plots_and_the_graph(finished: Path) -> None:
     metrics = run(finished, tool("dvc"), "metrics", "show", "--md").stdout
     assert "test.cider" in metrics
     assert "data/metrics/merge.json" in metrics
-    assert len(metrics.splitlines()[0].split("|")) <= 12  # few enough to read
+    assert len(metrics.splitlines()[0].split("|")) <= 12  # Few enough columns to read.
     run(finished, tool("dvc"), "plots", "show", "-o", "plots_html")
     plots = (finished / "plots_html/index.html").read_text()
     assert "val_cider" in plots

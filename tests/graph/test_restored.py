@@ -1,4 +1,5 @@
-"""What was computed once is never computed again: not after a detour, not in an experiment, not in a second clone."""
+"""Nothing is computed twice: not after a change and its reversal, not in an experiment, and not in
+a second clone."""
 
 from pathlib import Path
 
@@ -21,7 +22,7 @@ VARIANTS = ("merge", "lstm")
 
 
 def params() -> dict:  # type: ignore[type-arg]
-    """Two variants of one seed each."""
+    """Return params with two variants of one seed each."""
     out = tiny_params()
     out["variants"] = {name: out["variants"][name] for name in VARIANTS}
     out["variants"]["lstm"]["train"].pop("seeds")
@@ -30,7 +31,8 @@ def params() -> dict:  # type: ignore[type-arg]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A git repository whose graph has run, its lock file and reports committed, with a local DVC remote."""
+    """A git repository in which the graph has run. The lock file and reports are committed, and a
+    local folder is its DVC remote."""
     root = tmp_path_factory.mktemp("restored")
     folder = make_workspace(root / "first", params(), git=True)
     run(folder, tool("dvc"), "remote", "add", "-q", "-d", "shelf", str(root / "shelf"))
@@ -42,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outputs(folder: Path) -> dict[str, str]:
-    """Digest of every file that the graph made, MLflow's receipts included."""
+    """Return the digest of every file that the graph made, including MLflow's receipts."""
     roots = [folder / name for name in ("data", "models", "reports")]
     files = [path for root in roots for path in root.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): digest(path) for path in files if path.name != ".lock"}

@@ -1,4 +1,4 @@
-"""The rooms of the code: what import-linter's contracts (pyproject.toml) leave open."""
+"""Rules for the rooms of the code that import-linter's contracts (pyproject.toml) do not cover."""
 
 import ast
 import re
@@ -9,6 +9,8 @@ from pathlib import Path
 from tests.workspace import ROOT, tool
 
 CORE = sorted((ROOT / "pipeline/core").glob("*.py"))
+# What core may import besides the standard library: nothing that holds captions, pictures or
+# scores. Of huggingface_hub, core uses only the location of its cache.
 MACHINE_ONLY = {
     "torch",
     "filelock",
@@ -20,15 +22,13 @@ MACHINE_ONLY = {
     "pydantic",
     "huggingface_hub",
 }
-"""what core may import beside Python's own library: nothing that holds captions, pictures or scores
-(of huggingface_hub, the place of its cache)"""
 WRITING = re.compile(
     r"\.(write_text|write_bytes|to_csv|to_parquet|save|dump)\(|open\([^)]*[\"'][wax]"
 )
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level packages that a file imports, inside functions too."""
+    """Return the top-level packages that a file imports, also inside functions."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     names = [a.name for node in nodes if isinstance(node, ast.Import) for a in node.names]
     names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
@@ -45,7 +45,7 @@ def test_a_room_is_a_folder() -> None:
 
 
 def test_core_touches_neither_data_nor_models() -> None:
-    """So nothing in it can change a byte of an output, and no stage need declare it."""
+    """Nothing in core can therefore change an output, and no stage needs to declare it."""
     for path in CORE:
         outside = imported(path) - sys.stdlib_module_names - {"pipeline"}
         assert outside <= MACHINE_ONLY, path.name

@@ -1,4 +1,4 @@
-"""The short form of `make torture`: inputs that no process of their own need, and two kills."""
+"""The short form of `make torture`: inputs that need no process of their own, and two kills."""
 
 import random
 import signal
@@ -24,7 +24,8 @@ SEED = 1
 
 
 def refusal(call: Callable[[], object], kind: type[UserError] = UserError) -> str:
-    """What a call refuses, or '' where it does not; any other error is a fault."""
+    """Return the message with which a call refuses, or '' if it succeeds. Any other error fails the
+    test."""
     try:
         call()
     except kind as error:

@@ -1,4 +1,5 @@
-"""`captionlab caption --ray`: the lines of the plain command, whoever wrote how many of them."""
+"""`captionlab caption --ray` writes the same lines as the plain command, even if the two take turns
+on one file."""
 
 import json
 import os
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 COUNT = 60
 BROKEN = "photos/13.png"
+# The command with small shards: there are 15 of them.
 DRIVER = """
 import sys
 from captionlab import __main__
@@ -36,12 +38,11 @@ caption_on_ray.BATCH = folder.BATCH = 4
 caption_on_ray.SHARD = 4
 __main__.main()
 """
-"small shards, of which there are 15"
 
 
 @pytest.fixture(scope="module")
 def cluster(made: Path) -> Iterator[Any]:
-    """Two nodes of one core each, whose working directory is not the workspace."""
+    """A cluster of two nodes with one core each. Their working directory is not the workspace."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -56,8 +57,8 @@ def cluster(made: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """model/, photos/ of sixty pictures, one of them broken, and plain.jsonl of the plain
-    command."""
+    """A folder with model/, photos/ and plain.jsonl, the output of the plain command. Of the sixty
+    pictures, one is broken."""
     root = tmp_path_factory.mktemp("made")
     make_captioner(root / "model")
     (root / "photos").mkdir()
@@ -89,7 +90,7 @@ def start(folder: Path, out: str, *options: str) -> "subprocess.Popen[str]":
 
 
 def without_bar(errors: str) -> list[str]:
-    """Lines but for those of the bar, which a slow machine has."""
+    """Return the lines without those of the progress bar, which appears on slow machines."""
     return [one for one in errors.splitlines() if one.strip() and not one.startswith("caption: ")]
 
 
@@ -98,8 +99,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def same(ours: Path, theirs: Path) -> None:
-    """Equal lines, in whatever order, but for the last digits of probabilities, which depend on the
-    batch."""
+    """Check that two files hold equal lines, in any order. The last digits of probabilities may
+    differ, because they depend on the batch."""
     one, other = (sorted(lines(path), key=lambda row: row["file"]) for path in (ours, theirs))
     numbers = [[row.pop("log_prob", 0.0) for row in rows] for rows in (one, other)]
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-4)
@@ -118,7 +119,7 @@ def test_wherever_the_driver_was_killed_the_same_command_ends_with_the_lines_of_
 ) -> None:
     out, ray = workspace / "out.jsonl", ("--ray", cluster.address)
     shutil.copy(workspace / "plain.jsonl", out)
-    keep(out, 5)  # begun plainly
+    keep(out, 5)  # The plain command began the file.
     first = start(workspace, "out.jsonl", *ray)
     wait_for(lambda: len(lines(out)) > 5, 60)
     first.kill()
@@ -131,7 +132,7 @@ def test_wherever_the_driver_was_killed_the_same_command_ends_with_the_lines_of_
         f"out.jsonl: 59 of 60 images captioned, 1 broken; {begun} of them were in the file already"
     ]
     same(out, workspace / "plain.jsonl")
-    keep(out, 50)  # begun on a cluster, and ended plainly
+    keep(out, 50)  # Begun on a cluster, finished by the plain command.
     _, errors = start(workspace, "out.jsonl").communicate(timeout=100)
     assert "50 of them were in the file already" in errors
     same(out, workspace / "plain.jsonl")
@@ -171,7 +172,7 @@ def test_a_picture_that_the_node_alone_lacks_is_one_line_and_not_a_broken_pictur
         f"node {on_node['node']} does not see {made}/photos/01.png: put the pictures on a disk "
         "that all nodes share"
     )
-    rows = on_ray.rows_of(on_node, str(tmp_path))  # it is missing here, too
+    rows = on_ray.rows_of(on_node, str(tmp_path))  # The picture is missing here, too.
     assert [row["error"] for row in rows] == [
         "cannot be read (No such file or directory)",
         "not a picture",

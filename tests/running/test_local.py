@@ -1,4 +1,5 @@
-"""`captionlab run --jobs N`: several stages at once on one machine, with the results of `dvc repro`."""
+"""`captionlab run --jobs N` runs several stages at once on one machine, with the results of
+`dvc repro`."""
 
 import os
 import re
@@ -24,7 +25,7 @@ FEW = ("a", "b")
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What `dvc repro` makes of the toy graph."""
+    """The digests of the outputs of `dvc repro` in the toy graph."""
     toy = Toy(tmp_path_factory.mktemp("plain"), FEW)
     toy.repro()
     return toy.made()
@@ -206,14 +207,14 @@ def test_stages_at_once_have_gpus_of_their_own(in_toy: Toy) -> None:
     engine.start("train@a")
     engine.start("train@b")
     assert not engine.has_room("train@c")
-    assert engine.has_room("score@a")  # needs no GPU
+    assert engine.has_room("score@a")  # It needs no GPU.
     wait_for(lambda: len(in_toy.ended()) == 3)
     assert {gpus for stage, _, _, gpus, _ in in_toy.ended() if stage != "download@d"} == {"3", "5"}
     done: list[str] = []
     wait_for(lambda: done.extend(one.stage for one in engine.finished()) or len(done) == 2)
     assert engine.has_room("train@c")
     engine.start("score@b")
-    assert engine.has_room("score@c")  # half of the same GPU
+    assert engine.has_room("score@c")  # Each takes half of the same GPU.
     engine.stop()
     assert processes_in(in_toy.folder) == []
 
@@ -225,7 +226,7 @@ def test_without_a_number_gpus_take_what_they_can_and_the_emptiest_first(
     holds = [in_toy.mark("hold", f"train@{name}") for name in FEW]
     engine = Local(None, Needs(["train.gpus=0.5"]), ["0", "1"])
     engine.start("download@d")
-    assert engine.has_room("clean@d")  # as many on cores as there are GPUs
+    assert engine.has_room("clean@d")  # As many stages run without a GPU as there are GPUs.
     wait_for(engine.finished)
     for name in FEW:
         engine.start(f"train@{name}")

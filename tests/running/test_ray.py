@@ -1,4 +1,4 @@
-"""`captionlab run --ray`: stages on the nodes of a cluster, with the results of `dvc repro`."""
+"""`captionlab run --ray` runs stages on the nodes of a cluster, with the results of `dvc repro`."""
 
 import errno
 import os
@@ -27,7 +27,8 @@ FEW = ("a", "b", "c", "d", "e", "f")
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Two nodes of one core each, as groups of processes of this machine."""
+    """A cluster of two nodes with one core each. Each node is a group of processes on this
+    machine."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -87,7 +88,7 @@ def test_a_stage_that_fails_on_a_node_is_one_line_and_what_succeeded_stays(
 
 
 class Heard:
-    """In the place of the actor that collects logs."""
+    """A stand-in for the actor that collects logs."""
 
     def __init__(self) -> None:
         self.text = b""
@@ -99,7 +100,7 @@ class Heard:
 
 @pytest.fixture
 def packed(toy: Toy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> worker.Parcel:
-    """The toy workspace for nodes that share no disk with it."""
+    """Return the toy workspace packed for nodes that share no disk with it."""
     monkeypatch.chdir(toy.folder)
     monkeypatch.setenv("CAPTIONLAB_SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.setenv("CAPTIONLAB_TOY", str(toy.notes))
@@ -138,7 +139,7 @@ def test_a_node_that_comes_later_and_lacks_the_shared_cache_is_one_line(
 
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the nodes of the cluster shared no disk."""
+    """Make the cluster act as if its nodes shared no disk."""
     monkeypatch.setattr(on_ray.Cluster, "_nodes_without_cache", lambda _: ["node-2"])
 
 
@@ -169,7 +170,7 @@ def test_nodes_that_share_no_disk_exchange_through_the_dvc_remote(
         monkeypatch.setenv(key, text)
     run_command(stages=None, jobs=None, ray=cluster.address, keep_going=False, need=None)
     made_here, expected = toy.made(), plain.made()
-    if made:  # entries that were there keep their places
+    if made:  # Existing entries keep their places, so the order may differ.
         assert sorted((toy.folder / "dvc.lock").read_text()) == sorted(
             (plain.folder / "dvc.lock").read_text()
         )
@@ -219,7 +220,7 @@ def test_files_that_arguments_name_travel_and_those_outside_are_refused(
     outside = toy.folder.parent / "elsewhere.txt"
     outside.write_text("a 0.1 0.2\n")
     variant.args["vectors"] = str(outside)
-    assert parcel.named(params) == []  # an absolute path is of a disk that nodes share
+    assert parcel.named(params) == []  # An absolute path means a disk that all nodes share.
     variant.args["vectors"] = "../elsewhere.txt"
     with pytest.raises(UserError, match=r"^variants.merge.args.vectors names ../elsewhere.txt, w"):
         parcel.named(params)

@@ -1,4 +1,4 @@
-"""What a run shows, and how it reads the end of a job."""
+"""The display of a run, and how a run tells whether a job succeeded."""
 
 from io import StringIO
 

@@ -1,5 +1,5 @@
-"""A workspace whose stages take no time: the project's own way to run them, with outputs that are
-hashes of what they were made from."""
+"""A workspace whose stages take no time. They run in the project's own way, and their outputs are
+hashes of their inputs."""
 
 import json
 import os
@@ -82,7 +82,7 @@ stages:
 
 
 class Toy:
-    """A workspace with its notes: which stages began and ended, which fail and which wait."""
+    """A workspace and its notes: which stages began and ended, and which must fail or wait."""
 
     def __init__(self, folder: Path, names: tuple[str, ...] = NAMES):
         self.folder, self.notes = folder / "work space", folder / "notes"
@@ -95,7 +95,7 @@ class Toy:
         (self.folder / "dvc.yaml").write_text(GRAPH.replace("NAMES", json.dumps(names)))
 
     def with_git(self) -> "Toy":
-        """With a repository, a DVC remote, and everything committed."""
+        """Add a git repository and a DVC remote, and commit everything."""
         config = self.folder / ".dvc/config"
         config.write_text(config.read_text().replace("    no_scm = true\n", ""))
         run(self.folder, "git", "init", "-q")
@@ -108,7 +108,7 @@ class Toy:
         return environment(self.folder, CAPTIONLAB_TOY=str(self.notes), **more)
 
     def start(self, *options: str, **more: str) -> "subprocess.Popen[str]":
-        """`captionlab run`."""
+        """Start `captionlab run` and return its process."""
         return subprocess.Popen(
             [sys.executable, "-m", "captionlab", "run", *options],
             cwd=self.folder,
@@ -119,7 +119,7 @@ class Toy:
         )
 
     def run(self, *options: str, **more: str) -> tuple[int, str, str]:
-        """`captionlab run`: its status, what it printed, and its errors."""
+        """Run `captionlab run`. Return its status, standard output and standard error."""
         process = self.start(*options, **more)
         out, errors = process.communicate(timeout=300)
         return process.returncode, out, errors
@@ -135,7 +135,7 @@ class Toy:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def made(self) -> dict[str, str]:
-        """Digest of every output, and of dvc.lock."""
+        """Return the digest of every output and of dvc.lock, by path."""
         roots = [self.folder / "data", self.folder / "models"]
         files = [path for root in roots for path in root.rglob("*.txt")]
         return {
@@ -147,7 +147,11 @@ class Toy:
         return self._lines("begun")
 
     def ended(self) -> list[tuple[str, float, float, str, str]]:
-        """Stage, its begin and its end, CUDA_VISIBLE_DEVICES, working directory."""
+        """Return a row for each stage that ended.
+
+        A row has the stage, its begin and end (Unix time in seconds), CUDA_VISIBLE_DEVICES, and the
+        working directory.
+        """
         return [tuple(json.loads(line)) for line in self._lines("ended")]
 
     def _lines(self, name: str) -> list[str]:
@@ -155,7 +159,7 @@ class Toy:
         return path.read_text().splitlines() if path.exists() else []
 
     def mark(self, what: str, stage: str) -> Path:
-        """`fail` or `hold` a stage until the file that is returned is deleted."""
+        """Make a stage `fail` or wait (`hold`) until the returned file is deleted."""
         path = self.notes / f"{what} {stage}"
         path.touch()
         return path
@@ -169,7 +173,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 
 
 def processes_in(folder: Path) -> list[int]:
-    """Ids of the processes that work in a folder or below it."""
+    """Return the ids of the processes whose working directory is in `folder`."""
     import psutil
 
     found = []

@@ -1,5 +1,5 @@
-"""Which runs of a result stay, end, are deleted or are filled: every combination of two runs, and
-all machines come to one run."""
+"""Which runs of a result are kept, closed, deleted or filled. The tests try every combination of
+two runs, and check that all machines end with one run."""
 
 import itertools
 from dataclasses import replace
@@ -8,15 +8,16 @@ import pytest
 
 from pipeline.tracking.decide import FATES, STEPS, Found, decide
 
+# Every run that the store may hold.
 ALONE = [
     Found("", status, result, ours, whole, repeats)
     for status, result, ours, whole, repeats in itertools.product(
         ("RUNNING", "FINISHED", "STOPPED"), *[(True, False)] * 4
     )
-    if not (whole and not result)  # what is sent includes the fingerprint
-    and not (repeats and (status == "FINISHED" or not ours))  # live curves are of a run open here
+    if not (whole and not result)  # A whole run has the fingerprint.
+    # Live curves belong to a run that this workspace opened and has not finished.
+    and not (repeats and (status == "FINISHED" or not ours))
 ]
-"every run that the store may hold"
 PAIRS = [
     [
         replace(run, run_id=name, started=at, ended=at)
@@ -94,7 +95,7 @@ def test_two_machines_keep_the_run_that_ended_first_whatever_each_has_filled() -
 
 
 def test_a_result_with_other_notes_does_not_send_two_machines_round_in_circles() -> None:
-    """Each finds the finished run of the other not to be as it would write it."""
+    """Each machine finds that the finished run of the other differs from what it would write."""
     theirs = Found("a", "FINISHED", result=True, ended=1)
     mine = Found("b", "RUNNING", result=True, ours=True, whole=True)
     assert decide([theirs, mine], filled="b").do == "settle"
@@ -134,17 +135,17 @@ def test_every_row_of_both_tables_is_reached_and_says_why() -> None:
 
 
 def after_filling(filled: str | None) -> list[list[Found]]:
-    """The pairs that are possible then: what was filled carries the fingerprint."""
+    """Return the pairs that are possible after a run was filled. That run has the fingerprint."""
     return [
         runs
         for runs in PAIRS
-        if sum(run.repeats for run in runs) < 2  # one training at a time
+        if sum(run.repeats for run in runs) < 2  # Only one training runs at a time.
         and all(run.result and not run.repeats for run in runs if run.run_id == filled)
     ]
 
 
 def carried_out(runs: list[Found], filled: str | None) -> tuple[list[Found], int]:
-    """The runs after all steps, and how many there were."""
+    """Carry out decisions until the runs are settled. Return the runs and the number of steps."""
     there = {run.run_id: run for run in runs}
     for steps in range(1, 10):
         step = decide(list(there.values()), filled)

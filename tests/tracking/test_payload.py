@@ -1,4 +1,4 @@
-"""Pictures drawn for a run's page, whatever is in the data set."""
+"""Pictures are drawn for a run's page, whatever the data set contains."""
 
 import io
 
@@ -29,7 +29,7 @@ def test_texts_of_any_length_are_drawn_in_a_few_lines(tmp_path):
 
 
 def test_a_photograph_is_drawn_as_wide_as_the_sheet(tmp_path):
-    """Two lines of 18 pixels and a margin of 8, then the picture."""
+    """Above the picture are two lines of 18 pixels and a margin of 8."""
     sheet = draw(saved(tmp_path, 640, 480), "A cat", "One cat")
     assert sheet.size == (320, 44 + 240)
     assert (np.asarray(sheet)[44:] == (10, 120, 30)).all()

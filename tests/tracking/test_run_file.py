@@ -1,4 +1,4 @@
-"""The file that remembers a training's run: what is damaged tells of no run."""
+"""The file that records a training's run. A damaged file names no run."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
-"""Runs in real sqlite stores: what a run holds, and that kills, repetitions and dead servers leave
-exactly one of it."""
+"""Runs in real sqlite stores. The tests check what a run holds, and that kills, repetitions and
+dead servers leave exactly one run of a result."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def history_of(run, metric):
 
 
 def train_live(*batches):
-    """Run the receiver in this process on batches of messages, as if `merge` were training."""
+    """Run the receiver in this process on batches of messages, as if `merge` were being trained."""
     params = load_params()
     header = {
         "variant": "merge",
@@ -220,7 +220,7 @@ def test_training_through_the_receiving_process_is_completed_by_track(workspace)
 def test_a_training_killed_without_a_word_leaves_a_killed_run_and_continues_it(workspace):
     train_live([START, epoch(1, 0.1)], [epoch(2, 0.2)])
     assert statuses() == [("merge", "KILLED")]
-    train_live([epoch(2, 0.2), epoch(3, 0.3), DONE])  # resumed after epoch 1
+    train_live([epoch(2, 0.2), epoch(3, 0.3), DONE])  # The training resumed after epoch 1.
     (run,) = runs()
     assert run.info.status == "RUNNING"
     assert history_of(run, "curves/val_cider") == [(10, 0.1), (20, 0.2), (30, 0.3)]
@@ -246,7 +246,7 @@ def test_a_training_with_other_params_gets_a_new_run(workspace):
 
 
 def test_live_curves_of_another_result_are_not_completed(workspace):
-    train_live([START, epoch(1, 0.15), DONE])  # the history file says 0.1
+    train_live([START, epoch(1, 0.15), DONE])  # The history file has 0.1.
     track.main("merge")
     assert statuses() == [("merge", "FINISHED"), ("merge", "KILLED")]
     (finished,) = runs("attributes.status = 'FINISHED'")
@@ -397,7 +397,7 @@ def test_a_receiver_that_hangs_never_blocks_training(workspace):
     live = start_live("merge", load_params(), RUN_FILE)
     os.kill(live._receiver.pid, signal.SIGSTOP)
     start = time.monotonic()
-    for step in range(5000):  # several times what a pipe holds
+    for step in range(5000):  # Several times the capacity of a pipe.
         live.log(step, {"step_train_loss": 5.0})
     assert time.monotonic() - start < 2
     live._receiver.kill()
@@ -416,7 +416,7 @@ def test_lines_that_arrive_in_pieces_are_put_together():
 
 
 def test_lines_longer_than_a_pipe_holds_arrive_whole_and_hold_nobody_up(monkeypatch):
-    """A pipe of 64 KiB takes a line of 200 kB in pieces, whenever somebody has read."""
+    """A pipe holds 64 KiB. A line of 200 kB goes through in pieces, one after each read."""
     monkeypatch.setattr("pipeline.tracking.live._put_behind", lambda process: None)
     monkeypatch.setattr("pipeline.tracking.receiver.PAUSE", 0)
     (reader, writer), (said, says) = os.pipe(), os.pipe()
@@ -500,7 +500,7 @@ def test_a_file_that_is_not_what_dvc_lock_says_is_refused(workspace):
 def test_the_fingerprint_follows_every_change_of_dvc_lock(workspace):
     before = gather("merge", load_params(), paths).fingerprint
     lock = Path("dvc.lock").read_text()
-    Path("dvc.lock").write_text(lock.replace("md5: '1'", "md5: '2'"))  # the code of train
+    Path("dvc.lock").write_text(lock.replace("md5: '1'", "md5: '2'"))  # The code of train changed.
     assert gather("merge", load_params(), paths).fingerprint != before
     Path("dvc.lock").write_text(lock)
     assert gather("merge", load_params(), paths).fingerprint == before
@@ -511,7 +511,7 @@ def test_the_hash_of_a_folder_is_dvcs(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    assert dvc_md5(tmp_path) == "7a174e04134dc8ef2854c0d48ed71ff5.dir"  # dvc 3.67
+    assert dvc_md5(tmp_path) == "7a174e04134dc8ef2854c0d48ed71ff5.dir"  # As computed by DVC 3.67.
 
 
 def test_a_commit_is_dirty_when_code_differs_but_not_when_dvc_lock_does(tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
-"""A real MLflow server over HTTP that dies, refuses, hangs or is used by two machines: one finished
-run, and nothing lost."""
+"""A real MLflow server over HTTP that dies, refuses, hangs or is used by two machines. In the end
+there is one finished run, and nothing is lost."""
 
 import json
 import multiprocessing
@@ -30,8 +30,10 @@ RUN_FILE = Path("checkpoints/merge/mlflow.json")
 
 
 class Faulty:
-    """MLflow's own server application, which first asks `fault` what to answer instead: a status,
-    or None for nothing."""
+    """MLflow's own server application with faults.
+
+    For each path, `fault` returns the status to answer with, or None for the real answer.
+    """
 
     def __init__(self, application):
         self.application = application
@@ -51,7 +53,7 @@ class Faulty:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """An MLflow server of this process: `uri`, and `fault` to break it."""
+    """An MLflow server in this process. `uri` is its address, and tests set `fault` to break it."""
     folder = tmp_path_factory.mktemp("server")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_PROXY", "127.0.0.1")
@@ -72,11 +74,10 @@ def server(tmp_path_factory):
             target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()
         open_store(faulty.uri).client.search_registered_models()
-        set_tracking_uri(
-            None
-        )  # the first requests made the server's database the addresses of this process
+        # The first requests set the addresses of this process to the server's database.
+        set_tracking_uri(None)
         set_registry_uri(None)
-        del os.environ["MLFLOW_REGISTRY_URI"]  # which that leaves
+        del os.environ["MLFLOW_REGISTRY_URI"]  # The lines above leave it set.
         yield faulty
         running.shutdown()
 
@@ -160,7 +161,8 @@ def test_a_server_that_hangs_is_given_up_after_the_time_of_one_request(
 def test_a_server_that_is_alive_and_answers_nothing_costs_a_stage_its_budget_alone(
     workspace, server, capfd, monkeypatch
 ):
-    """Whatever waits to be published: not the time of each request, of each variant."""
+    """The budget covers everything that waits to be published. It is not spent again for each
+    request or variant."""
     monkeypatch.setenv("CAPTIONLAB_MLFLOW_SECONDS", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -202,9 +204,10 @@ def test_a_server_that_dies_while_curves_arrive_costs_training_one_line(workspac
 def test_a_long_training_goes_on_alone_when_its_server_is_gone(
     workspace, server, capfd, monkeypatch, seconds
 ):
-    """30,000 reports after it: none waits, what is kept is bounded, and one line tells."""
+    """30,000 reports follow. None of them waits, the number kept is bounded, and there is one line
+    of warning."""
     monkeypatch.setattr(live_curves, "GRACE", 2.0)
-    monkeypatch.setenv("CAPTIONLAB_MLFLOW_SECONDS", "120")  # of a busy machine
+    monkeypatch.setenv("CAPTIONLAB_MLFLOW_SECONDS", "120")  # Enough for a busy machine.
     server.requests.clear()
     live = start_live("merge", load_params(), RUN_FILE)
     live.log(0, {"step_train_loss": 5.0})
@@ -235,7 +238,7 @@ def test_a_long_training_goes_on_alone_when_its_server_is_gone(
 
 
 def _another_machine(folder, ready):
-    """The same results in another folder, published to the same server."""
+    """Publish the same results from another folder to the same server."""
     os.chdir(folder)
     payload = gather("merge", load_params(), paths)
     ready.wait()
@@ -276,7 +279,7 @@ def test_who_ends_second_drops_its_own_run_and_its_model(
         log_model(store, run_id, payload)
 
     def look_late(store, payload, filled):
-        """Either both have finished by now, or the other has closed what it found open."""
+        """End this machine's run before looking: it finished, or the other machine closed it."""
         if filled and not Path.cwd().samefile(other):
             store.client.set_terminated(filled, status)
         return look(store, payload, filled)

@@ -1,5 +1,5 @@
-"""Opening MLflow's store: made whole or not at all by whoever comes first, and one line for every
-address that is none."""
+"""Opening MLflow's store. The first process creates it completely or not at all, and every wrong
+address gives a one-line error."""
 
 import multiprocessing
 import os
@@ -53,7 +53,8 @@ def tables(file):
 
 
 def killed_when_half_made(target, *arguments, file):
-    """The process kills itself: watched from outside, it may be done before it is looked at."""
+    """Run `target` in a process that kills itself when `file` has eight tables. A kill from outside
+    might come too late."""
 
     def create():
         from sqlalchemy import Engine, event
@@ -191,7 +192,7 @@ def test_a_file_that_breaks_while_it_is_used_is_told_without_a_traceback(folder,
 
     def use():
         with trouble(store.uri):
-            for _ in range(3):  # the first may still be answered from memory
+            for _ in range(3):  # The first may still be answered from a cache.
                 store.client.create_run(store.experiment)
 
     with pytest.raises(StoreBroken, match=rf"mlflow\.db is broken: {RENAME}"):
@@ -213,7 +214,7 @@ def test_a_locked_store_is_given_up_after_the_time_of_a_stage(folder, capfd):
 
 
 class Client:
-    """Every call takes its time, in whole and free seconds of the clock below."""
+    """A client whose calls take seconds on the fake clock below, and no real time."""
 
     def __init__(self, clock):
         self.clock, self.timeouts = clock, []
@@ -240,9 +241,9 @@ def test_all_calls_of_a_stage_share_one_budget_and_no_request_waits_for_longer(m
     inner = Client(clock)
     client = BoundedClient(inner, "http://me:secret@host", Budget(10))
     for _ in range(50):
-        assert client.get_run(0.4) == 0.4  # a busy server is not a dead one
+        assert client.get_run(0.4) == 0.4  # A busy server is not treated as dead.
     client.get_run(4.5)
-    client.log_artifacts(100)  # moves files
+    client.log_artifacts(100)  # This call moves files.
     client.get_run(6.5)
     assert inner.timeouts == [5] * 51 + [60, 3]
     with pytest.raises(StoreDown) as refusal:
@@ -320,10 +321,11 @@ def test_a_password_inside_a_librarys_message_is_not_shown():
 
 @pytest.fixture
 def address(folder, monkeypatch):
-    """Sets the address of this process, or none, while the environment has this one, or none."""
+    """A function that sets two tracking addresses, or removes them with None: the one of this
+    process, and the one in the environment."""
     import mlflow
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # so that it is as before in the end
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # monkeypatch restores it at the end.
 
     def given(own, environment):
         mlflow.set_tracking_uri(own)
@@ -362,8 +364,8 @@ def test_without_mlflow_a_store_is_down(folder):
 
 
 def test_opening_a_store_looks_nothing_up_elsewhere(folder):
-    """MLflow 3.17 fetches a configuration of its telemetry when it is imported, unless the
-    environment says no before."""
+    """MLflow 3.17 downloads a telemetry configuration on import, unless the environment disables
+    telemetry first."""
     code = """
 import os, socket, threading
 for name in [n for n in os.environ if n in ("CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST")]:
