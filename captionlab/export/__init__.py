@@ -18,11 +18,16 @@ FORMATS = ("hf", "onnx")
 def check(to: Path, form: str) -> None:
     """Raises a UserError where nothing could be written; called before a model is loaded, which
     takes seconds."""
+    check_format(form)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"{to} is there already: name a folder that is new or empty")
+
+
+def check_format(form: str) -> None:
+    """Raises a UserError for a name that is none of `FORMATS`."""
     if form not in FORMATS:
         near = nearest(form, FORMATS)
         raise UserError(f"unknown format '{form}'{near}: there are {', '.join(FORMATS)}")
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UserError(f"{to} is there already: name a folder that is new or empty")
 
 
 def export(captioner: "Captioner", to: Path, form: str, readme: str) -> None:
