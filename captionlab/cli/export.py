@@ -1,15 +1,12 @@
 """`captionlab export`: write a model for other software."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from captionlab.models import open_captioner
-from pipeline.core.errors import UserError, say
-
-if TYPE_CHECKING:
-    from pipeline.captioner.captioner import Captioner
+from pipeline.core.errors import say
 
 
 def command(
@@ -26,24 +23,9 @@ def command(
     """Write a model with its card, in Hugging Face's layout or as ONNX graphs. It can be loaded
     without this project."""
     from captionlab.export import check, export
+    from captionlab.export.card import card_of
 
     check(to, form)
     captioner = open_captioner(model, dataset)
-    export(captioner, to, form, captioner.card or _card(model, captioner))
+    export(captioner, to, form, card_of(model, captioner))
     say(f"{model} is in {to}: see its README.md")
-
-
-def _card(variant: str, captioner: "Captioner") -> str:
-    """Return the card of a model whose folder holds none.
-
-    Publishing a variant writes its card, but it can be made here as well.
-    """
-    from pipeline.core import paths
-    from pipeline.experiment.params import load_params
-    from pipeline.tracking.model_card import Run, card
-    from pipeline.tracking.payload import gather, readme
-
-    try:
-        return readme(gather(variant, load_params(), paths))
-    except UserError:  # no variant of this workspace, or one without scores
-        return card(captioner.config, captioner.decode, Run())

@@ -21,11 +21,16 @@ def check(to: Path, form: str) -> None:
     Raises:
         UserError: the format is unknown, or the folder is not empty.
     """
+    check_format(form)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"{to} exists already: name a folder that is new or empty")
+
+
+def check_format(form: str) -> None:
+    """Raise a UserError if the format is none of `FORMATS`."""
     if form not in FORMATS:
         near = nearest(form, FORMATS)
         raise UserError(f"unknown format '{form}'{near}: there are {', '.join(FORMATS)}")
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UserError(f"{to} is there already: name a folder that is new or empty")
 
 
 def export(captioner: "Captioner", to: Path, form: str, readme: str) -> None:

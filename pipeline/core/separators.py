@@ -30,7 +30,8 @@ def check_separator(path: Path, header: str, columns: Collection[str]) -> None:
         if other != right and _named(header, other, columns):
             cure = "tabs" if right == "\t" else "commas"
             raise UserError(
-                f"{path} is separated by {name}, but {NAMES[right]} is expected: save it with {cure}"
+                f"{path} is separated by {name}, but {NAMES[right]} is expected: save "
+                f"it with {cure}"
             )
 
 

@@ -506,7 +506,7 @@ def test_a_folder_in_use_and_an_unknown_format_are_one_line_and_nothing_is_lost(
     status, _, error = captionlab("export", "champion", "--to", tmp_path / "out", "--format", "hf")
     assert (status, error) == (
         2,
-        f"error: {tmp_path / 'out'} is there already: name a folder that is new or empty\n",
+        f"error: {tmp_path / 'out'} exists already: name a folder that is new or empty\n",
     )
     status, _, error = captionlab(
         "export", "champion", "--to", tmp_path / "new", "--format", "gguf"

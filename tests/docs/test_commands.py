@@ -64,7 +64,7 @@ def cp(words: list[str]) -> None:
 
 
 def export(words: list[str]) -> None:
-    known = {variable.name for variable in VARIABLES}
+    known = {"RAY_AUTH_MODE", *(variable.name for variable in VARIABLES)}
     assert {word.split("=")[0] for word in words} <= known
 
 
@@ -98,7 +98,7 @@ def test_a_shell_block_holds_commands_that_there_are(block: Block) -> None:
 
 @pytest.mark.parametrize("block", all_blocks("sh"), ids=lambda block: block.name)
 def test_a_script_of_another_scheduler_calls_commands_that_there_are(block: Block) -> None:
-    called = re.findall(r"\b(captionlab|ray) ([a-z]+ [^\n'&]*)", block.text)
+    called = re.findall(r"\b(captionlab|ray) ([a-z-]+ [^\n'&>]*)", block.text)
     assert called
     for program, rest in called:
         PARSERS[program](shlex.split(rest, comments=True))
