@@ -14,6 +14,7 @@ from pipeline.experiment.protocols import STANDARD
 from pipeline.languages.languages import ABOUT, ENGLISH, find_language
 from pipeline.results.decoding import decoding_text
 from pipeline.results.estimates import Estimate, read_estimates
+from pipeline.results.pretrained import data_set, pretrained
 from pipeline.results.scores import MEAN, OWN, Key, Score, ScoreTable
 from pipeline.results.values import FACTS, SPLITS, Mean, Value, number
 
@@ -68,6 +69,10 @@ class Result:
     notes: str = ""
     estimates: dict[Key, Estimate] = field(default_factory=dict)
     "empty where nothing was resampled"
+    data: str = ""
+    "as `data_set` says it; '' for the baseline, and for rows that were published without it"
+    pretrained: tuple[str, ...] = ()
+    "models, by their names in params.yaml"
 
     @property
     def label(self) -> str:
@@ -165,9 +170,17 @@ def variant_result(name: str, params: Params, setting: Setting, scores: Path) ->
     note = "" if words == ["train"] else f"vocabulary counted over {', '.join(words)}; "
     paper = (variant.paper.table, variant.paper.system) if variant.paper else None
     notes = (note + " ".join(variant.notes.split())).removesuffix("; ")
-    return _read(
-        Result(name, setting, decoding_text(params.decoding(name)), None, {}, paper, notes), scores
+    row = Result(
+        name,
+        setting,
+        decoding_text(params.decoding(name)),
+        None,
+        paper=paper,
+        notes=notes,
+        data=data_set(params.datasets[params.corpora[variant.corpus].dataset]),
+        pretrained=pretrained(params, name),
     )
+    return _read(row, scores)
 
 
 def baseline_result(setting: Setting, scores: Path) -> Result:
@@ -200,6 +213,8 @@ class Line(BaseModel, extra="forbid"):
     about: dict[str, Any]
     paper: tuple[str, str] | None
     notes: str
+    data: str = ""
+    pretrained: tuple[str, ...] = ()
 
 
 def from_json(data: dict[str, Any], resamples: Path) -> Result:
@@ -207,6 +222,7 @@ def from_json(data: dict[str, Any], resamples: Path) -> Result:
     scores = None if data["scores"] is None else ScoreTable.of_records(data["scores"])
     paper = tuple(data["paper"]) if data["paper"] else None
     fields = {**data, "setting": Setting(**data["setting"]), "paper": paper, "scores": scores}
+    fields["pretrained"] = tuple(data.get("pretrained", ()))
     return Result(**fields, estimates=read_estimates(resamples, scores) if scores else {})
 
 

@@ -34,11 +34,14 @@ NO_DIRECTION = {
         "self_cider",
     ),
     *("gender_images", "gender_neutral", "gender_nobody", "gender_ratio", "gender_ratio_refs"),
-    *("seeds", "commit"),
+    *("seeds", "commit", "seen in training"),
 }
 "neither high nor low is better: nothing is marked as best, nothing is chosen by it"
 FACTS = ("seeds", "commit")
 "of a row, not figures of a split: how many trainings, and the commit of code and parameters"
+SEEN = "seen in training"
+"a fact too, of tables that have a row for which it matters: what its pretrained models saw before"
+OF_ROWS = (*FACTS, SEEN)
 TEACHER_FORCED = {"loss", "perplexity", "top5"}
 "of a model's own tokens: no captions are compared"
 SPLITS = {"test": "test", "val": "validation"}
