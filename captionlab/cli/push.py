@@ -59,10 +59,8 @@ def command(
     if dry_run:
         with _exported(model, dataset, form) as folder:
             _list(folder)
-        say(
-            f"dry run, nothing was uploaded: a new {to} would be {'public' if public "
-            "else 'private'}"
-        )
+        shown = "public" if public else "private"
+        say(f"dry run, nothing was uploaded: a new {to} would be {shown}")
         return
     repository = find(to, public)
     _announce(repository, public)

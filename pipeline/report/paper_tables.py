@@ -5,6 +5,7 @@ from typing import Any
 from pipeline.core.yaml12 import read_yaml
 from pipeline.experiment.params import PAPERS
 from pipeline.experiment.protocols import STANDARD, find_protocol
+from pipeline.report import seen
 from pipeline.report.beside_papers import (
     Comparison,
     Improvement,
@@ -29,7 +30,7 @@ from pipeline.report.results_table import (
 )
 from pipeline.report.table import Column, Sheet, Table
 from pipeline.results.result import Result
-from pipeline.results.values import FACTS, SPLITS, TEACHER_FORCED, Value, spread
+from pipeline.results.values import FACTS, OF_ROWS, SEEN, SPLITS, TEACHER_FORCED, Value, spread
 
 UNITS = {
     "cider": "cider is not bounded by 1.",
@@ -88,6 +89,9 @@ def _sheet(papers: dict[str, Any], name: str, results: list[Result]) -> Sheet:
     if percent := improvements(paper, ours):
         tables.append(_improvement_table(rows[0].system, percent))
         records += [_improvement_record(improvement) for improvement in percent]
+    if seen.columns(ours):
+        of = {result.label: seen.seen(result) for result in ours}
+        records = [record | {SEEN: of.get(str(record["variant"]), "-")} for record in records]
     return Sheet(name, paper["title"], tables, legend, notes, records=records)
 
 
@@ -97,12 +101,13 @@ def _table(
     """Return a table with one row per pair. '-' means that there is no figure under a column's
     protocol."""
     columns = _columns(metrics, stand, ours)
+    facts = [*map(Column, FACTS), *seen.columns(pair.result for pair in stand if pair.result)]
     cells: list[tuple[list[str], list[Value]]] = []
     for pair in stand:
         figures = _figures(pair, metrics, ours)
         values = [figures.get(column, "-") for column in columns]
         names = [pair.row.system, pair.label]
-        cells.append((names, values + [pair.fact(fact) for fact in FACTS]))
+        cells.append((names, values + [_fact(pair, column.metric) for column in facts]))
     settings = "; ".join(dict.fromkeys(r.setting.about(split) for r in ours))
     return Table(
         SPLITS[split].capitalize(),
@@ -110,9 +115,15 @@ def _table(
         split,
         {},
         ["system", "variant"],
-        [*columns, *map(Column, FACTS)],
+        [*columns, *facts],
         cells,
     )
+
+
+def _fact(pair: Pair, name: str) -> Value:
+    if name != SEEN:
+        return pair.fact(name)
+    return seen.seen(pair.result) if pair.result else "-"
 
 
 def _columns(metrics: list[str], stand: list[Pair], ours: list[Result]) -> list[Column]:
@@ -253,7 +264,7 @@ def _legend(
         "Scale 0-1"
         + (", the paper's percentages divided by 100." if paper.get("scale", 1) == 100 else ".")
     ]
-    metrics = {column.metric for column in shown} - set(FACTS)
+    metrics = {column.metric for column in shown} - set(OF_ROWS)
     lines += [text for metric, text in UNITS.items() if metric in metrics]
     if metrics - TEACHER_FORCED - set(GENDER):
         lines += dict.fromkeys(
@@ -272,7 +283,7 @@ def _legend(
     lines += [
         f"({words}) the paper's: {papers['protocols'][name]}." for words, name in used.items()
     ]
-    lines += clip_legend(ours) + interval_legend(ours, shown)
+    lines += clip_legend(ours) + interval_legend(ours, shown) + seen.legend(ours)
     return [
         *lines,
         "-: no figure under this protocol. not run: no variant stands beside this row. "

@@ -3,10 +3,11 @@ decoding."""
 
 from pipeline.experiment.protocols import STANDARD, find_protocol
 from pipeline.languages.languages import ENGLISH, Language, find_language
+from pipeline.report import seen
 from pipeline.report.table import Column, Sheet, Table
 from pipeline.results.estimates import ALPHA, LEVEL, RESAMPLES, Estimate
 from pipeline.results.result import Result, Setting
-from pipeline.results.values import FACTS, SPLITS, Value, number
+from pipeline.results.values import FACTS, SEEN, SPLITS, Value, number
 
 ORDER = [
     "bleu_1",
@@ -68,7 +69,8 @@ def everything(results: list[Result], requested: list[str]) -> Sheet:
         alone = [name for name, _ in groups].count(corpus) == 1
         name = corpus if alone else f"{corpus}, {decoding}"
         group = {"corpus": corpus, "decoding": decoding}
-        tables += [_group(name, "", rows, split, group, kinds[""]) for split in SPLITS]
+        first = kinds[""] + seen.columns(rows)
+        tables += [_group(name, "", rows, split, group, first) for split in SPLITS]
         tables += _by_protocol(name, rows, group)
         more = [kind for kind in KINDS if kind and kinds[kind]]
         tables += [
@@ -81,6 +83,7 @@ def everything(results: list[Result], requested: list[str]) -> Sheet:
         + clip_legend(results)
         + protocol_legend(results)
         + interval_legend(results, shown)
+        + seen.legend(results)
     )
     return Sheet(
         "all",
@@ -103,7 +106,7 @@ def _group(
     title = ", ".join(filter(None, [name, SPLITS[split], kind]))
     about = f"{rows[0].setting.about(split)}; captions: {group['decoding'] or 'no model'}."
     cells: list[tuple[list[str], list[Value]]] = [
-        ([r.label], [r.value(split, c.metric) for c in columns]) for r in rows
+        ([r.label], [_cell(r, split, c.metric) for c in columns]) for r in rows
     ]
     warnings = (
         [w for r in rows for w in collapsed(r, split)]
@@ -122,6 +125,10 @@ def _group(
         unjudged=_baselines(rows),
         tokens=tokens_of(rows),
     )
+
+
+def _cell(row: Result, split: str, metric: str) -> Value:
+    return seen.seen(row) if metric == SEEN else row.value(split, metric)
 
 
 def tokens_of(rows: list[Result]) -> str:

@@ -13,9 +13,9 @@ from pipeline.results.estimates import ALPHA, Estimate, p_value
 from pipeline.results.values import (
     COUNTS,
     CSV_ONLY,
-    FACTS,
     LOWER_IS_BETTER,
     NO_DIRECTION,
+    OF_ROWS,
     SPLITS,
     TEACHER_FORCED,
     Mean,
@@ -139,7 +139,7 @@ class Table:
         """Return the table without what only the CSV has. A fact that all rows share moves to the
         line above the table."""
         shared = {
-            c.metric: self._shared(i) for i, c in enumerate(self.columns) if c.metric in FACTS
+            c.metric: self._shared(i) for i, c in enumerate(self.columns) if c.metric in OF_ROWS
         }
         said = "".join(f" {name.capitalize()}: {text}." for name, text in shared.items() if text)
         keep = [
@@ -289,10 +289,10 @@ def csv_text(sheet: Sheet) -> str:
         columns = [
             _csv_columns(table, c)
             for c in range(len(table.columns))
-            if table.columns[c].metric not in FACTS
+            if table.columns[c].metric not in OF_ROWS
         ]
         facts = {
-            column.metric: c for c, column in enumerate(table.columns) if column.metric in FACTS
+            column.metric: c for c, column in enumerate(table.columns) if column.metric in OF_ROWS
         }
         figures[table.split] |= dict.fromkeys(name for column in columns for name in column)
         for r, (names, values) in enumerate(table.rows):
@@ -301,7 +301,7 @@ def csv_text(sheet: Sheet) -> str:
             line |= {name: _plain(values[c]) for name, c in facts.items()}
             line |= {name: _plain(cells[r]) for column in columns for name, cells in column.items()}
     fields = dict.fromkeys(name for table in sheet.tables for name in [*table.group, *table.keys])
-    there = [name for name in FACTS if any(name in line for line in lines.values())]
+    there = [name for name in OF_ROWS if any(name in line for line in lines.values())]
     return _csv(
         list(lines.values()),
         [*fields, *there, *(name for of_split in figures.values() for name in of_split)],

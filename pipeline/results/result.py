@@ -14,6 +14,7 @@ from pipeline.experiment.protocols import STANDARD
 from pipeline.languages.languages import ABOUT, ENGLISH, find_language
 from pipeline.results.decoding import decoding_text
 from pipeline.results.estimates import Estimate, read_estimates
+from pipeline.results.pretrained import data_set, pretrained
 from pipeline.results.scores import MEAN, OWN, Key, Score, ScoreTable
 from pipeline.results.values import FACTS, SPLITS, Mean, Value, number
 
@@ -69,6 +70,10 @@ class Result:
     notes: str = ""
     estimates: dict[Key, Estimate] = field(default_factory=dict)
     "Estimates by score. Empty if nothing was resampled."
+    data: str = ""
+    "Data set, from `data_set`. '' for the baseline and for rows published without it."
+    pretrained: tuple[str, ...] = ()
+    "Names of the pretrained models in params.yaml."
 
     @property
     def label(self) -> str:
@@ -173,9 +178,17 @@ def variant_result(name: str, params: Params, setting: Setting, scores: Path) ->
     note = "" if words == ["train"] else f"vocabulary counted over {', '.join(words)}; "
     paper = (variant.paper.table, variant.paper.system) if variant.paper else None
     notes = (note + " ".join(variant.notes.split())).removesuffix("; ")
-    return _read(
-        Result(name, setting, decoding_text(params.decoding(name)), None, {}, paper, notes), scores
+    row = Result(
+        name,
+        setting,
+        decoding_text(params.decoding(name)),
+        None,
+        paper=paper,
+        notes=notes,
+        data=data_set(params.datasets[params.corpora[variant.corpus].dataset]),
+        pretrained=pretrained(params, name),
     )
+    return _read(row, scores)
 
 
 def baseline_result(setting: Setting, scores: Path) -> Result:
@@ -208,6 +221,8 @@ class Line(BaseModel, extra="forbid"):
     about: dict[str, Any]
     paper: tuple[str, str] | None
     notes: str
+    data: str = ""
+    pretrained: tuple[str, ...] = ()
 
 
 def from_json(data: dict[str, Any], resamples: Path) -> Result:
@@ -215,6 +230,7 @@ def from_json(data: dict[str, Any], resamples: Path) -> Result:
     scores = None if data["scores"] is None else ScoreTable.of_records(data["scores"])
     paper = tuple(data["paper"]) if data["paper"] else None
     fields = {**data, "setting": Setting(**data["setting"]), "paper": paper, "scores": scores}
+    fields["pretrained"] = tuple(data.get("pretrained", ()))
     return Result(**fields, estimates=read_estimates(resamples, scores) if scores else {})
 
 

@@ -35,11 +35,15 @@ NO_DIRECTION = {
         "self_cider",
     ),
     *("gender_images", "gender_neutral", "gender_nobody", "gender_ratio", "gender_ratio_refs"),
-    *("seeds", "commit"),
+    *("seeds", "commit", "seen in training"),
 }
 # Facts about a row, not figures of a split: the number of trainings, and the commit of code and
 # parameters.
 FACTS = ("seeds", "commit")
+# A fact too, but only of tables with a row for which it matters: what its pretrained models saw in
+# earlier training.
+SEEN = "seen in training"
+OF_ROWS = (*FACTS, SEEN)
 # Scores of the model's own tokens. No captions are compared for them.
 TEACHER_FORCED = {"loss", "perplexity", "top5"}
 SPLITS = {"test": "test", "val": "validation"}

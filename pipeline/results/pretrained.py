@@ -1,0 +1,62 @@
+"""The pretrained models of a row, and the data set that it is scored on, by their names in
+params.yaml."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.core import registry
+from pipeline.experiment.params import Dataset, Params
+
+# Argument that names a model -> argument that says where its weights come from.
+WEIGHTS = {
+    "model": "weights",
+    "encoder": "weights",
+    "decoder": "weights",
+    "clip": "clip_weights",
+    "lm": "lm_weights",
+}
+# Values that stand for the model's own weights. Any other value except `random` is a file.
+OWN = ("hub", "package", "pretrained")
+# Argument that names a file of weights, which replace those of `lm`.
+INSTEAD = "checkpoint"
+# Value of `lm` -> model of that package.
+PACKAGED = {"package": "SmolLM2-135M"}
+# Source -> its argument that names the data set.
+NAMED = {"hugging_face": "name"}
+
+
+def pretrained(params: Params, variant: str) -> tuple[str, ...]:
+    """Return the pretrained models of a row: of its encoder, then of its decoder.
+
+    Models with random weights do not count. Word vectors are left out: they hold single words.
+    """
+    row = params.variants[variant]
+    features = params.features[row.features]
+    named = [
+        *_models(_with_defaults("encoders", features.encoder, features.args)),
+        *_models(_with_defaults("decoders", row.decoder, row.args)),
+    ]
+    return tuple(dict.fromkeys(named))
+
+
+def data_set(dataset: Dataset) -> str:
+    """Return the source, such as `coco2014`. For a source of many data sets, add the name:
+    `hugging_face owner/name`."""
+    told = dataset.args.get(NAMED.get(dataset.source, ""), "")
+    return f"{dataset.source} {told}".rstrip()
+
+
+def _with_defaults(kind: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
+    signature = registry.signature(kind, name)
+    known = signature.parameters.values() if signature else ()
+    return {p.name: p.default for p in known if p.default is not p.empty} | args
+
+
+def _models(args: dict[str, Any]) -> Iterator[str]:
+    for key, where in WEIGHTS.items():
+        model, weights = args.get(key), args.get(where, "pretrained")
+        replaced = key == "lm" and args.get(INSTEAD)
+        if model and weights != "random" and not replaced:
+            yield PACKAGED.get(model, model) if weights in OWN else weights
+    if args.get(INSTEAD):
+        yield args[INSTEAD]
