@@ -160,7 +160,7 @@ def test_attention_to_the_right_half_lies_in_the_columns_of_the_right(
         ("photos/0.png", {"alternatives": 4}, "alternatives is 4, but beam is 3: give a larger beam"),
         ("photos/0.png", {"alternatives": 3, "samples": 2},
          "alternatives is 3, but samples is 2: give a larger samples"),
-        ("photos/0.png", {"beam": 2, "samples": 2}, "a beam searches and samples are drawn: name "),
+        ("photos/0.png", {"beam": 2, "samples": 2}, "beam and samples exclude each other: give only"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(

@@ -112,7 +112,7 @@ def test_a_caller_may_decode_otherwise_within_limits(published: Path, model: Any
     assert asked(samples=3) == own(samples=3)
     for wrong, said in (
         ({"beam": 11}, "beam is 11: expected 1 to 10, or 0 for the model's own"),
-        ({"beam": 2, "samples": 2}, "name one of beam and samples"),
+        ({"beam": 2, "samples": 2}, "beam and samples exclude each other"),
         ({"max_tokens": -1}, "max_tokens is -1: expected 1 to "),
     ):
         with pytest.raises(MlflowException, match=said):
@@ -207,7 +207,7 @@ def test_a_large_picture_is_decoded_apart_and_captioned_in_its_place(model: Any)
         (np.zeros((3, 4, 4), np.uint8), r"an array of shape \(3, 4, 4\), not \(H, W, 3\)"),
         (np.full((4, 4, 3), 0.5), "not whole numbers from 0 to 255"),
         (np.full((4, 4, 3), 256), "not whole numbers from 0 to 255"),
-        ([[1, 2], [3]], r"lists that are no array \(H, W, 3\)"),
+        ([[1, 2], [3]], r"nested lists that do not form an array \(H, W, 3\)"),
     ],
 )
 def test_where_no_image_can_be_read_the_reason_is_an_invalid_parameter(
@@ -874,6 +874,6 @@ def test_the_published_model_is_the_trained_one(published: Path) -> None:
 @pytest.mark.parametrize("names", [[{}], [None], [["image"]], ["image", 1]])
 def test_a_name_of_a_column_that_is_no_text_is_refused(names: list[Any]) -> None:
     body = {"dataframe_split": {"columns": names, "data": [["x"]]}}
-    with pytest.raises(Refused, match="a name of a column that is not text") as refusal:
+    with pytest.raises(Refused, match="a column name that is not text") as refusal:
         check_body(json.dumps(body).encode())
     assert refusal.value.status == 400

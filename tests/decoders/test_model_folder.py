@@ -86,13 +86,13 @@ TAMPERED: dict[str, tuple[Any, str]] = {
     ),
     "no weights": (
         lambda f: (f / "model.safetensors").write_bytes(b""),
-        r"model\.safetensors holds no weights",
+        r"model\.safetensors cannot be read as weights",
     ),
     "half the weights": (
         lambda f: (f / "model.safetensors").write_bytes(
             (f / "model.safetensors").read_bytes()[:-40]
         ),
-        r"model\.safetensors holds no weights",
+        r"model\.safetensors cannot be read as weights",
     ),
     "a weight too few": (lambda f: weights(f, lambda _: None), r"model\.safetensors lacks '"),
     "whole numbers": (

@@ -69,8 +69,8 @@ def test_self_critical_training_may_follow_no_epochs(tmp_path: Path) -> None:
 def test_without_a_published_model_no_epochs_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
-        match=r"^train\.epochs is 0, which takes a published model as it is, .*: train it for an "
-        r"[^\n]*$",
+        match=r"^train\.epochs is 0, which uses a published model without training, but this "
+        r"decoder loads none: set train\.epochs to 1 or more, [^\n]*$",
     ):
         trainer(tmp_path, epochs=0)
     with pytest.raises(UserError, match=r"^train\.epochs is 0"):

@@ -174,7 +174,7 @@ def test_another_base_or_none_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"lora": {"targets": ["q_proj", "q_porj"]}}, "there is no layer 'q_porj': there are"),
+        ({"lora": {"targets": ["q_proj", "q_porj"]}}, "no layer is named 'q_porj': choose from"),
         ({"lora": {"rnak": 4}}, "args.lora.rnak: unknown key (did you mean 'rank'?)"),
         ({"lora": {"rank": 0}}, "args.lora.rank: expected at least 1, found 0"),
         ({"model": "owner/nothing"}, "vlm: 'owner/nothing' cannot be used"),

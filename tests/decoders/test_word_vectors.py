@@ -64,8 +64,8 @@ def test_a_word_with_spaces_is_one_word(tmp_path: Path) -> None:
     [
         ("a 1 2\ndog 3\n", r"line 2: expected a word and 2 numbers \(args\.embedding\): 'dog 3"),
         ("a 1 2 3\n", r"line 1: expected a word and 2 numbers"),
-        ("a 1 x\n", r"line 1: could not convert string to float: 'x': the file is torn"),
-        ("zebra 1 2\n", "not one word of the captions is in it"),
+        ("a 1 x\n", r"line 1: could not convert string to float: 'x': the file is damaged"),
+        ("zebra 1 2\n", "contains none of the captions' words"),
     ],
 )
 def test_a_faulty_file_is_one_line(

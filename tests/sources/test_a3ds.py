@@ -168,11 +168,11 @@ def test_objects_smuggled_as_the_state_of_a_plain_array_are_refused():
         (b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.", "numpy.ndarray.tofile"),
         (
             b"\x80\x02cnumpy\ndtype\n)\x81}X\x05\x00\x00\x00dtypeX\x01\x00\x00\x00Osb.",
-            "a state for|no pickle",
+            "a state for|not a pickle",
         ),
         (
             b"\x80\x02cnumpy._core.multiarray\n_reconstruct\n}X\x01\x00\x00\x00aK\x01sb.",
-            "no pickle of plain values",
+            "not a pickle of plain values",
         ),
         (
             b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00hex\x86R.",

@@ -282,7 +282,8 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path: Path, capsys) -
     again = trainer(tmp_path, key="new", epochs=2)
     fresh = trainer(tmp_path / "fresh", key="new", epochs=2)
     assert again.run().to_csv() == fresh.run().to_csv()
-    assert "of other settings, code or data: starting anew" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "belongs to other settings, code or data: starting from scratch" in said
 
 
 def test_a_torn_checkpoint_never_lies_under_the_final_name(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -515,7 +516,9 @@ def test_a_training_that_memory_cannot_hold_is_refused_before_its_first_step(
 ) -> None:
     monkeypatch.chdir(prepared)
     monkeypatch.setattr(capacity, "free_memory", lambda device: 1000)
-    with pytest.raises(UserError, match=r"^training soft needs .* take a smaller model; CAPTION"):
+    with pytest.raises(
+        UserError, match=r"^training soft needs .* take a smaller model; set CAPTION"
+    ):
         seeds_of("soft", load_params(), "cpu").trainer(1)
     monkeypatch.setenv("CAPTIONLAB_OVERSIZE", "1")
     assert seeds_of("soft", load_params(), "cpu").trainer(1)
