@@ -88,7 +88,7 @@ def test_a_problem_ends_with_status_2_and_the_other_checks_are_made(
     assert "problem  project    ZeroDivisionError: division by zero" in out.splitlines()
     assert (
         "problem  mlflow     MLflow at http://127.0.0.1:9 is out of reach ([Errno 111] "
-        "Connection refused): mend" in out
+        "Connection refused): fix" in out
     )
     assert out.splitlines()[-1].startswith("warning  git ")
 
@@ -130,7 +130,7 @@ def test_jars_that_are_missing_and_no_place_for_what_the_tokenizer_reads_are_pro
     monkeypatch.setattr(doctor, "_package", lambda name: scorers)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     full(monkeypatch)
-    todo = "captions are written there for the PTB tokenizer, mend it or set TMPDIR"
+    todo = "captions are written there for the PTB tokenizer, fix it or set TMPDIR"
     assert doctor.java() == ("problem", f"{tmp_path} (No space left on device): {todo}")
 
 
