@@ -16,7 +16,7 @@ from pipeline.data.image_ids import ImageIds
 from pipeline.decoders.shared.contract import Decoder, pick_rows
 from pipeline.decoders.shared.tokenizers import END, Special, Tokenizer
 from pipeline.decoding.batches import Batch
-from pipeline.decoding.generation import draw
+from pipeline.decoding.generation import barred, draw
 from pipeline.decoding.search import greedy
 from pipeline.metrics.cider import against
 
@@ -102,7 +102,7 @@ def self_critical_loss(
         baseline = _mean_of_others(rewards.view(-1, count)).flatten()
     valid = mask[:, 1:]
     advantage = (rewards - baseline).to(tokens.device)[:, None].expand_as(valid)[valid]
-    loss = _weighted(decoder, batch, tokens, valid, count, advantage)
+    loss = _weighted(decoder, batch, tokens, valid, count, advantage, tokenizer.special)
     parts = {"train_reward": rewards.mean().item(), "train_baseline": baseline.mean().item()}
     return loss, parts, len(advantage)
 
@@ -113,13 +113,26 @@ def _mean_of_others(rewards: Tensor) -> Tensor:
 
 
 def _weighted(
-    decoder: Decoder, batch: Batch, tokens: Tensor, valid: Tensor, count: int, advantage: Tensor
+    decoder: Decoder,
+    batch: Batch,
+    tokens: Tensor,
+    valid: Tensor,
+    count: int,
+    advantage: Tensor,
+    special: Special,
 ) -> Tensor:
     """Return the mean of -advantage * log p over the sampled tokens, which `valid` (I * count, T)
-    marks."""
+    marks.
+
+    p is the distribution that the tokens were drawn from, without barred tokens. With them, every
+    sample of negative advantage would raise the probability of tokens that are never drawn, and
+    nothing would lower it again.
+    """
     rows = torch.arange(len(batch.image_ids), device=tokens.device).repeat_interleave(count)
     hidden, _ = decoder.unroll(batch.features, tokens[:, :-1], valid.sum(1).cpu(), rows)
-    return decoder.last_layer(hidden[valid]).cross_entropy(tokens[:, 1:][valid], weights=advantage)
+    layer = decoder.last_layer(hidden[valid])
+    never = barred(special, layer.words)
+    return layer.cross_entropy(tokens[:, 1:][valid], weights=advantage, barred=never)
 
 
 def _without_dropout(decoder: nn.Module) -> None:

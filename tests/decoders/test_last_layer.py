@@ -109,6 +109,27 @@ def test_weights_and_smoothing_together_are_the_same_in_parts(
     assert layer.cross_entropy(targets, 0.1, weights).item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_barred_words_have_no_probability_and_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    *inputs, targets = tensors()
+    targets, weights = targets % (V - 2), torch.randn(N, generator=torch.Generator().manual_seed(4))
+    theirs = (
+        weights * F.cross_entropy(F.linear(*inputs)[:, : V - 2], targets, reduction="none")
+    ).mean()
+    expected = torch.autograd.grad(theirs, inputs)
+    for rows in (None, 4):
+        if rows:
+            in_parts(monkeypatch, rows)
+        layer = LastLayer(*inputs)
+        ours = layer.cross_entropy(targets, weights=weights, barred=[V - 2, V - 1])
+        assert ours.item() == pytest.approx(theirs.item(), abs=1e-6)
+        found = torch.autograd.grad(ours, inputs)
+        assert not found[1][V - 2 :].any()
+        for ours_, theirs_ in zip(found, expected, strict=True):
+            close(ours_, theirs_, 1e-6)
+    with pytest.raises(ValueError, match="to smooth"):
+        LastLayer(*inputs).cross_entropy(targets, 0.1, barred=[0])
+
+
 def test_few_logits_are_torchs_own_loss_to_the_bit() -> None:
     *inputs, targets = tensors()
     ours = LastLayer(*inputs).cross_entropy(targets, 0.1)

@@ -192,11 +192,12 @@ def test_the_self_critical_loss_is_the_log_probability_of_the_sample_by_its_adva
     torch.manual_seed(3)
     tokens, mask = sample_batch(t.decoder, b, count, t.tokenizer.special, 6)
     rows = torch.arange(len(b.image_ids)).repeat_interleave(count)
-    log_probs = (
-        t.decoder(b.features, tokens[:, :-1], rows)
-        .log_softmax(-1)
-        .gather(2, tokens[:, 1:, None])[..., 0]
-    )
+    logits = t.decoder(b.features, tokens[:, :-1], rows)
+    special = t.tokenizer.special
+    for never in (special.pad, special.start, special.unknown):
+        if never < logits.shape[-1]:
+            logits[..., never] = -torch.inf  # As in the draw.
+    log_probs = logits.log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
     weighted = log_probs * torch.tensor(advantages * len(b.image_ids))[:, None]
     assert loss.item() == pytest.approx(-weighted[mask[:, 1:]].mean().item(), rel=1e-4)
     assert parts["train_reward"] == pytest.approx({1: 1.0, 2: 0.625, 3: 0.5}[count])
@@ -226,6 +227,24 @@ def test_self_critical_training_raises_the_validation_cider_over_its_start(
 ) -> None:
     history = trainer(tmp_path, decoder, epochs=6, patience=20, **SELF_CRITICAL).run()
     assert history.val_cider[6:].max() > 1.5 * history.val_cider[:6].max()
+
+
+@pytest.mark.parametrize("decoder", ["merge", "lstm", "soft_attention"])
+def test_self_critical_training_moves_no_probability_to_tokens_that_are_never_drawn(
+    tmp_path: Path, decoder: str
+) -> None:
+    """Nothing would move it back, and search, which adds log-probabilities of the whole vocabulary,
+    would look for words after which such tokens are unlikely."""
+    t = trainer(tmp_path, decoder)
+    b = next(iter(t.train_batches.in_order()))
+    loss, *_ = self_critical_loss(t.decoder, b, t.tokenizer, t.reward, 3, 6)
+    loss.backward()
+    special = t.tokenizer.special
+    (bias,) = (w for w in t.decoder.parameters() if w.shape == (len(t.tokenizer),))
+    never = [special.pad, special.start, special.unknown]
+    assert bias.grad is not None
+    assert not bias.grad[never].any()
+    assert bias.grad.any()
 
 
 @pytest.mark.parametrize("steps", [5, 7])

@@ -13,7 +13,7 @@ torch's own `linear_cross_entropy` does the same. But it has no label smoothing,
 bfloat16 loss for bfloat16 rows (2.15).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +44,15 @@ class LastLayer:
         return self.rows if self.weight is None else F.linear(self.rows, self.weight, self.bias)
 
     @property
+    def words(self) -> int:
+        """Return V."""
+        return self.rows.shape[-1] if self.weight is None else len(self.weight)
+
+    @property
     def at_once(self) -> int:
         """Return the number of rows whose logits are held at once."""
-        words = self.rows.shape[-1] if self.weight is None else len(self.weight)
-        return len(self.rows) if len(self.rows) * words <= LARGE else max(1, PART // words)
+        fits = len(self.rows) * self.words <= LARGE
+        return len(self.rows) if fits else max(1, PART // self.words)
 
     def held(self) -> "LastLayer":
         """Return the layer with its logits computed, if all are held at once. For callers who need
@@ -63,15 +68,27 @@ class LastLayer:
             yield LastLayer(rows, self.weight, self.bias)
 
     def cross_entropy(
-        self, targets: Tensor, smoothing: float = 0.0, weights: Tensor | None = None
+        self,
+        targets: Tensor,
+        smoothing: float = 0.0,
+        weights: Tensor | None = None,
+        barred: Sequence[int] = (),
     ) -> Tensor:
         """Return the mean over the targets (N,), in nats and float32.
 
-        With `weights` (N,), it is the mean of the weighted values. Weights are for use without
-        smoothing.
+        With `weights` (N,), it is the mean of the weighted values.
+
+        Args:
+            barred: words without probability, the others' sum to 1. None of them is a target, and
+                their logits get no gradient. Not for use with smoothing.
         """
+        if barred and smoothing:
+            raise ValueError("barred words have no probability to smooth")
         if self.weight is None or self.at_once >= len(self.rows):
             logits = self.logits().float()
+            if barred:
+                index = torch.tensor(barred, device=logits.device)
+                logits = logits.index_fill(1, index, -torch.inf)
             if weights is None:
                 return F.cross_entropy(logits, targets, label_smoothing=smoothing)
             if not smoothing:
@@ -85,7 +102,8 @@ class LastLayer:
         shares = torch.ones_like(targets) if weights is None else weights
         shares = shares.to(torch.promote_types(kind, torch.float32)) / len(targets)
         return _CrossEntropy.apply(
-            self.rows, self.weight, self.bias, targets, shares, smoothing, kind, self.at_once
+            *(self.rows, self.weight, self.bias),
+            *(targets, shares, smoothing, list(barred), kind, self.at_once),
         )
 
     @torch.no_grad()
@@ -116,6 +134,7 @@ class _CrossEntropy(torch.autograd.Function):
         targets: Tensor,
         shares: Tensor,
         smoothing: float,
+        barred: list[int],
         kind: torch.dtype,
         at_once: int,
     ) -> Tensor:
@@ -129,9 +148,12 @@ class _CrossEntropy(torch.autograd.Function):
                 x, target, share = rows[part].to(kind), targets[part, None], shares[part, None]
                 logits = F.linear(x, matrix, None if bias is None else bias.to(kind))
                 logits = logits.to(shares.dtype)
+                logits[:, barred] = -torch.inf
                 total = logits.logsumexp(1, keepdim=True)
                 right = (1 - smoothing) * logits.gather(1, target)
-                losses.append(share * (total - right - smoothing * logits.mean(1, keepdim=True)))
+                if smoothing:
+                    right += smoothing * logits.mean(1, keepdim=True)
+                losses.append(share * (total - right))
                 d = logits.sub_(total).exp_().sub_(smoothing / logits.shape[1])
                 d = d.scatter_add_(1, target, torch.full_like(total, smoothing - 1)).mul_(share)
                 if d_bias is not None:
@@ -147,4 +169,4 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
         d_rows, d_weight, d_bias = ctx.saved_tensors
         d_bias = None if d_bias is None else d_loss * d_bias
-        return d_loss * d_rows, d_loss * d_weight, d_bias, None, None, None, None, None
+        return d_loss * d_rows, d_loss * d_weight, d_bias, *[None] * 6
