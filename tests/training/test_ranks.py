@@ -274,7 +274,12 @@ def test_a_process_per_gpu_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ("device", "gpus", "count", "said"),
     [
         ("cuda", 2, 4, "asks for 4 processes, and 2 GPUs are visible: lower it, or set "),
-        ("cuda:1", 2, 2, "CAPTIONLAB_DEVICE=cuda:1 is a single device, but CAPTIONLAB_PROCESSES=2 "),
+        (
+            "cuda:1",
+            2,
+            2,
+            "CAPTIONLAB_DEVICE=cuda:1 is a single device, but CAPTIONLAB_PROCESSES=2 ",
+        ),
         ("", 8, 8, "asks for 8 processes, and train.batch_images is 7: "),
         ("cpu", 0, 8, "asks for 8 processes, and train.batch_images is 7: "),
     ],
