@@ -14,6 +14,7 @@ import argparse
 import io
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -26,8 +27,8 @@ from benchmarks import _common as common
 
 SIZES = 300_000, 3_000_000
 IN_SHARD = 1_000
+# Pictures outside the training split, half of them validation.
 CAPTIONED = 5_000
-"pictures that are neither of the training split, half of them validation"
 SIDE, BLOCKS, WORDS = 32, 4, 2_000
 STAGES = (
     "download@web",
@@ -38,9 +39,9 @@ STAGES = (
     "caption@merge",
 )
 NOTHING = "nothing to do"
+# Growth of memory from the first size to the last; deviation of the time from linear growth;
+# seconds of a `dvc repro` that runs no stage.
 GOALS = {"memory": 1.3, "linear": 0.15, NOTHING: 5.0}
-"""growth of memory from the first size to the last; of the time over that of the pictures; seconds
-of a `dvc repro` that runs no stage"""
 PAUSE = 0.1
 
 
@@ -141,6 +142,15 @@ def watch(folder: Path, command: list[str]) -> dict[str, float]:
     return {name: round(value, 1) for name, value in found.items()}
 
 
+def _forget(work: Path) -> None:
+    """Delete what an interrupted stage would resume from: it is measured as a whole."""
+    for path in [work / "checkpoints", *(work / "data").rglob("*.part")]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def measure(root: Path, count: int) -> dict[str, dict[str, float]]:
     """By stage. What is measured already is read from `root`."""
     from tests.workspace import make_workspace, tool
@@ -151,9 +161,15 @@ def measure(root: Path, count: int) -> dict[str, dict[str, float]]:
     work = root / "work"
     if not (work / "params.yaml").exists():
         make_workspace(work, params(root / "shards", count))
+    begun = root / "begun"
     for stage in STAGES:
         if stage not in found:
-            found[stage] = watch(work, [tool("dvc"), "repro", "-q", "--single-item", stage])
+            again = ["--force"] if begun.exists() and begun.read_text() == stage else []
+            if again:
+                _forget(work)
+            begun.write_text(stage)
+            command = [tool("dvc"), "repro", "-q", "--single-item", *again, stage]
+            found[stage] = watch(work, command)
             notes.write_text(json.dumps(found))
     found[NOTHING] = watch(work, [tool("dvc"), "repro", "-q", STAGES[-1]])
     notes.write_text(json.dumps(found))

@@ -122,11 +122,11 @@ def _check_head(card: Path) -> None:
     from yaml import YAMLError
 
     text = card.read_text("utf-8")
-    if not text.startswith("---"):  # no metadata
+    if not text.lstrip().startswith("---"):  # no metadata
         return
     try:
         ModelCard(text).validate()
-    except (ValueError, YAMLError) as error:
+    except (TypeError, ValueError, YAMLError) as error:
         raise UserError(
             "README.md of the model begins with metadata that the hub does not take "
             f"({brief(error)}): correct them in the model's folder"

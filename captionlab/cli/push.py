@@ -65,7 +65,9 @@ def command(
     repository = find(to, public)
     _announce(repository, public)
     with _exported(model, dataset, form) as folder:
-        address = upload(repository, folder, revision, message or f"{model}, by captionlab push")
+        address = upload(
+            repository, folder, revision, message or f"{_last(model)}, by captionlab push"
+        )
     say(f"{model} is at {address} ({repository.visibility})")
 
 
@@ -81,6 +83,11 @@ def _exported(model: str, dataset: str | None, form: str) -> Iterator[Path]:
         folder = Path(temporary) / "model"
         export(captioner, folder, form, card)
         yield folder
+
+
+def _last(model: str) -> str:
+    """Return the name of a model without the folders of this machine."""
+    return Path(model).name if Path(model).is_dir() else model
 
 
 def _list(folder: Path) -> None:

@@ -120,8 +120,7 @@ def read_objects(path: str) -> Objects:
     except (OSError, UnicodeDecodeError):
         raise UserError(
             f"{path} is not a text file: name COCO's synonyms, one object a line, its "
-            "words separated by commas an "
-            "object"
+            "words separated by commas"
         ) from None
     of_word: dict[str, str] = {}
     for line in lines:

@@ -15,6 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.plain import problems
 from pipeline.core.yaml12 import read_yaml
 from pipeline.report.table import Column
+from pipeline.results.pretrained import IN_FILE
 from pipeline.results.result import Result
 from pipeline.results.values import SEEN
 
@@ -70,9 +71,17 @@ class Known(BaseModel, extra="forbid"):
         return next((name for name, those in self.data.items() if _fits(data, those)), "")
 
     def claim(self, model: str, family: str) -> Claim | None:
-        """Return the claim of the first entry that fits the model. None if no entry fits."""
-        entry = next((entry for entry in self.models if _fits(model, entry.models)), None)
+        """Return the claim of the first entry that fits the model. None if no entry fits.
+
+        A file of weights (`file PATH`) fits only patterns of files, whatever its path contains.
+        """
+        entry = next((entry for entry in self.models if _fits_model(model, entry.models)), None)
         return next((c for c in entry.claims if family in c.of), None) if entry else None
+
+
+def _fits_model(model: str, patterns: Iterable[str]) -> bool:
+    is_file = model.startswith(IN_FILE)
+    return _fits(model, [p for p in patterns if p.startswith(IN_FILE) == is_file])
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
@@ -126,15 +135,17 @@ def parts(result: Result) -> list[Part]:
 
 
 def seen(result: Result) -> str:
-    """Return the most that any model of the row is known to have seen. '-' for a baseline and for a
+    """Return the most that any model of the row is known to have seen. '' for a baseline, '-' for a
     data set without claims."""
+    if not result.decoding:
+        return ""
     if not read_known().family(result.data):
         return "-"
     return min((part.mark for part in parts(result)), key=MARKS.index, default=NOTHING)
 
 
 def columns(rows: Iterable[Result]) -> list[Column]:
-    """Return the column if a row's models may have seen captions or pictures."""
+    """Return the column if a row has one of `TOLD`."""
     return [Column(SEEN)] if any(seen(row) in TOLD for row in rows) else []
 
 

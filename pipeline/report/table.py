@@ -16,6 +16,7 @@ from pipeline.results.values import (
     LOWER_IS_BETTER,
     NO_DIRECTION,
     OF_ROWS,
+    SEEN,
     SPLITS,
     TEACHER_FORCED,
     Mean,
@@ -158,7 +159,10 @@ class Table:
         Returns:
             '' if no row has a value, and None if the values differ.
         """
-        said = {str(values[column]) for _, values in self.rows} - {"n/a", "not run", "-", "None"}
+        nothing = {"", "n/a", "not run", "None"}
+        if self.columns[column].metric != SEEN:  # there, '-' is a row that nothing is known of
+            nothing.add("-")
+        said = {str(values[column]) for _, values in self.rows} - nothing
         return "".join(said) if len(said) < 2 else None
 
 

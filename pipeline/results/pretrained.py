@@ -2,6 +2,7 @@
 params.yaml."""
 
 from collections.abc import Iterator
+from inspect import Parameter
 from typing import Any
 
 from pipeline.core import registry
@@ -19,6 +20,8 @@ WEIGHTS = {
 OWN = ("hub", "package", "pretrained")
 # Argument that names a file of weights, which replace those of `lm`.
 INSTEAD = "checkpoint"
+# Beginning of the name of a model whose weights are in a file.
+IN_FILE = "file "
 # Value of `lm` -> model of that package.
 PACKAGED = {"package": "SmolLM2-135M"}
 # Source -> its argument that names the data set.
@@ -33,8 +36,8 @@ def pretrained(params: Params, variant: str) -> tuple[str, ...]:
     row = params.variants[variant]
     features = params.features[row.features]
     named = [
-        *_models(_with_defaults("encoders", features.encoder, features.args)),
-        *_models(_with_defaults("decoders", row.decoder, row.args)),
+        *_models("encoders", features.encoder, features.args),
+        *_models("decoders", row.decoder, row.args),
     ]
     return tuple(dict.fromkeys(named))
 
@@ -46,17 +49,17 @@ def data_set(dataset: Dataset) -> str:
     return f"{dataset.source} {told}".rstrip()
 
 
-def _with_defaults(kind: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
+def _models(kind: str, name: str, given: dict[str, Any]) -> Iterator[str]:
     signature = registry.signature(kind, name)
-    known = signature.parameters.values() if signature else ()
-    return {p.name: p.default for p in known if p.default is not p.empty} | args
-
-
-def _models(args: dict[str, Any]) -> Iterator[str]:
+    if signature is None:  # an __init__ that is inherited: its defaults may name any model
+        yield f"{kind.removesuffix('s')} {name}"
+        return
+    defaults = {p.name: p.default for p in signature.parameters.values()}
+    args = {key: value for key, value in defaults.items() if value is not Parameter.empty} | given
     for key, where in WEIGHTS.items():
         model, weights = args.get(key), args.get(where, "pretrained")
         replaced = key == "lm" and args.get(INSTEAD)
         if model and weights != "random" and not replaced:
-            yield PACKAGED.get(model, model) if weights in OWN else weights
+            yield PACKAGED.get(model, model) if weights in OWN else f"{IN_FILE}{weights}"
     if args.get(INSTEAD):
-        yield args[INSTEAD]
+        yield f"{IN_FILE}{args[INSTEAD]}"

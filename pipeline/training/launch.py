@@ -201,6 +201,7 @@ def _join(
 
 def _fail(told: Any, error: BaseException) -> None:
     """Report the error and exit at once, without waiting for remaining threads such as NCCL's."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # launch sends it as soon as it has the error
     told.send(error)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -31,7 +31,7 @@ def row(name: str, data: str, *models: str, **more: object) -> Result:
     [
         ("coco2014", (BLIP,), "captions"),
         ("hugging_face someone/COCO-karpathy", (BLIP,), "captions"),
-        ("coco2014", ("clipcap/coco_weights.pt", CLIP), "captions"),
+        ("coco2014", ("file clipcap/coco_weights.pt", CLIP), "captions"),
         ("coco2014", ("microsoft/git-base-coco",), "captions"),
         ("coco2014", ("nlpconnect/vit-gpt2-image-captioning",), "captions"),
         ("coco2014", (LLAVA,), "pictures"),
@@ -45,6 +45,9 @@ def row(name: str, data: str, *models: str, **more: object) -> Result:
         ("flickr8k", (IMAGENET,), "no captions"),
         ("coco2014", ("vit_base_patch16_clip_224.openai_ft_in1k",), "unknown"),
         ("coco2014", ("resnet50.fb_swsl_ig1b_ft_in1k",), "unknown"),
+        ("coco2014", ("microsoft/git-base-vqav2",), "pictures"),
+        ("coco2014", ("file w/vit.augreg_in21k.safetensors",), "unknown"),
+        ("coco2014", ("decoder mine",), "unknown"),
         ("coco2014", (), "no"),
         ("scenes", (BLIP,), "-"),
         ("", (BLIP,), "-"),
@@ -70,7 +73,7 @@ def test_a_table_tells_it_of_every_row_with_the_source_of_each_claim() -> None:
         "| blip                  | 0.7000 | 0.2500 | 0.8100 | 2.5000 | 0.6600 |         captions |",
         "| sat                   | 0.7000 | 0.2500 | 0.8100 | 2.5000 | 0.6600 |      no captions |",
         "| random                | 0.7000 | 0.2500 | 0.8100 | 2.5000 | 0.6600 |               no |",
-        "| most frequent caption | 0.4000 | 0.0500 | 0.0200 |    n/a |    n/a |                - |",
+        "| most frequent caption | 0.4000 | 0.0500 | 0.0200 |    n/a |    n/a |              n/a |",
     ]
     told = [line for line in lines if line.startswith("- seen in training")]
     assert [line.split(",")[0] for line in told[:2]] == [
@@ -95,6 +98,30 @@ def test_what_all_rows_saw_stands_above_the_table_once() -> None:
     text = markdown(everything([row("blip", "coco2014", BLIP), baseline()], ["cider"]))
     assert "at most 30 tokens. Seen in training: captions.\n" in text
     assert "| seen in training |" not in text
+
+
+def test_what_some_rows_saw_does_not_stand_above_a_table_with_a_row_that_nothing_is_known_of() -> (
+    None
+):
+    rows = [row("blip", "coco2014", BLIP), row("mine", "folder", BLIP), baseline()]
+    text = markdown(everything(rows, ["cider"]))
+    assert "Seen in training" not in text
+    assert [line.split("|")[-2].strip() for line in text.splitlines() if line.startswith("| ")][
+        2:5
+    ] == ["captions", "-", "n/a"]
+
+
+@pytest.mark.parametrize(
+    ("model", "source"),
+    [
+        ("openai-community/gpt2", "GPT-2"),
+        ("vit_base_patch16_clip_224.openai", "name of the weights"),
+    ],
+)
+def test_the_source_is_that_of_the_models_own_entry(model: str, source: str) -> None:
+    claim = read_known().claim(model, "coco")
+    assert claim
+    assert source in claim.source
 
 
 @pytest.mark.parametrize("models", [(IMAGENET,), ("tf_efficientnet_lite0",), ()])

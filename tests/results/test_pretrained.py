@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.core import registry
 from pipeline.experiment.params import Dataset, FeatureSet, Params, load_params
 from pipeline.results.pretrained import data_set, pretrained
 from pipeline.results.result import Result, Setting, as_json, from_json, variant_result
@@ -31,12 +32,12 @@ TIMM = {"image_size": 224, "resize": "squash"}
     [
         ("merge", {}, ("timm_model", {"model": "vgg16.tv_in1k", "weights": "hub", **TIMM}), ("vgg16.tv_in1k",)),
         ("merge", {}, ("timm_model", {"model": "vgg16", "weights": "random", **TIMM}), ()),
-        ("merge", {}, ("timm_model", {"model": "vgg16", "weights": "mine.safetensors", **TIMM}), ("mine.safetensors",)),
+        ("merge", {}, ("timm_model", {"model": "vgg16", "weights": "mine.safetensors", **TIMM}), ("file mine.safetensors",)),
         ("merge", {"vectors": "glove/glove.6B.50d.txt"}, PIXELS, ()),
         ("prefix_lm", {}, ("clip", {"model": "openai/clip-vit-base-patch32"}), ("openai/clip-vit-base-patch32", "gpt2")),
         ("prefix_lm", {"lm": "package"}, PIXELS, ("SmolLM2-135M",)),
         ("prefix_lm", {"lm": "gpt2", "lm_weights": "random"}, PIXELS, ()),
-        ("prefix_lm", {"lm": "gpt2", "checkpoint": "clipcap/coco_weights.pt"}, PIXELS, ("clipcap/coco_weights.pt",)),
+        ("prefix_lm", {"lm": "gpt2", "checkpoint": "clipcap/coco_weights.pt"}, PIXELS, ("file clipcap/coco_weights.pt",)),
         ("blind", {}, ("clip", {"model": "openai/clip-vit-large-patch14"}), ("openai/clip-vit-large-patch14", "gpt2")),
         ("blip", {"model": "Salesforce/blip-image-captioning-base"}, PIXELS, ("Salesforce/blip-image-captioning-base",)),
         ("blip", {"model": "Salesforce/blip-image-captioning-base", "weights": "random"}, PIXELS, ()),
@@ -47,6 +48,18 @@ def test_a_row_names_the_pretrained_models_it_is_made_of_and_none_with_random_we
     decoder: str, args: dict[str, Any], encoder: tuple[str, dict[str, Any]], named: tuple[str, ...]
 ) -> None:
     assert pretrained(one(decoder, encoder[0], args, encoder[1]), "one") == named
+
+
+def test_a_part_that_inherits_its_constructor_may_be_made_of_any_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "signature", lambda kind, name: None)
+    assert pretrained(one("mine", "pixels", {}, {}), "one") == ("encoder pixels", "decoder mine")
+
+
+@pytest.mark.parametrize("kind", ["decoders", "encoders"])
+def test_every_part_of_the_project_states_its_defaults(kind: str) -> None:
+    assert all(registry.signature(kind, name) for name in registry.names(kind))
 
 
 def test_a_data_set_of_the_hub_is_named_with_its_source() -> None:
