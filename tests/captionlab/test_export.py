@@ -31,6 +31,8 @@ from pipeline.images.reading import read_image
 from tests.captioner.test_captioner import BEAM, SEES, TEXTS, picture, small_args, write_model
 from tests.decoders.test_properties import FILES
 
+pytestmark = pytest.mark.slow
+
 ENCODER = {"model": "test_efficientnet", "weights": "random", "image_size": 96}
 COUNT = 6
 WITHOUT = ["dvc", "mlflow", "great_expectations", "pipeline"]
