@@ -63,7 +63,7 @@ def command(
     """
     from captionlab.running.graph import choose, finishing, read_graph, to_run
     from captionlab.running.last import finish
-    from captionlab.running.lock_file import in_order
+    from captionlab.running.lock_file import in_order, mend
     from captionlab.running.needs import Needs
     from captionlab.running.schedule import Schedule
     from captionlab.running.view import View
@@ -73,6 +73,7 @@ def command(
         raise UserError("--jobs is for this machine, --ray for a cluster: give one of them")
     params = load_params()  # reports mistakes before anything runs
     needs = Needs(need or [])
+    mend()
     everything = read_graph()
     graph = choose(everything, stages or [])
     needs.check(everything)

@@ -1,6 +1,7 @@
 """Read DVC's graph: which stages depend on which, and which stages are stale."""
 
 import logging
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -8,6 +9,9 @@ from pipeline.core.errors import UserError, one_line
 
 # Stages that report to people. They are cheap, and the `dvc repro` that ends a run runs them.
 LAST = ("track", "compare", "publish")
+# Seconds to wait for a path that a `dvc` has locked. One that was killed counts as alive until the
+# system has removed its process, which may take seconds on a busy machine.
+PATIENCE = 15.0
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,28 @@ def read_graph() -> Graph:
         UserError: this is no DVC workspace, or its dvc.yaml or params.yaml cannot be read.
     """
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+    from dvc.lock import LockError
 
     for name in ("dvc", "dvc_data", "dvc_objects"):  # they report every missing output
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        with Repo(_wait_for_lock=True) as repo, repo.lock:
-            graph = repo.index.graph
-            steps = plan_repro(get_active_graph(graph), collect_stages(repo, ["dvc.yaml"]))
-            return {stage.addressing: _node(stage, graph) for stage in steps if stage.cmd}
-    except DvcException as error:
-        raise UserError(f"{one_line(error)} (captionlab doctor says more)") from None
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _read()
+        except DvcException as error:
+            if not isinstance(error, LockError) or time.monotonic() > until:
+                raise UserError(f"{one_line(error)} (captionlab doctor says more)") from None
+        time.sleep(0.5)
+
+
+def _read() -> Graph:
+    from dvc.repo import Repo
+    from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+
+    with Repo(_wait_for_lock=True) as repo, repo.lock:
+        graph = repo.index.graph
+        steps = plan_repro(get_active_graph(graph), collect_stages(repo, ["dvc.yaml"]))
+        return {stage.addressing: _node(stage, graph) for stage in steps if stage.cmd}
 
 
 def _node(stage, graph) -> Node:  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Keep the order of dvc.lock, which several jobs of DVC write.
+"""Keep dvc.lock, which several jobs of DVC write: its order, and its content if one is killed.
 
 Stages that run at once end in any order, and DVC appends the entry of each. A plain `dvc repro`
 would have kept the old entries first, and added the new ones in the order of the graph. A run
@@ -6,15 +6,57 @@ restores that order. dvc.lock is then the same byte for byte, and git shows no m
 """
 
 import json
+import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, say
 
 LOCK = Path("dvc.lock")
 # The entries before the run. A killed run leaves this file for the next run.
 BEFORE = Path(".dvc/tmp/captionlab/lock-order.json")
+# The file as it was before the run, if there was one. It stays as long as `BEFORE`.
+KEPT = BEFORE.with_name("dvc.lock")
+
+
+def mend() -> None:
+    """Put back the dvc.lock of before a killed run if the kill left half of one.
+
+    DVC writes the file in place. What the run had finished is in DVC's run cache, so the next run
+    restores it.
+    """
+    from dvc.dvcfile import Lockfile
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    if not BEFORE.exists():  # no run was killed: whatever is wrong with the file, a person did it
+        return
+    with Repo(_wait_for_lock=True) as repo, repo.lock:
+        _mend_path_locks(Path(repo.tmp_dir or ".dvc/tmp") / "rwlock")
+        try:
+            Lockfile(repo, str(LOCK)).load()
+        except DvcException:
+            if KEPT.exists():
+                shutil.copyfile(KEPT, LOCK)
+            else:
+                LOCK.unlink()
+            say(
+                "dvc.lock was half written when the last run was killed. It is as it was before "
+                "that run; what is finished comes back from DVC's run cache",
+                file=sys.stderr,
+            )
+
+
+def _mend_path_locks(file: Path) -> None:
+    """Remove DVC's list of locked paths if a kill left half of it."""
+    try:
+        json.loads(file.read_text(encoding="utf-8") or "{}")
+    except FileNotFoundError:
+        return
+    except ValueError:
+        file.unlink()
 
 
 @contextmanager
@@ -35,6 +77,9 @@ def in_order(graph: Iterable[str]) -> Iterator[None]:
         with FileLock(BEFORE.with_name("run.lock"), timeout=0):
             with Repo(_wait_for_lock=True) as repo, repo.lock:
                 if not BEFORE.exists():
+                    KEPT.unlink(missing_ok=True)
+                    if LOCK.exists():
+                        shutil.copyfile(LOCK, KEPT)
                     BEFORE.write_text(json.dumps(_entries()), encoding="utf-8")
             try:
                 yield
@@ -61,6 +106,7 @@ def _restore(graph: Iterable[str]) -> None:
             for name in order:
                 stages[name] = stages.pop(name)
     BEFORE.unlink()
+    KEPT.unlink(missing_ok=True)
 
 
 def read_lock() -> bytes:

@@ -25,6 +25,8 @@ from pipeline.core.alike import difference
 
 # Errors of a disk that is full or not writable.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# Python has this argument since 3.11.4.
+SAFE: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
 # Seconds between two reports of what a stage has printed.
 TELL = 1.0
 
@@ -161,7 +163,7 @@ def prepare(folder: Path, lock: bytes, parcel: Parcel, scratch: Path) -> None:
     if not (folder / ".ready").exists():
         shutil.rmtree(folder, ignore_errors=True)
         with tarfile.open(fileobj=io.BytesIO(parcel["files"])) as tar:
-            tar.extractall(folder, filter="tar")
+            tar.extractall(folder, **SAFE)
         if (folder / ".git").is_dir():  # so that git compares the files with the commit
             _reset_git(folder)
         (folder / ".ready").touch()

@@ -138,8 +138,44 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_goes_on(
     process.wait()
     wait_for(lambda: not processes_in(toy.folder), 15)
     hold.unlink()
-    assert toy.run("--jobs", "2")[0] == 0
+    status, _, errors = toy.run("--jobs", "2")
+    assert status == 0, errors
     assert toy.made() == plain
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.7])
+def test_half_a_lock_file_of_a_killed_run_is_replaced_and_what_was_finished_comes_back(
+    toy: Toy, plain: dict[str, str], share: float
+) -> None:
+    """The kill met DVC while it wrote dvc.lock."""
+    hold = toy.mark("hold", "score@b")
+    process = toy.start("--jobs", "2")
+    wait_for(lambda: "score@b" in toy.begun() and "score@a" in [stage for stage, *_ in toy.ended()])
+    process.kill()
+    process.wait()
+    wait_for(lambda: not processes_in(toy.folder), 15)
+    hold.unlink()
+    lock = toy.folder / "dvc.lock"
+    content = lock.read_text()
+    in_a_word = content.index("md5:", int(len(content) * share)) + 2
+    lock.write_text(content[:in_a_word])
+    (toy.folder / ".dvc/tmp/rwlock").write_text('{"')
+    before = len(toy.ended())
+    status, _, errors = toy.run("--jobs", "2")
+    assert status == 0, errors
+    assert "dvc.lock was half written when the last run was killed" in errors
+    assert toy.made() == plain
+    ran = [stage for stage, *_ in toy.ended()[before:]]
+    assert not [stage for stage in ran if stage.startswith(("download", "train"))]
+
+
+def test_a_lock_file_that_a_person_broke_is_left_alone(toy: Toy) -> None:
+    toy.repro()
+    lock = toy.folder / "dvc.lock"
+    lock.write_text("<<<<<<< HEAD\n" + lock.read_text())
+    broken = lock.read_text()
+    assert toy.run("--jobs", "2")[0] == 2
+    assert lock.read_text() == broken
 
 
 def test_named_stages_run_with_what_they_stand_on_and_nothing_else(toy: Toy) -> None:
