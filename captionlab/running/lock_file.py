@@ -9,16 +9,21 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.core.errors import UserError, say
 
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
 LOCK = Path("dvc.lock")
-# The entries before the run. A killed run leaves this file for the next run.
-BEFORE = Path(".dvc/tmp/captionlab/lock-order.json")
-# The file as it was before the run, if there was one. It stays as long as `BEFORE`.
-KEPT = BEFORE.with_name("dvc.lock")
+# The file as it was before the run, empty if there was none. A killed run leaves it for the next
+# one.
+KEPT = Path(".dvc/tmp/captionlab/dvc.lock")
+# Held by a run for as long as it lives.
+ALIVE = KEPT.with_name("run.lock")
 
 
 def mend() -> None:
@@ -27,36 +32,47 @@ def mend() -> None:
     DVC writes the file in place. What the run had finished is in DVC's run cache, so the next run
     restores it.
     """
+    from dvc.repo import Repo
+    from filelock import FileLock, Timeout
+
+    if not KEPT.exists():  # no run was killed: whatever is wrong with the file, a person did it
+        return
+    alive = FileLock(ALIVE, timeout=0)
+    with suppress(Timeout), alive, Repo(_wait_for_lock=True) as repo, repo.lock:
+        _mend_path_locks(Path(repo.tmp_dir or ".dvc/tmp"))
+        _mend_lock(repo)
+
+
+def _mend_lock(repo: "Repo") -> None:
     from dvc.dvcfile import Lockfile
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
-    if not BEFORE.exists():  # no run was killed: whatever is wrong with the file, a person did it
-        return
-    with Repo(_wait_for_lock=True) as repo, repo.lock:
-        _mend_path_locks(Path(repo.tmp_dir or ".dvc/tmp") / "rwlock")
-        try:
-            Lockfile(repo, str(LOCK)).load()
-        except DvcException:
-            if KEPT.exists():
-                shutil.copyfile(KEPT, LOCK)
-            else:
-                LOCK.unlink()
-            say(
-                "dvc.lock was half written when the last run was killed. It is as it was before "
-                "that run; what is finished comes back from DVC's run cache",
-                file=sys.stderr,
-            )
-
-
-def _mend_path_locks(file: Path) -> None:
-    """Remove DVC's list of locked paths if a kill left half of it."""
     try:
-        json.loads(file.read_text(encoding="utf-8") or "{}")
-    except FileNotFoundError:
-        return
-    except ValueError:
-        file.unlink()
+        Lockfile(repo, str(LOCK)).load()
+    except DvcException:
+        shutil.copyfile(KEPT, LOCK)
+        if not LOCK.stat().st_size:  # there was none
+            LOCK.unlink()
+        say(
+            "dvc.lock was half written when the last run was killed. It is as it was before "
+            "that run; what is finished comes back from DVC's run cache",
+            file=sys.stderr,
+        )
+
+
+def _mend_path_locks(folder: Path) -> None:
+    """Remove DVC's list of locked paths if a kill left half of it."""
+    from dvc.lock import make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+
+    file = folder / RWLOCK_FILE
+    with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=str(folder), wait=True):
+        try:
+            json.loads(file.read_text(encoding="utf-8") or "{}")
+        except FileNotFoundError:
+            return
+        except ValueError:
+            file.unlink()
 
 
 @contextmanager
@@ -72,15 +88,14 @@ def in_order(graph: Iterable[str]) -> Iterator[None]:
     from dvc.repo import Repo
     from filelock import FileLock, Timeout
 
-    BEFORE.parent.mkdir(parents=True, exist_ok=True)
+    KEPT.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(BEFORE.with_name("run.lock"), timeout=0):
+        with FileLock(ALIVE, timeout=0):
             with Repo(_wait_for_lock=True) as repo, repo.lock:
-                if not BEFORE.exists():
-                    KEPT.unlink(missing_ok=True)
-                    if LOCK.exists():
-                        shutil.copyfile(LOCK, KEPT)
-                    BEFORE.write_text(json.dumps(_entries()), encoding="utf-8")
+                if not KEPT.exists():
+                    part = KEPT.with_suffix(".part")
+                    part.write_bytes(LOCK.read_bytes() if LOCK.exists() else b"")
+                    part.rename(KEPT)
             try:
                 yield
             finally:
@@ -95,8 +110,7 @@ def in_order(graph: Iterable[str]) -> Iterator[None]:
 def _restore(graph: Iterable[str]) -> None:
     from dvc.utils.serialize import modify_yaml
 
-    before = json.loads(BEFORE.read_text(encoding="utf-8"))
-    found = _entries()
+    before, found = _entries(KEPT), _entries(LOCK)
     order = [name for name in before if name in found]
     order += [name for name in graph if name in found and name not in before]
     order += [name for name in found if name not in order]
@@ -105,8 +119,7 @@ def _restore(graph: Iterable[str]) -> None:
             stages = content["stages"]
             for name in order:
                 stages[name] = stages.pop(name)
-    BEFORE.unlink()
-    KEPT.unlink(missing_ok=True)
+    KEPT.unlink()
 
 
 def read_lock() -> bytes:
@@ -121,7 +134,8 @@ def read_lock() -> bytes:
         return LOCK.read_bytes() if LOCK.exists() else b""
 
 
-def _entries() -> list[str]:
+def _entries(file: Path) -> list[str]:
     from dvc.utils.serialize import load_yaml
 
-    return list(load_yaml(str(LOCK)).get("stages", {})) if LOCK.exists() else []
+    content = load_yaml(str(file)) if file.exists() else None
+    return list((content or {}).get("stages", {}))

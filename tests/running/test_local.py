@@ -13,7 +13,7 @@ import yaml
 
 from captionlab.running.graph import read_graph
 from captionlab.running.local import Local, log_of
-from captionlab.running.lock_file import BEFORE, in_order
+from captionlab.running.lock_file import KEPT, in_order
 from captionlab.running.needs import Needs
 from pipeline.core.errors import UserError
 from tests.running.toy import Toy, processes_in, wait_for
@@ -128,16 +128,21 @@ def test_ctrl_c_ends_everything_and_the_same_command_goes_on(
     assert toy.made() == plain
 
 
-def test_a_killed_run_leaves_no_process_and_the_next_one_goes_on(
-    toy: Toy, plain: dict[str, str]
-) -> None:
-    hold = toy.mark("hold", "train@b")
+def kill_at(toy: Toy, running: str, ended: str) -> None:
+    """Kill a run while one stage works and another has just ended; wait for its processes."""
+    hold = toy.mark("hold", running)
     process = toy.start("--jobs", "2")
-    wait_for(lambda: "train@b" in toy.begun() and "train@a" in [stage for stage, *_ in toy.ended()])
+    wait_for(lambda: running in toy.begun() and ended in [stage for stage, *_ in toy.ended()])
     process.kill()
     process.wait()
     wait_for(lambda: not processes_in(toy.folder), 15)
     hold.unlink()
+
+
+def test_a_killed_run_leaves_no_process_and_the_next_one_goes_on(
+    toy: Toy, plain: dict[str, str]
+) -> None:
+    kill_at(toy, "train@b", "train@a")
     status, _, errors = toy.run("--jobs", "2")
     assert status == 0, errors
     assert toy.made() == plain
@@ -148,13 +153,7 @@ def test_half_a_lock_file_of_a_killed_run_is_replaced_and_what_was_finished_come
     toy: Toy, plain: dict[str, str], share: float
 ) -> None:
     """The kill met DVC while it wrote dvc.lock."""
-    hold = toy.mark("hold", "score@b")
-    process = toy.start("--jobs", "2")
-    wait_for(lambda: "score@b" in toy.begun() and "score@a" in [stage for stage, *_ in toy.ended()])
-    process.kill()
-    process.wait()
-    wait_for(lambda: not processes_in(toy.folder), 15)
-    hold.unlink()
+    kill_at(toy, "score@b", "score@a")
     lock = toy.folder / "dvc.lock"
     content = lock.read_text()
     in_a_word = content.index("md5:", int(len(content) * share)) + 2
@@ -289,7 +288,7 @@ def test_a_second_run_in_a_workspace_is_refused_and_the_order_is_restored(in_toy
         content["stages"] = dict(reversed(content["stages"].items()))
         (in_toy.folder / "dvc.lock").write_text(yaml.safe_dump(content, sort_keys=False))
     assert (in_toy.folder / "dvc.lock").read_text() == lock
-    assert not BEFORE.exists()
+    assert not KEPT.exists()
 
 
 def test_a_stage_on_two_gpus_gets_both_and_trains_in_two_processes(in_toy: Toy) -> None:
