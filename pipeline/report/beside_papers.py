@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.experiment.protocols import STANDARD, of_paper
-from pipeline.report.results_table import ORDER, protocols_of
+from pipeline.report.metric_groups import ORDER, protocols_of
 from pipeline.results.estimates import Estimate
 from pipeline.results.result import Result
 from pipeline.results.values import SPLITS, TEACHER_FORCED, Mean, Value, number

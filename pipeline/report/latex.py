@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.files import whole_folder
-from pipeline.report.table import Sheet, Table, best_cells, csv_text, markdown
+from pipeline.report.best import best_cells
+from pipeline.report.formats import csv_text, markdown
+from pipeline.report.table import Sheet, Table
 
 
 def latex(sheet: Sheet) -> str:

@@ -8,11 +8,12 @@ from pipeline.data.corpus import SPREAD
 from pipeline.data.files import whole_file
 from pipeline.languages.languages import ENGLISH, find_language
 from pipeline.report.attention import FULL, Views
+from pipeline.report.best import best_cells
 from pipeline.report.charts import Bars
 from pipeline.report.cost_table import Costs
 from pipeline.report.gallery import Gallery, Picture
 from pipeline.report.learning_curves import Curves, panels, styles
-from pipeline.report.table import Sheet, Table, best_cells
+from pipeline.report.table import Sheet, Table
 
 
 @dataclass(frozen=True)

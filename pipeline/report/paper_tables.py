@@ -18,16 +18,8 @@ from pipeline.report.beside_papers import (
     paper_rows,
     printed,
 )
-from pipeline.report.results_table import (
-    GENDER,
-    clip_legend,
-    interval_legend,
-    measured,
-    metric_names,
-    protocols_of,
-    unavailable,
-    variant_notes,
-)
+from pipeline.report.legends import clip_legend, interval_legend, unavailable, variant_notes
+from pipeline.report.metric_groups import GENDER, measured, metric_names, protocols_of
 from pipeline.report.table import Column, Sheet, Table
 from pipeline.results.result import Result
 from pipeline.results.values import FACTS, OF_ROWS, SEEN, SPLITS, TEACHER_FORCED, Value, spread

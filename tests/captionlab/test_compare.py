@@ -19,8 +19,8 @@ from pipeline.data.shards import write_picture
 from pipeline.experiment.params import load_params
 from pipeline.languages.languages import find_language
 from pipeline.languages.tokens import tokens
+from pipeline.report.formats import csv_text
 from pipeline.report.results_table import everything
-from pipeline.report.table import csv_text
 from pipeline.results.result import Setting, results_of
 from pipeline.scoring.row import write_scores
 from pipeline.scoring.variant import Known, Said, score_variant

@@ -21,10 +21,10 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pipeline.core.errors import UserError
 from pipeline.experiment.params import load_params
 from pipeline.experiment.protocols import FILE, find_protocol, of_paper, tokenise
+from pipeline.report.formats import csv_text, markdown
 from pipeline.report.latex import escaped, latex
 from pipeline.report.paper_tables import paper_sheets
 from pipeline.report.results_table import everything
-from pipeline.report.table import csv_text, markdown
 from pipeline.results.estimates import Estimate
 from pipeline.results.scores import MEAN, OWN, Key, ScoreTable
 from pipeline.results.values import Mean

@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from pipeline.data.files import write_json
+from pipeline.report.best import best_cells
 from pipeline.report.charts import score_table
 from pipeline.report.learning_curves import write_figures
 from pipeline.report.page import headings
-from pipeline.report.table import Column, Table, best_cells
+from pipeline.report.table import Column, Table
 from pipeline.results.scores import MEAN, OWN
 from pipeline.scoring.bootstrap import resample_table
 from stages import compare

@@ -1,9 +1,9 @@
 import pandas as pd
 
 from pipeline.experiment.params import Decoding
+from pipeline.report.formats import csv_text, markdown
 from pipeline.report.paper_tables import paper_sheets, read_papers
 from pipeline.report.results_table import collapsed, everything
-from pipeline.report.table import csv_text, markdown
 from pipeline.results.decoding import decoding_text
 from pipeline.results.result import Result, setting
 from pipeline.results.scores import ScoreTable

@@ -7,11 +7,11 @@ import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.experiment.params import load_params
+from pipeline.report.formats import csv_text, markdown
 from pipeline.report.page import Report, write_page
 from pipeline.report.paper_tables import paper_sheets
 from pipeline.report.results_table import everything
 from pipeline.report.seen import FILE, read_known, seen
-from pipeline.report.table import csv_text, markdown
 from pipeline.results.pretrained import pretrained
 from pipeline.results.result import Result
 from tests.report.test_results_table import PAPERS, baseline, result

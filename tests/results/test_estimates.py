@@ -10,8 +10,10 @@ import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.metrics.shared.base import means
+from pipeline.report.best import best_cells
+from pipeline.report.formats import csv_text, markdown
 from pipeline.report.results_table import everything
-from pipeline.report.table import Column, Sheet, Table, best_cells, csv_text, markdown
+from pipeline.report.table import Column, Sheet, Table
 from pipeline.results.estimates import RESAMPLES, Estimate, p_value, read_estimates
 from pipeline.results.result import Result, setting
 from pipeline.results.scores import Key
