@@ -47,7 +47,8 @@ class AttentionLstm(contract.Decoder):
     def start(self, f: Features) -> State:
         h, c = torch.tanh(self.initial(f.grid.mean(1))).chunk(2, -1)
         alpha = f.grid.new_zeros(f.grid.shape[:2])  # (B, P)
-        return {"grid": f.grid, "keys": self.keys(f.grid), "h": h, "c": c, "alpha": alpha}
+        grid = layers.for_products(f.grid)
+        return {"grid": grid, "keys": self.keys(grid), "h": h, "c": c, "alpha": alpha}
 
     def embed(self, tokens: Tensor) -> Tensor:
         return layers.words_gates(self.cell, self.embedding(tokens))

@@ -42,6 +42,13 @@ def attention_weights(
     return scores.float().softmax(-1).mean(1)
 
 
+def for_products(x: Tensor) -> Tensor:
+    """Return x in the dtype in which autocast multiplies. Otherwise, each product converts it
+    again."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def energies(keys: Tensor, query: Tensor, weight: nn.Module) -> Tensor:
     """Additive attention `weight(tanh(keys + query))`.
 
