@@ -82,10 +82,11 @@ def command(
     missing: list[str] = []
     if stale:
         made = [name for name in graph if name not in stale]
-        with in_order(everything), View(len(stale)) as view:
+        with in_order(everything) as run, View(len(stale)) as view:
             engine = _engine(jobs, ray, needs, params, made)
             schedule = Schedule(stale, engine, view, keep_going)
             failed = schedule.run()
+            run.complete = not (failed or schedule.waiting)
         missing += [*failed, *schedule.waiting]
     last = finishing(graph, missing)
     if last or not (stages or failed):

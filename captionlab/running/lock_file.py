@@ -2,7 +2,9 @@
 
 Stages that run at once end in any order, and DVC appends the entry of each. A plain `dvc repro`
 would have kept the old entries first, and added the new ones in the order of the graph. A run
-restores that order. dvc.lock is then the same byte for byte, and git shows no moved lines.
+restores that order. dvc.lock is then the same byte for byte, and git shows no moved lines. This
+holds over several calls too: what counts as old is what was there before the first call, until a
+call has run every stage.
 """
 
 import json
@@ -10,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +22,12 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 LOCK = Path("dvc.lock")
-# The file as it was before the run, empty if there was none. A killed run leaves it for the next
-# one.
+# The file as it was before the run, empty if there was none. A run that was killed, interrupted or
+# has failed leaves it for the next one.
 KEPT = Path(".dvc/tmp/captionlab/dvc.lock")
+# The file as an interrupted or failed run left it. If it has changed since, the next run is a new
+# one.
+STOPPED = KEPT.with_name("stopped.lock")
 # Held by a run for as long as it lives.
 ALIVE = KEPT.with_name("run.lock")
 
@@ -35,7 +41,8 @@ def mend() -> None:
     from dvc.repo import Repo
     from filelock import FileLock, Timeout
 
-    if not KEPT.exists():  # no run was killed: whatever is wrong with the file, a person did it
+    # no run was killed: whatever is wrong with the file, a person did it
+    if not KEPT.exists() or STOPPED.exists():
         return
     alive = FileLock(ALIVE, timeout=0)
     with suppress(Timeout), alive, Repo(_wait_for_lock=True) as repo, repo.lock:
@@ -75,9 +82,19 @@ def _mend_path_locks(folder: Path) -> None:
             file.unlink()
 
 
+@dataclass
+class Run:
+    """What the caller of `in_order` knows of its run."""
+
+    complete: bool = False
+    "Whether every stage of the run was run. The caller sets it."
+
+
 @contextmanager
-def in_order(graph: Iterable[str]) -> Iterator[None]:
+def in_order(graph: Iterable[str]) -> Iterator[Run]:
     """Note the order of dvc.lock, run the block with its jobs, and restore the order afterwards.
+
+    The order that was noted lasts until a run is `complete`.
 
     Args:
         graph: names of all stages, in the order in which `dvc repro` runs them.
@@ -92,19 +109,38 @@ def in_order(graph: Iterable[str]) -> Iterator[None]:
     try:
         with FileLock(ALIVE, timeout=0):
             with Repo(_wait_for_lock=True) as repo, repo.lock:
-                if not KEPT.exists():
-                    part = KEPT.with_suffix(".part")
-                    part.write_bytes(LOCK.read_bytes() if LOCK.exists() else b"")
-                    part.rename(KEPT)
+                if not _goes_on():
+                    _write(KEPT, _content(LOCK))
+                STOPPED.unlink(missing_ok=True)
+            run = Run()
             try:
-                yield
+                yield run
             finally:
                 with Repo(_wait_for_lock=True) as repo, repo.lock:
                     _restore(graph)
+                    if run.complete:
+                        KEPT.unlink()
+                    else:
+                        _write(STOPPED, _content(LOCK))
     except Timeout:
         raise UserError(
             "another captionlab run works in this workspace: wait for it, or end it"
         ) from None
+
+
+def _goes_on() -> bool:
+    """Return whether the run continues one that was killed, interrupted or has failed."""
+    return KEPT.exists() and (not STOPPED.exists() or _content(STOPPED) == _content(LOCK))
+
+
+def _content(file: Path) -> bytes:
+    return file.read_bytes() if file.exists() else b""
+
+
+def _write(file: Path, content: bytes) -> None:
+    part = file.with_suffix(".part")
+    part.write_bytes(content)
+    part.rename(file)
 
 
 def _restore(graph: Iterable[str]) -> None:
@@ -119,7 +155,6 @@ def _restore(graph: Iterable[str]) -> None:
             stages = content["stages"]
             for name in order:
                 stages[name] = stages.pop(name)
-    KEPT.unlink()
 
 
 def read_lock() -> bytes:
@@ -131,7 +166,7 @@ def read_lock() -> bytes:
     from dvc.repo import Repo
 
     with Repo(_wait_for_lock=True) as repo, repo.lock:
-        return LOCK.read_bytes() if LOCK.exists() else b""
+        return _content(LOCK)
 
 
 def _entries(file: Path) -> list[str]:
