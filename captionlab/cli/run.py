@@ -1,5 +1,6 @@
 """`captionlab run`: run the stale stages of the graph, several at once."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -63,7 +64,7 @@ def command(
     """
     from captionlab.running.graph import choose, finishing, read_graph, to_run
     from captionlab.running.last import finish
-    from captionlab.running.lock_file import in_order, mend
+    from captionlab.running.lock_file import Run, in_order, mend
     from captionlab.running.needs import Needs
     from captionlab.running.schedule import Schedule
     from captionlab.running.view import View
@@ -80,17 +81,18 @@ def command(
     stale = to_run(graph)
     failed: dict[str, str] = {}
     missing: list[str] = []
-    if stale:
-        made = [name for name in graph if name not in stale]
-        with in_order(everything) as run, View(len(stale)) as view:
-            engine = _engine(jobs, ray, needs, params, made)
-            schedule = Schedule(stale, engine, view, keep_going)
-            failed = schedule.run()
-            run.complete = not (failed or schedule.waiting)
-        missing += [*failed, *schedule.waiting]
-    last = finishing(graph, missing)
-    if last or not (stages or failed):
-        finish(last if stages or failed else [])
+    with in_order(everything) if stale else nullcontext(Run()) as run:
+        if stale:
+            made = [name for name in graph if name not in stale]
+            with View(len(stale)) as view:
+                engine = _engine(jobs, ray, needs, params, made)
+                schedule = Schedule(stale, engine, view, keep_going)
+                failed = schedule.run()
+            missing += [*failed, *schedule.waiting]
+        last = finishing(graph, missing)
+        if last or not (stages or failed):
+            finish(last if stages or failed else [])
+        run.complete = not missing
     if failed:
         raise UserError(_told(failed))
 
