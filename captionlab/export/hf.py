@@ -19,7 +19,7 @@ from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
 from pipeline.decoders.shared.pretrained import Decoder as Published
 from pipeline.decoders.shared.tokenizers import PAD, UNKNOWN, Tokenizer
-from pipeline.decoders.vlm import Decoder as VisionLanguage
+from pipeline.decoders.shared.vision_decoder import Decoder as VisionLanguage
 from pipeline.decoding.generation import barred
 
 # model_type -> class of transformers.

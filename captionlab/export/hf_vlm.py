@@ -13,7 +13,8 @@ import torch
 from captionlab.export.hf_decoding import generation
 from pipeline.captioner.captioner import Captioner
 from pipeline.decoders.shared import vision_prompts as prompts
-from pipeline.decoders.vlm import Decoder
+from pipeline.decoders.shared.vision_decoder import Decoder
+from pipeline.decoders.vlm_seq2seq import Decoder as WithEncoder
 
 OF_ADAPTER = """## Use
 
@@ -41,7 +42,7 @@ from PIL import Image
 picture = Image.open("photo.jpg").convert("RGB")
 inputs = processor(text=[{text!r}], images=[[picture]], return_tensors="pt")
 tokens = model.generate(**inputs, {decoding})
-print(processor.batch_decode(tokens[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+print(processor.batch_decode({written}, skip_special_tokens=True))
 ```
 
 The text is the prompt as the model's chat template writes it. That searches as the row was scored,
@@ -54,6 +55,11 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     decoder = captioner.decoder
     assert isinstance(decoder, Decoder)
     adapted = decoder.tune == "adapter" and bool(decoder.published)
+    written = 'tokens[:, inputs["input_ids"].shape[1]:]'
+    told = generation(captioner.decode)
+    if isinstance(decoder, WithEncoder):
+        written, told = "tokens", {**told, "no_repeat_ngram_size": 0}  # Florence-2's own is 3
+        _say_how_to_begin(decoder)
     if adapted:
         _write_adapter(decoder, folder)
     else:
@@ -67,9 +73,18 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     else:
         processor.save_pretrained(folder)
         text = prompts.asked(processor, decoder.prompt)
-        told = ", ".join(f"{key}={value!r}" for key, value in generation(captioner.decode).items())
-        use += ASK.format(text=text, decoding=told, side=side)
+        decoding = ", ".join(f"{key}={value!r}" for key, value in told.items())
+        use += ASK.format(text=text, decoding=decoding, written=written, side=side)
     (folder / "README.md").write_text(f"{readme}\n{use}", encoding="utf-8")
+
+
+def _say_how_to_begin(decoder: WithEncoder) -> None:
+    """Let the model's own `generate` begin a caption as the decoder does."""
+    first, *forced = decoder.opening[0].tolist()
+    # The second is for BLIP-2, which generates with what its language model's config says.
+    for config in (decoder.body.generation_config, decoder.body.config.get_text_config()):
+        config.decoder_start_token_id = first
+    decoder.body.generation_config.forced_bos_token_id = forced[0] if forced else None
 
 
 def _write_adapter(decoder: Decoder, folder: Path) -> None:

@@ -236,6 +236,8 @@ class Decoder(language_model.Decoder):
         return ids + self.separator[:-1]
 
     def start(self, f: Features) -> State:
+        from pipeline.decoders.shared.key_values import unpack
+
         prompts = [torch.tensor(self.prompt(chosen)) for chosen in self.choose(f)]
         lengths = torch.tensor([len(p) for p in prompts])
         ids = torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(
@@ -243,13 +245,15 @@ class Decoder(language_model.Decoder):
         )  # (B, L)
         mask = (torch.arange(ids.shape[1]) < lengths[:, None]).to(ids.device)
         out = self.body(input_ids=ids, attention_mask=mask, use_cache=True)
-        return {"mask": mask, **language_model.unpack(out.past_key_values)}
+        return {"mask": mask, **unpack(out.past_key_values)}
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         """Tokens (B, T) after what the state holds -> hidden (B, T, E).
 
         Padding is between short prompts and the words.
         """
+        from pipeline.decoders.shared.key_values import pack, unpack
+
         mask, said = s["mask"], s["key0"].shape[2] - s["mask"].shape[1]
         ids = tokens.masked_fill(tokens == self.start_id, self.separator[-1])
         ids = ids.clamp(max=self.body.get_input_embeddings().num_embeddings - 1)
@@ -257,15 +261,14 @@ class Decoder(language_model.Decoder):
             mask.sum(1, keepdim=True) + said + torch.arange(tokens.shape[1], device=tokens.device)
         )
         seen = torch.cat([mask, mask.new_ones(len(mask), said + tokens.shape[1])], 1)
-        past = language_model.pack(s)
         out = self.body(
             input_ids=ids,
             attention_mask=seen,
             position_ids=positions,
-            past_key_values=past,
+            past_key_values=pack(s),
             use_cache=True,
         )
-        return out.last_hidden_state, {"mask": mask, **language_model.unpack(out.past_key_values)}
+        return out.last_hidden_state, {"mask": mask, **unpack(out.past_key_values)}
 
     def judge(self, f: Features, texts: list[str], rows: Tensor) -> Tensor:
         """Return the cosine of each caption with its image, in CLIP's space."""

@@ -127,14 +127,13 @@ class Decoder(language_model.Decoder):
         return self
 
     def start(self, f: Features) -> State:
+        from pipeline.decoders.shared.key_values import unpack
+
         pooled = F.normalize(f.pooled, dim=-1) if self.normalise else f.pooled
         prefix = self.mapping(pooled).to(self.body.get_input_embeddings().weight.dtype)  # (B, k, E)
         before = prefix.shape[1] - 1
         out = self.body(inputs_embeds=prefix[:, : max(1, before)], use_cache=True)
-        cache = {
-            name: value[:, :, :before]
-            for name, value in language_model.unpack(out.past_key_values).items()
-        }
+        cache = {n: value[:, :, :before] for n, value in unpack(out.past_key_values).items()}
         return {"last": prefix[:, -1], **cache}
 
     def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
@@ -142,14 +141,13 @@ class Decoder(language_model.Decoder):
 
         Padding is at the end, so no mask is needed.
         """
+        from pipeline.decoders.shared.key_values import pack, unpack
+
         embedding = self.body.get_input_embeddings()
         words = embedding(tokens.clamp(max=embedding.num_embeddings - 1))
         words = torch.where((tokens == self.start_id)[..., None], s["last"][:, None], words)
-        out = self.body(inputs_embeds=words, past_key_values=language_model.pack(s), use_cache=True)
-        return out.last_hidden_state, {
-            "last": s["last"],
-            **language_model.unpack(out.past_key_values),
-        }
+        out = self.body(inputs_embeds=words, past_key_values=pack(s), use_cache=True)
+        return out.last_hidden_state, {"last": s["last"], **unpack(out.past_key_values)}
 
 
 def outline(

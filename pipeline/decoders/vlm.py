@@ -14,19 +14,14 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.core.errors import UserError
 from pipeline.core.ranges import Lora
-from pipeline.decoders.shared import lora as adapters
+from pipeline.decoders.shared import vision_decoder
 from pipeline.decoders.shared import vision_language as vl
-from pipeline.decoders.shared import vision_prompts as prompts
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.hub_source import Source
-from pipeline.decoders.shared.language_model import pack, unpack
-from pipeline.decoders.shared.parallel import ParallelDecoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.features.features import Features
 
 # config.json of the models whose cost can be computed without a network. Keys that are left out
 # have their usual values.
@@ -47,7 +42,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
-class Decoder(ParallelDecoder):
+class Decoder(vision_decoder.Decoder):
     """Reads the features of the encoder `pixels`, which the model's own processor scales.
 
     The vision part is always frozen and in evaluation mode.
@@ -68,8 +63,6 @@ class Decoder(ParallelDecoder):
 
     reads = "grid"
 
-    base: Tensor
-
     def __init__(
         self,
         sizes: Sizes,
@@ -82,22 +75,14 @@ class Decoder(ParallelDecoder):
         lora: Lora | None = None,
         weights: Literal["pretrained", "random"] = "pretrained",
     ):
-        super().__init__()
-        if sizes.grid != 3:
-            raise UserError(
-                f"vlm sees pictures, not a grid {sizes.grid} wide: give it features of the encoder "
-                "pixels"
-            )
-        self.source = Source(model, revision, weights == "random")
-        self.prompt, self.tune, self.words = prompt, tune, sizes.vocabulary
-        self.published = model if weights == "pretrained" else ""
-        self.body = vl.build(sizes.known["config"], dtype, initialise=weights == "random")
-        self.requires_grad_(tune == "all")
-        self.body.get_encoder(modality="image").requires_grad_(False)
-        if tune == "adapter":
-            self.adapter = adapters.inject(self.body, self.body.get_decoder(), lora or {})
-        self.register_buffer("base", torch.zeros(32, dtype=torch.uint8))
-        self.processor: Any = None
+        super().__init__(
+            sizes,
+            Source("vlm", model, revision, weights == "random"),
+            prompt=prompt,
+            dtype=dtype,
+            tune=tune,
+            lora=lora,
+        )
 
     @classmethod
     def read(
@@ -110,87 +95,62 @@ class Decoder(ParallelDecoder):
         Raises:
             UserError: there is no such model, or it is not a decoder-only vision-language model.
         """
-        source = Source(args["model"], args.get("revision", ""), args.get("weights") == "random")
-        return vl.read(source, texts, min_count)
+        return vl.read(Source.of("vlm", args), texts, min_count, encodes=False)
 
-    def load_pretrained(self, tokenizer: Tokenizer) -> None:
-        if self.published:
-            self._take_published()
-            adapters.renew(self.body)
-            self.base.copy_(vl.fingerprint(self.body))
-            vl.check_logits(self)
+    def adapted(self) -> nn.Module:
+        part: nn.Module = self.body.get_decoder()
+        return part
 
-    def load_base(self) -> None:
-        """Load the published weights, unless the model folder holds all weights.
+    def beginning(self, pictures: int) -> dict[str, Any]:
+        return {"logits_to_keep": 1}
 
-        Raises:
-            UserError: they are missing, or are not those that this decoder was trained on.
+    def read_prompt(self, inputs: dict[str, Any]) -> State:
+        """Run pictures and prompt -> the state before the first word.
+
+        It holds the keys and values of what was read, and `shift` (B, n), the difference between a
+        following word's position and its number. There is none if the model needs none. n is 1, or
+        the number of axes of a position (Qwen2.5-VL: time, height and width).
         """
-        if not self.published or self.tune == "all":
-            return
-        self._take_published()
-        if not torch.equal(self.base, vl.fingerprint(self.body)):
-            raise UserError(
-                f"vlm: this model was trained on other weights than '{self.source.model}' holds "
-                "now: name its revision, or train it again"
-            )
+        from pipeline.decoders.shared.key_values import empty, unpack
 
-    def _take_published(self) -> None:
-        adapters.load_base(self.body, vl.weights(self.source, self.body))
+        part, seen = _language_part(self.body), dict[str, Any]()
+        before = part.register_forward_pre_hook(
+            lambda _m, _a, kwargs: seen.update(positions=kwargs.get("position_ids")),
+            with_kwargs=True,
+        )
+        after = part.register_forward_hook(lambda _m, _a, out: seen.update(hidden=out[0]))
+        cache = empty(self.body.config.get_text_config().num_hidden_layers)
+        try:
+            self.body(**inputs, past_key_values=cache, use_cache=True)
+        finally:
+            before.remove(), after.remove()
+        hidden, positions = seen["hidden"], seen["positions"]
+        state = {"first": hidden[:, -1], **unpack(cache)}
+        if positions is None:
+            return state
+        last = positions[..., -1].reshape(-1, positions.shape[-2]).T  # (B, n), or (1, n) for all
+        return {**state, "shift": (last + 1 - hidden.shape[1]).expand(len(hidden), -1)}
 
-    def saved(self) -> list[str]:
-        """Return the names of the weights that a model folder holds.
+    def read_words(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        from pipeline.decoders.shared.key_values import pack, unpack
 
-        If all weights were trained or drawn at random, it holds all of them. Otherwise, it holds
-        only the adapter and the fingerprint `base`.
-        """
-        weights = self.state_dict(keep_vars=True)
-        if self.published and self.tune != "all":
-            return [name for name in weights if name == "base" or adapters.is_adapter(name)]
-        first: dict[int, str] = {}  # a tied weight has two names
-        for name, weight in weights.items():
-            first.setdefault(id(weight), name)
-        return list(first.values())
+        embedding, cache = self.body.get_input_embeddings(), pack(s)
+        words = embedding(tokens.clamp(max=embedding.num_embeddings - 1))
+        at: dict[str, Tensor] = {}
+        if "shift" in s:
+            first = cache.get_seq_length()
+            steps = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+            positions = (steps + s["shift"][..., None]).movedim(1, 0)  # (n, B, T)
+            at["position_ids"] = positions[0] if len(positions) == 1 else positions
+        part = _language_part(self.body)
+        out = part(inputs_embeds=words, past_key_values=cache, use_cache=True, **at)
+        return out.last_hidden_state, unpack(cache)
 
-    def train(self, mode: bool = True) -> "Decoder":
-        super().train(mode)
-        self.body.get_encoder(modality="image").eval()
-        return self
 
-    def start(self, f: Features) -> State:
-        inputs = self.inputs(prompts.pictures(f.grid))
-        hidden, cache, shift = vl.read_prompt(self.body, inputs)
-        s = {"first": hidden, **unpack(cache)}
-        return s if shift is None else {**s, "shift": shift}
-
-    def inputs(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Return what the model reads for pictures (B, 3, S, S) uint8.
-
-        This is ids (B, T), the pixels in the model's own layout, and more.
-        """
-        if self.processor is None:
-            self.processor = prompts.processor(self.source, self.body, self.words)
-        return prompts.inputs(self.processor, self.body, self.source, self.prompt, pictures)
-
-    def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
-        """Tokens (B, T) after what the state holds -> hidden (B, T, E).
-
-        The very first token is <start>. Its hidden vector is the prompt's last one. Padding is at
-        the end, so no mask is needed.
-        """
-        read, hidden = s, list[Tensor]()
-        if "first" in s:
-            hidden, tokens = [s["first"][:, None]], tokens[:, 1:]
-            read = {name: value for name, value in s.items() if name != "first"}
-        if tokens.shape[1]:
-            seen, cache = vl.read_words(self.body, tokens, pack(read), read.get("shift"))
-            hidden.append(seen)
-            read = {**read, **unpack(cache)}
-        return torch.cat(hidden, 1), read
-
-    def project(self, hidden: Tensor) -> Tensor:
-        """Return logits in float32, without rows of the vocabulary that no token has."""
-        return vl.logits(self.body, hidden)[..., : self.words]
+def _language_part(body: Any) -> Any:
+    """Return the layers that read words, without the last one over the vocabulary."""
+    part = body.get_decoder()
+    return part.get_decoder() if part.get_output_embeddings() is not None else part
 
 
 def outline(*, model: str, **_: Any) -> tuple[int, dict[str, Any]] | None:

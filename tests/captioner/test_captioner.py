@@ -48,7 +48,7 @@ ENCODER = {
 }
 ENCODERS = {"timm_model": ENCODER, "pixels": {"image_size": 3}}
 # Decoders that need features of an encoder other than timm_model, and that encoder.
-SEES = dict.fromkeys(("blip", "git", "vit_gpt2", "vlm"), "pixels")
+SEES = dict.fromkeys(("blip", "git", "vit_gpt2", "vlm", "vlm_seq2seq"), "pixels")
 BEAM = {**GREEDY, "beam": 3, "max_tokens": 8, "length_penalty": 0.7, "alternatives": 2}
 TEXTS = ["a red dog runs on grass", "two cats sit on a blue mat", "the ball lies near a green box"]
 SMALL = {"embedding": 16, "hidden": 32, "attention": 16, "width": 16, "heads": 4, "feedforward": 32}

@@ -70,6 +70,10 @@ FURTHER |= {
     f"vlm-{model}": ("vlm", {"model": str(MODELS / model), "tune": tune})
     for model, tune in VISION_LANGUAGE.items()
 }
+FURTHER["vlm_seq2seq-blip-2-t5"] = (
+    "vlm_seq2seq",
+    {"model": str(MODELS / "blip-2-t5"), "tune": "adapter"},
+)
 FAMILIES = {
     "blind": "gpt2",
     "blind-llama": "llama",
@@ -85,6 +89,7 @@ FILES: dict[str, dict[str, Any]] = {
         for name in ("blip", "git", "vit_gpt2")
     },
     "vlm": {"model": str(MODELS / "llava"), "weights": "random", "tune": "all"},
+    "vlm_seq2seq": {"model": str(MODELS / "florence2"), "weights": "random", "tune": "all"},
     "blind": {"clip": str(MODELS / "clip"), "clip_weights": "random", "longest_prompt": 30},
 }
 

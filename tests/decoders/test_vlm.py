@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor
 
@@ -14,52 +13,26 @@ from pipeline.captioner.captioner import GREEDY
 from pipeline.captioning.captions import caption_features
 from pipeline.core.errors import UserError
 from pipeline.decoders.shared.contract import Sizes
-from pipeline.decoders.shared.model_folder import (
-    build_decoder,
-    load_model,
-    read_vocabulary,
-    save_model,
-)
-from pipeline.decoders.shared.tokenizers import Tokenizer
-from pipeline.decoders.vlm import Decoder, outline
+from pipeline.decoders.shared.model_folder import build_decoder, load_model, save_model
+from pipeline.decoders.vlm import outline
 from pipeline.decoding.search import greedy
 from pipeline.experiment.params import Training
 from pipeline.training.checks import check_options
 from tests.training.test_trainer import OPTIONS
-from tests.vision_language import SIDE, TEXTS, features, publish
+from tests.vision_language import (
+    OPENINGS,
+    SIDE,
+    base_weights,
+    decoder_of,
+    features,
+    opened,
+    pictures,
+    publish,
+    question,
+    tuned,
+)
 
-PROMPT = "say it"
-KINDS = ["llava", "qwen2_5_vl", "paligemma"]
-
-
-def opened(folder: Path, **args: Any) -> tuple[Decoder, Tokenizer, Sizes, dict[str, Any]]:
-    args = {"model": str(folder), "prompt": PROMPT, **args}
-    tokenizer, known = read_vocabulary("vlm", TEXTS, 1, args, "args")
-    sizes = Sizes(3, 3, len(tokenizer), known)
-    torch.manual_seed(0)
-    decoder = build_decoder("vlm", sizes, args)
-    decoder.load_pretrained(tokenizer)
-    return decoder.eval(), tokenizer, sizes, args  # type: ignore[return-value]
-
-
-def pictures(count: int) -> list[Image.Image]:
-    grid = features(count).grid.view(count, SIDE, SIDE, 3).numpy().astype("uint8")
-    return [Image.fromarray(picture) for picture in grid]
-
-
-def tuned(decoder: Decoder) -> Decoder:
-    """Return the decoder with an adapter that has an effect: at first its second factor is zero."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name, weight in decoder.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator))
-    return decoder
-
-
-def base_weights(decoder: Decoder) -> dict[str, torch.Tensor]:
-    every = decoder.body.state_dict()
-    return {name: weight.clone() for name, weight in every.items() if ".lora_" not in name}
+KINDS = ["llava", "qwen2_5_vl", "paligemma", *OPENINGS]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -68,10 +41,10 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return publish(folder, request.param), folder
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("one") / "llava"
-    publish(folder, "llava")
+@pytest.fixture(scope="module", params=["llava", *OPENINGS])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one") / request.param
+    publish(folder, request.param)
     return folder
 
 
@@ -82,29 +55,29 @@ def test_greedy_captions_equal_those_that_transformers_generates_from_its_own_pr
     body, folder = pair
     decoder, tokenizer, _, _ = opened(folder)
     processor = AutoProcessor.from_pretrained(folder)
-    text = PROMPT
-    if processor.chat_template:
-        content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
-        turns = [{"role": "user", "content": content}]
-        text = processor.apply_chat_template(turns, add_generation_prompt=True)
+    opening = OPENINGS.get(folder.name)
     found = greedy(decoder, features(6), tokenizer.special, 9)
     for picture, ours in zip(pictures(6), found, strict=True):
-        inputs = processor(text=[text], images=[[picture]], return_tensors="pt")
+        inputs = processor(text=[question(processor)], images=[[picture]], return_tensors="pt")
         inputs.pop("labels", None)
-        out = body.generate(**inputs, do_sample=False, max_new_tokens=9)
-        theirs = out[0, inputs["input_ids"].shape[1] :].tolist()
+        out = body.generate(**inputs, do_sample=False, max_new_tokens=10)
+        read = len(opening) if opening else inputs["input_ids"].shape[1]
+        assert out[0, :read].tolist() == (opening or inputs["input_ids"][0].tolist())
+        theirs = out[0, read:].tolist()
+        assert len(theirs) >= len(ours.tokens)
         assert list(ours.tokens) == theirs[: len(ours.tokens)]
     assert len({h.tokens for h in found}) > 1
 
 
-def test_a_caption_ends_as_the_chat_template_ends_a_reply(folder: Path) -> None:
-    _, tokenizer, _, _ = opened(folder)
+def test_a_caption_ends_as_the_chat_template_ends_a_reply(tmp_path: Path) -> None:
+    publish(tmp_path, "llava")
+    _, tokenizer, _, _ = opened(tmp_path)
     assert tokenizer.inner.id_to_token(tokenizer.special.end) == "</turn>"
 
 
 def test_a_zero_shot_model_is_a_folder_without_weights(folder: Path, tmp_path: Path) -> None:
     decoder, tokenizer, sizes, args = opened(folder)
-    about = {"decoder": "vlm", "args": args, "sizes": asdict(sizes)}
+    about = {"decoder": decoder_of(folder), "args": args, "sizes": asdict(sizes)}
     save_model(tmp_path / "m", decoder, tokenizer, about)
     assert list(load_file(tmp_path / "m/model.safetensors")) == ["base"]
     loaded, its_tokenizer, _ = load_model(tmp_path / "m")
@@ -127,7 +100,7 @@ def test_an_adapter_begins_as_the_base_leaves_it_untouched_and_changes_the_capti
     optimizer = torch.optim.Adam(trained, 0.02)
     tokens = torch.tensor(tokenizer.encode(["a red dog"] * 4))
     losses = []
-    for _ in range(12):
+    for _ in range(24):
         optimizer.zero_grad()
         loss = decoder.train().loss(features(), tokens, torch.ones_like(tokens, dtype=torch.bool))
         loss.total.backward()
@@ -143,7 +116,7 @@ def test_a_model_folder_holds_the_adapter_alone_and_knows_its_base(
     folder: Path, tmp_path: Path
 ) -> None:
     decoder, tokenizer, sizes, args = opened(folder, tune="adapter")
-    about = {"decoder": "vlm", "args": args, "sizes": asdict(sizes)}
+    about = {"decoder": decoder_of(folder), "args": args, "sizes": asdict(sizes)}
     save_model(tmp_path / "m", tuned(decoder), tokenizer, about)
     names = set(load_file(tmp_path / "m/model.safetensors"))
     assert all(name == "base" or ".lora_" in name for name in names)
@@ -158,7 +131,7 @@ def test_another_base_or_none_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "base"
     publish(folder, "llava")
     decoder, tokenizer, sizes, args = opened(folder, tune="adapter")
-    about = {"decoder": "vlm", "args": args, "sizes": asdict(sizes)}
+    about = {"decoder": decoder_of(folder), "args": args, "sizes": asdict(sizes)}
     save_model(tmp_path / "m", decoder, tokenizer, about)
     publish(folder, "llava", seed=7)
     with pytest.raises(
@@ -177,7 +150,7 @@ def test_another_base_or_none_is_one_line(tmp_path: Path) -> None:
         ({"lora": {"targets": ["q_proj", "q_porj"]}}, "no layer is named 'q_porj': choose from"),
         ({"lora": {"rnak": 4}}, "args.lora.rnak: unknown key (did you mean 'rank'?)"),
         ({"lora": {"rank": 0}}, "args.lora.rank: expected at least 1, found 0"),
-        ({"model": "owner/nothing"}, "vlm: 'owner/nothing' cannot be used"),
+        ({"model": "owner/nothing"}, ": 'owner/nothing' cannot be used"),
     ],
 )
 def test_what_is_wrong_with_an_argument_is_one_line(
@@ -246,20 +219,20 @@ def test_an_exported_adapter_says_the_same_in_plain_transformers_and_peft(
 
     decoder, tokenizer, sizes, args = opened(folder, tune="adapter", lora={"rank": 2})
     encoder = {"name": "pixels", "args": {"image_size": SIDE}}
-    about = {"decoder": "vlm", "args": args, "sizes": asdict(sizes), "encoder": encoder}
+    about = {"decoder": decoder_of(folder), "args": args, "sizes": asdict(sizes)}
+    about["encoder"] = encoder
     save_model(tmp_path / "m", tuned(decoder), tokenizer, about)
     captioner = Captioner.load(tmp_path / "m", "cpu", {**GREEDY, "max_tokens": 8})
     export(captioner, tmp_path / "hf", "hf", "# Card\n")
     assert not list((tmp_path / "hf").glob("model*.safetensors"))
     model = AutoPeftModel.from_pretrained(tmp_path / "hf").eval()
     processor = AutoProcessor.from_pretrained(tmp_path / "hf")
-    content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
-    turns = [{"role": "user", "content": content}]
-    text = processor.apply_chat_template(turns, add_generation_prompt=True)
+    text, opening = question(processor), OPENINGS.get(folder.name)
     assert repr(text) in (tmp_path / "hf/README.md").read_text()
     ours = greedy(decoder, features(4), tokenizer.special, 8)
     for picture, mine in zip(pictures(4), ours, strict=True):
         inputs = processor(text=[text], images=[[picture]], return_tensors="pt")
-        out = model.generate(**inputs, do_sample=False, max_new_tokens=8)
-        theirs = out[0, inputs["input_ids"].shape[1] :].tolist()
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=9)
+        theirs = out[0, len(opening) if opening else inputs["input_ids"].shape[1] :].tolist()
+        assert len(theirs) >= len(mine.tokens)
         assert list(mine.tokens) == theirs[: len(mine.tokens)]

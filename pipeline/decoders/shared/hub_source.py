@@ -9,12 +9,25 @@ from pipeline.core.hub import unusable
 class Source(NamedTuple):
     """A folder, or a model on the hub."""
 
+    decoder: str
+    "Name of the decoder file that reads it, for errors."
     model: str
     "Name on the hub, or a folder."
     revision: str
     "Revision on the hub; empty for the newest."
     is_random: bool
     "Whether the weights are random. The files then need no weights and no tokenizer."
+
+    @classmethod
+    def of(cls, decoder: str, args: dict[str, Any]) -> "Source":
+        """Return the source that the arguments of a decoder name."""
+        is_random = args.get("weights") == "random"
+        return cls(decoder, args["model"], args.get("revision", ""), is_random)
+
+    @property
+    def has_own_words(self) -> bool:
+        """Whether the vocabulary is the captions' words, for lack of a tokenizer."""
+        return self.is_random and not self.has("tokenizer.json")
 
     def read(self, load: Any) -> Any:
         """Return what `load` (a `from_pretrained`) makes of the files.
@@ -26,7 +39,8 @@ class Source(NamedTuple):
         try:
             return load(str(Path(self.model).expanduser()), **at)
         except Exception as error:  # transformers, tokenizers, hub and network raise many kinds
-            what = f"vlm: '{self.model}'" + (f" at '{self.revision}'" if self.revision else "")
+            at_revision = f" at '{self.revision}'" if self.revision else ""
+            what = f"{self.decoder}: '{self.model}'{at_revision}"
             raise unusable(what, self.model, error) from None
 
     def has(self, name: str) -> bool:

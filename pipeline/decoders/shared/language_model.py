@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from pipeline.core.errors import UserError, brief
 from pipeline.core.hub import unusable
 from pipeline.data.files import digest, whole_folder
-from pipeline.decoders.shared.contract import State
 from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.parallel import ParallelDecoder
 
@@ -102,28 +101,6 @@ class Decoder(ParallelDecoder):
     def last_layer(self, hidden: Tensor) -> LastLayer:
         words: Any = self.body.get_input_embeddings() if self.head is None else self.head
         return LastLayer(hidden, words.weight, getattr(words, "bias", None))
-
-
-def unpack(cache: Any) -> State:
-    """Return the keys and values of each layer (B, N, t, d)."""
-    layers = list(enumerate(cache.layers))
-    return {f"key{n}": layer.keys for n, layer in layers} | {
-        f"value{n}": layer.values for n, layer in layers
-    }
-
-
-def pack(s: State) -> Any:
-    """Return a cache that reads the state's tensors. It grows by concatenation, so they do not
-    change."""
-    from transformers.cache_utils import Cache, DynamicLayer
-
-    layers: list[Any] = []
-    for n in range(len(s) // 2):
-        layer = DynamicLayer()
-        layer.lazy_initialization(s[f"key{n}"], s[f"value{n}"])
-        layer.keys, layer.values = s[f"key{n}"], s[f"value{n}"]
-        layers.append(layer)
-    return Cache(layers=layers)
 
 
 def body_and_head(known: dict[str, Any], initialise: bool) -> tuple[Any, nn.Module | None]:

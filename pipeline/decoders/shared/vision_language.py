@@ -1,18 +1,16 @@
-"""Vision-language models of transformers (AutoModelForImageTextToText).
+"""The files of vision-language models of transformers (AutoModelForImageTextToText).
 
-This module reads their files and runs their language model step by step. B pictures, T tokens, E
-width of the language model.
+This module reads configurations, tokenizers and weights, and builds models from them.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
 from pipeline.decoders.shared.hub_files import plain
@@ -24,50 +22,73 @@ from pipeline.decoders.shared.tokenizers import (
 )
 from pipeline.decoders.shared.vision_prompts import load_processor, turn
 
+
+class Kind(NamedTuple):
+    what: str
+    like: str
+    "Models of this kind."
+    decoder: str
+    "The decoder file that runs them."
+
+
+# By whether the model has an encoder for the prompt and a decoder for the caption.
+KINDS = {
+    False: Kind("a decoder-only vision-language model", "SmolVLM, Qwen2.5-VL or LLaVA", "vlm"),
+    True: Kind(
+        "an encoder-decoder vision-language model", "Florence-2 or BLIP-2 with T5", "vlm_seq2seq"
+    ),
+}
+# Beginnings of the names of ids that do not stand for a picture.
+NOT_PICTURES = ("pad", "bos", "eos", "decoder_start", "forced")
 # A reply that occurs in no chat template.
 MARK = "captionlabreply"
 
 
-def read(source: Source, texts: Iterable[str], min_count: int) -> tuple[Tokenizer, dict[str, Any]]:
+def read(
+    source: Source, texts: Iterable[str], min_count: int, encodes: bool
+) -> tuple[Tokenizer, dict[str, Any]]:
     """Return a tokenizer, and `Sizes.known`.
 
     The tokenizer is the model's own, if it has one; it ends a caption as the model ends its turn.
     Random weights without a tokenizer get one of the captions' words.
 
+    Args:
+        encodes: whether the model has an encoder for the prompt and a decoder for the caption.
+
     Raises:
-        UserError: there is no such model, or it is not a decoder-only vision-language model.
+        UserError: there is no such model, or it is a model of another kind.
     """
     from transformers import AutoConfig
 
     config = source.read(AutoConfig.from_pretrained)
-    _check_kind(config, source)
-    if source.is_random and not source.has("tokenizer.json"):
+    _check_kind(config, source, encodes)
+    if source.has_own_words:
         tokenizer = word_tokenizer(texts, min_count)
         known = _fitted(config, len(tokenizer))
     else:
         whole = source.read(load_processor)
         inner = whole.tokenizer.backend_tokenizer
-        tokenizer, known = language_model_tokenizer(inner, _end(whole, config)), as_known(config)
+        tokenizer, known = language_model_tokenizer(inner, _end(whole, source)), as_known(config)
     return tokenizer, {"config": known, "start": tokenizer.special.start}
 
 
-def _check_kind(config: Any, source: Source) -> None:
+def _check_kind(config: Any, source: Source, encodes: bool) -> None:
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
+    kind, other = KINDS[encodes], KINDS[not encodes]
+    named = f"{source.decoder}: '{source.model}' ({config.model_type})"
     text = config.get_text_config()
-    known = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and hasattr(config, "text_config")
-    if not known or config.is_encoder_decoder or text.is_encoder_decoder:
-        raise UserError(
-            f"vlm: '{source.model}' ({config.model_type}) is not a decoder-only "
-            "vision-language model:"
-            " name one like SmolVLM, Qwen2.5-VL or LLaVA"
-        )
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or not hasattr(
+        config, "text_config"
+    ):
+        raise UserError(f"{named} is not {kind.what}: name one like {kind.like}")
+    if encodes != bool(config.is_encoder_decoder or text.is_encoder_decoder):
+        raise UserError(f"{named} is {other.what}: use the decoder {other.decoder}")
     kinds = {type(layer) for layer in DynamicCache(config=text).layers}
     if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
         raise UserError(
-            f"vlm: '{source.model}' ({config.model_type}) keeps no keys and values of what it has "
-            "read: name one like SmolVLM, Qwen2.5-VL or LLaVA"
+            f"{named} keeps no keys and values of what it has read: name one like {kind.like}"
         )
 
 
@@ -83,7 +104,7 @@ def _fitted(config: Any, words: int) -> dict[str, Any]:
     """
     known = as_known(config)
     special = [name for name in known if name.endswith(("_token_id", "_token_index"))]
-    special = [name for name in special if not name.lstrip("_").startswith(("pad", "bos", "eos"))]
+    special = [name for name in special if not name.lstrip("_").startswith(NOT_PICTURES)]
     kinds = list(dict.fromkeys(name.rpartition("_token_")[0] for name in special))
     known |= {name: words + kinds.index(name.rpartition("_token_")[0]) for name in special}
     known["text_config"]["vocab_size"] = words + len(kinds)
@@ -91,7 +112,7 @@ def _fitted(config: Any, words: int) -> dict[str, Any]:
     return known
 
 
-def _end(processor: Any, config: Any) -> str:
+def _end(processor: Any, source: Source) -> str:
     """Return the token with which the model ends its turn.
 
     It is the token that follows a reply in the chat template, or else the end-of-text token.
@@ -107,7 +128,7 @@ def _end(processor: Any, config: Any) -> str:
     token = processor.tokenizer.eos_token
     if token is None:
         raise UserError(
-            f"vlm: the tokenizer of this {config.model_type} has no end-of-text token: set "
+            f"{source.decoder}: the tokenizer of '{source.model}' has no end-of-text token: set "
             "eos_token in its tokenizer_config.json"
         )
     return str(token)
@@ -149,8 +170,8 @@ def weights(source: Source, body: Any) -> dict[str, Tensor]:
     )
     if wrong := sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"]))):
         raise UserError(
-            f"vlm: the weights of '{source.model}' lack {len(wrong)} parts of the model (first: "
-            f"{wrong[0]})"
+            f"{source.decoder}: the weights of '{source.model}' lack {len(wrong)} parts of the "
+            f"model (first: {wrong[0]})"
         )
     found: dict[str, Tensor] = theirs.state_dict()
     return found
@@ -168,83 +189,3 @@ def fingerprint(body: Any) -> Tensor:
             total.update(f"{plain_name} {tuple(weight.shape)}".encode())
             total.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
     return torch.tensor(list(total.digest()), dtype=torch.uint8)
-
-
-def language_part(body: Any) -> Any:
-    """Return the layers that read words, without the last one over the vocabulary."""
-    part = body.get_decoder()
-    return part.get_decoder() if part.get_output_embeddings() is not None else part
-
-
-def read_prompt(body: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Any, Tensor | None]:
-    """Run the pictures and the prompt through the model.
-
-    Returns:
-        the hidden vector after the prompt (B, E), the cache of what was read, and a shift (B, n).
-            The shift is the difference between a following word's position and its number. It is
-            None if the model needs none. n is 1, or the number of axes of a position (Qwen2.5-VL:
-            time, height and width).
-    """
-    from transformers.cache_utils import Cache, DynamicLayer
-
-    part = language_part(body)
-    seen: dict[str, Any] = {}
-    before = part.register_forward_pre_hook(
-        lambda _m, _a, kwargs: seen.update(positions=kwargs.get("position_ids")), with_kwargs=True
-    )
-    after = part.register_forward_hook(lambda _m, _a, out: seen.update(hidden=out[0]))
-    count = body.config.get_text_config().num_hidden_layers
-    cache = Cache(layers=[DynamicLayer() for _ in range(count)])
-    try:
-        body(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    finally:
-        before.remove(), after.remove()
-    hidden, positions = seen["hidden"], seen["positions"]
-    if positions is None:
-        return hidden[:, -1], cache, None
-    last = positions[..., -1].reshape(-1, positions.shape[-2]).T  # (B, n), or (1, n) for all
-    shift = last + 1 - hidden.shape[1]
-    return hidden[:, -1], cache, shift.expand(len(hidden), -1)
-
-
-def read_words(body: Any, tokens: Tensor, cache: Any, shift: Tensor | None) -> tuple[Tensor, Any]:
-    """Read tokens (B, T) after what the cache holds -> hidden (B, T, E) and the longer cache."""
-    embedding = body.get_input_embeddings()
-    words = embedding(tokens.clamp(max=embedding.num_embeddings - 1))
-    at: dict[str, Tensor] = {}
-    if shift is not None:
-        first = cache.get_seq_length()
-        steps = torch.arange(first, first + tokens.shape[1], device=tokens.device)
-        positions = (steps + shift[..., None]).movedim(1, 0)  # (n, B, T)
-        at["position_ids"] = positions[0] if len(positions) == 1 else positions
-    out = language_part(body)(inputs_embeds=words, past_key_values=cache, use_cache=True, **at)
-    return out.last_hidden_state, out.past_key_values
-
-
-def logits(body: Any, hidden: Tensor) -> Tensor:
-    """Hidden (..., E) -> (..., V) float32."""
-    found: Tensor = body.get_output_embeddings()(hidden).float()
-    cap = getattr(body.config.get_text_config(), "final_logit_softcapping", None)
-    return found if cap is None else torch.tanh(found / cap) * cap
-
-
-@torch.no_grad()
-def check_logits(decoder: Any) -> None:
-    """Check that the model does not change its logits after the last layer.
-
-    Some models scale them; this decoder does not.
-
-    Raises:
-        UserError: the model's own logits after a grey picture differ from this decoder's.
-    """
-    body, was = decoder.body, decoder.training
-    grey = torch.full((1, 3, 64, 64), 128, dtype=torch.uint8)
-    inputs = decoder.eval().inputs(grey)
-    theirs = body(**inputs, logits_to_keep=1).logits[:, -1].float()
-    ours = logits(body, read_prompt(body, inputs)[0])
-    decoder.train(was)
-    if not torch.allclose(F.softmax(ours, -1), F.softmax(theirs, -1), atol=1e-3):
-        raise UserError(
-            f"vlm: '{decoder.source.model}' ({body.config.model_type}) changes its logits after "
-            "the last layer: not supported"
-        )

@@ -68,7 +68,7 @@ def processor(source: Source, body: Any, words: int) -> Any:
     from transformers import AutoImageProcessor
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 
-    if not source.is_random or source.has("tokenizer.json"):
+    if not source.has_own_words:
         return source.read(load_processor)
     if source.has("preprocessor_config.json"):
         return WordsProcessor(source.read(AutoImageProcessor.from_pretrained), body, words)
@@ -121,15 +121,16 @@ def inputs(
     except Exception as error:  # processors have no error of their own
         side = pictures.shape[-1]
         raise UserError(
-            f"vlm: the processor of '{source.model}' refuses a picture of {side} x {side} pixels "
-            f"with this prompt ({brief(error)}): change image_size of the encoder pixels, or prompt"
+            f"{source.decoder}: the processor of '{source.model}' refuses a picture of "
+            f"{side} x {side} pixels with this prompt ({brief(error)}): change image_size of the "
+            "encoder pixels, or prompt"
         ) from None
     found = {name: value for name, value in read.items() if isinstance(value, Tensor)}
     ids = found["input_ids"]
     if not (ids == image_token(body.config)).any(1).all():
         raise UserError(
-            f"vlm: no token of '{source.model}' stands for the picture in this prompt: give a "
-            "model with a chat template, or write its image token into prompt"
+            f"{source.decoder}: no token of '{source.model}' stands for the picture in this "
+            "prompt: give a model with a chat template, or write its image token into prompt"
         )
     takes = inspect.signature(body.forward).parameters
     found = {name: value for name, value in found.items() if name in takes and name != "labels"}

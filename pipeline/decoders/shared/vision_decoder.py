@@ -1,0 +1,184 @@
+"""What decoders on vision-language models share: their weights, adapters, and the order of reading.
+
+B pictures, T tokens, E width of the language model, V words.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.core.errors import UserError
+from pipeline.core.ranges import Lora
+from pipeline.decoders.shared import lora as adapters
+from pipeline.decoders.shared import vision_language as vl
+from pipeline.decoders.shared import vision_prompts as prompts
+from pipeline.decoders.shared.contract import Sizes, State
+from pipeline.decoders.shared.hub_source import Source
+from pipeline.decoders.shared.parallel import ParallelDecoder
+from pipeline.decoders.shared.tokenizers import Tokenizer
+from pipeline.features.features import Features
+
+
+class Decoder(ParallelDecoder):
+    """A model of transformers that reads pictures and a prompt once, and then words.
+
+    A decoder's file implements `beginning`, `read_prompt`, `read_words` and `adapted`. The vision
+    part is always frozen and in evaluation mode. The first step reads nothing: it returns the
+    state's `first` (B, E), the hidden vector of the token that <start> stands for.
+    """
+
+    base: Tensor
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        source: Source,
+        *,
+        prompt: str,
+        dtype: str,
+        tune: str,
+        lora: Lora | None,
+    ):
+        super().__init__()
+        if sizes.grid != 3:
+            raise UserError(
+                f"{source.decoder} sees pictures, not a grid {sizes.grid} wide: give it features "
+                "of the encoder pixels"
+            )
+        self.source, self.prompt, self.tune = source, prompt, tune
+        self.words = sizes.vocabulary
+        self.published = "" if source.is_random else source.model
+        self.body = vl.build(sizes.known["config"], dtype, initialise=source.is_random)
+        self.requires_grad_(tune == "all")
+        self.body.get_encoder(modality="image").requires_grad_(False)
+        if tune == "adapter":
+            self.adapter = adapters.inject(self.body, self.adapted(), lora or {})
+        self.register_buffer("base", torch.zeros(32, dtype=torch.uint8))
+        self.processor: Any = None
+
+    def adapted(self) -> nn.Module:
+        """Return the part whose linear layers get adapters."""
+        raise NotImplementedError
+
+    def beginning(self, pictures: int) -> dict[str, Any]:
+        """Return what the model's forward pass takes besides pictures and prompt."""
+        raise NotImplementedError
+
+    def read_prompt(self, inputs: dict[str, Any]) -> State:
+        """Run pictures and prompt -> the state before the first word, with `first`."""
+        raise NotImplementedError
+
+    def read_words(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        """Read tokens (B, T) after what the state has read -> hidden (B, T, E), and what changes
+        in the state."""
+        raise NotImplementedError
+
+    def load_pretrained(self, tokenizer: Tokenizer) -> None:
+        if self.published:
+            self._take_published()
+            adapters.renew(self.body)
+            self.base.copy_(vl.fingerprint(self.body))
+            self._check_logits()
+
+    def load_base(self) -> None:
+        """Load the published weights, unless the model folder holds all weights.
+
+        Raises:
+            UserError: they are missing, or are not those that this decoder was trained on.
+        """
+        if not self.published or self.tune == "all":
+            return
+        self._take_published()
+        if not torch.equal(self.base, vl.fingerprint(self.body)):
+            raise UserError(
+                f"{self.source.decoder}: this model was trained on other weights than "
+                f"'{self.source.model}' holds now: name its revision, or train it again"
+            )
+
+    def _take_published(self) -> None:
+        adapters.load_base(self.body, vl.weights(self.source, self.body))
+
+    @torch.no_grad()
+    def _check_logits(self) -> None:
+        """Check that the model does not change its logits after the last layer.
+
+        Some models scale them; this decoder does not.
+
+        Raises:
+            UserError: the model's own logits after a grey picture differ from this decoder's.
+        """
+        was = self.training
+        inputs = self.eval().inputs(torch.full((1, 3, 64, 64), 128, dtype=torch.uint8))
+        inputs |= self.beginning(1)
+        theirs = self.body(**inputs).logits[:, -1].float()
+        ours = logits(self.body, self.read_prompt(inputs)["first"])
+        self.train(was)
+        if not torch.allclose(F.softmax(ours, -1), F.softmax(theirs, -1), atol=1e-3):
+            raise UserError(
+                f"{self.source.decoder}: '{self.source.model}' ({self.body.config.model_type}) "
+                "changes its logits after the last layer: not supported"
+            )
+
+    def saved(self) -> list[str]:
+        """Return the names of the weights that a model folder holds.
+
+        If all weights were trained or drawn at random, it holds all of them. Otherwise, it holds
+        only the adapter and the fingerprint `base`.
+        """
+        weights = self.state_dict(keep_vars=True)
+        if self.published and self.tune != "all":
+            return [name for name in weights if name == "base" or adapters.is_adapter(name)]
+        first: dict[int, str] = {}  # a tied weight has two names
+        for name, weight in weights.items():
+            first.setdefault(id(weight), name)
+        return list(first.values())
+
+    def train(self, mode: bool = True) -> "Decoder":
+        super().train(mode)
+        self.body.get_encoder(modality="image").eval()
+        return self
+
+    def start(self, f: Features) -> State:
+        inputs: dict[str, Any] = self.inputs(prompts.pictures(f.grid))
+        return self.read_prompt(inputs | self.beginning(len(f)))
+
+    def inputs(self, pictures: Tensor) -> dict[str, Any]:
+        """Return what the model reads for pictures (B, 3, S, S) uint8.
+
+        This is ids (B, T), the pixels in the model's own layout, and more.
+        """
+        if self.processor is None:
+            self.processor = prompts.processor(self.source, self.body, self.words)
+        return prompts.inputs(self.processor, self.body, self.source, self.prompt, pictures)
+
+    def run(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
+        """Tokens (B, T) after what the state holds -> hidden (B, T, E).
+
+        The very first token is <start>. Its hidden vector is in the state. Padding is at the end,
+        so no mask is needed.
+        """
+        read, hidden = s, list[Tensor]()
+        if "first" in s:
+            hidden, tokens = [s["first"][:, None]], tokens[:, 1:]
+            read = {name: value for name, value in s.items() if name != "first"}
+        if tokens.shape[1]:
+            seen, changed = self.read_words(tokens, read)
+            hidden.append(seen)
+            read = {**read, **changed}
+        return torch.cat(hidden, 1), read
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Return logits in float32, without rows of the vocabulary that no token has."""
+        return logits(self.body, hidden)[..., : self.words]
+
+
+def logits(body: Any, hidden: Tensor) -> Tensor:
+    """Hidden (..., E) -> (..., V) float32."""
+    about = body.config.get_text_config()
+    if getattr(about, "scale_decoder_outputs", False):  # T5, but not its version 1.1
+        hidden = hidden * about.hidden_size**-0.5
+    found: Tensor = body.get_output_embeddings()(hidden).float()
+    cap = getattr(about, "final_logit_softcapping", None)
+    return found if cap is None else torch.tanh(found / cap) * cap
