@@ -59,6 +59,8 @@ class Decoder(vision_decoder.Decoder):
             `all-linear` of the language model, or layer names such as [q_proj, v_proj].
         weights: `random` needs only config.json and preprocessor_config.json. Without tokenizer
             files, the vocabulary is the captions' words.
+        checkpointing: whether the layers compute their activations again in the backward pass,
+            which takes less memory and more time. Results do not change.
     """
 
     reads = "grid"
@@ -74,6 +76,7 @@ class Decoder(vision_decoder.Decoder):
         tune: Literal["nothing", "adapter", "all"] = "nothing",
         lora: Lora | None = None,
         weights: Literal["pretrained", "random"] = "pretrained",
+        checkpointing: bool = False,
     ):
         super().__init__(
             sizes,
@@ -82,6 +85,7 @@ class Decoder(vision_decoder.Decoder):
             dtype=dtype,
             tune=tune,
             lora=lora,
+            checkpointing=checkpointing,
         )
 
     @classmethod

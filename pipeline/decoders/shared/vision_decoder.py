@@ -3,6 +3,7 @@
 B pictures, T tokens, E width of the language model, V words.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from pipeline.decoders.shared import vision_prompts as prompts
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.hub_source import Source
 from pipeline.decoders.shared.parallel import ParallelDecoder
+from pipeline.decoders.shared.recomputation import layers, recomputed
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
@@ -40,6 +42,7 @@ class Decoder(ParallelDecoder):
         dtype: str,
         tune: str,
         lora: Lora | None,
+        checkpointing: bool,
     ):
         super().__init__()
         if sizes.grid != 3:
@@ -48,13 +51,15 @@ class Decoder(ParallelDecoder):
                 "of the encoder pixels"
             )
         self.source, self.prompt, self.tune = source, prompt, tune
-        self.words = sizes.vocabulary
+        self.words, self.checkpointing = sizes.vocabulary, checkpointing
         self.published = "" if source.is_random else source.model
         self.body = vl.build(sizes.known["config"], dtype, initialise=source.is_random)
         self.requires_grad_(tune == "all")
         self.body.get_encoder(modality="image").requires_grad_(False)
         if tune == "adapter":
             self.adapter = adapters.inject(self.body, self.adapted(), lora or {})
+        if checkpointing:
+            layers(self.body)
         self.register_buffer("base", torch.zeros(32, dtype=torch.uint8))
         self.processor: Any = None
 
@@ -142,7 +147,8 @@ class Decoder(ParallelDecoder):
 
     def start(self, f: Features) -> State:
         inputs: dict[str, Any] = self.inputs(prompts.pictures(f.grid))
-        return self.read_prompt(inputs | self.beginning(len(f)))
+        with self._recomputed():
+            return self.read_prompt(inputs | self.beginning(len(f)))
 
     def inputs(self, pictures: Tensor) -> dict[str, Any]:
         """Return what the model reads for pictures (B, 3, S, S) uint8.
@@ -164,7 +170,8 @@ class Decoder(ParallelDecoder):
             hidden, tokens = [s["first"][:, None]], tokens[:, 1:]
             read = {name: value for name, value in s.items() if name != "first"}
         if tokens.shape[1]:
-            seen, changed = self.read_words(tokens, read)
+            with self._recomputed():
+                seen, changed = self.read_words(tokens, read)
             hidden.append(seen)
             read = {**read, **changed}
         return torch.cat(hidden, 1), read
@@ -172,6 +179,10 @@ class Decoder(ParallelDecoder):
     def project(self, hidden: Tensor) -> Tensor:
         """Return logits in float32, without rows of the vocabulary that no token has."""
         return logits(self.body, hidden)[..., : self.words]
+
+    def _recomputed(self) -> AbstractContextManager[None]:
+        wanted = self.checkpointing and self.training and torch.is_grad_enabled()
+        return recomputed(self.body) if wanted else nullcontext()
 
 
 def logits(body: Any, hidden: Tensor) -> Tensor:
