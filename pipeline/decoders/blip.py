@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.ranges import Lora
 from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.hub_files import GREY, Files, plain, read_model
@@ -49,11 +50,14 @@ class Decoder(pretrained.Decoder):
     Args:
         model: a BLIP for captions. Give its name on the hub, or a folder with config.json,
             preprocessor_config.json, tokenizer.json and the weights.
+        revision: a branch, tag or commit of the model on the hub; empty for the newest.
         prompt: words that stand before every caption and are not part of it. The published models
             were trained with "a picture of".
         weights: `random` needs only config.json. Without a preprocessor_config.json, mean and
             standard deviation are then 0.5. Without tokenizer files, the vocabulary is the
             captions' words.
+        lora: train an adapter of low rank in the layers that read words, and nothing else. Its
+            settings are those of the decoder `vlm`. The default trains all weights.
     """
 
     reads = "grid"
@@ -74,7 +78,8 @@ class Decoder(pretrained.Decoder):
         The tokenizer is the model's own, if it has one. `Sizes.known` holds its config.json, its
         pictures' colours, our <start>, and the prompt's ids.
         """
-        files, is_random = Files("blip", args["model"]), args.get("weights") == "random"
+        files = Files("blip", args["model"], args.get("revision", ""))
+        is_random = args.get("weights") == "random"
         content = files.json("config.json")
         files.check_type(content, "blip")
         config = _config(files, content)
@@ -89,11 +94,13 @@ class Decoder(pretrained.Decoder):
         sizes: Sizes,
         *,
         model: str,
+        revision: str = "",
         prompt: str = "",
         weights: Literal["pretrained", "random"] = "pretrained",
+        lora: Lora | None = None,
     ):
         config = sizes.known["config"]
-        says, files = config["text_config"], Files("blip", model)
+        says, files = config["text_config"], Files("blip", model, revision)
         body = files.read(lambda: _class()(_parsed(config)))
         opening = [says["bos_token_id"], *sizes.known["prompt"]]
         side, rows = config["vision_config"]["image_size"], says["vocab_size"]
@@ -103,6 +110,8 @@ class Decoder(pretrained.Decoder):
         )
         self.config, self.files = config, files
         self.published = model if weights == "pretrained" else ""
+        if lora is not None:
+            self.adapt(body, self.published, lora, [self.layers, self.transform])
 
     @staticmethod
     def adopt(module: nn.Module, body: Any) -> None:

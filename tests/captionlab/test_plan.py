@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from captionlab import __main__, plan_checks
-from captionlab.plan import Row, plan, render
+from captionlab.plan import Model, Row, plan, render
 from pipeline.core import registry
 from pipeline.core.errors import UserError
 from pipeline.core.registry import load
@@ -116,6 +116,50 @@ def test_a_published_model_is_downloaded_and_not_trained(tmp_path: Path) -> None
     assert found.rows[0].model.download == 0
     # Without tokenizer files, its vocabulary comes from the captions, which are not there yet.
     assert found.rows[0].lacks
+
+
+# An adapter of rank 8 has 8 numbers for each input and each output of a layer.
+SQUARE, UP_AND_DOWN = 8 * (768 + 768), 2 * 8 * (768 + 3072)
+GPT2_LAYER = 8 * (768 + 2304) + SQUARE + UP_AND_DOWN
+ADAPTED = {
+    "blip": (12 * (8 * SQUARE + UP_AND_DOWN) + SQUARE, "Salesforce/blip-image-captioning-base"),
+    "git": (6 * (4 * SQUARE + UP_AND_DOWN), "microsoft/git-base-coco"),
+    "vit_gpt2": (
+        12 * (GPT2_LAYER + 8 * (768 + 1536) + 2 * SQUARE),
+        "nlpconnect/vit-gpt2-image-captioning",
+    ),
+}
+
+
+@pytest.mark.parametrize("decoder", ADAPTED)
+def test_an_adapter_alone_is_trained_and_kept(decoder: str) -> None:
+    trained, model = ADAPTED[decoder]
+    params = load_params(ROOT / "experiments/pretrained.yaml")
+    row = params.variants["blip-base"]
+
+    def planned_with(args: dict[str, Any]) -> Model:
+        change = {"decoder": decoder, "args": {"model": model, **args}, "train": {"epochs": 1}}
+        rows = {"mine": row.model_copy(update=change)}
+        return plan(params.model_copy(update={"variants": rows}), NOWHERE).rows[0].model
+
+    whole, found = planned_with({}), planned_with({"lora": {"rank": 8}})
+    assert found.trainable == trained
+    assert found.parameters == whole.parameters + trained
+    assert found.saved == 4 * trained
+    assert whole.trainable == whole.parameters
+    assert found.download == whole.download == 4 * whole.parameters
+
+
+def test_an_adapter_and_a_mapping_are_trained_and_kept() -> None:
+    params = load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml")
+    row = params.variants["clip-prefix-original"]
+    args = {"prefix": 10, "mapping": "mlp", "lm": "gpt2", "lora": {"rank": 8}}
+    rows = {"mine": row.model_copy(update={"args": args})}
+    found = plan(params.model_copy(update={"variants": rows}), NOWHERE).rows[0].model
+    adapter, mapping = 12 * GPT2_LAYER, 768 * 3840 + 3840 + 3840 * 7680 + 7680
+    assert found.trainable == adapter + mapping == 33_631_488
+    assert found.parameters == 124_439_808 + adapter + mapping
+    assert found.saved == 4 * (adapter + mapping)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])

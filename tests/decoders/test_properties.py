@@ -52,6 +52,11 @@ FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
     "prefix_lm-llama": ("prefix_lm", {"mapping": "transformer"}),
     "prefix_lm-llama-untied": ("prefix_lm", {"prefix": 1}),
     "prefix_lm-frozen": ("prefix_lm", {"tune_lm": False, "normalise": False}),
+    "prefix_lm-lora": ("prefix_lm", {"lora": {"rank": 2, "dora": True}}),
+    "prefix_lm-llama-lora": ("prefix_lm", {"lora": {"rank": 2}}),
+    "vit_gpt2-lora": ("vit_gpt2", {"lora": {"rank": 2}}),
+    "blip-lora": ("blip", {"lora": {"rank": 2, "dora": True}}),
+    "git-lora": ("git", {"lora": {"rank": 2}}),
     "blip-prompt": ("blip", {"prompt": "word1 word4 word2"}),
     "blind-llama": ("blind", {"hierarchy": False}),
 }
@@ -79,6 +84,8 @@ FAMILIES = {
     "blind-llama": "llama",
     "prefix_lm": "gpt2",
     "prefix_lm-frozen": "gpt2",
+    "prefix_lm-lora": "gpt2",
+    "prefix_lm-llama-lora": "llama",
     "prefix_lm-llama": "llama",
     "prefix_lm-llama-untied": "llama-untied",
 }

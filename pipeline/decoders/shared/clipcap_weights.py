@@ -1,6 +1,7 @@
 """Weights of the published implementation of ClipCap (Mokady et al., 2021; coco_weights.pt), for a
 `prefix_lm`."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.core.errors import UserError, brief
+from pipeline.decoders.shared import lora as adapters
 
 if TYPE_CHECKING:
     from pipeline.decoders.prefix_lm import Decoder
@@ -29,13 +31,21 @@ RENAMED = {
 }
 
 
-def take_checkpoint(decoder: "Decoder", path: str) -> None:
-    """Load the published weights into a decoder.
+def take_checkpoint(decoder: "Decoder", path: str, keep: Collection[str] = ()) -> None:
+    """Load the published weights into a decoder, around its adapters.
+
+    Args:
+        keep: names of weights that stay as they are.
 
     Raises:
         UserError: the file is missing, is not a state dict, or belongs to a model of other sizes.
     """
-    ours, theirs = decoder.state_dict(), _renamed(_read_checkpoint(path))
+    ours = {
+        adapters.plain_name(name): weight
+        for name, weight in decoder.state_dict().items()
+        if name != "base" and not adapters.is_adapter(name)
+    }
+    theirs = _renamed(_read_checkpoint(path))
     if (
         decoder.head is None
         and "head.weight" in theirs
@@ -57,7 +67,7 @@ def take_checkpoint(decoder: "Decoder", path: str) -> None:
         if value.shape != ours[name].shape:
             sizes = f"{list(value.shape)}, not {list(ours[name].shape)}"
             raise UserError(f"args.checkpoint: {name} of {path} is {sizes}: compare {shapes}")
-    decoder.load_state_dict(theirs)
+    adapters.load_base(decoder, {name: v for name, v in theirs.items() if name not in keep})
 
 
 def _read_checkpoint(path: str) -> dict[str, Tensor]:

@@ -37,13 +37,22 @@ class Files(NamedTuple):
 
     decoder: str
     model: str
+    revision: str = ""
+    "Branch, tag or commit on the hub; empty for the newest."
 
     def read(self, load: Callable[[], Any]) -> Any:
         """Return what `load` makes of the files."""
         try:
             return load()
         except Exception as error:  # transformers, tokenizers, hub and network raise many kinds
-            raise unusable(f"{self.decoder}: '{self.model}'", self.model, error) from None
+            raise unusable(f"{self.decoder}: {self.name()}", self.model, error) from None
+
+    def name(self) -> str:
+        return f"'{self.model}'" + (f" at '{self.revision}'" if self.revision else "")
+
+    def at(self) -> dict[str, str]:
+        """Return the revision as an argument of `from_pretrained`."""
+        return {"revision": self.revision} if self.revision else {}
 
     def path(self, name: str) -> Path | None:
         """Return the path of a file; None if there is no such file."""
@@ -53,13 +62,13 @@ class Files(NamedTuple):
 
         whatever = ("missing_entries", "connection_errors", "gated_repo")
         lenient = {f"_raise_exceptions_for_{what}": False for what in whatever}
-        found = self.read(lambda: cached_file(self.model, name, **lenient))
+        found = self.read(lambda: cached_file(self.model, name, **self.at(), **lenient))
         return Path(found) if found else None
 
     def missing(self, name: str) -> UserError:
         what = f"{self.model} has no {name}"
         if not Path(self.model).is_dir():
-            what = f"{name} of '{self.model}' is neither in the hub's cache nor on the hub now"
+            what = f"{name} of {self.name()} is neither in the hub's cache nor on the hub now"
         return UserError(f"{self.decoder}: {what}: {cure(self.model)}")
 
     def json(self, name: str, default: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -105,7 +114,8 @@ class Files(NamedTuple):
         if file:
             inner = self.read(lambda: Inner.from_file(str(file)))
         elif self.path("vocab.json") and self.path("merges.txt"):
-            inner = self.read(lambda: GPT2Tokenizer.from_pretrained(self.model).backend_tokenizer)
+            load: Any = GPT2Tokenizer.from_pretrained
+            inner = self.read(lambda: load(self.model, **self.at()).backend_tokenizer)
         elif optional:
             return None
         else:
@@ -151,9 +161,8 @@ class Files(NamedTuple):
         missing weights at random, with a warning.
         """
         load = cls.from_pretrained
-        body, info = self.read(
-            lambda: load(self.model, config=config, dtype=torch.float32, output_loading_info=True)
-        )
+        how = {"config": config, "dtype": torch.float32, "output_loading_info": True, **self.at()}
+        body, info = self.read(lambda: load(self.model, **how))
         wrong = sorted(
             str(key)
             for key in (*info["missing_keys"], *info["mismatched_keys"])

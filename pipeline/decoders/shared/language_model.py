@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from pipeline.core.errors import UserError, brief
 from pipeline.core.hub import unusable
 from pipeline.data.files import digest, whole_folder
+from pipeline.decoders.shared import lora as adapters
 from pipeline.decoders.shared.last_layer import LastLayer
 from pipeline.decoders.shared.parallel import ParallelDecoder
 
@@ -55,20 +56,31 @@ def as_known(config: Any, end: int) -> dict[str, Any]:
     return known
 
 
-def load_weights(body: Any, head: nn.Module | None, lm: str) -> None:
+def load_weights(body: Any, head: nn.Module | None, lm: str, revision: str = "") -> None:
     """Load pretrained weights into the result of `body_and_head`, and leave `body` in evaluation
     mode.
 
     If the number of rows of the embedding differs, rows are cut off or drawn at random.
     """
-    theirs = _read_weights(find(lm), lm)
+    theirs = take_weights(body, head, lm, revision)
+    adapters.renew(body)
+    _check_same_logits(body.eval(), head, theirs.eval(), lm)
+
+
+def take_weights(body: Any, head: nn.Module | None, lm: str, revision: str = "") -> Any:
+    """Load pretrained weights around the adapters of `body`, and return the model that has them.
+
+    Raises:
+        KeyError: they belong to another model.
+    """
+    theirs = _read_weights(find(lm), lm, revision)
     rows = body.get_input_embeddings().num_embeddings
     if theirs.get_input_embeddings().num_embeddings != rows:
         theirs.resize_token_embeddings(rows, mean_resizing=False)
-    body.load_state_dict(theirs.base_model.state_dict())
+    adapters.load_base(body, theirs.base_model.state_dict())
     if head is not None:
-        head.load_state_dict(theirs.get_output_embeddings().state_dict())
-    _check_same_logits(body.eval(), head, theirs.eval(), lm)
+        adapters.load_base(head, theirs.get_output_embeddings().state_dict())
+    return theirs
 
 
 @torch.no_grad()
@@ -204,7 +216,7 @@ def _convert(path: Path, folder: Path, lm: str) -> None:
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def read_config(where: str, lm: str) -> Any:
+def read_config(where: str, lm: str, revision: str = "") -> Any:
     """Return the configuration of a causal language model.
 
     Its layers must remember the keys and values of every position.
@@ -217,7 +229,7 @@ def read_config(where: str, lm: str) -> Any:
     )
 
     try:
-        config = AutoConfig.from_pretrained(where)
+        config = AutoConfig.from_pretrained(where, **_at(revision))
     except (OSError, ValueError) as error:
         raise _unusable(where, lm, error) from None
     known = (
@@ -237,12 +249,13 @@ def read_config(where: str, lm: str) -> Any:
     return config
 
 
-def read_tokenizer(where: str, lm: str, config: Any) -> tuple[Any, str]:
+def read_tokenizer(where: str, lm: str, config: Any, revision: str = "") -> tuple[Any, str]:
     """Return the tokenizer (of the `tokenizers` library) and its end-of-text token."""
     from tokenizers import Tokenizer as Inner
     from transformers.utils import cached_file
 
-    path = cached_file(where, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+    how: Any = {"_raise_exceptions_for_missing_entries": False, **_at(revision)}
+    path = cached_file(where, "tokenizer.json", **how)
     if path is None:
         raise UserError(
             f"args.lm '{lm}' has no tokenizer.json: save the fast tokenizer of "
@@ -262,13 +275,19 @@ def read_tokenizer(where: str, lm: str, config: Any) -> tuple[Any, str]:
     return inner, token
 
 
-def _read_weights(where: str, name: str) -> Any:
+def _at(revision: str) -> dict[str, str]:
+    """Return a revision on the hub as an argument of `from_pretrained`."""
+    return {"revision": revision} if revision else {}
+
+
+def _read_weights(where: str, name: str, revision: str) -> Any:
     import transformers
 
     transformers.logging.disable_progress_bar()
     auto: Any = transformers.AutoModelForCausalLM
     try:
-        lm, info = auto.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
+        how = {"dtype": torch.float32, "output_loading_info": True, **_at(revision)}
+        lm, info = auto.from_pretrained(where, **how)
     except (OSError, ValueError) as error:
         raise _unusable(where, name, error) from None
     if info["missing_keys"]:

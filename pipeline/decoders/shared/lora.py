@@ -1,12 +1,15 @@
 """Low-rank adapters in a model of transformers, made with the library peft (Hu et al., 2022,
 "LoRA"; DoRA: Liu et al., 2024)."""
 
-from typing import Any, cast
+from copy import deepcopy
+from importlib import import_module
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
 from pipeline.core.errors import UserError
 
+Module = TypeVar("Module", bound=nn.Module)
 DEFAULTS: dict[str, Any] = {
     "rank": 8,
     "alpha": 16,
@@ -22,17 +25,15 @@ def config(body: nn.Module, part: nn.Module, lora: dict[str, Any]) -> Any:
     Raises:
         UserError: peft is not installed, or `targets` names a layer that does not exist.
     """
-    try:
-        from peft import LoraConfig
-    except ImportError:
-        raise UserError("lora needs the Python package peft: pip install peft") from None
     terms = DEFAULTS | dict(lora)
-    return LoraConfig(
+    layers = _targets(body, part, terms["targets"])
+    return _peft("peft").LoraConfig(
         r=terms["rank"],
         lora_alpha=terms["alpha"],
         lora_dropout=terms["dropout"],
         use_dora=terms["dora"],
-        target_modules=_targets(body, part, terms["targets"]),
+        target_modules=list(layers),
+        fan_in_fan_out=any(not isinstance(layer, nn.Linear) for layer in layers.values()),
     )
 
 
@@ -42,12 +43,15 @@ def inject(body: nn.Module, part: nn.Module, lora: dict[str, Any]) -> Any:
     From then on, only the adapters are trained.
     """
     found = config(body, part, lora)
-    from peft import inject_adapter_in_model
-
-    inject_adapter_in_model(found, body)
+    insert(body, found)
     for name, weight in body.named_parameters():
         weight.requires_grad_(is_adapter(name))
     return found
+
+
+def insert(body: nn.Module, found: Any) -> None:
+    """Insert the adapters of a LoraConfig into `body`."""
+    _peft("peft").inject_adapter_in_model(found, body)
 
 
 def is_adapter(name: str) -> bool:
@@ -55,10 +59,22 @@ def is_adapter(name: str) -> bool:
     return ".lora_" in name
 
 
+def plain_name(name: str) -> str:
+    """Return the name that a weight has in the same model without adapters."""
+    return name.replace(".base_layer.", ".")
+
+
 def load_base(body: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load the weights of a model without adapters into the same model with adapters."""
-    renamed = {name.replace(".base_layer.", "."): name for name in body.state_dict()}
-    body.load_state_dict({renamed[name]: value for name, value in weights.items()}, strict=False)
+    """Load the weights of a model without adapters into the same model with adapters.
+
+    Raises:
+        KeyError: `body` has no weight of such a name and shape.
+    """
+    ours = {plain_name(name): (name, weight.shape) for name, weight in body.state_dict().items()}
+    for name, value in weights.items():
+        if ours[name][1] != value.shape:
+            raise KeyError(name)
+    body.load_state_dict({ours[name][0]: value for name, value in weights.items()}, strict=False)
 
 
 def renew(body: nn.Module) -> None:
@@ -66,21 +82,51 @@ def renew(body: nn.Module) -> None:
 
     The magnitudes are the norms of these weights.
     """
-    from peft.tuners.lora.variants import DoraLinearVariant
-
     for module in body.modules():
         if getattr(module, "lora_magnitude_vector", None):
-            DoraLinearVariant.init(cast(Any, module), "default")
+            variants = _peft("peft.tuners.lora.variants")
+            variants.DoraLinearVariant.init(cast(Any, module), "default")
 
 
-def _targets(body: nn.Module, part: nn.Module, targets: str | list[str]) -> list[str]:
-    """Return the full names, in `body`, of the linear layers of `part` that `targets` selects."""
+def merged(body: Module) -> Module:
+    """Return a copy without adapters. Its weights are those of `body` with the adapters added."""
+    whole = deepcopy(body)
+    for name, module in list(whole.named_modules()):
+        if hasattr(module, "lora_A"):
+            layer = cast(Any, module)
+            layer.merge()
+            whole.set_submodule(name, layer.get_base_layer())
+    return whole
+
+
+def _peft(module: str) -> Any:
+    """Import a module of peft.
+
+    It is imported by name, because transformers refuses exported code that mentions a package which
+    is not installed, and an exported model needs no adapter.
+
+    Raises:
+        UserError: peft is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise UserError("lora needs the Python package peft: pip install peft") from None
+
+
+def _targets(body: nn.Module, part: nn.Module, targets: str | list[str]) -> dict[str, nn.Module]:
+    """Return the linear layers of `part` that `targets` selects, by their full names in `body`.
+
+    Those of GPT-2 are of a class of their own, whose weights are transposed.
+    """
+    from transformers.pytorch_utils import Conv1D
+
     inside = set(part.modules())
-    linear = [
-        name
+    linear: dict[str, nn.Module] = {
+        name: module
         for name, module in body.named_modules()
-        if isinstance(module, nn.Linear) and module in inside
-    ]
+        if isinstance(module, nn.Linear | Conv1D) and module in inside
+    }
     if targets == "all-linear":
         return linear
     wanted = [targets] if isinstance(targets, str) else targets
@@ -90,4 +136,4 @@ def _targets(body: nn.Module, part: nn.Module, targets: str | list[str]) -> list
             f"args.lora.targets: no layer is named '{unknown[0]}': choose from "
             f"{', '.join(sorted(ends))}, or all-linear"
         )
-    return [name for name in linear if name.rpartition(".")[2] in wanted]
+    return {name: m for name, m in linear.items() if name.rpartition(".")[2] in wanted}

@@ -4,6 +4,7 @@ It covers how they see a picture and read words. W width of the language part, N
 positions that are attended to.
 """
 
+from collections.abc import Iterable
 from math import isqrt
 from typing import Any, NamedTuple
 
@@ -12,18 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
-from pipeline.decoders.shared import contract
+from pipeline.decoders.shared import frozen_base
+from pipeline.decoders.shared import lora as adapters
 from pipeline.decoders.shared.contract import Sizes, State, pick_rows
 from pipeline.decoders.shared.layers import attention_weights
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
 
-class Decoder(contract.Decoder):
+class Decoder(frozen_base.Decoder):
     """A network that sees a picture once and then reads words, whose keys and values it remembers.
 
     A decoder's file builds the network from modules of its own (`adopt`), each weight once. It
-    implements `start` and `run`, and its `fetch` returns the published weights.
+    implements `start` and `run`, and its `fetch` returns the published weights. The vision
+    transformer is its module `encoder`.
 
     State, per layer n: `words_keys<n>` and `words_values<n>` belong to the words read so far. They
     grow by one position per step, so all rows of a state have read equally many words.
@@ -33,6 +36,7 @@ class Decoder(contract.Decoder):
     mean: Tensor
     std: Tensor
     ids: Tensor
+    encoder: Any
 
     def __init__(self, sizes: Sizes, body: Any, side: int, heads: int, rows: int, start: int):
         """Build the network of `body`.
@@ -83,12 +87,54 @@ class Decoder(contract.Decoder):
         """
         raise NotImplementedError
 
+    def adapt(
+        self,
+        body: Any,
+        base: str,
+        lora: dict[str, Any],
+        part: Iterable[nn.Module],
+        new: Iterable[nn.Module] = (),
+    ) -> None:
+        """Insert adapters into the linear layers of `part`, a part of `body`.
+
+        From then on, only the adapters and the modules in `new` are trained.
+
+        Args:
+            base: name of the published weights; empty if all weights are random.
+            new: modules that the published weights lack.
+        """
+        self.adapter = adapters.inject(body, nn.ModuleList(part), lora)
+        for module in new:
+            module.requires_grad_(True)
+        if base:
+            self.register_base(base, keep=True)
+
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
+        weights = self._published()
+        if weights and self.adapter is None:
+            self.load_state_dict(weights)
+        elif weights:
+            adapters.load_base(self, weights)
+            adapters.renew(self)
+            self.base.copy_(self.mark())
+
+    def take_base(self) -> None:
+        weights = self._published()
+        adapters.load_base(self, {k: v for k, v in weights.items() if k not in self.own})
+
+    def _published(self) -> dict[str, Tensor]:
+        """Return the published weights under this decoder's names; {} if there are none."""
         body = self.fetch()
+        theirs = nn.Module()
         if body is not None:
-            theirs = nn.Module()
             self.adopt(theirs, body)
-            self.load_state_dict(theirs.state_dict())
+        return theirs.state_dict()
+
+    def train(self, mode: bool = True) -> "Decoder":
+        super().train(mode)
+        if self.adapter is not None:
+            self.encoder.eval()
+        return self
 
     def advance(self, tokens: Tensor, s: State) -> tuple[Tensor, State]:
         hidden, s = self.run(self.ids[tokens][:, None], s, None)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
 from pipeline.core.ranges import Lora
+from pipeline.decoders.shared import frozen_base
 from pipeline.decoders.shared import lora as adapters
 from pipeline.decoders.shared import vision_language as vl
 from pipeline.decoders.shared import vision_prompts as prompts
@@ -23,15 +24,13 @@ from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 
 
-class Decoder(ParallelDecoder):
+class Decoder(frozen_base.Decoder, ParallelDecoder):
     """A model of transformers that reads pictures and a prompt once, and then words.
 
     A decoder's file implements `beginning`, `read_prompt`, `read_words` and `adapted`. The vision
     part is always frozen and in evaluation mode. The first step reads nothing: it returns the
     state's `first` (B, E), the hidden vector of the token that <start> stands for.
     """
-
-    base: Tensor
 
     def __init__(
         self,
@@ -60,7 +59,7 @@ class Decoder(ParallelDecoder):
             self.adapter = adapters.inject(self.body, self.adapted(), lora or {})
         if checkpointing:
             layers(self.body)
-        self.register_buffer("base", torch.zeros(32, dtype=torch.uint8))
+        self.register_base(source.model, keep=bool(self.published) and tune != "all")
         self.processor: Any = None
 
     def adapted(self) -> nn.Module:
@@ -82,28 +81,16 @@ class Decoder(ParallelDecoder):
 
     def load_pretrained(self, tokenizer: Tokenizer) -> None:
         if self.published:
-            self._take_published()
+            self.take_base()
             adapters.renew(self.body)
-            self.base.copy_(vl.fingerprint(self.body))
+            self.base.copy_(self.mark())
             self._check_logits()
 
-    def load_base(self) -> None:
-        """Load the published weights, unless the model folder holds all weights.
-
-        Raises:
-            UserError: they are missing, or are not those that this decoder was trained on.
-        """
-        if not self.published or self.tune == "all":
-            return
-        self._take_published()
-        if not torch.equal(self.base, vl.fingerprint(self.body)):
-            raise UserError(
-                f"{self.source.decoder}: this model was trained on other weights than "
-                f"'{self.source.model}' holds now: name its revision, or train it again"
-            )
-
-    def _take_published(self) -> None:
+    def take_base(self) -> None:
         adapters.load_base(self.body, vl.weights(self.source, self.body))
+
+    def mark(self) -> Tensor:
+        return frozen_base.fingerprint(self.body)
 
     @torch.no_grad()
     def _check_logits(self) -> None:
@@ -125,20 +112,6 @@ class Decoder(ParallelDecoder):
                 f"{self.source.decoder}: '{self.source.model}' ({self.body.config.model_type}) "
                 "changes its logits after the last layer: not supported"
             )
-
-    def saved(self) -> list[str]:
-        """Return the names of the weights that a model folder holds.
-
-        If all weights were trained or drawn at random, it holds all of them. Otherwise, it holds
-        only the adapter and the fingerprint `base`.
-        """
-        weights = self.state_dict(keep_vars=True)
-        if self.published and self.tune != "all":
-            return [name for name in weights if name == "base" or adapters.is_adapter(name)]
-        first: dict[int, str] = {}  # a tied weight has two names
-        for name, weight in weights.items():
-            first.setdefault(id(weight), name)
-        return list(first.values())
 
     def train(self, mode: bool = True) -> "Decoder":
         super().train(mode)

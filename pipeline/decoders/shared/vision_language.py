@@ -3,7 +3,6 @@
 This module reads configurations, tokenizers and weights, and builds models from them.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -175,17 +174,3 @@ def weights(source: Source, body: Any) -> dict[str, Tensor]:
         )
     found: dict[str, Tensor] = theirs.state_dict()
     return found
-
-
-def fingerprint(body: Any) -> Tensor:
-    """Return 32 bytes (uint8) that distinguish weights from others.
-
-    They are the SHA-256 of every weight's name, shape and first values. Adapters are left out.
-    """
-    total = hashlib.sha256()
-    for name, weight in body.state_dict().items():
-        if ".lora_" not in name:
-            plain_name = name.replace(".base_layer.", ".")
-            total.update(f"{plain_name} {tuple(weight.shape)}".encode())
-            total.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
-    return torch.tensor(list(total.digest()), dtype=torch.uint8)
