@@ -6,17 +6,20 @@ transformers copies only flat Python files, so the modules of this project that 
 are written as `captionlab_*.py` with relative imports.
 """
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from captionlab.export import hf_model, hf_vlm
+from captionlab.export.adapter import whole, write_adapter
 from captionlab.export.flat import MAIN, closure, file_of, flat, flat_name, packages
 from captionlab.export.hf_decoding import generation
 from pipeline.captioner.captioner import Captioner
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
+from pipeline.decoders.shared import lora as adapters
 from pipeline.decoders.shared.pretrained import Decoder as Published
 from pipeline.decoders.shared.tokenizers import PAD, UNKNOWN, Tokenizer
 from pipeline.decoders.shared.vision_decoder import Decoder as VisionLanguage
@@ -62,6 +65,29 @@ print(tokenizer.batch_decode(tokens, skip_special_tokens=True))
 That decodes as the model was scored, by transformers' own search, on pictures that its own image
 processor scales. generation_config.json says the same; BLIP's `generate` does not read it.
 """
+OF_ADAPTER = """## Use
+
+The folder holds an adapter. It belongs to the weights of `{base}`, which are not in it.
+
+```python
+from peft import AutoPeftModel
+from PIL import Image
+from transformers import AutoImageProcessor, PreTrainedTokenizerFast
+
+model = AutoPeftModel.from_pretrained("this/folder")
+tokenizer = PreTrainedTokenizerFast.from_pretrained("this/folder")
+processor = AutoImageProcessor.from_pretrained("this/folder")
+pixels = processor([Image.open("photo.jpg").convert("RGB")], return_tensors="pt")
+tokens = model.generate(
+    **pixels,
+    {asked},
+)
+print(tokenizer.batch_decode(tokens, skip_special_tokens=True))
+```
+
+That decodes as the model was scored, by transformers' own search, on pictures that its own image
+processor scales.
+"""
 
 
 def write(captioner: Captioner, folder: Path, readme: str) -> None:
@@ -74,13 +100,16 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     if isinstance(decoder, VisionLanguage):
         hf_vlm.write(captioner, folder, readme)
         return
-    use = (
-        _native(captioner, decoder, folder)
-        if isinstance(decoder, Published)
-        else _with_code(captioner, folder)
-    )
+    adapted = isinstance(decoder, Published) and decoder.keeps_base and bool(decoder.published)
+    if adapted:
+        use = _adapter(captioner, folder)
+    elif isinstance(decoder, Published):
+        use = _native(whole(captioner), folder)
+    else:
+        use = _with_code(whole(captioner), folder)
     captioner.tokenizer.save(folder / "tokenizer.json")
-    write_json(folder / "tokenizer_config.json", _about(captioner.tokenizer))
+    if not adapted:  # AutoPeftModel enlarges the base for a tokenizer that has this file
+        write_json(folder / "tokenizer_config.json", _about(captioner.tokenizer))
     (folder / "README.md").write_text(f"{readme}\n{use}", encoding="utf-8")
 
 
@@ -161,38 +190,61 @@ def _config(captioner: Captioner) -> dict[str, Any]:
     }
 
 
-def _native(captioner: Captioner, decoder: Published, folder: Path) -> str:
-    """Write transformers' own model, and return its instructions.
+def _native(captioner: Captioner, folder: Path) -> str:
+    """Write transformers' own model, and return its instructions."""
+    body = _body(captioner)
+    told = _generation(captioner)
+    body.generation_config.update(**told)
+    body.save_pretrained(folder)
+    write_json(folder / "preprocessor_config.json", _processor(captioner))
+    return OF_NATIVE.format(name=type(body).__name__, asked=_asked(told))
 
-    The decoder's weights go back to where `adopt` took them from.
+
+def _adapter(captioner: Captioner, folder: Path) -> str:
+    """Write the adapters for transformers' own model, and return their instructions."""
+    decoder: Any = captioner.decoder
+    revision = captioner.config["args"].get("revision", "")
+    write_adapter(_body(captioner), decoder.adapter, decoder.published, revision, folder)
+    write_json(folder / "preprocessor_config.json", _processor(captioner))
+    return OF_ADAPTER.format(base=decoder.published, asked=_asked(_generation(captioner)))
+
+
+def _body(captioner: Captioner) -> Any:
+    """Return transformers' own model.
+
+    The decoder's weights go back to where `adopt` took them from, adapters too.
     """
     import transformers
 
+    decoder: Any = captioner.decoder
     config = captioner.config["sizes"]["known"]["config"]
-    name = NATIVE[config["model_type"]]
-    cls = getattr(transformers, name)
+    cls = getattr(transformers, NATIVE[config["model_type"]])
     body = cls(cls.config_class.from_dict(config))
+    if decoder.adapter is not None:
+        adapters.insert(body, deepcopy(decoder.adapter))
     ours = nn.Module()
     decoder.adopt(ours, body)
-    ours.load_state_dict(decoder.state_dict())
-    told = _generation(captioner, decoder)
-    body.generation_config.update(**told)
-    body.save_pretrained(folder)
-    write_json(folder / "preprocessor_config.json", _processor(captioner, decoder))
-    asked = ",\n    ".join(f"{key}={value}" for key, value in told.items())
-    return OF_NATIVE.format(name=name, asked=asked)
+    weights = decoder.state_dict().items()
+    ours.load_state_dict({name: weight for name, weight in weights if name != "base"})
+    return body
 
 
-def _generation(captioner: Captioner, decoder: Published) -> dict[str, Any]:
+def _asked(told: dict[str, Any]) -> str:
+    return ",\n    ".join(f"{key}={value}" for key, value in told.items())
+
+
+def _generation(captioner: Captioner) -> dict[str, Any]:
     """Return `decode` as arguments of transformers' `generate`."""
+    decoder: Any = captioner.decoder
     special = captioner.tokenizer.special
     never = {int(decoder.ids[i]) for i in barred(special, len(decoder.ids))}
     never -= {int(decoder.ids[special.end])}  # GPT-2 has one token for start and end
     return {**generation(captioner.decode), "suppress_tokens": sorted(never)}
 
 
-def _processor(captioner: Captioner, decoder: Published) -> dict[str, Any]:
+def _processor(captioner: Captioner) -> dict[str, Any]:
     encoder: Any = captioner.encoder
+    decoder: Any = captioner.decoder
     square = {"height": decoder.side, "width": decoder.side}
     colours = {
         "image_mean": decoder.mean.flatten().tolist(),

@@ -5,11 +5,10 @@ model that was trained completely, or used as published, becomes a folder of tra
 processor.
 """
 
-from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
-import torch
-
+from captionlab.export.adapter import whole, write_adapter
 from captionlab.export.hf_decoding import generation
 from pipeline.captioner.captioner import Captioner
 from pipeline.decoders.shared import vision_prompts as prompts
@@ -59,11 +58,14 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     told = generation(captioner.decode)
     if isinstance(decoder, WithEncoder):
         written, told = "tokens", {**told, "no_repeat_ngram_size": 0}  # Florence-2's own is 3
-        _say_how_to_begin(decoder)
     if adapted:
-        _write_adapter(decoder, folder)
+        source = decoder.source
+        write_adapter(decoder.body, decoder.adapter, source.model, source.revision, folder)
     else:
-        decoder.body.save_pretrained(folder)
+        all_weights: Any = whole(captioner).decoder
+        if isinstance(decoder, WithEncoder):
+            _say_how_to_begin(all_weights.body, decoder.opening[0].tolist())
+        all_weights.body.save_pretrained(folder)
     processor = prompts.processor(decoder.source, decoder.body, decoder.words)
     side = captioner.config["encoder"]["args"]["image_size"]
     use = OF_ADAPTER if adapted else OF_MODEL
@@ -78,29 +80,10 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     (folder / "README.md").write_text(f"{readme}\n{use}", encoding="utf-8")
 
 
-def _say_how_to_begin(decoder: WithEncoder) -> None:
+def _say_how_to_begin(body: Any, opening: list[int]) -> None:
     """Let the model's own `generate` begin a caption as the decoder does."""
-    first, *forced = decoder.opening[0].tolist()
+    first, *forced = opening
     # The second is for BLIP-2, which generates with what its language model's config says.
-    for config in (decoder.body.generation_config, decoder.body.config.get_text_config()):
+    for config in (body.generation_config, body.config.get_text_config()):
         config.decoder_start_token_id = first
-    decoder.body.generation_config.forced_bos_token_id = forced[0] if forced else None
-
-
-def _write_adapter(decoder: Decoder, folder: Path) -> None:
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    body, config = decoder.body, deepcopy(decoder.adapter)
-    config.base_model_name_or_path = decoder.source.model
-    config.revision = decoder.source.revision or None
-    config.inference_mode = True
-    kind = type(body)
-    config.auto_mapping = {"base_model_class": kind.__name__, "parent_library": kind.__module__}
-    weights: dict[str, torch.Tensor] = get_peft_model_state_dict(body)
-    save_file(
-        {f"base_model.model.{name}": value.contiguous() for name, value in weights.items()},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
-    config.save_pretrained(str(folder))
+    body.generation_config.forced_bos_token_id = forced[0] if forced else None

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captionlab.export import onnx_caption, onnx_search
+from captionlab.export.adapter import whole
 from captionlab.export.flat import closure, file_of, flat_absolute, flat_name
 from pipeline.captioner.captioner import GREEDY, Captioner
 from pipeline.core.errors import UserError, brief
@@ -66,6 +67,7 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
             captions.
     """
     name = type(captioner.decoder).__module__.rpartition(".")[2]
+    captioner = whole(captioner)
     decoder, encoder = captioner.decoder.cpu().eval(), _Encoder(captioner.encoder)
     captioner.device = "cpu"
     seen = encoder.exportable
