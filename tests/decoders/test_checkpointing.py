@@ -75,7 +75,7 @@ def passed(
     folder: Path, tune: str, checkpointing: bool, by_word: bool = False
 ) -> tuple[float, dict[str, Tensor], int]:
     """Return the loss, the gradients by name, and the bytes kept for the backward pass."""
-    lora = {"rank": 2, "dropout": 0.1}
+    lora = {"rank": 2, "dropout": 0.1} if tune == "adapter" else None
     decoder, tokenizer, *_ = opened(folder, tune=tune, lora=lora, checkpointing=checkpointing)
     rows = tokenizer.encode(TEXTS)
     tokens = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], True, 0)

@@ -150,6 +150,10 @@ def test_another_base_or_none_is_one_line(tmp_path: Path) -> None:
         ({"lora": {"targets": ["q_proj", "q_porj"]}}, "no layer is named 'q_porj': choose from"),
         ({"lora": {"rnak": 4}}, "args.lora.rnak: unknown key (did you mean 'rank'?)"),
         ({"lora": {"rank": 0}}, "args.lora.rank: expected at least 1, found 0"),
+        (
+            {"tune": "all", "lora": {"rank": 4}},
+            "args.lora is for args.tune: adapter, and tune is all",
+        ),
         ({"model": "owner/nothing"}, ": 'owner/nothing' cannot be used"),
     ],
 )
@@ -157,7 +161,7 @@ def test_what_is_wrong_with_an_argument_is_one_line(
     folder: Path, args: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError) as error:
-        opened(folder, tune="adapter", **args)
+        opened(folder, **{"tune": "adapter", **args})
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 

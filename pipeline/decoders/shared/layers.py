@@ -45,8 +45,9 @@ def attention_weights(
 def for_products(x: Tensor) -> Tensor:
     """Return x in the dtype in which autocast multiplies. Otherwise, each product converts it
     again."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+    kind = x.device.type  # "meta" while memory is planned, for which autocast raises an error
+    cast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return x.to(torch.get_autocast_dtype(kind)) if cast else x
 
 
 def energies(keys: Tensor, query: Tensor, weight: nn.Module) -> Tensor:

@@ -49,6 +49,11 @@ class Decoder(frozen_base.Decoder, ParallelDecoder):
                 f"{source.decoder} sees pictures, not a grid {sizes.grid} wide: give it features "
                 "of the encoder pixels"
             )
+        if lora is not None and tune != "adapter":
+            raise UserError(
+                f"args.lora is for args.tune: adapter, and tune is {tune}: set tune to adapter, or "
+                "remove lora"
+            )
         self.source, self.prompt, self.tune = source, prompt, tune
         self.words, self.checkpointing = sizes.vocabulary, checkpointing
         self.published = "" if source.is_random else source.model
