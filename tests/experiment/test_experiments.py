@@ -256,8 +256,8 @@ def shrunk_decoder(kind: str, args: dict[str, Any], folder: Path) -> dict[str, A
         small["new_tokenizer"] = 300  # it must have room for 256 bytes
     if args.get("vectors"):
         small["vectors"] = str(tiny_vectors(folder / "vectors.txt", small["embedding"]))
-    if kind == "vlm":
-        small |= {"model": str(tiny_vision_language(folder / "vlm")), "dtype": "float32"}
+    if kind in ("vlm", "vlm_seq2seq"):
+        small |= {"model": str(tiny_vision_language(folder / kind, kind)), "dtype": "float32"}
         return small
     if kind == "blind":
         small |= {"clip": str(MODELS / "clip"), "clip_weights": "random", "longest_prompt": 60}
@@ -270,10 +270,11 @@ def shrunk_decoder(kind: str, args: dict[str, Any], folder: Path) -> dict[str, A
     return small
 
 
-def tiny_vision_language(folder: Path) -> Path:
-    """Write a Qwen2.5-VL of a few thousand weights as the Hub holds it; return its folder."""
+def tiny_vision_language(folder: Path, decoder: str) -> Path:
+    """Write a Qwen2.5-VL or a Florence-2 of a few thousand weights as the Hub holds it; return its
+    folder."""
     if not folder.is_dir():
-        publish(folder, "qwen2_5_vl")
+        publish(folder, {"vlm": "qwen2_5_vl", "vlm_seq2seq": "florence2"}[decoder])
     return folder
 
 
