@@ -15,7 +15,9 @@ from pipeline.core.registry import nearest
 from pipeline.data.checked import read_checked
 from pipeline.results.estimates import ALPHA
 from pipeline.tracking.fetching import fetching
-from pipeline.tracking.store import Store, address_of_process, trouble
+from pipeline.tracking.store import Store
+from pipeline.tracking.store_address import address_of_process
+from pipeline.tracking.store_faults import trouble
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

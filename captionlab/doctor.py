@@ -257,16 +257,10 @@ def device() -> Said:
 def mlflow_store(runs: Path) -> Said:
     """Check that the store answers, has a registry and is writable, by setting a tag."""
     from pipeline.tracking.sqlite import database
-    from pipeline.tracking.store import (
-        StoreBroken,
-        StoreDown,
-        absolute,
-        check_address,
-        open_store,
-        tracking_uri,
-        trouble,
-    )
-    from pipeline.tracking.store import without_password as shown_as
+    from pipeline.tracking.store import open_store
+    from pipeline.tracking.store_address import absolute, check_address, tracking_uri
+    from pipeline.tracking.store_faults import StoreBroken, StoreDown, trouble
+    from pipeline.tracking.store_faults import without_password as shown_as
 
     uri = absolute(tracking_uri())
     check_address(uri)

@@ -19,7 +19,8 @@ from pipeline.results.result import Files, Line, Result, from_json, in_order
 from pipeline.tracking.current import WITHDRAWN, confirmations, moment
 from pipeline.tracking.fetching import fetching
 from pipeline.tracking.payload import ROWS
-from pipeline.tracking.store import Store, find_runs, trouble
+from pipeline.tracking.store import Store, find_runs
+from pipeline.tracking.store_faults import trouble
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -10,7 +10,7 @@ from captionlab.door import Door
 from captionlab.front import run_in_front
 from pipeline.core.errors import UserError, brief
 from pipeline.core.machine import let_threads_sleep
-from pipeline.tracking.store import address_of_process
+from pipeline.tracking.store_address import address_of_process
 
 # Seconds for which a thread may keep Python's global lock (GIL) while others wait. The default is
 # five times as long.

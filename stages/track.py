@@ -10,7 +10,9 @@ from pipeline.experiment.params import load_params
 from pipeline.tracking.live import warn
 from pipeline.tracking.payload import gather
 from pipeline.tracking.publish import publish, publish_pending
-from pipeline.tracking.store import Budget, StoreDown, open_store
+from pipeline.tracking.store import open_store
+from pipeline.tracking.store_budget import Budget
+from pipeline.tracking.store_faults import StoreDown
 
 # `dvc repro --pull` assumes that a missing output need not be made. It does not assume this of an
 # output that differs from dvc.lock. A clone has this file and no receipt, so DVC runs `track`

@@ -86,7 +86,7 @@ def model_folders(dataset: str | None) -> Iterator[dict[str, Path]]:
 
 def _has_registry() -> bool:
     """Return whether there is a registry. A look-up would create a missing default database."""
-    from pipeline.tracking.store import DEFAULT_URI, tracking_uri
+    from pipeline.tracking.store_address import DEFAULT_URI, tracking_uri
 
     uri = tracking_uri()
     return uri != DEFAULT_URI or Path(uri.removeprefix("sqlite:///")).is_file()

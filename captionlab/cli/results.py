@@ -8,7 +8,8 @@ from pipeline.core.errors import say
 
 def command() -> None:
     """Print the result table, and where the page and the runs are."""
-    from pipeline.tracking.store import tracking_uri, without_password
+    from pipeline.tracking.store_address import tracking_uri
+    from pipeline.tracking.store_faults import without_password
 
     workspace_of(".")
     table, page, uri = (

@@ -25,7 +25,8 @@ def command(
     from captionlab.door import MEGABYTE
     from captionlab.models import check_dataset
     from captionlab.server import serve
-    from pipeline.tracking.store import open_store, tracking_uri
+    from pipeline.tracking.store import open_store
+    from pipeline.tracking.store_address import tracking_uri
 
     check_dataset(model, dataset)
     address = champion_uri(open_store(), dataset) if model == "champion" else model

@@ -26,7 +26,7 @@ def command(
     that.
     """
     from pipeline.tracking.live import warn
-    from pipeline.tracking.store import StoreDown
+    from pipeline.tracking.store_faults import StoreDown
 
     try:
         _publish_all(to, quiet)
@@ -41,7 +41,9 @@ def _publish_all(to: str | None, quiet: bool) -> None:
     from pipeline.tracking.current import withdraw_others
     from pipeline.tracking.payload import gather
     from pipeline.tracking.publish import publish
-    from pipeline.tracking.store import StoreDown, absolute, open_store, tracking_uri
+    from pipeline.tracking.store import open_store
+    from pipeline.tracking.store_address import absolute, tracking_uri
+    from pipeline.tracking.store_faults import StoreDown
 
     params = load_params()
     store = open_store(to, create=True)

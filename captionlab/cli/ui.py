@@ -36,7 +36,8 @@ def command(
 
     If MLFLOW_TRACKING_URI names a server, only the link is printed.
     """
-    from pipeline.tracking.store import open_store, trouble, without_password
+    from pipeline.tracking.store import open_store
+    from pipeline.tracking.store_faults import trouble, without_password
     from pipeline.tracking.view import write_view
 
     store = open_store()

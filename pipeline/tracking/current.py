@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.data.files import fingerprint
 from pipeline.experiment.params import Params
-from pipeline.tracking.store import Store, find_runs, trouble
+from pipeline.tracking.store import Store, find_runs
+from pipeline.tracking.store_faults import trouble
 from pipeline.tracking.tags import tags
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from pipeline.tracking.live import curves_of
 from pipeline.tracking.payload import Payload, Places, gather
 from pipeline.tracking.receiver import remembered
 from pipeline.tracking.run_file import read_run_file
-from pipeline.tracking.store import Store, StoreDown, curves, find_runs, trouble
+from pipeline.tracking.store import Store, curves, find_runs
+from pipeline.tracking.store_faults import StoreDown, trouble
 from pipeline.tracking.view import write_view
 
 if TYPE_CHECKING:

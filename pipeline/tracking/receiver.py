@@ -19,7 +19,8 @@ from pipeline.core.errors import one_line
 from pipeline.data.files import fingerprint
 from pipeline.tracking.live import curves_of, warn
 from pipeline.tracking.run_file import RunFile, read_run_file, write_run_file
-from pipeline.tracking.store import Store, curves, open_store, send, trouble
+from pipeline.tracking.store import Store, curves, open_store, send
+from pipeline.tracking.store_faults import trouble
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

@@ -14,17 +14,10 @@ import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.tracking.sqlite import is_abandoned
-from pipeline.tracking.store import (
-    BoundedClient,
-    Budget,
-    StoreBroken,
-    StoreDown,
-    address_of_process,
-    find_runs,
-    open_store,
-    trouble,
-    without_password,
-)
+from pipeline.tracking.store import find_runs, open_store
+from pipeline.tracking.store_address import address_of_process
+from pipeline.tracking.store_budget import BoundedClient, Budget
+from pipeline.tracking.store_faults import StoreBroken, StoreDown, trouble, without_password
 
 
 @pytest.fixture
@@ -236,7 +229,7 @@ class Clock:
 
 def test_all_calls_of_a_stage_share_one_budget_and_no_request_waits_for_longer(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("pipeline.tracking.store.time", clock)
+    monkeypatch.setattr("pipeline.tracking.store_budget.time", clock)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     inner = Client(clock)
     client = BoundedClient(inner, "http://me:secret@host", Budget(10))
@@ -359,7 +352,7 @@ def test_without_mlflow_a_store_is_down(folder):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1].startswith(
-        "pipeline.tracking.store.StoreDown: MLflow cannot be imported here ("
+        "pipeline.tracking.store_faults.StoreDown: MLflow cannot be imported here ("
     )
 
 
