@@ -30,8 +30,6 @@ LEGEND = [
     "most frequent caption: the commonest training caption, given for every image. n/a: "
     "not measured.",
 ]
-
-
 # Lines of the legend, by the score that they explain.
 JUDGES = {
     "chrf": "chrf: F2 of character n-grams, orders 1 to 6, of the same tokens (sacrebleu's chrF / "
@@ -46,11 +44,7 @@ JUDGES = {
     "(decode.alternatives), from 0 (equal) to 1 (no n-gram in common); neither end is better by "
     "itself.",
 }
-
-
 WRITTEN = {"ltr": "written from left to right", "rtl": "written from right to left"}
-
-
 VARIETY_LEGEND = [
     "distinct_1, distinct_2: different words and word pairs / all of them, over all "
     "captions; distinct_captions: different "
@@ -69,8 +63,6 @@ VARIETY_LEGEND = [
     "log-probability per token with its CIDEr, "
     "higher is better: 0 means that the model does not know which of its captions are good.",
 ]
-
-
 GENDER_LEGEND = [
     "gender_images: images of which at least half of the references name a woman (a man) "
     "and none a man (a woman); the other "

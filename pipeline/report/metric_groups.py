@@ -21,8 +21,6 @@ ORDER = [
     "perplexity",
     "top5",
 ]
-
-
 VARIETY = [
     *("distinct_1", "distinct_2", "distinct_captions", "vocabulary", "mean_length", "novel"),
     *(
@@ -36,14 +34,10 @@ VARIETY = [
         "log_prob_rho",
     ),
 ]
-
-
 GENDER = [
     *("gender_images", "gender_error", "gender_error_named", "gender_neutral", "gender_nobody"),
     *("gender_ratio", "gender_ratio_refs"),
 ]
-
-
 # Tables of one group of systems: addition to the title -> metrics.
 KINDS = {"": ORDER, "beyond n-grams": VARIETY, "gender": GENDER}
 # Share of images with the same caption above which a table warns.

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 EXPERIMENT = "captionlab"
-
-
 # Largest number of metrics, and of runs, in one request.
 BATCH = 1000
 

@@ -15,11 +15,7 @@ from pipeline.tracking.sqlite import PREFIX, database
 from pipeline.tracking.store_faults import PROBE_SECONDS, StoreDown, down, without_password
 
 DEFAULT_URI = "sqlite:///mlflow.db"
-
-
 PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-
-
 KNOWN = (
     "http://HOST:PORT, https://HOST, sqlite:///FILE, or postgresql, mysql or "
     "mssql://USER:PASSWORD@HOST/NAME"

@@ -15,23 +15,13 @@ if TYPE_CHECKING:
 
 # Seconds that a stage waits for a store in total. CAPTIONLAB_MLFLOW_SECONDS overrides it.
 STAGE_SECONDS = 10.0
-
-
 # Seconds that a request may wait for an answer, except one that transfers a file.
 ANSWER_SECONDS = 20.0
-
-
 # Seconds at the start of each call that the budget does not count.
 FREE = 0.5
-
-
 # Attempts per request. The default client retries for four minutes.
 TRIES = 2
-
-
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
-
-
 # Calls that transfer files, which may legitimately take long. Each one fails only after
 # `request_seconds` without a byte.
 MOVING = {"log_artifact", "log_artifacts", "log_model_artifacts", "download_artifacts"}
