@@ -12,7 +12,7 @@ def main(name: str) -> None:
     from pipeline.cleaning.clean import clean_file
     from pipeline.cleaning.data_docs import write_data_docs
     from pipeline.cleaning.expectations import validate
-    from pipeline.cleaning.image_check import look_at_images, picture_table
+    from pipeline.cleaning.image_check import look_at_images, write_picture_table
     from pipeline.data.files import whole_folder, write_json
     from pipeline.data.shards import Shards
 
@@ -22,7 +22,7 @@ def main(name: str) -> None:
     with whole_folder(paths.CORPORA / name) as corpus:
         rejected = clean_file(folder, pictures, options, corpus)
         result = validate(corpus / "captions.parquet", rejected, pictures, options)
-        picture_table(pictures).to_parquet(corpus / "images.parquet", index=False)
+        write_picture_table(pictures, corpus / "images.parquet")
         with whole_folder(paths.VALIDATION / name) as docs:
             write_data_docs(result, name, docs)
             write_json(docs / "results.json", result)

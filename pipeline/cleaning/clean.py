@@ -4,7 +4,7 @@ with its reason."""
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +113,7 @@ def _scheme(columns: list[str], name: str) -> str:
 
 
 def clean_file(
-    folder: Path, pictures: dict[str, Picture], options: Corpus, out: Path
+    folder: Path, pictures: Mapping[str, Picture], options: Corpus, out: Path
 ) -> pd.DataFrame:
     """Split and clean a dataset, data/raw/D, ROWS rows at a time and in their order.
 
@@ -184,7 +184,7 @@ def digests(texts: Iterable[str]) -> NDArray[np.bytes_]:
 
 
 def _clean(
-    raw: pd.DataFrame, pictures: dict[str, Picture], options: Corpus, seen: Seen
+    raw: pd.DataFrame, pictures: Mapping[str, Picture], options: Corpus, seen: Seen
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the cleaned rows and the rows set aside.
 

@@ -5,7 +5,7 @@ Its results are kept in the order of the suite, without random ids, times and ba
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ PARAMETERS = {
 
 
 def validate(
-    captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture], options: Corpus
+    captions: Path, rejected: pd.DataFrame, pictures: Mapping[str, Picture], options: Corpus
 ) -> dict[str, Any]:
     """Check a cleaned corpus.
 

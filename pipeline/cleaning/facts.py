@@ -5,7 +5,7 @@ Equal texts, images and pictures are found by digests, so little more than numbe
 rows.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -41,7 +41,7 @@ class Facts:
     "Number of captions that most images were published with."
 
 
-def facts_of(captions: Path, rejected: pd.DataFrame, pictures: dict[str, Picture]) -> Facts:
+def facts_of(captions: Path, rejected: pd.DataFrame, pictures: Mapping[str, Picture]) -> Facts:
     """Return the facts of a corpus that require all rows.
 
     Args:
@@ -155,7 +155,7 @@ def usual_count(captions: NDArray[np.integer[Any]]) -> int:
 
 
 def with_helpers(
-    captions: Path, facts: pd.DataFrame, pictures: dict[str, Picture], options: Corpus
+    captions: Path, facts: pd.DataFrame, pictures: Mapping[str, Picture], options: Corpus
 ) -> Iterator[pd.DataFrame]:
     """Yield the captions with one column for each fact that an expectation on rows needs."""
     start = 0

@@ -1,13 +1,17 @@
 """Looks at every picture of a dataset once: what is wrong with it, and which pictures are equal."""
 
 import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 
 import pandas as pd
 
 from pipeline.core.errors import one_line
 from pipeline.core.machine import ahead, workers
+from pipeline.core.on_disk import OnDisk
 from pipeline.data.shards import Member, Shards
 from pipeline.images.reading import ImageError, read_image
 
@@ -27,9 +31,31 @@ class Picture:
 MISSING = Picture("image missing", None)
 # Number of pictures that are looked at ahead of their turn.
 AHEAD = 128
+# Number of pictures in a row group of images.parquet.
+ROWS = 131_072
 
 
-def look_at_images(shards: Shards) -> dict[str, Picture]:
+class Pictures(Mapping[str, Picture]):
+    """What was seen of each image, in the order of the ids. It lies in a temporary file."""
+
+    def __init__(self, looks: Iterable[tuple[str, Picture]]) -> None:
+        self._kept = OnDisk(2)
+        self._kept.put((image, look.problem, look.digest) for image, look in looks)
+
+    def __getitem__(self, image: str) -> Picture:
+        found = self._kept.get(image)
+        if found is None:
+            raise KeyError(image)
+        return Picture(*found)
+
+    def __iter__(self) -> Iterator[str]:
+        return (image for image, *_ in self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+def look_at_images(shards: Shards) -> Pictures:
     """Decode every picture once, in `workers()` threads; return what was seen by image_id.
 
     Raises:
@@ -40,7 +66,7 @@ def look_at_images(shards: Shards) -> dict[str, Picture]:
     with ThreadPoolExecutor(workers()) as pool:
         looks = ahead(pool, _look, shards, AHEAD)
         count = len(shards)
-        return dict(tqdm(looks, "checking images", count, unit=" images", disable=None))
+        return Pictures(tqdm(looks, "checking images", count, unit=" images", disable=None))
 
 
 def _look(member: Member) -> tuple[str, Picture]:
@@ -52,11 +78,19 @@ def _look(member: Member) -> tuple[str, Picture]:
     return member.image_id, Picture(None, pixels)
 
 
-def picture_table(pictures: dict[str, Picture]) -> pd.DataFrame:
-    """Return a table of image_id and digest (of the image's pixels).
+def write_picture_table(pictures: Pictures, path: Path) -> None:
+    """Write a table of image_id and digest (of the image's pixels), in the order of the ids.
 
     It is part of the corpus, so a step that reads a corpus and its pictures depends on both through
     the corpus alone.
     """
-    rows = [(image, pictures[image].digest) for image in sorted(pictures)]
-    return pd.DataFrame(rows, columns=["image_id", "digest"])
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    some = pd.DataFrame([("", "")], columns=["image_id", "digest"])
+    schema = pa.Schema.from_pandas(some, preserve_index=False)
+    images = iter(pictures)
+    with ParquetWriter(path, schema) as writer:
+        while group := list(islice(images, ROWS)):
+            digests = [pictures[image].digest for image in group]
+            writer.write_table(pa.table([group, digests], schema=schema))

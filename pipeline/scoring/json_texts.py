@@ -1,14 +1,16 @@
-"""JSON files of texts in the layout of `files.write_json`, read a few texts at a time."""
+"""JSON files of texts in the layout of `files.write_json`, read and written a few texts at a
+time."""
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
 from pipeline.data.checked import RESTORE, check_lists, read_json, read_texts, readable
+from pipeline.data.files import whole_file
 
 # Number of images whose texts are read at once.
 IMAGES = 64
@@ -120,3 +122,13 @@ class Texts:
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise UserError(f"{self._path} holds values other than texts: {RESTORE}")
         return texts
+
+
+def write_texts(path: Path, texts: Iterable[str]) -> None:
+    """Write a JSON list of texts, byte for byte as `files.write_json` does."""
+    with whole_file(path) as part, part.open("w", encoding="utf-8") as file:
+        between = "[\n  "
+        for text in texts:
+            file.write(between + json.dumps(text, ensure_ascii=False))
+            between = ",\n  "
+        file.write("\n]\n" if between[0] == "," else "[]\n")

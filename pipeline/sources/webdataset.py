@@ -20,12 +20,14 @@ changed.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
+from pipeline.core.on_disk import OnDisk
 from pipeline.core.ranges import Seed, Share
-from pipeline.data.files import digest, whole_folder
+from pipeline.data.files import digest, whole_folder, write_json
 from pipeline.sources.shared import base, tar_shards
 from pipeline.sources.shared.caption_tables import decoded, parse_json
 from pipeline.sources.shared.gate import LARGE, LARGEST, SUFFIXES, tell
@@ -36,11 +38,16 @@ from pipeline.sources.shared.tar_shards import File, Passed
 # Suffixes of caption files, in order of precedence.
 TEXTS = (".txt", ".caption", ".json")
 TWICE = "a second picture of its key"
+# What is known of a key.
+PICTURE, CAPTIONS = 1, 2
 # Approximate bytes of captions and index: for the files themselves, and for each image in them.
 BYTES, BYTES_PER_IMAGE = 10_000, 150
 # Number of shards whose pictures `size` counts. Any others are assumed to contain as many pictures
 # per byte.
 LOOKED_AT = 8
+
+# A row of the index: image_id, file, shard, offset and size.
+Place = tuple[str, str, str, int, int]
 
 
 @dataclass
@@ -81,62 +88,74 @@ def fetch(
     tar_shards.check(shards)
     taken = Taken(caption_key)
     with whole_folder(folder) as part:
-        _index(part, root, shards, taken)
+        split = partial(keyed_split, val=val, test=test, seed=seed)
+        with base.CaptionWriter(part, split) as captions:
+            _index(part, root, shards, taken, captions)
         if not taken.both:
             raise UserError(
                 f"{path} holds no picture with captions: expected files of one key, such as "
                 f"1.jpg and 1.txt ({', '.join(TEXTS)}; caption_key names the key of a .json)"
             )
-        split_of = keyed_split((row.image_id for row in taken.rows), val, test, seed)
         names = {shard.relative_to(root).as_posix(): digest(shard) for shard in shards}
-        told = {"set_aside": len(taken.aside), "pictures": len(taken.seen)}
+        told = {"set_aside": len(taken.aside), "pictures": taken.pictures}
         manifest = {"source": "webdataset", "root": str(root), "archives": names, "images": told}
-        base.write_index(part, taken.rows, {"random": split_of}, manifest)
+        write_json(part / "manifest.json", manifest)
         _write_aside(part, taken.aside)
     taken.tell()
 
 
 @dataclass
 class Taken:
-    """What has been found in the shards so far."""
+    """What has been found in the shards so far. Memory grows only with what is set aside."""
 
     caption_key: str
-    rows: list[base.Row] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
-    "Keys of pictures."
-    told: set[str] = field(default_factory=set)
-    "Keys with captions."
+    pictures: int = 0
+    told: int = 0
+    "Number of keys with captions."
     aside: list[tuple[str, str, str]] = field(default_factory=list)
     "Shard, file and reason of each file that was not taken."
     bare: list[str] = field(default_factory=list)
     "Keys of pictures without captions."
+    known: OnDisk = field(default_factory=lambda: OnDisk(1))
+    "Key -> what is known of it: the sum of PICTURE and CAPTIONS, or one of them."
 
     @property
     def both(self) -> bool:
         """Whether at least one picture has captions."""
-        return len(self.bare) < len(self.seen)
+        return len(self.bare) < self.pictures
 
-    def take(self, shard: Path, name: str) -> list[tuple[str, str, str, int, int]]:
-        """Add the samples of a shard; return its rows of the index."""
-        found = []
-        for key, sample in self._samples(shard, name).items():
+    def take(self, shard: Path, name: str) -> tuple[list[Place], list[base.Row]]:
+        """Read the samples of a shard; return its rows of the index, and its captions."""
+        files = list(tar_shards.files_of(shard))
+        known = {file.key: self._known(file.key) for file in files if isinstance(file, File)}
+        places: list[Place] = []
+        rows: list[base.Row] = []
+        for key, sample in self._samples(files, name, known).items():
             captions = self._captions(shard, name, key, sample)
-            if sample.picture:
-                self.seen.add(key)
-                picture = sample.picture
-                found.append((key, picture.name, name, picture.offset, picture.size))
-                if not captions and key not in self.told:
+            if picture := sample.picture:
+                known[key] |= PICTURE
+                self.pictures += 1
+                places.append((key, picture.name, name, picture.offset, picture.size))
+                if not captions and not known[key] & CAPTIONS:
                     self.bare.append(key)
                     captions = [""]
             if captions:
-                self.told.add(key)
-                self.rows += [base.make_row(key, n, text) for n, text in enumerate(captions)]
-        return found
+                self.told += not known[key] & CAPTIONS
+                known[key] |= CAPTIONS
+                rows += [base.make_row(key, n, text) for n, text in enumerate(captions)]
+        self.known.put(known.items())
+        return places, rows
 
-    def _samples(self, shard: Path, name: str) -> dict[str, Sample]:
+    def _known(self, key: str) -> int:
+        found = self.known.get(key)
+        return found[0] if found else 0
+
+    def _samples(
+        self, files: Iterable[File | Passed], name: str, known: dict[str, int]
+    ) -> dict[str, Sample]:
         samples: dict[str, Sample] = {}
-        for file in tar_shards.files_of(shard):
-            reason = self._reason_against(file, samples)
+        for file in files:
+            reason = self._reason_against(file, samples, known)
             if reason:
                 self.aside.append((name, base.printable(file.name), reason))
             elif isinstance(file, File):
@@ -147,16 +166,18 @@ class Taken:
                     sample.texts[file.suffix] = file
         return samples
 
-    def _reason_against(self, file: File | Passed, samples: dict[str, Sample]) -> str:
+    def _reason_against(
+        self, file: File | Passed, samples: dict[str, Sample], known: dict[str, int]
+    ) -> str:
         if isinstance(file, Passed):
             return file.reason
         sample = samples.get(file.key, Sample())
         if file.suffix in SUFFIXES:
-            if file.key in self.seen or sample.picture:
+            if known[file.key] & PICTURE or sample.picture:
                 return TWICE
             return LARGE if file.size > LARGEST else ""
         if file.suffix in TEXTS:
-            if file.key in self.told or file.suffix in sample.texts:
+            if known[file.key] & CAPTIONS or file.suffix in sample.texts:
                 return "second captions of its key"
             return LARGE if file.size > LARGEST else ""
         return ""
@@ -189,13 +210,13 @@ class Taken:
             "webdataset",
             "pictures without captions, to be set aside as 'empty'",
             self.bare,
-            len(self.seen),
+            self.pictures,
         )
         tell(
             "webdataset",
             "captions without a picture, to be set aside as 'image missing'",
-            sorted(self.told - self.seen),
-            len(self.told),
+            [key for key, known in self.known if known == CAPTIONS],
+            self.told,
         )
 
 
@@ -208,15 +229,18 @@ def _of_json(text: str, key: str) -> list[str]:
     return [caption.strip() for caption in captions]
 
 
-def _index(part: Path, root: Path, shards: Iterable[Path], taken: Taken) -> None:
+def _index(
+    part: Path, root: Path, shards: Iterable[Path], taken: Taken, captions: base.CaptionWriter
+) -> None:
     import pyarrow as pa
     from pyarrow import parquet
     from tqdm import tqdm
 
     with parquet.ParquetWriter(part / INDEX, SCHEMA) as index:
         for shard in tqdm(shards, desc="reading shards", unit=" shards", disable=None):
-            rows = taken.take(shard, shard.relative_to(root).as_posix())
-            columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
+            places, rows = taken.take(shard, shard.relative_to(root).as_posix())
+            captions.add(rows)
+            columns = zip(*places, strict=True) if places else [()] * len(SCHEMA)
             index.write_table(pa.table(dict(zip(SCHEMA.names, columns, strict=True)), SCHEMA))
 
 

@@ -11,7 +11,12 @@ from PIL import Image
 from pyarrow.parquet import read_schema
 
 from pipeline.cleaning.clean import RAW_COLUMNS, clean_file, clean_text, raw_rows
-from pipeline.cleaning.image_check import Picture, look_at_images
+from pipeline.cleaning.image_check import (
+    Picture,
+    Pictures,
+    look_at_images,
+    write_picture_table,
+)
 from pipeline.core.errors import UserError
 from pipeline.data import corpus
 from pipeline.data.corpus import read_captions
@@ -238,6 +243,21 @@ def test_every_picture_is_looked_at_once(tmp_path, monkeypatch):
     assert looks["d"].problem == "image broken: empty file"
     assert looks["e"].problem.startswith("image broken: ")
     assert looks["a"].digest == looks["b"].digest != looks["c"].digest
+
+
+@pytest.mark.parametrize("count", [3, 200])
+def test_the_table_of_pictures_is_sorted_and_the_same_in_parts(tmp_path, monkeypatch, count):
+    looks = [(f"{7 * n % 211}.jpg", Picture(None, f"{n:064x}")) for n in range(count)]
+    looks.append(("broken.jpg", Picture("image broken: truncated", None)))
+    expected = pd.DataFrame(
+        sorted((image, look.digest) for image, look in looks), columns=["image_id", "digest"]
+    )
+    expected.to_parquet(tmp_path / "whole.parquet", index=False)
+    write_picture_table(Pictures(looks), tmp_path / "images.parquet")
+    assert (tmp_path / "images.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    monkeypatch.setattr("pipeline.cleaning.image_check.ROWS", 50)
+    write_picture_table(Pictures(looks), tmp_path / "parts.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "parts.parquet"), expected)
 
 
 def shuffled():

@@ -1,13 +1,14 @@
 """Files of texts, read a few texts at a time, give what the whole file gives."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.data.files import write_json
-from pipeline.scoring.json_texts import Texts, _Texts, texts_by_image
+from pipeline.scoring.json_texts import Texts, _Texts, texts_by_image, write_texts
 
 ODD = [
     "",
@@ -92,3 +93,21 @@ def test_a_file_of_texts_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     for read in (texts_by_image, lambda path: list(Texts(path))):
         with pytest.raises(UserError, match="is not there: run dvc repro"):
             read(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["one", 'two "quoted"\n', "犬\u2028"]])
+def test_texts_are_written_byte_for_byte_as_json_is(tmp_path: Path, texts: list[str]) -> None:
+    write_json(tmp_path / "whole.json", texts)
+    write_texts(tmp_path / "parts.json", iter(texts))
+    assert (tmp_path / "parts.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert [*Texts(tmp_path / "parts.json")] == texts
+
+
+def test_texts_that_end_with_an_error_leave_no_file(tmp_path: Path) -> None:
+    def broken() -> Iterator[str]:
+        yield "one"
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        write_texts(tmp_path / "t.json", broken())
+    assert [*tmp_path.iterdir()] == []

@@ -8,6 +8,7 @@ import pytest
 from pipeline.core import paths
 from pipeline.core.errors import UserError
 from pipeline.data.checked import read_json
+from pipeline.scoring.tokens import training_captions
 from stages.references import main
 from tests.workspace import tiny_params, write_params
 
@@ -64,3 +65,15 @@ def test_a_file_of_the_corpus_that_is_missing_is_one_line_and_nothing_is_written
         main("scenes")
     assert {path.name for path in workspace.iterdir()} == {"params.yaml", "data"}
     assert [path.name for path in (workspace / "data").iterdir()] == ["corpora"]
+
+
+@pytest.mark.usefixtures("restore_java")
+def test_training_captions_in_parts_are_those_of_one_call_sorted_and_each_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = ["the sea", "a dog", "zwei möwen", "a dog", "two cats", "ein ÄPFEL"]
+    expected = sorted({"the sea", "a dog", "zwei möwen", "two cats", "ein äpfel"})
+    assert [*training_captions(texts, "en")] == expected
+    monkeypatch.setattr("pipeline.scoring.tokens.CAPTIONS", 2)
+    assert [*training_captions(texts, "en")] == expected
+    assert [*training_captions([], "en")] == []

@@ -12,6 +12,7 @@ import tarfile
 import pandas as pd
 import pytest
 import webdataset as library
+from pyarrow.parquet import ParquetFile
 
 from pipeline.cleaning.clean import clean_file
 from pipeline.cleaning.image_check import look_at_images
@@ -97,6 +98,15 @@ def test_the_manifest_holds_the_md5_of_every_shard(tmp_path):
         path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in theirs.iterdir()
     }
     assert manifest["images"] == {"pictures": 4, "set_aside": 0}
+
+
+def test_captions_written_in_parts_are_those_written_at_once(tmp_path, monkeypatch):
+    theirs = written(tmp_path / "theirs", *(samples(9 * n, 9) for n in range(5)))
+    whole = fetched(tmp_path, theirs)
+    monkeypatch.setattr("pipeline.sources.shared.captions.PART", 20)
+    parts = fetched(tmp_path, theirs)
+    pd.testing.assert_frame_equal(parts, whole)
+    assert ParquetFile(tmp_path / "raw/captions.parquet").num_row_groups == 2
 
 
 @pytest.mark.parametrize(

@@ -18,21 +18,22 @@ import random
 import re
 import zipfile
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.core.errors import UserError
-from pipeline.data.files import digest, remove, write_json
+from pipeline.data.files import digest, remove
 from pipeline.sources.shared.archives import Archive, download, local, names, read_member, unpack
 from pipeline.sources.shared.caption_tables import coco_captions, decoded, parse_json
+from pipeline.sources.shared.captions import CaptionWriter, Row, make_row, printable, write_index
 from pipeline.sources.shared.shards import ShardWriter
 
 __all__ = [
     "SPLITS",
     "Archive",
+    "CaptionWriter",
     "Row",
     "ShardWriter",
     "Size",
@@ -65,7 +66,6 @@ KARPATHY = Archive(
 KARPATHY_BYTES = 36_700_000
 
 _TOKEN = re.compile(rb"([^\t]+)#(\d+)\t(.*)", re.DOTALL)
-_HALF = re.compile("[\ud800-\udfff]")
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
@@ -89,68 +89,6 @@ def released_size(source: str, images: int, archives: int, given: str, karpathy:
     """
     extra = KARPATHY_BYTES if karpathy == "download" else 0
     return Size(images, archives, 0 if local_folder(source, given)[0] else archives + extra)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One caption as published."""
-
-    image_id: str
-    "Id of the image. The publisher may name an image that is missing from the shards."
-    number: int
-    "Number of the caption; its caption_id is `<image_id>#<number>`."
-    raw: str
-    undecodable: bool = False
-    """Whether the text had bytes that are not UTF-8, or half characters of JSON. `raw` shows them
-    as backslash escapes."""
-
-
-def make_row(image_id: str, number: int, text: str) -> Row:
-    """Return the row of a text that was read with `surrogateescape` or from JSON."""
-    return Row(printable(image_id), number, printable(text), bool(_HALF.search(text)))
-
-
-def printable(text: str) -> str:
-    """Return text that can be written as UTF-8: lone surrogates become backslash escapes.
-
-    Lone surrogates come from bytes read with `surrogateescape`, and from half characters of JSON.
-    """
-    return _HALF.sub(
-        lambda m: (
-            f"\\x{ord(m[0]) - 0xDC00:02x}"
-            if "\udc80" <= m[0] <= "\udcff"
-            else f"\\u{ord(m[0]):04x}"
-        ),
-        text,
-    )
-
-
-def write_index(
-    folder: Path,
-    rows: Sequence[Row],
-    schemes: dict[str, dict[str, str]],
-    manifest: Mapping[str, object],
-) -> None:
-    """Write captions.parquet and manifest.json; rows keep their order.
-
-    Args:
-        schemes: split scheme -> image_id -> split; an image without a split is left out.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    columns = {
-        "image_id": pa.array([row.image_id for row in rows], pa.string()),
-        "caption_id": pa.array([f"{row.image_id}#{row.number}" for row in rows], pa.string()),
-        "raw": pa.array([row.raw for row in rows], pa.string()),
-        "undecodable": pa.array([row.undecodable for row in rows], pa.bool_()),
-    }
-    for scheme, split_of in schemes.items():
-        columns[f"split_{scheme}"] = pa.array(
-            [split_of.get(row.image_id) for row in rows], pa.string()
-        )
-    parquet.write_table(pa.table(columns), folder / "captions.parquet")
-    write_json(folder / "manifest.json", manifest)
 
 
 @contextmanager
