@@ -26,16 +26,18 @@ reads the data again.
 import hashlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError, say
 from pipeline.core.ranges import Natural, Seed, Share
-from pipeline.data.files import whole_folder
+from pipeline.data.files import whole_folder, write_json
 from pipeline.sources.shared import base
 from pipeline.sources.shared.caption_tables import image_id
 from pipeline.sources.shared.gate import tell
+from pipeline.sources.shared.hub_images import Found
 from pipeline.sources.shared.hub_pictures import SetPictures, pictures_in, suffix_of
 from pipeline.sources.shared.hub_sets import columns_of, open_set, rows_of, told, undecoded
 from pipeline.sources.shared.keyed import keyed_split
@@ -62,21 +64,6 @@ class Columns:
         named = {"image_column": self.image, "caption_column": self.caption.partition(".")[0]}
         others = {"id_column": self.key, "split_column": self.split}
         return named | {argument: column for argument, column in others.items() if column}
-
-
-@dataclass
-class Found:
-    """What has been read about the images so far, by image_id."""
-
-    digests: dict[str, bytes] = field(default_factory=dict)
-    "MD5 of the pictures."
-    captions: dict[str, list[str]] = field(default_factory=dict)
-    splits: dict[str, str] = field(default_factory=dict)
-    several: set[str] = field(default_factory=set)
-    "Images in more than one split."
-    without: list[str] = field(default_factory=list)
-    "Rows whose picture cannot be read."
-    rows: int = 0
 
 
 def fetch(
@@ -140,16 +127,16 @@ def fetch(
                     if content and key not in shards:
                         shards.add(key, content, suffix_of(content))
         _tell(found, pictures)
-        if not found.digests:
+        if not found.pictures:
             raise UserError(f"data set '{name}': no picture of '{image_column}' can be read")
-        drawn = keyed_split(found.digests, val, test, seed)
-        _write(part, found, drawn, opened.revision)
+        split_of = partial(keyed_split, val=val, test=test, seed=seed)
+        _write(part, found, lambda images: split_of(found.seen(images)), opened.revision)
 
 
 def _tell(found: Found, pictures: SetPictures) -> None:
     pictures.tell("hugging_face")
     tell("hugging_face", "rows have no picture that can be had", found.without, found.rows)
-    several = sorted(found.several)
+    several = found.several()
     tell("hugging_face", "images are in several splits and count for the last of them", several)
 
 
@@ -226,20 +213,23 @@ def _note(
     key = digest.hex() if content else where.rpartition(", ")[2]
     if columns.key:
         key = base.printable(image_id(row[columns.key], where))
-    if content and found.digests.setdefault(key, digest) != digest:
+    ours = _split(row[columns.split], where) if columns.split else split
+    about = found.about(key) or found.new(ours)
+    if content and about.digest not in (None, digest):
         raise UserError(
             f"{where}: image '{key}' has another picture than before: set id_column to a column "
             "that tells pictures apart, or to null"
         )
     found.rows += 1
-    if not content:
+    if content:
+        found.pictures += about.digest is None
+        about = about._replace(digest=digest)
+    else:
         found.without.append(where)
-    found.captions.setdefault(key, []).extend(_texts(row, columns.caption, where))
-    ours = _split(row[columns.split], where) if columns.split else split
-    before = found.splits.setdefault(key, ours)
-    if before != ours:
-        found.several.add(key)
-        found.splits[key] = max(before, ours, key=("", *base.SPLITS).index)
+    if about.split != ours:
+        later = max(about.split, ours, key=("", *base.SPLITS).index)
+        about = about._replace(split=later, several=True)
+    found.put(key, about, _texts(row, columns.caption, where))
     return key
 
 
@@ -271,23 +261,20 @@ def _split(value: Any, where: str) -> str:
     return usual[value.strip()]
 
 
-def _write(part: Path, found: Found, drawn: dict[str, str], revision: str) -> None:
-    rows = [
-        base.make_row(key, n, text)
-        for key, texts in found.captions.items()
-        for n, text in enumerate(texts)
-    ]
-    official = {key: split for key, split in found.splits.items() if split}
+def _write(part: Path, found: Found, drawn: base.SplitOf, revision: str) -> None:
+    several = found.several()
     schemes = {"random": drawn}
-    if len(set(official.values())) > 1:
-        schemes["official"] = official
+    if found.has_splits():
+        schemes["official"] = found.split_of
+    with base.CaptionWriter(part, schemes) as captions:
+        for row in found.captions():
+            captions.add([row])
     told_of = {
         "rows": found.rows,
-        "pictures": len(found.digests),
+        "pictures": found.pictures,
         "without_picture": len(found.without),
-        "in_several_splits": len(found.several),
+        "in_several_splits": len(several),
     }
     at = {"revision": revision} if revision else {}
-    base.write_index(
-        part, rows, schemes, {"source": "hugging_face", "archives": {}, **at, "images": told_of}
-    )
+    about = {"source": "hugging_face", "archives": {}, **at, "images": told_of}
+    write_json(part / "manifest.json", about)

@@ -89,7 +89,7 @@ def fetch(
     taken = Taken(caption_key)
     with whole_folder(folder) as part:
         split = partial(keyed_split, val=val, test=test, seed=seed)
-        with base.CaptionWriter(part, split) as captions:
+        with base.CaptionWriter(part, {"random": split}) as captions:
             _index(part, root, shards, taken, captions)
         if not taken.both:
             raise UserError(

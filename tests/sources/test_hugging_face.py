@@ -119,6 +119,23 @@ def test_every_form_of_a_local_data_set_gives_the_same_rows_and_pictures(
     assert hugging_face.size(name=name).images == (0 if form == "tars" else 10)
 
 
+def test_rows_of_one_image_far_apart_stand_together_and_parts_equal_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = datasets.concatenate_datasets([rows(7), rows(5, 2), rows(3)])
+    name = as_parquet({"train": data, "test": rows(2, 20)}, tmp_path / "set")
+    whole = fetched(tmp_path / "whole", name=name)
+    counts = {n: 1 + (2 <= n) + (n < 3) for n in range(7)}
+    assert list(whole["raw"][:15]) == [
+        f"a dog {n}" for n, count in counts.items() for _ in range(count)
+    ]
+    assert list(whole["split_official"].unique()) == ["train", "test"]
+    monkeypatch.setattr("pipeline.sources.shared.captions.PART", 4)
+    pd.testing.assert_frame_equal(fetched(tmp_path / "parts", name=name), whole)
+    file = parquet.ParquetFile(tmp_path / "parts/captions.parquet")
+    assert file.num_row_groups == -(-len(whole) // 4)
+
+
 def test_captions_are_a_text_a_list_a_key_of_structs_or_a_row_each(tmp_path: Path) -> None:
     texts = [["a dog", "one dog"], ["a cat", None]]
     structs = [[{"raw": text or ""} for text in some] for some in texts]

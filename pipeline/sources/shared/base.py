@@ -27,7 +27,14 @@ from pipeline.core.errors import UserError
 from pipeline.data.files import digest, remove
 from pipeline.sources.shared.archives import Archive, download, local, names, read_member, unpack
 from pipeline.sources.shared.caption_tables import coco_captions, decoded, parse_json
-from pipeline.sources.shared.captions import CaptionWriter, Row, make_row, printable, write_index
+from pipeline.sources.shared.captions import (
+    CaptionWriter,
+    Row,
+    SplitOf,
+    make_row,
+    printable,
+    write_index,
+)
 from pipeline.sources.shared.shards import ShardWriter
 
 __all__ = [
@@ -37,6 +44,7 @@ __all__ = [
     "Row",
     "ShardWriter",
     "Size",
+    "SplitOf",
     "assign",
     "find_archives",
     "karpathy_archive",

@@ -11,6 +11,9 @@ from pipeline.data.files import write_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Returns image_id -> split for given images.
+SplitOf = Callable[[Iterable[str]], dict[str, str]]
+
 _HALF = re.compile("[\ud800-\udfff]")
 # Number of captions that a `CaptionWriter` holds before it writes them.
 PART = 25_000
@@ -67,7 +70,7 @@ def write_index(
     write_json(folder / "manifest.json", manifest)
 
 
-def _table(rows: Sequence[Row], schemes: dict[str, dict[str, str]]) -> "pa.Table":
+def _table(rows: Sequence[Row], schemes: Mapping[str, Mapping[str, str]]) -> "pa.Table":
     import pyarrow as pa
 
     columns = {
@@ -87,19 +90,20 @@ class CaptionWriter:
     """Writes captions.parquet in parts, so that memory does not grow with the captions. The file is
     complete when the block ends."""
 
-    def __init__(self, folder: Path, split: Callable[[Iterable[str]], dict[str, str]]) -> None:
+    def __init__(self, folder: Path, schemes: Mapping[str, SplitOf]) -> None:
         """Begin the file in `folder`.
 
         Args:
-            split: returns image_id -> split in the scheme `random`, for the images of some rows.
+            schemes: split scheme -> a function that returns image_id -> split for given images. It
+                leaves out images without a split.
         """
-        self._folder, self._split = folder, split
+        self._folder, self._schemes = folder, schemes
         self._rows: list[Row] = []
 
     def __enter__(self) -> "CaptionWriter":
         from pyarrow import parquet
 
-        schema = _table([], {"random": {}}).schema
+        schema = _table([], {scheme: {} for scheme in self._schemes}).schema
         self._file = parquet.ParquetWriter(self._folder / "captions.parquet", schema)
         return self
 
@@ -114,6 +118,7 @@ class CaptionWriter:
             self._end_part()
 
     def _end_part(self) -> None:
-        drawn = self._split(row.image_id for row in self._rows)
-        self._file.write_table(_table(self._rows, {"random": drawn}))
+        images = dict.fromkeys(row.image_id for row in self._rows)
+        splits = {scheme: split_of(images) for scheme, split_of in self._schemes.items()}
+        self._file.write_table(_table(self._rows, splits))
         self._rows = []

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from pipeline.core.errors import UserError
+from pipeline.core.on_disk import OnDisk
 
 FOLDER, INDEX = "shards", "images.parquet"
 # Maximum number of pictures per shard. It is a power of two, so that batches of 32 images end where
@@ -53,9 +54,9 @@ class ShardWriter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._key_of: dict[str, str] = {}
+        self._image_of = OnDisk(1)
         "Key -> image_id."
-        self._ids: set[str] = set()
+        self._ids, self._count = OnDisk(), 0
         self._shards = 0
         self._tar: tarfile.TarFile | None = None
         self._rows: list[tuple[str, str, str, int, int]] = []
@@ -74,11 +75,11 @@ class ShardWriter:
             self._tar.fileobj.close()
         self._index.close()
 
-    def __contains__(self, image_id: object) -> bool:
+    def __contains__(self, image_id: str) -> bool:
         return image_id in self._ids
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return self._count
 
     def add(self, image_id: str, content: bytes, suffix: str | None = None) -> None:
         """Add a picture to the shards.
@@ -91,13 +92,16 @@ class ShardWriter:
             UserError: another picture has this image_id, or the same key in the shards.
         """
         name = member_name(image_id, PurePosixPath(image_id).suffix if suffix is None else suffix)
-        other = self._key_of.setdefault(name.partition(".")[0], image_id)
+        key = name.partition(".")[0]
+        (other,) = self._image_of.get(key) or (image_id,)
         if image_id in self._ids or other != image_id:
             raise UserError(
                 f"the pictures '{other}' and '{image_id}' would both be '{name}' in the shards: "
                 "rename one of them"
             )
-        self._ids.add(image_id)
+        self._image_of.put([(key, image_id)])
+        self._ids.put([(image_id,)])
+        self._count += 1
         tar = self._open_shard()
         about = tarfile.TarInfo(name)  # no owner, mode 644, dated 1970
         about.size = len(content)
