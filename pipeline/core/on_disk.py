@@ -4,7 +4,6 @@ number, as it does with a dict (200 bytes and more per key)."""
 import errno
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -79,5 +78,5 @@ def _full_disk() -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if "full" not in str(error):
             raise
-        place = os.environ.get("SQLITE_TMPDIR") or tempfile.gettempdir()
+        place = os.environ.get("SQLITE_TMPDIR") or os.environ.get("TMPDIR") or "/var/tmp"
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), place) from None
