@@ -33,7 +33,9 @@ class Engine(Protocol):
 
 
 class Schedule:
-    """One run.
+    """One run. Of the stages that can start, the one nearest to the end of the graph starts first:
+    a row is captioned and scored before the next one is trained, so a run that is interrupted
+    leaves whole rows.
 
     Args:
         stages: the stages that `graph.to_run` returns.
@@ -43,7 +45,7 @@ class Schedule:
 
     def __init__(self, stages: Graph, engine: Engine, view: View, keep_going: bool):
         self.stages, self.engine, self.view, self.keep_going = stages, engine, view, keep_going
-        self.waiting = dict.fromkeys(stages)
+        self.waiting = dict.fromkeys(sorted(stages, key=_steps_to_end(stages).__getitem__))
         self.running: set[str] = set()
         self.done: set[str] = set()
         self.failed: dict[str, str] = {}
@@ -97,3 +99,12 @@ class Schedule:
         else:
             self.failed[stage] = outcome.said
             self.view.ended(outcome)
+
+
+def _steps_to_end(stages: Graph) -> dict[str, int]:
+    """Return stage -> the number of stages on the longest way from it to the end of the graph."""
+    steps = dict.fromkeys(stages, 0)
+    for name in reversed(stages):  # a stage stands after all that it reads
+        for up in stages[name].upstream:
+            steps[up] = max(steps[up], steps[name] + 1)
+    return steps
