@@ -84,7 +84,7 @@ def clean(root: Path) -> Callable[[], None]:
     from pipeline.cleaning.clean import clean_file
     from pipeline.cleaning.data_docs import write_data_docs
     from pipeline.cleaning.expectations import validate
-    from pipeline.cleaning.image_check import Picture
+    from pipeline.cleaning.image_check import Picture, Pictures
     from pipeline.data.files import write_json
     from pipeline.data.shards import Shards
     from pipeline.experiment.params import Corpus
@@ -109,7 +109,8 @@ def clean(root: Path) -> Callable[[], None]:
 
     def work() -> None:
         shards = Shards(root / "raw")
-        pictures = {m.image_id: Picture(None, f"{n:064}") for n, m in enumerate(shards)}
+        looks = ((m.image_id, Picture(None, f"{n:064}")) for n, m in enumerate(shards))
+        pictures = Pictures(looks)
         rejected = clean_file(root / "raw", pictures, options, root)
         result = validate(root / "captions.parquet", rejected, pictures, options)
         (root / "docs").mkdir()

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.cleaning.image_check import MISSING, Picture
+from pipeline.cleaning.image_check import Picture, looks_of
 from pipeline.core.errors import UserError
 from pipeline.data.checked import check_columns
 from pipeline.data.corpus import COLUMNS, columns_of, rows_of
@@ -204,8 +204,8 @@ def _clean(
         for good, raw in zip(readable, rows["raw"], strict=True)
     ]
     words = rows["text"].map(lambda text: len(text.split()))
-    problems = rows["image_id"].map(lambda image: pictures.get(image, MISSING).problem)
-    reason = problems.astype(object).where(problems.notna(), None)
+    looks = looks_of(pictures, rows["image_id"])
+    reason = pd.Series([look.problem for look in looks], rows.index, dtype=object)
     for faulty, name in (
         (rows["split"].isna(), "no split"),
         (undecodable, "undecodable"),

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.cleaning.clean import clean_text, digests
-from pipeline.cleaning.image_check import MISSING, Picture
+from pipeline.cleaning.image_check import Picture, looks_of
 from pipeline.data.corpus import COLUMNS, rows_of
 from pipeline.experiment.params import Corpus
 
@@ -70,9 +70,9 @@ def facts_of(captions: Path, rejected: pd.DataFrame, pictures: Mapping[str, Pict
     table["splits_of_image"] = _splits(image, splits)
     del image, pairs
     pixels = (
-        pictures.get(image, MISSING).digest
+        look.digest
         for part in rows_of(captions, ["image_id"])
-        for image in part["image_id"]
+        for look in looks_of(pictures, part["image_id"])
     )
     table["splits_of_picture"] = _splits(_numbers(pixels)[0], splits)
     table["splits_of_text"] = _splits(_numbers(_texts(captions, "text"))[0], splits)
@@ -160,12 +160,12 @@ def with_helpers(
     """Yield the captions with one column for each fact that an expectation on rows needs."""
     start = 0
     for rows in rows_of(captions, COLUMNS):
-        seen = [pictures.get(image, MISSING) for image in rows["image_id"]]
+        looks = looks_of(pictures, rows["image_id"])
         own = {
             "words": rows["text"].map(lambda text: len(text.split()), na_action="ignore"),
             "cleaned": rows["raw"].map(lambda raw: clean_text(raw, options), na_action="ignore"),
-            "problem": pd.Series([picture.problem for picture in seen], rows.index, dtype=object),
-            "pixels": pd.Series([picture.digest for picture in seen], rows.index, dtype=object),
+            "problem": pd.Series([look.problem for look in looks], rows.index, dtype=object),
+            "pixels": pd.Series([look.digest for look in looks], rows.index, dtype=object),
         }
         of_all = facts[FACTS].iloc[start : start + len(rows)].set_axis(rows.index)
         yield rows.assign(**own, **of_all)

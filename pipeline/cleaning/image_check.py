@@ -55,6 +55,12 @@ class Pictures(Mapping[str, Picture]):
         return len(self._kept)
 
 
+def looks_of(pictures: Mapping[str, Picture], images: "pd.Series[str]") -> list[Picture]:
+    """Return what was seen of the image of each row; MISSING if it has no picture."""
+    found = {image: pictures.get(image, MISSING) for image in images.unique()}
+    return [found[image] for image in images]
+
+
 def look_at_images(shards: Shards) -> Pictures:
     """Decode every picture once, in `workers()` threads; return what was seen by image_id.
 
