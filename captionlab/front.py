@@ -31,7 +31,7 @@ def run_in_front(captioner: Any, front: Callable[[], None]) -> None:
     if the other ends, and a signal to this process ends both.
 
     Args:
-        captioner: `front` calls its `say` from one thread at a time. The fork must not run a
+        captioner: `front` calls its `say_with` from one thread at a time. The fork must not run a
             network itself, because it has neither OpenMP's threads nor the GPU's contents.
     """
     if not sys.platform.startswith("linux"):
@@ -49,7 +49,7 @@ def run_in_front(captioner: Any, front: Callable[[], None]) -> None:
     got, before = _hand_on(process)
     with suppress(EOFError, ConnectionError):  # the front has ended
         while True:
-            here.send(_answer(captioner.say, here.recv()))
+            here.send(_answer(captioner.say_with, *here.recv()))
     status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     for number in got:  # now it has its usual effect here
         signal.signal(number, before[number])
@@ -73,25 +73,27 @@ def _hand_on(process: int) -> tuple[list[int], dict[int, Any]]:
     return got, {number: signal.signal(number, hand_on) for number in HANDED_ON}
 
 
-def _answer(say: Callable[[Any], Any], pictures: np.ndarray) -> Any:
+def _answer(
+    say_with: Callable[[Any, Any], Any], pictures: np.ndarray, decoding: dict[str, Any]
+) -> Any:
     """Return the captions of pictures (B, 3, S, S), or the error that prevented them."""
     import torch
 
     try:
-        return say(list(torch.from_numpy(pictures)))
+        return say_with(list(torch.from_numpy(pictures)), decoding)
     except Exception as error:
         log.exception("the network failed")
         return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 class Elsewhere:
-    """A captioner's `say` that the process at the other end answers."""
+    """A captioner's `say_with` that the process at the other end answers."""
 
     def __init__(self, there: Connection):
         self.there = there
 
-    def __call__(self, pixels: list[Any]) -> Any:
-        self.there.send(np.stack([picture.numpy() for picture in pixels]))
+    def __call__(self, pixels: list[Any], decoding: dict[str, Any]) -> Any:
+        self.there.send((np.stack([picture.numpy() for picture in pixels]), decoding))
         found = self.there.recv()
         if isinstance(found, Exception):
             raise found
@@ -104,7 +106,7 @@ def _be_front(captioner: Any, front: Callable[[], None], there: Connection, watc
     try:
         os.setpgid(0, 0)  # Ctrl-C arrives only when forwarded, like any signal
         threading.Thread(target=_end_with, args=(watched,), daemon=True).start()
-        captioner.say = Elsewhere(there)
+        captioner.say_with = Elsewhere(there)
         front()
         status = 0
     except KeyboardInterrupt:  # uvicorn raises it after closing everything

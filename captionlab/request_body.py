@@ -3,6 +3,10 @@
 import json
 from typing import Any
 
+from pipeline.core.registry import nearest
+
+# Decoding settings that a request may replace; pipeline/tracking/pyfunc.py reads them.
+PARAMS = ("beam", "samples", "max_tokens")
 # Maximum pictures of one request.
 PICTURES = 64
 # Maximum columns of a request's table. MLflow takes 0.2 ms for each.
@@ -39,6 +43,7 @@ def check_body(body: bytes) -> None:
     except ValueError:
         return
     _check_names(said)
+    _check_params(said)
     rows, columns = _shape(said)
     if columns > COLUMNS:
         raise Refused(400, f"{columns:,} columns: `image` is the only one")
@@ -53,6 +58,15 @@ def _check_names(said: Any) -> None:
         named = part.get("columns", []) if isinstance(part, dict) else []
         if isinstance(named, list) and not all(isinstance(name, str) for name in named):
             raise Refused(400, "a column name that is not text: `image` is the only one")
+
+
+def _check_params(said: Any) -> None:
+    """Raise Refused for a decoding setting that does not exist, which MLflow would leave out."""
+    params = said.get("params") if isinstance(said, dict) else None
+    for name in params if isinstance(params, dict) else ():
+        if name not in PARAMS:
+            near = nearest(name, PARAMS)
+            raise Refused(400, f"unknown param '{name}'{near}: there are {', '.join(PARAMS)}")
 
 
 def _whole(digits: str) -> int:

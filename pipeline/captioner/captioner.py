@@ -116,7 +116,7 @@ class Captioner:
         for start in range(0, len(images), BATCH):
             pixels = [self.prepare(image) for image in images[start : start + BATCH]]
             captions = iter(
-                self._say([p for p in pixels if not isinstance(p, ImageError)], decoding)
+                self.say_with([p for p in pixels if not isinstance(p, ImageError)], decoding)
             )
             found += [p if isinstance(p, ImageError) else next(captions) for p in pixels]
         return found
@@ -146,9 +146,10 @@ class Captioner:
 
     def say(self, pixels: "list[Tensor]") -> list[Caption]:
         """Return one caption for each result of `prepare`."""
-        return self._say(pixels, self.decode)
+        return self.say_with(pixels, self.decode)
 
-    def _say(self, pixels: "list[Tensor]", decoding: dict[str, Any]) -> list[Caption]:
+    def say_with(self, pixels: "list[Tensor]", decoding: dict[str, Any]) -> list[Caption]:
+        """Do the same with other settings than `decode`."""
         import torch
 
         if not pixels:

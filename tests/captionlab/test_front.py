@@ -23,21 +23,22 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="one process els
 def test_the_network_elsewhere_answers_like_one_here_and_its_errors_are_told() -> None:
     here, there = Pipe()
 
-    def say(pictures: list[Any]) -> list[int]:
-        return [1 // int(picture.sum()) for picture in pictures]
+    def say_with(pictures: list[Any], decoding: dict[str, int]) -> list[int]:
+        return [decoding["beam"] // int(picture.sum()) for picture in pictures]
 
     def answer() -> None:
-        for _ in range(2):
-            here.send(_answer(say, here.recv()))
+        for _ in range(3):
+            here.send(_answer(say_with, *here.recv()))
 
     thread = threading.Thread(target=answer)
     thread.start()
     elsewhere = Elsewhere(there)
     one = torch.zeros(3, 2, 2, dtype=torch.uint8)
     one[0, 0, 0] = 1
-    assert elsewhere([one, one]) == [1, 1]
+    assert elsewhere([one, one], {"beam": 1}) == [1, 1]
+    assert elsewhere([one], {"beam": 7}) == [7]
     with pytest.raises(RuntimeError, match=r"^ZeroDivisionError: "):
-        elsewhere([one * 0])
+        elsewhere([one * 0], {"beam": 1})
     thread.join(5)
 
 
@@ -50,7 +51,7 @@ def front():
     print(os.getpid(), flush=True)
     time.sleep(float(sys.argv[1]))
 
-run_in_front(SimpleNamespace(say=None), front)
+run_in_front(SimpleNamespace(say_with=None), front)
 print("both ended", flush=True)
 """
 

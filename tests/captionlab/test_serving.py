@@ -327,6 +327,38 @@ def ours(model: Any) -> Iterator[str]:
     thread.join(10)
 
 
+def test_params_of_a_request_reach_the_process_that_runs_the_network(
+    published: Path, tmp_path: Path
+) -> None:
+    """`captionlab serve` itself, which is two processes on Linux."""
+    from pipeline.captioner.captioner import Captioner
+
+    port, log = free_port(), tmp_path / "log"
+    command = [tool("captionlab"), "serve", str(published), "--port", str(port)]
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=out, stderr=out)
+    captioner = Captioner.load(published / "artifacts/captioner")
+    try:
+        address = wait_for(f"http://127.0.0.1:{port}", process, log)
+        settings: list[dict[str, int]] = [{}, {"beam": 1}, {"max_tokens": 2}, {"samples": 3}]
+        for params in settings:
+            status, answer = post(address, {**records(text(1)), "params": params})
+            own = {"samples": 0, **params} if "beam" in params else params
+            (expected,) = captioner.decoding_as(**own).caption([picture(1)])
+            (row,) = json.loads(answer)["predictions"]
+            assert (status, row["caption"]) == (200, expected.text), params
+            assert row["log_prob"] == pytest.approx(expected.log_prob, abs=1e-4), params
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_an_unknown_param_is_refused_with_the_nearest(ours: str) -> None:
+    status, answer = post(ours, {**records(text(0)), "params": {"bem": 1}})
+    expected = "unknown param 'bem' (did you mean 'beam'?): there are beam, samples, max_tokens"
+    assert (status, json.loads(answer)["message"]) == (400, expected)
+
+
 # The `Door` of each running server, by address.
 DOORS: dict[str, Door] = {}
 
