@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from captionlab.here import the_dataset
 from captionlab.ranking import Candidate, candidates, comparable, rank
 from pipeline.core.errors import UserError, one_line
 from pipeline.core.registry import nearest
@@ -98,7 +99,7 @@ def register(
     A second call changes nothing.
 
     Args:
-        dataset: may be None if the store knows only one.
+        dataset: may be None if the store knows only one, or params.yaml names only one of them.
         metric: score of the validation split that decides.
         current: variant -> fingerprint in this workspace. These variants take part with the run
             of that fingerprint, all others with their newest run.
@@ -281,6 +282,7 @@ def _champion_name(store: Store, dataset: str | None) -> str:
             "no champion is registered: run captionlab register, or name a variant or a "
             "folder with --model"
         )
+    dataset = the_dataset(dataset, there)
     if dataset is None and len(there) > 1:
         raise UserError(
             f"{len(there)} datasets have a champion, name one with --dataset: {', '.join(there)}"

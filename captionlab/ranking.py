@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captionlab.here import the_dataset
 from pipeline.core.errors import UserError
 from pipeline.core.registry import nearest
 from pipeline.results.estimates import Estimate, p_value, read_estimates
@@ -48,6 +49,7 @@ def _of_dataset(runs: "list[Run]", dataset: str | None) -> "list[Run]":
         raise UserError(
             "MLflow holds no finished run: run dvc repro, or captionlab sync if that is done"
         )
+    dataset = the_dataset(dataset, there)
     if dataset is None and len(there) > 1:
         raise UserError(
             f"there are runs of {len(there)} datasets, name one with --dataset: {', '.join(there)}"

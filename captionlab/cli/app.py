@@ -29,7 +29,9 @@ def command(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset whose champion to use; required if there are several."),
+        typer.Option(
+            help="Dataset whose champion to use, if several have one. Default: that of params.yaml."
+        ),
     ] = None,
 ) -> None:
     """Serve a page on which the champion and the models of this workspace caption your pictures."""

@@ -31,7 +31,9 @@ def command(
     ] = None,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset whose champion to use; required if there are several."),
+        typer.Option(
+            help="Dataset whose champion to use, if several have one. Default: that of params.yaml."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Append JSON lines to this file: for folders, resumable.")

@@ -17,7 +17,9 @@ def command(
     form: Annotated[str, typer.Option("--format", help="hf (Hugging Face's layout) or onnx.")],
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset whose champion to use; required if there are several."),
+        typer.Option(
+            help="Dataset whose champion to use, if several have one. Default: that of params.yaml."
+        ),
     ] = None,
 ) -> None:
     """Write a model with its card, in Hugging Face's layout or as ONNX graphs. It can be loaded

@@ -30,7 +30,9 @@ def command(
     ] = "hf",
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset whose champion to use; required if there are several."),
+        typer.Option(
+            help="Dataset whose champion to use, if several have one. Default: that of params.yaml."
+        ),
     ] = None,
     public: Annotated[
         bool, typer.Option("--public", help="Make a new repository public; the default is private.")

@@ -20,7 +20,10 @@ def command(
         ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option(help="Dataset; required if MLflow holds runs of several.")
+        str | None,
+        typer.Option(
+            help="Dataset, if MLflow holds runs of several. Default: that of params.yaml."
+        ),
     ] = None,
     like: Annotated[
         str | None, typer.Option(help="Choose among runs scored as this variant's was.")
@@ -41,6 +44,7 @@ def command(
 
     from captionlab.champion import published_here
     from captionlab.champion import register as register_best
+    from captionlab.here import not_published
     from pipeline.tracking.store import open_store
 
     if rollback:
@@ -48,6 +52,8 @@ def command(
         return
     current = published_here(paths.RECEIPTS)
     _print_choice(register_best(open_store(), dataset, metric or "cider", current, like))
+    if missing := not_published():
+        say(f"not compared: {', '.join(missing)} (scored, but not in MLflow; dvc repro logs them)")
 
 
 def _roll_back(dataset: str | None) -> None:

@@ -1,5 +1,6 @@
 """`captionlab results`: print the result table, and where the rest is."""
 
+from captionlab.here import not_in_table
 from captionlab.terminal import show
 from captionlab.tidy import workspace_of
 from pipeline.core import paths
@@ -19,6 +20,8 @@ def command() -> None:
     )
     if table.is_file():
         show(table.read_text(encoding="utf-8").rstrip())
+        if missing := not_in_table():
+            say(f"\nnot in this table: {', '.join(missing)} (scored; dvc repro adds them)")
     else:
         say(f"no table yet ({table}): run dvc repro")
     if page.is_file():

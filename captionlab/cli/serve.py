@@ -11,7 +11,9 @@ def command(
     ] = "champion",
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset whose champion to use; required if there are several."),
+        typer.Option(
+            help="Dataset whose champion to use, if several have one. Default: that of params.yaml."
+        ),
     ] = None,
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5001,

@@ -146,8 +146,8 @@ def clean_file(
         if writer:
             writer.close()
     rejected = pd.concat([part for part in aside if len(part)] or aside, ignore_index=True)
-    _check_share(rejected, count, options.max_rejected)
     rejected.to_parquet(out / "rejected.parquet", index=False)
+    _check_share(rejected, count, options.max_rejected)
     return rejected
 
 

@@ -39,6 +39,15 @@ PARAMETERS = {
 }
 
 
+class ValidationFailed(UserError):
+    """Expectations failed. `result` is what `validate` returns, with `success` false."""
+
+    def __init__(self, result: dict[str, Any]):
+        failed = [row for row in result["expectations"] if not row["success"]]
+        super().__init__(f"validation failed: {'; '.join(_describe(row) for row in failed)}")
+        self.result = result
+
+
 def validate(
     captions: Path, rejected: pd.DataFrame, pictures: Mapping[str, Picture], options: Corpus
 ) -> dict[str, Any]:
@@ -60,8 +69,9 @@ def validate(
         missing, if it is about the whole table, and any error.
 
     Raises:
-        UserError: a column is missing, or an expectation failed. The message names the expectation,
-            the number of rows, the first of them, and the keys of params.yaml that relax it.
+        UserError: a column is missing.
+        ValidationFailed: an expectation failed. The message names the expectation, the number of
+            rows, the first of them, and the keys of params.yaml that relax it.
     """
     columns_of(captions, COLUMNS)
     facts = facts_of(captions, rejected, pictures)
@@ -70,16 +80,16 @@ def validate(
     results = _of_each_row(parts, [e for e in suite if e.meta["name"] not in WHOLE])
     results |= _of_all_rows(facts.table, captions, [e for e in suite if e.meta["name"] in WHOLE])
     ordered = [results[expectation.meta["name"]] for expectation in suite]
-    failed = [result for result in ordered if not result["success"]]
-    if failed:
-        raise UserError(f"validation failed: {'; '.join(_describe(result) for result in failed)}")
-    return {
-        "success": True,
+    result = {
+        "success": all(row["success"] for row in ordered),
         "rows": len(facts.table),
         "images": facts.images,
         "rejected": dict(sorted(Counter(rejected["reason"]).items())),
         "expectations": ordered,
     }
+    if not result["success"]:
+        raise ValidationFailed(result)
+    return result
 
 
 def _suite(options: Corpus, usual: int) -> list[Any]:

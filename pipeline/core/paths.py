@@ -14,6 +14,9 @@ CORPORA = DATA / "corpora"
 "<corpus>/: captions.parquet, rejected.parquet, images.parquet"
 VALIDATION = DATA / "validation"
 "<corpus>/: results.json and the Data Docs of Great Expectations"
+REFUSED = Path(".dvc/tmp/captionlab/refused")
+"""<corpus>/: rejected.parquet and index.html (all checks) of a corpus that `clean` refused; not a
+DVC output"""
 REFERENCES = DATA / "references"
 "<corpus>/: references.json, published.json, training_captions.json"
 FEATURES = DATA / "features"

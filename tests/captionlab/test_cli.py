@@ -237,11 +237,15 @@ def test_runs_of_two_datasets_ask_for_one(workspace, captionlab):
     tags = {"variant": "other", "dataset": "flickr8k", "corpus": "flickr8k", "fingerprint": "f"}
     run_id = store.client.create_run(store.experiment, tags=tags).info.run_id
     store.client.set_terminated(run_id, "FINISHED")
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").unlink()
     assert (
         refusal(captionlab("register"))
         == "error: there are runs of 2 datasets, name one with --dataset: flickr8k, scenes\n"
     )
     assert captionlab("register", "--dataset", "scenes")[0] == 0
+    Path("params.yaml").write_text(params)  # which names scenes alone
+    assert captionlab("register")[0] == 0
 
 
 def test_a_variant_enters_with_the_run_of_this_workspace_not_with_a_newer_one(

@@ -412,7 +412,7 @@ def test_the_stage_writes_corpus_result_and_docs(workspace):
 
 
 @pytest.mark.parametrize("fault", ["rejected", "validation"])
-def test_the_stage_writes_nothing_when_it_stops(workspace, fault):
+def test_a_refused_corpus_leaves_no_output_but_what_shows_why(workspace, fault):
     from stages.clean import main
 
     raw = workspace / "data" / "raw" / "tiny"
@@ -425,9 +425,30 @@ def test_the_stage_writes_nothing_when_it_stops(workspace, fault):
     else:
         exchange(raw, dog=pictures_of(raw)["sea"])
         message = r"'no image in two splits' .*: 4 of 6 rows, first dog#0, dog#1, sea#0, sea#1"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as error:
         main("tiny")
-    assert sorted(path.name for path in workspace.iterdir()) == ["data", "params.yaml"]
+    names = ["index.html", "rejected.parquet"] if fault == "validation" else ["rejected.parquet"]
+    shown = workspace / ".dvc/tmp/captionlab/refused/tiny"
+    assert sorted(path.name for path in shown.iterdir()) == names
+    place = " and ".join(reversed(names)) + " in .dvc/tmp/captionlab/refused/tiny"
+    assert str(error.value).endswith(f"; see {place}")
+    assert len(pd.read_parquet(shown / "rejected.parquet")) == 2 * (fault == "rejected")
+    if fault == "validation":
+        assert '<td class="no">failed</td>' in (shown / "index.html").read_text()
+    assert sorted(path.name for path in workspace.iterdir()) == [".dvc", "data", "params.yaml"]
     assert not [path for path in workspace.rglob("*") if path.name.endswith(".part")]
     written = [path for path in (workspace / "data").rglob("*") if path.is_file()]
     assert {path.relative_to(workspace).parts[:3] for path in written} == {("data", "raw", "tiny")}
+
+
+def test_a_corpus_that_is_accepted_forgets_why_it_was_refused(workspace):
+    from stages.clean import main
+
+    raw = workspace / "data" / "raw" / "tiny"
+    before = pictures_of(raw)["dog"]
+    exchange(raw, dog=b"")
+    with pytest.raises(UserError, match="would be set aside"):
+        main("tiny")
+    exchange(raw, dog=before)
+    main("tiny")
+    assert not (workspace / ".dvc/tmp/captionlab/refused/tiny").exists()
