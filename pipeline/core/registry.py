@@ -23,6 +23,18 @@ ENTRIES = {
     "encoders": ["Encoder", "__init__"],
     "decoders": ["Decoder", "__init__"],
 }
+# What a file of each registry must define.
+DEFINED = {
+    "sources": ["fetch", "size"],
+    "encoders": ["Encoder", "shapes"],
+    "decoders": ["Decoder"],
+    "metrics": ["score"],
+}
+# The methods that a decoder must have, one of each list. Those of the interface do not count.
+METHODS = [["start"], ["advance"], ["project", "last_layer"]]
+INTERFACE = "pipeline.decoders.shared.contract"
+# What a decoder may read of the features.
+READS = ("pooled", "grid", "both")
 # Names that the annotations of these parameters may use, besides Literal, list and |.
 TYPES = {
     **{kind.__name__: kind for kind in (int, float, str, bool)},
@@ -51,8 +63,35 @@ def find(kind: str, name: str) -> str:
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """Import `pipeline.<kind>.<name>`; raise the same errors as `find`."""
-    return import_module(find(kind, name))
+    """Import `pipeline.<kind>.<name>`.
+
+    Raises:
+        UserError: as in `find`; or the file is not Python, or lacks what every file of its kind
+            has.
+    """
+    place = find(kind, name)
+    file = f"{place.replace('.', '/')}.py"
+    try:
+        module = import_module(place)
+    except SyntaxError as error:
+        raise UserError(f"{error.filename or file}, line {error.lineno}: {error.msg}") from None
+    missing = [part for part in DEFINED[kind] if not callable(getattr(module, part, None))]
+    if missing:
+        raise UserError(f"{file} does not define {missing[0]}: every file of its kind does")
+    if kind == "decoders" and (problem := _problem(module.Decoder)):
+        raise UserError(f"{file}: {problem}")
+    return module
+
+
+def _problem(decoder: Any) -> str:
+    """Return what a decoder's class lacks, or ''."""
+    if getattr(decoder, "reads", None) not in READS:
+        return f"Decoder.reads is {getattr(decoder, 'reads', None)!r}: give {', '.join(READS)}"
+    for methods in METHODS:
+        found = [getattr(decoder, method, None) for method in methods]
+        if all(getattr(one, "__module__", INTERFACE) == INTERFACE for one in found):
+            return f"Decoder lacks {' or '.join(methods)}"
+    return ""
 
 
 def nearest(name: object, known: Iterable[object]) -> str:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.core.errors import UserError
 from pipeline.core.registry import load
 from pipeline.languages.languages import ENGLISH
 from pipeline.metrics.shared.base import (
     Array,
     Candidates,
     References,
+    Scores,
     Sums,
     Unavailable,
     means,
@@ -67,7 +69,7 @@ def score_set(
         try:
             if why := why_not(getattr(metric, "READS", WORDS), known):
                 raise Unavailable(why)
-            scores = metric.score(candidates, known, *(more or {}).get(name, ()))
+            scores = checked(name, metric.score(candidates, known, *(more or {}).get(name, ())))
         except Unavailable as reason:
             out.unavailable[name] = str(reason)
             continue
@@ -76,6 +78,25 @@ def score_set(
             out.per_image[score] = np.array([values.get(image, math.nan) for image in candidates])
         out.sums += [scores.sums] if scores.sums else []
     return out
+
+
+def checked(metric: str, scores: object) -> Scores:
+    """Return what a metric's file has returned.
+
+    Raises:
+        UserError: it is not what a metric returns.
+    """
+    where = f"pipeline/metrics/{metric}.py"
+    if not isinstance(scores, Scores):
+        kind = type(scores).__name__
+        raise UserError(f"{where}: score returned {kind}: return Scores of metrics/shared/base.py")
+    for name, value in scores.corpus.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"{where}: {name} is {value} for these captions: leave out a score that they do "
+                "not have"
+            )
+    return scores
 
 
 @dataclass(frozen=True)

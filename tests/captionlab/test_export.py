@@ -527,6 +527,8 @@ def test_the_published_card_goes_along(
         "test_efficientnet: none, its weights are drawn at random"
         in (tmp_path / "none/README.md").read_text()
     )
+    # The folder of the workspace and the export have other files, and are loaded otherwise.
+    assert "pipeline.captioner" not in (tmp_path / "none/README.md").read_text()
     (model / "README.md").write_text("# Of its run\n")
     assert captionlab("export", model, "--to", tmp_path / "out", "--format", "hf")[0] == 0
     assert (tmp_path / "out/README.md").read_text().startswith("# Of its run\n\n## Use\n")
