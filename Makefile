@@ -19,6 +19,7 @@ help:
 
 env: .venv/.ready
 
+# The editable install is a path, not an import hook: with a hook, a script beside the clone finds its folder instead.
 # uv installs the locked packages in seconds, pip in minutes; its own version and hashes are pinned in requirements/uv.txt.
 .venv/.ready: requirements/lock.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: $(PYTHON) is older than 3.11: run make PYTHON=python3.11")'
@@ -27,7 +28,7 @@ env: .venv/.ready
 	$(BIN)/uv pip sync -q --require-hashes --python $(BIN)/python requirements/lock.txt || \
 	  $(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/lock.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip -q
-	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --no-index -e .
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation --no-index --config-settings editable_mode=compat -e .
 	@touch $@
 
 repro: env
