@@ -4,6 +4,7 @@ Examples are missing files, split schemes that a source does not have, and share
 images to train.
 """
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,18 @@ def _captions(where: str, args: dict[str, Any]) -> Iterator[str]:
             yield from _complaints(where, file, lines.readline(), columns)
 
 
+def _has_splits(args: dict[str, Any]) -> bool:
+    """Return whether the captions of a folder have a column of splits. Only the first line of a
+    table is read; other formats count as having one."""
+    file = Path(args.get("path", "")).expanduser() / str(args.get("captions") or "")
+    separator = {".csv": ",", ".tsv": "\t"}.get(file.suffix.lower())
+    if separator is None or not file.is_file():
+        return True
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        header = next(csv.reader(lines, delimiter=separator), [])
+    return args.get("split_column", "split") in [name.strip() for name in header]
+
+
 def _complaints(where: str, file: Path, header: str, columns: list[str]) -> Iterator[str]:
     try:
         check_separator(file, header, columns)
@@ -91,6 +104,11 @@ def _complaints(where: str, file: Path, header: str, columns: list[str]) -> Iter
 def _scheme(where: str, split: str, dataset: "Dataset") -> Iterator[str]:
     known = SCHEMES.get(dataset.source, [split])
     there = [name for name in known if name != "karpathy" or dataset.args.get("karpathy")]
+    if split == "official" and dataset.source == "folder" and not _has_splits(dataset.args):
+        yield (
+            f"{where}: official needs a column '{dataset.args.get('split_column', 'split')}' in "
+            f"{dataset.args.get('captions')}: add it, or write random"
+        )
     if split == "karpathy" and split in known and split not in there:
         yield (
             f"{where}: karpathy needs the argument karpathy of {dataset.source}: write "

@@ -106,8 +106,8 @@ def _scheme(columns: list[str], name: str) -> str:
     if f"split_{name}" not in schemes:
         there = [column.removeprefix("split_") for column in schemes]
         raise UserError(
-            f"split: '{name}' is no split scheme of this dataset: there are "
-            f"{', '.join(there) or 'none'}"
+            f"split: '{name}' (corpora in params.yaml) is no split scheme of this dataset: there "
+            f"are {', '.join(there) or 'none'}"
         )
     return f"split_{name}"
 

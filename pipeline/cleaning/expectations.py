@@ -29,9 +29,10 @@ WHOLE = {
     "no image in two splits",
     *(f"captions shared by {s}" for s in SPLITS),
 }
+LARGE = "splits large enough"
 # Expectation -> the keys of a corpus in params.yaml that set its tolerance.
 PARAMETERS = {
-    "splits large enough": "min_images_per_split",
+    LARGE: "min_images_per_split",
     "captions per image": "max_uneven_captions",
     "length in words": "min_words, max_words",
     "no image in two splits": "max_shared_pictures",
@@ -44,7 +45,8 @@ class ValidationFailed(UserError):
 
     def __init__(self, result: dict[str, Any]):
         failed = [row for row in result["expectations"] if not row["success"]]
-        super().__init__(f"validation failed: {'; '.join(_describe(row) for row in failed)}")
+        told = [_describe(row, result["images"]) for row in failed]
+        super().__init__(f"validation failed: {'; '.join(told)}")
         self.result = result
 
 
@@ -143,7 +145,7 @@ def _on_splits(options: Corpus) -> Iterator[Any]:
     )
     yield _named("every split there", "no split is empty", all_of, column="split", value_set=SPLITS)
     large = {"column": "images_in_split", "min_value": least}
-    yield _named("splits large enough", f"a split has at least {least} images", between, **large)
+    yield _named(LARGE, f"a split has at least {least} images", between, **large)
     one = {"column": "splits_of_image", "max_value": 1}
     yield _named("splits disjoint", "all captions of an image are in one split", between, **one)
     for split in SPLITS:
@@ -316,7 +318,12 @@ def _result(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe(result: dict[str, Any]) -> str:
+def _describe(result: dict[str, Any], images: dict[str, int]) -> str:
+    """Say what failed, in how many rows, and which keys of params.yaml relax it.
+
+    Args:
+        images: number of images by split.
+    """
     text = f"'{result['name']}' ({result['description']})"
     if result["error"]:
         return f"{text}: {result['error']}"
@@ -326,5 +333,7 @@ def _describe(result: dict[str, Any]) -> str:
         return f"{text}: found {result['observed']}"
     rows = ", ".join(str(caption) for caption in result["first"])
     found = f"{text}: {result['unexpected']} of {result['checked']} rows, first {rows}"
+    if result["name"] == LARGE:
+        found += f"; images: {', '.join(f'{split} {n}' for split, n in images.items())}"
     keys = PARAMETERS.get(result["name"])
     return f"{found} (corpora in params.yaml: {keys})" if keys else found

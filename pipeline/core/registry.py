@@ -172,21 +172,29 @@ def check_args(
 
     Raises:
         UserError: an argument is unknown or missing, or a value has the wrong type or is out of
-            range.
+            range. The message names all of them.
     """
     known = target if isinstance(target, inspect.Signature) else inspect.signature(target)
     allowed = {n: p for n, p in known.parameters.items() if p.kind is p.KEYWORD_ONLY}
-    for name, value in args.items():
-        if name not in allowed:
-            takes = ", ".join(sorted(allowed)) or "none"
-            raise UserError(
-                f"{where}: unknown argument '{name}'{nearest(name, allowed)}; it takes {takes}"
-            )
-        _check_type(allowed[name].annotation, value, f"{where}.{name}")
+    wrong = [found for name in args if (found := _wrong(allowed, name, args[name], where))]
     missing = [n for n, p in allowed.items() if p.default is p.empty and n not in args]
-    if missing:
-        raise UserError(f"{where}: '{missing[0]}' must be given")
+    if missing and not any(name not in allowed for name in args):  # it may be that name, misspelt
+        wrong.append(f"{where}: '{missing[0]}' must be given")
+    if wrong:
+        raise UserError("; ".join(wrong))
     _check_together(allowed, args, where)
+
+
+def _wrong(allowed: dict[str, inspect.Parameter], name: str, value: Any, where: str) -> str:
+    """Return what is wrong with one argument, or ''."""
+    if name not in allowed:
+        takes = ", ".join(sorted(allowed)) or "none"
+        return f"{where}: unknown argument '{name}'{nearest(name, allowed)}; it takes {takes}"
+    try:
+        _check_type(allowed[name].annotation, value, f"{where}.{name}")
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _check_together(

@@ -345,6 +345,10 @@ MISTAKES = [
         "with commas",
     ),
     (
+        {"source": "folder", "args": {"path": "p", "captions": "n.csv"}, "split": "official"},
+        "corpora.scenes.split: official needs a column 'split' in n.csv: add it, or write random",
+    ),
+    (
         {"source": "folder", "args": {"path": "p", "captions": "1.png"}, "split": "random"},
         "datasets.scenes.args.captions: p/1.png is of an unknown format: give .csv, .tsv, .jsonl, "
         ".parquet, .json",
@@ -380,6 +384,7 @@ def test_files_splits_and_shares_that_cannot_be_are_told_before_anything_runs(
     Path("p").mkdir()
     Image.new("RGB", (8, 8)).save("p/1.png")
     Path("p/s.csv").write_text("image;caption\n1.png;One\n")
+    Path("p/n.csv").write_text("image,caption\n1.png,One\n")
     data = tiny_params()
     data["features"]["scenes-lite0"]["args"] |= changes.get("features", {})
     data["corpora"]["scenes"]["split"] = changes.get("split", "official")

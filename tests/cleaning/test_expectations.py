@@ -209,8 +209,8 @@ def test_a_split_with_too_few_images():
     message = failure(captions[captions["image_id"] != "c1"])
     assert (
         message
-        == "'splits large enough' (a split has at least 2 images): 2 of 10 rows, first c0#0, c0#1 "
-        "(corpora in params.yaml: min_images_per_split)"
+        == "'splits large enough' (a split has at least 2 images): 2 of 10 rows, first c0#0, c0#1; "
+        "images: test 1, train 2, val 2 (corpora in params.yaml: min_images_per_split)"
     )
 
 

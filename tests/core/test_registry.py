@@ -91,6 +91,17 @@ def test_a_file_that_is_not_python_is_named_with_its_line(
         registry.load("metrics", "mine")
 
 
+def test_all_wrong_arguments_are_named_at_once() -> None:
+    def target(*, hidden: int, dropout: float = 0.5) -> None: ...
+
+    with pytest.raises(UserError) as error:
+        registry.check_args(target, {"hiden": 3, "dropout": "big"}, "args")
+    assert str(error.value) == (
+        "args: unknown argument 'hiden' (did you mean 'hidden'?); it takes dropout, hidden; "
+        "args.dropout: expected a number, found 'big'"
+    )
+
+
 def test_a_metric_returns_scores_that_are_numbers() -> None:
     fine = Scores({"mine": 0.5}, {})
     assert checked("mine", fine) is fine

@@ -189,7 +189,8 @@ def test_an_unknown_split_scheme_lists_those_there_are():
     table = raw(("a", "a dog", "train")).assign(split_last="train")
     with pytest.raises(
         UserError,
-        match=r"^split: 'karpathy' is no split scheme of this dataset: there are official, last$",
+        match=r"^split: 'karpathy' \(corpora in params\.yaml\) is no split scheme of this dataset: "
+        r"there are official, last$",
     ):
         clean(table, fine(table), options(split="karpathy"))
 

@@ -125,7 +125,7 @@ def test_rows_of_one_image_far_apart_stand_together_and_parts_equal_the_whole(
     data = datasets.concatenate_datasets([rows(7), rows(5, 2), rows(3)])
     name = as_parquet({"train": data, "test": rows(2, 20)}, tmp_path / "set")
     whole = fetched(tmp_path / "whole", name=name)
-    counts = {n: 1 + (2 <= n) + (n < 3) for n in range(7)}
+    counts = {n: 1 + (n >= 2) + (n < 3) for n in range(7)}
     assert list(whole["raw"][:15]) == [
         f"a dog {n}" for n, count in counts.items() for _ in range(count)
     ]
