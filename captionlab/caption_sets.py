@@ -269,10 +269,15 @@ def _corpus(path: Path, split: str | None) -> list[Row]:
     if not {"image_id", "caption_id", "raw", "split"} <= set(names):
         return []
     from pipeline.data.checked import read_table
-    from pipeline.data.corpus import published_references
+    from pipeline.data.corpus import published_references, read_rejected
 
     captions, rejected = read_table(path), path.with_name("rejected.parquet")
-    aside = read_table(rejected) if rejected.is_file() else captions.head(0).assign(reason="")
+    columns = ["image_id", "caption_id", "raw", "split", "reason"]
+    aside = (
+        read_rejected(rejected, columns)
+        if rejected.is_file()
+        else captions.head(0).assign(reason="")
+    )
     splits = sorted(captions["split"].unique())
     if split is not None and split not in splits:
         raise _no_split(str(path), split, splits)

@@ -257,6 +257,7 @@ def test_references_of_a_corpus_are_its_captions_as_published_with_those_too_lon
     aside = [
         ("a", "a#1", "A very long dog.", "test", "too long"),
         ("a", "a#2", "", "test", "empty"),
+        ("c", "c#0", "A photo in no split.", None, "no split"),
     ]
     columns = [c for c in columns if c != "text"] + ["reason"]
     pd.DataFrame(aside, columns=columns).to_parquet(tmp_path / "rejected.parquet")
