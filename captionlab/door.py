@@ -47,6 +47,7 @@ AGAIN = 1
 ANSWERED = {"/invocations", "/ping", "/health", "/version"}
 CODES = {
     404: "NOT_FOUND",
+    405: "METHOD_NOT_ALLOWED",
     408: "REQUEST_TIMEOUT",
     413: "REQUEST_TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
@@ -220,6 +221,8 @@ def check_head(scope: Message) -> None:
         raise Refused(400, "Content-Length beside Transfer-Encoding: send one of them", closes=True)
     if scope["path"] not in ANSWERED:  # MLflow's documentation pages refer to another machine
         raise Refused(404, f"nothing is here: there are {', '.join(sorted(ANSWERED))}")
+    if scope["path"] == "/invocations" and scope["method"] != "POST":
+        raise Refused(405, f"{scope['method']} is not answered here: send POST")
 
 
 def _kind_refused(scope: Message) -> Refused | None:
@@ -228,8 +231,6 @@ def _kind_refused(scope: Message) -> Refused | None:
     MLflow also accepts CSV and Parquet. In either, a table of a few kB may take seconds or
     gigabytes, and JSON suits pictures better.
     """
-    if scope["method"] != "POST":
-        return None
     kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0].strip().lower()
     if kind == b"application/json":
         return None

@@ -320,11 +320,11 @@ def _brings(variant: "Variant") -> bool:
 
 
 def _missing_file(variant: "Variant") -> str:
-    named = [str(variant.args.get(key, "")) for key in ("vectors", "checkpoint")]
+    named = {key: str(variant.args.get(key, "")) for key in ("vectors", "checkpoint")}
     return next(
         (
-            f"{file} is not there"
-            for file in named
+            f"{file} (args.{key}) is not there: get it, or delete the row"
+            for key, file in named.items()
             if file and not Path(file).expanduser().is_file()
         ),
         "",

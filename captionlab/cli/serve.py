@@ -1,5 +1,6 @@
 """`captionlab serve`: serve a model over HTTP."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -32,4 +33,5 @@ def command(
 
     check_dataset(model, dataset)
     address = champion_uri(open_store(), dataset) if model == "champion" else model
-    serve(address, tracking_uri(), host, port, max_mb * MEGABYTE)
+    with suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
+        serve(address, tracking_uri(), host, port, max_mb * MEGABYTE)

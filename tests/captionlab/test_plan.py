@@ -68,7 +68,9 @@ def test_word_vectors_that_are_not_tuned_are_no_trained_parameters(tmp_path: Pat
     params = load_params(ROOT / "experiments/merge-flickr8k.yaml")
     row = plan(params, NOWHERE).rows[0]
     assert row.model.parameters - row.model.trainable == 50 * row.model.words
-    assert row.lacks == "glove/glove.6B.50d.txt is not there"
+    assert row.lacks == (
+        "glove/glove.6B.50d.txt (args.vectors) is not there: get it, or delete the row"
+    )
     variant = params.variants["merge-glove"]
     (tmp_path / "glove.txt").touch()
     tuned = variant.model_copy(
@@ -104,9 +106,8 @@ def test_a_published_model_is_downloaded_and_not_trained(tmp_path: Path) -> None
     assert (model.trainable, model.parameters) == (0, 223_971_644)
     assert model.fetched == "Salesforce/blip-image-captioning-base"
     assert row.download == data + 4 * model.parameters
-    assert (
-        planned("pretrained.yaml", "clipcap-coco").lacks == "clipcap/coco_weights.pt is not there"
-    )
+    lacks = "clipcap/coco_weights.pt (args.checkpoint) is not there: get it, or delete the row"
+    assert planned("pretrained.yaml", "clipcap-coco").lacks == lacks
     params = load_params(ROOT / "experiments/pretrained.yaml")
     args = {"model": str(ROOT / "tests/models/git"), "weights": "random"}
     tuned = params.variants["git-base-coco"].model_copy(

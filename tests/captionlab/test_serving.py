@@ -353,6 +353,16 @@ def test_params_of_a_request_reach_the_process_that_runs_the_network(
         process.wait(20)
 
 
+def test_a_request_that_is_no_post_is_told_to_be_one(ours: str) -> None:
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"{ours}/invocations", timeout=20)
+    assert error.value.code == 405
+    assert json.loads(error.value.read()) == {
+        "error_code": "METHOD_NOT_ALLOWED",
+        "message": "GET is not answered here: send POST",
+    }
+
+
 def test_an_unknown_param_is_refused_with_the_nearest(ours: str) -> None:
     status, answer = post(ours, {**records(text(0)), "params": {"bem": 1}})
     expected = "unknown param 'bem' (did you mean 'beam'?): there are beam, samples, max_tokens"
