@@ -140,7 +140,7 @@ def takes_archives(name):
     return "archives" in registry.signature("sources", name).parameters
 
 
-@pytest.mark.parametrize("name", filter(takes_archives, registry.names("sources")))
+@pytest.mark.parametrize("name", [*filter(takes_archives, registry.names("sources"))])
 def test_the_environment_names_the_folder_and_a_folder_without_archives_is_one_line(
     name, tmp_path, monkeypatch
 ):
