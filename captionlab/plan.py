@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from captionlab.plan_checks import problems
+from captionlab.plan_checks import problems, small_splits
 from pipeline.core.errors import UserError
 from pipeline.core.quick_torch import leave_out_compiler
 from pipeline.core.registry import check_args, load
@@ -155,6 +155,8 @@ def _shared(params: "Params") -> "tuple[dict[str, Size], dict[str, Grid]]":
         except UserError as error:
             wrong.append(str(error))
     wrong += problems(params, [name for name in params.features if name in grids])
+    counts = {name: size.images for name, size in sizes.items()}
+    wrong = wrong or list(small_splits(params, counts))
     if wrong:
         raise UserError("; ".join(wrong))
     return sizes, grids

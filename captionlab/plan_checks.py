@@ -49,6 +49,26 @@ def problems(params: "Params", features: list[str]) -> list[str]:
     return out + list(_metrics(params))
 
 
+def small_splits(params: "Params", images: dict[str, int]) -> Iterator[str]:
+    """Yield the random splits of a folder that must be smaller than the corpus allows.
+
+    Args:
+        images: number of pictures by data set; 0 if it is not known.
+    """
+    for name, corpus in params.corpora.items():
+        row, count = params.datasets[corpus.dataset], images[corpus.dataset]
+        if row.source != "folder" or corpus.split != "random":
+            continue
+        for split in ("val", "test"):
+            held_out = round(row.args.get(split, 0.1) * count)
+            if count and held_out < corpus.min_images_per_split:
+                yield (
+                    f"corpora.{name}: {split} has {held_out} of {count} images, "
+                    f"min_images_per_split is {corpus.min_images_per_split}: lower it, or raise "
+                    f"datasets.{corpus.dataset}.args.{split}"
+                )
+
+
 def _dataset(name: str, row: "Dataset") -> Iterator[str]:
     where, args = f"datasets.{name}.args", row.args
     if row.source == "folder" and args.get("captions"):

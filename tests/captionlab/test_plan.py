@@ -350,6 +350,15 @@ MISTAKES = [
         "corpora.scenes.split: official needs a column 'split' in n.csv: add it, or write random",
     ),
     (
+        {
+            "source": "folder",
+            "args": {"path": "p", "captions": "n.csv", "test": 0.9},
+            "split": "random",
+        },
+        "corpora.scenes: val has 0 of 1 images, min_images_per_split is 1: lower it, or raise "
+        "datasets.scenes.args.val",
+    ),
+    (
         {"source": "folder", "args": {"path": "p", "captions": "1.png"}, "split": "random"},
         "datasets.scenes.args.captions: p/1.png is of an unknown format: give .csv, .tsv, .jsonl, "
         ".parquet, .json",
