@@ -352,7 +352,7 @@ MISTAKES = [
     (
         {
             "source": "folder",
-            "args": {"path": "p", "captions": "n.csv", "test": 0.9},
+            "args": {"path": "p", "captions": "n.csv", "test": 0.6},
             "split": "random",
         },
         "corpora.scenes: val has 0 of 1 images, min_images_per_split is 1: lower it, or raise "
