@@ -105,7 +105,8 @@ def _captions(where: str, args: dict[str, Any]) -> Iterator[str]:
 def _has_splits(args: dict[str, Any]) -> bool:
     """Return whether the captions of a folder have a column of splits. Only the first line of a
     table is read; other formats count as having one."""
-    file = Path(args.get("path", "")).expanduser() / str(args.get("captions") or "")
+    captions = Path(args.get("captions") or "").expanduser()
+    file = Path(args.get("path", "")).expanduser() / captions
     separator = {".csv": ",", ".tsv": "\t"}.get(file.suffix.lower())
     if separator is None or not file.is_file():
         return True
