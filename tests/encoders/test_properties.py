@@ -31,6 +31,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "pixels": {"image_size": 32},
     "timm_model": TIMM,
     "timm_model/grid": {**TIMM, "grid": 3},
+    "timm_model/scales": {**TIMM, "scales": 2},
+    "timm_model/mirror": {**TIMM, "mirror": True, "resize": "crop"},
     "timm_model/stochastic": {
         **TIMM,
         "model": "test_vit",
@@ -269,6 +271,45 @@ def test_a_grid_of_half_the_side_holds_the_mean_of_each_four_positions(
     pixels = whole.transform(noise(size, size))[None]
     rows = whole(pixels).grid[0].unflatten(0, (side // 2, 2, side // 2, 2))
     close(half(pixels).grid[0], rows.mean((1, 3)).flatten(0, 1), 1e-5)
+
+
+def test_a_second_scale_adds_the_mean_of_its_four_finer_positions_to_each() -> None:
+    plain, two = build(), build(scales=2)
+    pixels = plain.transform(noise(64, 64))[None]
+    with torch.inference_mode():
+        maps = plain.body.forward_intermediates((pixels.float() - plain.mean) / plain.std)[1]
+    finer = [m for m in maps if m.shape[2:] == (4, 4)][-1][0]  # (D, 4, 4), the last map has 2 x 2
+    squares = finer.unflatten(1, (2, 2)).unflatten(3, (2, 2)).mean((2, 4)).flatten(1).T
+    one, both = plain(pixels), two(pixels)
+    close(both.grid[0], torch.cat([one.grid[0], squares], -1), 1e-5)
+    close(both.pooled[0], torch.cat([one.pooled[0], finer.mean((1, 2))]), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "cure"),
+    [
+        (
+            "test_efficientnet",
+            "scales is 9, and the maps of this model have 5 different resolutions: lower",
+        ),
+        ("test_vit", "scales is 9, and the maps of this model have 1 different resolutions: lower"),
+        ("crossvit_9_240", "timm gives no earlier maps of this model: set scales to 1"),
+    ],
+)
+def test_more_scales_than_a_network_has_are_one_line(model: str, cure: str) -> None:
+    size = {"test_efficientnet": 64, "test_vit": 160, "crossvit_9_240": 240}[model]
+    with pytest.raises(UserError, match=cure):
+        build(model=model, image_size=size, scales=9)
+
+
+def test_features_with_the_mirror_image_are_the_mean_of_both_with_the_grid_mirrored_back() -> None:
+    plain, both = build(), build(mirror=True)
+    pixels = plain.transform(noise(64, 64))[None]
+    one, other = plain(pixels), plain(pixels.flip(-1))
+    found = both(pixels)
+    close(found.pooled, (one.pooled + other.pooled) / 2, 1e-5)
+    for place, mirrored in enumerate([1, 0, 3, 2]):  # of 2 x 2 positions
+        close(found.grid[0, place], (one.grid[0, place] + other.grid[0, mirrored]) / 2, 1e-5)
 
 
 def test_eight_by_eight_positions_can_be_pooled_to_the_seven_by_seven_of_a_paper() -> None:
