@@ -45,7 +45,8 @@ print(processor.batch_decode({written}, skip_special_tokens=True))
 ```
 
 The text is the prompt as the model's chat template writes it. That searches as the row was scored,
-by transformers' own search; the project's pictures were {side} x {side} pixels.
+by transformers' own search. The project's pictures were {side} x {side} pixels, with
+`resize: {resize}`.
 """
 
 
@@ -67,7 +68,8 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
             _say_how_to_begin(all_weights.body, decoder.opening[0].tolist())
         all_weights.body.save_pretrained(folder)
     processor = prompts.processor(decoder.source, decoder.body, decoder.words)
-    side = captioner.config["encoder"]["args"]["image_size"]
+    encoder: Any = captioner.encoder
+    scaled = {"side": encoder.size, "resize": encoder.resize}
     use = OF_ADAPTER if adapted else OF_MODEL
     if isinstance(processor, prompts.WordsProcessor):
         processor.image_processor.save_pretrained(folder)
@@ -76,7 +78,7 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
         processor.save_pretrained(folder)
         text = prompts.asked(processor, decoder.prompt)
         decoding = ", ".join(f"{key}={value!r}" for key, value in told.items())
-        use += ASK.format(text=text, decoding=decoding, written=written, side=side)
+        use += ASK.format(text=text, decoding=decoding, written=written, **scaled)
     (folder / "README.md").write_text(f"{readme}\n{use}", encoding="utf-8")
 
 
