@@ -50,8 +50,18 @@ def inject(body: nn.Module, part: nn.Module, lora: dict[str, Any]) -> Any:
 
 
 def insert(body: nn.Module, found: Any) -> None:
-    """Insert the adapters of a LoraConfig into `body`."""
+    """Insert the adapters of a LoraConfig into `body`.
+
+    They get the dtype of the weights that they adapt. peft does the same, but not where tensors
+    have no storage.
+    """
     _peft("peft").inject_adapter_in_model(found, body)
+    for module in body.modules():
+        if hasattr(module, "lora_A"):
+            layer = cast(Any, module)
+            dtype = layer.get_base_layer().weight.dtype
+            for part in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+                part.to(dtype)
 
 
 def is_adapter(name: str) -> bool:
