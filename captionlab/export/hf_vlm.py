@@ -11,6 +11,7 @@ from typing import Any
 from captionlab.export.adapter import whole, write_adapter
 from captionlab.export.hf_decoding import generation
 from pipeline.captioner.captioner import Captioner
+from pipeline.decoders.shared import four_bits
 from pipeline.decoders.shared import vision_prompts as prompts
 from pipeline.decoders.shared.vision_decoder import Decoder
 from pipeline.decoders.vlm_seq2seq import Decoder as WithEncoder
@@ -24,6 +25,34 @@ from transformers import AutoProcessor
 model = AutoPeftModel.from_pretrained("this/folder")
 processor = AutoProcessor.from_pretrained("this/folder")
 ```
+"""
+# `dtype` is that of the row, whatever the base's files say.
+OF_PACKED_ADAPTER = """## Use
+
+The adapter was trained on a base whose weights take 4 bits. bitsandbytes packs them as it loads the
+base. Without `quantization_config`, the base takes more memory, and captions differ somewhat. So
+they do on a CPU with AVX-512 and bfloat16, where bitsandbytes computes in bfloat16.
+
+```python
+from peft import AutoPeftModel
+from transformers import AutoProcessor, BitsAndBytesConfig
+
+model = AutoPeftModel.from_pretrained(
+    "this/folder",
+    dtype="{dtype}",
+    quantization_config=BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype="{dtype}",
+        llm_int8_skip_modules={skipped},
+    ),
+)
+processor = AutoProcessor.from_pretrained("this/folder")
+```
+"""
+OF_UNPACKED = """
+The row's weights took 4 bits each (NF4). Here they are written out in {dtype}, with the adapter
+added if there was one, so the folder is larger and needs no bitsandbytes.
 """
 OF_MODEL = """## Use
 
@@ -70,7 +99,7 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
     processor = prompts.processor(decoder.source, decoder.body, decoder.words)
     encoder: Any = captioner.encoder
     scaled = {"side": encoder.size, "resize": encoder.resize}
-    use = OF_ADAPTER if adapted else OF_MODEL
+    use = _use(decoder, adapted)
     if isinstance(processor, prompts.WordsProcessor):
         processor.image_processor.save_pretrained(folder)
         captioner.tokenizer.save(folder / "tokenizer.json")
@@ -80,6 +109,17 @@ def write(captioner: Captioner, folder: Path, readme: str) -> None:
         decoding = ", ".join(f"{key}={value!r}" for key, value in told.items())
         use += ASK.format(text=text, decoding=decoding, written=written, **scaled)
     (folder / "README.md").write_text(f"{readme}\n{use}", encoding="utf-8")
+
+
+def _use(decoder: Decoder, adapted: bool) -> str:
+    """Return how the exported folder is loaded."""
+    packed, dtype = four_bits.is_used(decoder), str(decoder.body.dtype).removeprefix("torch.")
+    if not adapted:
+        return OF_MODEL + OF_UNPACKED.format(dtype=dtype) * packed
+    if not packed:
+        return OF_ADAPTER
+    skipped = four_bits.whole_parts(decoder.body)
+    return OF_PACKED_ADAPTER.format(dtype=dtype, skipped=skipped)
 
 
 def _say_how_to_begin(body: Any, opening: list[int]) -> None:

@@ -1,15 +1,13 @@
 """Low-rank adapters in a model of transformers, made with the library peft (Hu et al., 2022,
 "LoRA"; DoRA: Liu et al., 2024)."""
 
-from copy import deepcopy
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from pipeline.core.errors import UserError
 
-Module = TypeVar("Module", bound=nn.Module)
 DEFAULTS: dict[str, Any] = {
     "rank": 8,
     "alpha": 16,
@@ -98,15 +96,13 @@ def renew(body: nn.Module) -> None:
             variants.DoraLinearVariant.init(cast(Any, module), "default")
 
 
-def merged(body: Module) -> Module:
-    """Return a copy without adapters. Its weights are those of `body` with the adapters added."""
-    whole = deepcopy(body)
-    for name, module in list(whole.named_modules()):
+def merge(body: nn.Module) -> None:
+    """Add the adapters in `body` to its weights, and remove them."""
+    for name, module in list(body.named_modules()):
         if hasattr(module, "lora_A"):
             layer = cast(Any, module)
             layer.merge()
-            whole.set_submodule(name, layer.get_base_layer())
-    return whole
+            body.set_submodule(name, layer.get_base_layer())
 
 
 def _peft(module: str) -> Any:
