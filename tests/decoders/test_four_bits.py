@@ -31,7 +31,7 @@ from pipeline.decoders.vlm import outline
 from pipeline.decoding.search import greedy
 from pipeline.experiment.params import Training
 from pipeline.training.checks import check_options
-from tests.training.test_trainer import OPTIONS
+from tests.training.test_trainer import ARGS, OPTIONS, trainer
 from tests.vision_language import (
     OPENINGS,
     SIDE,
@@ -199,6 +199,22 @@ def test_an_adapter_is_trained_beside_weights_of_4_bits_which_stay_as_they_are(
     after = packed_weights(decoder)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert [h.tokens for h in greedy(decoder.eval(), features(), tokenizer.special, 8)] != said
+
+
+@pytest.mark.parametrize("name", ["vlm", "vlm_seq2seq"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_both_kinds_of_training_change_the_adapter_alone(
+    name: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ARGS, name, {**ARGS[name], **PACKED, "lora": {"rank": 2}})
+    t = trainer(tmp_path, name, epochs=1, self_critical_epochs=1, precision=precision)
+    before = packed_weights(t.decoder)
+    adapters = {n: w.clone() for n, w in t.decoder.named_parameters() if "lora_B" in n}
+    assert len(t.run()) == 2
+    after = packed_weights(t.decoder)
+    assert all(torch.equal(after[n], weight) for n, weight in before.items())
+    trained = dict(t.decoder.named_parameters())
+    assert any(not torch.equal(trained[n], weight) for n, weight in adapters.items())
 
 
 def test_layers_that_are_computed_again_give_the_same_gradients(folder: Path) -> None:
