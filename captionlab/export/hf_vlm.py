@@ -115,7 +115,7 @@ def _use(decoder: Decoder, adapted: bool) -> str:
     """Return how the exported folder is loaded."""
     packed, dtype = four_bits.is_used(decoder), str(decoder.body.dtype).removeprefix("torch.")
     if not adapted:
-        return OF_MODEL + OF_UNPACKED.format(dtype=dtype) * packed
+        return OF_MODEL + (OF_UNPACKED.format(dtype=dtype) if packed else "")
     if not packed:
         return OF_ADAPTER
     skipped = four_bits.whole_parts(decoder.body)

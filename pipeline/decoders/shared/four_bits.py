@@ -8,8 +8,8 @@ value among them. `value` are 16 numbers from -1 to 1, denser around 0. A code t
 a scale 4 bytes, so a weight takes 4.5 bits. Codes and scales are never trained.
 
 bitsandbytes has a layer of its own. In evaluation on a CPU with AVX-512, it rounds its scales to
-bfloat16 and refuses layers whose width is not a multiple of 32, and on a GPU one row is computed
-otherwise than several. Here, only its functions between weights and codes are used.
+bfloat16 and refuses layers whose width is not a multiple of 32, and on a GPU it computes few rows
+otherwise than many. Here, only its functions between weights and codes are used.
 """
 
 import logging
