@@ -257,6 +257,9 @@ def _processor(captioner: Captioner) -> dict[str, Any]:
         "do_normalize": True,
         **colours,
     }
+    if encoder.resize == "pad":  # it fills with image_mean
+        size = {"size": {"shortest_edge": decoder.side}, "do_pad": True, "do_center_crop": False}
+        return {"image_processor_type": "LlavaImageProcessor", **size, **common}
     if encoder.resize == "crop":
         size = {
             "size": {"shortest_edge": decoder.side},

@@ -47,7 +47,8 @@ SCHEMAS = (
                 ("word", pa.string()),
                 ("weights", pa.list_(pa.float32())),
             ],
-            *[("rows", pa.int64()), ("columns", pa.int64()), ("crops", pa.bool_())],
+            *[("rows", pa.int64()), ("columns", pa.int64())],
+            *[("crops", pa.bool_()), ("pads", pa.bool_())],
         ]
     ),
 )

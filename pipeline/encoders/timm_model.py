@@ -43,7 +43,7 @@ class Encoder(nn.Module):
             for tests), or the path of a .safetensors or .pth state dict.
         image_size: side S of the square that the network sees, in pixels.
         resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the
-            centre.
+            centre; `pad` scales the longer side to S and fills the rest with a mean colour.
         grid: the map is reduced to grid x grid positions by adaptive average pooling; 0 leaves it
             unchanged.
         stochastic_depth: skip residual branches at random, as in a network that was frozen but left
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         model: str,
         weights: str,
         image_size: Pixels,
-        resize: Literal["squash", "crop"] = "squash",
+        resize: Literal["squash", "crop", "pad"] = "squash",
         grid: Natural = 0,
         stochastic_depth: bool = False,
         drop_path: Dropout = 0.0,
@@ -84,7 +84,8 @@ class Encoder(nn.Module):
         self.branches = _seed_branches(self.body, model) if stochastic_depth else 0
         self.grid_side, self.scales, self.mirror = grid, scales, mirror
         config = resolve_model_data_config(self.body)
-        self.size, self.resize, self.crops = image_size, resize, resize == "crop"
+        self.size, self.resize = image_size, resize
+        self.crops, self.pads = resize == "crop", resize == "pad"
         self.resampling = RESAMPLING.get(config["interpolation"], RESAMPLING["bicubic"])
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255)

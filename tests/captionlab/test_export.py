@@ -8,14 +8,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from captionlab.export import export, onnx, onnx_search
+from captionlab.export.hf import _processor
 from pipeline.captioner.captioner import Captioner
 from pipeline.captioning.captions import caption_features
 from pipeline.core import registry
@@ -27,6 +30,7 @@ from pipeline.decoders.shared.tokenizers import word_tokenizer
 from pipeline.decoding import sampling
 from pipeline.decoding.generation import Hypothesis
 from pipeline.decoding.search import beam_search, greedy
+from pipeline.encoders.pixels import Encoder as PixelsEncoder
 from pipeline.images.reading import read_image
 from tests.captioner.test_captioner import BEAM, SEES, TEXTS, picture, small_args, write_model
 from tests.decoders.test_properties import FILES
@@ -184,7 +188,7 @@ def hard_pictures(folder: Path) -> list[Path]:
     return [folder / name for name in saved]
 
 
-@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 def test_the_loop_of_onnx_reads_and_scales_every_picture_as_the_project_does(
     resize: str, tmp_path: Path, pictures: list[Path]
 ) -> None:
@@ -259,6 +263,7 @@ def test_what_torch_cannot_export_is_one_line_that_names_what_it_can(
 HF = """
 from transformers import AutoModel, AutoTokenizer
 from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
 print(*model.caption(sys.argv[2:]), *model.caption(sys.argv[2:], beam=1), sep="\\n")
 tokens = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)("a red dog", return_tensors="pt")
@@ -422,6 +427,28 @@ def test_a_decoder_of_transformers_is_exported_as_that_model(
         (said,) = pipe(images=picture(0), text="", max_new_tokens=5)
         tokens = model.generate(pixel_values=seen, max_new_tokens=5)[0]
         assert said["generated_text"] == pipe.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(("size", "seam"), [((32, 20), 0), ((20, 32), 0), ((64, 40), 2)])
+def test_the_image_processor_of_an_export_pads_as_the_encoder_does(
+    size: tuple[int, int], seam: int, tmp_path: Path
+) -> None:
+    """transformers scales after it has filled, so rows beside the seam differ in the last case."""
+    from transformers import AutoImageProcessor
+
+    encoder = PixelsEncoder(image_size=32, resize="pad", interpolation="bicubic")
+    clip = {"mean": torch.tensor(OPENAI_CLIP_MEAN), "std": torch.tensor(OPENAI_CLIP_STD)}
+    captioner: Any = SimpleNamespace(encoder=encoder, decoder=SimpleNamespace(side=32, **clip))
+    write_json(tmp_path / "preprocessor_config.json", _processor(captioner))
+    image = picture(0).resize(size)
+    found = AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt").pixel_values
+    mean, std = (clip[name].view(3, 1, 1) for name in ("mean", "std"))
+    theirs = (found[0] * std + mean) * 255
+    apart = (theirs - encoder.transform(image)).abs().amax(0)
+    top = (32 - 20) // 2
+    beside = [row for edge in (top, top + 20) for row in range(edge - seam, edge + seam)]
+    apart[beside] = 0
+    assert apart.max() < 1.01 * bool(seam) + 0.01
 
 
 def lively(decoder: Any, of_places: float, plain: bool) -> None:

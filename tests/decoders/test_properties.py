@@ -80,6 +80,13 @@ FURTHER["vlm_seq2seq-blip-2-t5"] = (
     "vlm_seq2seq",
     {"model": str(MODELS / "blip-2-t5"), "tune": "adapter"},
 )
+FURTHER |= {
+    "vlm-4bit": ("vlm", {"tune": "adapter", "quantise": "4bit"}),
+    "vlm_seq2seq-4bit": (
+        "vlm_seq2seq",
+        {"model": str(MODELS / "blip-2-t5"), "tune": "adapter", "quantise": "4bit"},
+    ),
+}
 FAMILIES = {
     "blind": "gpt2",
     "blind-llama": "llama",
@@ -123,14 +130,19 @@ def small(name: str, vocabulary: int = V) -> tuple[str, dict[str, Any], Sizes]:
 def small_decoder(name: str, vocabulary: int = V, seed: int = 0) -> Decoder:
     """Return the decoder with narrow layers.
 
-    Its weights are large enough to make distributions far from uniform.
+    Its weights are large enough to make distributions far from uniform. Codes of 4 bits stand for
+    values of about half the scale, so scales are twice as large as other weights.
     """
     file, args, sizes = small(name, vocabulary)
     torch.manual_seed(seed)
     decoder = build_decoder(file, sizes, args)
     with torch.no_grad():
-        for weight in decoder.parameters():
-            weight.copy_(torch.randn_like(weight) * 0.4)
+        for part, weight in decoder.named_parameters():
+            if weight.dtype == torch.uint8:
+                weight.random_(256)
+            else:
+                spread = 0.8 if part.endswith(".scales") else 0.4
+                weight.copy_(torch.randn_like(weight) * spread)
     return decoder.eval()
 
 

@@ -436,8 +436,25 @@ def test_squash_keeps_the_whole_picture_and_crop_its_middle(name: str, rotate: b
     assert [int((part[1, 30] > 127).sum()) for part in (squashed, cropped)] == [20, 40]
 
 
+@pytest.mark.parametrize("name", ["timm_model", "pixels"])
+@pytest.mark.parametrize("rotate", [False, True])
+def test_pad_keeps_the_whole_picture_and_its_shape(name: str, rotate: bool) -> None:
+    image = stripes().transpose(Image.Transpose.TRANSPOSE) if rotate else stripes()
+    encoder = build(name, image_size=60, resize="pad")
+    assert (encoder.crops, encoder.pads) == (False, True)
+    padded = encoder.transform(image)
+    if rotate:
+        padded = padded.transpose(1, 2)
+    assert padded.shape == (3, 60, 60)
+    assert padded[:, 30, [5, 30, 55]].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    assert padded[:, [0, 14, 45, 59], 30].T.tolist() == [[122, 116, 104]] * 4
+    # The thirds are 20 wide and, as the picture is twice as wide as high, 30 high.
+    assert int((padded[1, 30] > 127).sum()) == 20
+    assert int((padded[1, :, 30] > 127).sum()) == 30
+
+
 @pytest.mark.parametrize("size", [(61, 60), (1, 1), (500, 3), (59, 333)])
-@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 def test_a_picture_of_any_shape_becomes_a_square(size: tuple[int, int], resize: str) -> None:
     assert build(resize=resize).transform(Image.new("RGB", size, "red")).shape == (3, 64, 64)
 

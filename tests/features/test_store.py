@@ -122,6 +122,17 @@ def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
     assert list(pd.read_parquet(folder / "rejected.parquet").columns) == ["image_id", "reason"]
 
 
+@pytest.mark.parametrize("seen", ["crops", "pads"])
+def test_the_manifest_says_whether_the_encoder_saw_a_cut_or_a_filled_square(
+    tmp_path: Path, seen: str
+) -> None:
+    encoder: Any = TinyEncoder()
+    setattr(encoder, seen, True)
+    manifest = read_json(run(encoder, pictures(tmp_path / "raw", 2), tmp_path) / "manifest.json")
+    expected = {"crops": {"crops": True}, "pads": {"crops": False, "pads": True}}[seen]
+    assert {key: manifest[key] for key in ("crops", "pads") if key in manifest} == expected
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 @pytest.mark.parametrize("keep", ["grid", "pooled"])
 def test_a_part_alone_is_written_as_it_is_beside_the_other(
