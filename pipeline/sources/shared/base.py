@@ -18,7 +18,7 @@ import random
 import re
 import zipfile
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +55,7 @@ __all__ = [
     "names",
     "printable",
     "random_split",
+    "random_split_of_pictures",
     "read_coco",
     "read_json",
     "read_karpathy",
@@ -189,6 +190,22 @@ def random_split(images: Iterable[str], val: float, test: float, seed: int) -> d
         image: "test" if n < tests else "val" if n < tests + vals else "train"
         for n, image in enumerate(order)
     }
+
+
+def random_split_of_pictures(
+    digests: Mapping[str, str], val: float, test: float, seed: int
+) -> dict[str, str]:
+    """Split images as `random_split` does. Images with equal digests count as one and share its
+    split.
+
+    Args:
+        digests: image_id -> digest of its picture's file.
+    """
+    first: dict[str, str] = {}
+    for image in sorted(digests):
+        first.setdefault(digests[image], image)
+    split_of = random_split(first.values(), val, test, seed)
+    return {image: split_of[first[found]] for image, found in digests.items()}
 
 
 def read_json(data: bytes, where: str, drop: Set[str] = frozenset()) -> Any:
