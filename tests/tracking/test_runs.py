@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from captionlab.champion import register
 from pipeline.core import paths
@@ -314,6 +315,26 @@ def test_a_dead_server_costs_one_line_and_a_later_track_completes_it(workspace, 
     track.main("lstm")
     assert statuses() == [("lstm", "FINISHED"), ("merge", "FINISHED")]
     assert not Path("data/runs/merge.pending").exists()
+
+
+def test_a_stage_waits_for_another_publication_no_longer_than_its_budget(
+    workspace, monkeypatch, capfd
+):
+    monkeypatch.setenv("CAPTIONLAB_MLFLOW_SECONDS", "0.5")
+    lock = gather("merge", load_params(), paths).lock
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with FileLock(lock):
+        track.main("merge")
+    assert time.monotonic() - started < 15
+    assert capfd.readouterr().err.splitlines() == [
+        "warning: another process is still publishing from this workspace: 'merge' is kept in "
+        "files, captionlab sync publishes it later"
+    ]
+    assert Path("data/runs/merge.pending").is_file()
+    assert Path("reports/runs/merge/receipt.json").is_file()
+    track.main("lstm")  # It publishes what is pending.
+    assert statuses() == [("lstm", "FINISHED"), ("merge", "FINISHED")]
 
 
 def test_a_pending_variant_that_is_being_made_again_has_to_wait(workspace):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.core.errors import UserError
 from pipeline.tracking.sqlite import is_abandoned
@@ -203,6 +204,31 @@ def test_a_locked_store_is_given_up_after_the_time_of_a_stage(folder, capfd):
     assert time.monotonic() - started < 8
     holder.close()
     assert capfd.readouterr().err == ""
+    assert open_store(create=True)
+
+
+def of_a_lock(folder):
+    """Another process creates the store: it holds the lock and has no file yet."""
+    lock = FileLock(f"{folder}/mlflow.db.lock")
+    lock.acquire()
+    return lock.release
+
+
+def of_half_a_file(folder):
+    """Another program creates the store in place, as MLflow itself does, and never ends."""
+    Path("mlflow.db").touch()
+    return Path("mlflow.db").unlink
+
+
+@pytest.mark.parametrize("made", [of_a_lock, of_half_a_file])
+def test_a_store_that_another_program_is_making_costs_a_stage_no_more_than_its_budget(folder, made):
+    end = made(folder)
+    budget, started = Budget(1), time.monotonic()
+    with pytest.raises(StoreDown, match=r"out of reach \(another program is still creating it\)"):
+        open_store(create=True, budget=budget)
+    assert time.monotonic() - started < 8
+    assert budget.left <= 0
+    end()
     assert open_store(create=True)
 
 
