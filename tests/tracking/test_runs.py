@@ -147,6 +147,16 @@ def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_da
         False,
     )
     assert state["orderByKey"] in state["selectedColumns"]
+    sections = [section["name"] for section in state["compareRunSections"]]
+    assert sections == ["val", "test", "curves", "cost", "captions"]
+    assert [section["uuid"] for section in state["compareRunSections"]] == sections
+    first = [chart.get("metricKey") for chart in state["compareRunCharts"]][:8]
+    assert first == [
+        *("val/cider", "val/bleu_4", "val/meteor", "val/rouge_l"),
+        *("test/cider", "test/bleu_4", "test/meteor", "test/rouge_l"),
+    ]
+    places = [sections.index(chart["metricSectionId"]) for chart in state["compareRunCharts"]]
+    assert places == sorted(places)
     shown = {key for chart in state["compareRunCharts"] for key in chart.get("imageKeys", [])}
     files = [file.path for file in store.client.list_artifacts(run.info.run_id, "images")]
     assert shown == {file.removeprefix("images/").split("+")[0].replace("~", "/") for file in files}

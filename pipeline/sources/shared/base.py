@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from pipeline.core.errors import UserError
 from pipeline.data.files import digest, remove
 from pipeline.sources.shared.archives import Archive, download, local, names, read_member, unpack
-from pipeline.sources.shared.caption_tables import coco_captions, decoded, parse_json
+from pipeline.sources.shared.caption_tables import coco_captions, decoded, near_miss, parse_json
 from pipeline.sources.shared.captions import (
     CaptionWriter,
     Row,
@@ -286,5 +286,7 @@ def read_karpathy(
             f"{path} is not a {file}: expected images[].filename and .split ({error!r})"
         ) from None
     if not images & split_of.keys():
-        raise UserError(f"{path} names none of these images: it is of another dataset")
+        hint = near_miss(split_of, images)
+        todo = "name them alike" if hint else "it is of another dataset"
+        raise UserError(f"{path} names none of these images{hint}: {todo}")
     return {image: split for image, split in split_of.items() if image in images}, digest(path)
