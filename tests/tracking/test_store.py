@@ -3,6 +3,7 @@ address gives a one-line error."""
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ from pipeline.tracking.store import find_runs, open_store
 from pipeline.tracking.store_address import address_of_process
 from pipeline.tracking.store_budget import BoundedClient, Budget
 from pipeline.tracking.store_faults import StoreBroken, StoreDown, trouble, without_password
+from tests.faults import disk, full_disk, make_read_only
 
 
 @pytest.fixture
@@ -406,6 +408,27 @@ def test_a_clock_that_is_put_back_makes_nobody_wait_for_a_store_that_is_not_made
     (tmp_path / "mlflow.db").touch()
     os.utime(tmp_path / "mlflow.db", (0, time.time() - ago))
     assert is_abandoned(tmp_path / "mlflow.db") == abandoned
+
+
+def test_a_store_on_a_read_only_disk_is_told_with_the_cure(folder, database):
+    with disk(folder / "disk", "16m") as place:
+        shutil.copy(database, place / "mlflow.db")
+        make_read_only(place)
+        with pytest.raises(StoreBroken) as refusal:
+            open_store("sqlite:///disk/mlflow.db", create=True)
+    assert str(refusal.value) == (
+        f"MLflow's database {place}/mlflow.db cannot be written (read-only file system in "
+        f"{place}): fix that, or name another place in MLFLOW_TRACKING_URI, then captionlab sync "
+        "publishes there"
+    )
+
+
+def test_a_store_that_does_not_fit_on_its_disk_is_told_and_leaves_nothing(folder):
+    with full_disk(folder / "disk") as place:
+        with pytest.raises(StoreDown, match=r"\(the disk of its database is full: free some space"):
+            open_store("sqlite:///disk/mlflow.db", create=True)
+        assert sorted(path.name for path in place.iterdir()) == ["filled", "mlflow.db.lock"]
+        (place / "filled").unlink()
 
 
 def test_a_full_disk_of_the_database_is_said_as_such():
