@@ -89,12 +89,13 @@ def load(
         decode: decoding options of a captioner that was loaded from this folder in its workspace.
             They are for a machine without the workspace.
     """
-    from captionlab.export.hf_read import is_export, read
+    from captionlab.export.hf_read import check_is_ours, is_export, read
     from pipeline.captioner.captioner import Captioner
     from pipeline.experiment.params import load_params
 
     if is_export(folder):
         return read(folder, device)
+    check_is_ours(folder)
     if decode is not None or folder.resolve().parent != paths.MODELS.resolve():
         return Captioner.load(folder, device, decode)
     params = load_params()

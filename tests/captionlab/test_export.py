@@ -364,6 +364,25 @@ def test_the_command_captions_with_an_exported_model_as_with_the_model_itself(
     assert error.startswith(f"error: {tmp_path / 'hf'} is not a complete export (")
 
 
+@pytest.mark.parametrize("name", ["blip", "git", "vit_gpt2", "adapter"])
+def test_the_command_says_who_opens_a_model_of_transformers(
+    name: str, tmp_path: Path, pictures: list[Path], captionlab: Any
+) -> None:
+    if name == "adapter":
+        (tmp_path / "hf").mkdir()
+        (tmp_path / "hf/adapter_config.json").write_text("{}")
+    else:
+        write_model(tmp_path / "model", name)
+        export(Captioner.load(tmp_path / "model", "cpu", BEAM), tmp_path / "hf", "hf", "# Card\n")
+    status, out, error = captionlab("caption", pictures[0], "--model", tmp_path / "hf")
+    assert (status, out) == (2, "")
+    theirs = "an adapter for peft" if name == "adapter" else "a model of transformers"
+    assert error.splitlines()[-1] == (
+        f"error: {tmp_path}/hf is {theirs}, which captionlab does not run: its README.md says how "
+        "to open it, or name the model folder that it was exported from"
+    )
+
+
 @pytest.mark.usefixtures("copied_code")
 @pytest.mark.parametrize("name", [n for n in registry.names("decoders") if n not in FILES])
 def test_every_decoder_that_goes_with_its_code_says_what_it_says_in_the_project(
