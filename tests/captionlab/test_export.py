@@ -236,6 +236,66 @@ def test_the_loop_of_onnx_says_what_is_no_picture_and_captions_the_others(
     assert done.stderr.endswith("--beam: no: give a whole number, 1 to 999\n")
 
 
+def without(keys: list[str]) -> Any:
+    """Return a change that takes a key out of a JSON file."""
+
+    def change(file: Path) -> None:
+        content = json.loads(file.read_text())
+        inner = content
+        for key in keys[:-1]:
+            inner = inner[key]
+        del inner[keys[-1]]
+        file.write_text(json.dumps(content))
+
+    return change
+
+
+def without_words(file: Path) -> None:
+    content = json.loads(file.read_text())
+    content["model"]["vocab"], content["added_tokens"] = {"a": 0}, []
+    content["model"]["unk_token"] = "a"
+    file.write_text(json.dumps(content))
+
+
+BROKEN: list[tuple[str, Any, str]] = [
+    ("config.json", lambda file: file.write_text("{"), "Expecting property name"),
+    ("config.json", lambda file: file.write_text("[]"), "it is not the file of an exported model"),
+    ("config.json", lambda file: file.write_bytes(b"\xff"), "can't decode byte 0xff"),
+    ("config.json", Path.unlink, "it is not there"),
+    ("config.json", without(["start"]), "it lacks start"),
+    ("config.json", without(["decode", "beam"]), "it lacks beam"),
+    ("step.onnx", Path.unlink, "it is not there"),
+    ("encoder.onnx", Path.unlink, "it is not there"),
+    ("start.onnx", lambda file: file.write_bytes(b"no graph"), ""),
+    ("tokenizer.json", lambda file: file.write_text("{}"), ""),
+    ("tokenizer.json", Path.unlink, "it is not there"),
+    ("tokenizer.json", without_words, "it has 1 words"),
+]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    captioner = Captioner.load(tiny_model(folder / "model", "merge"), "cpu")
+    export(captioner, folder / "onnx", "onnx", "# Card\n")
+    return folder / "onnx"
+
+
+@pytest.mark.parametrize(("name", "change", "why"), BROKEN)
+def test_a_damaged_folder_of_onnx_is_one_line(
+    name: str, change: Any, why: str, exported: Path, tmp_path: Path, pictures: list[Path]
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "onnx")
+    change(folder / name)
+    command = [sys.executable, folder / "caption.py", pictures[0]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {folder}/{name} cannot be used: ")
+    assert why in line
+    assert line.endswith(": export the model again")
+
+
 def test_what_torch_cannot_export_is_one_line_that_names_what_it_can(
     tmp_path: Path, captionlab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,13 @@ from typing import Any, NamedTuple
 from pipeline.core.errors import UserError
 from pipeline.data.files import digest, remove
 from pipeline.sources.shared.archives import Archive, download, local, names, read_member, unpack
-from pipeline.sources.shared.caption_tables import coco_captions, decoded, near_miss, parse_json
+from pipeline.sources.shared.caption_tables import (
+    coco_captions,
+    content_of,
+    decoded,
+    near_miss,
+    parse_json,
+)
 from pipeline.sources.shared.captions import (
     CaptionWriter,
     Row,
@@ -275,7 +281,7 @@ def read_karpathy(
     path = found.get(KARPATHY.name) or Path(given).expanduser()
     if not path.is_file():
         raise UserError(f"{path} (karpathy: in params.yaml) is not there: name the file {file}")
-    data = read_member(path, file) if zipfile.is_zipfile(path) else path.read_bytes()
+    data = read_member(path, file) if zipfile.is_zipfile(path) else content_of(path)
     content = read_json(data, f"{path} is not a {file}: it", {"sentences", "tokens"})
     split_of: dict[str, str] = {}
     try:
