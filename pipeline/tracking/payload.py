@@ -16,6 +16,7 @@ from pipeline.experiment.params import Params, pick, read_params_file
 from pipeline.results.history import read_history
 from pipeline.results.result import (
     Files,
+    Result,
     Setting,
     as_json,
     baseline_result,
@@ -178,6 +179,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         tags={
             **tags(variant, params),
             **version_tags(entries, [LOCK, places.REPORTS]),
+            **_commit(row),
             **missing,
             **device,
             "fingerprint": key,
@@ -205,6 +207,16 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         run_file=places.CHECKPOINTS / variant / "mlflow.json",
         lock=home() / places.RUNS / ".lock",
     )
+
+
+def _commit(row: Result) -> dict[str, str]:
+    """Return the tag of the commit that the tables name for the row.
+
+    HEAD, which `version_tags` gives, may be a later commit that changed nothing of the row. It
+    stays in MLflow's own tag, and here only if the row has no commit.
+    """
+    commit = row.about.get("commit")
+    return {"git.commit": commit} if isinstance(commit, str) else {}
 
 
 def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setting:

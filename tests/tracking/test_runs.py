@@ -166,6 +166,22 @@ def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_da
     assert shown == {file.removeprefix("images/").split("+")[0].replace("~", "/") for file in files}
 
 
+@pytest.mark.parametrize("commit", ["c0ffee1", "c0ffee1+"])
+def test_the_run_and_its_card_name_the_commit_of_the_tables(workspace, commit):
+    about = Path("data/scores/merge/about.json")
+    about.write_text(json.dumps({**json.loads(about.read_text()), "commit": commit}))
+    lock_variant(workspace, "merge")
+    track.main("merge")
+    (run,) = runs()
+    assert run.data.tags["git.commit"] == commit
+    client = open_store().client
+    model = Path(client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location)
+    card = (model / "artifacts/captioner/README.md").read_text()
+    assert f"commit: {commit}\n" in card
+    rows = json.loads((Path(run.info.artifact_uri) / "table_rows.json").read_text())["rows"]
+    assert rows[0]["about"]["commit"] == commit
+
+
 def test_publishing_twice_makes_one_run_and_the_same_receipt(workspace):
     track.main("merge")
     receipt = Path("reports/runs/merge/receipt.json").read_bytes()
