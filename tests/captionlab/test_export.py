@@ -448,12 +448,24 @@ def test_the_command_says_who_opens_a_model_of_transformers(
 def test_every_decoder_that_goes_with_its_code_says_what_it_says_in_the_project(
     name: str, tmp_path: Path, pictures: list[Path]
 ) -> None:
-    from transformers import AutoModel
+    from transformers import AutoImageProcessor, AutoModel
 
     captioner = Captioner.load(tiny_model(tmp_path / "model", name), "cpu")
     export(captioner, tmp_path / f"hf_{name}", "hf", "# Card\n")
     model = AutoModel.from_pretrained(tmp_path / f"hf_{name}", trust_remote_code=True)
     assert type(model.decoder).__module__.startswith("transformers_modules.")
+    processor = AutoImageProcessor.from_pretrained(tmp_path / f"hf_{name}", trust_remote_code=True)
+    ours = torch.stack([captioner.encoder.transform(read_image(path)) for path in pictures])
+    theirs = processor([Image.open(path) for path in pictures], return_tensors="pt")
+    assert theirs.keys() == {"pixel_values"}
+    assert torch.equal(theirs["pixel_values"], ours)
+    one = processor(str(pictures[0]), return_tensors="np")["pixel_values"]
+    assert (one == ours[:1].numpy()).all()
+    ids = torch.full((len(pictures), 1), captioner.tokenizer.special.start)
+    assert model(**theirs, input_ids=ids).shape[:2] == ids.shape
+    processor.save_pretrained(tmp_path / "processor")
+    saved = json.loads((tmp_path / "processor/preprocessor_config.json").read_text())
+    assert saved["encoder"] == processor.encoder
     assert model.captions(pictures) == [same_kind(c, model) for c in captioner.caption(pictures)]
 
 
