@@ -240,6 +240,66 @@ def test_the_loop_of_onnx_says_what_is_no_picture_and_captions_the_others(
     assert done.stderr.endswith("--beam: no: give a whole number, 1 to 999\n")
 
 
+def without(keys: list[str]) -> Any:
+    """Return a change that takes a key out of a JSON file."""
+
+    def change(file: Path) -> None:
+        content = json.loads(file.read_text())
+        inner = content
+        for key in keys[:-1]:
+            inner = inner[key]
+        del inner[keys[-1]]
+        file.write_text(json.dumps(content))
+
+    return change
+
+
+def without_words(file: Path) -> None:
+    content = json.loads(file.read_text())
+    content["model"]["vocab"], content["added_tokens"] = {"a": 0}, []
+    content["model"]["unk_token"] = "a"
+    file.write_text(json.dumps(content))
+
+
+BROKEN: list[tuple[str, Any, str]] = [
+    ("config.json", lambda file: file.write_text("{"), "Expecting property name"),
+    ("config.json", lambda file: file.write_text("[]"), "it is not the file of an exported model"),
+    ("config.json", lambda file: file.write_bytes(b"\xff"), "can't decode byte 0xff"),
+    ("config.json", Path.unlink, "it is not there"),
+    ("config.json", without(["start"]), "it lacks start"),
+    ("config.json", without(["decode", "beam"]), "it lacks beam"),
+    ("step.onnx", Path.unlink, "it is not there"),
+    ("encoder.onnx", Path.unlink, "it is not there"),
+    ("start.onnx", lambda file: file.write_bytes(b"no graph"), ""),
+    ("tokenizer.json", lambda file: file.write_text("{}"), ""),
+    ("tokenizer.json", Path.unlink, "it is not there"),
+    ("tokenizer.json", without_words, "it has 1 words"),
+]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    captioner = Captioner.load(tiny_model(folder / "model", "merge"), "cpu")
+    export(captioner, folder / "onnx", "onnx", "# Card\n")
+    return folder / "onnx"
+
+
+@pytest.mark.parametrize(("name", "change", "why"), BROKEN)
+def test_a_damaged_folder_of_onnx_is_one_line(
+    name: str, change: Any, why: str, exported: Path, tmp_path: Path, pictures: list[Path]
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "onnx")
+    change(folder / name)
+    command = [sys.executable, folder / "caption.py", pictures[0]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {folder}/{name} cannot be used: ")
+    assert why in line
+    assert line.endswith(": export the model again")
+
+
 def test_what_torch_cannot_export_is_one_line_that_names_what_it_can(
     tmp_path: Path, captionlab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,17 +429,48 @@ def test_the_command_captions_with_an_exported_model_as_with_the_model_itself(
     assert error.startswith(f"error: {tmp_path / 'hf'} is not a complete export (")
 
 
+@pytest.mark.parametrize("name", ["blip", "git", "vit_gpt2", "adapter"])
+def test_the_command_says_who_opens_a_model_of_transformers(
+    name: str, tmp_path: Path, pictures: list[Path], captionlab: Any
+) -> None:
+    if name == "adapter":
+        (tmp_path / "hf").mkdir()
+        (tmp_path / "hf/adapter_config.json").write_text("{}")
+    else:
+        write_model(tmp_path / "model", name)
+        export(Captioner.load(tmp_path / "model", "cpu", BEAM), tmp_path / "hf", "hf", "# Card\n")
+    status, out, error = captionlab("caption", pictures[0], "--model", tmp_path / "hf")
+    assert (status, out) == (2, "")
+    theirs = "an adapter for peft" if name == "adapter" else "a model of transformers"
+    assert error.splitlines()[-1] == (
+        f"error: {tmp_path}/hf is {theirs}, which captionlab does not run: its README.md says how "
+        "to open it, or name the model folder that it was exported from"
+    )
+
+
 @pytest.mark.usefixtures("copied_code")
 @pytest.mark.parametrize("name", [n for n in registry.names("decoders") if n not in FILES])
 def test_every_decoder_that_goes_with_its_code_says_what_it_says_in_the_project(
     name: str, tmp_path: Path, pictures: list[Path]
 ) -> None:
-    from transformers import AutoModel
+    from transformers import AutoImageProcessor, AutoModel
 
     captioner = Captioner.load(tiny_model(tmp_path / "model", name), "cpu")
     export(captioner, tmp_path / f"hf_{name}", "hf", "# Card\n")
     model = AutoModel.from_pretrained(tmp_path / f"hf_{name}", trust_remote_code=True)
     assert type(model.decoder).__module__.startswith("transformers_modules.")
+    processor = AutoImageProcessor.from_pretrained(tmp_path / f"hf_{name}", trust_remote_code=True)
+    ours = torch.stack([captioner.encoder.transform(read_image(path)) for path in pictures])
+    theirs = processor([Image.open(path) for path in pictures], return_tensors="pt")
+    assert theirs.keys() == {"pixel_values"}
+    assert torch.equal(theirs["pixel_values"], ours)
+    one = processor(str(pictures[0]), return_tensors="np")["pixel_values"]
+    assert (one == ours[:1].numpy()).all()
+    ids = torch.full((len(pictures), 1), captioner.tokenizer.special.start)
+    assert model(**theirs, input_ids=ids).shape[:2] == ids.shape
+    processor.save_pretrained(tmp_path / "processor")
+    saved = json.loads((tmp_path / "processor/preprocessor_config.json").read_text())
+    assert saved["encoder"] == processor.encoder
     assert model.captions(pictures) == [same_kind(c, model) for c in captioner.caption(pictures)]
 
 
