@@ -107,7 +107,11 @@ class Captioner:
         return [" ".join(text.split()) for text in texts]
 
     def hypotheses(self, grid: Array, pooled: Array, **decode: Any) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each picture, best first."""
+        """Return the hypotheses of each picture, best first.
+
+        Raises:
+            UserError: the model's probabilities are not finite for a picture.
+        """
         how = {**self.about["decode"], **decode}
         if unknown := decode.keys() - self.about["decode"].keys():
             known = ", ".join(self.about["decode"])
@@ -118,11 +122,11 @@ class Captioner:
         longest, penalty = how["max_tokens"], how["length_penalty"]
         if not how["samples"]:
             search = (how["beam"], longest, penalty)
-            return beam_search(self.step, state, len(pooled), *special, *search)
+            return _finite(beam_search(self.step, state, len(pooled), *special, *search))
         read = [{"grid": grid, "pooled": pooled}[part] for part in self.about["reads"]]
         chances = chances_of(read, how["samples"], longest, how["seed"])
         draw = (how["temperature"], how["top_k"], penalty)
-        return sample(self.step, state, chances, *special, *draw)
+        return _finite(sample(self.step, state, chances, *special, *draw))
 
     def step(self, words: Array, state: State) -> tuple[Array, State]:
         """Return log-probabilities (R, V) after words (R,), and the changed part of the state.
@@ -178,6 +182,17 @@ def _config(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, why: str) -> UserError:
     return UserError(f"{path} cannot be used: {why}: export the model again")
+
+
+def _finite(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+    """Return what was found if every picture has hypotheses, all of them with a probability."""
+    for hypotheses in found:
+        if not hypotheses or not all(np.isfinite(h.log_prob) for h in hypotheses):
+            raise UserError(
+                "the model's probabilities are not finite for a picture: train it with a lower "
+                "train.lr, and export it again"
+            )
+    return found
 
 
 def main() -> int:

@@ -155,6 +155,11 @@ def test_the_loop_of_onnx_decodes_as_the_project_does_however_it_is_asked_to(
     assert two == exported.captions(f.grid.numpy(), f.pooled.numpy())[:2]
     with pytest.raises(TypeError, match="unknown: beem; decoding has alternatives, beam"):
         exported.captions(f.grid.numpy(), f.pooled.numpy(), beem=1)
+    step = exported.step
+    monkeypatch.setattr(exported, "step", lambda *given: (step(*given)[0] * np.nan, {}))
+    for search in ({}, {"beam": 1}, {"samples": 2}):
+        with pytest.raises(Exception, match=r"^the model's probabilities are not finite for a pic"):
+            exported.captions(f.grid.numpy(), f.pooled.numpy(), **search)
 
 
 def test_the_words_that_are_drawn_without_torch_are_those_of_torch() -> None:
