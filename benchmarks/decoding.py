@@ -9,6 +9,9 @@ two baselines:
 - for prefix_lm, the `generate` of transformers with the same language model, beam and stopping
   rule, in batches of 32.
 
+The limit is a sequence of square matrix products with the same number of operations as the search's
+matrix products: a search at that speed would spend no time on anything else.
+
 All must find the same captions. Sizes are those of the papers. The random weights are so large that
 words differ in probability. Hardly any caption ends before the maximum length, so dropping finished
 images saves no time.
@@ -22,10 +25,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import _common as common
 from benchmarks import _decoders as decoders
 from benchmarks import textbook
+from benchmarks.training import products
 from pipeline.core.machine import pick_device
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.tokenizers import Special
@@ -37,6 +42,8 @@ BEAM, LONGEST, PENALTY = 5, 12, 0.7
 BATCHES = (1, 32, 256)
 # Number of images that the textbook captions in each repeat.
 ONE_BY_ONE = 4
+# Number of images whose operations are counted; those of the largest batch are as many times more.
+COUNTED = 32
 # Number of images that `generate` captions in each repeat, which is also its batch size.
 GENERATED = 32
 REPEATS = 3
@@ -117,6 +124,13 @@ def generate(decoder: Any, special: Special) -> Search:
     return search
 
 
+def operations(search: Search, f: Features) -> int:
+    """Count the floating-point operations of a search's matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        search(f)
+    return counter.get_total_flops()
+
+
 def _cut(row: list[int], score: float, special: Special) -> Hypothesis:
     row = row[: row.index(special.end) + 1] if special.end in row else row
     return Hypothesis(tuple(row), score * len(row) ** PENALTY)
@@ -136,12 +150,19 @@ def measure(name: str, special: Special, device: str) -> dict[str, Any]:
     if name == "prefix_lm":
         works["generate"] = generate(decoder, special), first(GENERATED)
     found = {k: search(f) for k, (search, f) in works.items()}
-    times = common.interleaved({k: partial(search, f) for k, (search, f) in works.items()}, REPEATS)
-    each = {k: [t / len(works[k][1]) for t in v] for k, v in times.items()}
+    count = operations(ours(decoder, special, COUNTED), first(COUNTED))
+    running: dict[str, Callable[[], object]] = {
+        k: partial(search, f) for k, (search, f) in works.items()
+    }
+    running["limit"] = products(count * max(BATCHES) // COUNTED, "float32", device)
+    sizes = {k: len(f) for k, (_, f) in works.items()} | {"limit": max(BATCHES)}
+    times = common.interleaved(running, REPEATS)
+    each = {k: [t / sizes[k] for t in v] for k, v in times.items()}
     return {
         "images_per_second": {k: round(1 / statistics.median(v), 2) for k, v in each.items()},
         "over_textbook": {
-            k: round(common.ratio(each["textbook"], each[k]), 2) for k in map(str, BATCHES)
+            k: round(common.ratio(each["textbook"], each[k]), 2)
+            for k in (*map(str, BATCHES), "limit")
         },
         **(
             {"over_generate": round(common.ratio(each["generate"], each[str(GENERATED)]), 2)}
@@ -186,6 +207,8 @@ def table(about: dict[str, Any]) -> str:
         *(f"{b} a batch" for b in batches),
         "textbook",
         "256 over textbook",
+        "limit",
+        "limit over textbook",
         "generate, 32",
         "32 over generate",
     ]
@@ -193,6 +216,7 @@ def table(about: dict[str, Any]) -> str:
     for name, m in about["decoders"].items():
         speed = m["images_per_second"]
         cells = [*(speed[b] for b in batches), speed["textbook"], m["over_textbook"]["256"]]
+        cells += [speed["limit"], m["over_textbook"]["limit"]]
         rows.append(
             [
                 name,

@@ -115,7 +115,7 @@ def anonymous(pid: int) -> int:
     return 0
 
 
-def watch(folder: Path, command: list[str]) -> dict[str, float]:
+def watch(folder: Path, command: list[str]) -> dict[str, Any]:
     """Run a command of DVC; see the head of this file."""
     import psutil
 
@@ -151,12 +151,12 @@ def _forget(work: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def measure(root: Path, count: int) -> dict[str, dict[str, float]]:
+def measure(root: Path, count: int) -> dict[str, dict[str, Any]]:
     """By stage. What is measured already is read from `root`."""
     from tests.workspace import make_workspace, tool
 
     notes = root / "found.json"
-    found: dict[str, dict[str, float]] = json.loads(notes.read_text()) if notes.exists() else {}
+    found: dict[str, dict[str, Any]] = json.loads(notes.read_text()) if notes.exists() else {}
     make_shards(root / "shards", count)
     work = root / "work"
     if not (work / "params.yaml").exists():
@@ -169,7 +169,7 @@ def measure(root: Path, count: int) -> dict[str, dict[str, float]]:
                 _forget(work)
             begun.write_text(stage)
             command = [tool("dvc"), "repro", "-q", "--single-item", *again, stage]
-            found[stage] = watch(work, command)
+            found[stage] = {**watch(work, command), "commit": common.environment()["commit"]}
             notes.write_text(json.dumps(found))
     found[NOTHING] = watch(work, [tool("dvc"), "repro", "-q", STAGES[-1]])
     notes.write_text(json.dumps(found))
@@ -208,9 +208,21 @@ def table(about: dict[str, Any]) -> str:
     text = (
         f"One run. Goals: memory at most {GOALS['memory']} times, time within "
         f"{GOALS['linear']:.0%} of linear, a `dvc repro` with nothing to do under "
-        f"{GOALS[NOTHING]:g} s."
+        f"{GOALS[NOTHING]:g} s.{_earlier(about)}"
     )
     return f"{common.introduction(about)} {text}\n\n{common.markdown(head, rows)}"
+
+
+def _earlier(about: dict[str, Any]) -> str:
+    """Name the stages that were measured at earlier commits, where the command went on from
+    them."""
+    commits: dict[str, list[str]] = {}
+    for stage in STAGES:
+        for found in about["found"].values():
+            if (commit := found[stage].get("commit", about["commit"])) != about["commit"]:
+                commits.setdefault(commit, []).append(stage)
+    told = [f"{', '.join(dict.fromkeys(stages))} at {commit}" for commit, stages in commits.items()]
+    return f" Measured earlier: {'; '.join(told)}." if told else ""
 
 
 if __name__ == "__main__":

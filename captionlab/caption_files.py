@@ -21,6 +21,7 @@ from pipeline.core.separators import check_separator
 from pipeline.sources.shared.caption_tables import (
     Line,
     coco_images,
+    content_of,
     decoded,
     image_id,
     kind,
@@ -119,7 +120,7 @@ def _read(path: Path) -> list[Row]:
 
 
 def text_of(path: Path) -> str:
-    data = path.read_bytes()
+    data = content_of(path)
     text = decoded(data, str(path))
     try:
         data.decode("utf-8")

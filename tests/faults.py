@@ -1,5 +1,5 @@
-"""Real faults of a machine, not mocked ones: a full disk, and a user who is not root.
-Both need root, as in a container. Elsewhere the tests that use them are skipped."""
+"""Real faults of a machine, not mocked ones: a full or read-only disk, and a user who is not root.
+They need root, as in a container. Elsewhere the tests that use them are skipped."""
 
 import os
 import shutil
@@ -27,18 +27,34 @@ mount --move "$1" "$0" && shift 2 && exec setpriv --reuid=65534 --regid=65534 --
 
 
 @contextmanager
-def full_disk(folder: Path) -> Iterator[Path]:
-    """Mount a small file system at `folder` and fill it until `LEFT` bytes are free."""
+def disk(folder: Path, size: str) -> Iterator[Path]:
+    """Mount an empty file system of this size at `folder`."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     if os.getuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no right to mount a disk here")
     try:
-        free = shutil.disk_usage(folder).free
-        (folder / "filled").write_bytes(b"\0" * (free - LEFT))
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[Path]:
+    """Mount a small file system at `folder` and fill it until `LEFT` bytes are free."""
+    with disk(folder, "128k"):
+        fill(folder)
+        yield folder
+
+
+def fill(folder: Path) -> None:
+    """Fill the file system of `folder` until `LEFT` bytes are free, with a file `filled`."""
+    (folder / "filled").write_bytes(b"\0" * (shutil.disk_usage(folder).free - LEFT))
+
+
+def make_read_only(folder: Path) -> None:
+    """Make the file system that is mounted at `folder` read-only."""
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
 
 
 def as_nobody(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

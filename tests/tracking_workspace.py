@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -169,9 +170,13 @@ def _text(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def make_captioner(folder: Path) -> None:
+def make_captioner(folder: Path, **encoder_args: Any) -> None:
     """Write an untrained model folder that can caption: a tiny timm network with random weights,
-    and the merge decoder."""
+    and the merge decoder.
+
+    Args:
+        encoder_args: arguments of the encoder that differ.
+    """
     import torch
 
     from pipeline.decoders.shared.contract import Sizes
@@ -179,7 +184,7 @@ def make_captioner(folder: Path) -> None:
     from pipeline.decoders.shared.tokenizers import word_tokenizer
     from pipeline.encoders.timm_model import Encoder
 
-    encoder = {"model": "test_efficientnet", "weights": "random", "image_size": 32}
+    encoder = {"model": "test_efficientnet", "weights": "random", "image_size": 32} | encoder_args
     torch.manual_seed(0)
     tokenizer, built = word_tokenizer(["a red dog runs"], 1), Encoder(**encoder)
     sizes, args = (

@@ -26,14 +26,15 @@ def command(
     that.
     """
     from pipeline.tracking.live import warn
-    from pipeline.tracking.store_faults import StoreDown
+    from pipeline.tracking.store_faults import StoreBroken, StoreDown
 
     try:
         _publish_all(to, quiet)
     except StoreDown as down:
         if not quiet:
             raise
-        warn(f"{down}: nothing is lost, {down.later}")
+        later = "" if isinstance(down, StoreBroken) else f", {down.later}"
+        warn(f"{down}: nothing is lost{later}")
 
 
 def _publish_all(to: str | None, quiet: bool) -> None:

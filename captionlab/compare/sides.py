@@ -144,16 +144,15 @@ def said_by(row: str, split: str) -> dict[str, str]:
 
 def _stored(row: "Result", split: str) -> Evaluation:
     """Return the row's scores as in the tables: means over seeds if there are several."""
-    from pipeline.data.checked import read_table
     from pipeline.results.estimates import Estimate
-    from pipeline.results.scores import own_standard
+    from pipeline.results.scores import read_image_scores
     from pipeline.results.values import number
 
     values = {metric: row.value(split, metric) for metric in row.measured(split)}
     estimates = {name: value for name, value in values.items() if isinstance(value, Estimate)}
     if row.scores is None or not estimates:
         raise UserError(f"'{row.name}' has not been scored: run dvc repro score@{row.name}")
-    per_image = own_standard(read_table(paths.image_scores(row.name)))
+    per_image = read_image_scores(paths.image_scores(row.name))
     per_image = per_image[per_image["split"] == split].drop(columns="split")
     return Evaluation(
         protocol=STANDARD,

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pipeline.captioner.captioner import Captioner
+from pipeline.decoders.shared import four_bits
 from pipeline.decoders.shared.frozen_base import Decoder
 
 
@@ -39,11 +40,15 @@ def write_adapter(body: Any, config: Any, model: str, revision: str, folder: Pat
 
 
 def whole(captioner: Captioner) -> Captioner:
-    """Return the captioner with the adapters added to the weights, if its decoder has any."""
+    """Return the captioner with the adapters added to the weights, if its decoder has any, and
+    with no weights of 4 bits."""
     decoder = captioner.decoder
-    if not isinstance(decoder, Decoder) or decoder.adapter is None:
+    if not isinstance(decoder, Decoder):
+        return captioner
+    if decoder.adapter is None and not four_bits.is_used(decoder):
         return captioner
     found, about = copy(captioner), captioner.config
-    args = {name: value for name, value in about["args"].items() if name != "lora"}
+    left_out = ("lora", "quantise")
+    args = {name: value for name, value in about["args"].items() if name not in left_out}
     found.decoder, found.config = decoder.without_adapter(), {**about, "args": args}
     return found

@@ -43,7 +43,8 @@ print(model.caption(["photo.jpg", "another.jpg"], beam=1))
 
 The code beside the weights is run; it needs {needs}. Captions are those of the project, searched as
 `captioner.decode` in config.json says. `model.save_pretrained` and `model.push_to_hub` write the
-whole folder.
+whole folder. `AutoImageProcessor.from_pretrained("this/folder", trust_remote_code=True)` gives the
+`pixel_values` that `model(pixel_values, input_ids)` takes.
 """
 OF_NATIVE = """## Use
 
@@ -151,7 +152,9 @@ def _with_code(captioner: Captioner, folder: Path) -> str:
         (folder / f"{flat_name(module)}.py").write_text(
             flat(file_of(module).read_text("utf-8")), encoding="utf-8"
         )
-    write_json(folder / "config.json", _config(captioner))
+    config = _config(captioner)
+    write_json(folder / "config.json", config)
+    write_json(folder / "preprocessor_config.json", _processor_of_code(config))
     parts = {"encoder": captioner.encoder, "decoder": captioner.decoder}
     states = {
         name: part.state_dict() for name, part in parts.items() if isinstance(part, nn.Module)
@@ -187,6 +190,20 @@ def _config(captioner: Captioner) -> dict[str, Any]:
     return {
         **about,
         "captioner": {**captioner.config, "encoder": encoder, "decode": captioner.decode},
+    }
+
+
+def _processor_of_code(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of preprocessor_config.json for a model with its code.
+
+    Args:
+        config: content of its config.json.
+    """
+    kind = "CaptionlabImageProcessor"
+    return {
+        "image_processor_type": kind,
+        "auto_map": {"AutoImageProcessor": f"{MAIN}.{kind}"},
+        "encoder": config["captioner"]["encoder"]["args"],
     }
 
 
@@ -257,6 +274,9 @@ def _processor(captioner: Captioner) -> dict[str, Any]:
         "do_normalize": True,
         **colours,
     }
+    if encoder.resize == "pad":  # it fills with image_mean
+        size = {"size": {"shortest_edge": decoder.side}, "do_pad": True, "do_center_crop": False}
+        return {"image_processor_type": "LlavaImageProcessor", **size, **common}
     if encoder.resize == "crop":
         size = {
             "size": {"shortest_edge": decoder.side},

@@ -5,15 +5,18 @@ holds this file as modeling_captionlab.py, with its own decoder and encoder in p
 are imported here. Every file that it imports lies flat beside it.
 """
 
+import json
+from functools import cache
 from pathlib import Path
 from shutil import copymode
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import BatchFeature, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.image_processing_base import ImageProcessingMixin
 from transformers.utils import cached_file
 
 from pipeline.captioning.captions import Caption, caption_features
@@ -28,7 +31,7 @@ from pipeline.images.reading import read_image
 # Arguments that say where files come from.
 HUB = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 # Files of a model other than its weights, its config and its code.
-BESIDE = ("tokenizer.json", "tokenizer_config.json", "README.md")
+BESIDE = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "README.md")
 
 
 class CaptionlabConfig(PreTrainedConfig):
@@ -43,6 +46,46 @@ class CaptionlabConfig(PreTrainedConfig):
     def __init__(self, captioner: dict[str, Any] | None = None, **others: Any):
         self.captioner = captioner or {}
         super().__init__(**others)
+
+
+class CaptionlabImageProcessor(ImageProcessingMixin):
+    """Turns pictures into the pixels of `CaptionlabModel.forward`, as the project does."""
+
+    model_input_names: ClassVar = ["pixel_values"]
+
+    def __init__(self, encoder: dict[str, Any] | None = None, **others: Any):
+        """Make the processor of an encoder.
+
+        Args:
+            encoder: arguments of the encoder.
+        """
+        self.encoder = encoder or {}
+        super().__init__(**others)
+
+    def __call__(self, images: Any, return_tensors: Any = None, **_: Any) -> BatchFeature:
+        """Return pixel_values (B, 3, S, S), uint8.
+
+        Args:
+            images: one picture, or a list of pictures: paths, bytes, PIL images or arrays.
+
+        Raises:
+            ImageError: one of the pictures cannot be read.
+        """
+        transform = _encoder(json.dumps(self.encoder)).transform
+        several = images if isinstance(images, list | tuple) else [images]
+        pixels = torch.stack([transform(opened(image)) for image in several])
+        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
+
+
+@cache
+def _encoder(args: str) -> Encoder:
+    """Return an encoder for its `transform` alone; its weights may be random."""
+    return Encoder(**json.loads(args))
+
+
+def opened(image: Any) -> Any:
+    """Return a picture as RGB and upright. A string is a path."""
+    return read_image(Path(image) if isinstance(image, str) else image)
 
 
 class CaptionlabModel(PreTrainedModel):
@@ -80,7 +123,7 @@ class CaptionlabModel(PreTrainedModel):
         """Return logits (B, T, V).
 
         Args:
-            pixel_values: pixels (B, 3, S, S) from `transform`, uint8.
+            pixel_values: pixels (B, 3, S, S) from `CaptionlabImageProcessor`, uint8.
             input_ids: tokens (B, T), starting with <start>.
         """
         return self.decoder(self.features(pixel_values), input_ids)
@@ -115,10 +158,7 @@ class CaptionlabModel(PreTrainedModel):
     def captions(self, images: list[Any], **decode: Any) -> list[Caption]:
         """Caption a list of pictures like `caption`, with log-probability and alternatives."""
         assert self.tokenizer
-        pixels = [
-            self.encoder.transform(read_image(Path(image) if isinstance(image, str) else image))
-            for image in images
-        ]
+        pixels = [self.encoder.transform(opened(image)) for image in images]
         f = self.features(torch.stack(pixels).to(self.device))
         return caption_features(
             self.decoder, self.tokenizer, f, {**self.config.captioner["decode"], **decode}

@@ -10,7 +10,7 @@ from pipeline.captioner.captioner import Captioner, whole_decode
 from pipeline.core.errors import UserError, brief, check_access, let_through
 from pipeline.core.machine import pick_device
 from pipeline.core.registry import check_args, load
-from pipeline.data.checked import read_checked
+from pipeline.data.checked import read_checked, read_json
 from pipeline.decoders.shared.contract import Sizes
 from pipeline.decoders.shared.model_folder import CaptionerConfig, build_decoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -31,6 +31,30 @@ class Exported(BaseModel):
 def is_export(folder: Path) -> bool:
     """Return whether the folder holds a model with its code, unlike a native transformers model."""
     return (folder / f"{MAIN}.py").is_file()
+
+
+def check_is_ours(folder: Path) -> None:
+    """Raise a UserError if a folder holds a model that transformers or peft opens without this
+    project's code: an exported blip, git, vit_gpt2 or vlm, or an adapter of one."""
+    theirs = ""
+    if (folder / "adapter_config.json").is_file():
+        theirs = "an adapter for peft"
+    elif "model_type" in _config(folder):  # our own config.json has none
+        theirs = "a model of transformers"
+    if theirs:
+        raise UserError(
+            f"{folder} is {theirs}, which captionlab does not run: its README.md says how to open "
+            "it, or name the model folder that it was exported from"
+        )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """Return config.json, or {} if it cannot be read or holds something else."""
+    try:
+        config = read_json(folder / "config.json")
+    except UserError:
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def read(folder: Path, device: str | None = None) -> Captioner:

@@ -12,7 +12,7 @@ config.json says, which is how the model was scored.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from captionlab.export.onnx_search import Array, Hypothesis, State, beam_search, chances_of, sample
-from pipeline.core.errors import one_line, printable, say, show_all
+from pipeline.core.errors import UserError, one_line, printable, say, show_all
 from pipeline.images.reading import ImageError, read_image
 from pipeline.images.scaling import square
 
@@ -30,13 +30,28 @@ from pipeline.images.scaling import square
 BATCH = 32
 
 
+# Keys of config.json that captioning needs, and those of its `decode`.
+KEYS = {"image", "reads", "dtype", "start", "end", "never", "decode"}
+DECODE = {"beam", "max_tokens", "length_penalty", "samples", "temperature", "top_k", "seed"}
+
+
 class Captioner:
     def __init__(self, folder: Path = Path(__file__).parent):
-        self.about = json.loads((folder / "config.json").read_text("utf-8"))
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        """Read the exported folder.
+
+        Raises:
+            UserError: one of its files is missing, damaged or does not fit the others.
+        """
+        self.about = _config(folder / "config.json")
+        needed = ["encoder"] if self.about["image"] else []
         self.graphs = {
-            path.stem: onnxruntime.InferenceSession(path) for path in sorted(folder.glob("*.onnx"))
+            name: _opened(onnxruntime.InferenceSession, folder / f"{name}.onnx")
+            for name in [*needed, "start", "step"]
         }
+        self.tokenizer = _opened(Tokenizer.from_file, folder / "tokenizer.json")
+        words = self.tokenizer.get_vocab_size()
+        if words <= max(self.about["start"], self.about["end"], *self.about["never"]):
+            raise _damaged(folder / "tokenizer.json", f"it has {words} words")
 
     def __call__(self, images: Sequence[Path | Image.Image], **decode: Any) -> list[str]:
         """Return one caption per image.
@@ -92,7 +107,11 @@ class Captioner:
         return [" ".join(text.split()) for text in texts]
 
     def hypotheses(self, grid: Array, pooled: Array, **decode: Any) -> list[list[Hypothesis]]:
-        """Return the hypotheses of each picture, best first."""
+        """Return the hypotheses of each picture, best first.
+
+        Raises:
+            UserError: the model's probabilities are not finite for a picture.
+        """
         how = {**self.about["decode"], **decode}
         if unknown := decode.keys() - self.about["decode"].keys():
             known = ", ".join(self.about["decode"])
@@ -103,11 +122,11 @@ class Captioner:
         longest, penalty = how["max_tokens"], how["length_penalty"]
         if not how["samples"]:
             search = (how["beam"], longest, penalty)
-            return beam_search(self.step, state, len(pooled), *special, *search)
+            return _finite(beam_search(self.step, state, len(pooled), *special, *search))
         read = [{"grid": grid, "pooled": pooled}[part] for part in self.about["reads"]]
         chances = chances_of(read, how["samples"], longest, how["seed"])
         draw = (how["temperature"], how["top_k"], penalty)
-        return sample(self.step, state, chances, *special, *draw)
+        return _finite(sample(self.step, state, chances, *special, *draw))
 
     def step(self, words: Array, state: State) -> tuple[Array, State]:
         """Return log-probabilities (R, V) after words (R,), and the changed part of the state.
@@ -136,6 +155,46 @@ class Captioner:
         return dict(zip(names, found, strict=True))
 
 
+def _opened(read: Callable[[str], Any], path: Path) -> Any:
+    """Return what a library reads from a file. Both libraries raise errors of many kinds."""
+    if not path.is_file():
+        raise _damaged(path, "it is not there")
+    try:
+        return read(str(path))
+    except Exception as error:
+        raise _damaged(path, one_line(error)) from None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Return config.json with the keys that captioning needs."""
+    about = _opened(lambda name: json.loads(Path(name).read_text("utf-8")), path)
+    if not isinstance(about, dict) or not isinstance(about.get("decode"), dict):
+        raise _damaged(path, "it is not the file of an exported model")
+    missing = sorted(KEYS - about.keys()) + sorted(DECODE - about["decode"].keys())
+    if missing:
+        raise _damaged(path, f"it lacks {', '.join(missing)}")
+    tokens = [about["start"], about["end"]]
+    tokens += about["never"] if isinstance(about["never"], list) else [None]
+    if not all(type(token) is int and token >= 0 for token in tokens):
+        raise _damaged(path, "start, end and never are not numbers of tokens")
+    return about
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path} cannot be used: {why}: export the model again")
+
+
+def _finite(found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+    """Return what was found if every picture has hypotheses, all of them with a probability."""
+    for hypotheses in found:
+        if not hypotheses or not all(np.isfinite(h.log_prob) for h in hypotheses):
+            raise UserError(
+                "the model's probabilities are not finite for a picture: train it with a lower "
+                "train.lr, and export it again"
+            )
+    return found
+
+
 def main() -> int:
     show_all()
     parser = argparse.ArgumentParser(description="Caption pictures, as the model was scored.")
@@ -143,8 +202,13 @@ def main() -> int:
     parser.add_argument("--beam", type=_width, help="width of a beam search; 1 is greedy")
     asked = parser.parse_args()
     decode = {"beam": asked.beam, "samples": 0} if asked.beam else {}
+    try:
+        captioner = Captioner()
+    except UserError as error:
+        say(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
     broken = 0
-    for path, text in Captioner().caption_each(asked.images, **decode):
+    for path, text in captioner.caption_each(asked.images, **decode):
         if isinstance(text, ImageError):
             broken += 1
             say(f"error: {path}: {one_line(text)}", file=sys.stderr)

@@ -160,11 +160,11 @@ def looked_at(captioner: "Captioner", picture: "Image", text: str) -> list[tuple
         return []
     small = picture.copy()
     small.thumbnail((SEEN, SEEN))
-    crops, top = (
-        getattr(captioner.encoder, "crops", False),
-        max(max(weights) for _, weights in words),
-    )
-    return [(word, _address(overlay(small, weights, shape, crops, top))) for word, weights in words]
+    top = max(max(weights) for _, weights in words)
+    seen = {key: getattr(captioner.encoder, key, False) for key in ("crops", "pads")}
+    return [
+        (word, _address(overlay(small, weights, shape, top=top, **seen))) for word, weights in words
+    ]
 
 
 def _address(picture: "Image") -> str:

@@ -289,6 +289,6 @@ def _read(file: Path) -> "Image | str":
 
 def _line(row: dict[str, Any]) -> bytes:
     try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     except UnicodeEncodeError:  # the file name has bytes that are not text
-        return json.dumps(row).encode() + b"\n"
+        return json.dumps(row, allow_nan=False).encode() + b"\n"

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.core.errors import one_line
-from pipeline.images.reading import MAX_PIXELS, ImageError, read_image
+from pipeline.images.reading import MAX_PIXELS, ImageError, read_image, scans
 
 # Maximum number of pixels that are decoded of one picture. A screen of 3840 x 2160 has 8.3 million.
 PIXELS = 12_000_000
@@ -61,7 +61,7 @@ def look_at(content: bytes) -> ServedPicture:
         if pixels > PIXELS:
             raise ImageError(f"{size}, more than {PIXELS:,} pixels: send it smaller, or as a JPEG")
         return ServedPicture(content, OVERHEAD + pixels)
-    scanned = pixels * _scans(image, content)
+    scanned = pixels * scans(image, content)
     if pixels > MAX_PIXELS or scanned > SCANNED:
         raise ImageError(
             f"{size} in {scanned // max(1, pixels)} scans takes too much "
@@ -82,31 +82,3 @@ def _opened(content: bytes) -> Image.Image:
         raise ImageError(f"not a picture ({', '.join(FORMATS)})") from None
     except Exception as error:  # a broken header makes Pillow's readers fail in many ways
         raise ImageError(f"broken ({one_line(error)})") from None
-
-
-def _scans(image: JpegImageFile, content: bytes) -> int:
-    """Return the number of passes over the picture.
-
-    Start-of-scan markers are counted as bytes, because entropy-coded data holds no marker. In a
-    JPEG that is not progressive, a first scan of all components is the only one that libjpeg reads.
-    """
-    first = _first_scan(content)
-    if not image.info.get("progressive") and content[first + 4 : first + 5] == bytes(
-        [image.layers]
-    ):
-        return 1
-    return max(1, content.count(b"\xff\xda", first))
-
-
-def _first_scan(content: bytes) -> int:
-    """Return the position of the first scan's marker.
-
-    The segments before it are skipped, because they may hold another JPEG.
-    """
-    at = 2
-    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
-        if content[at + 1] == 0xFF:  # a fill byte
-            at += 1
-        else:
-            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return at

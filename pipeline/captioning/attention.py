@@ -19,7 +19,7 @@ from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 from pipeline.features.store import FeatureStore
 
-COLUMNS = ["image_id", "position", "word", "weights", "rows", "columns", "crops"]
+COLUMNS = ["image_id", "position", "word", "weights", "rows", "columns", "crops", "pads"]
 # Number of decimals of stored weights. In an even map of 24 x 24, each weight is 0.00174.
 DECIMALS = 5
 
@@ -85,6 +85,7 @@ def attention_rows(
     decoder does not attend, or if its positions make no square map. Images run one by one, so a row
     depends on no other image. Weights are rounded, so two runs store the same bytes.
     """
+    seen = [store.manifest.get(key, False) for key in ("crops", "pads")]
     rows = []
     for image_id, caption in zip(image_ids, captions, strict=True):
         for position, (word, weights) in enumerate(
@@ -92,9 +93,7 @@ def attention_rows(
         ):
             if shape := grid_shape(len(weights)):
                 rounded = np.round(weights, DECIMALS).astype(np.float32)
-                rows.append(
-                    (image_id, position, word, rounded, *shape, store.manifest.get("crops", False))
-                )
+                rows.append((image_id, position, word, rounded, *shape, *seen))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

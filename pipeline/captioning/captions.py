@@ -3,11 +3,13 @@
 Captions come from a search, or are the best of several samples.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
+from pipeline.core.errors import UserError
 from pipeline.decoders.shared.contract import Decoder
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.decoding.generation import Hypothesis
@@ -45,7 +47,11 @@ def caption_features(
     decoder: Decoder, tokenizer: Tokenizer, f: Features, decoding: dict[str, Any]
 ) -> list[Caption]:
     """Caption by sampling or beam search (beam 1 is greedy), with the keys of params.yaml's
-    `decode`."""
+    `decode`.
+
+    Raises:
+        UserError: the decoder's probabilities for an image are not finite.
+    """
     if decoding["samples"]:
         parts = torch.arange(len(f), device=f.pooled.device).split(
             max(1, ROWS // decoding["samples"])
@@ -59,7 +65,21 @@ def caption_features(
         longest, penalty = decoding["max_tokens"], decoding["length_penalty"]
         ended = beam_search(decoder, f, tokenizer.special, decoding["beam"], longest, penalty)
         found = [[(ranking_score(h, penalty), h) for h in hypotheses] for hypotheses in ended]
+    if not all(map(_finite, found)):
+        raise UserError(
+            "the model's probabilities are not finite for an image: its weights are too large, or "
+            "the image's features are not numbers; train the model again with a lower train.lr, "
+            "or extract the features again"
+        )
     return [_caption(hypotheses, tokenizer, decoding["alternatives"]) for hypotheses in found]
+
+
+def _finite(ranked: list[tuple[float, Hypothesis]]) -> bool:
+    """Tell whether there is a hypothesis, and all have finite scores: a search drops those whose
+    probability is zero or not a number."""
+    return bool(ranked) and all(
+        math.isfinite(score) and math.isfinite(h.log_prob) for score, h in ranked
+    )
 
 
 def _best_samples(

@@ -47,7 +47,8 @@ SCHEMAS = (
                 ("word", pa.string()),
                 ("weights", pa.list_(pa.float32())),
             ],
-            *[("rows", pa.int64()), ("columns", pa.int64()), ("crops", pa.bool_())],
+            *[("rows", pa.int64()), ("columns", pa.int64())],
+            *[("crops", pa.bool_()), ("pads", pa.bool_())],
         ]
     ),
 )
@@ -84,8 +85,12 @@ def caption_split(
 
     Args:
         captions: tables of that split with image_id, caption_id and text.
+
+    Raises:
+        UserError: an image has no features.
     """
     batches = CaptionBatches(captions, model.store, model.tokenizer, BATCH, model.device)
+    model.store.check(batches.image_ids, f"features '{model.store.folder.name}'")
     shown = set(spread(batches.image_ids, SPREAD if split == "test" else 0))
     rest = iter(
         bar(batches.in_order(), desc=f"caption {split}", unit="batches", total=len(batches))

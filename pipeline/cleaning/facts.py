@@ -9,15 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.cleaning.clean import clean_text, digests
+from pipeline.cleaning.clean import DIGEST, clean_text, digest
 from pipeline.cleaning.image_check import Picture, looks_of
-from pipeline.data.corpus import COLUMNS, rows_of
+from pipeline.data.corpus import COLUMNS, ROWS, rows_of
 from pipeline.experiment.params import Corpus
 
 FACTS = [
@@ -60,15 +61,16 @@ def facts_of(captions: Path, rejected: pd.DataFrame, pictures: Mapping[str, Pict
     del caption, first
     set_aside = rejected["image_id"][rejected["raw"].fillna("").str.strip() != ""]
     everything, _ = _numbers(chain(_texts(captions, "image_id"), set_aside))
-    published, image = np.bincount(everything[everything >= 0]), everything[: len(splits)]
-    del everything
-    pairs, several = _distinct(image, splits)
-    images = np.bincount(pairs % several, minlength=several)
+    published = _small(np.bincount(everything[everything >= 0], minlength=1))
+    image = everything[: len(splits)]
+    in_splits = _in_splits(image, splits)
+    images = np.array([there.sum() for there in in_splits])
     table["images_in_split"] = _known(images, splits)
-    table["captions_of_image"] = _known(np.append(published, 0), image)
-    usual = usual_count(published[np.unique(image[image >= 0])])
-    table["splits_of_image"] = _splits(image, splits)
-    del image, pairs
+    table["captions_of_image"] = _known(published, image)
+    several = sum(in_splits, np.zeros(1, np.uint8))
+    usual = usual_count(published[: len(several)][several > 0])
+    table["splits_of_image"] = _known(several, image)
+    del everything, image, in_splits, several, published
     pixels = (
         look.digest
         for part in rows_of(captions, ["image_id"])
@@ -91,58 +93,65 @@ def _texts(captions: Path, column: str) -> Iterator[str | None]:
     )
 
 
-def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def _numbers(texts: Iterable[str | None]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Return the number of each text, and the first row of each number.
 
-    Equal texts have equal numbers, from 0; None has -1.
+    Equal texts have equal numbers, from 0; None has -1. The digests lie in a temporary file. Those
+    of about `ROWS` rows are sorted at a time: those that begin with the same byte or with bytes
+    near it.
     """
-    absent = bytearray()
-
-    def present() -> Iterator[str]:
+    with TemporaryFile() as file:
+        absent = bytearray()
         for text in texts:
+            file.write(digest(text or ""))
             absent.append(text is None)
-            yield text or ""
+        file.flush()
+        none = np.frombuffer(absent, bool)
+        numbers, first = np.full(len(none), -1, np.int32), [np.empty(0, np.int32)]
+        found = np.memmap(file, f"S{DIGEST}", "r") if len(none) else np.empty(0, f"S{DIGEST}")
+        begins = found.view(np.uint8)[::DIGEST].astype(np.uint16)
+        groups = min(256, 1 + len(none) // ROWS)
+        count = 0
+        for group in range(groups):
+            rows = np.flatnonzero((begins * groups >> 8 == group) & ~none).astype(np.int32)
+            order = np.argsort(found[rows], kind="stable")
+            rows = rows[order]
+            here = found[rows]
+            news = np.append(True, here[1:] != here[:-1])[: len(rows)]
+            numbers[rows] = count - 1 + np.cumsum(news, dtype=np.int32)
+            first.append(rows[news])
+            count += len(first[-1])
+    return numbers, np.concatenate(first)
 
-    found = digests(present())
-    order = np.argsort(found)
-    found = found[order]
-    news = np.append(True, found[1:] != found[:-1])[: len(found)]
-    del found
-    numbers = np.empty(len(order), np.int32)
-    numbers[order] = np.cumsum(news, dtype=np.int32) - 1
-    first = np.minimum.reduceat(order, np.flatnonzero(news)) if len(order) else order
-    numbers[np.frombuffer(absent, bool)] = -1
-    return numbers, first
 
-
-def _distinct(
+def _in_splits(
     groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]
-) -> tuple[NDArray[np.int64], int]:
-    """Return the distinct pairs of a row's group and split, and the number of splits.
-
-    A pair is the number group x splits + split. Rows without a group or split are left out.
-    """
-    several = int(splits.max(initial=0)) + 1
-    pairs = groups.astype(np.int64)
-    pairs *= several
-    pairs += splits
-    if min(groups.min(initial=0), splits.min(initial=0)) < 0:
-        pairs = pairs[(groups >= 0) & (splits >= 0)]
-    pairs.sort()
-    return pairs[np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]], several
+) -> list[NDArray[np.bool_]]:
+    """Return, for each split, whether it has a row of each group. Rows without a group or split are
+    left out."""
+    found = []
+    for split in range(int(splits.max(initial=0)) + 1):
+        there = np.zeros(int(groups.max(initial=0)) + 1, bool)
+        there[groups[(splits == split) & (groups >= 0)]] = True
+        found.append(there)
+    return found
 
 
 def _splits(groups: NDArray[np.int32], splits: NDArray[np.integer[Any]]) -> pd.Series:
     """Return, per row, how many splits its group has."""
-    pairs, several = _distinct(groups, splits)
-    counts = np.bincount(pairs // several, minlength=int(groups.max(initial=0)) + 1)
-    return _known(counts, groups)
+    return _known(sum(_in_splits(groups, splits), np.zeros(1, np.uint8)), groups)
+
+
+def _small(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return the numbers, none of which is negative, in the smallest type that holds them all."""
+    return numbers.astype(np.min_scalar_type(numbers.max(initial=0)))
 
 
 def _known(numbers: NDArray[Any], rows: NDArray[np.integer[Any]]) -> pd.Series:
     """Return the number of each row's group; NaN for a row without a group (-1)."""
-    small = numbers.astype(np.min_scalar_type(numbers.max(initial=0)))[rows]
-    return pd.Series(small if rows.min(initial=0) >= 0 else np.where(rows >= 0, small, np.nan))
+    if rows.min(initial=0) >= 0:
+        return pd.Series(_small(numbers)[rows])
+    return pd.Series(np.where(rows >= 0, np.append(_small(numbers), 0)[rows], np.nan))
 
 
 def usual_count(captions: NDArray[np.integer[Any]]) -> int:

@@ -53,8 +53,9 @@ VARIABLES = (
     ),
     Variable(
         "CAPTIONLAB_MLFLOW_SECONDS",
-        "Seconds that one stage waits for a slow MLflow server altogether, the transfer of files "
-        "not counted. The variant is then published by `captionlab sync`.",
+        "Seconds that one stage waits for MLflow altogether: for a slow server, or for other "
+        "processes that use the same database or publish from this workspace. The transfer of "
+        "files is not counted. The variant is then published by `captionlab sync`.",
         "10",
     ),
     Variable(

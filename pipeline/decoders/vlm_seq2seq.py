@@ -61,6 +61,10 @@ class Decoder(vision_decoder.Decoder):
         prompt: what the model is asked. Florence-2 also knows the tasks <CAPTION>,
             <DETAILED_CAPTION> and <MORE_DETAILED_CAPTION>.
         dtype: dtype of the model's weights.
+        quantise: `4bit` keeps the weights of the language model's linear layers in 4 bits each
+            (NF4; Dettmers et al., 2023, "QLoRA"), which takes a package, bitsandbytes. All other
+            weights have `dtype`. Weights of 4 bits are not trained: `tune` is `adapter` or
+            `nothing`.
         tune: what training changes. `nothing` is zero-shot, `adapter` trains an adapter of low
             rank, and `all` trains all weights except those of the vision part.
         lora: settings of the adapter. They are rank (8), alpha (16), dropout (0), dora (false;
@@ -84,6 +88,7 @@ class Decoder(vision_decoder.Decoder):
         revision: str = "",
         prompt: str = "What does the image describe?",
         dtype: Literal["float32", "bfloat16"] = "float32",
+        quantise: Literal["nothing", "4bit"] = "nothing",
         tune: Literal["nothing", "adapter", "all"] = "nothing",
         lora: Lora | None = None,
         weights: Literal["pretrained", "random"] = "pretrained",
@@ -94,6 +99,7 @@ class Decoder(vision_decoder.Decoder):
             Source("vlm_seq2seq", model, revision, weights == "random"),
             prompt=prompt,
             dtype=dtype,
+            quantise=quantise,
             tune=tune,
             lora=lora,
             checkpointing=checkpointing,

@@ -25,7 +25,7 @@ class Encoder(nn.Module):
     Args:
         image_size: side S in pixels.
         resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the
-            centre.
+            centre; `pad` scales the longer side to S and fills the rest with a mean colour.
         interpolation: method of resizing.
     """
 
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
         self,
         *,
         image_size: Pixels,
-        resize: Literal["squash", "crop"] = "squash",
+        resize: Literal["squash", "crop", "pad"] = "squash",
         interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     ):
         super().__init__()
@@ -45,7 +45,8 @@ class Encoder(nn.Module):
                 f"pixels: image_size is {image_size}: give the side of the picture in pixels"
             )
         self.size, self.resize, self.resampling = image_size, resize, RESAMPLING[interpolation]
-        self.positions, self.crops = image_size**2, resize == "crop"
+        self.positions = image_size**2
+        self.crops, self.pads = resize == "crop", resize == "pad"
 
     def transform(self, image: Image.Image) -> Tensor:
         """RGB image -> (3, S, S) uint8."""

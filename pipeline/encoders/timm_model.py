@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from pipeline.core.errors import UserError, brief
 from pipeline.core.hub import unusable
 from pipeline.core.quick_torch import leave_out_compiler
-from pipeline.core.ranges import Dropout, Natural, Pixels
+from pipeline.core.ranges import Dropout, Natural, Pixels, Positive
 from pipeline.encoders.shared.base import RESAMPLING, Shapes, shapes_of, square
 from pipeline.features.features import Features
 
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
             for tests), or the path of a .safetensors or .pth state dict.
         image_size: side S of the square that the network sees, in pixels.
         resize: `squash` scales both sides to S; `crop` scales the shorter side to S and takes the
-            centre.
+            centre; `pad` scales the longer side to S and fills the rest with a mean colour.
         grid: the map is reduced to grid x grid positions by adaptive average pooling; 0 leaves it
             unchanged.
         stochastic_depth: skip residual branches at random, as in a network that was frozen but left
@@ -53,6 +53,11 @@ class Encoder(nn.Module):
             drew anew in every epoch.
         drop_path: rate of the last branch. The rates rise to it linearly from the first branch.
             Only with `stochastic_depth`.
+        scales: number of resolutions whose maps are joined. 1 is the last map alone. With 2, every
+            position and the pooled vector also get the channels of the deepest map of the next
+            finer resolution, averaged over the position's square; and so on.
+        mirror: the features are the mean of those of the picture and of its mirror image, whose
+            grid is mirrored back. This takes twice the time.
     """
 
     mean: Tensor
@@ -64,10 +69,12 @@ class Encoder(nn.Module):
         model: str,
         weights: str,
         image_size: Pixels,
-        resize: Literal["squash", "crop"] = "squash",
+        resize: Literal["squash", "crop", "pad"] = "squash",
         grid: Natural = 0,
         stochastic_depth: bool = False,
         drop_path: Dropout = 0.0,
+        scales: Positive = 1,
+        mirror: bool = False,
     ):
         super().__init__()
         _check(grid, stochastic_depth, drop_path)
@@ -75,9 +82,10 @@ class Encoder(nn.Module):
             model, weights, {"drop_path_rate": drop_path} if stochastic_depth else {}
         )
         self.branches = _seed_branches(self.body, model) if stochastic_depth else 0
-        self.grid_side = grid
+        self.grid_side, self.scales, self.mirror = grid, scales, mirror
         config = resolve_model_data_config(self.body)
-        self.size, self.resize, self.crops = image_size, resize, resize == "crop"
+        self.size, self.resize = image_size, resize
+        self.crops, self.pads = resize == "crop", resize == "pad"
         self.resampling = RESAMPLING.get(config["interpolation"], RESAMPLING["bicubic"])
         self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1) * 255)
@@ -104,16 +112,45 @@ class Encoder(nn.Module):
     def forward(self, pixels: Tensor) -> Features:
         """(B, 3, S, S) uint8 -> grid (B, P, D) and pooled (B, D'), float32. A network without a map
         has P = 1."""
+        with drawn(pixels, self.branches):
+            found = self._see(pixels)
+        if self.mirror:
+            with drawn(pixels, self.branches):
+                other = self._see(pixels.flip(-1))
+            found = Features(
+                (found.grid + _mirrored(other.grid)) / 2, (found.pooled + other.pooled) / 2
+            )
+        return Features(self._pool(found.grid), found.pooled)
+
+    def _see(self, pixels: Tensor) -> Features:
+        """Return the features of the pictures as they are, before the grid is reduced."""
         x = ((pixels.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        with (
-            torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda),
-            drawn(pixels, self.branches),
-        ):
-            maps = self.body.forward_features(x)
+        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
+            maps, finer = self._maps(x)
             pooled = self.body.forward_head(maps, pre_logits=True)
         # Some networks work at several scales and do not return one tensor.
         grid = self._grid(maps) if isinstance(maps, Tensor) else pooled[:, None]
-        return Features(self._pool(grid.float()), pooled.float())
+        for m in finer:
+            squares = F.adaptive_avg_pool2d(m, isqrt(grid.shape[1])).flatten(2).transpose(1, 2)
+            grid, pooled = torch.cat([grid, squares], -1), torch.cat([pooled, m.mean((2, 3))], -1)
+        return Features(grid.float(), pooled.float())
+
+    def _maps(self, x: Tensor) -> tuple[Any, list[Tensor]]:
+        """Return the last map, and the deepest map (B, D, H, W) of each finer resolution that is
+        joined to it, the coarsest first."""
+        if self.scales == 1:
+            return self.body.forward_features(x), []
+        maps, between = getattr(self.body, "forward_intermediates", lambda x: (None, []))(x)
+        if not isinstance(maps, Tensor):
+            raise UserError("timm gives no earlier maps of this model: set scales to 1")
+        last = isqrt(self._grid(maps).shape[1])
+        finer = {m.shape[-1]: m for m in between if m.shape[-1] > last}
+        if len(finer) < self.scales - 1:
+            raise UserError(
+                f"scales is {self.scales}, and the maps of this model have {len(finer) + 1} "
+                "different resolutions: lower scales"
+            )
+        return maps, [finer[side] for side in sorted(finer)[: self.scales - 1]]
 
     def _grid(self, maps: Tensor) -> Tensor:
         """Feature map (B, D, H, W), or tokens (B, N, D) of a vision transformer without its class
@@ -130,6 +167,12 @@ class Encoder(nn.Module):
             return grid
         maps = grid.transpose(1, 2).unflatten(2, (isqrt(grid.shape[1]), -1))
         return F.adaptive_avg_pool2d(maps, self.grid_side).flatten(2).transpose(1, 2)
+
+
+def _mirrored(grid: Tensor) -> Tensor:
+    """Mirror the positions of a square map (B, P, D), left for right."""
+    side = isqrt(grid.shape[1])
+    return grid.unflatten(1, (side, -1)).flip(2).flatten(1, 2)
 
 
 def shapes(**args: Any) -> Shapes:

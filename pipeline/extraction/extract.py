@@ -105,9 +105,11 @@ def extract(
             "grid": (len(shards), encoder.positions, encoder.grid_dim),
             "pooled": (len(shards), encoder.pooled_dim),
         }
-        crops = getattr(encoder, "crops", False)
+        seen = {"crops": getattr(encoder, "crops", False)}
+        if getattr(encoder, "pads", False):  # a key for all would change every other manifest
+            seen["pads"] = True
         rejected = [row for number in sorted(done) for row in done[number]["rejected"]]
-        _finish(part, shards, rejected, {**about, "crops": crops, "shapes": shapes})
+        _finish(part, shards, rejected, {**about, **seen, "shapes": shapes})
 
 
 def _here(job: Job, todo: list[int]) -> Generator[Made, None, None]:

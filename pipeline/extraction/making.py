@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from pipeline.core.errors import UserError
 from pipeline.core.machine import ahead
 from pipeline.data.shards import Member
 from pipeline.encoders.shared.base import Encoder
 from pipeline.features.features import Features, parts
 from pipeline.features.parts import part_file
-from pipeline.features.quantise import grid_dtype, to_int8
+from pipeline.features.quantise import grid_dtype, not_finite, to_int8
 from pipeline.images.reading import ImageError, read_image
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ class Maker:
 
         Returns:
             image_id and reason of each rejected picture.
+
+        Raises:
+            UserError: a value is not finite, or not in the type in which it is stored.
         """
         arrays = self._arrays(folder, number, len(members))
         rejected = []
@@ -77,11 +81,20 @@ class Maker:
             if pixels is not None:
                 features = self.encoder(pixels.to(self.device))
                 for name, values in _as_kept(features, self.about).items():
-                    _put(arrays[name], good, values)
+                    if (row := _put(arrays[name], good, values)) is not None:
+                        raise UserError(
+                            f"the {name} of image {members[row].image_id} is not finite in "
+                            f"{arrays[name].dtype}: {self._cure()}"
+                        )
             rejected += bad
         for array in arrays.values():
             array.flush()
         return rejected
+
+    def _cure(self) -> str:
+        if self.about["dtype"] == "int8":
+            return "the encoder's weights or its computation are at fault"
+        return "write dtype: int8, whose range is that of float32, or check the encoder's weights"
 
     def files(self) -> list[str]:
         """Return the names of a shard's arrays."""
@@ -114,14 +127,21 @@ def _as_kept(f: Features, about: dict[str, Any]) -> "dict[str, Tensor]":
     return {name: values for name, (values, _) in both.items()} | scales
 
 
-def _put(array: np.memmap, rows: list[int], values: "Tensor") -> None:
+def _put(array: np.memmap, rows: list[int], values: "Tensor") -> int | None:
     """Write values into their rows, most of which are consecutive. torch converts them, because
-    numpy takes many times as long to turn float16 into bytes."""
+    numpy takes many times as long to turn float16 into bytes.
+
+    Returns:
+        the first row whose values are not finite once they are converted, if there is one.
+    """
     import torch
 
     dense = rows[-1] - rows[0] + 1 == len(rows)
     place = slice(rows[0], rows[-1] + 1) if dense else rows
-    array[place] = values.to(getattr(torch, array.dtype.name)).contiguous().cpu().numpy()
+    stored = values.to(getattr(torch, array.dtype.name)).contiguous()
+    array[place] = stored.cpu().numpy()
+    bad = not_finite(stored)
+    return None if bad is None else rows[bad]
 
 
 def _array(file: Path, shape: tuple[int, ...], kind: str) -> np.memmap:

@@ -38,10 +38,32 @@ def from_int8(values: "Tensor", scale: "Tensor") -> "Tensor":
 
 
 def as_stored(f: Features, dtype: str) -> Features:
-    """Return these features as a store of this type gives them back, in float32."""
+    """Return these features as a store of this type gives them back, in float32.
+
+    Raises:
+        UserError: a value is not finite, or not in this type.
+    """
     if dtype == "int8":
-        return Features(from_int8(*to_int8(f.grid)), from_int8(*to_int8(f.pooled)))
-    return Features(f.grid.half().float(), f.pooled.half().float())
+        kept = Features(from_int8(*to_int8(f.grid)), from_int8(*to_int8(f.pooled)))
+    else:
+        kept = Features(f.grid.half().float(), f.pooled.half().float())
+    if not_finite(kept.grid) is not None or not_finite(kept.pooled) is not None:
+        raise UserError(
+            f"an image's features are not finite in {dtype}: check the encoder's weights"
+        )
+    return kept
+
+
+def not_finite(x: "Tensor") -> int | None:
+    """Return the first of the rows (B, ...) that has an infinite value or none at all (NaN); None
+    if there is no such row."""
+    import torch
+
+    # One pass tells nearly always; a sum is faster than a look at each value.
+    if not x.is_floating_point() or torch.isfinite(x.sum(dtype=torch.float32)):
+        return None
+    bad = ~x.isfinite().flatten(1).all(1) if x.ndim > 1 else ~x.isfinite()
+    return int(bad.nonzero()[0]) if bad.any() else None
 
 
 def grid_dtype(encoder: object, dtype: str) -> str:

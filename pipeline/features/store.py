@@ -17,7 +17,7 @@ from pipeline.data.files import digest
 from pipeline.data.image_ids import ImageIds
 from pipeline.features.features import Features, Keep, Part, parts
 from pipeline.features.parts import Parts
-from pipeline.features.quantise import from_int8
+from pipeline.features.quantise import from_int8, not_finite
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,12 +154,20 @@ class FeatureStore:
 
         Raises:
             KeyError: an image has no features.
+            UserError: a value is not finite.
         """
         places = self.ids.find(image_ids)
         if (places < 0).any():
             raise KeyError(image_ids[int(places.argmin())])
         rows = self.rows[places]
-        return Features(self._vectors("grid", rows, device), self._vectors("pooled", rows, device))
+        found = {part: self._vectors(part, rows, device) for part in parts("both")}
+        for part, vectors in found.items():
+            if (row := not_finite(vectors)) is not None:
+                raise UserError(
+                    f"{self.folder / part}-*.npy: the values of image {image_ids[row]} are not "
+                    f"finite: {RESTORE}"
+                )
+        return Features(**found)
 
     def _vectors(self, name: Part, rows: NDArray[np.int64], device: str) -> "Tensor":
         import torch

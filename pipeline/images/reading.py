@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pipeline.core.errors import UserError, one_line
 
@@ -21,6 +22,9 @@ MAX_BYTES = 256_000_000
 # Maximum number of pixels, more than any camera in use has. A picture this large takes 192 MB when
 # decoded.
 MAX_PIXELS = 64_000_000
+# Maximum of pixels times scans of a JPEG: some seconds of work. A progressive photograph of
+# MAX_PIXELS in the usual 10 scans has 640,000,000; a file of a few kB can ask for any number.
+MAX_SCANNED = 1_000_000_000
 # Ratio of the longer side to the shorter one. Beyond it, pictures are scaled in a way that takes
 # less memory (see scaling.py).
 MAX_RATIO = 16
@@ -51,8 +55,9 @@ def read_image(
     Raises:
         ImageError: the file is missing, empty, larger than `MAX_BYTES`, not a picture, truncated or
             broken. Or it is not a regular file: a pipe would block, and a device has no end. Or the
-            picture has more than `max_pixels` pixels. The size in bytes is checked before anything
-            is read. The size in pixels is read from the header before anything is decoded.
+            picture has more than `max_pixels` pixels, or is a JPEG of more than `MAX_SCANNED`
+            pixels times scans. The size in bytes is checked before anything is read. The size in
+            pixels is read from the header before anything is decoded.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
@@ -83,6 +88,9 @@ def _opened(source: bytes | Path, max_pixels: int) -> Image.Image:
         raise ImageError("not a picture") from None
     except Exception as error:  # a broken header makes Pillow's readers fail in many ways
         raise ImageError(f"broken ({one_line(error)})") from None
+    if isinstance(image, JpegImageFile):
+        _check_pixels(image.width, image.height, max_pixels)
+        _check_scans(image.width * image.height, scans(image, content))
     if image.format in DRAWN_BY_OTHERS:
         raise ImageError(f"{image.format}, which this program cannot draw: save it as PNG or JPEG")
     return image
@@ -123,6 +131,14 @@ def _check_bytes(count: int) -> None:
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height}, more than {max_pixels:,} pixels: scale it down")
+
+
+def _check_scans(pixels: int, count: int) -> None:
+    if pixels * count > MAX_SCANNED:
+        raise ImageError(
+            f"a JPEG of {pixels:,} pixels in {count:,} scans, more than {MAX_SCANNED:,} together: "
+            "save it anew"
+        )
 
 
 def _no_memory(image: Image.Image) -> str:
@@ -166,3 +182,31 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         values /= 257
     np.nan_to_num(values, copy=False, nan=0)
     return Image.fromarray(values.clip(0, 255, out=values).round(out=values).astype(np.uint8))
+
+
+def scans(image: JpegImageFile, content: bytes) -> int:
+    """Return the number of passes over the picture.
+
+    Start-of-scan markers are counted as bytes, because entropy-coded data holds no marker. In a
+    JPEG that is not progressive, a first scan of all components is the only one that libjpeg reads.
+    """
+    first = _first_scan(content)
+    if not image.info.get("progressive") and content[first + 4 : first + 5] == bytes(
+        [image.layers]
+    ):
+        return 1
+    return max(1, content.count(b"\xff\xda", first))
+
+
+def _first_scan(content: bytes) -> int:
+    """Return the position of the first scan's marker.
+
+    The segments before it are skipped, because they may hold another JPEG.
+    """
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] != 0xDA:
+        if content[at + 1] == 0xFF:  # a fill byte
+            at += 1
+        else:
+            at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return at

@@ -15,17 +15,22 @@ from PIL.Image import Resampling
 
 from pipeline.images.reading import MAX_RATIO
 
+# Colour around a padded picture. It is the mean colour of CLIP's training pictures, as in LLaVA-1.5
+# (Liu et al., 2024, "Improved Baselines with Visual Instruction Tuning").
+MEAN_COLOUR = (122, 116, 104)
 # Averaging leaves at least this many values along a long side of a very long picture.
 AVERAGES = 8192
 
 
 def square(
-    image: Image.Image, side: int, resize: Literal["squash", "crop"], resampling: Resampling
+    image: Image.Image, side: int, resize: Literal["squash", "crop", "pad"], resampling: Resampling
 ) -> Image.Image:
     """Return an RGB image scaled to side x side pixels. `squash` scales both sides; `crop` scales
-    the shorter one and takes the centre."""
+    the shorter one and takes the centre; `pad` scales the longer one and fills the rest."""
     if resize == "crop":
         return _centre(image, side, resampling)
+    if resize == "pad":
+        return _padded(image, side, resampling)
     return less_long(image).resize((side, side), resampling)
 
 
@@ -49,6 +54,19 @@ def _centre(image: Image.Image, side: int, resampling: Resampling) -> Image.Imag
     left, top = (width - side) // 2, (height - side) // 2
     image = image.resize((width, height), resampling)
     return image.crop((left, top, left + side, top + side))
+
+
+def _padded(image: Image.Image, side: int, resampling: Resampling) -> Image.Image:
+    """Return the whole picture in the middle of a square of `MEAN_COLOUR`.
+
+    LLaVA fills the square first and scales it then. A long picture would need a square as wide as
+    it is long, so the picture is scaled first. Only the pixels along the seam differ.
+    """
+    width, height = within(image.size, (side, side))
+    found = Image.new("RGB", (side, side), MEAN_COLOUR)
+    scaled = less_long(image).resize((width, height), resampling)
+    found.paste(scaled, ((side - width) // 2, (side - height) // 2))
+    return found
 
 
 def middle(image: Image.Image) -> Image.Image:

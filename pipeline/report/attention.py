@@ -39,6 +39,8 @@ class Look:
     columns: int
     crops: bool
     "Whether the encoder saw only the centre square of the picture."
+    pads: bool
+    "Whether the encoder saw the whole picture in the middle of a filled square."
     words: list[Word]
 
 
@@ -86,7 +88,7 @@ def attention_views(corpus: Corpus, tables: dict[str, pd.DataFrame], digits: int
     """Return the attention on the stored images: as many as `digits` allow, but at least one.
 
     Args:
-        tables: label -> image_id, position, word, weights (P,), rows, columns, crops.
+        tables: label -> image_id, position, word, weights (P,), rows, columns, crops, pads.
     """
     views: list[View] = []
     used = 0
@@ -108,4 +110,5 @@ def attention_views(corpus: Corpus, tables: dict[str, pd.DataFrame], digits: int
 def _look(label: str, table: pd.DataFrame) -> Look:
     rows = table.sort_values("position").to_dict("records")
     words = [Word(row["word"], heat(row["weights"]), f"{peak(row['weights']):.1f}") for row in rows]
-    return Look(label, rows[0]["rows"], rows[0]["columns"], rows[0]["crops"], words)
+    shape = {name: rows[0][name] for name in ("rows", "columns", "crops", "pads")}
+    return Look(label=label, words=words, **shape)

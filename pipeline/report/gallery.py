@@ -17,7 +17,7 @@ from pipeline.data.shards import Shards
 from pipeline.images.reading import read_image
 from pipeline.languages.languages import ENGLISH
 from pipeline.results.result import Result
-from pipeline.results.scores import own_standard
+from pipeline.results.scores import read_image_scores
 
 # Largest number of best images of a variant, and also of worst images.
 EXTREMES = 3
@@ -153,7 +153,7 @@ def read_corpus(
 def _texts_and_ciders(captions: Path, scores: Path) -> pd.DataFrame:
     """Return text and cider of the test split by image_id."""
     texts = read_table(captions, ["image_id", "split", "text"])
-    figures = own_standard(read_table(scores))
+    figures = read_image_scores(scores)
     if "cider" not in figures:  # not among scoring.metrics
         figures["cider"] = float("nan")
     table = texts[texts["split"] == "test"].merge(

@@ -39,10 +39,11 @@ function between(heat, rows, columns, y, x) { // y, x from 0 to 1; values stand 
   const lower = heat[at + columns] * (1 - right) + heat[at + columns + 1] * right;
   return upper * (1 - down) + lower * down;
 }
-function draw(canvas, heat, rows, columns, crops) {
+function draw(canvas, heat, rows, columns, crops, pads) { // crops, pads: the map is of a square in or around the picture
   const ratio = canvas.clientHeight / canvas.clientWidth || 1;
   const width = canvas.width = Math.round(192 / Math.max(ratio, 1)), height = canvas.height = Math.round(width * ratio);
-  const side = Math.min(width, height), seen = crops ? [side, side] : [width, height];
+  const side = pads ? Math.max(width, height) : Math.min(width, height);
+  const seen = crops || pads ? [side, side] : [width, height];
   const left = (width - seen[0]) / 2, upper = (height - seen[1]) / 2;
   const context = canvas.getContext("2d"), pixels = context.createImageData(width, height);
   for (let y = 0, i = 0; y < height; y++) for (let x = 0; x < width; x++, i += 4) {
@@ -57,9 +58,9 @@ function draw(canvas, heat, rows, columns, crops) {
 for (const view of document.querySelectorAll(".view")) {
   const canvas = view.querySelector("canvas"), told = view.querySelector(".told");
   const show = button => {
-    const { rows, columns, crops, label } = button.parentElement.dataset;
+    const { rows, columns, crops, pads, label } = button.parentElement.dataset;
     const heat = button.dataset.heat.match(/../g).map(digits => digits / 99);
-    draw(canvas, heat, +rows, +columns, crops !== undefined);
+    draw(canvas, heat, +rows, +columns, crops !== undefined, pads !== undefined);
     canvas.parentElement.classList.add("hot");
     told.textContent = `“${button.textContent}” (${label}): peak ${button.dataset.peak} times an even map`;
     view.querySelector("[aria-pressed=true]")?.setAttribute("aria-pressed", "false");

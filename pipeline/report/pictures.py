@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from pipeline.core.errors import UserError
 from pipeline.data.corpus import Captions
 from pipeline.data.shards import Shards
 from pipeline.report.attention import Views, attention_views, read_attention
@@ -32,9 +33,16 @@ class Pictures(NamedTuple):
 
 def shown_captions(file: Path) -> pd.DataFrame:
     """Return image_id, raw and split of validation and test, the splits that tables and page
-    show."""
+    show.
+
+    Raises:
+        UserError: a table of captions is damaged, or has none of these splits.
+    """
     splits = Captions(file, ["val", "test"], ["image_id", "raw", "split"])
-    return pd.concat(splits, ignore_index=True)
+    shown = pd.concat(splits, ignore_index=True)
+    if shown.empty:
+        raise UserError(f"{file} has no captions of val and test: run dvc repro")
+    return shown
 
 
 def pictures(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.core.errors import UserError, brief, let_through
-from pipeline.data.checked import RESTORE
+from pipeline.data.checked import RESTORE, need_columns, read_table
 from pipeline.data.files import whole_file
 from pipeline.experiment.protocols import STANDARD
 
@@ -179,3 +179,14 @@ def own_standard(table: "pd.DataFrame") -> "pd.DataFrame":
     """
     own = table[(table["protocol"] == STANDARD) & (table["seed"] == OWN)]
     return own.drop(columns=["protocol", "seed"])
+
+
+def read_image_scores(path: Path) -> "pd.DataFrame":
+    """Return the scores of each image, of the row's own system under the standard protocol.
+
+    Raises:
+        UserError: as in `read_table`.
+    """
+    table = read_table(path)
+    need_columns([*map(str, table)], ["image_id", "split", "protocol", "seed"], path)
+    return own_standard(table)

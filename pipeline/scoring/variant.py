@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.core.errors import UserError
 from pipeline.core.registry import load
 from pipeline.data.checked import need_references, read_table, readable
 from pipeline.data.corpus import read_captions
@@ -53,13 +54,19 @@ class Said:
         """
         captions, searches, teacher_forced, seeds = files
         forced = any(find_protocol(name).captions == "argmax" for name in protocols)
+        wanted = ["image_id", "split", "reference", "argmax"]
         ids = (
-            read_table(teacher_forced, ["image_id", "split", "reference", "argmax"])
+            _filled(read_table(teacher_forced, wanted), teacher_forced)
             if forced
             else pd.DataFrame()
         )
         sets = read_sets(captions) if any(map(needs_sets, metrics)) else {}
-        return cls(read_said(captions), read_said(searches), ids, read_said(seeds), sets)
+        own = _filled(read_said(captions), captions)
+        said = cls(own, read_said(searches), ids, read_said(seeds), sets)
+        for search in {find_protocol(name).captions for name in protocols} - {"argmax"}:
+            if search not in said.tables:
+                raise UserError(f"{searches} has no captions of '{search}': run dvc repro")
+        return said
 
     @classmethod
     def of_baseline(cls, captions: pd.DataFrame) -> "Said":
@@ -86,6 +93,13 @@ class Said:
             name: dict(zip(rows.image_id, lines, strict=False))
             for name, rows in self.tables.items()
         }
+
+
+def _filled(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return the table of a file, which must have rows."""
+    if table.empty:
+        raise UserError(f"{path} has no rows: run dvc repro")
+    return table
 
 
 def read_said(path: Path) -> pd.DataFrame:

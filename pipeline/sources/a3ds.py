@@ -1,14 +1,15 @@
 """A3DS: 1,000 rendered scenes of 3D Shapes, 64 x 64 pixels, 20 long and 27 short captions each
 (Tsvilodub and Franke, "Evaluating pragmatic abilities of image captioners on A3DS", ACL 2023).
 
-Split scheme `random`: 80/10/10 per cent of the images, drawn by `seed`; the authors publish no
-split.
+Split scheme `random`: 80/10/10 per cent of the images, drawn by `seed`; equal pictures are drawn as
+one, so that they are in one split. The authors publish no split.
 
 The release is a pickle, and unpickling normally runs code that the file names. Here nothing of
 numpy or Python is looked up for the file. The few names that a pickle of arrays needs stand for
 inert classes of this module, and arrays are built from their bytes.
 """
 
+import hashlib
 import io
 import math
 import pickle
@@ -70,14 +71,15 @@ def fetch(
         pictures, texts = _published(
             plain_pickle(base.read_member(path, members[0]), where), captions, where
         )
-        rows = []
+        rows, digests = [], {}
         with base.ShardWriter(part) as shards:
             for index, (picture, of_picture) in enumerate(zip(pictures, texts, strict=True)):
                 name, png = f"a3ds-{index:04d}", io.BytesIO()
                 Image.fromarray(picture).save(png, "PNG", compress_level=4)
                 shards.add(name, png.getvalue(), ".png")
+                digests[name] = hashlib.md5(png.getvalue()).hexdigest()
                 rows += [base.make_row(name, n, text) for n, text in enumerate(of_picture)]
-        split_of = base.random_split({row.image_id for row in rows}, HELD_OUT, HELD_OUT, seed)
+        split_of = base.random_split_of_pictures(digests, HELD_OUT, HELD_OUT, seed)
         base.write_index(
             part, rows, {"random": split_of}, {"source": "a3ds", "archives": base.md5s(found)}
         )

@@ -8,7 +8,10 @@ Split schemes:
     official: the column `split` (train, val or test; also dev, valid, validation, restval), if the
         captions have one.
     random: shares `val` and `test` of the pictures that have captions, drawn by `seed`; the rest is
-        train. Files of equal bytes count as one picture, so no photo is in two splits.
+        train. Files of equal bytes count as one picture, so no file is in two splits. Pixels are
+        not compared here: a photo that is saved as PNG and as BMP counts as two pictures. If they
+        are in two splits, the stage `clean`, which decodes every picture, stops and names them:
+        delete one, or allow some in `max_shared_pictures`.
 
 Links that lead out of the folder are set aside unless `follow_links` is on, because everything that
 is read here is copied, cached and pushed. Pipes, devices and files larger than any picture
@@ -110,7 +113,7 @@ def fetch(
         with base.ShardWriter(part) as shards:
             digests = _copy(root, shards, ids, files)
         drawn = {ids[name]: digests[name] for name in files if by_name.get(name)}
-        random = _draw(drawn, val, test, seed)
+        random = base.random_split_of_pictures(drawn, val, test, seed)
         # without a split, they would be set aside as `no split` instead of `empty`
         random |= dict.fromkeys((ids[name] for name in bare), "train")
         told = {
@@ -136,16 +139,6 @@ def fetch(
         [name for name in missing if name not in gate.refused],
         len(by_name),
     )
-
-
-def _draw(digests: dict[str, str], val: float, test: float, seed: int) -> dict[str, str]:
-    """Return the scheme `random` of images by their digests; images with equal digests share one
-    draw."""
-    first: dict[str, str] = {}
-    for image in sorted(digests):
-        first.setdefault(digests[image], image)
-    split_of = base.random_split(first.values(), val, test, seed)
-    return {image: split_of[first[found]] for image, found in digests.items()}
 
 
 def size(*, path: str, follow_links: bool = False, **_: Any) -> base.Size:

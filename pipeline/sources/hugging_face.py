@@ -12,7 +12,9 @@ Split schemes:
         one split, `split_column` may give the split of each. A picture in several splits counts as
         test before val, and as val before train.
     random: about the shares `val` and `test` of the images. Each image is drawn from its id and
-        `seed`, so more data changes no image's split.
+        `seed`, so no image changes its split when rows are added at the end. With `id_column`, an
+        image whose file has the same bytes as that of an image in an earlier row goes where that
+        one went, so equal files are in one split.
 
 Nothing is dropped. A row whose picture is missing stays in the index, and the corpus sets it aside
 as `image missing`. This also holds for pictures larger than gate.LARGEST and, in a local folder,
@@ -40,7 +42,6 @@ from pipeline.sources.shared.gate import tell
 from pipeline.sources.shared.hub_images import Found
 from pipeline.sources.shared.hub_pictures import SetPictures, pictures_in, suffix_of
 from pipeline.sources.shared.hub_sets import columns_of, open_set, rows_of, told, undecoded
-from pipeline.sources.shared.keyed import keyed_split
 
 # Split used here -> usual names of such splits on the hub.
 USUAL = {
@@ -129,7 +130,7 @@ def fetch(
         _tell(found, pictures)
         if not found.pictures:
             raise UserError(f"data set '{name}': no picture of '{image_column}' can be read")
-        split_of = partial(keyed_split, val=val, test=test, seed=seed)
+        split_of = partial(found.equal.split, val=val, test=test, seed=seed)
         _write(part, found, lambda images: split_of(found.seen(images)), opened.revision)
 
 
@@ -222,7 +223,9 @@ def _note(
         )
     found.rows += 1
     if content:
-        found.pictures += about.digest is None
+        if about.digest is None:
+            found.pictures += 1
+            found.equal.add(key, digest)
         about = about._replace(digest=digest)
     else:
         found.without.append(where)

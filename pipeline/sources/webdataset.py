@@ -5,8 +5,10 @@ A sample is the files of one key: a picture, and its captions in .txt or .captio
 in .json. The key is the image_id. If a sample has several files of captions, .txt comes before
 .caption, and .caption before .json.
 
-Split scheme `random`: shares `val` and `test` of the keys. `seed` and the key alone decide, so an
-image keeps its split when shards are added.
+Split scheme `random`: shares `val` and `test` of the keys. `seed` and the key decide. A picture
+whose file has the same bytes as one that was read before it goes where that one went. So equal
+files are in one split, and an image keeps its split when shards are added whose names sort after
+those that were there.
 
 Nothing is dropped. A picture without captions gets one empty caption, which is set aside as
 `empty`. Captions without a picture stay as rows, which are set aside as `image missing`.
@@ -18,6 +20,7 @@ again. manifest.json contains the MD5 of each shard, so nothing else runs if the
 changed.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +34,7 @@ from pipeline.data.files import digest, whole_folder, write_json
 from pipeline.sources.shared import base, tar_shards
 from pipeline.sources.shared.caption_tables import decoded, parse_json
 from pipeline.sources.shared.gate import LARGE, LARGEST, SUFFIXES, tell
-from pipeline.sources.shared.keyed import keyed_split
+from pipeline.sources.shared.keyed import EqualPictures
 from pipeline.sources.shared.shards import INDEX, SCHEMA
 from pipeline.sources.shared.tar_shards import File, Passed
 
@@ -88,7 +91,7 @@ def fetch(
     tar_shards.check(shards)
     taken = Taken(caption_key)
     with whole_folder(folder) as part:
-        split = partial(keyed_split, val=val, test=test, seed=seed)
+        split = partial(_equal_pictures(shards).split, val=val, test=test, seed=seed)
         with base.CaptionWriter(part, {"random": split}) as captions:
             _index(part, root, shards, taken, captions)
         if not taken.both:
@@ -102,6 +105,26 @@ def fetch(
         write_json(part / "manifest.json", manifest)
         _write_aside(part, taken.aside)
     taken.tell()
+
+
+def _equal_pictures(shards: Iterable[Path]) -> EqualPictures:
+    """Return which keys have equal pictures.
+
+    This is known before the first caption is written: the picture of a key may be in a later shard
+    than its captions.
+    """
+    from tqdm import tqdm
+
+    equal = EqualPictures()
+    for shard in tqdm(shards, desc="comparing pictures", unit=" shards", disable=None):
+        for file in tar_shards.files_of(shard):
+            if isinstance(file, File) and _is_picture(file) and file.key not in equal:
+                equal.add(file.key, hashlib.md5(tar_shards.read(shard, file)).digest())
+    return equal
+
+
+def _is_picture(file: File) -> bool:
+    return file.suffix in SUFFIXES and file.size <= LARGEST
 
 
 @dataclass

@@ -27,8 +27,8 @@ from pipeline.tracking.tags import flat_params, tags
 
 # Columns of the history file that are not curves.
 HIDDEN = {"step", "epoch", "best"}
-# Seconds that the receiver has to finish after `close`.
-GRACE = 15.0
+# Seconds that the receiver has to finish after `close`: as long as a stage waits for a store.
+GRACE = 10.0
 # Seconds of training after which starting a receiver costs only 2 % of them.
 WORTH = 400
 # Largest number of reports that wait for the receiver. Later ones are dropped.

@@ -16,13 +16,14 @@ from pipeline.experiment.params import Params, pick, read_params_file
 from pipeline.results.history import read_history
 from pipeline.results.result import (
     Files,
+    Result,
     Setting,
     as_json,
     baseline_result,
     setting,
     variant_result,
 )
-from pipeline.results.scores import ScoreTable, own_standard
+from pipeline.results.scores import ScoreTable, read_image_scores
 from pipeline.tracking.cost import read_cost
 from pipeline.tracking.metric_names import named_scores
 from pipeline.tracking.model_card import Described, card, read_run
@@ -178,6 +179,7 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
         tags={
             **tags(variant, params),
             **version_tags(entries, [LOCK, places.REPORTS]),
+            **_commit(row),
             **missing,
             **device,
             "fingerprint": key,
@@ -207,10 +209,24 @@ def gather(variant: str, params: Params, places: Places) -> Payload:
     )
 
 
+def _commit(row: Result) -> dict[str, str]:
+    """Return the tag of the commit that the tables name for the row.
+
+    HEAD, which `version_tags` gives, may be a later commit that changed nothing of the row. It
+    stays in MLflow's own tag, and here only if the row has no commit.
+    """
+    commit = row.about.get("commit")
+    return {"git.commit": commit} if isinstance(commit, str) else {}
+
+
 def _setting(params: Params, name: str, corpus: Path, references: Path) -> Setting:
     options = params.corpora[name]
     return setting(
-        name, options.split, read_table(corpus), read_texts(references), options.language
+        name,
+        options.split,
+        read_table(corpus, ["image_id", "split"]),
+        read_texts(references),
+        options.language,
     )
 
 
@@ -218,7 +234,7 @@ def _samples(captions: Path, per_image: Path, corpus: Path) -> list[dict[str, An
     """Return test images with their captions, references and scores. The images are evenly spaced
     in the order of their ids."""
     said = read_table(captions, ["image_id", "split", "text", "log_prob"])
-    scores = own_standard(read_table(per_image)).drop(columns="split")
+    scores = read_image_scores(per_image).drop(columns="split")
     known = read_table(corpus, ["image_id", "text"])
     test = said[said.split == "test"].sort_values("image_id")
     test = (

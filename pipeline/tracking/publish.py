@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # Largest number of steps of one publication. Three are usual. If this many are needed, another
 # process keeps deleting the runs.
 ROUNDS = 12
+# Seconds that a command without a budget waits for another publication of this workspace.
+PATIENCE = 600.0
 
 
 def publish(store: Store, payload: Payload) -> bool:
@@ -46,10 +48,7 @@ def publish(store: Store, payload: Payload) -> bool:
     Raises:
         StoreDown: the store became unreachable. The next call completes what was stored by then.
     """
-    from filelock import FileLock
-
-    payload.lock.parent.mkdir(parents=True, exist_ok=True)
-    with trouble(store.uri), FileLock(payload.lock, timeout=600):
+    with trouble(store.uri), _alone(store, payload):
         filled = None
         for _ in range(ROUNDS):
             runs = _look(store, payload, filled)
@@ -59,6 +58,29 @@ def publish(store: Store, payload: Payload) -> bool:
                 return filled is not None
             filled = _take(store, payload, step)
         raise StoreDown(f"the runs of {payload.variant} are deleted while they are published")
+
+
+@contextmanager
+def _alone(store: Store, payload: Payload) -> "Iterator[None]":
+    """Keep other processes of this workspace from publishing during the block.
+
+    Raises:
+        StoreDown: another one publishes for longer than the budget allows. If that is a stage, it
+            publishes what is pending when it ends.
+    """
+    from filelock import FileLock, Timeout
+
+    payload.lock.parent.mkdir(parents=True, exist_ok=True)
+    lock, seconds = FileLock(payload.lock), max(0.0, min(store.budget.left, PATIENCE))
+    try:
+        with store.budget.counted():
+            lock.acquire(timeout=seconds)
+    except Timeout:
+        raise StoreDown("another process is still publishing from this workspace") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def publish_pending(store: Store, params: Params, places: Places) -> None:

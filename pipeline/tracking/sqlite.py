@@ -108,20 +108,34 @@ def _connect(path: Path, seconds: float) -> sqlite3.Connection:
     )
 
 
-def make_whole(path: Path) -> None:
+def make_whole(path: Path, seconds: float) -> None:
     """Create the store unless it exists. One whose creation was never finished is renamed to
-    `<name>.unfinished`."""
-    from filelock import FileLock
+    `<name>.unfinished`.
 
+    Args:
+        seconds: how long to wait for another program that is creating it.
+
+    Raises:
+        OSError: the other program takes longer.
+    """
+    from filelock import FileLock, Timeout
+
+    until = time.monotonic() + seconds
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock", timeout=120):
-        while is_unfinished(path):
-            if is_abandoned(path):
-                os.replace(path, path.with_name(f"{path.name}.unfinished"))
-            else:
-                time.sleep(0.5)
-        if not path.exists():
-            _create(path)
+    slow = OSError("another program is still creating it")
+    try:
+        with FileLock(f"{path}.lock").acquire(timeout=max(0.0, seconds)):
+            while is_unfinished(path):
+                if is_abandoned(path):
+                    os.replace(path, path.with_name(f"{path.name}.unfinished"))
+                elif time.monotonic() > until:
+                    raise slow
+                else:
+                    time.sleep(0.5)
+            if not path.exists():
+                _create(path)
+    except Timeout:
+        raise slow from None
 
 
 def is_abandoned(path: Path) -> bool:

@@ -2,6 +2,7 @@
 silent. All its failures become one exception, `StoreDown`."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "captionlab"
 # Largest number of metrics, and of runs, in one request.
 BATCH = 1000
+# Seconds that a command without a budget waits for another program that creates the database.
+CREATION = 120.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Store:
     experiment: str
     "Id of the experiment `captionlab`."
     uri: str
+    budget: Budget
+    "How long publications may wait for one another."
 
     @property
     def address(self) -> str:
@@ -54,8 +59,8 @@ def open_store(
         create: create the database of a `sqlite:///` address if it is missing. Only callers that
             write set this: a command that reads would leave an empty database in whatever folder
             it is called from.
-        budget: for all calls to a server together. Without it, only each call on its own is
-            limited.
+        budget: for all calls to a server together, and for all waits for other programs that use
+            the same store. Without it, only each call and each wait on its own is limited.
 
     Raises:
         StoreBroken: the file of a `sqlite:///` address cannot be used. The message says what to do.
@@ -71,26 +76,28 @@ def open_store(
         probe(uri)
     with trouble(uri):
         if file:
-            _prepare(file, create, min(budget.left, STAGE_SECONDS))
+            with budget.counted():
+                _prepare(file, create, budget)
         from mlflow import MlflowClient
 
         client = MlflowClient(uri)
         if not file:
             client = cast("MlflowClient", BoundedClient(client, uri, budget))
-        return Store(client, _experiment(client, file), uri)
+        return Store(client, _experiment(client, file), uri, budget)
 
 
-def _prepare(file: Path, create: bool, seconds: float) -> None:
+def _prepare(file: Path, create: bool, budget: Budget) -> None:
     """Check that MLflow can open the database. MLflow itself would retry for minutes."""
     if not create and not file.is_file():
         raise StoreDown(
             f"there is no MLflow store {file}: run this in a workspace after dvc "
             "repro, or set MLFLOW_TRACKING_URI"
         )
-    if wrong := fault(file, create, seconds):
+    begun = time.monotonic()
+    if wrong := fault(file, create, min(budget.left, STAGE_SECONDS)):
         raise StoreBroken(f"MLflow's database {file} {wrong}")
     if create:
-        make_whole(file)
+        make_whole(file, min(budget.left - (time.monotonic() - begun), CREATION))
 
 
 def _configure_mlflow(request_seconds: int) -> None:

@@ -207,12 +207,12 @@ def tokenizer() -> Tokenizer:
     return word_tokenizer([" ".join(f"word{n}" for n in range(19))], 1)
 
 
-def stored(folder: Path, grid: Tensor, crops: bool = False) -> FeatureStore:
+def stored(folder: Path, grid: Tensor, **seen: bool) -> FeatureStore:
     folder.mkdir()
     np.save(folder / "grid-00000.npy", grid.half().numpy())
     np.save(folder / "pooled-00000.npy", features().pooled.half().numpy())
     pd.DataFrame({"image_id": list("abcd"), "row": range(4)}).to_parquet(folder / "ids.parquet")
-    write_json(folder / "manifest.json", {"crops": crops})
+    write_json(folder / "manifest.json", {"crops": False, **seen})
     return FeatureStore(folder)
 
 
@@ -233,10 +233,20 @@ def test_rows_tell_of_each_word_where_it_looked(tmp_path: Path, tokenizer: Token
         ("b", 2, "word3"),
     ]
     assert list(zip(table.image_id, table.position, table.word, strict=True)) == said
-    assert set(zip(table.rows, table["columns"], table.crops, strict=True)) == {(3, 3, True)}
+    seen = zip(table.rows, table["columns"], table.crops, table.pads, strict=True)
+    assert set(seen) == {(3, 3, True, False)}
     tokens = torch.tensor(tokenizer.encode(["word1 word2 word3"])[0][:-1])
     expected = maps_of(decoder, store.get(["b"]), tokens)
     assert [weights.tolist() for weights in table.weights[2:]] == expected.numpy().round(5).tolist()
+
+
+def test_rows_tell_that_the_picture_lay_in_a_filled_square(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    store = stored(tmp_path / "f", features().grid, pads=True)
+    decoder = small_decoder("soft_attention")
+    table = attention_rows(decoder, tokenizer, store, ["a"], ["word4 word2"], "cpu")
+    assert set(zip(table.crops, table.pads, strict=True)) == {(False, True)}
 
 
 def test_two_runs_store_the_same_bytes_and_a_row_depends_on_no_other_image(
@@ -315,3 +325,14 @@ def test_where_the_encoder_saw_the_centre_square_that_is_shown() -> None:
     assert shown.size == (100, 100)
     assert shown.getextrema() == overlay(Image.new("RGB", (9, 9)), none, (2, 2)).getextrema()
     assert overlay(wide, none, (2, 2), side=300).size == (300, 100)
+
+
+def test_where_the_encoder_saw_a_filled_square_the_heat_of_what_was_filled_is_not_shown() -> None:
+    """The upper half of the square is bright; of the picture, whose middle half it is, the upper
+    half is."""
+    wide = Image.new("RGB", (320, 160), "grey")
+    upper = [1.0] * 8 + [0.0] * 8
+    shown = overlay(wide, upper, (4, 4), pads=True)
+    assert shown.size == (160, 80)
+    square = overlay(Image.new("RGB", (320, 320), "grey"), upper, (4, 4))
+    assert shown.tobytes() == square.crop((0, 40, 160, 120)).tobytes()

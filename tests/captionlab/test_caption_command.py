@@ -12,9 +12,10 @@ from filelock import FileLock
 from PIL import Image
 
 from pipeline.captioner import folder
-from pipeline.captioner.captioner import Captioner
+from pipeline.captioner.captioner import GREEDY, Captioner
 from pipeline.captioner.folder import caption_into, find_images
 from pipeline.core.errors import UserError
+from pipeline.data.files import write_json
 from tests.tracking_workspace import make_captioner
 
 COUNT = 7
@@ -25,6 +26,7 @@ def made(tmp_path_factory):
     """A folder with model/ and photos/. Of the seven pictures, one lies in a subfolder."""
     root = tmp_path_factory.mktemp("made")
     make_captioner(root / "model")
+    write_json(root / "model/decode.json", GREEDY)
     (root / "photos/below").mkdir(parents=True)
     for n in range(COUNT):
         cells = np.random.default_rng(n).integers(0, 256, (4, 4, 3), dtype=np.uint8)

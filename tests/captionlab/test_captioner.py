@@ -92,6 +92,34 @@ def test_a_variant_of_the_workspace_decodes_as_params_yaml_says(
     assert len(captioner.caption(picture(0))[0].alternatives) == 3
 
 
+def test_a_variant_of_another_workspace_decodes_as_that_workspace_says(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["variants"]["merge"]["decode"] = {"beam": 7}
+    (tmp_path / "other/models").mkdir(parents=True)
+    (tmp_path / "other/params.yaml").write_text(yaml.safe_dump(params))
+    for name in ("merge", "old"):
+        folder = shutil.copytree(made / "model", tmp_path / "other/models" / name)
+        (folder / "decode.json").unlink()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    decoding = Captioner.load(tmp_path / "other/models/merge", device="cpu").decoding
+    assert (decoding["beam"], decoding["max_tokens"]) == (7, params["decode"]["max_tokens"])
+    assert Captioner.load("../other/models/merge", device="cpu").decoding == decoding
+    assert capsys.readouterr().err == ""
+    assert Captioner.load("../other/models/old", device="cpu").decoding == GREEDY
+    (tmp_path / "other/params.yaml").unlink()
+    assert Captioner.load("../other/models/merge", device="cpu").decoding == GREEDY
+    assert capsys.readouterr().err.splitlines() == [
+        f"../other/models/{name} does not say how it decodes (it has no decode.json): greedily"
+        for name in ("old", "merge")
+    ]
+    write_json(tmp_path / "other/models/merge/decode.json", DECODE)
+    assert Captioner.load("../other/models/merge", device="cpu").decoding == DECODE
+    assert capsys.readouterr().err == ""
+
+
 def test_every_form_of_a_picture_has_the_same_caption(captioner: Captioner) -> None:
     path = Path("photos/1.png")
     forms = [path, str(path), path.read_bytes(), np.asarray(picture(1)), picture(1)]

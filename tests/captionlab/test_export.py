@@ -8,14 +8,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from captionlab.export import export, onnx, onnx_search
+from captionlab.export.hf import _processor
 from pipeline.captioner.captioner import Captioner
 from pipeline.captioning.captions import caption_features
 from pipeline.core import registry
@@ -27,6 +30,7 @@ from pipeline.decoders.shared.tokenizers import word_tokenizer
 from pipeline.decoding import sampling
 from pipeline.decoding.generation import Hypothesis
 from pipeline.decoding.search import beam_search, greedy
+from pipeline.encoders.pixels import Encoder as PixelsEncoder
 from pipeline.images.reading import read_image
 from tests.captioner.test_captioner import BEAM, SEES, TEXTS, picture, small_args, write_model
 from tests.decoders.test_properties import FILES
@@ -151,6 +155,11 @@ def test_the_loop_of_onnx_decodes_as_the_project_does_however_it_is_asked_to(
     assert two == exported.captions(f.grid.numpy(), f.pooled.numpy())[:2]
     with pytest.raises(TypeError, match="unknown: beem; decoding has alternatives, beam"):
         exported.captions(f.grid.numpy(), f.pooled.numpy(), beem=1)
+    step = exported.step
+    monkeypatch.setattr(exported, "step", lambda *given: (step(*given)[0] * np.nan, {}))
+    for search in ({}, {"beam": 1}, {"samples": 2}):
+        with pytest.raises(Exception, match=r"^the model's probabilities are not finite for a pic"):
+            exported.captions(f.grid.numpy(), f.pooled.numpy(), **search)
 
 
 def test_the_words_that_are_drawn_without_torch_are_those_of_torch() -> None:
@@ -184,7 +193,7 @@ def hard_pictures(folder: Path) -> list[Path]:
     return [folder / name for name in saved]
 
 
-@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 def test_the_loop_of_onnx_reads_and_scales_every_picture_as_the_project_does(
     resize: str, tmp_path: Path, pictures: list[Path]
 ) -> None:
@@ -236,6 +245,66 @@ def test_the_loop_of_onnx_says_what_is_no_picture_and_captions_the_others(
     assert done.stderr.endswith("--beam: no: give a whole number, 1 to 999\n")
 
 
+def without(keys: list[str]) -> Any:
+    """Return a change that takes a key out of a JSON file."""
+
+    def change(file: Path) -> None:
+        content = json.loads(file.read_text())
+        inner = content
+        for key in keys[:-1]:
+            inner = inner[key]
+        del inner[keys[-1]]
+        file.write_text(json.dumps(content))
+
+    return change
+
+
+def without_words(file: Path) -> None:
+    content = json.loads(file.read_text())
+    content["model"]["vocab"], content["added_tokens"] = {"a": 0}, []
+    content["model"]["unk_token"] = "a"
+    file.write_text(json.dumps(content))
+
+
+BROKEN: list[tuple[str, Any, str]] = [
+    ("config.json", lambda file: file.write_text("{"), "Expecting property name"),
+    ("config.json", lambda file: file.write_text("[]"), "it is not the file of an exported model"),
+    ("config.json", lambda file: file.write_bytes(b"\xff"), "can't decode byte 0xff"),
+    ("config.json", Path.unlink, "it is not there"),
+    ("config.json", without(["start"]), "it lacks start"),
+    ("config.json", without(["decode", "beam"]), "it lacks beam"),
+    ("step.onnx", Path.unlink, "it is not there"),
+    ("encoder.onnx", Path.unlink, "it is not there"),
+    ("start.onnx", lambda file: file.write_bytes(b"no graph"), ""),
+    ("tokenizer.json", lambda file: file.write_text("{}"), ""),
+    ("tokenizer.json", Path.unlink, "it is not there"),
+    ("tokenizer.json", without_words, "it has 1 words"),
+]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    captioner = Captioner.load(tiny_model(folder / "model", "merge"), "cpu")
+    export(captioner, folder / "onnx", "onnx", "# Card\n")
+    return folder / "onnx"
+
+
+@pytest.mark.parametrize(("name", "change", "why"), BROKEN)
+def test_a_damaged_folder_of_onnx_is_one_line(
+    name: str, change: Any, why: str, exported: Path, tmp_path: Path, pictures: list[Path]
+) -> None:
+    folder = shutil.copytree(exported, tmp_path / "onnx")
+    change(folder / name)
+    command = [sys.executable, folder / "caption.py", pictures[0]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {folder}/{name} cannot be used: ")
+    assert why in line
+    assert line.endswith(": export the model again")
+
+
 def test_what_torch_cannot_export_is_one_line_that_names_what_it_can(
     tmp_path: Path, captionlab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +328,7 @@ def test_what_torch_cannot_export_is_one_line_that_names_what_it_can(
 HF = """
 from transformers import AutoModel, AutoTokenizer
 from PIL import Image
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
 print(*model.caption(sys.argv[2:]), *model.caption(sys.argv[2:], beam=1), sep="\\n")
 tokens = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)("a red dog", return_tensors="pt")
@@ -364,17 +434,48 @@ def test_the_command_captions_with_an_exported_model_as_with_the_model_itself(
     assert error.startswith(f"error: {tmp_path / 'hf'} is not a complete export (")
 
 
+@pytest.mark.parametrize("name", ["blip", "git", "vit_gpt2", "adapter"])
+def test_the_command_says_who_opens_a_model_of_transformers(
+    name: str, tmp_path: Path, pictures: list[Path], captionlab: Any
+) -> None:
+    if name == "adapter":
+        (tmp_path / "hf").mkdir()
+        (tmp_path / "hf/adapter_config.json").write_text("{}")
+    else:
+        write_model(tmp_path / "model", name)
+        export(Captioner.load(tmp_path / "model", "cpu", BEAM), tmp_path / "hf", "hf", "# Card\n")
+    status, out, error = captionlab("caption", pictures[0], "--model", tmp_path / "hf")
+    assert (status, out) == (2, "")
+    theirs = "an adapter for peft" if name == "adapter" else "a model of transformers"
+    assert error.splitlines()[-1] == (
+        f"error: {tmp_path}/hf is {theirs}, which captionlab does not run: its README.md says how "
+        "to open it, or name the model folder that it was exported from"
+    )
+
+
 @pytest.mark.usefixtures("copied_code")
 @pytest.mark.parametrize("name", [n for n in registry.names("decoders") if n not in FILES])
 def test_every_decoder_that_goes_with_its_code_says_what_it_says_in_the_project(
     name: str, tmp_path: Path, pictures: list[Path]
 ) -> None:
-    from transformers import AutoModel
+    from transformers import AutoImageProcessor, AutoModel
 
     captioner = Captioner.load(tiny_model(tmp_path / "model", name), "cpu")
     export(captioner, tmp_path / f"hf_{name}", "hf", "# Card\n")
     model = AutoModel.from_pretrained(tmp_path / f"hf_{name}", trust_remote_code=True)
     assert type(model.decoder).__module__.startswith("transformers_modules.")
+    processor = AutoImageProcessor.from_pretrained(tmp_path / f"hf_{name}", trust_remote_code=True)
+    ours = torch.stack([captioner.encoder.transform(read_image(path)) for path in pictures])
+    theirs = processor([Image.open(path) for path in pictures], return_tensors="pt")
+    assert theirs.keys() == {"pixel_values"}
+    assert torch.equal(theirs["pixel_values"], ours)
+    one = processor(str(pictures[0]), return_tensors="np")["pixel_values"]
+    assert (one == ours[:1].numpy()).all()
+    ids = torch.full((len(pictures), 1), captioner.tokenizer.special.start)
+    assert model(**theirs, input_ids=ids).shape[:2] == ids.shape
+    processor.save_pretrained(tmp_path / "processor")
+    saved = json.loads((tmp_path / "processor/preprocessor_config.json").read_text())
+    assert saved["encoder"] == processor.encoder
     assert model.captions(pictures) == [same_kind(c, model) for c in captioner.caption(pictures)]
 
 
@@ -422,6 +523,28 @@ def test_a_decoder_of_transformers_is_exported_as_that_model(
         (said,) = pipe(images=picture(0), text="", max_new_tokens=5)
         tokens = model.generate(pixel_values=seen, max_new_tokens=5)[0]
         assert said["generated_text"] == pipe.tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(("size", "seam"), [((32, 20), 0), ((20, 32), 0), ((64, 40), 2)])
+def test_the_image_processor_of_an_export_pads_as_the_encoder_does(
+    size: tuple[int, int], seam: int, tmp_path: Path
+) -> None:
+    """transformers scales after it has filled, so rows beside the seam differ in the last case."""
+    from transformers import AutoImageProcessor
+
+    encoder = PixelsEncoder(image_size=32, resize="pad", interpolation="bicubic")
+    clip = {"mean": torch.tensor(OPENAI_CLIP_MEAN), "std": torch.tensor(OPENAI_CLIP_STD)}
+    captioner: Any = SimpleNamespace(encoder=encoder, decoder=SimpleNamespace(side=32, **clip))
+    write_json(tmp_path / "preprocessor_config.json", _processor(captioner))
+    image = picture(0).resize(size)
+    found = AutoImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt").pixel_values
+    mean, std = (clip[name].view(3, 1, 1) for name in ("mean", "std"))
+    theirs = (found[0] * std + mean) * 255
+    apart = (theirs - encoder.transform(image)).abs().amax(0)
+    top = (32 - 20) // 2
+    beside = [row for edge in (top, top + 20) for row in range(edge - seam, edge + seam)]
+    apart[beside] = 0
+    assert apart.max() < 1.01 * bool(seam) + 0.01
 
 
 def lively(decoder: Any, of_places: float, plain: bool) -> None:

@@ -2,6 +2,8 @@
 give a one-line error."""
 
 import asyncio
+import base64
+import io
 import json
 import math
 import os
@@ -23,7 +25,16 @@ from PIL import Image
 from captionlab.cli import app as command
 from captionlab.models import load
 from captionlab.page import answers
-from captionlab.page.answers import Answer, Decoding, Section, Shelf, answer, render
+from captionlab.page.answers import (
+    THUMBNAIL,
+    Answer,
+    Decoding,
+    Section,
+    Shelf,
+    answer,
+    render,
+)
+from captionlab.page.heat import SIDE
 from captionlab.page.neutral import Wording, neutral_wording
 from captionlab.page.server import (
     FORMS,
@@ -309,6 +320,42 @@ def test_several_pictures_have_an_answer_each_and_a_broken_one_its_reason(worksp
         load(Path("models") / name).caption([picture(n)])[0].text for n in (0, 2) for name in NAMES
     ]
     assert captions == [text or "(no word)" for text in expected]
+
+
+def sizes_of(addresses):
+    """Return the sizes of pictures by their addresses (data:...)."""
+    contents = (base64.b64decode(address.partition(",")[2]) for address in addresses)
+    return [Image.open(io.BytesIO(content)).size for content in contents]
+
+
+@pytest.fixture
+def cropping(folder, tmp_path):
+    """The models, changed to see the centre of a picture, 224 pixels wide."""
+    for name in NAMES:
+        changed = shutil.copytree(folder / "models" / name, tmp_path / "models" / name)
+        config = json.loads((changed / "config.json").read_text())
+        config["encoder"]["args"] |= {"resize": "crop", "image_size": 224}
+        (changed / "config.json").write_text(json.dumps(config))
+    return Shelf({name: tmp_path / "models" / name for name in NAMES}, load)
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_a_very_long_picture_has_captions_a_small_copy_and_a_heat_map_for_each_word(
+    workspace, cropping, tmp_path, size
+):
+    long = Image.new("RGB", size, "red")
+    long.save(tmp_path / "long.png")
+    picture(1).save(tmp_path / "1.png")
+    dropped = [{"image": {"path": str(tmp_path / name)}} for name in ("long.png", "1.png")]
+    html = said_last(cropping, tmp_path, dropped, NAMES, "own", 5, 5, 1.0, 1)
+    assert "cannot be used" not in html
+    assert len(re.findall(r'<p class="caption" dir="auto">', html)) == 4
+    small, *_ = sizes_of(re.findall(r'<img class="seen" src="([^"]+)"', html))
+    assert small == tuple(min(side, THUMBNAIL) for side in size)
+    for shelf in (cropping, Shelf({name: Path("models") / name for name in NAMES}, load)):
+        looked = answer(shelf, "soft-attention", long, Decoding()).looked
+        assert looked
+        assert all(max(shown) <= SIDE for shown in sizes_of(address for _, address in looked))
 
 
 def test_more_pictures_than_are_taken_are_one_line(tmp_path):

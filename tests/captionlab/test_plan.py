@@ -151,6 +151,28 @@ def test_an_adapter_alone_is_trained_and_kept(decoder: str) -> None:
     assert found.download == whole.download == 4 * whole.parameters
 
 
+def test_weights_of_4_bits_are_counted_downloaded_in_full_and_held_packed() -> None:
+    """The bytes of the packed model are derived in tests/decoders/test_four_bits.py."""
+    params = load_params(ROOT / "experiments/today.yaml")
+    row = params.variants["qwen-lora"]
+    rows = {
+        "full": row,
+        "packed": row.model_copy(update={"args": {**row.args, "quantise": "4bit"}}),
+    }
+    planned_rows = plan(params.model_copy(update={"variants": rows}), NOWHERE).rows
+    full, packed = (found.model for found in planned_rows)
+    adapter = 36 * 8 * (2 * 4096 + 2 * (2048 + 256) + 3 * (2048 + 11008))
+    assert adapter == 14_966_784
+    assert full.parameters == packed.parameters == 3_754_622_976 + adapter
+    assert full.trainable == packed.trainable == adapter
+    assert full.saved == packed.saved == 2 * adapter
+    assert full.download == packed.download == 2 * 3_754_622_976
+    assert full.footprint
+    assert packed.footprint
+    assert full.footprint.weights == 2 * (3_754_622_976 + adapter)
+    assert packed.footprint.weights == 3_520_856_064 + 2 * adapter
+
+
 def test_an_adapter_and_a_mapping_are_trained_and_kept() -> None:
     params = load_params(ROOT / "experiments/clip-prefix-flickr8k.yaml")
     row = params.variants["clip-prefix-original"]

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from tests.captioner.test_captioner import write_model
-from tests.captionlab.test_export import tiny_model
+from tests.captioner.test_captioner import picture, write_model
+from tests.captionlab.test_export import copied_code, tiny_model
 from tests.hub import TOKEN, Hub
 from tests.releases import everything
 from tests.tracking_workspace import lock_variant, make_captioner, make_workspace
+
+__all__ = ["copied_code"]  # a fixture
 
 PUSH = ("push", "model", "--to", "ann/captions")
 FRESH = {"ann/captions": True}
@@ -315,3 +317,29 @@ def test_a_model_that_cannot_be_exported_and_an_unknown_format_are_refused_as_by
     error = refusal(captionlab(*PUSH, "--format", "gguf"))
     assert error == "error: unknown format 'gguf': there are hf, onnx\n"
     assert hub.requests == []
+
+
+@pytest.mark.usefixtures("copied_code")
+def test_what_transformers_pushes_of_an_export_is_the_whole_export(
+    hub: Hub, tmp_path: Path, captionlab: Any
+) -> None:
+    from transformers import AutoModel
+
+    assert captionlab("export", "model", "--to", tmp_path / "out", "--format", "hf")[0] == 0
+    model = AutoModel.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    model.push_to_hub("ann/captions", private=True)
+    assert hub.private == FRESH
+    (pushed,) = hub.files.values()
+    expected = everything(tmp_path / "out")
+    assert pushed.keys() == expected.keys()
+    again = tmp_path / "again"
+    again.mkdir()
+    for name, content in pushed.items():
+        (again / name).write_bytes(content)
+    picture(0).save(tmp_path / "p.png")
+    copy = AutoModel.from_pretrained(again, trust_remote_code=True)
+    assert copy.captions([tmp_path / "p.png"])[0].text == model.caption(tmp_path / "p.png")
+    folders = ("model", str(again))
+    said = [captionlab("caption", tmp_path / "p.png", "--model", m)[:2] for m in folders]
+    assert said[0] == said[1]
+    assert said[0][0] == 0

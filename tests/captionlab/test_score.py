@@ -223,6 +223,19 @@ def test_partial_leaves_out_images_that_lack_either_side():
     ]
 
 
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
+def test_a_file_that_is_too_large_to_be_read_at_once_is_one_line(captionlab, tmp_path, suffix):
+    with (tmp_path / f"p{suffix}").open("wb") as file:
+        file.truncate(40 * 10**9)  # a sparse file, which takes no room
+    (tmp_path / "r.json").write_text('{"1": ["a dog"]}')
+    status, out, err = captionlab("score", tmp_path / f"p{suffix}", tmp_path / "r.json")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err == (
+        f"error: {tmp_path}/p{suffix} has 40,000,000,000 bytes, more than the 2,000,000,000 that "
+        "are read at once: save its captions as Parquet\n"
+    )
+
+
 def test_that_cider_of_one_image_is_0_is_explained():
     one = evaluate({"1": "a dog"}, {"1": ["a dog"]}, ["cider"], "raw")
     assert one.scores == {"cider": 0.0}

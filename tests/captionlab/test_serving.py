@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -312,7 +313,13 @@ def plain(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def ours(model: Any) -> Iterator[str]:
-    """The server that `captionlab serve` runs, in a thread. Bodies may have at most 4 MB."""
+    with served(model) as address:
+        yield address
+
+
+@contextmanager
+def served(model: Any) -> Iterator[str]:
+    """Run the server of `captionlab serve` in a thread. Bodies may have at most 4 MB."""
     import uvicorn
     from mlflow.pyfunc import scoring_server
 
@@ -322,9 +329,11 @@ def ours(model: Any) -> Iterator[str]:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     DOORS[f"http://127.0.0.1:{port}"] = door
-    yield wait_for(f"http://127.0.0.1:{port}")
-    server.should_exit = True
-    thread.join(10)
+    try:
+        yield wait_for(f"http://127.0.0.1:{port}")
+    finally:
+        server.should_exit = True
+        thread.join(10)
 
 
 def test_params_of_a_request_reach_the_process_that_runs_the_network(
@@ -559,6 +568,40 @@ def test_a_picture_of_many_pixels_has_its_reason_and_the_others_their_captions(
         "7990 x 7990, more than 12,000,000 pixels: send it smaller, or as a JPEG"
     }
     assert rows[11]["caption"] == said(model, text(0))[0]["caption"]
+
+
+@pytest.fixture(scope="module")
+def cropping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
+    """A model that sees the centre of a picture, 224 pixels wide, and its running server."""
+    from mlflow.pyfunc import load_model
+
+    folder = tmp_path_factory.mktemp("cropping")
+    make_captioner(folder / "merge", image_size=224, resize="crop")
+    model = load_model(str(publish(folder / "merge", DECODE, folder)))
+    with served(model) as address:
+        yield model, address
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1)])
+def test_a_very_long_picture_has_the_caption_of_its_middle_beside_the_others(
+    cropping: tuple[Any, str], size: tuple[int, int]
+) -> None:
+    """Scaled with its shape, it would have three thousand million pixels."""
+    model, address = cropping
+    content, middle = BytesIO(), BytesIO()
+    long = Image.new("RGB", size, "red")
+    long.save(content, "PNG")
+    long.crop((0, 0, min(16, size[0]), min(16, size[1]))).save(middle, "PNG")
+    started = time.monotonic()
+    status, answer = post(
+        address, records(base64.b64encode(content.getvalue()).decode(), text(0), "%%%")
+    )
+    assert time.monotonic() - started < 20
+    rows = json.loads(answer)["predictions"]
+    assert status == 200
+    assert [row["error"] for row in rows] == [None, None, "not base64"]
+    expected = said(model, middle.getvalue(), text(0))
+    assert [row["caption"] for row in rows[:2]] == [row["caption"] for row in expected]
 
 
 def raw(address: str, head: str, body: bytes = b"") -> bytes:

@@ -2,13 +2,16 @@
 change."""
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipeline.core.errors import let_through
-from tests.faults import NOBODY, as_nobody
-from tests.workspace import tiny_params, write_params
+from tests.faults import NOBODY, as_nobody, disk, make_read_only
+from tests.workspace import ROOT, tiny_params, write_params
 
 REFUSED = "may not be written or read by this user: change its permissions, then run the same "
 READERS = """
@@ -90,6 +93,32 @@ def test_a_file_that_a_user_may_not_read_is_never_called_damaged(tmp_path: Path)
     assert done.stderr == ""
     names = "json table captions history scores weights model tokenizer checkpoint features"
     assert done.stdout.split() == names.split()
+
+
+def test_a_workspace_on_a_read_only_disk_is_one_line_and_can_be_read(tmp_path: Path) -> None:
+    with disk(tmp_path / "disk", "16m") as workspace:
+        write_params(workspace, tiny_params())
+        make_read_only(workspace)
+        done = run(workspace, "-m", "stages.download", "scenes")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == (
+            "error: data is on a disk that is read-only here: work in a copy that can be written, "
+            "then run the same command again\n"
+        )
+        done = run(workspace, "-m", "captionlab", "results")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [path.name for path in workspace.iterdir()] == ["params.yaml"]
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC])

@@ -1,6 +1,7 @@
 """Properties of every decoder file: a new file under pipeline/decoders/ is tested at once."""
 
 from dataclasses import asdict, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,13 @@ FURTHER["vlm_seq2seq-blip-2-t5"] = (
     "vlm_seq2seq",
     {"model": str(MODELS / "blip-2-t5"), "tune": "adapter"},
 )
+FURTHER |= {
+    "vlm-4bit": ("vlm", {"tune": "adapter", "quantise": "4bit"}),
+    "vlm_seq2seq-4bit": (
+        "vlm_seq2seq",
+        {"model": str(MODELS / "blip-2-t5"), "tune": "adapter", "quantise": "4bit"},
+    ),
+}
 FAMILIES = {
     "blind": "gpt2",
     "blind-llama": "llama",
@@ -122,14 +130,19 @@ def small(name: str, vocabulary: int = V) -> tuple[str, dict[str, Any], Sizes]:
 def small_decoder(name: str, vocabulary: int = V, seed: int = 0) -> Decoder:
     """Return the decoder with narrow layers.
 
-    Its weights are large enough to make distributions far from uniform.
+    Its weights are large enough to make distributions far from uniform. Codes of 4 bits stand for
+    values of about half the scale, so scales are twice as large as other weights.
     """
     file, args, sizes = small(name, vocabulary)
     torch.manual_seed(seed)
     decoder = build_decoder(file, sizes, args)
     with torch.no_grad():
-        for weight in decoder.parameters():
-            weight.copy_(torch.randn_like(weight) * 0.4)
+        for part, weight in decoder.named_parameters():
+            if weight.dtype == torch.uint8:
+                weight.random_(256)
+            else:
+                spread = 0.8 if part.endswith(".scales") else 0.4
+                weight.copy_(torch.randn_like(weight) * spread)
     return decoder.eval()
 
 
@@ -425,6 +438,26 @@ def test_a_saved_model_gives_the_same_captions_after_loading(name: str, tmp_path
         "model.safetensors",
         "tokenizer.json",
     ]
+
+
+@pytest.mark.parametrize("search", [{"beam": 1}, {"beam": 3}, {"samples": 1}])
+def test_probabilities_that_are_not_finite_are_one_line(name: str, search: dict[str, int]) -> None:
+    decoder = small_decoder(name)
+    with torch.no_grad():
+        for weight in decoder.parameters():
+            weight.fill_(1e38)  # finite, so that the reader of models lets it pass
+    tokenizer = word_tokenizer([" ".join(f"word{n}" for n in range(V - 4))], 1)
+    decode = {"beam": 1, "max_tokens": 4, "length_penalty": 1.0, "alternatives": 1, "samples": 0}
+    decode |= {"temperature": 1.0, "top_k": 0, "seed": 1, **search}
+    if (
+        name == "blind-llama"
+    ):  # its first layer divides the embedding by its size, which is infinite
+        assert all(
+            isfinite(c.log_prob) for c in caption_features(decoder, tokenizer, features(), decode)
+        )
+        return
+    with pytest.raises(UserError, match=r"^the model's probabilities are not finite for an image"):
+        caption_features(decoder, tokenizer, features(), decode)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

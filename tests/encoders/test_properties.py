@@ -31,6 +31,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "pixels": {"image_size": 32},
     "timm_model": TIMM,
     "timm_model/grid": {**TIMM, "grid": 3},
+    "timm_model/scales": {**TIMM, "scales": 2},
+    "timm_model/mirror": {**TIMM, "mirror": True, "resize": "crop"},
     "timm_model/stochastic": {
         **TIMM,
         "model": "test_vit",
@@ -271,6 +273,45 @@ def test_a_grid_of_half_the_side_holds_the_mean_of_each_four_positions(
     close(half(pixels).grid[0], rows.mean((1, 3)).flatten(0, 1), 1e-5)
 
 
+def test_a_second_scale_adds_the_mean_of_its_four_finer_positions_to_each() -> None:
+    plain, two = build(), build(scales=2)
+    pixels = plain.transform(noise(64, 64))[None]
+    with torch.inference_mode():
+        maps = plain.body.forward_intermediates((pixels.float() - plain.mean) / plain.std)[1]
+    finer = [m for m in maps if m.shape[2:] == (4, 4)][-1][0]  # (D, 4, 4), the last map has 2 x 2
+    squares = finer.unflatten(1, (2, 2)).unflatten(3, (2, 2)).mean((2, 4)).flatten(1).T
+    one, both = plain(pixels), two(pixels)
+    close(both.grid[0], torch.cat([one.grid[0], squares], -1), 1e-5)
+    close(both.pooled[0], torch.cat([one.pooled[0], finer.mean((1, 2))]), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "cure"),
+    [
+        (
+            "test_efficientnet",
+            "scales is 9, and the maps of this model have 5 different resolutions: lower",
+        ),
+        ("test_vit", "scales is 9, and the maps of this model have 1 different resolutions: lower"),
+        ("crossvit_9_240", "timm gives no earlier maps of this model: set scales to 1"),
+    ],
+)
+def test_more_scales_than_a_network_has_are_one_line(model: str, cure: str) -> None:
+    size = {"test_efficientnet": 64, "test_vit": 160, "crossvit_9_240": 240}[model]
+    with pytest.raises(UserError, match=cure):
+        build(model=model, image_size=size, scales=9)
+
+
+def test_features_with_the_mirror_image_are_the_mean_of_both_with_the_grid_mirrored_back() -> None:
+    plain, both = build(), build(mirror=True)
+    pixels = plain.transform(noise(64, 64))[None]
+    one, other = plain(pixels), plain(pixels.flip(-1))
+    found = both(pixels)
+    close(found.pooled, (one.pooled + other.pooled) / 2, 1e-5)
+    for place, mirrored in enumerate([1, 0, 3, 2]):  # of 2 x 2 positions
+        close(found.grid[0, place], (one.grid[0, place] + other.grid[0, mirrored]) / 2, 1e-5)
+
+
 def test_eight_by_eight_positions_can_be_pooled_to_the_seven_by_seven_of_a_paper() -> None:
     convnext = module("timm_model").shapes(
         model="convnext_tiny", weights="hub", image_size=256, grid=7
@@ -395,8 +436,25 @@ def test_squash_keeps_the_whole_picture_and_crop_its_middle(name: str, rotate: b
     assert [int((part[1, 30] > 127).sum()) for part in (squashed, cropped)] == [20, 40]
 
 
+@pytest.mark.parametrize("name", ["timm_model", "pixels"])
+@pytest.mark.parametrize("rotate", [False, True])
+def test_pad_keeps_the_whole_picture_and_its_shape(name: str, rotate: bool) -> None:
+    image = stripes().transpose(Image.Transpose.TRANSPOSE) if rotate else stripes()
+    encoder = build(name, image_size=60, resize="pad")
+    assert (encoder.crops, encoder.pads) == (False, True)
+    padded = encoder.transform(image)
+    if rotate:
+        padded = padded.transpose(1, 2)
+    assert padded.shape == (3, 60, 60)
+    assert padded[:, 30, [5, 30, 55]].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    assert padded[:, [0, 14, 45, 59], 30].T.tolist() == [[122, 116, 104]] * 4
+    # The thirds are 20 wide and, as the picture is twice as wide as high, 30 high.
+    assert int((padded[1, 30] > 127).sum()) == 20
+    assert int((padded[1, :, 30] > 127).sum()) == 30
+
+
 @pytest.mark.parametrize("size", [(61, 60), (1, 1), (500, 3), (59, 333)])
-@pytest.mark.parametrize("resize", ["squash", "crop"])
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 def test_a_picture_of_any_shape_becomes_a_square(size: tuple[int, int], resize: str) -> None:
     assert build(resize=resize).transform(Image.new("RGB", size, "red")).shape == (3, 64, 64)
 

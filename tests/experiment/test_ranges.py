@@ -6,13 +6,14 @@ line.
 
 import ast
 import math
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
 
 from pipeline.core import registry
 from pipeline.core.errors import UserError
+from pipeline.core.ranges import Form, Keys, Lora, Range, Width
 from pipeline.experiment.params import Variant, load_params
 from tests.workspace import ROOT
 
@@ -168,6 +169,52 @@ def test_every_default_lies_in_its_own_range(kind) -> None:
         known = signature.parameters.values()
         defaults = {p.name: p.default for p in known if p.default is not p.empty}
         registry.check_args(signature, {**defaults, **given}, name)
+
+
+def unbounded(annotation: Any) -> bool:
+    """Return whether a type allows a number that no range bounds."""
+    if hasattr(annotation, "__metadata__"):
+        rules = annotation.__metadata__
+        keys = [kind for rule in rules if isinstance(rule, Keys) for kind in rule.types.values()]
+        return any(map(unbounded, keys)) or (
+            unbounded(annotation.__origin__) and not any(isinstance(rule, Range) for rule in rules)
+        )
+    if get_origin(annotation) is Literal:
+        return False
+    return annotation in (int, float) or any(map(unbounded, get_args(annotation)))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "expected"),
+    [
+        (int, True),
+        (float | None, True),
+        (list[int], True),
+        (list[str] | int, True),
+        (Annotated[float, Form("x", "a form")], True),
+        (Annotated[dict[str, Any], Keys({"rank": int})], True),
+        (bool, False),
+        (Literal[1, 2], False),
+        (Width | None, False),
+        (list[Width], False),
+        (Lora | None, False),
+        (str | list[str], False),
+    ],
+    ids=str,
+)
+def test_a_number_without_a_range_is_found_anywhere_in_a_type(annotation, expected) -> None:
+    assert unbounded(annotation) == expected
+
+
+@pytest.mark.parametrize("kind", registry.ENTRIES)
+def test_every_number_among_the_arguments_has_a_range(kind) -> None:
+    without = [
+        f"{kind}/{name}.py: {parameter.name}: {parameter.annotation}"
+        for name in registry.names(kind)
+        for parameter in registry.signature(kind, name).parameters.values()
+        if unbounded(parameter.annotation)
+    ]
+    assert without == []
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "experiments").glob("*.yaml")), ids=str)

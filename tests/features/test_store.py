@@ -122,6 +122,17 @@ def test_the_folder_holds_what_the_row_trail_promises(tmp_path: Path) -> None:
     assert list(pd.read_parquet(folder / "rejected.parquet").columns) == ["image_id", "reason"]
 
 
+@pytest.mark.parametrize("seen", ["crops", "pads"])
+def test_the_manifest_says_whether_the_encoder_saw_a_cut_or_a_filled_square(
+    tmp_path: Path, seen: str
+) -> None:
+    encoder: Any = TinyEncoder()
+    setattr(encoder, seen, True)
+    manifest = read_json(run(encoder, pictures(tmp_path / "raw", 2), tmp_path) / "manifest.json")
+    expected = {"crops": {"crops": True}, "pads": {"crops": False, "pads": True}}[seen]
+    assert {key: manifest[key] for key in ("crops", "pads") if key in manifest} == expected
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 @pytest.mark.parametrize("keep", ["grid", "pooled"])
 def test_a_part_alone_is_written_as_it_is_beside_the_other(
@@ -467,3 +478,44 @@ def test_a_killed_run_keeps_the_shards_that_were_done(tmp_path: Path) -> None:
     second = TinyEncoder()
     assert contents(run(second, images, tmp_path)) == expected
     assert second.seen == [5 * n + 1 for n in range(32, 40)]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_feature_that_is_not_finite_is_named_when_it_is_read(
+    tmp_path: Path, dtype: str, value: float
+) -> None:
+    run(TinyEncoder(), pictures(tmp_path / "raw", 3), tmp_path, dtype=dtype)
+    file = "pooled-00000.npy" if dtype == "float16" else "pooled_scale-00000.npy"
+
+    def spoil(array: np.ndarray) -> np.ndarray:
+        array = array.copy()
+        array.reshape(3, -1)[1, 0] = value
+        return array
+
+    _rewrite(file, spoil)(tmp_path / "f")
+    store = FeatureStore(tmp_path / "f")
+    first, second, third = pd.read_parquet(tmp_path / "f/ids.parquet").image_id
+    assert len(store.get([first, third])) == 2
+    with pytest.raises(UserError, match=rf"pooled-\*\.npy: the values of image {second} are not"):
+        store.get([third, second])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "factor", "cure"),
+    [
+        ("float16", 1e9, "write dtype: int8, whose range is that of float32"),
+        ("int8", float("inf"), "the encoder's weights or its computation are at fault"),
+    ],
+)
+def test_features_that_cannot_be_stored_are_no_features(
+    tmp_path: Path, dtype: str, factor: float, cure: str
+) -> None:
+    class Large(TinyEncoder):
+        def __call__(self, pixels: Any) -> Features:
+            f = super().__call__(pixels)
+            return Features(f.grid, f.pooled.abs().add(1).mul(factor))
+
+    with pytest.raises(UserError, match=rf"^the pooled.* of image .* is not finite.*: {cure}"):
+        run(Large(), pictures(tmp_path / "raw", 3), tmp_path, dtype=dtype)
+    assert not (tmp_path / "f").exists()

@@ -78,3 +78,17 @@ def test_an_experiment_with_values_seen_before_is_restored(finished: Path) -> No
     assert "merge.json" in run(finished, tool("dvc"), "metrics", "diff", "--md", "--all").stdout
     run(finished, tool("dvc"), "plots", "diff", "-o", "plots_html")
     assert "val_cider" in (finished / "plots_html/index.html").read_text()
+
+
+def test_a_key_that_a_row_lacks_is_set_with_a_plus_as_the_how_to_says(finished: Path) -> None:
+    queue = (tool("dvc"), "exp", "run", "--queue", "-S")
+    key = "variants.merge.decode.beam=5"
+    try:
+        refused = run(finished, *queue, key, check=False)
+        assert refused.returncode != 0
+        for number, plus in enumerate(("+", "++"), 1):
+            run(finished, *queue, f"{plus}{key}")
+            shown = run(finished, tool("dvc"), "queue", "status").stdout
+            assert shown.count("Queued") == number
+    finally:
+        run(finished, tool("dvc"), "exp", "remove", "--queue")

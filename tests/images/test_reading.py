@@ -272,3 +272,17 @@ def test_a_picture_that_memory_does_not_hold_is_a_reason_not_a_traceback(monkeyp
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
     with pytest.raises(ImageError, match="80 x 60, more than this machine's memory holds"):
         read_image(encoded(NOISE))
+
+
+def test_a_jpeg_that_asks_for_many_passes_over_its_pixels_is_refused_before_it_is_decoded():
+    plain = encoded(Image.new("RGB", (3000, 3000)), "JPEG", progressive=True)
+    last = plain.rindex(b"\xff\xda")
+    content = plain[:last] + plain[last:-2] * 150 + plain[-2:]
+    assert len(content) < 100_000
+    assert read_image(plain).size == (3000, 3000)
+    count = content.count(b"\xff\xda")
+    with pytest.raises(
+        ImageError,
+        match=rf"^a JPEG of 9,000,000 pixels in {count} scans, more than 1,000,000,000 together",
+    ):
+        read_image(content)

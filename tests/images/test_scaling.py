@@ -5,11 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from PIL.Image import Resampling
 
 from pipeline.images.reading import MAX_RATIO
-from pipeline.images.scaling import middle, square, within
+from pipeline.images.scaling import MEAN_COLOUR, middle, square, within
 
 
 def noise(width, height):
@@ -63,6 +64,75 @@ def test_the_middle_of_a_long_picture_is_sixteen_times_as_long_as_it_is_wide():
     assert middle(noise(100, 3)).tobytes() == noise(100, 3).crop((26, 0, 74, 3)).tobytes()
     image = noise(3, 48)
     assert middle(image) is image
+
+
+# Red, green, blue and white, then black, grey, yellow and brown.
+FOUR_BY_TWO = [
+    [[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]],
+    [[0, 0, 0], [128, 128, 128], [255, 255, 0], [90, 60, 30]],
+]
+
+
+def test_a_padded_picture_lies_in_the_middle_of_a_square_of_the_mean_colour() -> None:
+    wide = Image.fromarray(np.array(FOUR_BY_TWO, np.uint8))
+    fill = [[122, 116, 104]] * 4
+    found = np.asarray(square(wide, 4, "pad", Resampling.BICUBIC))
+    assert found.tolist() == [fill, *FOUR_BY_TWO, fill]
+    high = wide.transpose(Image.Transpose.TRANSPOSE)
+    found = np.asarray(square(high, 4, "pad", Resampling.BICUBIC))
+    assert found.transpose(1, 0, 2).tolist() == [fill, *FOUR_BY_TWO, fill]
+
+
+def test_what_cannot_be_filled_evenly_has_one_pixel_more_after_the_picture() -> None:
+    red = Image.new("RGB", (4, 1), (255, 0, 0))
+    rows = np.asarray(square(red, 4, "pad", Resampling.BILINEAR))[:, 0].tolist()
+    assert rows == [[122, 116, 104], [255, 0, 0], [122, 116, 104], [122, 116, 104]]
+
+
+def test_a_padded_picture_is_scaled_by_its_longer_side() -> None:
+    """8 x 4 pixels, black and white halves, become 4 x 2: every pixel is the mean of four."""
+    halves = np.zeros((4, 8, 3), np.uint8)
+    halves[:, 4:] = 255
+    found = np.asarray(square(Image.fromarray(halves), 4, "pad", Resampling.BOX))[..., 0]
+    fill = [122] * 4
+    assert found.tolist() == [fill, [0, 0, 255, 255], [0, 0, 255, 255], fill]
+
+
+@pytest.mark.parametrize("size", [(32, 20), (7, 32), (32, 32), (31, 32)])
+def test_a_picture_as_long_as_the_square_is_padded_as_transformers_does_it_for_llava(size) -> None:
+    from transformers.models.llava.image_processing_llava import LlavaImageProcessor
+
+    image = noise(*size)
+    processor = LlavaImageProcessor()
+    planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    colour = tuple(int(mean * 255) for mean in processor.image_mean)
+    theirs = processor.pad_to_square(planes, colour).permute(1, 2, 0).numpy()
+    assert colour == MEAN_COLOUR
+    assert np.array_equal(np.asarray(square(image, 32, "pad", Resampling.BICUBIC)), theirs)
+
+
+def test_a_square_picture_is_padded_by_nothing() -> None:
+    image = noise(90, 90)
+    squashed = square(image, 64, "squash", Resampling.BICUBIC)
+    assert square(image, 64, "pad", Resampling.BICUBIC).tobytes() == squashed.tobytes()
+
+
+@pytest.mark.parametrize("size", ["1, 60_000", "1, 1_000_000", "1, 64_000_000"])
+def test_a_picture_one_pixel_wide_is_padded_within_a_gigabyte(size) -> None:
+    code = (
+        "import resource\n"
+        "import numpy as np\n"
+        "from PIL import Image\n"
+        "from pipeline.images.scaling import square\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))\n"
+        f"image = Image.new('RGB', ({size}), (10, 20, 30))\n"
+        "scaled = np.asarray(square(image, 224, 'pad', Image.Resampling.BICUBIC))\n"
+        "own = (scaled == (10, 20, 30)).all(2)\n"
+        "fill = (scaled == (122, 116, 104)).all(2)\n"
+        "print(scaled.shape, own[:, 111].all(), own.sum(), fill.sum())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == f"(224, 224, 3) True 224 {224 * 223}\n", done.stderr
 
 
 @pytest.mark.parametrize("way", ["crop", "squash"])

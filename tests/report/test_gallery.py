@@ -56,10 +56,13 @@ def test_noise_on_an_even_map_stays_pale():
 def attention(images, words, sharp):
     weights = np.array([1.0, 0.0, 0.0, 0.0] if sharp else [0.3, 0.3, 0.2, 0.2])
     rows = [
-        (f"i{n}", k, f"word{k}", weights, 2, 2, False) for n in range(images) for k in range(words)
+        (f"i{n}", k, f"word{k}", weights, 2, 2, False, False)
+        for n in range(images)
+        for k in range(words)
     ][::-1]
     return pd.DataFrame(
-        rows, columns=["image_id", "position", "word", "weights", "rows", "columns", "crops"]
+        rows,
+        columns=["image_id", "position", "word", "weights", "rows", "columns", "crops", "pads"],
     )
 
 

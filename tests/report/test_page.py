@@ -132,13 +132,14 @@ def write_attention(file: Path, image_ids: list[str]) -> None:
     """
     weights = [[0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 1.0, 0.0], [0.4, 0.3, 0.2, 0.1]]
     rows = [
-        (i, n, word, weights[n], 2, 2, True)
+        (i, n, word, weights[n], 2, 2, True, False)
         for i in image_ids
         for n, word in enumerate(["two", "red", "<dogs>"])
     ]
     file.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(
-        rows, columns=["image_id", "position", "word", "weights", "rows", "columns", "crops"]
+        rows,
+        columns=["image_id", "position", "word", "weights", "rows", "columns", "crops", "pads"],
     ).to_parquet(file)
 
 

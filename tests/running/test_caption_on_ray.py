@@ -18,8 +18,10 @@ from PIL import Image
 
 from captionlab.running import caption_on_ray as on_ray
 from captionlab.running.caption_shard import Captions
+from pipeline.captioner.captioner import GREEDY
 from pipeline.core.alike import versions
 from pipeline.core.errors import UserError
+from pipeline.data.files import write_json
 from tests.running.toy import wait_for
 from tests.tracking_workspace import make_captioner
 
@@ -61,6 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures, one is broken."""
     root = tmp_path_factory.mktemp("made")
     make_captioner(root / "model")
+    write_json(root / "model/decode.json", GREEDY)
     (root / "photos").mkdir()
     for n in range(COUNT):
         cells = np.random.default_rng(n).integers(0, 256, (4, 4, 3), dtype=np.uint8)

@@ -84,6 +84,16 @@ def test_the_split_is_80_10_10_by_image_and_follows_the_seed(tmp_path):
     assert sorted(one.values()) == ["test"] * 2 + ["train"] * 16 + ["val"] * 2
     assert everything(tmp_path / "one") == everything(tmp_path / "two")
     assert one != three
+    assert one == base.random_split(one, 0.1, 0.1, 1)
+
+
+def test_equal_pictures_are_in_one_split(tmp_path):
+    data = content(40)
+    data["images"][20:] = data["images"][:20]
+    a3ds.fetch(tmp_path / "raw", archives=release(tmp_path / "zips", data))
+    splits = split_of(tmp_path / "raw", "random")
+    assert sorted(splits.values()) == ["test"] * 4 + ["train"] * 32 + ["val"] * 4
+    assert all(splits[f"a3ds-{n:04d}"] == splits[f"a3ds-{20 + n:04d}"] for n in range(20))
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -379,6 +379,40 @@ def test_captions_that_cannot_be_read_are_one_line_and_leave_nothing(tmp_path, n
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize(
+    ("name", "other", "hint"),
+    [
+        ("cafe\u0301", "caf\u00e9", "the Unicode form of a letter (NFC, NFD)"),
+        ("caf\u00e9", "cafe\u0301", "the Unicode form of a letter (NFC, NFD)"),
+        ("CAFE\u0301", "caf\u00e9", "case and the Unicode form of a letter"),
+    ],
+)
+def test_names_in_another_unicode_form_are_said_to_differ_in_it(tmp_path, name, other, hint):
+    """Macs write file names in NFD; a table that is written elsewhere has NFC."""
+    root = photos(tmp_path / "mine", [f"{name}.jpg"])
+    (root / "c.csv").write_text(f"image,caption\n{other}.jpg,One\n", encoding="utf-8")
+    with pytest.raises(UserError) as refusal:
+        folder.fetch(tmp_path / "raw", path=str(root), captions="c.csv")
+    assert str(refusal.value).endswith(
+        f"name them relative to it ('{other}.jpg' and '{name}.jpg' differ in {hint} only)"
+    )
+    assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json"])
+def test_a_table_that_is_too_large_to_be_read_at_once_is_one_line(tmp_path, suffix):
+    root = photos(tmp_path / "mine")
+    with (root / f"c{suffix}").open("wb") as file:
+        file.truncate(40 * 10**9)  # a sparse file, which takes no room
+    with pytest.raises(UserError) as refusal:
+        folder.fetch(tmp_path / "raw", path=str(root), captions=f"c{suffix}")
+    assert str(refusal.value) == (
+        f"{root}/c{suffix} has 40,000,000,000 bytes, more than the 2,000,000,000 that are read at "
+        "once: save its captions as Parquet"
+    )
+    assert not (tmp_path / "raw").exists()
+
+
 def test_a_parquet_table_that_lacks_a_column_is_named(tmp_path):
     root = photos(tmp_path / "mine")
     pd.DataFrame({"image": ["x.png"], "text": ["One"]}).to_parquet(root / "c.parquet")

@@ -224,6 +224,24 @@ def test_a_random_split_keeps_every_image_where_it_was_when_data_is_added(tmp_pa
         fetched(tmp_path / "none", name=str(tmp_path / "a"), val=0.5, test=0.5)
 
 
+def test_equal_pictures_with_several_ids_are_in_one_split(tmp_path: Path) -> None:
+    """There are 60 pictures, each under two ids; the last 10 are under a third."""
+    ids = [f"id {n}" for n in range(120)]
+    twice = datasets.concatenate_datasets([rows(60), rows(60)]).add_column("key", ids)
+    args = {"id_column": "key", "val": 0.3, "test": 0.3}
+    table = fetched(tmp_path / "two", name=as_parquet({"train": twice}, tmp_path / "a"), **args)
+    splits = dict(zip(table["image_id"], table["split_random"], strict=True))
+    assert set(splits.values()) == {"train", "val", "test"}
+    assert all(splits[f"id {n}"] == splits[f"id {60 + n}"] for n in range(60))
+    assert keyed_split(ids[:60], 0.3, 0.3, 1).items() <= splits.items()
+    third = rows(10, 50).add_column("key", [f"a {n}" for n in range(50, 60)])
+    more = as_parquet({"train": datasets.concatenate_datasets([twice, third])}, tmp_path / "b")
+    table = fetched(tmp_path / "three", name=more, **args)
+    after = dict(zip(table["image_id"], table["split_random"], strict=True))
+    assert splits.items() <= after.items()
+    assert all(after[f"a {n}"] == splits[f"id {n}"] for n in range(50, 60))
+
+
 def test_pictures_that_are_missing_too_large_or_elsewhere_are_rows_without_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,7 +249,14 @@ def test_karpathys_split_is_read_from_his_file(tmp_path):
         (None, "is not there: name the file dataset_flickr8k.json"),
         ("[]", "is not a dataset_flickr8k.json"),
         ("{", "is not a dataset_flickr8k.json"),
-        ('{"images": [{"filename": "z.jpg", "split": "val"}]}', "names none of these images"),
+        (
+            '{"images": [{"filename": "z.jpg", "split": "val"}]}',
+            "names none of these images: it is of",
+        ),
+        (
+            '{"images": [{"filename": "A.jpg", "split": "val"}]}',
+            r"images \('A.jpg' and 'a.jpg' differ in case only\): name them alike",
+        ),
     ],
 )
 def test_a_karpathy_file_that_is_none_is_one_line(tmp_path, content, message):

@@ -21,6 +21,7 @@ from pipeline.data.shards import Shards
 from pipeline.experiment.params import load_params
 from pipeline.sources import webdataset
 from pipeline.sources.shared import gate
+from pipeline.sources.shared.keyed import keyed_split
 from tests.pictures import pictures_of
 from tests.releases import everything, index_of, jpeg, split_of
 from tests.workspace import ROOT
@@ -178,11 +179,21 @@ def test_a_tar_of_a_folder_and_long_names_are_read(tmp_path):
         assert pictures_of(tmp_path / "raw") == {name: jpeg(n) for n, name in enumerate(names)}
 
 
+def distinct(first, count, name=""):
+    """Return samples whose pictures' files all differ; those of equal numbers are equal."""
+    return [
+        sample
+        | {"__key__": name + sample["__key__"], "jpg": sample["jpg"] + sample["__key__"].encode()}
+        for sample in samples(first, count)
+    ]
+
+
 def test_a_split_is_drawn_from_the_key_and_stays_when_shards_are_added(tmp_path):
-    theirs = written(tmp_path / "theirs", samples(0, 600))
+    theirs = written(tmp_path / "theirs", distinct(0, 600))
     fetched(tmp_path, theirs, val=0.2, test=0.1)
     first = split_of(tmp_path / "raw", "random")
-    written(theirs, samples(600, 5), samples(0, 600))
+    assert first == keyed_split(first, 0.2, 0.1, 1)
+    written(theirs, distinct(600, 5), distinct(0, 600))
     fetched(tmp_path, theirs, val=0.2, test=0.1)
     second = split_of(tmp_path / "raw", "random")
     assert len(second) == 605
@@ -193,6 +204,38 @@ def test_a_split_is_drawn_from_the_key_and_stays_when_shards_are_added(tmp_path)
     fetched(tmp_path, theirs, val=0.2, test=0.1, seed=2)
     other = split_of(tmp_path / "raw", "random")
     assert 0.3 < sum(other[key] == first[key] for key in first) / 600 < 0.75
+
+
+def test_equal_pictures_are_in_one_split_and_stay_when_shards_are_added(tmp_path):
+    """There are 200 photos, each under two keys; a later shard adds a third key for each."""
+    keys = [f"{n:09}" for n in range(200)]
+    theirs = written(tmp_path / "theirs", distinct(0, 200), distinct(0, 200, "copy "))
+    fetched(tmp_path, theirs, val=0.2, test=0.2)
+    first = split_of(tmp_path / "raw", "random")
+    assert keyed_split(keys, 0.2, 0.2, 1).items() <= first.items()
+    assert all(first[f"copy {key}"] == first[key] for key in keys)
+    written(theirs, distinct(0, 200), distinct(0, 200, "copy "), distinct(0, 200, "a copy "))
+    fetched(tmp_path, theirs, val=0.2, test=0.2)
+    second = split_of(tmp_path / "raw", "random")
+    assert first.items() <= second.items()
+    assert all(second[f"a copy {key}"] == first[key] for key in keys)
+
+
+def test_a_picture_in_a_later_shard_than_its_captions_is_where_its_equals_are(tmp_path):
+    names = [f"{n:03}" for n in range(60)]
+    packed(
+        tmp_path / "s/0.tar",
+        [
+            *[(f"{name}.txt", b"A dog") for name in names],
+            *[(f"late {name}.txt", b"A dog") for name in names],
+            *[(f"{name}.jpg", jpeg(int(name))) for name in names],
+        ],
+    )
+    packed(tmp_path / "s/1.tar", [(f"late {name}.jpg", jpeg(int(name))) for name in names])
+    fetched(tmp_path, tmp_path / "s", val=0.3, test=0.3)
+    splits = split_of(tmp_path / "raw", "random")
+    assert len(splits) == 120
+    assert all(splits[f"late {name}"] == splits[name] for name in names)
 
 
 def test_what_lacks_its_other_half_is_told_and_set_aside_with_its_reason(tmp_path, capsys):

@@ -5,14 +5,17 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from captionlab.champion import register
 from pipeline.core import paths
@@ -27,7 +30,9 @@ from pipeline.tracking.store import find_runs, open_store
 from pipeline.tracking.tags import flat_params, tags
 from pipeline.tracking.versions import dvc_md5, lock_entries
 from stages import track
+from tests.faults import disk, fill
 from tests.tracking_workspace import SCORES, connected, lock_variant, make_variant, make_workspace
+from tests.workspace import tool
 
 IDS = [f"scene{n:02}" for n in range(30)]
 RUN_FILE = Path("checkpoints/merge/mlflow.json")
@@ -146,9 +151,35 @@ def test_the_pages_show_the_best_first_each_picture_beside_the_others_and_the_da
         False,
     )
     assert state["orderByKey"] in state["selectedColumns"]
+    sections = [section["name"] for section in state["compareRunSections"]]
+    assert sections == ["val", "test", "curves", "cost", "captions"]
+    assert [section["uuid"] for section in state["compareRunSections"]] == sections
+    first = [chart.get("metricKey") for chart in state["compareRunCharts"]][:8]
+    assert first == [
+        *("val/cider", "val/bleu_4", "val/meteor", "val/rouge_l"),
+        *("test/cider", "test/bleu_4", "test/meteor", "test/rouge_l"),
+    ]
+    places = [sections.index(chart["metricSectionId"]) for chart in state["compareRunCharts"]]
+    assert places == sorted(places)
     shown = {key for chart in state["compareRunCharts"] for key in chart.get("imageKeys", [])}
     files = [file.path for file in store.client.list_artifacts(run.info.run_id, "images")]
     assert shown == {file.removeprefix("images/").split("+")[0].replace("~", "/") for file in files}
+
+
+@pytest.mark.parametrize("commit", ["c0ffee1", "c0ffee1+"])
+def test_the_run_and_its_card_name_the_commit_of_the_tables(workspace, commit):
+    about = Path("data/scores/merge/about.json")
+    about.write_text(json.dumps({**json.loads(about.read_text()), "commit": commit}))
+    lock_variant(workspace, "merge")
+    track.main("merge")
+    (run,) = runs()
+    assert run.data.tags["git.commit"] == commit
+    client = open_store().client
+    model = Path(client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location)
+    card = (model / "artifacts/captioner/README.md").read_text()
+    assert f"commit: {commit}\n" in card
+    rows = json.loads((Path(run.info.artifact_uri) / "table_rows.json").read_text())["rows"]
+    assert rows[0]["about"]["commit"] == commit
 
 
 def test_publishing_twice_makes_one_run_and_the_same_receipt(workspace):
@@ -313,6 +344,92 @@ def test_a_dead_server_costs_one_line_and_a_later_track_completes_it(workspace, 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     track.main("lstm")
     assert statuses() == [("lstm", "FINISHED"), ("merge", "FINISHED")]
+    assert not Path("data/runs/merge.pending").exists()
+
+
+def test_a_stage_waits_for_another_publication_no_longer_than_its_budget(
+    workspace, monkeypatch, capfd
+):
+    monkeypatch.setenv("CAPTIONLAB_MLFLOW_SECONDS", "0.5")
+    lock = gather("merge", load_params(), paths).lock
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with FileLock(lock):
+        track.main("merge")
+    assert time.monotonic() - started < 15
+    assert capfd.readouterr().err.splitlines() == [
+        "warning: another process is still publishing from this workspace: 'merge' is kept in "
+        "files, captionlab sync publishes it later"
+    ]
+    assert Path("data/runs/merge.pending").is_file()
+    assert Path("reports/runs/merge/receipt.json").is_file()
+    track.main("lstm")  # It publishes what is pending.
+    assert statuses() == [("lstm", "FINISHED"), ("merge", "FINISHED")]
+
+
+def test_a_full_disk_of_the_database_costs_one_line_and_sync_completes_it(
+    workspace, database, monkeypatch, capsys, captionlab
+):
+    with disk(workspace / "disk", "16m") as place:
+        shutil.copy(database, place / "mlflow.db")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///disk/mlflow.db")
+        fill(place)
+        track.main("merge")
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "is out of reach (" in line
+        assert "full" in line or "No space left" in line
+        assert line.endswith("'merge' is kept in files, captionlab sync publishes it later")
+        receipt = Path("reports/runs/merge/receipt.json").read_bytes()
+        assert Path("data/runs/merge.pending").is_file()
+        (place / "filled").unlink()
+        status, out, _ = captionlab("sync")
+        assert (status, out.splitlines()[0]) == (0, "merge: published")
+        assert statuses() == [("lstm", "FINISHED"), ("merge", "FINISHED")]
+        track.main("merge")
+        assert Path("reports/runs/merge/receipt.json").read_bytes() == receipt
+
+
+def damaged(file):
+    """Overwrite all but the first page of a database, as a failing disk does."""
+    content = file.read_bytes()
+    file.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+
+
+def test_a_broken_database_is_told_with_its_cure_and_the_receipt_is_right(
+    workspace, database, capsys, captionlab
+):
+    """No later sync can cure the file, so none is promised."""
+    track.main("merge")
+    sound = Path("reports/runs/merge/receipt.json").read_bytes()
+    shutil.rmtree("reports/runs")
+    damaged(Path("mlflow.db"))
+    broken = Path("mlflow.db").read_bytes()
+    capsys.readouterr()
+    track.main("merge")
+    (line,) = capsys.readouterr().err.splitlines()
+    start = f"warning: MLflow's database {workspace}/mlflow.db is broken ("
+    cure = "rename it, then captionlab sync fills a new one from this workspace"
+    assert line.startswith(start)
+    assert line.endswith(f"): {cure}: 'merge' is kept in files, no run of it is lost")
+    assert "later" not in line
+    assert Path("reports/runs/merge/receipt.json").read_bytes() == sound
+    assert Path("data/runs/merge.pending").is_file()
+    status, out, err = captionlab("sync", "--quiet")
+    assert (status, out, err.count("\n")) == (0, "", 1)
+    assert err.startswith(start)
+    assert err.endswith(f"): {cure}: nothing is lost\n")
+    status, out, err = captionlab("sync")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith(f"): {cure}\n")
+    assert Path("mlflow.db").read_bytes() == broken
+    Path("mlflow.db").rename("mlflow.db.broken")
+    # In another process: this one has connections to the broken file.
+    done = subprocess.run([tool("captionlab"), "sync"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:2] == ["merge: published", "lstm: published"]
+    with closing(sqlite3.connect("mlflow.db")) as found:
+        kept = found.execute("SELECT name, status FROM runs ORDER BY name").fetchall()
+    assert kept == [("lstm", "FINISHED"), ("merge", "FINISHED")]
     assert not Path("data/runs/merge.pending").exists()
 
 

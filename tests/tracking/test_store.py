@@ -3,6 +3,7 @@ address gives a one-line error."""
 
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.core.errors import UserError
 from pipeline.tracking.sqlite import is_abandoned
@@ -18,6 +20,7 @@ from pipeline.tracking.store import find_runs, open_store
 from pipeline.tracking.store_address import address_of_process
 from pipeline.tracking.store_budget import BoundedClient, Budget
 from pipeline.tracking.store_faults import StoreBroken, StoreDown, trouble, without_password
+from tests.faults import disk, full_disk, make_read_only
 
 
 @pytest.fixture
@@ -206,6 +209,31 @@ def test_a_locked_store_is_given_up_after_the_time_of_a_stage(folder, capfd):
     assert open_store(create=True)
 
 
+def of_a_lock(folder):
+    """Another process creates the store: it holds the lock and has no file yet."""
+    lock = FileLock(f"{folder}/mlflow.db.lock")
+    lock.acquire()
+    return lock.release
+
+
+def of_half_a_file(folder):
+    """Another program creates the store in place, as MLflow itself does, and never ends."""
+    Path("mlflow.db").touch()
+    return Path("mlflow.db").unlink
+
+
+@pytest.mark.parametrize("made", [of_a_lock, of_half_a_file])
+def test_a_store_that_another_program_is_making_costs_a_stage_no_more_than_its_budget(folder, made):
+    end = made(folder)
+    budget, started = Budget(1), time.monotonic()
+    with pytest.raises(StoreDown, match=r"out of reach \(another program is still creating it\)"):
+        open_store(create=True, budget=budget)
+    assert time.monotonic() - started < 8
+    assert budget.left <= 0
+    end()
+    assert open_store(create=True)
+
+
 class Client:
     """A client whose calls take seconds on the fake clock below, and no real time."""
 
@@ -380,6 +408,27 @@ def test_a_clock_that_is_put_back_makes_nobody_wait_for_a_store_that_is_not_made
     (tmp_path / "mlflow.db").touch()
     os.utime(tmp_path / "mlflow.db", (0, time.time() - ago))
     assert is_abandoned(tmp_path / "mlflow.db") == abandoned
+
+
+def test_a_store_on_a_read_only_disk_is_told_with_the_cure(folder, database):
+    with disk(folder / "disk", "16m") as place:
+        shutil.copy(database, place / "mlflow.db")
+        make_read_only(place)
+        with pytest.raises(StoreBroken) as refusal:
+            open_store("sqlite:///disk/mlflow.db", create=True)
+    assert str(refusal.value) == (
+        f"MLflow's database {place}/mlflow.db cannot be written (read-only file system in "
+        f"{place}): fix that, or name another place in MLFLOW_TRACKING_URI, then captionlab sync "
+        "publishes there"
+    )
+
+
+def test_a_store_that_does_not_fit_on_its_disk_is_told_and_leaves_nothing(folder):
+    with full_disk(folder / "disk") as place:
+        with pytest.raises(StoreDown, match=r"\(the disk of its database is full: free some space"):
+            open_store("sqlite:///disk/mlflow.db", create=True)
+        assert sorted(path.name for path in place.iterdir()) == ["filled", "mlflow.db.lock"]
+        (place / "filled").unlink()
 
 
 def test_a_full_disk_of_the_database_is_said_as_such():

@@ -2,14 +2,15 @@
 as they are."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.core.errors import UserError
-from pipeline.decoders.shared import contract
+from pipeline.decoders.shared import contract, four_bits
 from pipeline.decoders.shared import lora as adapters
 
 
@@ -19,11 +20,19 @@ def fingerprint(body: nn.Module, without: Collection[str] = ()) -> Tensor:
     They are the SHA-256 of every weight's name, shape and first values. Adapters, and the weights
     named in `without`, are left out.
     """
+    return fingerprint_of(
+        (adapters.plain_name(name), weight)
+        for name, weight in body.state_dict().items()
+        if not adapters.is_adapter(name) and name not in without
+    )
+
+
+def fingerprint_of(weights: Iterable[tuple[str, Tensor]]) -> Tensor:
+    """Return the fingerprint of weights with the names that they have without adapters."""
     total = hashlib.sha256()
-    for name, weight in body.state_dict().items():
-        if not adapters.is_adapter(name) and name not in without:
-            total.update(f"{adapters.plain_name(name)} {tuple(weight.shape)}".encode())
-            total.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
+    for name, weight in weights:
+        total.update(f"{name} {tuple(weight.shape)}".encode())
+        total.update(weight.flatten()[:64].float().cpu().numpy().tobytes())
     return torch.tensor(list(total.digest()), dtype=torch.uint8)
 
 
@@ -98,8 +107,14 @@ class Decoder(contract.Decoder):
         return list(first.values())
 
     def without_adapter(self) -> "Decoder":
-        """Return a copy whose weights have the adapters added, as if all had been trained."""
-        whole = adapters.merged(self)
+        """Return a copy whose weights have the adapters added, as if all had been trained.
+
+        Weights of 4 bits get the dtype of the others, since a sum of them and an adapter has no 4
+        bits.
+        """
+        whole = deepcopy(self)
+        four_bits.unpack(whole)
+        adapters.merge(whole)
         whole.adapter, whole.keeps_base = None, False
         if "base" in whole.state_dict():
             del whole.base

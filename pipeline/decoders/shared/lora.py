@@ -1,15 +1,13 @@
 """Low-rank adapters in a model of transformers, made with the library peft (Hu et al., 2022,
 "LoRA"; DoRA: Liu et al., 2024)."""
 
-from copy import deepcopy
 from importlib import import_module
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from pipeline.core.errors import UserError
 
-Module = TypeVar("Module", bound=nn.Module)
 DEFAULTS: dict[str, Any] = {
     "rank": 8,
     "alpha": 16,
@@ -50,8 +48,18 @@ def inject(body: nn.Module, part: nn.Module, lora: dict[str, Any]) -> Any:
 
 
 def insert(body: nn.Module, found: Any) -> None:
-    """Insert the adapters of a LoraConfig into `body`."""
+    """Insert the adapters of a LoraConfig into `body`.
+
+    They get the dtype of the weights that they adapt. peft does the same, but not where tensors
+    have no storage.
+    """
     _peft("peft").inject_adapter_in_model(found, body)
+    for module in body.modules():
+        if hasattr(module, "lora_A"):
+            layer = cast(Any, module)
+            dtype = layer.get_base_layer().weight.dtype
+            for part in (layer.lora_A, layer.lora_B, layer.lora_magnitude_vector):
+                part.to(dtype)
 
 
 def is_adapter(name: str) -> bool:
@@ -88,15 +96,13 @@ def renew(body: nn.Module) -> None:
             variants.DoraLinearVariant.init(cast(Any, module), "default")
 
 
-def merged(body: Module) -> Module:
-    """Return a copy without adapters. Its weights are those of `body` with the adapters added."""
-    whole = deepcopy(body)
-    for name, module in list(whole.named_modules()):
+def merge(body: nn.Module) -> None:
+    """Add the adapters in `body` to its weights, and remove them."""
+    for name, module in list(body.named_modules()):
         if hasattr(module, "lora_A"):
             layer = cast(Any, module)
             layer.merge()
-            whole.set_submodule(name, layer.get_base_layer())
-    return whole
+            body.set_submodule(name, layer.get_base_layer())
 
 
 def _peft(module: str) -> Any:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pipeline.core.errors import UserError
 from pipeline.core.ranges import Lora
-from pipeline.decoders.shared import frozen_base
+from pipeline.decoders.shared import four_bits, frozen_base
 from pipeline.decoders.shared import lora as adapters
 from pipeline.decoders.shared import vision_language as vl
 from pipeline.decoders.shared import vision_prompts as prompts
@@ -32,6 +32,9 @@ class Decoder(frozen_base.Decoder, ParallelDecoder):
     state's `first` (B, E), the hidden vector of the token that <start> stands for.
     """
 
+    unpacked: Tensor | None = None
+    "Fingerprint of the published weights, if some of them now take 4 bits."
+
     def __init__(
         self,
         sizes: Sizes,
@@ -39,6 +42,7 @@ class Decoder(frozen_base.Decoder, ParallelDecoder):
         *,
         prompt: str,
         dtype: str,
+        quantise: str,
         tune: str,
         lora: Lora | None,
         checkpointing: bool,
@@ -54,10 +58,17 @@ class Decoder(frozen_base.Decoder, ParallelDecoder):
                 f"args.lora is for args.tune: adapter, and tune is {tune}: set tune to adapter, or "
                 "remove lora"
             )
+        if quantise == "4bit" and tune == "all":
+            raise UserError(
+                "args.quantise: 4bit leaves nothing that args.tune: all could train, since weights "
+                "of 4 bits have no gradient: set tune to adapter, or remove quantise"
+            )
         self.source, self.prompt, self.tune = source, prompt, tune
         self.words, self.checkpointing = sizes.vocabulary, checkpointing
         self.published = "" if source.is_random else source.model
         self.body = vl.build(sizes.known["config"], dtype, initialise=source.is_random)
+        if quantise == "4bit":
+            four_bits.replace(self.body, self.adapted(), filled=source.is_random)
         self.requires_grad_(tune == "all")
         self.body.get_encoder(modality="image").requires_grad_(False)
         if tune == "adapter":
@@ -92,9 +103,16 @@ class Decoder(frozen_base.Decoder, ParallelDecoder):
             self._check_logits()
 
     def take_base(self) -> None:
-        adapters.load_base(self.body, vl.weights(self.source, self.body))
+        weights = vl.weights(self.source, self.body)
+        if four_bits.is_used(self.body):  # a row of 4 bits has the same base as one of 16
+            own = ((name, weight.to(self.body.dtype)) for name, weight in weights.items())
+            self.unpacked = frozen_base.fingerprint_of(own)
+            four_bits.pack(self.body, weights)
+        adapters.load_base(self.body, weights)
 
     def mark(self) -> Tensor:
+        if self.unpacked is not None:
+            return self.unpacked
         return frozen_base.fingerprint(self.body)
 
     @torch.no_grad()

@@ -27,8 +27,9 @@ class Encoder(Protocol):
 
     The features of an image depend only on its own pixels, not on its batch or on earlier images.
     An encoder may name the type in which its grid is stored in `grid_dtype` (default "float16"; see
-    pixels.py). An encoder that sees only the centre square of a picture sets `crops` (default
-    False: it sees the whole picture as a square).
+    pixels.py). An encoder that sees only the centre square of a picture sets `crops`, and one that
+    sees the whole picture in the middle of a filled square sets `pads` (default False: it sees the
+    whole picture as a square).
     """
 
     grid_dim: int
@@ -66,10 +67,10 @@ def shapes_of(build: Callable[..., Any], **args: Any) -> Shapes:
 
 
 def square(
-    image: "Image", side: int, resize: Literal["squash", "crop"], resampling: Resampling
+    image: "Image", side: int, resize: Literal["squash", "crop", "pad"], resampling: Resampling
 ) -> "Tensor":
     """Return an RGB image as (3, side, side) uint8. `squash` scales both sides; `crop` scales the
-    shorter one and takes the centre."""
+    shorter one and takes the centre; `pad` scales the longer one and fills the rest."""
     import torch
 
     scaled = scaling.square(image, side, resize, resampling)

@@ -18,7 +18,7 @@ import random
 import re
 import zipfile
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,13 @@ from typing import Any, NamedTuple
 from pipeline.core.errors import UserError
 from pipeline.data.files import digest, remove
 from pipeline.sources.shared.archives import Archive, download, local, names, read_member, unpack
-from pipeline.sources.shared.caption_tables import coco_captions, decoded, parse_json
+from pipeline.sources.shared.caption_tables import (
+    coco_captions,
+    content_of,
+    decoded,
+    near_miss,
+    parse_json,
+)
 from pipeline.sources.shared.captions import (
     CaptionWriter,
     Row,
@@ -55,6 +61,7 @@ __all__ = [
     "names",
     "printable",
     "random_split",
+    "random_split_of_pictures",
     "read_coco",
     "read_json",
     "read_karpathy",
@@ -191,6 +198,22 @@ def random_split(images: Iterable[str], val: float, test: float, seed: int) -> d
     }
 
 
+def random_split_of_pictures(
+    digests: Mapping[str, str], val: float, test: float, seed: int
+) -> dict[str, str]:
+    """Split images as `random_split` does. Images with equal digests count as one and share its
+    split.
+
+    Args:
+        digests: image_id -> digest of its picture's file.
+    """
+    first: dict[str, str] = {}
+    for image in sorted(digests):
+        first.setdefault(digests[image], image)
+    split_of = random_split(first.values(), val, test, seed)
+    return {image: split_of[first[found]] for image, found in digests.items()}
+
+
 def read_json(data: bytes, where: str, drop: Set[str] = frozenset()) -> Any:
     """Parse JSON that may contain bytes that are not UTF-8 (see `make_row`).
 
@@ -258,7 +281,7 @@ def read_karpathy(
     path = found.get(KARPATHY.name) or Path(given).expanduser()
     if not path.is_file():
         raise UserError(f"{path} (karpathy: in params.yaml) is not there: name the file {file}")
-    data = read_member(path, file) if zipfile.is_zipfile(path) else path.read_bytes()
+    data = read_member(path, file) if zipfile.is_zipfile(path) else content_of(path)
     content = read_json(data, f"{path} is not a {file}: it", {"sentences", "tokens"})
     split_of: dict[str, str] = {}
     try:
@@ -269,5 +292,7 @@ def read_karpathy(
             f"{path} is not a {file}: expected images[].filename and .split ({error!r})"
         ) from None
     if not images & split_of.keys():
-        raise UserError(f"{path} names none of these images: it is of another dataset")
+        hint = near_miss(split_of, images)
+        todo = "name them alike" if hint else "it is of another dataset"
+        raise UserError(f"{path} names none of these images{hint}: {todo}")
     return {image: split for image, split in split_of.items() if image in images}, digest(path)

@@ -17,6 +17,8 @@ from unicodedata import normalize
 
 from pipeline.core.errors import UserError, one_line
 
+# Bytes of the largest file of captions. COCO's have 70,000,000.
+LARGEST = 2_000_000_000
 QUOTES = "put a caption that holds the delimiter in double quotes"
 
 
@@ -32,6 +34,21 @@ class CocoImage(NamedTuple):
     """The image's entry in `images`: id, file_name, split and others. If it has no entry, its id is
     its file_name."""
     captions: list[str]
+
+
+def content_of(path: Path) -> bytes:
+    """Return the bytes of a file of captions, which is read as a whole.
+
+    Raises:
+        UserError: it is larger than `LARGEST`.
+    """
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise UserError(
+            f"{path} has {size:,} bytes, more than the {LARGEST:,} that are read at once: save its "
+            "captions as Parquet"
+        )
+    return path.read_bytes()
 
 
 def decoded(data: bytes, where: str) -> str:

@@ -9,6 +9,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.separators import check_separator
 from pipeline.sources.shared import base
 from pipeline.sources.shared.caption_tables import (
+    content_of,
     decoded,
     read_delimited,
     read_json_lines,
@@ -75,7 +76,7 @@ def read_captions(table: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def _csv(table: Path, columns: Columns) -> Iterator[Entry]:
-    text = decoded(table.read_bytes(), str(table))
+    text = decoded(content_of(table), str(table))
     if not text.strip():
         return iter([])
     check_separator(table, text.partition("\n")[0], columns.names)
@@ -85,7 +86,7 @@ def _csv(table: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def _json_lines(table: Path, columns: Columns) -> Iterator[Entry]:
-    for where, found in read_json_lines(decoded(table.read_bytes(), str(table)), table):
+    for where, found in read_json_lines(decoded(content_of(table), str(table)), table):
         if not isinstance(found, dict):
             raise UserError(
                 f"{where}: expected an object with {columns.image} and {columns.caption}"
@@ -103,7 +104,7 @@ def _parquet(table: Path, columns: Columns) -> Iterator[Entry]:
 
 
 def _coco(table: Path, columns: Columns) -> Iterator[Entry]:
-    for image, texts in base.read_coco(table.read_bytes(), str(table)):
+    for image, texts in base.read_coco(content_of(table), str(table)):
         row = {
             columns.image: image["file_name"],
             columns.caption: texts,

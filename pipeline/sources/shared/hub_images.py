@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pipeline.core.on_disk import OnDisk
 from pipeline.sources.shared import base
+from pipeline.sources.shared.keyed import EqualPictures
 
 
 class About(NamedTuple):
@@ -28,6 +29,7 @@ class Found:
 
     def __init__(self) -> None:
         self.images, self._captions = OnDisk(len(About._fields)), OnDisk(2)
+        self.equal = EqualPictures()
         self.without: list[str] = []
         "Rows whose picture cannot be read."
         self.rows = self.pictures = self._images = 0
