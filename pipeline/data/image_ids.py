@@ -23,9 +23,32 @@ class ImageIds(Collection[str]):
         Raises:
             ValueError: the ids are not in order, or one is repeated.
         """
-        self._ids = np.concatenate([_encoded([]), *map(_encoded, _parts(ids))])
-        if (self._ids[1:] <= self._ids[:-1]).any():
-            raise ValueError("image ids that are not in order, each once")
+        self._ids = _in_order(_all_encoded(ids))
+
+    @classmethod
+    def of(cls, ids: NDArray[np.bytes_]) -> "ImageIds":
+        """Return ids (N,) that are `encoded` already, in order.
+
+        Raises:
+            ValueError: as in `__init__`.
+        """
+        found = cls([])
+        found._ids = _in_order(ids)
+        return found
+
+    @classmethod
+    def placed(cls, ids: Iterable[str]) -> "tuple[ImageIds, NDArray[np.int64] | None]":
+        """Return ids in any order, and the place among `ids` (N,) of each of the result; None if
+        they are in order.
+
+        Raises:
+            ValueError: an id is repeated.
+        """
+        given = _all_encoded(ids)
+        if (given[1:] > given[:-1]).all():
+            return cls.of(given), None
+        order = np.argsort(given)
+        return cls.of(given[order]), order
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -43,7 +66,7 @@ class ImageIds(Collection[str]):
         """Return the places (N,) of N ids; -1 marks an id that is not here."""
         if not len(self):
             return np.full(len(image_ids), -1)
-        wanted = _encoded(image_ids)
+        wanted = encoded(image_ids)
         places = np.minimum(np.searchsorted(self._ids, wanted), len(self) - 1)
         return np.where(self._ids[places] == wanted, places, -1)
 
@@ -61,5 +84,16 @@ def _parts(ids: Iterable[str]) -> Iterator[list[str]]:
         yield part
 
 
-def _encoded(ids: Sequence[str]) -> NDArray[np.bytes_]:
+def encoded(ids: Iterable[str]) -> NDArray[np.bytes_]:
+    """Return texts (N,) in UTF-8, all as wide as the longest."""
     return np.array([text.encode() for text in ids], "S")
+
+
+def _all_encoded(ids: Iterable[str]) -> NDArray[np.bytes_]:
+    return np.concatenate([encoded([]), *map(encoded, _parts(ids))])
+
+
+def _in_order(ids: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
+    if (ids[1:] <= ids[:-1]).any():
+        raise ValueError("image ids that are not in order, each once")
+    return ids

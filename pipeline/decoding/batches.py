@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.core.machine import ahead
-from pipeline.data.image_ids import ImageIds
+from pipeline.data.image_ids import ImageIds, encoded
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features
 from pipeline.features.store import FeatureStore
@@ -24,7 +24,6 @@ from pipeline.features.store import FeatureStore
 if TYPE_CHECKING:
     from torch import Tensor
 
-KEYS = ["image_id", "caption_id"]
 T = TypeVar("T")
 
 
@@ -98,15 +97,17 @@ class CaptionBatches:
         self.store, self.device, self.batch_images = store, device, batch_images
         self.rank, self.count = 0, 1
         self.pad = tokenizer.special.pad
-        keys, self.ids, ends = _encode(captions, tokenizer)
-        order = pc.sort_indices(keys, [("image_id", "ascending"), ("caption_id", "ascending")])
-        starts = np.append(0, ends[:-1])
-        self.starts, self.ends = (places[order.to_numpy()] for places in (starts, ends))
-        images = pc.run_end_encode(
-            keys["image_id"].take(order).combine_chunks(), run_end_type=pa.int64()
-        )
-        self.image_ids = ImageIds(text.as_py() for text in images.values)
-        self.first = np.append(0, images.run_ends)  # image n has captions first[n] .. first[n + 1]
+        images, names, self.ids, lengths = _encode(captions, tokenizer)
+        order = np.lexsort((names, images))
+        del names
+        ends = lengths.cumsum()
+        # Caption n has the tokens starts[n] .. ends[n].
+        self.starts, self.ends = (places[order] for places in (_few(ends - lengths), _few(ends)))
+        images = images[order]
+        news = np.append(True, images[1:] != images[:-1])[: len(images)]
+        self.image_ids = ImageIds.of(images[news])
+        # Image n has the captions first[n] .. first[n + 1].
+        self.first = _few(np.append(np.flatnonzero(news), len(images)))
 
     def __len__(self) -> int:
         return -(-len(self.image_ids) // self.batch_images)
@@ -182,21 +183,30 @@ class CaptionBatches:
 
 def _encode(
     captions: Iterable[pd.DataFrame], tokenizer: Tokenizer
-) -> tuple[pa.Table, np.ndarray, np.ndarray]:
-    """Return three values for N captions.
+) -> tuple[NDArray[np.bytes_], NDArray[np.bytes_], np.ndarray, NDArray[np.int64]]:
+    """Return four values for N captions.
 
-    They are the table of image_id and caption_id, the token ids of all captions in a row, and where
-    each caption ends (N,).
+    They are their image ids and caption ids (both (N,), `encoded`), the token ids of all captions
+    in a row, from a temporary file, and the number of tokens of each (N,).
     """
     kind = np.min_scalar_type(max(tokenizer.words().values()))
-    keys = [pa.table({name: pa.array([], pa.string()) for name in KEYS})]
-    ids, lengths = [np.empty(0, kind)], [np.empty(0, np.int64)]
-    for rows in captions:
-        keys.append(pa.table({name: pa.array(rows[name], pa.string()) for name in KEYS}))
-        encoded = list(tokenizer.encode_each(rows["text"]))
-        lengths.append(np.fromiter(map(len, encoded), np.int64))
-        ids.append(np.fromiter(chain.from_iterable(encoded), kind))
-    return pa.concat_tables(keys), np.concatenate(ids), np.concatenate(lengths).cumsum()
+    images, names, lengths = [encoded([])], [encoded([])], [np.empty(0, np.int64)]
+    with TemporaryFile() as file:
+        for rows in captions:
+            images.append(encoded(rows["image_id"]))
+            names.append(encoded(rows["caption_id"]))
+            ids = list(tokenizer.encode_each(rows["text"]))
+            lengths.append(np.fromiter(map(len, ids), np.int64))
+            file.write(np.fromiter(chain.from_iterable(ids), kind).tobytes())
+        file.flush()
+        # The map outlives the file's name and its descriptor.
+        tokens = np.memmap(file, kind, "r").view(np.ndarray) if file.tell() else np.empty(0, kind)
+    return np.concatenate(images), np.concatenate(names), tokens, np.concatenate(lengths)
+
+
+def _few(numbers: NDArray[np.int64]) -> np.ndarray:
+    """Return numbers from 0 up in half the bytes, if they are small enough."""
+    return numbers.astype(np.uint32) if numbers.max(initial=0) < 2**32 else numbers
 
 
 def pad_rows(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:

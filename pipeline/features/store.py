@@ -192,8 +192,9 @@ class FeatureStore:
 def _index(path: Path) -> tuple[ImageIds, NDArray[np.int64]]:
     """Return the ids, and the row of the arrays for each."""
     with readable(path):
-        table = pq.read_table(path, columns=["image_id", "row"]).sort_by("image_id")
+        table = pq.read_table(path, columns=["image_id", "row"])
         rows = table["row"].to_numpy()
         if rows.dtype != np.int64 or table["image_id"].null_count:
             raise ValueError("an image without an id or a row")
-        return ImageIds(text.as_py() for text in table["image_id"]), rows
+        ids, order = ImageIds.placed(text.as_py() for text in table["image_id"])
+        return ids, rows if order is None else rows[order]
