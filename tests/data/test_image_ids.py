@@ -60,3 +60,13 @@ def test_none_is_found_where_there_is_none() -> None:
 def test_ids_out_of_order_or_twice_are_refused(texts: list[str]) -> None:
     with pytest.raises(ValueError, match="in order, each once"):
         ImageIds(texts)
+
+
+def test_ids_in_any_order_are_put_in_order_with_their_places() -> None:
+    ids, places = ImageIds.placed(["b", "é", "a"])
+    assert (list(ids), places is not None and places.tolist()) == (["a", "b", "é"], [2, 0, 1])
+    ids, places = ImageIds.placed(["a", "b", "é"])
+    assert (list(ids), places) == (["a", "b", "é"], None)
+    assert (list(ImageIds.placed([])[0]), ImageIds.placed([])[1]) == ([], None)
+    with pytest.raises(ValueError, match="in order, each once"):
+        ImageIds.placed(["b", "a", "b"])
