@@ -203,12 +203,16 @@ def main() -> int:
     asked = parser.parse_args()
     decode = {"beam": asked.beam, "samples": 0} if asked.beam else {}
     try:
-        captioner = Captioner()
+        return _say_captions(asked.images, decode)
     except UserError as error:
         say(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+
+
+def _say_captions(images: Sequence[Path], decode: dict[str, Any]) -> int:
+    """Print each picture's caption, or why it has none. Return the exit status."""
     broken = 0
-    for path, text in captioner.caption_each(asked.images, **decode):
+    for path, text in Captioner().caption_each(images, **decode):
         if isinstance(text, ImageError):
             broken += 1
             say(f"error: {path}: {one_line(text)}", file=sys.stderr)
