@@ -77,7 +77,7 @@ def test_register_chooses_by_validation_though_another_is_better_on_test(workspa
     tags = champion().tags
     assert tags["variant"] == "merge"
     assert tags["val/cider"] == "0.6"
-    assert tags["git.commit"] == "none"
+    assert tags["git.commit"] == "abc1234"  # of the row, as in the tables
     assert tags["dvc.data/corpora/scenes"] == "c0ffee.dir"
     assert champion().description == f"{out.splitlines()[-1]}.\n\n{tags['protocol']}"
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.captioner.captioner import GREEDY
+from pipeline.data.files import write_json
 from tests.captioner.test_captioner import picture, write_model
 from tests.captionlab.test_export import copied_code, tiny_model
 from tests.hub import TOKEN, Hub
@@ -310,6 +312,7 @@ def test_a_model_that_cannot_be_exported_and_an_unknown_format_are_refused_as_by
 ) -> None:
     write_model(tmp_path / "blind", "blind")
     (tmp_path / "blind/README.md").write_text("# Card\n")
+    write_json(tmp_path / "blind/decode.json", GREEDY)
     error = refusal(captionlab("push", tmp_path / "blind", "--to", "ann/captions"))
     assert error.startswith("error: blind cannot be exported to hf: ")
     assert hub.private == {}
@@ -321,10 +324,12 @@ def test_a_model_that_cannot_be_exported_and_an_unknown_format_are_refused_as_by
 
 @pytest.mark.usefixtures("copied_code")
 def test_what_transformers_pushes_of_an_export_is_the_whole_export(
-    hub: Hub, tmp_path: Path, captionlab: Any
+    hub: Hub, tmp_path: Path, captionlab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import AutoModel
+    from transformers.utils import hub as known
 
+    monkeypatch.setattr(known, "_hf_api", None)  # it remembers the hub that was asked first
     assert captionlab("export", "model", "--to", tmp_path / "out", "--format", "hf")[0] == 0
     model = AutoModel.from_pretrained(tmp_path / "out", trust_remote_code=True)
     model.push_to_hub("ann/captions", private=True)
