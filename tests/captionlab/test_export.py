@@ -614,6 +614,7 @@ def test_a_decoder_that_loads_an_encoder_by_name_is_refused_by_hf(
     tmp_path: Path, captionlab: Any
 ) -> None:
     write_model(tmp_path / "model", "blind")
+    write_json(tmp_path / "model/decode.json", BEAM)
     status, _, error = captionlab(
         "export", tmp_path / "model", "--to", tmp_path / "out", "--format", "hf"
     )
