@@ -197,3 +197,18 @@ def question(processor: Any) -> str:
     content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
     turns = [{"role": "user", "content": content}]
     return str(processor.apply_chat_template(turns, add_generation_prompt=True))
+
+
+def losses_on_one_caption(decoder: Decoder, tokenizer: Tokenizer, steps: int = 24) -> list[float]:
+    """Train the decoder on `a red dog` for four pictures. Return the loss of every step."""
+    trained = [weight for weight in decoder.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(trained, 0.02)
+    tokens = torch.tensor(tokenizer.encode(["a red dog"] * 4))
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = decoder.train().loss(features(), tokens, torch.ones_like(tokens, dtype=torch.bool))
+        loss.total.backward()
+        optimizer.step()
+        losses.append(loss.cross_entropy.item())
+    return losses

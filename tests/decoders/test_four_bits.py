@@ -37,6 +37,7 @@ from tests.vision_language import (
     SIDE,
     decoder_of,
     features,
+    losses_on_one_caption,
     opened,
     pictures,
     publish,
@@ -186,15 +187,7 @@ def test_an_adapter_is_trained_beside_weights_of_4_bits_which_stay_as_they_are(
     assert trained == {name for name, _ in decoder.named_parameters() if is_adapter(name)} != set()
     said = [h.tokens for h in greedy(decoder, features(), tokenizer.special, 8)]
     before = packed_weights(decoder)
-    optimizer = torch.optim.Adam([w for w in decoder.parameters() if w.requires_grad], 0.02)
-    tokens = torch.tensor(tokenizer.encode(["a red dog"] * 4))
-    losses = []
-    for _ in range(24):
-        optimizer.zero_grad()
-        loss = decoder.train().loss(features(), tokens, torch.ones_like(tokens, dtype=torch.bool))
-        loss.total.backward()
-        optimizer.step()
-        losses.append(loss.cross_entropy.item())
+    losses = losses_on_one_caption(decoder, tokenizer)
     assert losses[-1] < 0.7 * losses[0]
     after = packed_weights(decoder)
     assert all(torch.equal(before[name], after[name]) for name in before)

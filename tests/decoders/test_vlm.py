@@ -25,6 +25,7 @@ from tests.vision_language import (
     base_weights,
     decoder_of,
     features,
+    losses_on_one_caption,
     opened,
     pictures,
     publish,
@@ -96,16 +97,7 @@ def test_an_adapter_begins_as_the_base_leaves_it_untouched_and_changes_the_capti
     said = [h.tokens for h in greedy(plain, features(), tokenizer.special, 8)]
     assert [h.tokens for h in greedy(decoder, features(), tokenizer.special, 8)] == said
     before = base_weights(decoder)
-    trained = [weight for weight in decoder.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(trained, 0.02)
-    tokens = torch.tensor(tokenizer.encode(["a red dog"] * 4))
-    losses = []
-    for _ in range(24):
-        optimizer.zero_grad()
-        loss = decoder.train().loss(features(), tokens, torch.ones_like(tokens, dtype=torch.bool))
-        loss.total.backward()
-        optimizer.step()
-        losses.append(loss.cross_entropy.item())
+    losses = losses_on_one_caption(decoder, tokenizer)
     assert losses[-1] < 0.7 * losses[0]
     after = base_weights(decoder)
     assert all(torch.equal(before[name], after[name]) for name in before)
