@@ -1,11 +1,13 @@
-"""Hold many image ids in little memory. As Python strings in a dict, they take 200 bytes per
-image."""
+"""Hold many image ids, in a temporary file. As Python strings in a dict, they take 200 bytes of
+memory per image."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.core.array_on_disk import ArrayOnDisk, taken
 
 # Number of ids that are Python strings at the same time.
 MANY = 10_000
@@ -48,7 +50,7 @@ class ImageIds(Collection[str]):
         if (given[1:] > given[:-1]).all():
             return cls.of(given), None
         order = np.argsort(given)
-        return cls.of(given[order]), order
+        return cls.of(taken(given, order)), order
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -90,7 +92,11 @@ def encoded(ids: Iterable[str]) -> NDArray[np.bytes_]:
 
 
 def _all_encoded(ids: Iterable[str]) -> NDArray[np.bytes_]:
-    return np.concatenate([encoded([]), *map(encoded, _parts(ids))])
+    found = ArrayOnDisk()
+    found.extend(encoded([]))
+    for part in _parts(ids):
+        found.extend(encoded(part))
+    return found.array()
 
 
 def _in_order(ids: NDArray[np.bytes_]) -> NDArray[np.bytes_]:

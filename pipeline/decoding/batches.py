@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.core.array_on_disk import ArrayOnDisk, taken
 from pipeline.core.machine import ahead
 from pipeline.data.image_ids import ImageIds, encoded
 from pipeline.decoders.shared.tokenizers import Tokenizer
@@ -99,15 +99,14 @@ class CaptionBatches:
         self.pad = tokenizer.special.pad
         images, names, self.ids, lengths = _encode(captions, tokenizer)
         order = np.lexsort((names, images))
-        del names
-        ends = lengths.cumsum()
+        bounds = np.append(0, lengths.cumsum())
         # Caption n has the tokens starts[n] .. ends[n].
-        self.starts, self.ends = (places[order] for places in (_few(ends - lengths), _few(ends)))
-        images = images[order]
+        self.starts, self.ends = taken(bounds[:-1], order), taken(bounds[1:], order)
+        images = taken(images, order)
         news = np.append(True, images[1:] != images[:-1])[: len(images)]
-        self.image_ids = ImageIds.of(images[news])
         # Image n has the captions first[n] .. first[n + 1].
-        self.first = _few(np.append(np.flatnonzero(news), len(images)))
+        self.first = np.flatnonzero(np.append(news, True))
+        self.image_ids = ImageIds.of(taken(images, self.first[:-1]))
 
     def __len__(self) -> int:
         return -(-len(self.image_ids) // self.batch_images)
@@ -181,32 +180,23 @@ class CaptionBatches:
         )
 
 
-def _encode(
-    captions: Iterable[pd.DataFrame], tokenizer: Tokenizer
-) -> tuple[NDArray[np.bytes_], NDArray[np.bytes_], np.ndarray, NDArray[np.int64]]:
-    """Return four values for N captions.
+def _encode(captions: Iterable[pd.DataFrame], tokenizer: Tokenizer) -> list[NDArray[Any]]:
+    """Return four arrays for N captions, all from temporary files.
 
     They are their image ids and caption ids (both (N,), `encoded`), the token ids of all captions
-    in a row, from a temporary file, and the number of tokens of each (N,).
+    in a row, and the number of tokens of each (N,).
     """
     kind = np.min_scalar_type(max(tokenizer.words().values()))
-    images, names, lengths = [encoded([])], [encoded([])], [np.empty(0, np.int64)]
-    with TemporaryFile() as file:
-        for rows in captions:
-            images.append(encoded(rows["image_id"]))
-            names.append(encoded(rows["caption_id"]))
-            ids = list(tokenizer.encode_each(rows["text"]))
-            lengths.append(np.fromiter(map(len, ids), np.int64))
-            file.write(np.fromiter(chain.from_iterable(ids), kind).tobytes())
-        file.flush()
-        # The map outlives the file's name and its descriptor.
-        tokens = np.memmap(file, kind, "r").view(np.ndarray) if file.tell() else np.empty(0, kind)
-    return np.concatenate(images), np.concatenate(names), tokens, np.concatenate(lengths)
-
-
-def _few(numbers: NDArray[np.int64]) -> np.ndarray:
-    """Return numbers from 0 up in half the bytes, if they are small enough."""
-    return numbers.astype(np.uint32) if numbers.max(initial=0) < 2**32 else numbers
+    found = [ArrayOnDisk() for _ in range(4)]
+    empty = pd.DataFrame({"image_id": [], "caption_id": [], "text": []})
+    for rows in chain([empty], captions):
+        ids = list(tokenizer.encode_each(rows["text"]))
+        parts = encoded(rows["image_id"]), encoded(rows["caption_id"])
+        tokens = np.fromiter(chain.from_iterable(ids), kind)
+        lengths = np.fromiter(map(len, ids), np.int64)
+        for array, part in zip(found, (*parts, tokens, lengths), strict=True):
+            array.extend(part)
+    return [array.array() for array in found]
 
 
 def pad_rows(rows: Sequence[np.ndarray], pad: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, PositiveInt
 
+from pipeline.core.array_on_disk import ArrayOnDisk, taken
 from pipeline.core.errors import UserError
 from pipeline.data.checked import RESTORE, read_checked, readable
+from pipeline.data.corpus import rows_of
 from pipeline.data.files import digest
 from pipeline.data.image_ids import ImageIds
 from pipeline.features.features import Features, Keep, Part, parts
@@ -190,11 +191,15 @@ class FeatureStore:
 
 
 def _index(path: Path) -> tuple[ImageIds, NDArray[np.int64]]:
-    """Return the ids, and the row of the arrays for each."""
+    """Return the ids, and the row of the arrays for each, both from temporary files."""
     with readable(path):
-        table = pq.read_table(path, columns=["image_id", "row"])
-        rows = table["row"].to_numpy()
-        if rows.dtype != np.int64 or table["image_id"].null_count:
-            raise ValueError("an image without an id or a row")
-        ids, order = ImageIds.placed(text.as_py() for text in table["image_id"])
-        return ids, rows if order is None else rows[order]
+        found = ArrayOnDisk()
+        found.extend(np.empty(0, np.int64))
+        for part in rows_of(path, ["image_id", "row"]):
+            if part["row"].dtype != np.int64 or part["image_id"].isna().any():
+                raise ValueError("an image without an id or a row")
+            found.extend(part["row"].to_numpy())
+        rows = found.array()
+        texts = (text for part in rows_of(path, ["image_id"]) for text in part["image_id"])
+        ids, order = ImageIds.placed(texts)
+        return ids, rows if order is None else taken(rows, order)
