@@ -122,7 +122,8 @@ def watch(folder: Path, command: list[str]) -> dict[str, Any]:
     from tests.workspace import environment
 
     begun = time.perf_counter()
-    env = environment(folder, OMP_NUM_THREADS=str(os.cpu_count()), TQDM_DISABLE="1")
+    cores = len(os.sched_getaffinity(0))
+    env = environment(folder, OMP_NUM_THREADS=str(cores), TQDM_DISABLE="1")
     with open(folder.parent / "log", "ab") as log:
         running = subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log)
     above, peak, dvc, spent, first = psutil.Process(running.pid), 0, 0, 0.0, None
