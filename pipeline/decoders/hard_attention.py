@@ -102,10 +102,11 @@ class Decoder(AttentionLstm):
         hidden, last = self.unroll(
             f, tokens[:, :-1] if inputs is None else inputs, valid.sum(1).cpu(), rows
         )
-        layer, targets = self.last_layer(hidden[valid]).held(), tokens[:, 1:][valid]
-        cross_entropy = layer.cross_entropy(targets, smoothing)
+        targets = tokens[:, 1:][valid]
+        layer = self.last_layer(hidden[valid])
+        cross_entropy, log_probs = layer.cross_entropy_and_log_probs(targets, smoothing)
         log_prob = torch.zeros_like(last["entropy"]).index_add(
-            0, valid.nonzero()[:, 0], layer.log_probs(targets)
+            0, valid.nonzero()[:, 0], log_probs
         )  # (R,) log p(y|s)
         return Loss(cross_entropy, self._estimator(log_prob, last, len(targets)), len(targets))
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FLOAT32 = 4
 # Maximum number of logits that the last layer holds at once, as in decoders/shared/last_layer.py.
 # That module is not imported because it imports torch.
-LOGITS = 2**24
+LOGITS = 2**22
 
 
 def step_key(options: "Training") -> tuple[str, int]:

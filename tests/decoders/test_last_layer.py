@@ -34,8 +34,7 @@ def tensors(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor,
 
 
 def in_parts(monkeypatch: pytest.MonkeyPatch, rows: int, words: int = V) -> None:
-    monkeypatch.setattr(last_layer, "LARGE", 0)
-    monkeypatch.setattr(last_layer, "PART", rows * words)
+    monkeypatch.setattr(last_layer, "LARGE", rows * words)
 
 
 class Largest(TorchDispatchMode):
@@ -65,7 +64,7 @@ def test_gradients_are_those_of_finite_differences(
     assert torch.autograd.gradcheck(loss, inputs[: 2 + bias])
 
 
-@pytest.mark.parametrize("rows", [1, 5, N])
+@pytest.mark.parametrize("rows", [1, 5, N - 1])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_and_gradients_are_those_of_cross_entropy(
     monkeypatch: pytest.MonkeyPatch, rows: int, smoothing: float
@@ -150,6 +149,22 @@ def test_a_loss_in_bfloat16_is_a_float32_number_beside_gradients_of_float32(
     for found, wanted in zip(torch.autograd.grad(ours, inputs), expected, strict=True):
         assert found.dtype == torch.float32
         close(found, wanted, 2e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 5, N])
+def test_log_probabilities_beside_the_loss_are_those_of_log_softmax(
+    monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    *inputs, targets = tensors()
+    layer, logits = LastLayer(*inputs), F.linear(*inputs)
+    in_parts(monkeypatch, rows)
+    loss, log_probs = layer.cross_entropy_and_log_probs(targets, 0.1)
+    assert torch.equal(loss, layer.cross_entropy(targets, 0.1))
+    assert not log_probs.requires_grad
+    close(log_probs, logits.detach().log_softmax(-1).gather(1, targets[:, None])[:, 0], 1e-6)
+    expected = torch.autograd.grad(F.cross_entropy(logits, targets, label_smoothing=0.1), inputs)
+    for found, wanted in zip(torch.autograd.grad(loss, inputs), expected, strict=True):
+        close(found, wanted, 1e-6)
 
 
 def test_no_tensor_holds_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:

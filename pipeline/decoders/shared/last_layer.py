@@ -22,10 +22,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# Largest number of logits that are held all at once (64 MB).
-LARGE = 2**24
-# Number of logits that are held at once if there are more than `LARGE` (16 MB).
-PART = 2**22
+# Largest number of logits that are held at once (16 MB).
+LARGE = 2**22
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,7 @@ class LastLayer:
     def at_once(self) -> int:
         """Return the number of rows whose logits are held at once."""
         fits = len(self.rows) * self.words <= LARGE
-        return len(self.rows) if fits else max(1, PART // self.words)
-
-    def held(self) -> "LastLayer":
-        """Return the layer with its logits computed, if all are held at once. For callers who need
-        them twice."""
-        return LastLayer(self.logits()) if self.at_once >= len(self.rows) else self
+        return len(self.rows) if fits else max(1, LARGE // self.words)
 
     def parts(self) -> Iterator["LastLayer"]:
         """Yield the layer in parts, each with the rows whose logits are held at once."""
@@ -95,16 +88,36 @@ class LastLayer:
                 return (weights * -_log_probs(logits, targets)).mean()
             each = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
             return (weights * each).mean()
+        return self._in_parts(targets, smoothing, weights, barred)[0]
+
+    def cross_entropy_and_log_probs(
+        self, targets: Tensor, smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Return both, of the same logits: the mean over the targets (N,), and the
+        log-probabilities (N,) without gradients."""
+        if self.weight is None or self.at_once >= len(self.rows):
+            layer = LastLayer(self.logits())
+            return layer.cross_entropy(targets, smoothing), layer.log_probs(targets)
+        return self._in_parts(targets, smoothing, None, ())
+
+    def _in_parts(
+        self,
+        targets: Tensor,
+        smoothing: float,
+        weights: Tensor | None,
+        barred: Sequence[int],
+    ) -> tuple[Tensor, Tensor]:
         device = self.rows.device.type
         kind = self.rows.dtype
         if torch.is_autocast_enabled(device):
             kind = torch.get_autocast_dtype(device)
         shares = torch.ones_like(targets) if weights is None else weights
         shares = shares.to(torch.promote_types(kind, torch.float32)) / len(targets)
-        return _CrossEntropy.apply(
+        loss, log_probs = _CrossEntropy.apply(
             *(self.rows, self.weight, self.bias),
             *(targets, shares, smoothing, list(barred), kind, self.at_once),
         )
+        return loss, log_probs
 
     @torch.no_grad()
     def log_probs(self, targets: Tensor) -> Tensor:
@@ -120,9 +133,9 @@ def _log_probs(logits: Tensor, targets: Tensor) -> Tensor:
 
 class _CrossEntropy(torch.autograd.Function):
     """The sum over rows of share * ((1 - smoothing) * CE(target) + smoothing * mean over words of
-    CE).
+    CE), and the log-probabilities of the targets, which have no gradient.
 
-    Its gradients are computed in the forward pass.
+    The gradients of the sum are computed in the forward pass.
     """
 
     @staticmethod
@@ -137,11 +150,11 @@ class _CrossEntropy(torch.autograd.Function):
         barred: list[int],
         kind: torch.dtype,
         at_once: int,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """`kind` is the dtype of the products. Sums have the dtype of `shares`."""
         d_rows, d_weight = torch.empty_like(rows), torch.zeros_like(weight)
         d_bias = None if bias is None else torch.zeros_like(bias)
-        matrix, losses = weight.to(kind), []
+        matrix, losses, log_probs = weight.to(kind), [], []
         with torch.autocast(rows.device.type, enabled=False):
             for start in range(0, len(rows), at_once):
                 part = slice(start, start + at_once)
@@ -150,7 +163,9 @@ class _CrossEntropy(torch.autograd.Function):
                 logits = logits.to(shares.dtype)
                 logits[:, barred] = -torch.inf
                 total = logits.logsumexp(1, keepdim=True)
-                right = (1 - smoothing) * logits.gather(1, target)
+                right = logits.gather(1, target)
+                log_probs.append((right - total)[:, 0])
+                right = (1 - smoothing) * right
                 if smoothing:
                     right += smoothing * logits.mean(1, keepdim=True)
                 losses.append(share * (total - right))
@@ -162,11 +177,13 @@ class _CrossEntropy(torch.autograd.Function):
                 d_rows[part] = d @ matrix
                 d_weight += d.T @ x
         ctx.save_for_backward(d_rows, d_weight, d_bias)
-        return torch.cat(losses).sum()
+        found = torch.cat(log_probs)
+        ctx.mark_non_differentiable(found)
+        return torch.cat(losses).sum(), found
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         d_rows, d_weight, d_bias = ctx.saved_tensors
         d_bias = None if d_bias is None else d_loss * d_bias
         return d_loss * d_rows, d_loss * d_weight, d_bias, *[None] * 6
