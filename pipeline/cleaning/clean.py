@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,9 @@ from pipeline.experiment.params import Corpus
 from pipeline.languages.languages import ENGLISH, find_language, in_another_script
 from pipeline.languages.text import normalised, without_punctuation
 from pipeline.languages.tokens import parted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 RAW_COLUMNS = ["image_id", "caption_id", "raw", "undecodable"]
 REJECTED_COLUMNS = ["image_id", "caption_id", "raw", "split", "reason"]
@@ -140,7 +144,9 @@ def clean_file(
         for rows in raw_rows(folder, options):
             captions, rejected = _clean(rows, pictures, options, seen)
             table = pa.Table.from_pandas(captions, preserve_index=False)
-            writer = writer or ParquetWriter(out / "captions.parquet", table.schema)
+            writer = writer or ParquetWriter(
+                out / "captions.parquet", _with_language(table.schema, options)
+            )
             writer.write_table(table)
             count += len(rows)
             if len(rejected) or not aside:
@@ -152,6 +158,15 @@ def clean_file(
     rejected.to_parquet(out / "rejected.parquet", index=False)
     _check_share(rejected, count, options.max_rejected)
     return rejected
+
+
+def _with_language(schema: "pa.Schema", options: Corpus) -> "pa.Schema":
+    """Return the schema with the language in its metadata.
+
+    Stages that depend on the table therefore run when the language changes, even if it changes no
+    caption. They do not declare the key of params.yaml.
+    """
+    return schema.with_metadata({**schema.metadata, "language": options.language})
 
 
 class Seen:

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import finalize
 
 # Kilobytes of the table that are held in memory.
-CACHE = 16_384
+CACHE = 4_096
 
 
 class OnDisk:

@@ -329,6 +329,20 @@ def test_a_dataset_without_rows_is_a_corpus_without_rows(tmp_path):
     assert list(read_captions(tmp_path / "out/captions.parquet")) == corpus.COLUMNS
 
 
+def test_another_language_is_another_table_even_where_it_changes_no_caption(tmp_path):
+    """The stages that read the table do not declare the key of params.yaml."""
+    shuffled().to_parquet(tmp_path / "captions.parquet", index=False)
+    tables = []
+    for language in ("en", "nl"):
+        (tmp_path / language).mkdir()
+        table = tmp_path / language / "captions.parquet"
+        clean_file(tmp_path, fine(shuffled()), options(language=language), table.parent)
+        assert read_schema(table).metadata[b"language"].decode() == language
+        tables.append(table)
+    pd.testing.assert_frame_equal(*map(read_captions, tables))
+    assert tables[0].read_bytes() != tables[1].read_bytes()
+
+
 @pytest.mark.parametrize("changes", [{"split": "other"}, {}])
 def test_what_a_dataset_lacks_is_said_before_a_row_is_read(tmp_path, changes):
     table = shuffled().drop(columns=[] if changes else ["raw"])
