@@ -7,7 +7,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.array_on_disk import ArrayOnDisk, taken
+from pipeline.data.array_on_disk import ArrayOnDisk, taken
 
 # Number of ids that are Python strings at the same time.
 MANY = 10_000

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline.core.array_on_disk import ArrayOnDisk, taken
 from pipeline.core.machine import ahead
+from pipeline.data.array_on_disk import ArrayOnDisk, taken
 from pipeline.data.image_ids import ImageIds, encoded
 from pipeline.decoders.shared.tokenizers import Tokenizer
 from pipeline.features.features import Features

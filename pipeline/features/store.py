@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, PositiveInt
 
-from pipeline.core.array_on_disk import ArrayOnDisk, taken
 from pipeline.core.errors import UserError
+from pipeline.data.array_on_disk import ArrayOnDisk, taken
 from pipeline.data.checked import RESTORE, read_checked, readable
 from pipeline.data.corpus import rows_of
 from pipeline.data.files import digest

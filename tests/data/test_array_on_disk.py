@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from pipeline.core import array_on_disk
-from pipeline.core.array_on_disk import ArrayOnDisk, taken
+from pipeline.data import array_on_disk
+from pipeline.data.array_on_disk import ArrayOnDisk, taken
 from tests.core.test_on_disk import open_files
 
 WORDS = np.array([b"a", b""]), np.array([b"longer", b"b"]), np.array([], "S2"), np.array([b"cd"])
@@ -54,7 +54,7 @@ def test_the_file_has_no_name_and_goes_with_the_last_array() -> None:
 def test_memory_does_not_grow_with_the_values() -> None:
     code = """
 import numpy as np
-from pipeline.core.array_on_disk import ArrayOnDisk
+from pipeline.data.array_on_disk import ArrayOnDisk
 def held():
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
@@ -74,7 +74,7 @@ def test_a_full_disk_is_told_as_such() -> None:
     code = """
 import resource, signal
 import numpy as np
-from pipeline.core.array_on_disk import ArrayOnDisk
+from pipeline.data.array_on_disk import ArrayOnDisk
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 found = ArrayOnDisk()
